@@ -1,0 +1,95 @@
+"""What every source of samples looks like to the live loop: devices, files, simulations and replays alike.
+
+Stream time is seconds since the run's origin (t = 0), on the host's monotonic clock. A device's own clock is
+fitted to it inside the source; whoever reads a source sees stream time only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class State(str, Enum):
+    """A source's life: see `docs/capture.md` for the transitions."""
+
+    CONNECTING = "connecting"
+    STREAMING = "streaming"
+    STALLED = "stalled"
+    LOST = "lost"
+    BACKOFF = "backoff"
+    ENDED = "ended"  # a file or a simulation of given length came to its end
+
+
+@dataclass
+class Chunk:
+    """Samples in time order.
+
+    times: (n,) float64, stream time in seconds.
+    values: face: list of n images (H, W, 3) uint8 BGR; voice: (n,) float32 mono in [-1, 1] at `rate`;
+        eda: (n,) float32 in µS, NaN where the sensor gave no valid number.
+    rate: nominal samples per second, 0 where only the times tell.
+    lost: samples known to be lost since the previous chunk.
+    """
+
+    times: NDArray[np.float64]
+    values: Any
+    rate: float = 0.0
+    lost: int = 0
+
+    def __len__(self) -> int:
+        return len(self.times)
+
+
+@dataclass
+class Clock:
+    """The fit of a device's clock to the host's: seconds, parts per million, seconds."""
+
+    offset: float = 0.0
+    drift_ppm: float = 0.0
+    jitter: float = 0.0
+
+
+@dataclass
+class Status:
+    """Where a source stands and why; `unit` is `µS` or `a.u.` for EDA."""
+
+    state: State
+    reason: str = ""
+    clock: Clock = field(default_factory=Clock)
+    lost: int = 0
+    reconnects: int = 0
+    unit: str = ""
+    detail: dict[str, Any] = field(default_factory=dict)
+
+
+class Source(Protocol):
+    """One stream. `open` once, `read` every hop from one thread, `close` once (also after an error)."""
+
+    modality: str
+    name: str
+    realtime: bool  # a device paced by the world; False: readable at any speed
+
+    def open(self, origin: float) -> None:
+        """Start streaming; `origin` is `time.monotonic()` at stream time 0.
+
+        Raises SourceError where the source does not exist or cannot be used at all. A device that is lost later
+        reconnects by itself and shows in `status`.
+        """
+
+    def read(self, until: float) -> Chunk:
+        """All samples since the last read with time <= `until`. Never blocks on a device."""
+
+    def status(self) -> Status: ...
+
+    def close(self) -> None: ...
+
+
+def empty_chunk(modality: str, rate: float = 0.0) -> Chunk:
+    """A chunk without samples."""
+    values: Any = [] if modality == "face" else np.empty(0, np.float32)
+    return Chunk(np.empty(0), values, rate)

@@ -1,0 +1,108 @@
+"""The command line. Each command lives in its own module, imported only when it is named, so `--help` is fast.
+
+Exit codes: 0 done; 1 a check the user asked for failed (`bench --compare`, `doctor`); 2 wrong input or an
+unusable machine; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+from .. import __version__
+from ..errors import UserError
+
+COMMANDS = {
+    "live": "Run the model on a camera, a microphone and an EDA sensor.",
+    "replay": "Repeat a recorded live run, bit for bit.",
+    "export": "Convert a recording to CSV, Parquet or XDF.",
+    "doctor": "Check this machine's sensors and engines, with a remedy for each problem.",
+    "sim-board": "Simulate an EDA board on a pseudo-terminal.",
+    "bench": "Measure latency, throughput, memory and power; compare; predict.",
+    "build": "Build device engines from a bundle.",
+    "calibrate": "Quantise a bundle to INT8 on representative windows.",
+    "train": "Train a model of the papers and export a bundle.",
+    "evaluate": "Score a run or a bundle beside the published numbers.",
+    "synth": "Write a synthetic cohort in a real dataset's layout.",
+    "import": "Read a checkpoint of the published code into a bundle.",
+}
+
+
+class _LazyGroup(click.Group):
+    """A group whose commands are `COMMANDS`; the module `cli/<name>.py` holds the click command `command`."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        name = {"import": "import_"}.get(cmd_name, cmd_name.replace("-", "_"))
+        command: click.Command = importlib.import_module(f".{name}", __package__).command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="jmt-edge")
+def cli() -> None:
+    """Joint Multimodal Transformer at the edge: face, voice and EDA to pain, valence and arousal.
+
+    A research prototype; not for clinical use.
+    """
+
+
+def main() -> None:
+    """Entry point: a user's mistake ends in one sentence, never in a traceback."""
+    try:
+        cli.main(standalone_mode=False)
+    except UserError as error:
+        click.echo(f"jmt-edge: {error}", err=True)
+        sys.exit(error.exit_code)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except click.Abort:
+        click.echo("jmt-edge: interrupted", err=True)
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except ModuleNotFoundError as error:
+        extra = _EXTRAS.get((error.name or "").split(".")[0])
+        if extra is None:
+            raise
+        click.echo(
+            f"jmt-edge: this command needs {error.name}, which is not installed; "
+            f"run `pip install 'jmt-edge[{extra}]'`",
+            err=True,
+        )
+        sys.exit(2)
+    except KeyboardInterrupt:
+        click.echo("jmt-edge: interrupted", err=True)
+        sys.exit(130)
+
+
+_EXTRAS = {
+    "torch": "train",
+    "torchvision": "train",
+    "lightning": "train",
+    "optuna": "train",
+    "matplotlib": "train",
+    "onnx": "train",
+    "onnxscript": "train",
+    "pyarrow": "record",
+    "av": "record",
+    "starlette": "page",
+    "uvicorn": "page",
+    "websockets": "page",
+    "tensorrt": "tensorrt",
+    "tensorrt_rtx": "tensorrt-rtx",
+    "torch_tensorrt": "torch-tensorrt",
+    "cuda": "gpu",
+    "openvino": "openvino",
+}

@@ -1,0 +1,170 @@
+"""Task presets: which modalities, how time is cut into clips, what comes out, how wide the networks are.
+
+A window ends at a common time `t`. It holds `steps` clips of each modality. Clip `i` (0 = oldest) of a
+modality ends at `t + end - (steps - 1 - i) * stride` and reaches `span` seconds back; `stride` 0 means that
+one clip serves all steps. Times are in seconds, image sizes in pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+from .errors import ConfigError
+
+KINETICS_MEAN, KINETICS_STD = (0.43216, 0.394666, 0.37645), (0.22803, 0.22145, 0.216989)
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+AUDIO_RATE = 44_100
+CLIP_AUDIO_SAMPLES = 47_040  # 32 frames at 30 fps
+EDA_RATE = 512
+
+
+@dataclass(frozen=True)
+class Modality:
+    """One input stream of a task.
+
+    `shape` is one clip as the backbone takes it, without the batch axis:
+    face (3, T, H, W), voice (1, mels, frames), eda (1, samples).
+    """
+
+    name: Literal["face", "voice", "eda"]
+    backbone: str
+    width: int  # channels of the backbone's first stage; the papers' value unless a demo
+    shape: tuple[int, ...]
+    span: float
+    stride: float = 0.0
+    end: float = 0.0
+    fill: Literal["hold", "black"] = "hold"  # what stands for a frame without a face
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+    def clip_ends(self, steps: int) -> list[float]:
+        """End of each clip relative to the window's end, oldest first (seconds, <= 0)."""
+        return [self.end - (steps - 1 - i) * self.stride for i in range(steps)]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A preset: `name` says what is estimated, `variant` how large the networks are."""
+
+    name: str
+    variant: Literal["full", "demo"]
+    modalities: tuple[Modality, ...]
+    outputs: tuple[str, ...]
+    steps: int
+    dim: int  # feature size of every backbone and of the fusion (512 in the papers)
+    fusion: Literal["jmt", "vanilla", "concat"] = "jmt"
+    head: Literal["self_attention", "concat"] = "self_attention"
+    attention: Literal["standard", "key_based", "sigmoid"] = "standard"
+    heads: int = 1  # attention heads; 1 in the papers
+    l2_normalise: bool = False  # features, over the feature axis, at the end of each backbone
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(m.name for m in self.modalities)
+
+    @property
+    def window(self) -> float:
+        """Seconds of signal that one result needs."""
+        return max(m.span - min(m.clip_ends(self.steps)) for m in self.modalities)
+
+    def modality(self, name: str) -> Modality:
+        for m in self.modalities:
+            if m.name == name:
+                return m
+        raise ConfigError(f"task '{self.name}' has no modality '{name}'; it has {', '.join(self.names)}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values, for a bundle's manifest."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Task:
+        """Inverse of `to_dict`. Raises ConfigError where a field is missing, unknown or malformed."""
+        try:
+            fields = dict(data)
+            fields["modalities"] = tuple(
+                Modality(**{k: tuple(v) if isinstance(v, list) else v for k, v in m.items()})
+                for m in fields["modalities"]
+            )
+            fields["outputs"] = tuple(fields["outputs"])
+            return cls(**fields)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ConfigError(f"the task description is malformed ({error}); rebuild the bundle") from None
+
+
+_CLIP = CLIP_AUDIO_SAMPLES / AUDIO_RATE  # 1.0667 s
+
+
+def _face_pain() -> Modality:
+    # 5.5 s trial: the first 2.0 s and the last 0.5 s are left out, as in the papers
+    return Modality("face", "r3d_18", 64, (3, 10, 112, 112), span=3.0, end=-0.5, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+
+
+def _face_affect(fill: Literal["hold", "black"], stride: float) -> Modality:
+    return Modality(
+        "face", "r2plus1d_18", 64, (3, 8, 112, 112), span=_CLIP, stride=stride, fill=fill,
+        mean=KINETICS_MEAN, std=KINETICS_STD,
+    )  # fmt: skip
+
+
+def _voice(stride: float) -> Modality:
+    return Modality("voice", "resnet18_audio", 64, (1, 64, 107), _CLIP, stride, mean=(-14.8,), std=(19.895,))
+
+
+def _eda() -> Modality:
+    return Modality("eda", "eda_cnn1d", 32, (1, 2816), span=5.5)
+
+
+_FULL = {
+    "pain": Task("pain", "full", (_face_pain(), _eda()), ("pain",), steps=1, dim=512),
+    "affect": Task(
+        "affect", "full", (_face_affect("black", _CLIP), _voice(_CLIP)), ("valence", "arousal"),
+        steps=16, dim=512, l2_normalise=True,
+    ),
+    "trimodal": Task(
+        "trimodal", "full", (_face_affect("hold", 1.0), _voice(1.0), _eda()), ("pain", "valence", "arousal"),
+        steps=4, dim=512,
+    ),
+}  # fmt: skip
+
+_DEMO_DIM, _DEMO_FACE_SIZE = 64, 64
+_DEMO_WIDTH = {"face": 8, "voice": 8, "eda": 8}
+
+
+def _demo(task: Task) -> Task:
+    def shrink(m: Modality) -> Modality:
+        shape = (*m.shape[:2], _DEMO_FACE_SIZE, _DEMO_FACE_SIZE) if m.name == "face" else m.shape
+        return replace(m, width=_DEMO_WIDTH[m.name], shape=shape)
+
+    return replace(task, variant="demo", dim=_DEMO_DIM, modalities=tuple(shrink(m) for m in task.modalities))
+
+
+TASK_NAMES = tuple(_FULL)
+
+
+def get_task(name: str, variant: Literal["full", "demo"] = "full") -> Task:
+    """The preset `name` at the papers' width or the small demo width. Raises ConfigError for an unknown name."""
+    if name not in _FULL:
+        raise ConfigError(f"unknown task '{name}': choose one of {', '.join(TASK_NAMES)}")
+    return _FULL[name] if variant == "full" else _demo(_FULL[name])
+
+
+def split_steps(task: Task, steps: int) -> Task:
+    """`task` with each single-clip window cut into `steps` equal consecutive clips (pain with S = 4).
+
+    Raises ConfigError where a window does not divide into that many clips.
+    """
+
+    def cut(m: Modality) -> Modality:
+        shape = m.shape
+        if m.name == "eda":
+            if shape[-1] % steps:
+                raise ConfigError(f"{shape[-1]} EDA samples do not divide into {steps} steps; choose a divisor")
+            shape = (1, shape[-1] // steps)
+        return replace(m, shape=shape, span=m.span / steps, stride=m.span / steps)
+
+    if task.steps != 1 or steps < 1:
+        raise ConfigError(f"task '{task.name}' already has {task.steps} steps; only a one-step task can be split")
+    return replace(task, steps=steps, modalities=tuple(cut(m) for m in task.modalities)) if steps > 1 else task

@@ -1,0 +1,19 @@
+"""Fixtures that every area shares."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of real recordings beside the checkout; tests that need it skip where it is absent."""
+    path = Path(os.environ.get("JMT_EDGE_TEST_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+    if not path.is_dir():
+        pytest.skip(f"no real recordings at {path} (set JMT_EDGE_TEST_DATA)")
+    return path
