@@ -84,10 +84,10 @@ class Task:
         """Inverse of `to_dict`. Raises ConfigError where a field is missing, unknown or malformed."""
         try:
             fields = dict(data)
-            fields["modalities"] = tuple(
-                Modality(**{k: tuple(v) if isinstance(v, list) else v for k, v in m.items()})
-                for m in fields["modalities"]
-            )
+            modalities: list[dict[str, Any]] = [
+                {k: tuple(v) if isinstance(v, list) else v for k, v in m.items()} for m in fields["modalities"]
+            ]
+            fields["modalities"] = tuple(Modality(**m) for m in modalities)
             fields["outputs"] = tuple(fields["outputs"])
             return cls(**fields)
         except (KeyError, TypeError, AttributeError) as error:

@@ -77,8 +77,7 @@ def main() -> None:
         if extra is None:
             raise
         click.echo(
-            f"jmt-edge: this command needs {error.name}, which is not installed; "
-            f"run `pip install 'jmt-edge[{extra}]'`",
+            f"jmt-edge: this command needs {error.name}, which is not installed; run `pip install 'jmt-edge[{extra}]'`",
             err=True,
         )
         sys.exit(2)

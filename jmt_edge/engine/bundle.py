@@ -103,7 +103,11 @@ def _verify_files(root: Path, files: Any) -> None:
 
 
 def write_bundle(
-    path: str | os.PathLike[str], manifest: Mapping[str, Any], files: Mapping[str, bytes | Path], *, overwrite: bool = False
+    path: str | os.PathLike[str],
+    manifest: Mapping[str, Any],
+    files: Mapping[str, bytes | Path],
+    *,
+    overwrite: bool = False,
 ) -> Bundle:
     """Write a bundle and load it back. `files` maps names inside the bundle to contents or to files to copy.
 

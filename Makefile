@@ -1,0 +1,48 @@
+# `make demo` and `make test` need Python (3.10-3.13) and make; the rest is fetched here.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
+RUN := $(UV) run --frozen
+JOBS ?= 2
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: help setup demo test lint bench demo-bundles screenshots clean
+
+help:
+	@echo 'make demo          run the live loop on a simulated person for 30 s'
+	@echo 'make test          lint, type-check and all tests'
+	@echo 'make bench         developers'"'"' benchmarks, with a Markdown table'
+	@echo 'make demo-bundles  retrain the demo bundles that ship in the package'
+	@echo 'make screenshots   remake the pictures of the README'
+
+.uv/bin/uv:
+	@./scripts/get-uv.sh
+
+# Fetches uv by pip where it is missing, the few system packages where we are root, and the locked environment.
+setup: $(if $(findstring .uv,$(UV)),.uv/bin/uv)
+	@./scripts/system-packages.sh
+	$(UV) sync --frozen --quiet
+
+demo: setup
+	$(RUN) jmt-edge live --task trimodal --duration 30 --output tui
+
+lint: setup
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+	rm -rf .cache/typed && $(UV) pip install --quiet --no-deps --target .cache/typed .
+	cd .cache/typed && $(CURDIR)/.venv/bin/mypy --config-file $(CURDIR)/pyproject.toml -p jmt_edge
+
+test: lint
+	$(RUN) pytest -n $(JOBS)
+
+bench: setup
+	$(RUN) python -m benchmarks
+
+demo-bundles: setup
+	$(RUN) jmt-edge train --demo all --out jmt_edge/engine/bundles
+
+screenshots: setup
+	$(RUN) python scripts/screenshots.py
+
+clean:
+	rm -rf .cache build dist *.egg-info
