@@ -1,0 +1,87 @@
+"""EDA of any device, 4 to 2000 Hz and irregular, on the 512 Hz grid of the network.
+
+The values stay in µS: the papers feed the raw signal, level and response size both carry information, and a z-score
+within the window would make a non-responder's noise look like a response. `normalise_eda` is the one place where
+training and live apply a fixed mean and standard deviation, if the modality carries them. A z-score per person is
+another, named mode ("calibrated") that happens before any of this.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import interpolate, signal
+
+from ..tasks import EDA_RATE, Modality
+
+GAP_PERIODS = 2.5  # a gap is longer than 2.5 sample periods,
+GAP_MIN, GAP_MAX = 0.25, 0.7  # but within these bounds in s: one lost sample at 4 Hz is bridged, 1 Hz is too slow
+HALF_TAPS = 16  # of the low-pass, in output samples
+
+
+def resample_eda(
+    times: NDArray[np.float64], values: NDArray[np.float32], end: float, m: Modality
+) -> tuple[NDArray[np.float32], float]:
+    """((1, samples) float32 µS at 512 Hz whose last sample is at `end`, fraction of them that is real data).
+
+    times: (n,) s, stream time. values: (n,) µS, NaN where the sensor gave no valid number. Samples before the
+        window are welcome (they settle the filter); samples after `end` are not used.
+    Between samples: monotone cubic (PCHIP), which never overshoots a step. Above 512 Hz a linear-phase low-pass at
+    230 Hz comes first; at `end`, where the future is unknown, it sees the last value held. A grid point is not data
+    where it lies in a gap (longer than 2.5 sample periods, at least 0.25 s and at most 0.7 s) or that far from the
+    nearest sample on an edge; its value is still interpolated (held on an edge) so that the array is finite.
+    Without any valid sample: zeros and 0.0.
+    """
+    count = m.shape[-1]
+    grid = end - np.arange(count - 1, -1, -1) / EDA_RATE
+    reach = (HALF_TAPS + 1) / EDA_RATE
+    times, values = np.asarray(times, np.float64), np.asarray(values, np.float64)
+    keep = np.isfinite(values) & np.isfinite(times) & (times <= end + 1e-9) & (times >= grid[0] - reach - GAP_MAX)
+    times, first = np.unique(times[keep], return_index=True)
+    values = values[keep][first]
+    if not len(times):
+        return np.zeros((1, count), np.float32), 0.0
+
+    period = float(np.median(np.diff(times))) if len(times) > 1 else GAP_MAX
+    limit = float(np.clip(GAP_PERIODS * period, GAP_MIN, GAP_MAX))
+    after = np.searchsorted(times, grid)
+    left = np.where(after > 0, times[np.maximum(after - 1, 0)], -np.inf)
+    right = np.where(after < len(times), times[np.minimum(after, len(times) - 1)], np.inf)
+    nearest = np.minimum(grid - left, right - grid)
+    inside = np.isfinite(left) & np.isfinite(right)
+    real = np.where(inside, right - left <= limit, nearest <= limit) | (nearest <= 1e-9)
+
+    factor = int(np.ceil(1 / (period * EDA_RATE) - 0.01))  # 1 % above 512 Hz is clock tolerance
+    if factor <= 1:
+        resampled = _interpolate(times, values, grid)
+    else:
+        half = HALF_TAPS * factor
+        fine = end - np.arange((count - 1) * factor + half, -half - 1, -1) / (EDA_RATE * factor)
+        resampled = np.convolve(_interpolate(times, values, fine), _low_pass(factor), mode="valid")[::factor]
+    return resampled[None].astype(np.float32), float(real.mean())
+
+
+def normalise_eda(values: NDArray[np.float32], m: Modality) -> NDArray[np.float32]:
+    """What the network takes: `values` in µS as they are, or (values - mean) / std where `m` carries them."""
+    if not m.mean:
+        return np.asarray(values, np.float32)
+    return ((values - np.float32(m.mean[0])) / np.float32(m.std[0])).astype(np.float32)
+
+
+def _interpolate(
+    times: NDArray[np.float64], values: NDArray[np.float64], at: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    if len(times) == 1:
+        return np.full(len(at), values[0])
+    # times near 0: a stream that runs for days keeps its resolution
+    curve = interpolate.PchipInterpolator(times - times[0], values)
+    return np.asarray(curve(np.clip(at, times[0], times[-1]) - times[0]))
+
+
+@lru_cache(maxsize=8)
+def _low_pass(factor: int) -> NDArray[np.float64]:
+    """Windowed-sinc low-pass at 0.45 of 512 Hz for input at `factor` x 512 Hz; gain 1 at 0 Hz."""
+    taps = signal.firwin(2 * HALF_TAPS * factor + 1, 0.9 / factor, window=("kaiser", 8.0))
+    return taps / taps.sum()
