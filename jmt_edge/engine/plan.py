@@ -1,0 +1,177 @@
+"""One ONNX graph to one TensorRT plan: parse, strongly typed build, and the list of layers that came out."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ..errors import BackendError
+from .tensorrt_api import RTX_TARGETS, Library, Messages, make_error_recorder, make_logger, make_progress
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer of the built engine. `precision` is the type it computes on: of its inputs, the narrowest."""
+
+    name: str
+    kind: str
+    precision: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+    @property
+    def convolution(self) -> bool:
+        return self.kind.lower() in ("correlation", "convolution", "caskconvolution", "cublasconvolution")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A serialised engine, its layers, the seconds it took and the timing cache (empty for TensorRT-RTX)."""
+
+    data: bytes
+    layers: tuple[Layer, ...]
+    seconds: float
+    timing_cache: bytes
+    warnings: tuple[str, ...]
+
+    def summary(self) -> dict[str, Any]:
+        """Counts by kind and precision, for the report."""
+        return {
+            "layers": len(self.layers),
+            "by_precision": dict(Counter(layer.precision for layer in self.layers)),
+            "convolutions": dict(Counter(layer.precision for layer in self.layers if layer.convolution)),
+            "detail": [asdict(layer) for layer in self.layers],
+        }
+
+
+_NARROW = ("Int4", "FP8", "Int8", "BFloat16", "Half", "Float", "Int32", "Int64", "Bool")
+_NAMES = {"Int8": "int8", "Half": "fp16", "Float": "fp32", "BFloat16": "bf16", "FP8": "fp8", "Int4": "int4"}
+
+
+def build_plan(
+    library: Library,
+    onnx_model: bytes,
+    *,
+    target: str | None = None,
+    batch: tuple[int, int, int] | None = None,
+    timing_cache: bytes = b"",
+    on_progress: Callable[[float], bool] = lambda fraction: True,
+) -> Plan:
+    """Build a plan from a serialised ONNX model whose types are explicit.
+
+    `target` is `sm_NN` to compile for a described device (TensorRT-RTX), None for the device at hand; `batch`
+    is (min, opt, max) of the first axis where that axis is dynamic.
+
+    Raises BackendError, with the library's own reason in it, for a graph that does not parse, an operator that
+    is not supported, too little memory, an impossible target, or a build that was stopped.
+    """
+    messages = Messages()
+    # The library calls these three until its last object is gone, so they outlive `_build`'s locals
+    logger = make_logger(library, messages)
+    recorder = make_error_recorder(library, messages)
+    progress = make_progress(library, on_progress)
+    started = time.perf_counter()
+    data, cache = _build(library, onnx_model, target, batch, timing_cache, messages, (logger, recorder, progress))
+    layers = tuple(parse_layer(line) for line in messages.layers)
+    return Plan(data, layers, time.perf_counter() - started, cache, tuple(messages.warnings))
+
+
+def _build(
+    library: Library,
+    onnx_model: bytes,
+    target: str | None,
+    batch: tuple[int, int, int] | None,
+    timing_cache: bytes,
+    messages: Messages,
+    callbacks: tuple[Any, Any, Any],
+) -> tuple[bytes, bytes]:
+    trt = library.module
+    logger, recorder, progress = callbacks
+    try:
+        builder = trt.Builder(logger)
+    except (TypeError, RuntimeError) as error:
+        raise _failure(library, "cannot start its builder", messages, str(error)) from None
+    flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)  # in 11 every network is
+    network = builder.create_network(0 if flag is None else 1 << int(flag))
+    parser = trt.OnnxParser(network, logger)
+    config = builder.create_builder_config()
+    config.progress_monitor = progress
+    cache = None
+    try:
+        if not parser.parse(onnx_model):
+            reasons = [parser.get_error(i) for i in range(parser.num_errors)]
+            detail = "; ".join(f"{e.node_name() or 'graph'}: {e.desc().strip()}" for e in reasons[:2])
+            raise _failure(library, "cannot parse the ONNX graph", messages, detail)
+        config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+        _set_target(library, config, target)
+        # Only now: TensorRT-RTX 1.6 crashes when a parser that saw the recorder is freed (it reports by itself)
+        builder.error_recorder = recorder
+        if batch is not None:
+            config.add_optimization_profile(_batch_profile(builder, network, batch))
+        if library.can("timing_cache"):
+            cache = config.create_timing_cache(timing_cache)
+            config.set_timing_cache(cache, False)
+        serialized = builder.build_serialized_network(network, config)
+        if serialized is None:
+            raise _failure(library, "did not build the engine", messages, "")
+        return bytes(serialized), bytes(cache.serialize()) if cache is not None else b""
+    finally:
+        # children before the builder: Python would free them in the order they were made
+        del cache, config, parser, network, builder
+
+
+def _set_target(library: Library, config: Any, target: str | None) -> None:
+    if target is None:
+        return
+    library.require("cross_device")
+    if target not in RTX_TARGETS:
+        raise BackendError(
+            f"{library.name} {library.version} cannot compile for {target}, only for {', '.join(RTX_TARGETS)}; "
+            "build on the device itself with --builder tensorrt --target current"
+        )
+    config.num_compute_capabilities = 1
+    config.set_compute_capability(getattr(library.module.ComputeCapability, target.replace("sm_", "SM")), 0)
+
+
+def _batch_profile(builder: Any, network: Any, batch: tuple[int, int, int]) -> Any:
+    profile = builder.create_optimization_profile()
+    for i in range(network.num_inputs):
+        tensor = network.get_input(i)
+        rest = tuple(tensor.shape)[1:]
+        profile.set_shape(tensor.name, *((n, *rest) for n in batch))
+    return profile
+
+
+def _failure(library: Library, what: str, messages: Messages, detail: str) -> BackendError:
+    said = detail or next(iter(messages.errors), "no reason given")
+    said = re.sub(r"\s+", " ", said).strip().rstrip(".")
+    remedy = (
+        "free memory or build smaller batches"
+        if re.search(r"memory|alloc", said, re.I)
+        else ("export the bundle again, or choose another --precision or --builder")
+    )
+    return BackendError(f"{library.name} {library.version} {what} ({said[:300]}); {remedy}")
+
+
+def parse_layer(line: str) -> Layer:
+    """One line of the builder's verbose layer list (`Name: a, LayerType: b, Inputs: [...], Outputs: [...]`)."""
+    name = re.match(r"Name: (.*?), LayerType: (\w+)", line)
+    inputs = _datatypes(line, "Inputs")
+    outputs = _datatypes(line, "Outputs")
+    types = [t for t in _NARROW if t in inputs] or [t for t in _NARROW if t in outputs] or ["unknown"]
+    return Layer(
+        name.group(1) if name else line[:80],
+        name.group(2) if name else "unknown",
+        _NAMES.get(types[0], types[0].lower()),
+        tuple(inputs),
+        tuple(outputs),
+    )
+
+
+def _datatypes(line: str, section: str) -> Sequence[str]:
+    found = re.search(section + r": \[(.*?)\](?:, (?:Constants|Outputs|TacticName|Constants|StreamId)|$)", line)
+    return re.findall(r"Datatype: (\w+)", found.group(1)) if found else []

@@ -1,0 +1,172 @@
+"""Explicit FP16 conversion of an ONNX graph, for strongly typed networks.
+
+The graph itself states every type, so TensorRT 10.3 to 11, TensorRT-RTX and onnxruntime all compute the same
+thing and no builder flag is needed (TensorRT 11 has none). Nodes whose statistics lose accuracy in half
+precision stay in FP32 between explicit casts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from ..errors import BackendError
+
+# Sums over many elements, and exponentials: FP16's 11 bits and 65504 are not enough for them.
+FP32_OPS = frozenset({"LayerNormalization", "Softmax", "ReduceL2", "LpNormalization", "ReduceSum", "ReduceMean"})
+_SMALLEST_NORMAL = float(np.finfo(np.float16).tiny)
+_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16)
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What `to_fp16` did: nodes computing in FP16, nodes kept in FP32 (names), casts inserted."""
+
+    model: onnx.ModelProto
+    half: int
+    kept: tuple[str, ...]
+    casts: int
+
+
+def to_fp16(model: onnx.ModelProto, keep: Callable[[onnx.NodeProto], bool] = lambda node: False) -> Conversion:
+    """Convert a float32 graph to FP16, with inputs and outputs left as they are.
+
+    `keep` adds nodes that stay in FP32 to `FP32_OPS`. A node with a constant that FP16 cannot hold (beyond
+    65504, or a quantisation scale below the smallest normal number) stays in FP32 too. Nodes keep their
+    topological order, which TensorRT's parser demands.
+
+    Raises BackendError where the graph has sub-graphs or no inferable types.
+    """
+    source = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
+    graph = source.graph
+    if any(a.HasField("g") for node in graph.node for a in node.attribute):
+        raise BackendError(
+            "the ONNX graph has control flow, which FP16 conversion does not cover; use --precision fp32"
+        )
+    constants = {init.name: init for init in graph.initializer}
+    types = _tensor_types(graph)
+
+    kept = {
+        i for i, node in enumerate(graph.node) if node.op_type in FP32_OPS or keep(node) or _overflows(node, constants)
+    }
+    home: dict[str, int] = {value.name: TensorProto.FLOAT for value in graph.input}
+    for i, node in enumerate(graph.node):
+        for name in node.output:
+            home[name] = TensorProto.FLOAT if i in kept else TensorProto.FLOAT16
+
+    out = onnx.GraphProto(name=graph.name)
+    out.input.extend(graph.input)
+    out.output.extend(graph.output)
+    made: set[tuple[str, int]] = set()
+    casts = 0
+
+    def constant(name: str, want: int) -> str:
+        alias = name if want == TensorProto.FLOAT else f"{name}_fp16"
+        if (name, want) not in made:
+            made.add((name, want))
+            value = numpy_helper.to_array(constants[name])
+            out.initializer.append(
+                numpy_helper.from_array(value.astype(np.float16 if want == TensorProto.FLOAT16 else np.float32), alias)
+            )
+        return alias
+
+    def tensor(name: str, want: int) -> str:
+        nonlocal casts
+        if not name or types.get(name) not in _FLOATS:
+            return name
+        if name in constants:
+            return constant(name, want)
+        if home[name] == want:
+            return name
+        alias = f"{name}_as_{'fp16' if want == TensorProto.FLOAT16 else 'fp32'}"
+        if (name, want) not in made:
+            made.add((name, want))
+            out.node.append(helper.make_node("Cast", [name], [alias], name=f"cast_{alias}", to=want))
+            casts += 1
+        return alias
+
+    results = {value.name for value in graph.output}
+    for i, node in enumerate(graph.node):
+        want = TensorProto.FLOAT if i in kept else TensorProto.FLOAT16
+        copy = onnx.NodeProto()
+        copy.CopyFrom(node)
+        del copy.input[:]
+        copy.input.extend(tensor(name, want) for name in node.input)
+        if want == TensorProto.FLOAT16:
+            _halve_attributes(copy)
+        out.node.append(copy)
+    # graph outputs keep their FP32 names: the producing node writes an alias, a cast writes the name
+    for name in results:
+        if types.get(name) in _FLOATS and home.get(name) == TensorProto.FLOAT16:
+            alias = f"{name}_half"
+            for node in out.node:
+                for names in (node.input, node.output):
+                    for j, item in enumerate(names):
+                        if item == name:
+                            names[j] = alias
+            out.node.append(helper.make_node("Cast", [alias], [name], name=f"cast_{name}", to=TensorProto.FLOAT))
+            casts += 1
+    used = {name for node in out.node for name in node.input}
+    out.initializer.extend(
+        init for init in graph.initializer if init.name in used and types.get(init.name) not in _FLOATS
+    )
+
+    converted = helper.make_model(out, opset_imports=source.opset_import, ir_version=source.ir_version)
+    converted.producer_name = "jmt-edge"
+    converted.functions.extend(source.functions)
+    onnx.checker.check_model(onnx.shape_inference.infer_shapes(converted, strict_mode=True))
+    names = tuple(graph.node[i].name or graph.node[i].op_type for i in sorted(kept))
+    return Conversion(converted, len(graph.node) - len(kept), names, casts)
+
+
+def _tensor_types(graph: onnx.GraphProto) -> dict[str, int]:
+    types = {init.name: init.data_type for init in graph.initializer}
+    for value in (*graph.input, *graph.value_info, *graph.output):
+        types[value.name] = value.type.tensor_type.elem_type
+    missing = [name for node in graph.node for name in node.output if name and name not in types]
+    if missing:
+        raise BackendError(f"the ONNX graph gives no type for '{missing[0]}'; export the bundle again")
+    return types
+
+
+def _overflows(node: onnx.NodeProto, constants: dict[str, onnx.TensorProto]) -> bool:
+    scales = set(node.input[1:2]) if node.op_type in ("QuantizeLinear", "DequantizeLinear") else set()
+    for name in node.input:
+        if name in constants and constants[name].data_type == TensorProto.FLOAT:
+            value = np.abs(numpy_helper.to_array(constants[name]))
+            if value.size and (
+                value.max() > np.finfo(np.float16).max or (name in scales and value.min() < _SMALLEST_NORMAL)
+            ):
+                return True
+    return False
+
+
+def _halve_attributes(node: onnx.NodeProto) -> None:
+    for attribute in node.attribute:
+        if node.op_type == "Cast" and attribute.name == "to" and attribute.i == TensorProto.FLOAT:
+            attribute.i = TensorProto.FLOAT16
+        if attribute.HasField("t") and attribute.t.data_type == TensorProto.FLOAT:
+            value = numpy_helper.to_array(attribute.t).astype(np.float16)
+            attribute.t.CopyFrom(numpy_helper.from_array(value, attribute.t.name))
+
+
+def static_batch(model: onnx.ModelProto, batch: int, names: Iterable[str] | None = None) -> onnx.ModelProto:
+    """A copy whose first axis of each input (or of `names`) is `batch`: live engines have static shapes."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    wanted = set(names) if names is not None else {value.name for value in copy.graph.input}
+    for value in copy.graph.input:
+        if value.name in wanted:
+            value.type.tensor_type.shape.dim[0].Clear()
+            value.type.tensor_type.shape.dim[0].dim_value = batch
+    for value in copy.graph.output:
+        shape = value.type.tensor_type.shape
+        if shape.dim and not shape.dim[0].HasField("dim_value"):
+            shape.dim[0].Clear()
+            shape.dim[0].dim_value = batch
+    del copy.graph.value_info[:]
+    return onnx.shape_inference.infer_shapes(copy, data_prop=True)
