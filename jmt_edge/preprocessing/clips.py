@@ -50,7 +50,7 @@ def frame_times(m: Modality, end: float, start: float = -np.inf) -> NDArray[np.f
     full = EVERY * frames
     count = full if end - start >= m.span else max(1, round((end - start) / period) + 1)
     indices = clip_indices(min(count, full), frames)
-    return end - (min(count, full) - 1 - indices) * period
+    return np.asarray(end - (min(count, full) - 1 - indices) * period, np.float64)
 
 
 def face_clip(
@@ -87,11 +87,12 @@ def face_clip(
     for i, crop in enumerate(picked):
         if crop is not None:
             clip[i] = crop if crop.shape[:2] == (height, width) else _resize(crop, width, height)
-    mean, std = np.float32(m.mean), np.float32(m.std)
+    mean, std = np.asarray(m.mean, np.float32), np.asarray(m.std, np.float32)
     normalised = (clip.astype(np.float32) / np.float32(255) - mean) / std
     return np.ascontiguousarray(normalised.transpose(3, 0, 1, 2)), valid
 
 
 def _resize(crop: Crop, width: int, height: int) -> NDArray[np.uint8]:
     shrinks = width < crop.shape[1]
-    return cv2.resize(crop, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(crop, (width, height), interpolation=method), np.uint8)

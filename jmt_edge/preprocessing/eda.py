@@ -37,10 +37,9 @@ def resample_eda(
     count = m.shape[-1]
     grid = end - np.arange(count - 1, -1, -1) / EDA_RATE
     reach = (HALF_TAPS + 1) / EDA_RATE
-    times, values = np.asarray(times, np.float64), np.asarray(values, np.float64)
     keep = np.isfinite(values) & np.isfinite(times) & (times <= end + 1e-9) & (times >= grid[0] - reach - GAP_MAX)
-    times, first = np.unique(times[keep], return_index=True)
-    values = values[keep][first]
+    times, first = np.unique(np.asarray(times, np.float64)[keep], return_index=True)
+    levels = np.asarray(values, np.float64)[keep][first]
     if not len(times):
         return np.zeros((1, count), np.float32), 0.0
 
@@ -55,11 +54,11 @@ def resample_eda(
 
     factor = int(np.ceil(1 / (period * EDA_RATE) - 0.01))  # 1 % above 512 Hz is clock tolerance
     if factor <= 1:
-        resampled = _interpolate(times, values, grid)
+        resampled = _interpolate(times, levels, grid)
     else:
         half = HALF_TAPS * factor
         fine = end - np.arange((count - 1) * factor + half, -half - 1, -1) / (EDA_RATE * factor)
-        resampled = np.convolve(_interpolate(times, values, fine), _low_pass(factor), mode="valid")[::factor]
+        resampled = signal.convolve(_interpolate(times, levels, fine), _low_pass(factor), mode="valid")[::factor]
     return resampled[None].astype(np.float32), float(real.mean())
 
 

@@ -108,7 +108,7 @@ class FaceDetector:
         y = (rows + offset[0, 0, rows, columns] + 0.5) * STRIDE - height / 2
         x = (columns + offset[0, 1, rows, columns] + 0.5) * STRIDE - width / 2
         points = landmarks[0, :, rows, columns].reshape(-1, 5, 2)  # (y, x) as a fraction of the box
-        faces = []
+        faces: list[Face] = []
         for i in np.argsort(-scores, kind="stable"):
             corner, size = np.array([x[i], y[i]]), np.array([width[i], height[i]])
             low, high = corner / scale + roi[:2], (corner + size) / scale + roi[:2]
@@ -191,12 +191,14 @@ def align_crop(image: NDArray[np.uint8], face: Face, size: int) -> NDArray[np.ui
         part = image[y0 : max(y1, 0), x0 : max(x1, 0)]
         w, h = part.shape[1] // shrink, part.shape[0] // shrink
         if w and h:
-            image = cv2.resize(part[: h * shrink, : w * shrink], (w, h), interpolation=cv2.INTER_AREA)
+            image = cv2.resize(  # type: ignore[assignment]
+                part[: h * shrink, : w * shrink], (w, h), interpolation=cv2.INTER_AREA
+            )
             # pixel i of the shrunk image lies at shrink * i + (shrink - 1) / 2 of the original
             matrix[:, 2] += matrix[:, :2] @ (np.array([x0, y0]) + (shrink - 1) / 2)
             matrix[:, :2] *= shrink
     crop = cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR)
-    return cv2.cvtColor(crop, cv2.COLOR_BGR2RGB)
+    return np.asarray(cv2.cvtColor(crop, cv2.COLOR_BGR2RGB), np.uint8)
 
 
 def _similarity(source: NDArray[np.float64], target: NDArray[np.float64]) -> NDArray[np.float64]:
