@@ -20,7 +20,7 @@ OLDEST: dict[str, tuple[int, int]] = {"tensorrt": (10, 3), "tensorrt-rtx": (1, 3
 CAPABILITIES: dict[str, dict[str, tuple[tuple[int, int], str]]] = {
     "explicit_qdq": {
         "tensorrt": ((10, 3), "INT8 needs explicit Q/DQ in a strongly typed network (TensorRT 10.3 or newer)"),
-        "tensorrt-rtx": ((1, 3), "INT8 needs TensorRT-RTX 1.3 or newer"),
+        "tensorrt-rtx": ((1, 7), "INT8 convolutions compile without a GPU from TensorRT-RTX 1.7 on"),
     },
     # TensorRT asks the device at hand; only RTX compiles for a described one
     "cross_device": {
