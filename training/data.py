@@ -1,0 +1,259 @@
+"""What a data set is to training: recordings with labels, cut into windows of clips.
+
+A reader (`readers.py`) turns a folder into a `Cohort`. `cut_windows` lays the task's geometry over it: each
+window ends at some time of one recording and names, for every modality and step, a row in that modality's
+list of distinct clips, so a clip that several windows share is computed once.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import DataError
+from ..tasks import Task
+
+log = logging.getLogger(__name__)
+Clip = tuple[int, float]  # recording number, end of the clip in seconds
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Labels over time: `values[output]` holds one number for each of `times` (s), NaN where unlabelled."""
+
+    times: NDArray[np.float64]
+    values: Mapping[str, NDArray[np.float64]]
+
+    def at(self, output: str, t: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The label of the last labelled moment at or before each `t`; NaN before the first."""
+        if output not in self.values:
+            return np.full(np.shape(t), np.nan)
+        index = np.searchsorted(self.times, np.asarray(t) + 1e-6, side="right") - 1
+        return np.where(index >= 0, self.values[output][np.maximum(index, 0)], np.nan)
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One continuous piece of one person. `files[modality]` is how that modality is read (see `clips.py`)."""
+
+    id: str
+    subject: str
+    files: Mapping[str, Path]
+    duration: float
+    labels: Labels
+    ends: tuple[float, ...] = ()  # window ends where the layout fixes them (a trial's end)
+    part: str = ""  # "train" or "validation" where the data set has an official split
+    kind: str = "trial"
+
+
+@dataclass
+class Problems:
+    """Samples that cannot be used: raised at once, or with `skip` counted and listed."""
+
+    skip: bool = False
+    bad: list[str] = field(default_factory=list)
+    absent: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, str] = field(default_factory=dict)
+
+    def guard(self, read: Callable[[], T]) -> T | None:
+        """`read()`, or None where it fails and bad samples are skipped."""
+        try:
+            return read()
+        except DataError as error:
+            if not self.skip:
+                raise DataError(f"{error} (or pass --skip-bad)") from None
+            self.bad.append(str(error))
+            return None
+
+    def missing(self, what: str, path: Path) -> None:
+        """A file that a real copy may lack: counted, one example kept."""
+        self.absent[what] += 1
+        self.examples.setdefault(what, str(path))
+
+    def lines(self) -> list[str]:
+        out = [f"{n} absent: {what} (for example {self.examples[what]})" for what, n in self.absent.items()]
+        if self.bad:
+            out += [f"{len(self.bad)} bad samples skipped:"] + [f"  {line}" for line in self.bad]
+        return out
+
+
+@dataclass
+class Cohort:
+    """A data set as found on disk."""
+
+    layout: str
+    root: Path
+    recordings: list[Recording]
+    problems: Problems
+    numbers: dict[str, int] = field(default_factory=dict)  # subject -> the data set's own number, if it has one
+    rate: float = 0.0  # PainMonit: samples per second of X
+
+    @property
+    def subjects(self) -> list[str]:
+        return sorted({r.subject for r in self.recordings})
+
+    @property
+    def modalities(self) -> list[str]:
+        return [m for m in ("face", "voice", "eda") if any(m in r.files for r in self.recordings)]
+
+    def only(self, keep: Callable[[Recording], bool]) -> Cohort:
+        return replace(self, recordings=[r for r in self.recordings if keep(r)])
+
+
+@dataclass
+class Windows:
+    """Windows over a cohort. Shapes: rows[m] (W, S) int, -1 where a clip is absent; labels[o] (W, S) float32."""
+
+    task: Task
+    recordings: list[Recording]
+    clips: dict[str, list[Clip]]
+    rows: dict[str, NDArray[np.int64]]
+    labels: dict[str, NDArray[np.float32]]
+    recording: NDArray[np.int64]
+    end: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.end)
+
+    @property
+    def subject(self) -> NDArray[np.str_]:
+        return np.array([self.recordings[i].subject for i in self.recording], dtype=str)
+
+    def take(self, index: NDArray[np.int64]) -> Windows:
+        return replace(
+            self,
+            rows={m: r[index] for m, r in self.rows.items()},
+            labels={o: y[index] for o, y in self.labels.items()},
+            recording=self.recording[index],
+            end=self.end[index],
+        )
+
+    def of(self, subjects: Iterable[str]) -> Windows:
+        """The windows of these subjects."""
+        return self.take(np.flatnonzero(np.isin(self.subject, np.array(sorted(subjects), dtype=str))))
+
+
+def step_times(task: Task, end: float) -> NDArray[np.float64]:
+    """(S,) the moment that each step describes: its clip's end, without the offset of the video's crop."""
+    stride = max(m.stride for m in task.modalities)
+    return end - stride * np.arange(task.steps - 1, -1, -1, dtype=np.float64)
+
+
+def cut_windows(cohort: Cohort, task: Task, *, hop: float | None = None) -> Windows:
+    """Lay the task's windows over every recording.
+
+    A trial gives the windows that its layout fixes; a longer recording one window each `hop` seconds (default:
+    the task's stride), from its first clip on, so early windows have absent steps as they have live.
+    Raises DataError where nothing is left.
+    """
+    stride = max(m.stride for m in task.modalities)
+    hop = hop or stride or task.window
+    clips: dict[str, dict[Clip, int]] = {m.name: {} for m in task.modalities}
+    rows: dict[str, list[list[int]]] = {m.name: [] for m in task.modalities}
+    labels: dict[str, list[NDArray[np.float64]]] = {o: [] for o in task.outputs}
+    owner: list[int] = []
+    ends: list[float] = []
+    for number, recording in enumerate(cohort.recordings):
+        for end in recording.ends or _grid(recording.duration, hop):
+            window: dict[str, list[int]] = {}
+            for m in task.modalities:
+                window[m.name] = [
+                    _row(clips[m.name], (number, round(end + offset, 6)))
+                    if m.name in recording.files and _usable(end + offset, m.span, recording.duration)
+                    else -1
+                    for offset in m.clip_ends(task.steps)
+                ]
+            truth = {o: recording.labels.at(o, step_times(task, end)) for o in task.outputs}
+            if all(row[-1] < 0 for row in window.values()) or all(np.isnan(y).all() for y in truth.values()):
+                continue
+            for name, row in window.items():
+                rows[name].append(row)
+            for o, y in truth.items():
+                labels[o].append(y)
+            owner.append(number)
+            ends.append(end)
+    if not owner:
+        raise DataError(
+            f"{cohort.root} holds no window that task '{task.name}' can use: it has {', '.join(cohort.modalities)}; "
+            "run `jmt-edge train --check` on it"
+        )
+    shape = (len(owner), task.steps)
+    return Windows(
+        task,
+        cohort.recordings,
+        {m: list(c) for m, c in clips.items()},
+        {m: np.array(r, np.int64).reshape(shape) for m, r in rows.items()},
+        {o: np.array(y, np.float32).reshape(shape) for o, y in labels.items()},
+        np.array(owner, np.int64),
+        np.array(ends),
+    )
+
+
+def _grid(duration: float, hop: float) -> NDArray[np.float64]:
+    return hop * np.arange(1, int(duration / hop + 1e-6) + 1)
+
+
+def _usable(end: float, span: float, duration: float) -> bool:
+    """At least half of the clip lies inside the recording."""
+    return min(end, duration) - max(end - span, 0.0) >= span / 2 - 1e-6
+
+
+def _row(table: dict[Clip, int], clip: Clip) -> int:
+    return table.setdefault(clip, len(table))
+
+
+def class_counts(windows: Windows) -> dict[int, int]:
+    """Windows by the pain class of their last step."""
+    y = windows.labels["pain"][:, -1]
+    values, counts = np.unique(y[~np.isnan(y)], return_counts=True)
+    return {int(v): int(n) for v, n in zip(values, counts)}
+
+
+def require_two_classes(windows: Windows, side: str) -> None:
+    """Raises DataError where a side of a split has windows of one pain class only."""
+    if "pain" not in windows.labels:
+        return
+    counts = class_counts(windows)
+    if len(counts) < 2:
+        who = ", ".join(sorted(set(windows.subject))[:3]) or "nobody"
+        raise DataError(
+            f"the {side} side ({who}, ...) has {len(windows)} windows of class "
+            f"{next(iter(counts), 'none')} only; use fewer folds or other subjects"
+        )
+
+
+def describe(cohort: Cohort, windows: Windows | None) -> list[str]:
+    """What `train --check` prints."""
+    lines = [f"layout      {cohort.layout} at {cohort.root}"]
+    lines.append(f"found       {len(cohort.recordings)} recordings of {len(cohort.subjects)} subjects")
+    for m in cohort.modalities:
+        lines.append(f"  {m:<9} {sum(m in r.files for r in cohort.recordings)} recordings")
+    parts = Counter(r.part for r in cohort.recordings if r.part)
+    if parts:
+        lines.append("official    " + ", ".join(f"{n} {part}" for part, n in sorted(parts.items())))
+    if windows is not None:
+        lines.append(
+            f"task        {windows.task.name} ({windows.task.variant}): {len(windows)} windows of {windows.task.steps} steps"
+        )
+        for o, y in windows.labels.items():
+            y = y[~np.isnan(y)]
+            if o == "pain":
+                lines.append("  pain      " + ", ".join(f"class {c}: {n}" for c, n in class_counts(windows).items()))
+            elif y.size:
+                lines.append(f"  {o:<9} {y.size} labels, mean {y.mean():+.3f}, SD {y.std():.3f}")
+        for m, clips in windows.clips.items():
+            absent = int((windows.rows[m] < 0).sum())
+            lines.append(f"  {m:<9} {len(clips)} distinct clips, {absent} absent steps")
+    return lines + cohort.problems.lines()
+
+
+def subjects_of(cohort: Cohort, part: str) -> Sequence[str]:
+    return sorted({r.subject for r in cohort.recordings if r.part == part})

@@ -1,0 +1,171 @@
+"""Scores, in NumPy: concordance, accuracy, balanced accuracy, AUC, calibration error, and intervals by subject.
+
+Labels that are NaN are left out everywhere, so an unlabelled frame never scores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[np.float64]
+
+
+def _pair(prediction: ArrayLike, label: ArrayLike) -> tuple[Array, Array]:
+    p, y = np.asarray(prediction, np.float64).ravel(), np.asarray(label, np.float64).ravel()
+    if p.shape != y.shape:
+        raise ValueError(f"prediction has {p.size} values and label {y.size}")
+    keep = ~np.isnan(y)
+    return p[keep], y[keep]
+
+
+def ccc(prediction: ArrayLike, label: ArrayLike) -> float:
+    """Lin's concordance: 2 cov / (var + var + (mean - mean)^2), population moments. NaN without labels."""
+    p, y = _pair(prediction, label)
+    if not y.size:
+        return float("nan")
+    covariance = float(np.mean((p - p.mean()) * (y - y.mean())))
+    spread = float(p.var() + y.var() + (p.mean() - y.mean()) ** 2)
+    return 2 * covariance / spread if spread > 0 else 1.0
+
+
+def confusion(decision: ArrayLike, label: ArrayLike, classes: int = 2) -> NDArray[np.int64]:
+    """(classes, classes) counts: rows are labels, columns decisions."""
+    d, y = _pair(decision, label)
+    table = np.zeros((classes, classes), np.int64)
+    np.add.at(table, (y.astype(int), d.astype(int)), 1)
+    return table
+
+
+def accuracy(decision: ArrayLike, label: ArrayLike) -> float:
+    d, y = _pair(decision, label)
+    return float(np.mean(d == y)) if y.size else float("nan")
+
+
+def balanced_accuracy(decision: ArrayLike, label: ArrayLike) -> float:
+    """Mean recall over the classes that occur."""
+    d, y = _pair(decision, label)
+    return float(np.mean([np.mean(d[y == c] == c) for c in np.unique(y)])) if y.size else float("nan")
+
+
+def f1(decision: ArrayLike, label: ArrayLike) -> float:
+    """F1 of the positive class (1); 0 where nothing is positive on either side."""
+    d, y = _pair(decision, label)
+    hits = float(np.sum((d == 1) & (y == 1)))
+    total = float(np.sum(d == 1) + np.sum(y == 1))
+    return 2 * hits / total if total else 0.0
+
+
+def roc_curve(score: ArrayLike, label: ArrayLike) -> tuple[Array, Array]:
+    """False and true positive rates over all thresholds, from (0, 0) to (1, 1); equal scores make one step."""
+    s, y = _pair(score, label)
+    order = np.argsort(-s, kind="stable")
+    s, y = s[order], y[order]
+    last = np.flatnonzero(np.append(np.diff(s) != 0, True))
+    tp, fp = np.cumsum(y)[last], np.cumsum(1 - y)[last]
+    return np.append(0, fp / max(fp[-1], 1)), np.append(0, tp / max(tp[-1], 1))
+
+
+def auc(score: ArrayLike, label: ArrayLike) -> float:
+    """Area under the ROC curve; NaN where only one class occurs."""
+    _, y = _pair(score, label)
+    if not (0 < y.sum() < y.size):
+        return float("nan")
+    fpr, tpr = roc_curve(score, label)
+    return float(np.sum(np.diff(fpr) * (tpr[1:] + tpr[:-1]) / 2))
+
+
+def reliability(probability: ArrayLike, label: ArrayLike, bins: int = 15) -> tuple[Array, Array, NDArray[np.int64]]:
+    """Mean confidence, accuracy and count in equal bins of the predicted class's confidence, binary case.
+
+    probability: of class 1. Empty bins hold 0.
+    """
+    p, y = _pair(probability, label)
+    decision = (p >= 0.5).astype(float)
+    confidence = np.where(decision == 1, p, 1 - p)
+    index = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    count = np.bincount(index, minlength=bins)
+    safe = np.maximum(count, 1)
+    mean = np.bincount(index, confidence, bins) / safe
+    right = np.bincount(index, (decision == y).astype(float), bins) / safe
+    return mean, right, count
+
+
+def ece(probability: ArrayLike, label: ArrayLike, bins: int = 15) -> float:
+    """Expected calibration error (Guo et al. 2017, eq. 3) of a binary classifier's confidence."""
+    mean, right, count = reliability(probability, label, bins)
+    return float(np.sum(count * np.abs(mean - right)) / count.sum()) if count.sum() else float("nan")
+
+
+def brier(probability: ArrayLike, label: ArrayLike) -> float:
+    p, y = _pair(probability, label)
+    return float(np.mean((p - y) ** 2)) if y.size else float("nan")
+
+
+PAIN_METRICS: Mapping[str, Callable[[ArrayLike, ArrayLike], float]] = {
+    "accuracy": lambda p, y: accuracy(np.asarray(p) >= 0.5, y),
+    "balanced_accuracy": lambda p, y: balanced_accuracy(np.asarray(p) >= 0.5, y),
+    "f1": lambda p, y: f1(np.asarray(p) >= 0.5, y),
+    "auc": auc,
+    "ece": ece,
+    "brier": brier,
+}
+
+
+def by_subject(
+    metric: Callable[[ArrayLike, ArrayLike], float], prediction: ArrayLike, label: ArrayLike, subject: ArrayLike
+) -> dict[str, float]:
+    """The metric of each subject alone; subjects for whom it is undefined are left out."""
+    p, y, s = np.asarray(prediction, float), np.asarray(label, float), np.asarray(subject)
+    scores = {str(name): metric(p[s == name], y[s == name]) for name in np.unique(s)}
+    return {name: value for name, value in scores.items() if not np.isnan(value)}
+
+
+def bootstrap_interval(
+    metric: Callable[[ArrayLike, ArrayLike], float],
+    prediction: ArrayLike,
+    label: ArrayLike,
+    subject: ArrayLike,
+    *,
+    draws: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Percentile interval of the pooled metric when whole subjects are drawn with replacement.
+
+    Samples of one subject are not independent, so the subject is the unit that is resampled.
+    """
+    p, y, s = np.asarray(prediction, float), np.asarray(label, float), np.asarray(subject)
+    rows = [np.flatnonzero(s == name) for name in np.unique(s)]
+    rng = np.random.default_rng(seed)
+    values = []
+    for _ in range(draws):
+        take = np.concatenate([rows[i] for i in rng.integers(0, len(rows), len(rows))])
+        value = metric(p[take], y[take])
+        if not np.isnan(value):
+            values.append(value)
+    if not values:
+        return float("nan"), float("nan")
+    tail = 100 * (1 - level) / 2
+    low, high = np.percentile(values, [tail, 100 - tail])
+    return float(low), float(high)
+
+
+def smooth_causal(values: ArrayLike, frames: int) -> Array:
+    """Mean of the last `frames` values (fewer at the start): what a live system can compute."""
+    x = np.asarray(values, np.float64)
+    total = np.cumsum(np.insert(x, 0, 0.0))
+    end = np.arange(1, x.size + 1)
+    start = np.maximum(end - max(frames, 1), 0)
+    return (total[end] - total[start]) / (end - start)
+
+
+def smooth_centred(values: ArrayLike, frames: int) -> Array:
+    """Mean of `frames` values around each one, as the published code does; it looks into the future."""
+    x = np.asarray(values, np.float64)
+    total = np.cumsum(np.insert(x, 0, 0.0))
+    here = np.arange(x.size)
+    start, end = np.maximum(here - frames // 2, 0), np.minimum(here + (frames + 1) // 2, x.size)
+    return (total[end] - total[start]) / np.maximum(end - start, 1)

@@ -1,0 +1,306 @@
+"""Readers of the data sets' own layouts (datasets.md): BioVid Part A, Affwild2 / ABAW, PainMonit, and the
+synthetic trimodal cohort (BioVid's layout plus sound and valence-arousal).
+
+Readers list files and labels; nothing is decoded here, so opening a cohort takes seconds. They are tolerant of
+what real copies lack (files, frames, stray spaces) and strict about what would give a wrong number.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import DataError
+from .data import Cohort, Labels, Problems, Recording
+from .signals import read_table, video_times
+
+BIOVID_CLASSES = ("BL1", "PA1", "PA2", "PA3", "PA4")
+TRIAL = 5.5  # seconds of a BioVid sample
+PAINMONIT_CHANNELS = ("Bvp", "Eda_E4", "Resp", "Eda_RB", "Ecg", "Emg")
+PAINMONIT_RATE = 250.0
+_VIDEOS = (".mp4", ".avi", ".mpg", ".mkv", ".mov")
+
+
+def open_cohort(
+    root: str | Path,
+    *,
+    classes: Sequence[str] = ("BL1", "PA4"),
+    channel: str = "Eda_RB",
+    rate: float = PAINMONIT_RATE,
+    skip_bad: bool = False,
+) -> Cohort:
+    """Recognise the layout under `root` and read it.
+
+    classes: BioVid's negative and positive class. channel, rate: PainMonit's EDA channel and samples per second.
+    Raises DataError where no layout matches or a label file is wrong.
+    """
+    path = Path(root)
+    if not path.is_dir():
+        raise DataError(f"no data folder at {path}; give the folder that holds the data set")
+    problems = Problems(skip_bad)
+    part_a = path / "PartA" if (path / "PartA").is_dir() else path
+    if (path / "VA_Estimation_Challenge").is_dir() or (path / "cropped_aligned").is_dir():
+        return read_affwild2(path, problems)
+    if (path / "X.npy").is_file():
+        return read_painmonit(path, problems, channel=channel, rate=rate)
+    if (part_a / "video").is_dir() or _biosignals(part_a).is_dir():
+        return read_biovid(path, problems, classes=classes)
+    raise DataError(
+        f"{path} has no known layout: expected PartA/video (BioVid), VA_Estimation_Challenge (Affwild2) or X.npy "
+        "(PainMonit); give the folder that holds one of them"
+    )
+
+
+# ---- BioVid and trimodal -------------------------------------------------------------------------------------
+
+
+def read_biovid(root: Path, problems: Problems, *, classes: Sequence[str] = ("BL1", "PA4")) -> Cohort:
+    """BioVid Part A, and the trimodal cohort where `audio/` lies beside `video/`.
+
+    The list of samples comes from `samples.csv`, or from the files themselves where it is absent. Label 0 is
+    `classes[0]`, label 1 is `classes[1]`; the others are left out.
+    """
+    part_a = root / "PartA" if (root / "PartA").is_dir() else root
+    unknown = [c for c in classes if c not in BIOVID_CLASSES]
+    if unknown or len(classes) != 2:
+        raise DataError(f"classes {','.join(classes)} are not two of {', '.join(BIOVID_CLASSES)}; give two of them")
+    samples, numbers = _biovid_samples(root, part_a, problems)
+    affect = _first_dir(part_a / "valence_arousal", part_a / "va", root / "valence_arousal", root / "va")
+    audio = _first_dir(part_a / "audio", root / "audio")
+    recordings = []
+    for subject, sample, name in samples:
+        if name not in classes:
+            continue
+        wanted = {
+            "face": _first_file(part_a / "video" / subject, sample, _VIDEOS),
+            "eda": _biosignals(part_a) / subject / f"{sample}_bio.csv",
+        }
+        if audio:
+            wanted["voice"] = audio / subject / f"{sample}.wav"
+        files = {}
+        for modality, file in wanted.items():
+            if file.is_file():
+                files[modality] = file
+            else:
+                problems.missing(f"{modality} file", file)
+        if not files:
+            continue
+        labels = problems.guard(lambda: _trial_labels(affect, subject, sample, float(name == classes[1])))  # noqa: B023
+        if labels is not None:
+            recordings.append(Recording(sample, subject, files, TRIAL, labels, ends=(TRIAL,)))
+    if not recordings:
+        raise DataError(f"{part_a} lists no sample of {' or '.join(classes)} with a file; check the folder")
+    return Cohort("trimodal" if audio else "biovid", root, recordings, problems, numbers)
+
+
+def _biosignals(part_a: Path) -> Path:
+    raw = part_a / "biosignals_raw"
+    return raw if raw.is_dir() else part_a / "biosignals_filtered"
+
+
+def _biovid_samples(
+    root: Path, part_a: Path, problems: Problems
+) -> tuple[list[tuple[str, str, str]], dict[str, int]]:
+    """(subject, sample, class) of every sample, and each subject's number."""
+    found = [p for p in (part_a / "starting_point" / "samples.csv", part_a / "samples.csv", root / "samples.csv")
+             if p.is_file()]  # fmt: skip
+    if found:
+        return _samples_csv(found[0], problems)
+    folder = part_a / "video" if (part_a / "video").is_dir() else _biosignals(part_a)
+    problems.missing("samples.csv (the samples are taken from the file names)", part_a / "starting_point/samples.csv")
+    samples = []
+    for file in sorted(folder.glob("*/*")):
+        sample = file.stem.removesuffix("_bio")
+        match = re.fullmatch(r".+-(BL1|PA[1-4])-\d+", sample)
+        if match:
+            samples.append((file.parent.name, sample, match.group(1)))
+    return samples, {}
+
+
+def _samples_csv(path: Path, problems: Problems) -> tuple[list[tuple[str, str, str]], dict[str, int]]:
+    lines = [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    header = [name.strip() for name in lines[0].split("\t")] if lines else []
+    needed = ("subject_id", "subject_name", "class_name", "sample_name")
+    lacking = [name for name in needed if name not in header]
+    if lacking:
+        raise DataError(f"{path} row 1: no column '{lacking[0]}' (tab-separated); restore the file")
+    at = {name: header.index(name) for name in needed}
+    samples: list[tuple[str, str, str]] = []
+    numbers: dict[str, int] = {}
+
+    def row(number: int, line: str) -> None:
+        cells = [cell.strip() for cell in line.split("\t")]
+        try:
+            subject, sample, name = (cells[at[k]] for k in ("subject_name", "sample_name", "class_name"))
+            subject_id = int(cells[at["subject_id"]])
+        except (IndexError, ValueError):
+            raise DataError(f"{path} row {number}: '{line[:60]}' is not a sample; mend it") from None
+        if name not in BIOVID_CLASSES:
+            raise DataError(f"{path} row {number}: class '{name}' is not one of {', '.join(BIOVID_CLASSES)}; mend it")
+        numbers[subject] = subject_id
+        samples.append((subject, sample, name))
+
+    for number, line in enumerate(lines[1:], 2):
+        problems.guard(lambda: row(number, line))  # noqa: B023
+    return samples, numbers
+
+
+def _trial_labels(affect: Path | None, subject: str, sample: str, pain: float) -> Labels:
+    if affect is None:
+        return Labels(np.zeros(1), {"pain": np.array([pain])})
+    for suffix in (".csv", ".txt"):
+        file = affect / subject / f"{sample}{suffix}"
+        if file.is_file():
+            table = read_va(file)
+            frames = len(table["valence"])
+            times = np.arange(frames) * (TRIAL / frames)
+            return Labels(times, {"pain": np.full(frames, pain), **table})
+    raise DataError(f"{affect / subject / sample}.csv does not exist; restore the valence-arousal file")
+
+
+# ---- Affwild2 ------------------------------------------------------------------------------------------------
+
+
+def read_va(path: Path) -> dict[str, NDArray[np.float64]]:
+    """Valence and arousal by frame; a row with -5 in either is unlabelled (NaN in both).
+
+    Raises DataError naming file and row for anything else outside [-1, 1].
+    """
+    table = read_table(path, ",", ("valence", "arousal"))
+    v, a = table["valence"], table["arousal"]
+    unlabelled = np.isclose(v, -5) | np.isclose(a, -5)
+    bad = np.flatnonzero(~unlabelled & ~((np.abs(v) <= 1) & (np.abs(a) <= 1)))
+    if bad.size:
+        i = int(bad[0])
+        raise DataError(f"{path} row {i + 2}: valence {v[i]:g}, arousal {a[i]:g} lie outside [-1, 1]; mend the file")
+    return {"valence": np.where(unlabelled, np.nan, v), "arousal": np.where(unlabelled, np.nan, a)}
+
+
+def read_affwild2(root: Path, problems: Problems) -> Cohort:
+    """Affwild2 / ABAW. The subject is the video (its name without `_left`/`_right`): one person may not be told
+    from another across videos, and the two sides of one video stay together."""
+    labels = root / "VA_Estimation_Challenge"
+    if not labels.is_dir():
+        raise DataError(f"{root} has no folder VA_Estimation_Challenge with the labels; restore it")
+    recordings = []
+    for part, folder in (("train", "Train_Set"), ("validation", "Validation_Set")):
+        files = sorted((labels / folder).glob("*.txt"))
+        if not files:
+            problems.missing(f"{folder} (no label file in it)", labels / folder)
+        for file in files:
+            recording = problems.guard(lambda: _affwild2_video(root, file, part, problems))  # noqa: B023
+            if recording is not None:
+                recordings.append(recording)
+    if not recordings:
+        raise DataError(f"{labels} has no label file with frames beside it; check Train_Set, Validation_Set, cropped_aligned")
+    return Cohort("affwild2", root, recordings, problems)
+
+
+def _affwild2_video(root: Path, label_file: Path, part: str, problems: Problems) -> Recording | None:
+    name = label_file.stem
+    video_name = re.sub(r"_(left|right)$", "", name)
+    table = read_va(label_file)
+    frames = len(table["valence"])
+    files: dict[str, Path] = {}
+    crops = root / "cropped_aligned" / name
+    if crops.is_dir() and any(crops.iterdir()):
+        files["face"] = crops
+    else:
+        problems.missing("folder of cropped faces", crops)
+    video = next((f for d in _video_folders(root) for s in _VIDEOS if (f := d / f"{video_name}{s}").is_file()), None)
+    sound = next((f for n in (name, video_name) if (f := root / "audio" / f"{n}.wav").is_file()), video)
+    if sound is not None:
+        files["voice"] = sound
+    else:
+        problems.missing("video or wav with the sound", root / "audio" / f"{video_name}.wav")
+    if not files:
+        return None
+    times = _frame_times(video, frames, problems)
+    duration = float(times[-1] + (times[1] - times[0] if frames > 1 else 1 / 30))
+    return Recording(name, video_name, files, duration, Labels(times, table), part=part, kind="affwild2")
+
+
+def _video_folders(root: Path) -> list[Path]:
+    return [root / "videos", root / "video", *sorted(root.glob("batch*")), root]
+
+
+def _frame_times(video: Path | None, frames: int, problems: Problems) -> NDArray[np.float64]:
+    """Timestamps of the labelled frames: the video's own, continued at its rate; 30 fps without a video."""
+    times = video_times(video) if video is not None else np.empty(0)
+    if times.size < 2:
+        problems.missing("video for timestamps (30 fps is assumed)", video or Path("videos/*.mp4"))
+        return np.arange(frames) / 30.0
+    if times.size < frames:
+        step = float(np.median(np.diff(times)))
+        times = np.concatenate([times, times[-1] + step * np.arange(1, frames - times.size + 1)])
+    return times[:frames]
+
+
+# ---- PainMonit -----------------------------------------------------------------------------------------------
+
+
+def read_painmonit(root: Path, problems: Problems, *, channel: str = "Eda_RB", rate: float = PAINMONIT_RATE) -> Cohort:
+    """PainMonit arrays: X.npy (N, L, 6) or (N, 6, L), y_heater.npy or y_covas.npy, subjects.npy.
+
+    Labels may be numbers or one-hot; the lowest class is 0 and the highest 1, others are left out. The recordings
+    share X.npy; a recording's id is its row.
+    """
+    if channel not in PAINMONIT_CHANNELS:
+        raise DataError(f"'{channel}' is no PainMonit channel: choose one of {', '.join(PAINMONIT_CHANNELS)}")
+    y_file = next((f for n in ("y_heater.npy", "y_covas.npy") if (f := root / n).is_file()), root / "y_heater.npy")
+    x, y, who = (_npy(root / "X.npy", mapped=True), _npy(y_file), _npy(root / "subjects.npy"))
+    if x.ndim == 4 and x.shape[-1] == 1:
+        x = x[..., 0]
+    if x.ndim != 3 or len(PAINMONIT_CHANNELS) not in x.shape[1:]:
+        raise DataError(f"{root / 'X.npy'} has shape {x.shape}, not (windows, samples, 6); export it again")
+    if y.ndim == 2 and y.shape[1] > 1:
+        y = y.argmax(1)
+    y, who = y.reshape(len(y)), who.reshape(len(who))
+    for name, array in ((y_file.name, y), ("subjects.npy", who)):
+        if len(array) != len(x):
+            raise DataError(f"{root / name} has {len(array)} rows and X.npy {len(x)}; export them together")
+    low, high = (int(v) for v in (np.min(y), np.max(y)))
+    if low == high:
+        raise DataError(f"{y_file} holds one class only ({low}); export two classes")
+    length = x.shape[1] if x.shape[2] == len(PAINMONIT_CHANNELS) else x.shape[2]
+    column = PAINMONIT_CHANNELS.index(channel)
+    recordings = []
+    for i in np.flatnonzero((y == low) | (y == high)):
+
+        def check(row: int = int(i)) -> bool:
+            values = x[row, :, column] if x.shape[2] == len(PAINMONIT_CHANNELS) else x[row, column]
+            if not np.isfinite(values).all():
+                raise DataError(f"{root / 'X.npy'} row {row}: {channel} holds values that are not numbers; drop the row")
+            return True
+
+        if problems.guard(check):
+            labels = Labels(np.zeros(1), {"pain": np.array([float(y[i] == high)])})
+            files = {"eda": root / "X.npy"}
+            recordings.append(
+                Recording(str(i), str(who[i]), files, length / rate, labels, ends=(length / rate,), kind=f"painmonit:{column}")
+            )
+    return Cohort("painmonit", root, recordings, problems, rate=rate)
+
+
+def _npy(path: Path, *, mapped: bool = False) -> NDArray:
+    try:
+        return np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist; a PainMonit folder has X.npy, y_heater.npy and subjects.npy") from None
+    except (ValueError, OSError, EOFError) as error:
+        raise DataError(f"{path} is not a readable array ({error}); export it again") from None
+
+
+def _first_dir(*candidates: Path) -> Path | None:
+    return next((c for c in candidates if c.is_dir()), None)
+
+
+def _first_file(folder: Path, stem: str, suffixes: Sequence[str]) -> Path:
+    return next((f for s in suffixes if (f := folder / f"{stem}{s}").is_file()), folder / f"{stem}{suffixes[0]}")
+
+
+Reader = Callable[..., Cohort]

@@ -1,0 +1,231 @@
+"""Recipes: one JSON file each under `recipes/`, holding a paper's values; flags override them by dotted name.
+
+The resolved recipe is saved with every run, so a run can be repeated from its folder alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+from ..errors import ConfigError
+from ..tasks import Modality, Task, get_task, split_steps
+
+SYSTEMS = ("fusion", "unimodal", "intra", "jca")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One optimisation: a backbone with its pretraining head, or a fusion on cached features."""
+
+    optimizer: str = "sgd"  # sgd (momentum 0.9), adam, adamw
+    lr: float = 1e-3
+    weight_decay: float = 0.0
+    momentum: float = 0.9
+    batch: int = 32
+    epochs: int = 50
+    patience: int = 10  # epochs without a better validation score before stopping
+    schedule: str = "constant"  # constant, cosine, plateau
+    warmup: int = 0  # epochs of linear warm-up
+    dropout: float = 0.0  # in the linear layers of the head
+    seconds: float = 0.0  # stop after this long; 0 for no limit
+
+
+@dataclass(frozen=True)
+class Augment:
+    """What varies a clip in training. `variants` copies are cached as features; the first is the clip itself."""
+
+    flip: bool = False
+    crop: int = 0  # pixels that a face may shift in each direction
+    brightness: float = 0.0  # SD of a factor on the pixels
+    voice_gain: float = 0.0  # dB, SD
+    eda_offset: float = 0.0  # µS, SD
+    eda_gain: float = 0.0  # SD of the log of a factor on the deviations from the clip's mean
+    eda_noise: float = 0.0  # µS, SD
+    variants: int = 1
+
+
+@dataclass(frozen=True)
+class Masking:
+    """How the missing-modality path is learnt: probabilities per window."""
+
+    modality: float = 0.0  # one modality is absent in the whole window
+    step: float = 0.0  # a modality is absent in a single step, per step
+    warmup: float = 0.0  # the oldest 1..S-1 steps are absent, as in a run that has just begun
+    noise: float = 0.0  # SD of noise on the features, in units of their own SD
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A system to train. See the files under `recipes/`."""
+
+    name: str
+    title: str
+    source: str
+    task: str
+    row: int = 0  # of the list in docs/training.md
+    layout: str = "biovid"
+    variant: str = "full"
+    system: str = "fusion"
+    fusion_type: str = "jmt"  # jmt, vanilla, concat; for `intra`: fc, tr; for `jca`: jca, rjca, rjcma
+    head: str = "self_attention"
+    attention: str = "standard"
+    heads: int = 1
+    steps: int = 0  # 0: the task's own; more cuts a one-step task, or sets the length of a sequence
+    recursions: int = 1  # of joint cross attention
+    modalities: tuple[str, ...] = ()  # () all of the task's
+    outputs: tuple[str, ...] = ()
+    shapes: dict[str, list[int]] = field(default_factory=dict)  # modality -> clip shape that replaces the task's
+    spans: dict[str, float] = field(default_factory=dict)
+    backbone: dict[str, str] = field(default_factory=dict)  # modality -> backbone that replaces the task's
+    second: str = ""  # for `intra`: the second backbone of the modality
+    width: dict[str, int] = field(default_factory=dict)
+    eda_moments: tuple[float, ...] = ()  # (mean, SD) in µS of the fixed normalisation of EDA; () leaves µS
+    classes: tuple[str, ...] = ("BL1", "PA4")
+    hop: float = 0.0  # s between windows of a long recording; 0: the task's stride
+    folds: int = 0
+    protocol: str = "holdout"  # holdout, kfold, loso, loso67, official
+    ensemble: bool = False  # best-valence checkpoint gives valence, best-arousal checkpoint arousal
+    weights: dict[str, str] = field(default_factory=dict)  # modality -> "kinetics", "imagenet" or a file
+    stages: dict[str, Stage] = field(default_factory=dict)  # modality, or "fusion"
+    augment: Augment = Augment()
+    masking: Masking = Masking()
+    features: dict[str, str] = field(default_factory=dict)  # extra modality -> folder of feature files
+    precision: str = "32-true"
+    notes: str = ""
+
+    def resolve(self) -> Task:
+        """The task preset with this recipe's changes. Raises ConfigError where they do not fit."""
+        if self.system not in SYSTEMS:
+            raise ConfigError(f"recipe {self.name}: system '{self.system}' is not one of {', '.join(SYSTEMS)}")
+        task = get_task(self.task, self.variant)  # type: ignore[arg-type]
+        names = self.modalities or task.names
+        modalities = tuple(self._modality(task.modality(n)) for n in names)
+        outputs = self.outputs or task.outputs
+        fusion = self.fusion_type if self.fusion_type in ("jmt", "vanilla", "concat") else "jmt"
+        task = replace(
+            task, modalities=modalities, outputs=outputs, fusion=fusion, head=self.head,
+            attention=self.attention, heads=self.heads,
+        )  # type: ignore[arg-type]  # fmt: skip
+        if self.steps and self.steps != task.steps:
+            task = split_steps(task, self.steps) if task.steps == 1 else replace(task, steps=self.steps)
+        return task
+
+    def _modality(self, m: Modality) -> Modality:
+        changes: dict[str, Any] = {}
+        if m.name in self.backbone:
+            changes["backbone"] = self.backbone[m.name]
+        if m.name in self.width:
+            changes["width"] = self.width[m.name]
+        if m.name in self.shapes:
+            changes["shape"] = tuple(self.shapes[m.name])
+        if m.name in self.spans:
+            changes["span"] = self.spans[m.name]
+        if m.name == "eda" and self.eda_moments:
+            changes["mean"], changes["std"] = self.eda_moments[:1], self.eda_moments[1:]
+        return replace(m, **changes)
+
+    def stage(self, name: str) -> Stage:
+        return self.stages.get(name, Stage())
+
+    def to_dict(self) -> dict[str, Any]:
+        return json.loads(json.dumps(asdict(self)))
+
+
+def names() -> list[str]:
+    folder = resources.files(__package__) / "recipes"
+    return sorted(f.name.removesuffix(".json") for f in folder.iterdir() if f.name.endswith(".json"))
+
+
+def load_recipe(name_or_file: str, overrides: Iterable[str] = ()) -> Recipe:
+    """The recipe of that name or file, with `key=value` overrides (`fusion.lr=1e-4`, `masking.modality=0.3`).
+
+    Raises ConfigError naming the key for anything unknown or of the wrong type.
+    """
+    file = Path(name_or_file)
+    if file.suffix == ".json":
+        if not file.is_file():
+            raise ConfigError(f"no recipe file at {file}; `jmt-edge train --list` shows the recipes that come along")
+        text = file.read_text()
+    elif name_or_file in names():
+        text = (resources.files(__package__) / "recipes" / f"{name_or_file}.json").read_text()
+    else:
+        raise ConfigError(f"unknown recipe '{name_or_file}': choose one of {', '.join(names())}, or give a .json file")
+    try:
+        data = json.loads(text)
+    except ValueError as error:
+        raise ConfigError(f"recipe {name_or_file} is not valid JSON ({error}); mend it") from None
+    for override in overrides:
+        _override(data, override)
+    return from_dict(data)
+
+
+def from_dict(data: dict[str, Any]) -> Recipe:
+    recipe: Recipe = _build(Recipe, data, str(data.get("name", "?")))
+    recipe.resolve()
+    return recipe
+
+
+def _override(data: dict[str, Any], text: str) -> None:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"'{text}' is not key=value; write for example fusion.lr=1e-4")
+    parts = key.split(".")
+    if len(parts) == 1 and parts[0] in {f.name for f in fields(Stage)} - {f.name for f in fields(Recipe)}:
+        # a bare `lr=` means the stage that trains the system itself
+        parts = ["stages", "fusion" if data.get("system", "fusion") != "unimodal" else _only(data), parts[0]]
+    elif len(parts) == 2 and parts[0] in ("face", "voice", "eda", "fusion", "second"):
+        parts = ["stages", *parts]
+    target = data
+    for part in parts[:-1]:
+        target = target.setdefault(part, {})
+        if not isinstance(target, dict):
+            raise ConfigError(f"'{key}' is no setting of a recipe; see docs/training.md")
+    try:
+        target[parts[-1]] = json.loads(value)
+    except ValueError:
+        target[parts[-1]] = value.split(",") if parts[-1] in ("modalities", "outputs", "classes") else value
+
+
+def _only(data: dict[str, Any]) -> str:
+    chosen = data.get("modalities") or ["fusion"]
+    return str(chosen[0])
+
+
+def _build(cls: Any, data: Any, where: str) -> Any:
+    if not isinstance(data, dict):
+        raise ConfigError(f"recipe {where}: expected a table, found {data!r}")
+    hints = get_type_hints(cls)
+    known = {f.name: f for f in fields(cls)}
+    unknown = sorted(set(data) - set(known))
+    if unknown:
+        raise ConfigError(f"recipe {where} has no setting '{unknown[0]}'; known: {', '.join(known)}")
+    lacking = [n for n, f in known.items() if f.default is MISSING and f.default_factory is MISSING and n not in data]
+    if lacking:
+        raise ConfigError(f"recipe {where} lacks '{lacking[0]}'")
+    return cls(**{key: _value(hints[key], value, f"{where}.{key}") for key, value in data.items()})
+
+
+def _value(kind: Any, value: Any, where: str) -> Any:
+    if is_dataclass(kind):
+        return _build(kind, value, where)
+    origin = getattr(kind, "__origin__", None)
+    if origin is dict:
+        inner = get_args(kind)[1]
+        if not isinstance(value, dict):
+            raise ConfigError(f"recipe {where}: expected a table, found {value!r}")
+        return {k: _value(inner, v, f"{where}.{k}") for k, v in value.items()}
+    if origin is tuple:
+        inner = get_args(kind)[0]
+        return tuple(_value(inner, v, where) for v in (value if isinstance(value, (list, tuple)) else [value]))
+    if origin is list:
+        return [_value(get_args(kind)[0], v, where) for v in value]
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if kind in (int, float, str, bool) and (not isinstance(value, kind) or (kind is int and isinstance(value, bool))):
+        raise ConfigError(f"recipe {where}: {value!r} is not a {kind.__name__}")
+    return value

@@ -1,0 +1,110 @@
+"""Who is trained on, who selects the epoch, who is scored. A person stands on one side only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from ..errors import DataError
+
+# BioVid Part A subjects without visible reaction, by their number in samples.csv; the 67-subject protocol
+# leaves them out (datasets.md).
+BIOVID_NON_REACTIVE = (27, 28, 32, 33, 34, 35, 36, 39, 40, 41, 42, 44, 51, 53, 55, 56, 61, 64, 74, 87)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Subjects of each side. `validation` alone selects epochs and temperatures; `test` is scored once."""
+
+    name: str
+    train: tuple[str, ...]
+    validation: tuple[str, ...]
+    test: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        check_leakage({"train": self.train, "validation": self.validation, "test": self.test})
+        if not self.train:
+            raise DataError(f"split '{self.name}' leaves nobody to train on; use fewer folds or more subjects")
+
+    def to_dict(self) -> dict[str, Any]:
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+
+def check_leakage(sides: dict[str, Iterable[str]]) -> None:
+    """Raises DataError naming the first subject that stands on two sides."""
+    seen: dict[str, str] = {}
+    for side, subjects in sides.items():
+        for subject in subjects:
+            if subject in seen and seen[subject] != side:
+                raise DataError(
+                    f"subject {subject} stands in both {seen[subject]} and {side}, so the score would be inflated; "
+                    "split by subject"
+                )
+            seen[subject] = side
+
+
+def holdout(subjects: Sequence[str], *, test: float = 0.25, validation: float = 0.2, seed: int = 0) -> Split:
+    """One subject-exclusive split; the shares are of all subjects and of those not in test."""
+    order = _shuffled(subjects, seed)
+    n_test = _share(len(order), test)
+    rest = order[n_test:]
+    n_validation = _share(len(rest), validation)
+    return Split("holdout", tuple(rest[n_validation:]), tuple(rest[:n_validation]), tuple(order[:n_test]))
+
+
+def k_fold(subjects: Sequence[str], folds: int, *, validation: float = 0.2, seed: int = 0) -> list[Split]:
+    """`folds` subject-exclusive splits; each subject is tested once, validation comes out of the training side."""
+    order = _shuffled(subjects, seed)
+    if not 2 <= folds <= len(order):
+        raise DataError(f"{folds} folds need 2 to {len(order)} subjects; the data has {len(order)}")
+    splits = []
+    for k in range(folds):
+        test = order[k::folds]
+        rest = [s for s in order if s not in set(test)]
+        # a different, reproducible part of the rest validates in each fold
+        rest = list(np.roll(np.array(rest, dtype=object), -k * max(1, len(rest) // folds)))
+        n = _share(len(rest), validation)
+        splits.append(Split(f"fold{k + 1}of{folds}", tuple(rest[n:]), tuple(rest[:n]), tuple(test)))
+    return splits
+
+
+def loso(subjects: Sequence[str], *, validation: float = 0.15, seed: int = 0) -> list[Split]:
+    """Leave one subject out: one split a subject, in the order of their names."""
+    if len(subjects) < 3:
+        raise DataError(f"leave-one-subject-out needs at least 3 subjects; the data has {len(subjects)}")
+    splits = []
+    for k, left_out in enumerate(sorted(subjects)):
+        rest = _shuffled([s for s in subjects if s != left_out], seed + k)
+        n = _share(len(rest), validation)
+        splits.append(Split(f"loso-{left_out}", tuple(rest[n:]), tuple(rest[:n]), (left_out,)))
+    return splits
+
+
+def official(train: Sequence[str], validation: Sequence[str], *, select: float = 0.15, seed: int = 0) -> Split:
+    """The challenge's split: its validation set is scored, so the epoch is selected on a part of its train set."""
+    check_leakage({"the official train set": train, "the official validation set": validation})
+    order = _shuffled(train, seed)
+    n = _share(len(order), select)
+    return Split("official", tuple(order[n:]), tuple(order[:n]), tuple(validation))
+
+
+def fraction(split: Split, share: float, *, seed: int = 0) -> Split:
+    """`split` with only `share` of its training subjects (at least one); the other sides stay."""
+    if not 0 < share <= 1:
+        raise DataError(f"a training share of {share} is not in (0, 1]")
+    keep = _shuffled(split.train, seed)[: max(1, round(share * len(split.train)))]
+    return Split(f"{split.name}-{share:g}", tuple(keep), split.validation, split.test)
+
+
+def _shuffled(subjects: Sequence[str], seed: int) -> list[str]:
+    order = sorted(set(subjects))
+    np.random.default_rng(seed).shuffle(order)
+    return order
+
+
+def _share(n: int, share: float) -> int:
+    """At least one of several, and never all of them."""
+    return 0 if n < 2 or share <= 0 else min(max(1, round(share * n)), n - 1)
