@@ -1,0 +1,82 @@
+"""Inference backends by name. Each is a module here, imported only when it is asked for.
+
+A backend module has two functions:
+
+    available() -> str | None                   None, or why this machine cannot run it (a clause without a full stop)
+    load(bundle, threads) -> Engine             raises BackendError
+"""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+from ...errors import BackendError, ConfigError
+from ..bundle import Bundle
+from .base import Engine
+
+__all__ = ["AUTO", "BACKENDS", "Engine", "choose_engine", "open_engine", "unavailable"]
+
+# name on the command line -> module of this package
+BACKENDS = {
+    "onnxruntime": "onnxruntime",
+    "openvino": "openvino",
+    "tensorrt": "tensorrt",
+    "tensorrt-rtx": "tensorrt_rtx",
+    "cubin": "cubin",
+    "torch": "torch",
+    "torch-tensorrt": "torch_tensorrt",
+}
+# what `auto` tries, in this order: engines that `jmt-edge build` put into the bundle for this device, else the base
+# install's. The rest are for development and comparison, so only by name.
+AUTO = ("cubin", "tensorrt", "tensorrt-rtx", "onnxruntime")
+
+
+def _module(name: str) -> ModuleType:
+    """The backend's module. Raises ModuleNotFoundError where a library it needs at import is not installed."""
+    return importlib.import_module(f".{BACKENDS[name]}", __name__)
+
+
+def unavailable(name: str) -> str | None:
+    """None where this machine can run the backend, else why not. Raises ConfigError for an unknown name."""
+    if name not in BACKENDS:
+        raise ConfigError(f"unknown backend '{name}': choose auto, {', '.join(BACKENDS)}")
+    try:
+        reason: str | None = _module(name).available()
+    except ModuleNotFoundError as error:
+        own = (error.name or "").startswith(__name__)
+        return "this version does not include it" if own else f"{error.name} is not installed"
+    except (ImportError, OSError) as error:  # a library that is there but broken
+        return str(error).splitlines()[0]
+    return reason
+
+
+def choose_engine(bundle: Bundle, name: str = "auto", threads: int | None = None) -> tuple[Engine, str]:
+    """Load the bundle's networks: (engine, one clause that says why this backend).
+
+    threads: CPU threads, None for all cores this process may use. `auto` takes the first backend of `AUTO` that runs
+    here and has what it needs in the bundle. A backend asked for by name is used or refused, never replaced: raises
+    BackendError with the reason, ConfigError for an unknown name.
+    """
+    if name != "auto":
+        reason = unavailable(name)
+        if reason is not None:
+            raise BackendError(f"backend '{name}' cannot run here: {reason}; use --backend auto or another")
+        return _module(name).load(bundle, threads), "as asked"
+    passed: list[str] = []
+    for candidate in AUTO:
+        reason = unavailable(candidate)
+        if reason is None:
+            try:
+                engine: Engine = _module(candidate).load(bundle, threads)
+            except BackendError as error:
+                reason = str(error)
+            else:
+                return engine, f"auto; {'; '.join(passed)}" if passed else "auto"
+        passed.append(f"{candidate}: {reason}")
+    raise BackendError(f"no backend can run {bundle.path} ({'; '.join(passed)}); reinstall onnxruntime")
+
+
+def open_engine(bundle: Bundle, name: str = "auto", threads: int | None = None) -> Engine:
+    """`choose_engine` without the explanation."""
+    return choose_engine(bundle, name, threads)[0]

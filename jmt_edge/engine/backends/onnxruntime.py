@@ -1,0 +1,94 @@
+"""onnxruntime: the default on a CPU, and on an NVIDIA GPU where its CUDA provider is installed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from ...errors import BackendError, BundleError
+from ..bundle import Bundle
+from .base import F32
+
+
+def available() -> str | None:
+    """onnxruntime belongs to the base install, so it is always there."""
+    return None
+
+
+def cpu_threads() -> int:
+    """Cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def load(bundle: Bundle, threads: int | None = None) -> OnnxRuntimeEngine:
+    """Load every network. Raises BackendError where a graph does not load or does not fit the bundle's task."""
+    return OnnxRuntimeEngine(bundle, threads or cpu_threads())
+
+
+class OnnxRuntimeEngine:
+    """See `Engine`. The threads of all networks sleep when idle, so that capture has the cores between two windows."""
+
+    name = "onnxruntime"
+
+    def __init__(self, bundle: Bundle, threads: int) -> None:
+        self._task = bundle.task
+        cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+        self._providers = ["CUDAExecutionProvider", "CPUExecutionProvider"] if cuda else ["CPUExecutionProvider"]
+        self._sessions = {name: self._open(bundle, name, threads) for name in (*self._task.names, "fusion")}
+        self.precision = {name: str(bundle.networks[name].get("precision", "fp32")) for name in self._sessions}
+        self._check(bundle)
+
+    def backbones(self, clips: Mapping[str, F32]) -> dict[str, F32]:
+        return {m: self._sessions[m].run(["features"], {"clip": clip})[0] for m, clip in clips.items()}
+
+    def fusion(self, features: Mapping[str, F32], present: NDArray[np.bool_]) -> dict[str, F32]:
+        names = ("attention", *self._task.outputs)
+        inputs = {**features, "present": present.astype(np.float32)}
+        return dict(zip(names, self._sessions["fusion"].run(names, inputs)))
+
+    def close(self) -> None:
+        self._sessions.clear()
+
+    def _open(self, bundle: Bundle, network: str, threads: int) -> Any:
+        entry = bundle.networks.get(network)
+        if entry is None:
+            raise BackendError(f"bundle {bundle.path} has no network '{network}'; export it again")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            path = bundle.file(str(entry["onnx"]))
+            return onnxruntime.InferenceSession(str(path), options, providers=self._providers)
+        except (KeyError, BundleError):
+            raise BackendError(f"bundle {bundle.path} has no ONNX graph of '{network}'; export it again") from None
+        except Exception as error:  # onnxruntime's exceptions share no base class
+            raise BackendError(
+                f"onnxruntime cannot load '{network}' of {bundle.path} ({str(error).splitlines()[0]}); export it again"
+            ) from None
+
+    def _check(self, bundle: Bundle) -> None:
+        """The graphs take and give what the manifest's task says."""
+        wanted = {m.name: ({"clip"}, {"features"}) for m in self._task.modalities}
+        wanted["fusion"] = ({*self._task.names, "present"}, {"attention", *self._task.outputs})
+        for network, (inputs, outputs) in wanted.items():
+            session = self._sessions[network]
+            has_in, has_out = {i.name for i in session.get_inputs()}, {o.name for o in session.get_outputs()}
+            if has_in != inputs or not outputs <= has_out:
+                raise BackendError(
+                    f"'{network}' of {bundle.path} maps {sorted(has_in)} to {sorted(has_out)}, but its task needs "
+                    f"{sorted(inputs)} to {sorted(outputs)}; export it again"
+                )
+        for m in self._task.modalities:
+            shape = self._sessions[m.name].get_inputs()[0].shape
+            if tuple(shape[1:]) != m.shape:
+                raise BackendError(
+                    f"'{m.name}' of {bundle.path} takes clips of {tuple(shape[1:])}, but its task has {m.shape}; "
+                    "export it again"
+                )

@@ -1,0 +1,92 @@
+"""What a person can do to a run while it runs, from any thread: the terminal's keys, standard input, the page."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+from ..errors import ConfigError
+
+
+class Recording(Protocol):
+    """What the recorder offers to `Controls`; both calls come from the loop's thread."""
+
+    active: bool
+
+    def start(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+
+class Controls:
+    """Thread-safe requests to a running loop. A request takes effect at the loop's next pull, within ~50 ms."""
+
+    MAX_WAITING = 1000  # requests that the loop has not seen yet; more are refused
+
+    def __init__(self) -> None:
+        self._stop = threading.Event()
+        self._calls: deque[Callable[[], None]] = deque()
+        self._marks: deque[tuple[float, str, int | None]] = deque()
+        self.recording: Recording | None = None  # set by whoever owns the recorder, before the run
+
+    # --- from any thread -------------------------------------------------------------------------------------------
+    def stop(self) -> None:
+        """End the run cleanly after the window in progress."""
+        self._stop.set()
+
+    @property
+    def stopped(self) -> bool:
+        return self._stop.is_set()
+
+    def mark(self, text: str = "", rating: int | None = None) -> None:
+        """Note something now. Raises ConfigError for a rating outside 0-10 and where marks come faster than the loop."""
+        if rating is not None and not 0 <= rating <= 10:
+            raise ConfigError(f"a pain rating is a number from 0 to 10, not {rating}; rate again")
+        if len(self._marks) >= self.MAX_WAITING:
+            raise ConfigError("too many marks are waiting; slow down")
+        self._marks.append((time.monotonic(), text, rating))
+
+    def rate(self, rating: int) -> None:
+        """A pain rating 0-10 now."""
+        self.mark(rating=rating)
+
+    @property
+    def is_recording(self) -> bool:
+        return self.recording is not None and self.recording.active
+
+    def start_recording(self) -> None:
+        self._record(True)
+
+    def stop_recording(self) -> None:
+        self._record(False)
+
+    def call(self, function: Callable[[], None]) -> None:
+        """Run `function` in the loop's thread."""
+        if len(self._calls) >= self.MAX_WAITING:
+            raise ConfigError("too many requests are waiting; slow down")
+        self._calls.append(function)
+
+    def _record(self, on: bool) -> None:
+        recording = self.recording
+        if recording is None:
+            raise ConfigError("this run has no recorder; start it with --record DIR")
+        self.call(recording.start if on else recording.stop)
+
+    # --- from the loop ---------------------------------------------------------------------------------------------
+    def wait(self, seconds: float) -> bool:
+        """Sleep, less when stopped; True when stopped."""
+        return self._stop.wait(max(0.0, seconds))
+
+    def run_calls(self) -> None:
+        while self._calls:
+            self._calls.popleft()()
+
+    def take_marks(self) -> list[tuple[float, str, int | None]]:
+        """(time.monotonic() of the mark, text, rating) since the last call, oldest first."""
+        taken = []
+        while self._marks:
+            taken.append(self._marks.popleft())
+        return taken

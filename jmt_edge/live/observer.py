@@ -1,0 +1,63 @@
+"""Who watches a run: outputs, the recorder, the page. The loop calls every method in its own thread."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..capture.base import Chunk, Status
+
+if TYPE_CHECKING:
+    from ..engine.bundle import Bundle
+    from ..preprocessing.face import Face
+    from .result import Result
+    from .summary import Summary
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What a person noted at stream time `t`: a text, a pain rating 0-10, or both."""
+
+    t: float
+    text: str = ""
+    rating: int | None = None
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """What is known before the first sample. `sources`: modality -> the source's name, "" where there is none."""
+
+    bundle: Bundle
+    backend: str
+    precision: dict[str, str]
+    hop: float
+    realtime: bool
+    smooth: float
+    sources: dict[str, str]
+    threads: int | None = None
+
+
+class Observer:
+    """Override what matters; everything else does nothing. No method may block: the loop waits for it.
+
+    Order of calls: `on_start`; for each window `on_chunk` (many), `on_face`, `on_mark`, then `on_status` with the
+    statuses that the window's gate will read, then `on_result`; at last `on_end`. The chunks between the
+    `on_result` of window i and that of window j > i are what window j saw for the first time, so feeding them in that
+    order to a `Pipeline` gives the same results. A window that was dropped has no `on_status` and no `on_result`.
+    """
+
+    def on_start(self, info: RunInfo) -> None: ...
+
+    def on_chunk(self, modality: str, chunk: Chunk) -> None: ...
+
+    def on_face(self, t: float, face: Face | None) -> None:
+        """The detector looked at the frame of time `t`; only frames that a clip uses are looked at."""
+
+    def on_mark(self, mark: Mark) -> None: ...
+
+    def on_status(self, statuses: Mapping[str, Status]) -> None: ...
+
+    def on_result(self, result: Result) -> None: ...
+
+    def on_end(self, summary: Summary) -> None: ...
