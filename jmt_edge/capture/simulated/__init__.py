@@ -1,0 +1,10 @@
+"""A simulated person: face, voice and skin conductance moved by one latent pain, valence and arousal.
+
+The same generator serves live (`sim:`) and the synthetic cohort (`jmt-edge synth`); see `docs/synthetic.md`.
+"""
+
+from __future__ import annotations
+
+from .sources import open_simulated, simulated_truth, window_label
+
+__all__ = ["open_simulated", "simulated_truth", "window_label"]

@@ -1,0 +1,213 @@
+"""The simulated person as live sources: `sim:` or `sim:seed=3&fps=25&drop_at=60&drop_for=10`.
+
+All sources of one seed are the same person at the same moment.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from urllib.parse import parse_qsl
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import SourceError
+from ..base import Chunk, Source, State, Status, empty_chunk
+from .eda import Skin
+from .expression import Expressions
+from .face import FaceRenderer, Image
+from .person import Person
+from .scenario import Episodes
+from .voice import RATE, Speech
+
+_FAULTS = {"face": ("dark", "noface"), "voice": ("silent",), "eda": ("open",)}
+_OWN_KEYS = {"face": ("fps", "size"), "voice": (), "eda": ("rate",)}
+_KEYS = ("seed", "responder", "drop_at", "drop_for", "fault", "fault_at", "fault_for")
+
+
+Times = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+Span = tuple[float, float]  # stream time [start, end) in seconds
+
+
+@dataclass(frozen=True)
+class SimulatedSpec:
+    """A parsed `sim:` specification; see `docs/synthetic.md` for its keys."""
+
+    seed: int = 0
+    responder: bool = True
+    fps: float = 25.0
+    size: tuple[int, int] = (480, 360)
+    rate: float = 128.0
+    drop: Span = (0.0, 0.0)
+    fault: str = ""
+    fault_span: Span = (0.0, float("inf"))
+
+
+def _within(times: Times, span: Span) -> Flags:
+    return (times >= span[0]) & (times < span[1])
+
+
+class _Simulated:
+    """What the three sources share: a sample clock, the dropout and the status."""
+
+    modality = ""
+
+    def __init__(self, spec: SimulatedSpec, rate: float) -> None:
+        self.name = f"sim:seed={spec.seed}"
+        self.realtime = False
+        self._spec, self._rate = spec, rate
+        self._next = 0  # number of the next sample; sample n is taken at n / rate
+        self._dropped = False
+
+    def open(self, origin: float) -> None:
+        """Nothing to wait for: simulated time is stream time."""
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+    def status(self) -> Status:
+        unit = "µS" if self.modality == "eda" else ""
+        if self._dropped:
+            return Status(State.STALLED, "the simulated sensor dropped out as asked by drop_at", unit=unit)
+        return Status(State.STREAMING, unit=unit)
+
+    def read(self, until: float) -> Chunk:
+        """All samples since the last read with time <= `until`; the work grows with their number only."""
+        stop = int(np.floor(until * self._rate + 1e-6)) + 1
+        if stop <= self._next:
+            return empty_chunk(self.modality, self._rate)
+        first, count = self._next, stop - self._next
+        self._next = stop
+        times = (first + np.arange(count)) / self._rate
+        dropped = _within(times, self._spec.drop)
+        self._dropped = bool(dropped[-1])
+        return self._make(first, times, ~dropped)
+
+    def _make(self, first: int, times: Times, kept: Flags) -> Chunk:
+        raise TypeError("use SimFace, SimVoice or SimEda")
+
+    def _faulty(self, times: Times) -> Flags:
+        return _within(times, self._spec.fault_span) & bool(self._spec.fault)
+
+
+class SimFace(_Simulated):
+    """A camera: frames of `size` at `fps`. Faults: `dark` (lens covered), `noface` (nobody in the picture)."""
+
+    modality = "face"
+
+    def __init__(self, spec: SimulatedSpec) -> None:
+        super().__init__(spec, spec.fps)
+        person = Person.live(spec.seed, responder=spec.responder)
+        self._expression = Expressions(person, Speech(person))
+        self._renderer = FaceRenderer(person, *spec.size)
+
+    def _make(self, first: int, times: Times, kept: Flags) -> Chunk:
+        times = times[kept]
+        faulty = self._faulty(times)
+        frames = [self._frame(float(t), bool(bad)) for t, bad in zip(times, faulty)]
+        return Chunk(times, frames, self._rate, lost=int((~kept).sum()))
+
+    def _frame(self, t: float, faulty: bool) -> Image:
+        if faulty:
+            return self._renderer.without_face(t, dark=self._spec.fault == "dark")
+        return self._renderer.frame(t, self._expression(t))
+
+
+class SimVoice(_Simulated):
+    """A microphone: mono float32 at 44.1 kHz. Fault: `silent` (digital zero)."""
+
+    modality = "voice"
+
+    def __init__(self, spec: SimulatedSpec) -> None:
+        super().__init__(spec, float(RATE))
+        self._speech = Speech(Person.live(spec.seed, responder=spec.responder))
+
+    def _make(self, first: int, times: Times, kept: Flags) -> Chunk:
+        values = self._speech.samples(first, len(times))
+        values[self._faulty(times)] = 0.0
+        return Chunk(times[kept], values[kept], self._rate, lost=int((~kept).sum()))
+
+
+class SimEda(_Simulated):
+    """A skin-conductance sensor in µS. Fault: `open` (the electrode is off: no valid number, NaN)."""
+
+    modality = "eda"
+
+    def __init__(self, spec: SimulatedSpec) -> None:
+        super().__init__(spec, spec.rate)
+        self._skin = Skin(Person.live(spec.seed, responder=spec.responder))
+
+    def _make(self, first: int, times: Times, kept: Flags) -> Chunk:
+        values = self._skin.samples(first, len(times), self._rate).astype(np.float32)
+        values[self._faulty(times)] = np.nan
+        return Chunk(times[kept], values[kept], self._rate, lost=int((~kept).sum()))
+
+
+def parse_spec(modality: str, spec: str) -> SimulatedSpec:
+    """Read `sim:key=value&...`. Raises SourceError for an unknown key or a value out of range."""
+    kind, _, query = spec.partition(":")
+    if kind != "sim":
+        raise SourceError(f"'{spec}' is not a simulated source; write `sim:` or `sim:seed=3`")
+    try:
+        given = dict(parse_qsl(query, keep_blank_values=True, strict_parsing=True)) if query else {}
+    except ValueError:
+        raise SourceError(
+            f"'{spec}' is malformed; write key=value pairs joined by &, as in `sim:seed=3&fps=25`"
+        ) from None
+    allowed = _KEYS + _OWN_KEYS[modality]
+    unknown = [k for k in given if k not in allowed]
+    if unknown:
+        raise SourceError(f"'{spec}' has the unknown key '{unknown[0]}' for {modality}; use {', '.join(allowed)}")
+
+    def number(key: str, default: float, low: float, high: float) -> float:
+        try:
+            value = float(given.get(key, default))
+        except ValueError:
+            value = float("nan")
+        if not low <= value <= high:
+            raise SourceError(f"'{spec}': {key} must be a number from {low:g} to {high:g}, not '{given[key]}'")
+        return value
+
+    seed = number("seed", 0, 0, 2**32 - 1)
+    if seed != int(seed):
+        raise SourceError(f"'{spec}': seed must be a whole number, not '{given['seed']}'")
+    fault = given.get("fault", "")
+    if fault and fault not in _FAULTS[modality]:
+        raise SourceError(f"'{spec}': {modality} has no fault '{fault}'; choose {' or '.join(_FAULTS[modality])}")
+    width, _, height = given.get("size", "480x360").partition("x")
+    if not (width.isdigit() and height.isdigit() and 64 <= int(width) <= 4096 and 64 <= int(height) <= 4096):
+        raise SourceError(f"'{spec}': size must be WIDTHxHEIGHT from 64 to 4096, as in size=480x360")
+    forever = 1e9
+    drop_at = number("drop_at", 0, 0, forever)
+    drop_for = number("drop_for", forever if "drop_at" in given else 0, 0, forever)
+    fault_at, fault_for = number("fault_at", 0, 0, forever), number("fault_for", forever, 0, forever)
+    return SimulatedSpec(
+        seed=int(seed),
+        responder=bool(number("responder", 1, 0, 1)),
+        fps=number("fps", 25.0, 1, 240),
+        size=(int(width), int(height)),
+        rate=number("rate", 128.0, 4, 2000),
+        drop=(drop_at, drop_at + drop_for),
+        fault=fault,
+        fault_span=(fault_at, fault_at + fault_for),
+    )
+
+
+def open_simulated(modality: str, spec: str) -> Source:
+    """The unopened source of `modality` (face, voice, eda). Raises SourceError where `spec` is malformed."""
+    kinds = {"face": SimFace, "voice": SimVoice, "eda": SimEda}
+    if modality not in kinds:
+        raise SourceError(f"there is no simulated '{modality}'; choose one of {', '.join(kinds)}")
+    return kinds[modality](parse_spec(modality, spec))
+
+
+def simulated_truth(seed: int, t: float) -> dict[str, float]:
+    """What the person of `sim:seed=...` feels at stream time `t`: pain 0..1, valence and arousal -1..1."""
+    return Person.live(seed).truth(t)
+
+
+def window_label(seed: int, end: float) -> int | None:
+    """What the 5.5 s window ending at `end` shows: 1 pain, 0 rest, None in transition (`Episodes.window_label`)."""
+    scenario = Person.live(seed).scenario
+    return scenario.window_label(end) if isinstance(scenario, Episodes) else None

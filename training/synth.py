@@ -1,0 +1,507 @@
+"""Synthetic cohorts in the real datasets' layouts: BioVid, Affwild2, and BioVid with voice (`trimodal`).
+
+Everything a person does comes from `jmt_edge.capture.simulated`, the generator behind `sim:`; this module only cuts
+trials and writes files. The layouts, the latent truth beside them and the parameters: `docs/synthetic.md`.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import multiprocessing
+import os
+import signal
+import wave
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from scipy.signal import butter, sosfiltfilt
+
+from jmt_edge.capture.simulated.eda import Skin
+from jmt_edge.capture.simulated.expression import ACTION_UNITS, Expressions, pspi
+from jmt_edge.capture.simulated.face import FaceRenderer
+from jmt_edge.capture.simulated.person import NON_REACTIVE, Person
+from jmt_edge.capture.simulated.randomness import BIOPOTENTIAL, COHORT, SESSION, Key, draw
+from jmt_edge.capture.simulated.scenario import CLASS_NAMES, TRIAL, Episodes, Session
+from jmt_edge.capture.simulated.voice import RATE, Speech
+from jmt_edge.errors import DataError
+
+KINDS = ("biovid", "affwild2", "trimodal")
+FPS, TRIAL_FRAMES = 25.0, 138
+BIO_RATE, BIO_ROWS = 512, 2816
+BIO_COLUMNS = ("time", " gsr", " ecg", " emg_trapezius", " emg_corrugator", " emg_zygomaticus")
+SAMPLE_COLUMNS = ("subject_id", "subject_name", "class_id", "class_name", "sample_id", "sample_name")
+_FIRST_NUMBER = {"PA1": 0, "PA2": 1, "PA3": 2, "PA4": 3, "BL1": 4}  # BL1 samples are numbered last: BL1-081
+_BIOVID_SUBJECTS = 87
+_MARKER = "synth.json"
+_CHUNK = 8  # trials that one worker does at a stretch
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """What to generate. `trials` counts per class and subject; `seconds` is the length of an Affwild2 video."""
+
+    kind: str
+    subjects: int
+    seed: int
+    trials: int = 20
+    classes: tuple[str, ...] = CLASS_NAMES
+    seconds: float = 60.0
+    width: int = 320
+    height: int = 240
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One person of a cohort; `number` is BioVid's subject id."""
+
+    number: int
+    name: str
+    key: Key
+    responder: bool
+
+
+def cohort_subjects(cohort: Cohort) -> list[Subject]:
+    """The persons of a cohort.
+
+    Up to 87 subjects are a random subset of BioVid's ids, so that the 20 ids of its non-reactive people (whose skin
+    here does not respond) are drawn as often as in the real set; beyond 87 each is one with chance 20/87.
+    """
+    g = draw((COHORT, cohort.seed, 0), SESSION)
+    count = min(cohort.subjects, _BIOVID_SUBJECTS)
+    numbers = sorted(int(n) for n in 1 + g.choice(_BIOVID_SUBJECTS, count, replace=False))
+    numbers += range(_BIOVID_SUBJECTS + 1, cohort.subjects + 1)
+    subjects, used = [], set()
+    for number in numbers:
+        responder = number not in NON_REACTIVE if number <= _BIOVID_SUBJECTS else bool(g.random() >= 20 / 87)
+        key = Person.cohort_key(cohort.seed, number)
+        traits = Person(key, Session(key, 1)).traits
+        while True:
+            name = f"{g.integers(1, 13):02d}{g.integers(1, 29):02d}{g.integers(9, 14):02d}_{traits.sex}_{traits.age}"
+            if name not in used:
+                break
+        used.add(name)
+        subjects.append(Subject(number, name, key, responder))
+    return subjects
+
+
+# --- one person in every modality ----------------------------------------------------------------------------------
+
+
+class Body:
+    """A cohort person's face, voice and skin, made when first needed."""
+
+    def __init__(self, person: Person, width: int, height: int) -> None:
+        self.person = person
+        self.speech = Speech(person)
+        self.expression = Expressions(person, self.speech)
+        self.skin = Skin(person)
+        self.renderer = FaceRenderer(person, width, height)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One BioVid sample: the window [start, start + 5.5 s) of its subject's session."""
+
+    subject: Subject
+    class_name: str
+    sample: str
+    start: float
+
+
+def subject_trials(cohort: Cohort, subject: Subject) -> tuple[Session, list[Trial]]:
+    """A subject's session and its trials, ordered by class and number."""
+    session = Session(subject.key, cohort.trials, cohort.classes)
+    per_class = max(cohort.trials, 20)
+    trials = []
+    for class_name, i, start in session.windows:
+        number = _FIRST_NUMBER[class_name] * per_class + i + 1
+        trials.append(Trial(subject, class_name, f"{subject.name}-{class_name}-{number:03d}", start))
+    return session, sorted(trials, key=lambda t: (CLASS_NAMES.index(t.class_name), t.sample))
+
+
+# --- BioVid and trimodal -------------------------------------------------------------------------------------------
+
+
+def _write_trial(root: Path, cohort: Cohort, body: Body, trial: Trial) -> None:
+    part, folder = root / "PartA", trial.subject.name
+    times = trial.start + np.arange(TRIAL_FRAMES) / FPS
+    truth = _write_video(part / "video" / folder / f"{trial.sample}.mp4", body, times)
+    _write_biosignals(part, folder, trial, body, truth)
+    if cohort.kind == "trimodal":
+        first = round(trial.start * RATE)
+        _write_wav(part / "audio" / folder / f"{trial.sample}.wav", body.speech.samples(first, round(TRIAL * RATE)))
+        rows = [[f"{row['valence']:.4f}", f"{row['arousal']:.4f}"] for row in truth]
+        _write_csv(part / "valence_arousal" / folder / f"{trial.sample}.txt", ["valence", "arousal"], rows)
+    # last: its presence says that the trial is complete
+    columns = list(truth[0])
+    rows = [[f"{row[c]:.4f}" for c in columns] for row in truth]
+    _write_csv(_trial_truth(root, trial), columns, rows)
+
+
+def _trial_truth(root: Path, trial: Trial) -> Path:
+    return root / "truth" / trial.subject.name / f"{trial.sample}.csv"
+
+
+def _write_video(path: Path, body: Body, times: NDArray[np.float64]) -> list[dict[str, float]]:
+    """Render the frames at `times` (session time) and return the truth of each; `t` counts from the first."""
+    renderer, truth = body.renderer, []
+    temporary = path.with_suffix(".part.mp4")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fourcc = cv2.VideoWriter.fourcc(*"mp4v")
+    writer = cv2.VideoWriter(str(temporary), fourcc, FPS, (renderer.width, renderer.height))
+    if not writer.isOpened():
+        raise DataError(f"cannot write the video {path}; check the free space and that OpenCV has an MPEG-4 encoder")
+    for t in times:
+        expression = body.expression(t)
+        writer.write(renderer.frame(t, expression))
+        truth.append({"t": t - times[0], **body.person.truth(t), "pspi": pspi(expression.aus), **expression.aus})
+    writer.release()
+    os.replace(temporary, path)
+    return truth
+
+
+def _write_biosignals(part: Path, folder: str, trial: Trial, body: Body, truth: list[dict[str, float]]) -> None:
+    gsr = body.skin.samples(round(trial.start * BIO_RATE), BIO_ROWS, BIO_RATE)
+    noise = draw(trial.subject.key, BIOPOTENTIAL, round(trial.start * 10))
+    t = np.arange(BIO_ROWS) / BIO_RATE
+    at = [row["t"] for row in truth]
+    muscle = {name: np.interp(t, at, [row[name] for row in truth]) for name in ("AU4", "AU12")}
+    raw = np.stack(
+        [
+            gsr,
+            _ecg(t, noise),
+            5 * noise.standard_normal(BIO_ROWS),
+            (2 + 6 * muscle["AU4"]) * noise.standard_normal(BIO_ROWS),
+            (2 + 6 * muscle["AU12"]) * noise.standard_normal(BIO_ROWS),
+        ],
+        axis=1,
+    )
+    filtered = raw.copy()
+    filtered[:, 0] = sosfiltfilt(butter(2, 5, "lowpass", fs=BIO_RATE, output="sos"), raw[:, 0])
+    filtered[:, 1] = sosfiltfilt(butter(3, (0.5, 100), "bandpass", fs=BIO_RATE, output="sos"), raw[:, 1])
+    filtered[:, 2:] = sosfiltfilt(butter(3, (20, 250), "bandpass", fs=BIO_RATE, output="sos"), raw[:, 2:], axis=0)
+    micros = np.round(np.linspace(0, TRIAL * 1e6, BIO_ROWS))[:, None]
+    for kind, values in (("biosignals_raw", raw), ("biosignals_filtered", filtered)):
+        path = part / kind / folder / f"{trial.sample}_bio.csv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        line = "%d" + "\t%.5f" * 5
+        text = "\n".join(line % tuple(row) for row in np.hstack([micros, values]).tolist())
+        _write_text(path, "\t".join(BIO_COLUMNS) + "\n" + text + "\n")
+
+
+def _ecg(t: NDArray[np.float64], g: np.random.Generator) -> NDArray[np.float64]:
+    """A plain electrocardiogram in µV: P, QRS and T as Gaussians; no model here reads it."""
+    beats = np.cumsum(60 / 70 * (1 + 0.04 * g.standard_normal(12))) - 0.8
+    value = 15 * g.standard_normal(len(t))
+    for height, offset, width in ((120, -0.17, 0.03), (-120, -0.03, 0.01), (1100, 0, 0.012), (250, 0.25, 0.05)):
+        value += height * np.exp(-(((t[:, None] - beats - offset) / width) ** 2)).sum(axis=1)
+    return value
+
+
+# --- files ---------------------------------------------------------------------------------------------------------
+
+
+def _write_text(path: Path, text: str) -> None:
+    """Write as a whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _write_csv(path: Path, header: list[str], rows: list[list[str]], separator: str = ",") -> None:
+    lines = [separator.join(header), *(separator.join(row) for row in rows)]
+    _write_text(path, "\n".join(lines) + "\n")
+
+
+def _write_wav(path: Path, samples: NDArray[np.float32]) -> None:
+    """Mono 16 bit at 44.1 kHz."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".part")
+    with wave.open(str(temporary), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(RATE)
+        file.writeframes((np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes())
+    os.replace(temporary, path)
+
+
+# --- Affwild2 ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Video:
+    """One Affwild2 video of one person, or of two side by side (`_left`, `_right`)."""
+
+    name: str
+    subjects: tuple[Subject, ...]
+    fps: float
+    part: str  # Train_Set or Validation_Set
+
+    @property
+    def sides(self) -> list[str]:
+        return [self.name] if len(self.subjects) == 1 else [f"{self.name}_left", f"{self.name}_right"]
+
+
+def affwild2_videos(cohort: Cohort) -> list[Video]:
+    """A video for each subject; every ninth and tenth subject share one. Every fourth video is for validation."""
+    subjects = cohort_subjects(cohort)
+    groups: list[tuple[Subject, ...]] = []
+    while subjects:
+        size = 2 if len(groups) % 9 == 8 and len(subjects) > 1 else 1
+        groups.append(tuple(subjects[:size]))
+        subjects = subjects[size:]
+    rates = (30.0, 30.0, 25.0, 24.0)
+    return [
+        Video(
+            f"{i + 1}-{rates[i % 4]:.0f}-{cohort.width * len(group)}x{cohort.height}",
+            group,
+            rates[i % 4],
+            "Validation_Set" if (i % 4 == 3) or (len(groups) < 4 and i == len(groups) - 1 > 0) else "Train_Set",
+        )
+        for i, group in enumerate(groups)
+    ]
+
+
+def _spans(g: np.random.Generator, count: int, fps: float, share: float, longest: float) -> NDArray[np.bool_]:
+    """(count,) flags: stretches of 0.2 s up to `longest` s that cover about `share` of the frames."""
+    flags = np.zeros(count, bool)
+    mean = (0.2 + longest) / 2 * fps
+    for _ in range(g.poisson(share * count / mean)):
+        start = int(g.integers(0, count))
+        flags[start : start + int(fps * g.uniform(0.2, longest))] = True
+    return flags
+
+
+def _write_affwild2_video(root: Path, cohort: Cohort, video: Video) -> None:
+    """Video with sound, cropped faces, annotations and truth of one video."""
+    import av
+
+    from jmt_edge.preprocessing.face import FaceDetector, FaceTracker, align_crop
+
+    bodies = [Body(Person(s.key, Episodes(s.key), responder=s.responder), cohort.width, cohort.height)
+              for s in video.subjects]  # fmt: skip
+    count = round(cohort.seconds * video.fps)
+    times = np.arange(count) / video.fps
+    chance = [draw(s.key, SESSION, 2) for s in video.subjects]
+    absent = [_spans(g, count, video.fps, 0.03, 1.5) for g in chance]
+    unlabelled = [_spans(g, count, video.fps, 0.02, 1.0) | away for g, away in zip(chance, absent)]
+    trackers = [FaceTracker(FaceDetector()) for _ in bodies]
+    truth: list[list[dict[str, float]]] = [[] for _ in bodies]
+    for side in video.sides:
+        (root / "cropped_aligned" / side).mkdir(parents=True, exist_ok=True)
+
+    path = root / "videos" / f"{video.name}.mp4"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".part.mp4")
+    with av.open(str(temporary), "w") as container:
+        picture = container.add_stream("mpeg4", rate=round(video.fps))
+        picture.width, picture.height, picture.pix_fmt = cohort.width * len(bodies), cohort.height, "yuv420p"
+        picture.bit_rate = 2_000_000 * len(bodies)
+        sound = container.add_stream("aac", rate=RATE, layout="mono")
+        for i, t in enumerate(times):
+            halves = []
+            for k, (body, side) in enumerate(zip(bodies, video.sides)):
+                expression = body.expression(float(t))
+                frame = (
+                    body.renderer.without_face(t, dark=False) if absent[k][i] else body.renderer.frame(t, expression)
+                )
+                halves.append(frame)
+                face = trackers[k].update(frame, float(t))
+                if face is not None:
+                    crop = cv2.cvtColor(align_crop(frame, face, 112), cv2.COLOR_RGB2BGR)
+                    cv2.imwrite(str(root / "cropped_aligned" / side / f"{i + 1:05d}.jpg"), crop)
+                aus = expression.aus
+                truth[k].append({"t": float(t), **body.person.truth(float(t)), "pspi": pspi(aus), **aus})
+            image = av.VideoFrame.from_ndarray(np.ascontiguousarray(np.hstack(halves)), format="bgr24")
+            container.mux(picture.encode(image))
+        samples = sum(body.speech.samples(0, round(cohort.seconds * RATE)) for body in bodies)
+        pcm = (np.clip(samples, -1, 1) * 32767).astype(np.int16)
+        for start in range(0, len(pcm), RATE):
+            block = av.AudioFrame.from_ndarray(pcm[None, start : start + RATE], format="s16", layout="mono")
+            block.sample_rate, block.pts = RATE, start
+            container.mux(sound.encode(block))
+        container.mux(picture.encode(None))
+        container.mux(sound.encode(None))
+    os.replace(temporary, path)
+
+    for k, side in enumerate(video.sides):
+        rows = [
+            ["-5", "-5"] if skip else [f"{row['valence']:.4f}", f"{row['arousal']:.4f}"]
+            for row, skip in zip(truth[k], unlabelled[k])
+        ]
+        _write_csv(root / "VA_Estimation_Challenge" / video.part / f"{side}.txt", ["valence", "arousal"], rows)
+    for k, side in enumerate(video.sides):  # last: its presence says that the video is complete
+        columns = list(truth[k][0])
+        _write_csv(root / "truth" / f"{side}.csv", columns, [[f"{r[c]:.4f}" for c in columns] for r in truth[k]])
+
+
+# --- the whole cohort ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A stretch of work for one process, and how many samples (trials or videos) it makes."""
+
+    root: Path
+    cohort: Cohort
+    subject: Subject | None = None
+    first: int = 0
+    count: int = 1
+    video: Video | None = None
+
+
+def _units(root: Path, cohort: Cohort) -> list[Unit]:
+    if cohort.kind == "affwild2":
+        return [Unit(root, cohort, video=v) for v in affwild2_videos(cohort)]
+    total = cohort.trials * len(cohort.classes)
+    return [
+        Unit(root, cohort, subject, first, min(_CHUNK, total - first))
+        for subject in cohort_subjects(cohort)
+        for first in range(0, total, _CHUNK)
+    ]
+
+
+_stop: Any = None  # set in each worker: an event that asks it to stop after the current sample
+
+
+def _start_worker(stop: Any) -> None:
+    global _stop
+    _stop = stop
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which sets `stop`
+    cv2.setNumThreads(1)
+
+
+def _work(unit: Unit) -> int:
+    """Make the samples of `unit` that are not there yet; the number of samples that are there now."""
+    if unit.video is not None:
+        if not all((unit.root / "truth" / f"{side}.csv").is_file() for side in unit.video.sides):
+            _write_affwild2_video(unit.root, unit.cohort, unit.video)
+        return 1
+    assert unit.subject is not None
+    session, trials = subject_trials(unit.cohort, unit.subject)
+    body, done = None, 0
+    for trial in trials[unit.first : unit.first + unit.count]:
+        if _stop is not None and _stop.is_set():
+            break
+        if not _trial_truth(unit.root, trial).is_file():
+            if body is None:
+                person = Person(unit.subject.key, session, responder=unit.subject.responder)
+                body = Body(person, unit.cohort.width, unit.cohort.height)
+            _write_trial(unit.root, unit.cohort, body, trial)
+        done += 1
+    return done
+
+
+def prepare(root: Path, cohort: Cohort) -> None:
+    """Make `root` ready, or find it half-filled by the same command (then `generate` goes on where it stopped).
+
+    Raises DataError where `root` holds anything else, or a complete cohort: nothing is ever overwritten.
+    """
+    marker = root / _MARKER
+    wanted = json.loads(json.dumps(asdict(cohort)))
+    if marker.is_file():
+        held = json.loads(marker.read_text(encoding="utf-8"))
+        if held.pop("complete", False):
+            raise DataError(f"{root} already holds a complete synthetic cohort; choose another --out or delete it")
+        if held != wanted:
+            changed = ", ".join(k for k in wanted if held.get(k) != wanted[k])
+            raise DataError(
+                f"{root} holds an unfinished cohort with another {changed}; repeat its command or delete it"
+            )
+    elif root.exists() and (not root.is_dir() or any(root.iterdir())):
+        raise DataError(f"{root} exists and is not an empty folder; choose another --out")
+    else:
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DataError(f"cannot make the folder {root} ({error.strerror}); choose another --out") from None
+        _write_text(marker, json.dumps(wanted, indent=2) + "\n")
+
+
+def total_samples(cohort: Cohort) -> int:
+    """Trials, or videos of an Affwild2 cohort."""
+    return sum(unit.count for unit in _units(Path(), cohort))
+
+
+def generate(root: Path, cohort: Cohort, jobs: int = 1) -> Iterator[int]:
+    """Write the cohort into the prepared folder `root`; yields the number of samples made so far.
+
+    Closing the iterator (Ctrl-C) lets each worker finish its current sample; the same call later goes on from there.
+    """
+    done = 0
+    for count in _finished(_units(root, cohort), jobs):
+        done += count
+        yield done
+    if cohort.kind != "affwild2":
+        _write_lists(root, cohort)
+    marker = json.loads((root / _MARKER).read_text(encoding="utf-8"))
+    _write_text(root / _MARKER, json.dumps({**marker, "complete": True}, indent=2) + "\n")
+
+
+def _finished(units: list[Unit], jobs: int) -> Iterator[int]:
+    if jobs <= 1:
+        yield from map(_work, units)
+        return
+    context = multiprocessing.get_context("spawn")
+    stop = context.Event()
+    pool = ProcessPoolExecutor(min(jobs, len(units)), context, _start_worker, (stop,))
+    try:
+        for future in as_completed([pool.submit(_work, unit) for unit in units]):
+            yield future.result()
+    finally:
+        stop.set()
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+TRUTH_COLUMNS = (
+    "sample_name", "subject_name", "subject_id", "class_name", "pain", "responder", "onset", "face_shown",
+    "face_delay", "scr", "scr_onset", "scr_rise", "scr_decay", "pspi_mean", "pspi_max", "valence_mean", "arousal_mean",
+)  # fmt: skip
+
+
+def _write_lists(root: Path, cohort: Cohort) -> None:
+    """`samples.csv` of the real layout, and `truth.csv` with the latent truth of each trial."""
+    samples, truth = [], []
+    for subject in cohort_subjects(cohort):
+        session, trials = subject_trials(cohort, subject)
+        person = Person(subject.key, session, responder=subject.responder)
+        for trial in trials:
+            class_id = str(CLASS_NAMES.index(trial.class_name))
+            row = [str(subject.number), subject.name, class_id, trial.class_name, str(len(samples) + 1), trial.sample]
+            samples.append(row)
+            truth.append(_trial_row(root, person, subject, trial))
+    _write_csv(root / "PartA" / "starting_point" / "samples.csv", list(SAMPLE_COLUMNS), samples, "\t")
+    _write_csv(root / "truth.csv", list(TRUTH_COLUMNS), truth)
+
+
+def _trial_row(root: Path, person: Person, subject: Subject, trial: Trial) -> list[str]:
+    """One row of `truth.csv`; times count from the window's start, empty where there was nothing."""
+    with _trial_truth(root, trial).open(encoding="utf-8", newline="") as file:
+        frames = list(csv.DictReader(file))
+
+    def column(name: str) -> NDArray[np.float64]:
+        return np.array([float(frame[name]) for frame in frames])
+
+    own = person.reactions(trial.start - 1.5, trial.start + 1.0)
+    reaction = own[0] if own else None
+    cells = [trial.sample, subject.name, str(subject.number), trial.class_name]
+    cells += [f"{reaction.stimulus.pain:g}" if reaction else "0", str(int(subject.responder))]
+    cells += [f"{reaction.stimulus.onset - trial.start:.3f}" if reaction else ""]
+    cells += [f"{reaction.face:.3f}" if reaction else "0"]
+    cells += [f"{reaction.face_delay:.3f}" if reaction and reaction.face else ""]
+    cells += [f"{reaction.scr:.4f}" if reaction else "0"]
+    if reaction and reaction.scr:
+        onset = reaction.stimulus.onset + reaction.scr_delay - trial.start
+        cells += [f"{onset:.3f}", f"{reaction.scr_rise:.3f}", f"{reaction.scr_decay:.3f}"]
+    else:
+        cells += ["", "", ""]
+    cells += [f"{column('pspi').mean():.3f}", f"{column('pspi').max():.3f}"]
+    return cells + [f"{column('valence').mean():.3f}", f"{column('arousal').mean():.3f}"]
