@@ -1,0 +1,105 @@
+"""`jmt-edge build`: device engines from a bundle, checked against float32."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..errors import ConfigError
+
+
+@click.command(name="build")
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="New bundle [default: NAME-<precision>.jmt beside it].")
+@click.option(
+    "--precision", type=click.Choice(["fp32", "fp16", "int8", "auto"]), default="auto", show_default=True,
+    help="int8 needs a bundle that `calibrate` wrote; auto times what runs here and keeps the fastest that is faithful.",
+)  # fmt: skip
+@click.option(
+    "--builder", type=click.Choice(["auto", "tensorrt", "tensorrt-rtx", "torch-tensorrt", "onnxruntime"]), default="auto",
+    show_default=True,
+)  # fmt: skip
+@click.option(
+    "--target", default="current", show_default=True, help="Device: current, or sm_NN to compile for another."
+)
+@click.option("--data", type=click.Path(path_type=Path), help="Dataset or saved windows (.npz) for the fidelity check.")
+@click.option(
+    "--windows", "count", type=click.IntRange(1), default=16, show_default=True, help="Windows to compare on."
+)
+@click.option("--batch", help="MIN,OPT,MAX of the first axis, for engines with a dynamic batch [default: static 1].")
+@click.option("--cubin", help="Also compile the fused Triton fusion for these, e.g. sm_87,sm_110,sm_90.")
+@click.option("--seed", type=int, default=0, show_default=True)
+def command(
+    bundle: Path, out: Path | None, precision: str, builder: str, target: str, data: Path | None, count: int,
+    batch: str | None, cubin: str | None, seed: int,
+) -> None:  # fmt: skip
+    """Build engines for every network of BUNDLE into a new bundle, with a fidelity report.
+
+    Without a GPU, TensorRT-RTX compiles for --target sm_86 and others, --cubin compiles the fused fusion for
+    any device, and onnxruntime engines are timed on this CPU.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    from ..calibration.sources import load_windows
+    from ..engine.build import build, choose_builder
+    from ..engine.bundle import load_bundle
+    from ..engine.report import layer_sentence
+
+    source = load_bundle(bundle)
+    target_path = out or bundle.with_name(f"{source.name}-{precision}.jmt")
+    console = Console(stderr=True)
+    shape = _batch(batch)
+    with Progress(
+        TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn(), console=console
+    ) as bar:
+        job = bar.add_task("windows for the comparison", total=1.0)
+
+        def on_step(what: str, fraction: float) -> None:
+            bar.update(job, description=what, completed=fraction)
+
+        windows = load_windows(source, data, count, seed=seed)
+        extra_files: dict[str, bytes] = {}
+        extra_manifest: dict[str, Any] = {}
+        if cubin:
+            from ..engine.cubins import bundle_cubins
+
+            on_step(f"cubins for {cubin}", 0.0)
+            extra_files, extra_manifest = bundle_cubins(source, [t.strip() for t in cubin.split(",")])
+        if builder == "torch-tensorrt":
+            from ..engine.torch_tensorrt_build import build_torch_tensorrt
+
+            built = build_torch_tensorrt(source, target_path, precision=precision, target=target, windows=windows)
+        else:
+            chosen, why = choose_builder(builder, target)
+            console.print(f"builder: {chosen} ({why})")
+            built = build(
+                source, target_path, precision=precision, builder=chosen, why=why, target=target, windows=windows,  # type: ignore[arg-type]
+                batch=shape, extra_files=extra_files, extra_manifest=extra_manifest, on_step=on_step,
+            )  # fmt: skip
+    engine = built.report["engine"]
+    for name, entry in engine["networks"].items():
+        click.echo(layer_sentence(name, entry, built.report["networks"][name]["note"]))
+    for score in built.fidelity.scores:
+        limit = "" if score.limit is None else f" (limit {score.limit:g}: {'holds' if score.holds else 'BROKEN'})"
+        click.echo(f"{score.output} {score.score}: {score.reference:.4f} -> {score.converted:.4f}{limit}")
+    click.echo(f"wrote {built.bundle.path} ({built.bundle.id}); report in {built.bundle.path / engine['report']}")
+    if not built.fidelity.holds:
+        click.echo(
+            "the conversion changes the scores beyond the limit: use a wider precision, or calibrate again", err=True
+        )
+        raise click.exceptions.Exit(1)
+
+
+def _batch(text: str | None) -> tuple[int, int, int] | None:
+    if text is None:
+        return None
+    try:
+        low, best, high = (int(part) for part in text.split(","))
+    except ValueError:
+        raise ConfigError(f"--batch '{text}' is not MIN,OPT,MAX; for example --batch 1,4,16") from None
+    if not 1 <= low <= best <= high:
+        raise ConfigError(f"--batch {text} is not in order; give 1 <= MIN <= OPT <= MAX")
+    return low, best, high

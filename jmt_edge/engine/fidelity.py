@@ -1,0 +1,210 @@
+"""How far a converted set of networks is from float32: per network, and end to end on the task's own scores.
+
+Both sides run in onnxruntime on the same windows, so what is compared is the arithmetic of the graph (FP16
+rounding, INT8 Q/DQ), not two preprocessing chains. onnxruntime's CPU kernels compute some FP16 nodes in FP32
+between roundings; a device's own sums can differ further, which only the device can tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from ..calibration.windows import Windows
+from ..errors import BackendError
+from ..tasks import Task
+from ..training.metrics import accuracy, auc, ccc
+
+LIMITS = {"fp16": {"ccc": 0.002, "accuracy": 0.002}, "int8": {"ccc": 0.01, "accuracy": 0.005}}
+_BOOTSTRAPS = 1000
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class NetworkFidelity:
+    """Features (or raw fusion outputs) against float32: mean and worst cosine, relative L2 error."""
+
+    network: str
+    cosine_mean: float
+    cosine_min: float
+    relative_error: float
+
+
+@dataclass(frozen=True)
+class ScoreChange:
+    """A score on float32, on the converted networks, the change, and its 95 % bootstrap interval by subject."""
+
+    output: str
+    score: str
+    reference: float
+    converted: float
+    change: float
+    low: float
+    high: float
+    limit: float | None
+
+    @property
+    def holds(self) -> bool:
+        return self.limit is None or not abs(self.change) > self.limit
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """The whole comparison. `holds` is False as soon as one limited score changed by more than its limit."""
+
+    precision: str
+    windows: int
+    origin: str
+    networks: tuple[NetworkFidelity, ...]
+    scores: tuple[ScoreChange, ...]
+    outputs: dict[str, tuple[list[float], list[float]]] = field(default_factory=dict, repr=False)
+
+    @property
+    def holds(self) -> bool:
+        return all(score.holds for score in self.scores)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "holds": self.holds}
+
+
+def session(model: bytes, threads: int = 0) -> onnxruntime.InferenceSession:
+    """An onnxruntime CPU session. Raises BackendError with onnxruntime's reason for a graph it refuses."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = threads
+    try:
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises classes of its own C++ module
+        reason = " ".join(str(error).split())[:300]
+        raise BackendError(f"onnxruntime refuses the ONNX graph ({reason}); export the bundle again") from None
+
+
+def run_networks(
+    task: Task, models: Mapping[str, bytes], windows: Windows, features: Mapping[str, NDArray[np.float32]] | None = None
+) -> tuple[dict[str, NDArray[np.float32]], dict[str, Array]]:
+    """Features (N, S, d) per modality and raw fusion outputs of the last step: pain logits (N, 2), else (N,).
+
+    `features` given: the backbones it holds are not run again.
+    """
+    ready = dict(features or {})
+    for m in task.modalities:
+        if m.name in ready:
+            continue
+        run = session(models[m.name])
+        clips = windows.clips[m.name]
+        flat = clips.reshape(-1, *m.shape)
+        rows = [np.asarray(run.run(["features"], {"clip": clip[None]})[0], np.float32)[0] for clip in flat]
+        ready[m.name] = np.stack(rows).reshape(*clips.shape[:2], -1)
+    fusion = session(models["fusion"])
+    names = [*task.outputs]
+    results: dict[str, list[Any]] = {name: [] for name in names}
+    for i in range(len(windows)):
+        feeds: dict[str, Any] = {
+            m.name: np.broadcast_to(ready[m.name][i : i + 1], (1, task.steps, task.dim)).astype(np.float32)
+            for m in task.modalities
+        }
+        feeds["present"] = windows.present[i : i + 1].astype(np.float32)
+        for name, value in zip(names, fusion.run(names, feeds)):
+            results[name].append(np.asarray(value, np.float64)[0, -1])
+    return ready, {name: np.stack(values) for name, values in results.items()}
+
+
+def decide(task: Task, raw: Mapping[str, Array], temperature: float = 1.0) -> dict[str, Array]:
+    """Pain probability (N,) from logits, valence and arousal clipped to [-1, 1], as `live` shows them."""
+    out = {}
+    for name in task.outputs:
+        if name == "pain":
+            margin = (raw[name][:, 1] - raw[name][:, 0]) / temperature
+            out[name] = 1 / (1 + np.exp(-margin))
+        else:
+            out[name] = np.clip(raw[name].reshape(len(raw[name])), -1, 1)
+    return out
+
+
+def compare(
+    task: Task,
+    reference: Mapping[str, bytes],
+    converted: Mapping[str, bytes],
+    windows: Windows,
+    precision: str,
+    *,
+    temperature: float = 1.0,
+    reference_run: tuple[dict[str, NDArray[np.float32]], dict[str, Array]] | None = None,
+) -> Fidelity:
+    """Compare `converted` networks with float32 ones on `windows`.
+
+    Scores against labels need labels; without them the concordance between the two sides stands in and is
+    named so. `reference_run` is an earlier `run_networks` of the reference, to save its time.
+    """
+    windows.check(task)
+    exact_features, exact_raw = reference_run or run_networks(task, reference, windows)
+    features, raw = run_networks(task, converted, windows)
+    networks = [_network(m.name, exact_features[m.name], features[m.name]) for m in task.modalities]
+    flat = [np.concatenate([side[o].reshape(len(windows), -1) for o in task.outputs], 1) for side in (exact_raw, raw)]
+    networks.append(_network("fusion (with its backbones)", *flat))
+    exact, approximate = decide(task, exact_raw, temperature), decide(task, raw, temperature)
+    limits = LIMITS.get(precision, {})
+    scores: list[ScoreChange] = []
+    for name in task.outputs:
+        label = windows.targets.get(name, np.full(len(windows), np.nan))
+        scores += _changes(name, exact[name], approximate[name], label, windows.subjects, limits)
+    outputs = {name: (exact[name].tolist(), approximate[name].tolist()) for name in task.outputs}
+    return Fidelity(precision, len(windows), windows.origin, tuple(networks), tuple(scores), outputs)
+
+
+def _network(name: str, exact: NDArray[Any], other: NDArray[Any]) -> NetworkFidelity:
+    a, b = (np.asarray(x, np.float64).reshape(-1, x.shape[-1]) for x in (exact, other))
+    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    cosine = np.sum(a * b, axis=1) / np.where(norms > 0, norms, 1)
+    cosine = np.where(norms > 0, cosine, np.all(a == b, axis=1))
+    error = float(np.linalg.norm(a - b) / max(float(np.linalg.norm(a)), 1e-30))
+    return NetworkFidelity(name, float(cosine.mean()), float(cosine.min()), error)
+
+
+def _changes(
+    output: str, exact: Array, other: Array, label: Array, subjects: NDArray[np.str_], limits: Mapping[str, float]
+) -> list[ScoreChange]:
+    labelled = ~np.isnan(label)
+    if not labelled.any():
+        # 1 - ccc(float32, converted) bounds nothing but says the same thing: 0 means the same numbers
+        value = ccc(other, exact)
+        return [
+            ScoreChange(
+                output, "CCC with float32 (no labels)", 1.0, value, value - 1, value - 1, value - 1, limits.get("ccc")
+            )
+        ]
+    kinds: Sequence[tuple[str, Callable[[Array, Array], float], float | None]]
+    if output == "pain":
+        kinds = (
+            ("accuracy", lambda p, y: accuracy(p >= 0.5, y), limits.get("accuracy")),
+            ("AUC", auc, None),
+        )
+    else:
+        kinds = (("CCC", ccc, limits.get("ccc")),)
+    people = subjects if len(subjects) == len(label) else np.arange(len(label)).astype(str)
+    rows = []
+    for score, measure, limit in kinds:
+        before, after = measure(exact, label), measure(other, label)
+        low, high = _interval(lambda i, m=measure: m(other[i], label[i]) - m(exact[i], label[i]), people)  # type: ignore[misc]
+        rows.append(ScoreChange(output, score, before, after, after - before, low, high, limit))
+    return rows
+
+
+def _interval(change: Callable[[NDArray[np.int64]], float], people: NDArray[np.str_]) -> tuple[float, float]:
+    """95 % percentile interval of `change`, resampling whole subjects (fixed seed)."""
+    rng = np.random.default_rng(0)
+    groups = [np.flatnonzero(people == name) for name in np.unique(people)]
+    draws = []
+    for _ in range(_BOOTSTRAPS if len(groups) > 1 else 0):
+        value = change(np.concatenate([groups[i] for i in rng.integers(0, len(groups), len(groups))]))
+        if np.isfinite(value):
+            draws.append(value)
+    if not draws:
+        return float("nan"), float("nan")
+    low, high = np.percentile(draws, [2.5, 97.5])
+    return float(low), float(high)
