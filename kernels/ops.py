@@ -1,0 +1,135 @@
+"""The fusion kernels as a `torch.library` operator and as a module."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .fusion import fusion_kernel, interpreted
+from .schedule import DType, Schedule, activation, build_schedule, choose_tiles
+from .weights import FusionWeights
+
+_NAMES = ("D", "M", "MP", "HEADS", "BN", "BC", "KS", "SP", "KSA", "KA", "LP", "HP", "NO")
+
+
+@torch.library.custom_op("jmt_edge::joint_fusion", mutates_args={"work", "barrier"})
+def joint_fusion(
+    features: Tensor,
+    present: Tensor,
+    weights: Tensor,
+    params: Tensor,
+    table: Tensor,
+    phases: Tensor,
+    work: Tensor,
+    barrier: Tensor,
+    outputs: int,
+    launches: Sequence[int],
+    constants: Sequence[int],
+    warps: int,
+    programs: int,
+) -> tuple[Tensor, Tensor]:
+    """features (M, B, S, d), present (B, S, M) -> logits (B, S, outputs), attention (B, S, M), both float32.
+
+    `weights` to `phases` and `constants` come from a Schedule for exactly this B, S, d and M; `launches` lists
+    first and last phase of each launch; a launch of several phases is cooperative with `programs` programs.
+    """
+    m, batch, steps, _ = features.shape
+    # NaN where nothing was written: an unwritten output must not look like a result
+    logits = features.new_full((batch, steps, outputs), float("nan"), dtype=torch.float32)
+    attention = features.new_zeros((batch, steps, m), dtype=torch.float32)
+    work[: features.numel()].copy_(features.reshape(-1))
+    here = present.to(torch.float32).contiguous()
+    named = dict(zip(_NAMES, constants))
+    for first, last in zip(launches[::2], launches[1::2]):
+        fusion_kernel[(programs,)](
+            work, weights, params, here, logits, attention, table, phases, barrier, batch * steps, first, last,
+            **named, PRECISION="ieee", COMPILED=not interpreted(), num_warps=warps, num_stages=1,
+            launch_cooperative_grid=last - first > 1,
+        )  # fmt: skip
+    return logits, attention
+
+
+@joint_fusion.register_fake
+def _(features, present, weights, params, table, phases, work, barrier, outputs, launches, constants, warps, programs):  # type: ignore[no-untyped-def]
+    m, batch, steps, _ = features.shape
+    return (
+        features.new_empty((batch, steps, outputs), dtype=torch.float32),
+        features.new_empty((batch, steps, m), dtype=torch.float32),
+    )
+
+
+class FusedFusion(torch.nn.Module):
+    """A fusion for one B and S on one device. `mode`: persistent, staged or phased (see `Schedule.launches`).
+
+    `programs`: programs per launch; by default one per multiprocessor, in the interpreter one (where a
+    launch of several phases runs with exactly one, because it executes programs one after the other).
+    """
+
+    def __init__(
+        self,
+        weights: FusionWeights,
+        batch: int,
+        steps: int,
+        dtype: DType = "float16",
+        device: str | torch.device = "cuda",
+        mode: str = "persistent",
+        programs: int | None = None,
+    ) -> None:
+        super().__init__()
+        device = torch.device(device)
+        if device.type == "cuda":
+            properties = torch.cuda.get_device_properties(device)
+            count, shared = properties.multi_processor_count, properties.shared_memory_per_block_optin
+        else:
+            count, shared = 1, 99 * 1024
+        self.schedule: Schedule = build_schedule(
+            weights, batch, steps, dtype, choose_tiles(count, shared, dtype, weights.dim)
+        )
+        s = self.schedule
+        self.mode = mode
+        self.programs = count if programs is None else programs
+        self.dtype = getattr(torch, activation(dtype))
+        matrices = torch.from_numpy(s.weights.view(np.int16) if dtype == "bfloat16" else s.weights)
+        self.register_buffer("weights", matrices.view(torch.bfloat16) if dtype == "bfloat16" else matrices)
+        self.register_buffer("params", torch.from_numpy(s.params))
+        self.register_buffer("table", torch.from_numpy(s.table))
+        self.register_buffer("phases", torch.from_numpy(s.phases))
+        self.register_buffer("work", torch.full((s.work_size,), float("nan"), dtype=self.dtype))
+        self.register_buffer("barrier", torch.zeros(1, dtype=torch.int32))
+        self.to(device)
+        self._launches = [edge for launch in s.launches(mode) for edge in launch]
+        self._constants = [int(s.constants[name]) for name in _NAMES]
+
+    def raw(self, features: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+        """features (M, B, S, d) in the activation dtype, present (B, S, M) -> logits (B, S, outputs), attention."""
+        s = self.schedule
+        if features.shape[1:3] != (s.batch, s.steps):
+            raise ValueError(
+                f"this fusion was laid out for B, S = {s.batch}, {s.steps}, not {tuple(features.shape[1:3])}"
+            )
+        return joint_fusion(
+            features, present, self.weights, self.params, self.table, self.phases, self.work, self.barrier,
+            s.logits, self._launches, self._constants, s.warps, self.programs,
+        )  # fmt: skip
+
+    def forward(
+        self, features: Mapping[str, Tensor], present: Tensor | None = None, return_attention: bool = False
+    ) -> dict[str, Tensor]:
+        """Per modality (B, S, d) -> per output (B, S) or, with several logits, (B, S, logits); and `attention`."""
+        stacked = torch.stack([features[name] for name in self.schedule.modalities]).to(self.dtype)
+        if present is None:
+            present = stacked.new_ones((*stacked.shape[1:3], len(self.schedule.modalities)))
+        logits, attention = self.raw(stacked, present)
+        parts = torch.split(logits, [n for _, n in self.schedule.outputs], -1)
+        results = {name: part if n > 1 else part[..., 0] for (name, n), part in zip(self.schedule.outputs, parts)}
+        if return_attention:
+            results["attention"] = attention
+        return results
+
+    def buffer(self, name: str) -> Tensor:
+        """A stage's result in the work buffer, for tests: `enc` (N, B·S, d), `z` (L, B·S, d), ..."""
+        offset, shape = self.schedule.buffers[name]
+        return self.work[offset : offset + int(np.prod(shape))].view(shape)

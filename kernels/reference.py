@@ -1,0 +1,177 @@
+"""The fusion's stages in plain PyTorch, one function per stage of the kernels, and the same table run by NumPy.
+
+What a kernel must compute is here; how fast and in which order is `fusion.py`'s. Each stage has the kernels'
+boundary: the LayerNorm that ends an encoder layer belongs to whoever reads it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .schedule import _FIELDS, ATTEND, HEAD, INPUT, NORM, Schedule
+from .weights import Array, Attention, Encoder, FusionWeights
+
+
+class Reference:
+    """The fusion of `weights` in `dtype` on `device`, eager."""
+
+    def __init__(self, weights: FusionWeights, dtype: torch.dtype, device: str = "cpu") -> None:
+        self.w, self.dtype, self.device = weights, dtype, device
+        self._cache: dict[int, Tensor] = {}
+
+    def t(self, array: Array) -> Tensor:
+        if id(array) not in self._cache:
+            self._cache[id(array)] = torch.from_numpy(np.ascontiguousarray(array)).to(self.device, self.dtype)
+        return self._cache[id(array)]
+
+    def encoders(self, features: Tensor, present: Tensor) -> Tensor:
+        """features (M, B, S, d), present (B, S, M) -> sums before each encoder's last norm, (N, B, S, d)."""
+        here = present.movedim(-1, 0)[..., None] != 0
+        features = torch.where(here, features.to(self.dtype), self.t(self.w.tokens)[:, None, None])
+        joint = F.linear(torch.cat(list(features), -1), self.t(self.w.joint), self.t(self.w.joint_bias))
+        return torch.stack([self._layer(e, x) for e, x in zip(self.w.encoders, [*features, joint])])
+
+    def cross(self, sums: Tensor) -> Tensor:
+        """Encoders' sums (N, B, S, d) -> blocks (L, B, S, d), query source and key/value source by `w.blocks`."""
+        y = [self._norm(e.norm2, x) for e, x in zip(self.w.encoders, sums)]
+        return torch.stack([self._attention(self.w.cross[a], y[a], y[b])[0] for a, b in self.w.blocks])
+
+    def final(self, z: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+        """Blocks (L, B, S, d) -> logits (B, S, outputs) and attention (B, S, M)."""
+        w = self.w
+        attention = torch.zeros_like(present, dtype=self.dtype)
+        if w.head == "concat":
+            out = torch.cat(list(z), -1)
+        else:
+            assert w.final is not None and w.last is not None
+            tokens = z.movedim(0, 2)  # (B, S, L, d)
+            e = self._norm(w.final.norm2, self._layer(w.final, tokens))
+            out, weights = self._attention(w.last, e[..., -1:, :], e)
+            out, attention = out[..., 0, :], self._share(weights[..., 0, :], present)
+        h = F.linear(out, self.t(w.hidden), self.t(w.hidden_bias))
+        h = torch.where(torch.from_numpy(w.rectify).to(h.device), h.relu(), h)
+        return F.linear(h, self.t(w.readout), self.t(w.readout_bias)), attention
+
+    def __call__(self, features: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+        return self.final(self.cross(self.encoders(features, present)), present)
+
+    def _attention(self, a: Attention, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """x (..., S, d) attends to y (..., T, d) -> (..., S, d) and weights (..., S, T), their mean over heads."""
+        q = F.linear(x, self.t(a.query), self.t(a.query_bias))
+        k = y if a.key is None else F.linear(y, self.t(a.key))
+        v = F.linear(y, self.t(a.value))
+        q, k, v = (t.unflatten(-1, (self.w.heads, -1)).transpose(-3, -2) for t in (q, k, v))
+        weights = torch.softmax(q @ k.transpose(-1, -2), -1)
+        out = (weights @ v).transpose(-3, -2).flatten(-2)
+        if a.out is not None:
+            out = F.linear(out, self.t(a.out))
+        return out + self.t(a.bias), weights.mean(-3)
+
+    def _layer(self, e: Encoder, x: Tensor) -> Tensor:
+        x = self._norm(e.norm1, x + self._attention(e.attention, x, x)[0])
+        return x + F.linear(F.linear(x, self.t(e.w1), self.t(e.b1)).relu(), self.t(e.w2), self.t(e.b2))
+
+    def _norm(self, norm: Array, x: Tensor) -> Tensor:
+        gain, shift = self.t(norm)
+        return F.layer_norm(x, (self.w.dim,), gain, shift)
+
+    def _share(self, weights: Tensor, present: Tensor) -> Tensor:
+        """Weights over the L blocks -> over modalities: by key source, the joint's share split over those present."""
+        m = len(self.w.modalities)
+        owner = torch.tensor([s for _, s in self.w.blocks], device=weights.device)
+        shares = torch.stack([weights[..., owner == s].sum(-1) for s in range(m + 1)], -1)
+        here = (present != 0).to(weights.dtype)
+        share = here * (shares[..., :m] + shares[..., m:] / here.sum(-1, keepdim=True).clamp(min=1))
+        return share / share.sum(-1, keepdim=True).clamp(min=torch.finfo(share.dtype).tiny)
+
+
+def run_table(
+    s: Schedule, features: NDArray[np.float64], present: NDArray[np.bool_]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Run a schedule's own table in float64 NumPy: logits (B, S, outputs) and attention (B, S, M).
+
+    Independent of Triton. With INT8 weights it is the exact answer for the quantised matrices.
+    """
+    d, m, rows = int(s.constants["D"]), len(s.modalities), s.batch * s.steps
+    heads, columns = int(s.constants["HEADS"]), np.arange(int(s.constants["D"]))
+    weights = _decode(s.weights)
+    params, here = s.params.astype(np.float64), present.reshape(rows, m) != 0
+    work = np.full(s.work_size, np.nan)
+    work[: m * rows * d] = np.asarray(features, np.float64).ravel()
+    logits, attention = np.zeros((rows, s.logits)), np.zeros((rows, m))
+
+    def norm(x: Array, offset: int) -> Array:
+        x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5)
+        return x * params[offset : offset + d] + params[offset + d : offset + 2 * d]
+
+    for first, count, _, _ in s.phases:
+        for e in s.table[first : first + count].tolist():
+            assert len(e) == _FIELDS
+            op, n = e[0], e[1]
+            if op == ATTEND:
+                _, batches, q, k, v, out, bias, residual, q_len, k_len, row_step, step, width, cols, *_ = e
+                for base in range(0, batches * step, step):
+                    i = (base + np.arange(q_len) * row_step)[:, None]
+                    j = (base + np.arange(k_len) * row_step)[:, None]
+                    inner = np.arange(d // heads)
+                    p = _softmax(work[q + i * d + inner] @ work[k + j * d + inner].T)
+                    c = np.arange(cols)
+                    y = p @ work[v + j * width + c]
+                    y += params[bias + c] if bias >= 0 else 0
+                    y += work[residual + i * width + c] if residual >= 0 else 0
+                    work[out + i * width + c] = y
+            elif op == HEAD:
+                _, _, q, k, v, gain, blocks, terms, hidden, outputs, bias, rectify, readout, read_bias, owner, _ = e
+                for r in range(rows):
+                    mix = np.ones(terms)
+                    if q >= 0:
+                        keys = work[k + ((np.arange(blocks) * rows + r) * d)[:, None] + columns]
+                        keys = norm(keys, gain) if gain >= 0 else keys
+                        products = (work[q + r * d + columns] * keys).reshape(blocks, heads, -1)
+                        p = _softmax(products.sum(-1).T).mean(0)
+                        mix = p if terms == blocks else mix
+                        own = params[owner : owner + blocks]
+                        share = np.array([p[own == source].sum() for source in range(m)])
+                        share = here[r] * (share + p[own == m].sum() / max(here[r].sum(), 1))
+                        attention[r] = share / max(share.sum(), 1e-30)
+                    h = mix @ work[v + ((np.arange(terms) * rows + r) * hidden)[:, None] + np.arange(hidden)]
+                    h = h + params[bias : bias + hidden]
+                    h = np.where(params[rectify : rectify + hidden] != 0, np.maximum(h, 0), h)
+                    matrix = params[readout : readout + outputs * hidden].reshape(outputs, hidden)
+                    logits[r] = matrix @ h + params[read_bias : read_bias + outputs]
+            else:
+                _, _, x, chunks, w, bias, scale, out, stride, cols, relu, residual, table, side, col, modality = e
+                r, c = np.arange(n)[:, None], np.arange(cols)
+                parts = [work[x + (part * rows + r) * d + columns] for part in range(chunks)]
+                if op == INPUT:
+                    tokens = params[table : table + m * d].reshape(m, d)
+                    parts = [
+                        np.where(here[:, [modality + i]], part, tokens[modality + i]) for i, part in enumerate(parts)
+                    ]
+                elif op == NORM:
+                    parts = [norm(parts[0], table)]
+                y = np.concatenate(parts, 1) @ weights[w : w + cols * chunks * d].reshape(cols, -1).T
+                if s.dtype == "int8":
+                    y *= params[scale + c]
+                y += params[bias + c]
+                y = np.maximum(y, 0) if relu else y
+                y += work[residual + r * stride + c] if residual >= 0 else 0
+                work[out + r * stride + c] = y
+                if side >= 0:
+                    work[side + r * d + col + c] = parts[0][:, col + c]
+    return logits.reshape(s.batch, s.steps, -1), attention.reshape(s.batch, s.steps, m)
+
+
+def _softmax(x: Array) -> Array:
+    x = np.exp(x - x.max(-1, keepdims=True))
+    return x / x.sum(-1, keepdims=True)
+
+
+def _decode(weights: NDArray[np.generic]) -> Array:
+    if weights.dtype == np.uint16:
+        return (weights.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
+    return weights.astype(np.float64)

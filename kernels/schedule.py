@@ -1,0 +1,458 @@
+"""The table of work that `fusion.fusion_kernel` walks: which matrices and buffers, in which phase.
+
+A schedule is made for given weights, batch B, steps S, dtype and tiles. It is plain NumPy: the same arrays drive
+the kernel from PyTorch, from the interpreter and, stored in a bundle, from the run-time launcher. Phases:
+
+    encoders  project q, v (k) and the joint | attend (| out) | LN, w1, ReLU | w2
+    cross     LN, project one q per source, stacked v (k) of the other sources | attend (| out)
+    final     project | attend (| out) | LN, w1, ReLU | w2 | LN, last query and values | head      (self_attention)
+              head                                                                                 (concat)
+
+`(k)` and `(| out)` exist only with several heads. The joint representation is linear in the features, so its
+q and v (k) read the features through a product of two matrices, made here in float64: one phase less, and at
+M = 2 4 % more weight bytes. Likewise a matrix followed by the head's first layer becomes one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ConfigError
+from .weights import Array, Attention, Encoder, FusionWeights
+
+DType = Literal["float16", "bfloat16", "float32", "int8"]
+DTYPES: tuple[DType, ...] = ("float16", "bfloat16", "float32", "int8")
+
+INPUT, NORM, PLAIN, ATTEND, HEAD = range(5)  # as in fusion.py
+_FIELDS, _BM = 16, 16
+_ALIGN = 128  # elements: every offset is a multiple of 16 bytes in any dtype
+MAX_STEPS, MAX_BATCH = 64, 64
+
+
+def activation(dtype: DType) -> str:
+    """Type of features and intermediates: INT8 quantises weights only."""
+    return "float16" if dtype == "int8" else dtype
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Columns per program of a projection and of an attention's values, and warps per program."""
+
+    project: int
+    attend: int
+    warps: int = 8
+
+
+def choose_tiles(sm_count: int, shared_limit: int, dtype: DType, dim: int) -> Tiles:
+    """Narrow tiles give many multiprocessors work at batch 1; wide ones read activations less often.
+
+    `shared_limit` is the opt-in shared memory per block in bytes: one operand pair of a projection (16 rows of
+    activations and `project` rows of weights, each `dim` wide) must fit.
+    """
+    size = 4 if dtype == "float32" else 2
+    project = 16 if sm_count >= 32 else 32
+    while project > 16 and (project + _BM) * dim * size > shared_limit:
+        project //= 2
+    return Tiles(project=project, attend=64 if sm_count >= 32 else 128)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Everything a launch needs except addresses. Offsets count elements of the buffer they point into."""
+
+    dtype: DType
+    batch: int
+    steps: int
+    modalities: tuple[str, ...]
+    outputs: tuple[tuple[str, int], ...]
+    weights: NDArray[Any]  # flat; bfloat16 as its bits in uint16
+    params: NDArray[np.float32]
+    table: NDArray[np.int32]  # (entries, 16)
+    phases: NDArray[np.int32]  # (phases, 4): first entry, entries, row tiles, 0
+    stages: dict[str, tuple[int, int]]  # encoders, cross, final -> first phase, last (exclusive)
+    buffers: dict[str, tuple[int, tuple[int, ...]]]  # name -> offset in the work buffer, shape
+    work_size: int
+    constants: dict[str, int | str]
+    warps: int
+
+    @property
+    def logits(self) -> int:
+        return sum(count for _, count in self.outputs)
+
+    def launches(self, mode: str) -> list[tuple[int, int]]:
+        """Phase ranges, one per launch: `persistent` (one), `staged` (three) or `phased` (no barrier needed)."""
+        if mode == "persistent":
+            return [(0, len(self.phases))]
+        if mode == "staged":
+            return list(self.stages.values())
+        if mode == "phased":
+            return [(i, i + 1) for i in range(len(self.phases))]
+        raise ConfigError(f"unknown launch mode '{mode}': choose persistent, staged or phased")
+
+
+@dataclass
+class _Builder:
+    dtype: DType
+    rows: int
+    dim: int
+    modalities: int
+    tiles: Tiles
+    matrices: list[NDArray[Any]] = field(default_factory=list)
+    vectors: list[NDArray[np.float32]] = field(default_factory=list)
+    entries: list[list[int]] = field(default_factory=list)
+    phases: list[tuple[int, int, int, int]] = field(default_factory=list)
+    buffers: dict[str, tuple[int, tuple[int, ...]]] = field(default_factory=dict)
+    n_matrices: int = 0
+    n_vectors: int = 0
+    n_work: int = 0
+    phase_start: int = 0
+    phase_tiles: int = 1
+
+    def buffer(self, name: str, *shape: int) -> None:
+        self.buffers[name] = (self.n_work, shape)
+        self.n_work += _aligned(int(np.prod(shape)))
+
+    def at(self, name: str, index: int = 0) -> int:
+        """Offset of `buffer[index]`."""
+        offset, shape = self.buffers[name]
+        return offset + index * int(np.prod(shape[1:]))
+
+    def vector(self, values: Array) -> int:
+        flat = np.asarray(values, np.float32).ravel()
+        start = self.n_vectors
+        self.vectors.append(np.pad(flat, (0, _aligned(flat.size) - flat.size)))
+        self.n_vectors += len(self.vectors[-1])
+        return start
+
+    def matrix(self, values: Array) -> tuple[int, int]:
+        """Pack a (out, in) matrix; -> its offset and the offset of its per-row scales (0 unless INT8)."""
+        packed, scales = quantise(values, self.dtype)
+        flat = packed.ravel()
+        start = self.n_matrices
+        self.matrices.append(np.pad(flat, (0, _aligned(flat.size) - flat.size)))
+        self.n_matrices += len(self.matrices[-1])
+        return start, self.vector(scales) if self.dtype == "int8" else 0
+
+    def end_phase(self) -> None:
+        self.phases.append((self.phase_start, len(self.entries) - self.phase_start, self.phase_tiles, 0))
+        self.phase_start, self.phase_tiles = len(self.entries), 1
+
+    def _entry(self, tiles: int, *values: int) -> None:
+        self.entries.append([*values, *([0] * (_FIELDS - len(values)))])
+        self.phase_tiles = max(self.phase_tiles, tiles)
+
+    def project(
+        self,
+        matrix: Array | tuple[int, int, int],
+        bias: Array,
+        x: int,
+        out: int,
+        *,
+        rows: int,
+        width: int | None = None,
+        chunks: int = 1,
+        relu: bool = False,
+        residual: int = -1,
+        norm: int = -1,
+        tokens: int = -1,
+        side: int = -1,
+        modality: int = 0,
+    ) -> None:
+        """Entries for `out[rows, width] = matrix @ x`, one per tile of columns.
+
+        `matrix` may be (offset, scales, rows) of one packed before. `norm`, `tokens` are offsets in the
+        parameters, `x`, `out`, `residual`, `side` in the work buffer.
+        """
+        weights, scales, width = (*self.matrix(matrix), len(matrix)) if isinstance(matrix, np.ndarray) else matrix
+        step, k, biases = self.tiles.project, chunks * self.dim, self.vector(bias)
+        op, table = (INPUT, tokens) if tokens >= 0 else (NORM, norm) if norm >= 0 else (PLAIN, 0)
+        for c in range(0, width, step):
+            self._entry(
+                -(-rows // _BM), op, rows, x, chunks, weights + c * k, biases + c, scales + c, out + c, width,
+                min(step, width - c), int(relu), residual + c if residual >= 0 else -1, table, side, c, modality,
+            )  # fmt: skip
+
+    def attend(
+        self,
+        q: int,
+        k: int,
+        v: int,
+        out: int,
+        *,
+        heads: int,
+        length: int,
+        row_step: int,
+        batches: int,
+        batch_step: int,
+        width: int | None = None,
+        queries: int | None = None,
+        bias: Array | None = None,
+        residual: int = -1,
+    ) -> None:
+        """Entries for one attention, one per head and tile of columns; row i of batch b is b·batch_step + i·row_step."""
+        width = self.dim if width is None else width
+        head_dim = self.dim // heads
+        step = min(self.tiles.attend, head_dim)
+        queries = length if queries is None else queries
+        biases = self.vector(bias) if bias is not None else -1
+        for c in range(0, width, step):
+            head = c // head_dim * head_dim if heads > 1 else 0
+            self._entry(
+                batches * -(-queries // _BM), ATTEND, batches, q + head, k + head, v + c, out + c,
+                biases + c if biases >= 0 else -1, residual + c if residual >= 0 else -1,
+                queries, length, row_step, batch_step, width, min(step, width - c),
+            )  # fmt: skip
+
+    def head(self, *values: int) -> None:
+        self._entry(self.rows, HEAD, self.rows, *values)
+
+
+def _aligned(n: int) -> int:
+    return -(-n // _ALIGN) * _ALIGN
+
+
+def _power(n: int) -> int:
+    return 1 << (n - 1).bit_length()
+
+
+def quantise(values: Array, dtype: DType) -> tuple[NDArray[Any], NDArray[np.float64]]:
+    """A matrix as the kernels store it, and its per-row scales (ones unless INT8: max |row| / 127)."""
+    ones = np.ones(len(values))
+    if dtype == "int8":
+        scales = np.abs(values).max(1) / 127
+        scales = np.where(scales > 0, scales, 1.0).astype(np.float32).astype(np.float64)
+        return np.clip(np.rint(values / scales[:, None]), -127, 127).astype(np.int8), scales
+    if dtype == "bfloat16":
+        bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+        return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16), ones  # to nearest, ties to even
+    return values.astype(dtype), ones
+
+
+def build_schedule(w: FusionWeights, batch: int, steps: int, dtype: DType, tiles: Tiles) -> Schedule:
+    """Lay out weights, buffers and phases. Raises ConfigError for a size or dtype the kernels do not serve."""
+    m, n, d, order = len(w.modalities), w.sources, w.dim, w.blocks
+    length, rows, hidden = len(order), batch * steps, len(w.hidden)
+    if dtype not in DTYPES:
+        raise ConfigError(f"unknown precision '{dtype}' for the fusion kernels: choose {', '.join(DTYPES)}")
+    if not (1 <= steps <= MAX_STEPS and 1 <= batch <= MAX_BATCH):
+        raise ConfigError(
+            f"the fusion kernels serve 1 to {MAX_STEPS} steps and batches of 1 to {MAX_BATCH}, "
+            f"not S = {steps}, B = {batch}; use the onnxruntime engine"
+        )
+    if d < 32 or d & (d - 1) or (d // w.heads) < 16:
+        raise ConfigError(
+            f"the fusion kernels need a width that is a power of two of at least 32 (16 per head), not {d} in "
+            f"{w.heads} heads; use the onnxruntime engine"
+        )
+    b = _Builder(dtype, rows, d, m, tiles)
+    b.buffer("features", m, rows, d)
+    for name in ("source", "q", "v", "mid", "mid_norm", "ffn", "enc", "y", "cross_q"):
+        b.buffer(name, n, rows, d)
+    multi = w.heads > 1
+    if multi:
+        b.buffer("k", n, rows, d)
+        b.buffer("context", n, rows, d)
+        b.buffer("cross_k", length, rows, d)
+        b.buffer("cross_context", length, rows, d)
+    steps_of = {"length": steps, "row_step": 1, "batches": batch, "batch_step": steps}
+    zero = np.zeros(d)
+
+    _encoders(b, w, steps_of)
+    stages = {"encoders": (0, len(b.phases))}
+    norms = [b.vector(e.norm2) for e in w.encoders]
+
+    # cross: one query per source, the other sources' values under that source's matrices
+    folds = _concat_folds(w) if w.head == "concat" else None
+    width = hidden if folds is not None and not multi else d
+    b.buffer("cross_v", length, rows, width)
+    b.buffer("z", length, rows, hidden if folds is not None else d)
+    shared: dict[tuple[int, str], tuple[int, int, int]] = {}
+    for a in range(n):
+        b.project(
+            w.cross[a].query, w.cross[a].query_bias, b.at("enc", a), b.at("cross_q", a),
+            rows=rows, norm=norms[a], side=b.at("y", a),
+        )  # fmt: skip
+        for name in ("value", "key"):
+            matrix = getattr(w.cross[a], name)
+            if matrix is not None and not (name == "value" and folds is not None and not multi):
+                shared[a, name] = (*b.matrix(matrix), len(matrix))
+    for l, (a, s) in enumerate(order):
+        if folds is not None and not multi:
+            b.project(folds[0][l], np.zeros(hidden), b.at("enc", s), b.at("cross_v", l), rows=rows, norm=norms[s])
+        else:
+            b.project(shared[a, "value"], zero, b.at("enc", s), b.at("cross_v", l), rows=rows, norm=norms[s])
+        if multi:
+            b.project(shared[a, "key"], zero, b.at("enc", s), b.at("cross_k", l), rows=rows, norm=norms[s])
+    b.end_phase()
+    for l, (a, s) in enumerate(order):
+        keys = b.at("cross_k", l) if multi else b.at("y", s)
+        out = b.at("cross_context" if multi else "z", l)
+        bias = None if multi or folds is not None else w.cross[a].bias
+        b.attend(b.at("cross_q", a), keys, b.at("cross_v", l), out, heads=w.heads, width=width, bias=bias, **steps_of)
+    b.end_phase()
+    if multi:
+        packed = {a: (*b.matrix(w.cross[a].read), d) for a in range(n)} if folds is None else {}
+        for l, (a, _) in enumerate(order):
+            matrix, bias = (packed[a], w.cross[a].bias) if folds is None else (folds[0][l], np.zeros(hidden))
+            b.project(matrix, bias, b.at("cross_context", l), b.at("z", l), rows=rows)
+        b.end_phase()
+    stages["cross"] = (stages["encoders"][1], len(b.phases))
+
+    if folds is not None:
+        _finish(b, w, q=-1, k=0, v=b.at("z"), norm=-1, terms=length, bias=folds[1])
+    else:
+        _final(b, w, length)
+    stages["final"] = (stages["cross"][1], len(b.phases))
+
+    head_dim = d // w.heads
+    longest = _power(max(steps, length if folds is None else 1, 16))
+    slices = min(8, head_dim // 16)
+    constants: dict[str, int | str] = {
+        "D": d, "M": m, "MP": max(2, _power(m)), "HEADS": w.heads, "BN": tiles.project,
+        "BC": min(tiles.attend, head_dim), "KS": min(8, d // 16), "SP": longest, "KSA": slices,
+        "KA": max(16, min(head_dim // slices, 1024 // longest)), "LP": _power(length), "HP": max(16, _power(hidden)),
+        "NO": max(2, _power(len(w.readout))), "PRECISION": "ieee",
+    }  # fmt: skip
+    return Schedule(
+        dtype, batch, steps, w.modalities, w.outputs, np.concatenate(b.matrices), np.concatenate(b.vectors),
+        np.array(b.entries, np.int32), np.array(b.phases, np.int32), stages, b.buffers, b.n_work, constants,
+        tiles.warps,
+    )  # fmt: skip
+
+
+def _encoders(b: _Builder, w: FusionWeights, steps_of: dict[str, int]) -> None:
+    m, rows = len(w.modalities), b.rows
+    multi = w.heads > 1
+    tokens = b.vector(w.tokens)
+    whole = {"rows": rows, "tokens": tokens, "chunks": m}
+    b.project(w.joint, w.joint_bias, b.at("features"), b.at("source", m), **whole)
+    biases = []
+    for s, encoder in enumerate(w.encoders):
+        a = encoder.attention
+        bias = a.bias
+        if s < m:
+            one = {"rows": rows, "tokens": tokens, "modality": s}
+            x = b.at("features", s)
+            b.project(a.query, a.query_bias, x, b.at("q", s), side=b.at("source", s), **one)
+            b.project(a.value, np.zeros(b.dim), x, b.at("v", s), **one)
+            if a.key is not None:
+                b.project(a.key, np.zeros(b.dim), x, b.at("k", s), **one)
+        else:
+            # the joint's bias: through the query it adds to the query's, through the key it cancels in the
+            # softmax, through the value it passes unchanged because the softmax's rows sum to one
+            x = b.at("features")
+            b.project(a.query @ w.joint, a.query @ w.joint_bias + a.query_bias, x, b.at("q", s), **whole)
+            b.project(a.value @ w.joint, np.zeros(b.dim), x, b.at("v", s), **whole)
+            if a.key is not None:
+                b.project(a.key @ w.joint, np.zeros(b.dim), x, b.at("k", s), **whole)
+            bias = bias + a.read @ (a.value @ w.joint_bias)
+        biases.append(bias)
+    b.end_phase()
+    for s in range(w.sources):
+        b.attend(
+            b.at("q", s), b.at("k" if multi else "source", s), b.at("v", s), b.at("context" if multi else "mid", s),
+            heads=w.heads, bias=None if multi else biases[s], residual=-1 if multi else b.at("source", s), **steps_of,
+        )  # fmt: skip
+    b.end_phase()
+    if multi:
+        for s, encoder in enumerate(w.encoders):
+            b.project(
+                encoder.attention.read, biases[s], b.at("context", s), b.at("mid", s),
+                rows=rows, residual=b.at("source", s),
+            )  # fmt: skip
+        b.end_phase()
+    _feed_forward(
+        b, [(e, b.at("mid", s), b.at("mid_norm", s), b.at("ffn", s), b.at("enc", s)) for s, e in enumerate(w.encoders)],
+        rows,
+    )  # fmt: skip
+
+
+def _feed_forward(b: _Builder, layers: Sequence[tuple[Encoder, int, int, int, int]], rows: int) -> None:
+    """Two phases: LN1, w1, ReLU; then w2 and the residual. The LayerNorm after it is the reader's work."""
+    for e, mid, mid_norm, ffn, _ in layers:
+        b.project(e.w1, e.b1, mid, ffn, rows=rows, relu=True, norm=b.vector(e.norm1), side=mid_norm)
+    b.end_phase()
+    for e, _, mid_norm, ffn, out in layers:
+        b.project(e.w2, e.b2, ffn, out, rows=rows, residual=mid_norm)
+    b.end_phase()
+
+
+def _concat_folds(w: FusionWeights) -> tuple[list[Array], Array]:
+    """Per block the matrix from its attended values to the hidden layer, and the hidden layer's whole bias."""
+    parts = np.split(w.hidden, len(w.blocks), axis=1)
+    bias = w.hidden_bias + sum(part @ w.cross[a].bias for part, (a, _) in zip(parts, w.blocks))
+    reads = [part @ _after_values(w.cross[a]) for part, (a, _) in zip(parts, w.blocks)]
+    return reads, bias
+
+
+def _after_values(a: Attention) -> Array:
+    """With one head `value` comes last in the product (softmax and value commute); with several, `out` does."""
+    return a.value if a.out is None else a.out
+
+
+def _final(b: _Builder, w: FusionWeights, length: int) -> None:
+    assert w.final is not None and w.last is not None
+    rows, d, hidden, e, last = b.rows, b.dim, len(w.hidden), w.final, w.last
+    every = length * rows  # the L blocks of all rows
+    multi = w.heads > 1
+    blocks_of = {"length": length, "row_step": rows, "batches": rows, "batch_step": 1}
+    for name in ("final_q", "final_v", "final_mid", "final_mid_norm", "final_ffn", "final_enc"):
+        b.buffer(name, length, rows, d)
+    b.buffer("last_q", rows, d)
+    zero, a = np.zeros(d), e.attention
+    b.project(a.query, a.query_bias, b.at("z"), b.at("final_q"), rows=every)
+    b.project(a.value, zero, b.at("z"), b.at("final_v"), rows=every)
+    if a.key is not None:
+        b.buffer("final_k", length, rows, d)
+        b.buffer("final_context", length, rows, d)
+        b.project(a.key, zero, b.at("z"), b.at("final_k"), rows=every)
+    b.end_phase()
+    b.attend(
+        b.at("final_q"), b.at("final_k" if multi else "z"), b.at("final_v"),
+        b.at("final_context" if multi else "final_mid"), heads=w.heads, bias=None if multi else a.bias,
+        residual=-1 if multi else b.at("z"), **blocks_of,
+    )  # fmt: skip
+    b.end_phase()
+    if multi:
+        b.project(a.read, a.bias, b.at("final_context"), b.at("final_mid"), rows=every, residual=b.at("z"))
+        b.end_phase()
+    layer = (e, b.at("final_mid"), b.at("final_mid_norm"), b.at("final_ffn"), b.at("final_enc"))
+    _feed_forward(b, [layer], every)
+
+    norm = b.vector(e.norm2)
+    bias = w.hidden @ last.bias + w.hidden_bias
+    b.project(last.query, last.query_bias, b.at("final_enc", length - 1), b.at("last_q"), rows=rows, norm=norm)
+    if last.key is None:
+        b.buffer("last_v", length, rows, hidden)
+        b.project(w.hidden @ last.value, np.zeros(hidden), b.at("final_enc"), b.at("last_v"), rows=every, norm=norm)
+        b.end_phase()
+        _finish(b, w, q=b.at("last_q"), k=b.at("final_enc"), v=b.at("last_v"), norm=norm, terms=length, bias=bias)
+        return
+    b.buffer("last_k", length, rows, d)
+    b.buffer("last_v", length, rows, d)
+    b.buffer("last_context", rows, d)
+    b.buffer("last_hidden", rows, hidden)
+    b.project(last.key, zero, b.at("final_enc"), b.at("last_k"), rows=every, norm=norm)
+    b.project(last.value, zero, b.at("final_enc"), b.at("last_v"), rows=every, norm=norm)
+    b.end_phase()
+    b.attend(
+        b.at("last_q"), b.at("last_k"), b.at("last_v"), b.at("last_context"), heads=w.heads, queries=1, **blocks_of
+    )
+    b.end_phase()
+    b.project(w.hidden @ last.read, np.zeros(hidden), b.at("last_context"), b.at("last_hidden"), rows=rows)
+    b.end_phase()
+    _finish(b, w, q=b.at("last_q"), k=b.at("last_k"), v=b.at("last_hidden"), norm=-1, terms=1, bias=bias)
+
+
+def _finish(b: _Builder, w: FusionWeights, *, q: int, k: int, v: int, norm: int, terms: int, bias: Array) -> None:
+    owner = b.vector(np.array([s for _, s in w.blocks], np.float64))
+    b.head(
+        q, k, v, norm, len(w.blocks), terms, len(w.hidden), len(w.readout), b.vector(bias),
+        b.vector(w.rectify.astype(np.float64)), b.vector(w.readout), b.vector(w.readout_bias), owner,
+    )  # fmt: skip
+    b.end_phase()

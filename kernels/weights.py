@@ -1,0 +1,139 @@
+"""What the fusion kernels compute from: one flat set of float64 matrices, folded or (multi-head) not.
+
+All matrices are (out, in), applied as `x @ w.T`. NumPy only, so that `engine` can read and test it without torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Attention:
+    """`softmax(q k^T) v`, then `out`, then `bias`.
+
+    One head, folded: q = query x + query_bias (the 1/sqrt(d) inside), k = x itself, v = value x, no `out`.
+    Several heads: `key` and `out` are matrices too, `value`'s bias is inside `bias`.
+    """
+
+    query: Array  # (d, d)
+    query_bias: Array  # (d,)
+    value: Array  # (d, d)
+    bias: Array  # (d,)
+    key: Array | None = None  # (d, d); a key bias cancels in the softmax
+    out: Array | None = None  # (d, d)
+
+    @property
+    def read(self) -> Array:
+        """The matrix from attended values to the output: `out`, or the identity where it is folded into `value`."""
+        return np.eye(len(self.bias)) if self.out is None else self.out
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """`x1 = LN1(x + attention(x))`, `y = LN2(x1 + w2 relu(w1 x1 + b1) + b2)`; a norm is (2, d): gain, shift."""
+
+    attention: Attention
+    norm1: Array
+    w1: Array
+    b1: Array
+    w2: Array
+    b2: Array
+    norm2: Array
+
+
+@dataclass(frozen=True)
+class FusionWeights:
+    """A Joint Multimodal Transformer's fusion: M modalities, N = M + 1 sources (the joint last), L = N·M blocks."""
+
+    modalities: tuple[str, ...]
+    heads: int
+    head: Literal["self_attention", "concat"]
+    tokens: Array  # (M, d): stands for the features of an absent modality
+    joint: Array  # (d, M·d)
+    joint_bias: Array  # (d,)
+    encoders: tuple[Encoder, ...]  # N
+    cross: tuple[Attention, ...]  # N, by query source
+    final: Encoder | None  # head self_attention
+    last: Attention | None  # head self_attention
+    hidden: Array  # self_attention: (H, d) on the last attention's output; concat: (H, L·d) on the blocks
+    hidden_bias: Array  # (H,)
+    rectify: NDArray[np.bool_]  # (H,): hidden units with a ReLU
+    readout: Array  # (outputs, H): block-diagonal where each output has its own hidden units
+    readout_bias: Array  # (outputs,)
+    outputs: tuple[tuple[str, int], ...]  # name and number of logits, in the readout's order
+
+    @property
+    def dim(self) -> int:
+        return int(self.tokens.shape[1])
+
+    @property
+    def sources(self) -> int:
+        return len(self.modalities) + 1
+
+    @property
+    def blocks(self) -> list[tuple[int, int]]:
+        return block_order(len(self.modalities))
+
+    @property
+    def matrix_elements(self) -> int:
+        """Elements of all matrices that a full inference must read: the weight-bandwidth floor."""
+        total = self.joint.size + self.hidden.size
+        for e in (*self.encoders, *([self.final] if self.final is not None else [])):
+            a = e.attention
+            total += _size(a.query, a.key, a.value, a.out, e.w1, e.w2)
+        for a in self.cross:
+            # before a concat head the last matrix of each cross-attention folds into `hidden`
+            read = (a.value, a.out) if self.head == "self_attention" else (a.value,) if a.out is not None else ()
+            total += _size(a.query, a.key, *read)
+        if self.last is not None:
+            total += _size(self.last.query, self.last.key, self.last.value if self.last.out is not None else None)
+        return total
+
+
+def _size(*matrices: Array | None) -> int:
+    return sum(int(m.size) for m in matrices if m is not None)
+
+
+def block_order(modalities: int) -> list[tuple[int, int]]:
+    """(query source, key/value source) of each cross-attention, in stacking order; the joint is source M.
+
+    For each pair a < b of modalities a<-b, b<-a; then for each modality m: j<-m, m<-j (the papers' order at M = 2).
+    """
+    pairs = [p for a, b in combinations(range(modalities), 2) for p in ((a, b), (b, a))]
+    return pairs + [p for m in range(modalities) for p in ((modalities, m), (m, modalities))]
+
+
+def multi_head(in_proj: Array, in_bias: Array, out_proj: Array, out_bias: Array, heads: int) -> Attention:
+    """`torch.nn.MultiheadAttention`'s parameters with the scale and the value bias moved where they cost nothing."""
+    wq, wk, wv = (np.asarray(w, np.float64) for w in np.split(np.asarray(in_proj), 3))
+    bq, _, bv = (np.asarray(b, np.float64) for b in np.split(np.asarray(in_bias), 3))
+    wo = np.asarray(out_proj, np.float64)
+    scale = 1 / np.sqrt(len(wq) // heads)
+    bias = wo @ bv + np.asarray(out_bias, np.float64)
+    if heads == 1:
+        return Attention(wk.T @ wq * scale, wk.T @ bq * scale, wo @ wv, bias)
+    return Attention(wq * scale, bq * scale, wv, bias, key=wk, out=wo)
+
+
+def stack_readouts(
+    linears: Sequence[tuple[str, Array, Array, Array, Array]],
+) -> tuple[Array, Array, Array, Array, tuple[tuple[str, int], ...]]:
+    """Per output (name, w1, b1, w2, b2) -> hidden, hidden bias, block-diagonal readout, readout bias, outputs."""
+    hidden = np.concatenate([w1 for _, w1, _, _, _ in linears])
+    hidden_bias = np.concatenate([b1 for _, _, b1, _, _ in linears])
+    readout = np.zeros((sum(len(w2) for *_, w2, _ in linears), len(hidden)))
+    row = column = 0
+    for _, w1, _, w2, _ in linears:
+        readout[row : row + len(w2), column : column + len(w1)] = w2
+        row, column = row + len(w2), column + len(w1)
+    bias = np.concatenate([b2 for *_, b2 in linears])
+    return hidden, hidden_bias, readout, bias, tuple((name, len(w2)) for name, _, _, w2, _ in linears)
