@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from scipy.signal import butter, sosfiltfilt
 
 from jmt_edge.capture.simulated.eda import Skin
-from jmt_edge.capture.simulated.expression import ACTION_UNITS, Expressions, pspi
+from jmt_edge.capture.simulated.expression import Expressions, pspi
 from jmt_edge.capture.simulated.face import FaceRenderer
 from jmt_edge.capture.simulated.person import NON_REACTIVE, Person
 from jmt_edge.capture.simulated.randomness import BIOPOTENTIAL, COHORT, SESSION, Key, draw
@@ -322,7 +322,7 @@ def _write_affwild2_video(root: Path, cohort: Cohort, video: Video) -> None:
                 truth[k].append({"t": float(t), **body.person.truth(float(t)), "pspi": pspi(aus), **aus})
             image = av.VideoFrame.from_ndarray(np.ascontiguousarray(np.hstack(halves)), format="bgr24")
             container.mux(picture.encode(image))
-        samples = sum(body.speech.samples(0, round(cohort.seconds * RATE)) for body in bodies)
+        samples = np.sum([body.speech.samples(0, round(cohort.seconds * RATE)) for body in bodies], axis=0)
         pcm = (np.clip(samples, -1, 1) * 32767).astype(np.int16)
         for start in range(0, len(pcm), RATE):
             block = av.AudioFrame.from_ndarray(pcm[None, start : start + RATE], format="s16", layout="mono")

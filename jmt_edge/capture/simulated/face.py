@@ -5,6 +5,8 @@ Coordinates are half face widths: the origin between the eyes' height and the no
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -33,14 +35,11 @@ _SKIN = {
     "AU15": [((0.45, 0.88), (0.0, 0.06), 0.20)],
     "AU26": [((0.0, 1.12), (0.0, 0.16), 0.42)],
 }
-_HEAD = ("x", "y", "size", "roll", "yaw", "pitch")
+_EYE_SPAN, _MOUTH_SPAN = np.linspace(-1, 1, 15), np.linspace(-1, 1, 17)
 
 
 class FaceRenderer:
-    """Frames of one person, (height, width, 3) uint8 BGR.
-
-    `face` is the half face width as a share of the image height.
-    """
+    """Frames of one person, (height, width, 3) uint8 BGR, with half face widths of 0.215 to 0.26 image heights."""
 
     def __init__(self, person: Person, width: int, height: int) -> None:
         self._who = person.traits
@@ -55,9 +54,10 @@ class FaceRenderer:
         self._canvas, self._room = _portrait(self._who, g, width, height, self._unit, self._centre, self._light)
         self._roi = self._rectangle(-1.15, -1.15, 1.15, 1.5)
         self._wrinkles = self._wrinkle_maps()
+        self._moving = self._rectangle(-2.1, -3.0, 2.1, 3.0)
+        ys, xs = np.mgrid[self._moving].astype(np.float32)
+        self._map_x, self._map_y = np.ascontiguousarray(xs), np.ascontiguousarray(ys)
         self._basis, self._names = self._warp_basis()
-        ys, xs = np.mgrid[0:height, 0:width].astype(np.float32)
-        self._map_x, self._map_y = xs, ys
         self._eye = _eyeball(self._who, max(int(0.46 * self._unit * 2), 12))
         self._skin_shade = self._sample_skin()
         noise = draw(person.key, CAMERA).normal(0, 2.2, (height + 64, width + 64, 3))
@@ -80,16 +80,17 @@ class FaceRenderer:
         patch = self._canvas[int(y) - 2 : int(y) + 3, int(x) - 2 : int(x) + 3]
         return patch.reshape(-1, 3).mean(axis=0).astype(np.float64)
 
-    def _grid_units(self, step: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Knots of the warp in face units; `cv2.resize` puts knot i at pixel (i + 0.5) * step - 0.5."""
-        rows, columns = -(-self.height // step), -(-self.width // step)
-        y, x = np.mgrid[0:rows, 0:columns].astype(np.float64)
-        px, py = (x + 0.5) * self.width / columns - 0.5, (y + 0.5) * self.height / rows - 0.5
-        return (px - self._centre[0]) / self._unit, (py - self._centre[1]) / self._unit
+    def _warp_basis(self) -> tuple[F32, tuple[str, ...]]:
+        """(names, rows, columns, 2) displacement in pixels of each movement at full intensity, on coarse knots.
 
-    def _warp_basis(self) -> tuple[NDArray[np.float64], tuple[str, ...]]:
-        """(names, rows, columns, 2) displacement in pixels of each movement at full intensity."""
-        x, y = self._grid_units(_GRID)
+        The knots cover the rectangle that moves; `cv2.resize` spreads them over its pixels.
+        """
+        height, width = self._map_x.shape
+        rows, columns = -(-height // _GRID), -(-width // _GRID)
+        knot_y, knot_x = np.mgrid[0:rows, 0:columns] + 0.5
+        px = knot_x * width / columns - 0.5 + self._moving[1].start
+        py = knot_y * height / rows - 0.5 + self._moving[0].start
+        x, y = (px - self._centre[0]) / self._unit, (py - self._centre[1]) / self._unit
         fields: dict[str, NDArray[np.float64]] = {}
         for name, bumps in _SKIN.items():
             field = np.zeros((*x.shape, 2))
@@ -110,7 +111,8 @@ class FaceRenderer:
             "pitch": (zero, depth * near),
         }.items():
             fields[name] = np.stack([dx, dy], axis=-1)
-        return np.stack(list(fields.values())) * self._unit, tuple(fields)
+        basis = np.stack(list(fields.values())) * self._unit
+        return basis.astype(np.float32), tuple(fields)
 
     def _wrinkle_maps(self) -> dict[str, F32]:
         """Darkening of the skin, (h, w) in the face's rectangle, of each action unit at full intensity."""
@@ -149,15 +151,17 @@ class FaceRenderer:
         """The frame at stream time `t`."""
         canvas = self._canvas.copy()
         face = canvas[self._roi]
-        crease = sum(np.float32(expression.aus[name] / 5) * m for name, m in self._wrinkles.items())
-        face[...] = np.minimum(face * (1 - crease)[..., None], 255)
+        shade = np.ones(face.shape[:2], np.float32)
+        for name, wrinkles in self._wrinkles.items():
+            if expression.aus[name] > 0.1:
+                shade -= np.float32(expression.aus[name] / 5) * wrinkles
+        face[...] = np.minimum(face * shade[..., None], 255)
         for side in (-1, 1):
             self._draw_eye(canvas, side, expression)
         self._draw_mouth(canvas, expression)
-        image = self._warp(canvas, expression)
+        blurred = cv2.GaussianBlur(self._warp(canvas, expression), (3, 3), 0.6)
         gain = self._brightness * (1 + 0.04 * float(self._flicker(t)))
-        image = cv2.convertScaleAbs(cv2.GaussianBlur(image, (3, 3), 0.6), alpha=gain)
-        return self._camera_noise(image, t)
+        return self._camera_noise(cv2.convertScaleAbs(blurred, alpha=gain), t)
 
     def without_face(self, t: float, *, dark: bool) -> Image:
         """The frame of a covered lens (`dark`), or of the room without the person."""
@@ -168,14 +172,17 @@ class FaceRenderer:
         amounts = [e.aus[name] / 5 for name in self._names if name.startswith("AU")]
         amounts[self._names.index("AU26")] += 0.35 * e.mouth
         amounts += [e.x, e.y, e.size - 1, e.roll, e.yaw, e.pitch]
-        field = np.tensordot(np.asarray(amounts), self._basis, axes=1).astype(np.float32)
-        field = cv2.resize(field, (self.width, self.height), interpolation=cv2.INTER_LINEAR)
-        map_x, map_y = self._map_x - field[..., 0], self._map_y - field[..., 1]
-        return cv2.remap(canvas, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[return-value]
+        field = np.tensordot(np.asarray(amounts, np.float32), self._basis, axes=1)
+        height, width = self._map_x.shape
+        moved = cv2.resize(field, (width, height), interpolation=cv2.INTER_LINEAR)
+        map_x, map_y = self._map_x - moved[..., 0], self._map_y - moved[..., 1]
+        image = canvas.copy()
+        cv2.remap(canvas, map_x, map_y, cv2.INTER_LINEAR, image[self._moving], cv2.BORDER_REPLICATE)
+        return image
 
-    def _camera_noise(self, image: Image, t: float) -> Image:
+    def _camera_noise(self, image: NDArray[Any], t: float) -> Image:
         # one large grain, shown at a place that changes with every millisecond
-        number = int(round(t * 1000)) * 2654435761 % 2**32
+        number = round(t * 1000) * 2654435761 % 2**32
         dy, dx = number % 64, (number >> 8) % 64
         up, down = (g[dy : dy + self.height, dx : dx + self.width] for g in self._grain)
         return cv2.subtract(cv2.add(image, up), down)  # type: ignore[return-value]
@@ -188,13 +195,12 @@ class FaceRenderer:
         squint = max(e.aus["AU6"], e.aus["AU7"]) / 5
         up = 0.105 * who.eye_size * unit * wide * (1 - e.lids) * (1 - 0.25 * squint)
         down = 0.06 * who.eye_size * unit * (1 - 0.55 * e.lids) * (1 - 0.9 * squint)
-        s = np.linspace(-1, 1, 15)
+        s = _EYE_SPAN
         arch = 1 - np.abs(s) ** 2.2
-        # the lids meet below the middle; the outer corner is a little higher
-        lift = -0.02 * unit * s * side + 0.045 * unit * e.lids * arch
-        upper = np.stack([cx + half * s, cy - up * arch + lift], axis=1)
-        lower = np.stack([cx + half * s, cy + np.maximum(down, 0.045 * unit * e.lids) * arch * 1.0 + lift * 0], axis=1)
-        lower[:, 1] = np.maximum(lower[:, 1] + (-0.02 * unit * s * side), upper[:, 1])
+        # the lids meet a little below the middle; the outer corner is a little higher
+        meet, slant = 0.045 * unit * e.lids * arch, -0.02 * unit * s * side
+        upper = np.stack([cx + half * s, cy - up * arch + meet + slant], axis=1)
+        lower = np.stack([cx + half * s, cy + np.maximum(down * arch, meet) + slant], axis=1)
         dark = self._skin_shade * 0.30
         if up + down > 0.03 * unit:
             self._blend_eyeball(canvas, np.concatenate([upper, lower[::-1]]), cx, cy, e.gaze)
@@ -227,7 +233,7 @@ class FaceRenderer:
         raise_ = unit * (0.11 * au["AU10"] + 0.05 * au["AU9"])
         gap = unit * (0.16 * au["AU25"] + 0.24 * au["AU26"] + 0.20 * e.mouth)
         full = 0.085 * who.lip_fullness * unit * (1 - 0.25 * au["AU12"])
-        s = np.linspace(-1, 1, 17)
+        s = _MOUTH_SPAN
         arch = 1 - s**2
         middle = cy + corner * np.abs(s) ** 1.6
         upper_in = middle - (0.35 * gap + 0.7 * raise_) * arch
@@ -359,10 +365,9 @@ def _head(
     """(coverage 0..1, shading) of the head: a height field lit from one side."""
     down = np.maximum(y, 0) / (CHIN_Y * who.face_length)
     up = np.maximum(-y, 0) / 1.5
-    half = np.where(y > 0, 1 - (0.30 / who.jaw) * down**2.2, 1.0)
+    half = 1 - (0.30 / who.jaw) * np.minimum(down, 1.2) ** 2.2
     inside = 1 - (np.abs(x) / half) ** 2.3 - down**3.2 - up**2.4
-    depth = np.sqrt(np.maximum(inside, 0))
-    depth = 0.95 * depth
+    depth = 0.95 * np.sqrt(np.maximum(inside, 0))
     nose_end = NOSE_Y * who.nose_length
     ridge = np.exp(-((x / (0.10 * who.nose_width)) ** 2)) * _step(y + 0.32, 0.3) * _step(nose_end + 0.05 - y, 0.14)
     depth += 0.16 * ridge * np.clip(0.45 + 0.9 * (y + 0.3), 0.3, 1.1)

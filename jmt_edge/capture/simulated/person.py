@@ -58,7 +58,7 @@ def draw_traits(key: Key, responder: bool) -> Traits:
     male = bool(g.random() < 0.5)
     tone = g.uniform(0, 1) ** 1.4  # light .. dark
     light, dark = np.array([165.0, 190.0, 232.0]), np.array([52.0, 78.0, 118.0])
-    skin = light + (dark - light) * tone + g.normal(0, 5, 3)
+    skin = (light + (dark - light) * tone) * (1 + g.normal(0, 0.03, 3))
     hairs = [(22, 26, 34), (30, 42, 62), (42, 68, 104), (92, 138, 178), (140, 142, 145)]
     hair = hairs[int(g.integers(0, 5 if tone < 0.35 else 2))]
     irises = [(34, 52, 82), (70, 92, 96), (128, 104, 78)]
