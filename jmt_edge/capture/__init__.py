@@ -1,0 +1,125 @@
+"""Sources of samples: devices, files, simulations. `open_source` turns a specification into one.
+
+| specification | face | voice | eda |
+|---|---|---|---|
+| `none` | no source | no source | no source |
+| `sim:` or `sim:seed=3&...` | simulated person | simulated person | simulated person |
+| a path | video, folder of images (`?fps=`) | WAV, other sound, a video's sound | see `eda_files` |
+| a device | `0`, `/dev/video0`, `csi:0`, GStreamer | index or name | `bitalino:/dev/...`, `auto:...`, `/dev/...` |
+
+Cameras take `?width=&height=&fps=`, microphones `?rate=`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import SourceError
+from .base import Chunk, Source, Status
+
+MODALITIES = ("face", "voice", "eda")
+_EDA_DEVICES = ("bitalino:", "shimmer3:", "grove:", "csv:", "auto:", "/dev/")
+_MEDIA_SUFFIXES = (
+    ".wav", ".flac", ".mp3", ".ogg", ".m4a", ".aac", ".opus", ".mp4", ".mpg", ".mpeg", ".avi", ".mkv", ".mov", ".webm",
+    ".csv", ".txt", ".gz",
+)  # fmt: skip
+
+
+def open_source(modality: str, spec: str, *, delay: float = 0.0) -> Source | None:
+    """The unopened source that `spec` names, None for `none`.
+
+    `delay` is a known latency of the device in seconds: a sample read at time t was taken at t - delay.
+    Raises SourceError for a malformed specification, a missing file or an unknown modality.
+    """
+    if modality not in MODALITIES:
+        raise SourceError(f"there is no modality '{modality}'; choose one of {', '.join(MODALITIES)}")
+    if spec in ("none", ""):
+        return None
+    if not np.isfinite(delay) or not -60 <= delay <= 60:
+        raise SourceError(f"a delay of {delay} s for {modality} is not usable; give seconds between -60 and 60")
+    source = _open(modality, spec)
+    return _Delayed(source, delay) if delay else source
+
+
+def _open(modality: str, spec: str) -> Source:
+    if spec.startswith("sim:"):
+        from .simulated import open_simulated
+
+        return open_simulated(modality, spec)
+    return {"face": _open_face, "voice": _open_voice, "eda": _open_eda}[modality](spec)
+
+
+def _open_face(spec: str) -> Source:
+    if spec.startswith(("/dev/", "csi:")) or "!" in spec or spec.partition("?")[0].isdigit():
+        from .camera import Camera
+
+        return Camera(spec)
+    from .files import ImageFolder, VideoFile, query_number, split_query
+
+    path, given = split_query(spec, "fps")
+    file = _existing(path, "--camera", "a video, a folder of images, an index, /dev/videoN, csi:N, sim: or none")
+    fps = query_number(spec, given, "fps", 0.1, 1000)
+    if file.is_dir():
+        return ImageFolder(file) if fps is None else ImageFolder(file, fps)
+    if fps is not None:
+        raise SourceError(f"'{spec}': fps is for a folder of images; a video has its own time stamps, leave it out")
+    return VideoFile(file)
+
+
+def _open_voice(spec: str) -> Source:
+    from .files import SoundFile
+
+    if not Path(spec).exists() and "/" not in spec and Path(spec.partition("?")[0]).suffix not in _MEDIA_SUFFIXES:
+        from .microphone import Microphone
+
+        return Microphone(spec)
+    file = _existing(spec, "--microphone", "a sound file, a device's index or name, sim: or none")
+    if file.is_dir():
+        raise SourceError(f"{file} is a folder, not a sound file; give --microphone a file")
+    return SoundFile(file)
+
+
+def _open_eda(spec: str) -> Source:
+    if spec.startswith(_EDA_DEVICES):
+        from .eda import open_eda
+
+        return open_eda(spec)
+    from .files import EdaFile, query_number, split_query
+
+    path, given = split_query(spec, "rate", "column")
+    file = _existing(path, "--eda", "a recording, bitalino:/dev/..., auto:/dev/..., sim: or none")
+    if file.is_dir():
+        raise SourceError(f"{file} is a folder, not an EDA recording; give --eda a file")
+    return EdaFile(file, query_number(spec, given, "rate", 0.1, 100_000), given.get("column"))
+
+
+def _existing(path: str, option: str, choices: str) -> Path:
+    file = Path(path).expanduser()
+    if not file.exists():
+        raise SourceError(f"{option}: there is no '{path}'; give {choices}")
+    return file
+
+
+class _Delayed:
+    """A source whose samples reach the host `delay` seconds after they were taken."""
+
+    def __init__(self, source: Source, delay: float) -> None:
+        self._source, self._delay = source, delay
+        self.modality, self.name, self.realtime = source.modality, source.name, source.realtime
+
+    def open(self, origin: float) -> None:
+        self._source.open(origin)
+
+    def read(self, until: float) -> Chunk:
+        chunk = self._source.read(until + self._delay)
+        return Chunk(chunk.times - self._delay, chunk.values, chunk.rate, chunk.lost)
+
+    def status(self) -> Status:
+        status = self._source.status()
+        status.detail["delay"] = self._delay
+        return status
+
+    def close(self) -> None:
+        self._source.close()
