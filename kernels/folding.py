@@ -1,0 +1,293 @@
+"""Folding: a trained JMT as a flat plan of matrices, with fewer of them, equal in exact arithmetic.
+
+With one attention head the projections merge (row vectors throughout: `x @ A`):
+
+    scores = (x Wq^T + bq)(y Wk^T + bk)^T / sqrt(d)  ->  (x A + c) y^T     A = Wq^T Wk / sqrt(d), c = bq Wk / sqrt(d)
+    (P (y Wv^T + bv)) Wo^T + bo                      ->  (P y) O + o       O = Wv^T Wo^T, o = Wo bv + bo
+
+The first holds because what is constant over the keys cancels in the softmax, the second because rows of P
+sum to 1. Linear layers with nothing between them merge too: the last attention's O disappears into the heads.
+All folding happens in float64.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import ConfigError
+from ..models.fusion import JMT, JOINT, Fusion, block_order, modality_share
+from ..models.layers import LOGITS, Attention, EncoderLayer
+
+Array = npt.NDArray[Any]
+FORMAT = "jmt-edge folded fusion 1"
+
+
+@dataclass(frozen=True)
+class FoldedPlan:
+    """A folded fusion. Sources are the M modalities, then the joint one (index M); N = M + 1; d = `dim`.
+
+    `matrices` (float64), all for row vectors:
+
+    | name | shape | use |
+    |---|---|---|
+    | `tokens` | (M, d) | stands for a modality's features where `present` is 0 |
+    | `joint.w`, `joint.b` | (M d, d), (d) | joint source = [x_0; ...; x_M-1] w + b (|x| if `joint_abs`) |
+    | `encoder.a`, `.c` | (N, d, d), (N, d) | self-attention of source s: scores = (x a[s] + c[s]) x^T |
+    | `encoder.o`, `.o_bias` | (N, d, d), (N, d) | attended = (softmax(scores) x) o[s] + o_bias[s] |
+    | `encoder.norm1.g`, `.b` | (N, d) | x1 = LayerNorm(x + attended) |
+    | `encoder.w1`, `.b1`, `.w2`, `.b2` | (N, d, d), (N, d), ... | feed-forward relu(x1 w1 + b1) w2 + b2 |
+    | `encoder.norm2.g`, `.b` | (N, d) | y = LayerNorm(x1 + feed-forward) |
+    | `cross.a`, `.c`, `.o`, `.o_bias` | like encoder | query source q: (y_q a[q] + c[q]) y_k^T, for each k != q |
+    | `final.*` | like encoder, no N axis | head `self_attention`: encoder layer over the blocks of one step |
+    | `last.a`, `last.c` | (d, d), (d) | its last block queries all blocks; mixed = softmax((z_last a + c) z^T) z |
+    | `head.w1`, `head.b1` | (K, H), (H) | hidden = relu(mixed w1 + b1); K = d, or blocks * d for head `concat` |
+    | `head.w2`, `head.b2` | (H, L), (L) | the logits of all outputs side by side, `output_slices` |
+
+    Head `concat` has no `final.*` and `last.*`: `mixed` is the attended keys (before `o`, which is folded into
+    `head.w1`) of all blocks, concatenated in the order of `blocks`, and `cross.o`, `cross.o_bias` are absent.
+    A linear output appears in `head.w1` as the columns +z, -z, because relu(z) - relu(-z) = z exactly.
+    """
+
+    modalities: tuple[str, ...]
+    outputs: tuple[str, ...]
+    head: str
+    dim: int
+    matrices: dict[str, Array] = field(repr=False)
+    joint_abs: bool = False
+    eps: float = 1e-5
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        return (*self.modalities, JOINT)
+
+    @property
+    def blocks(self) -> tuple[tuple[int, int], ...]:
+        """Cross-attentions as (query source, key source) indices, in stacking order; the last one is kept."""
+        index = {name: i for i, name in enumerate(self.sources)}
+        return tuple((index[q], index[k]) for q, k in block_order(self.modalities))
+
+    def groups(self) -> tuple[tuple[int, tuple[int, ...], tuple[int, ...]], ...]:
+        """The blocks grouped by query source: (query, its key sources, their positions in `blocks`)."""
+        return tuple(
+            (q, tuple(k for p, k in self.blocks if p == q), tuple(i for i, b in enumerate(self.blocks) if b[0] == q))
+            for q in range(len(self.sources))
+        )
+
+    @property
+    def output_slices(self) -> dict[str, slice]:
+        """Where each output's logits lie in the last axis of `head.w2`."""
+        slices, start = {}, 0
+        for name in self.outputs:
+            slices[name] = slice(start, start + LOGITS[name])
+            start += LOGITS[name]
+        return slices
+
+    @property
+    def share(self) -> Array:
+        """(blocks, M + 1): see `models.fusion.modality_share`."""
+        return np.array(modality_share(self.modalities, block_order(self.modalities)))
+
+    @property
+    def parameters(self) -> int:
+        return sum(m.size for m in self.matrices.values())
+
+    def run_numpy(
+        self, features: Mapping[str, Array], present: Array | None = None, dtype: npt.DTypeLike = np.float64
+    ) -> dict[str, Array]:
+        """Reference: features {modality: (B, S, d)}, present (B, S, M) -> `attention` (B, S, M) and each output.
+
+        `pain` is logits (B, S, 2); `valence` and `arousal` are (B, S). Head `concat` has no `attention`.
+        """
+        w = {name: m.astype(dtype) for name, m in self.matrices.items()}
+        first = features[self.modalities[0]]
+        there = np.ones((*first.shape[:2], len(self.modalities))) if present is None else np.asarray(present)
+        there = there > 0.5
+        sources = [
+            np.where(there[..., i, None], np.asarray(features[m], dtype), w["tokens"][i])
+            for i, m in enumerate(self.modalities)
+        ]
+        both = np.concatenate(sources, -1)
+        sources.append((np.abs(both) if self.joint_abs else both) @ w["joint.w"] + w["joint.b"])
+        encoded = [
+            self._encode(x, {k: v[s] for k, v in _under(w, "encoder.").items()}) for s, x in enumerate(sources)
+        ]
+        mixed = [
+            _softmax((encoded[q] @ w["cross.a"][q] + w["cross.c"][q]) @ encoded[k].swapaxes(-1, -2)) @ encoded[k]
+            for q, k in self.blocks
+        ]
+        out: dict[str, Array] = {}
+        if self.head == "concat":
+            fused = np.concatenate(mixed, -1)
+        else:
+            tokens = np.stack(
+                [x @ w["cross.o"][q] + w["cross.o_bias"][q] for x, (q, _) in zip(mixed, self.blocks)], 2
+            )
+            z = self._encode(tokens, _under(w, "final."))  # (B, S, blocks, d)
+            weights = _softmax((z[..., -1:, :] @ w["last.a"] + w["last.c"]) @ z.swapaxes(-1, -2))
+            fused = (weights @ z)[..., 0, :]
+            out["attention"] = self._modality_weights(weights[..., 0, :], there)
+        hidden = np.maximum(fused @ w["head.w1"] + w["head.b1"], 0)
+        logits = hidden @ w["head.w2"] + w["head.b2"]
+        for name, where in self.output_slices.items():
+            out[name] = logits[..., where] if LOGITS[name] > 1 else logits[..., where.start]
+        return out
+
+    def _encode(self, x: Array, w: Mapping[str, Array]) -> Array:
+        attended = (_softmax((x @ w["a"] + w["c"]) @ x.swapaxes(-1, -2)) @ x) @ w["o"] + w["o_bias"]
+        x1 = _layer_norm(x + attended, w["norm1.g"], w["norm1.b"], self.eps)
+        y = np.maximum(x1 @ w["w1"] + w["b1"], 0) @ w["w2"] + w["b2"]
+        return _layer_norm(x1 + y, w["norm2.g"], w["norm2.b"], self.eps)
+
+    def _modality_weights(self, weights: Array, there: Array) -> Array:
+        share = weights @ self.share.astype(weights.dtype)
+        split = there * (share[..., :-1] + share[..., -1:] / np.maximum(there.sum(-1, keepdims=True), 1))
+        return split / np.maximum(split.sum(-1, keepdims=True), 1e-12)
+
+    def structure(self) -> dict[str, Any]:
+        """Everything but the matrices, as JSON values."""
+        return {
+            "modalities": list(self.modalities),
+            "outputs": list(self.outputs),
+            "head": self.head,
+            "dim": self.dim,
+            "joint_abs": self.joint_abs,
+            "eps": self.eps,
+        }
+
+    def to_safetensors_dict(self, dtype: npt.DTypeLike = np.float32) -> tuple[dict[str, Array], dict[str, str]]:
+        """The matrices in `dtype` and the metadata, as `safetensors.numpy.save` takes them."""
+        tensors = {name: np.ascontiguousarray(m.astype(dtype)) for name, m in self.matrices.items()}
+        return tensors, {"format": FORMAT, "plan": json.dumps(self.structure())}
+
+    @classmethod
+    def from_safetensors_dict(cls, tensors: Mapping[str, Array], metadata: Mapping[str, str]) -> FoldedPlan:
+        """Inverse of `to_safetensors_dict`. Raises ConfigError for a file of another kind."""
+        if metadata.get("format") != FORMAT:
+            raise ConfigError(f"these weights are not a folded fusion (format {metadata.get('format')!r}); export again")
+        s = json.loads(metadata["plan"])
+        matrices = {name: np.asarray(m, np.float64) for name, m in tensors.items()}
+        return cls(
+            tuple(s["modalities"]), tuple(s["outputs"]), s["head"], s["dim"], matrices, s["joint_abs"], s["eps"]
+        )  # fmt: skip
+
+
+def fold(fusion: Fusion) -> FoldedPlan:
+    """Fold a trained JMT (any M and S, both heads). The module is only read.
+
+    Raises ConfigError, naming the reason, for a fusion that has no exact folded form.
+    """
+    if not isinstance(fusion, JMT):
+        raise ConfigError(f"a {type(fusion).__name__} fusion does not fold; only the joint transformer does")
+    reason = _obstacle(fusion)
+    if reason:
+        raise ConfigError(f"this fusion does not fold: {reason}; use its unfolded graph")
+    d, matrices = fusion.dim, {}
+    matrices["tokens"] = np.stack([_f64(fusion.missing.tokens[m]) for m in fusion.modalities])
+    matrices["joint.w"], matrices["joint.b"] = _linear(fusion.joint)
+    encoders = [_encoder(fusion.encoders[s]) for s in fusion.sources]
+    matrices.update({f"encoder.{k}": np.stack([e[k] for e in encoders]) for k in encoders[0]})
+    cross = [_attention(fusion.cross[s]) for s in fusion.sources]
+    matrices.update({f"cross.{k}": np.stack([c[k] for c in cross]) for k in cross[0]})
+    w1, b1, matrices["head.w2"], matrices["head.b2"] = _heads(fusion)
+    if fusion.head == "self_attention":
+        matrices.update({f"final.{k}": v for k, v in _encoder(fusion.block_encoder).items()})
+        last = _attention(fusion.block_attention)
+        matrices["last.a"], matrices["last.c"] = last["a"], last["c"]
+        matrices["head.w1"], matrices["head.b1"] = last["o"] @ w1, last["o_bias"] @ w1 + b1
+    else:
+        concat_w, concat_b = _linear(fusion.concat)
+        w1, b1 = concat_w @ w1, concat_b @ w1 + b1  # (blocks d, H)
+        query = [fusion.sources.index(q) for q, _ in fusion.blocks]
+        rows = w1.reshape(len(query), d, -1)
+        matrices["head.w1"] = np.concatenate([matrices["cross.o"][q] @ r for q, r in zip(query, rows)])
+        matrices["head.b1"] = b1 + sum(matrices["cross.o_bias"][q] @ r for q, r in zip(query, rows))
+        del matrices["cross.o"], matrices["cross.o_bias"]
+    eps = fusion.encoders[JOINT].layer_norm1.eps
+    return FoldedPlan(fusion.modalities, fusion.outputs, fusion.head, d, matrices, fusion.joint_abs, eps)
+
+
+def _obstacle(fusion: JMT) -> str:
+    if fusion.attention_heads != 1:
+        return f"it has {fusion.attention_heads} attention heads, and the projections of one head only merge"
+    if fusion.attention_kind != "standard":
+        return f"its attention is {fusion.attention_kind}, whose weights are not normalised over the keys"
+    if not fusion.has_joint:
+        return "it has no joint source"
+    if fusion.temporal:
+        return f"a temporal network precedes it ({', '.join(fusion.temporal)})"
+    return ""
+
+
+def _f64(tensor: Any) -> Array:
+    return tensor.detach().cpu().double().numpy()
+
+
+def _linear(layer: Any) -> tuple[Array, Array]:
+    return _f64(layer.weight).T, _f64(layer.bias)
+
+
+def _attention(layer: Attention) -> dict[str, Array]:
+    wq, wk, wv = np.split(_f64(layer.in_proj_weight), 3)
+    bq, _, bv = np.split(_f64(layer.in_proj_bias), 3)
+    wo, bo = _f64(layer.out_proj.weight), _f64(layer.out_proj.bias)
+    scale = 1 / math.sqrt(layer.dim)
+    return {"a": wq.T @ wk * scale, "c": bq @ wk * scale, "o": wv.T @ wo.T, "o_bias": wo @ bv + bo}
+
+
+def _encoder(layer: EncoderLayer) -> dict[str, Array]:
+    w1, b1 = _linear(layer.feed_forward[0])
+    w2, b2 = _linear(layer.feed_forward[2])
+    norms = {
+        f"norm{i}.{k}": _f64(t)
+        for i, norm in ((1, layer.layer_norm1), (2, layer.layer_norm2))
+        for k, t in (("g", norm.weight), ("b", norm.bias))
+    }
+    return {**_attention(layer.attention), **norms, "w1": w1, "b1": b1, "w2": w2, "b2": b2}
+
+
+def _heads(fusion: JMT) -> tuple[Array, Array, Array, Array]:
+    """All output heads as one hidden layer and one output layer: w1, b1, w2, b2."""
+    first, second = [], []
+    for name in fusion.outputs:
+        head = fusion.heads[name]
+        if hasattr(head, "weight"):  # one linear layer: z = relu(z) - relu(-z)
+            w, b = _linear(head)
+            eye = np.eye(LOGITS[name])
+            first.append((np.concatenate([w, -w], 1), np.concatenate([b, -b])))
+            second.append((np.concatenate([eye, -eye]), np.zeros(LOGITS[name])))
+        else:
+            first.append(_linear(head[0]))
+            second.append(_linear(head[3]))
+    hidden, logits = sum(w.shape[0] for w, _ in second), sum(w.shape[1] for w, _ in second)
+    w2 = np.zeros((hidden, logits))
+    row = column = 0
+    for w, _ in second:
+        w2[row : row + w.shape[0], column : column + w.shape[1]] = w
+        row, column = row + w.shape[0], column + w.shape[1]
+    return (
+        np.concatenate([w for w, _ in first], 1),
+        np.concatenate([b for _, b in first]),
+        w2,
+        np.concatenate([b for _, b in second]),
+    )
+
+
+def _under(w: Mapping[str, Array], prefix: str) -> dict[str, Array]:
+    return {name[len(prefix) :]: m for name, m in w.items() if name.startswith(prefix)}
+
+
+def _softmax(x: Array) -> Array:
+    e = np.exp(x - x.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+def _layer_norm(x: Array, g: Array, b: Array, eps: float) -> Array:
+    centred = x - x.mean(-1, keepdims=True)
+    return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + eps) * g + b
