@@ -1,6 +1,6 @@
 """Find a face, follow it, cut it out upright.
 
-Detector: CenterFace (Xu et al. 2020, "CenterFace: Joint Face Detection and Alignment Using Face as Point"), a key-point
+Detector: CenterFace (Xu et al. 2019, "CenterFace: Joint Face Detection and Alignment Using Face as Point"), a key-point
 network that gives box, score and five landmarks at once. `NOTICE` records where its weights come from.
 The papers detected with MTCNN; both give the same five landmarks, and the crop depends on the landmarks only.
 """
