@@ -1,0 +1,209 @@
+"""Keep a device streaming: one state machine for the camera, the microphone and the EDA port.
+
+    CONNECTING -> STREAMING        the first data came
+    CONNECTING -> LOST             the device did not open, or no data came within `Timing.first`
+    STREAMING  -> STALLED          silence for `Timing.stall`
+    STALLED    -> STREAMING        data again
+    STALLED    -> LOST             silence for `Timing.lost`
+    STREAMING, STALLED -> LOST     the device failed
+    LOST       -> BACKOFF          the connection is closed
+    BACKOFF    -> CONNECTING       after a wait that doubles up to `Timing.backoff_max`
+
+`Link` is the machine (no thread, injectable clock); `Supervisor` is the thread that drives it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from ..errors import UserError
+from .base import State
+
+log = logging.getLogger(__name__)
+
+
+class DeviceLost(Exception):
+    """An open device stopped working; the message is one sentence for the user."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds. The defaults notice a fault within 2 s and retry at least every 2 s."""
+
+    first: float = 3.0  # wait for the first data after connecting
+    stall: float = 1.0  # silence that is called a stall
+    lost: float = 2.5  # silence after which the connection is closed and made anew
+    backoff: float = 0.1  # first wait before the next attempt
+    backoff_max: float = 0.8
+
+
+class Connection(Protocol):
+    """An open device."""
+
+    symptom: str  # why there is no data, as far as the connection can tell ("no bytes arrive")
+
+    def pump(self) -> bool:
+        """Wait briefly (at most about 0.1 s) for data and deliver it; True where usable data came.
+
+        Raises DeviceLost or OSError when the device is gone.
+        """
+
+    def close(self) -> None: ...
+
+
+class Link:
+    """Where one device stands. Written by one thread, read by any.
+
+    `state` and `reason` are judged at the moment of asking, so that a stall shows even while the writing thread
+    hangs inside a driver. `history` keeps the last transitions as (time, state, reason).
+    """
+
+    def __init__(self, timing: Timing | None = None, now: Callable[[], float] = time.monotonic) -> None:
+        self.timing = timing or Timing()
+        self.now = now
+        self.reconnects = 0
+        self.history: deque[tuple[float, State, str]] = deque(maxlen=64)
+        self._lock = threading.Lock()
+        self._state = State.CONNECTING
+        self._reason = "not started"
+        self._since = now()  # of the last data, or of the connection where none came yet
+        self._wait = self.timing.backoff
+        self._streamed = False
+
+    @property
+    def state(self) -> State:
+        return self._judge()[0]
+
+    @property
+    def reason(self) -> str:
+        """One sentence; empty while streaming."""
+        return self._judge()[1]
+
+    @property
+    def silence(self) -> float:
+        """Seconds since the last data, or since the connection was made."""
+        return self.now() - self._since
+
+    def connecting(self) -> None:
+        """An attempt to open the device begins."""
+        self._enter(State.CONNECTING, self._reason if self._streamed else "opening the device")
+
+    def connected(self) -> None:
+        """The device is open; data is awaited."""
+        self._since = self.now()
+
+    def data(self) -> None:
+        """Usable data came."""
+        self._since = self.now()
+        if self._state is State.STREAMING:
+            return
+        if self._state is State.CONNECTING:
+            self.reconnects += self._streamed
+            self._streamed = True
+        self._wait = self.timing.backoff
+        self._enter(State.STREAMING, "")
+
+    def overdue(self, symptom: str = "no data arrives") -> str:
+        """Why the connection should be given up; empty while it should not."""
+        silence = self.silence
+        if self._state is State.CONNECTING:
+            return f"{symptom} ({silence:.1f} s after connecting)" if silence > self.timing.first else ""
+        if self._state is State.STREAMING and silence > self.timing.stall:
+            self._enter(State.STALLED, f"{symptom} for {silence:.1f} s")
+        return f"{symptom} for {silence:.1f} s" if silence > self.timing.lost else ""
+
+    def failed(self, reason: str) -> None:
+        """The attempt or the connection failed."""
+        self._enter(State.LOST, reason)
+
+    def backoff(self) -> float:
+        """Seconds to wait before the next attempt."""
+        wait = self._wait
+        self._wait = min(2 * wait, self.timing.backoff_max)
+        self._enter(State.BACKOFF, self._reason)
+        return wait
+
+    def ended(self, reason: str = "") -> None:
+        """The stream came to its end, or was closed."""
+        self._enter(State.ENDED, reason)
+
+    def _enter(self, state: State, reason: str) -> None:
+        with self._lock:
+            if state is not self._state or not self.history:
+                self.history.append((self.now(), state, reason))
+            self._state, self._reason = state, reason
+
+    def _judge(self) -> tuple[State, str]:
+        with self._lock:
+            state, reason = self._state, self._reason
+        silence = self.silence
+        if state in (State.STREAMING, State.STALLED) and silence > self.timing.stall:
+            return State.STALLED, reason or f"no data for {silence:.1f} s"
+        return state, reason
+
+
+class Supervisor:
+    """A thread that connects, pumps and reconnects until `stop`.
+
+    `connect` opens the device and raises UserError, DeviceLost or OSError where it cannot.
+    """
+
+    def __init__(self, connect: Callable[[], Connection], link: Link, name: str) -> None:
+        self._connect = connect
+        self.link = link
+        self._stop = threading.Event()
+        self._first: Connection | None = None
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self, connection: Connection | None = None) -> None:
+        """Begin; with `connection`, the device is already open (the first open is the caller's, so it can fail)."""
+        self._first = connection
+        self._thread.start()
+
+    def stop(self, timeout: float = 3.0) -> None:
+        """End the thread and close the device. Safe to call twice, and before `start`."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout)
+            if self._thread.is_alive():
+                log.warning("%s hangs in its driver; its thread is left behind", self._thread.name)
+        self.link.ended()
+
+    def _run(self) -> None:
+        connection = self._first
+        self._first = None
+        while not self._stop.is_set():
+            try:
+                if connection is None:
+                    self.link.connecting()
+                    connection = self._connect()
+                self.link.connected()
+                self._pump(connection)
+            except (UserError, DeviceLost, OSError) as error:
+                self.link.failed(str(error))
+            finally:
+                if connection is not None:
+                    _close(connection)
+                    connection = None
+            if not self._stop.is_set():
+                self._stop.wait(self.link.backoff())
+
+    def _pump(self, connection: Connection) -> None:
+        while not self._stop.is_set():
+            if connection.pump():
+                self.link.data()
+            elif reason := self.link.overdue(connection.symptom):
+                raise DeviceLost(reason)
+
+
+def _close(connection: Connection) -> None:
+    try:
+        connection.close()
+    except (UserError, DeviceLost, OSError) as error:
+        log.debug("closing a lost device: %s", error)
