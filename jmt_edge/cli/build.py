@@ -15,11 +15,11 @@ from ..errors import ConfigError
 @click.option("--out", type=click.Path(path_type=Path), help="New bundle [default: NAME-<precision>.jmt beside it].")
 @click.option(
     "--precision", type=click.Choice(["fp32", "fp16", "int8", "auto"]), default="auto", show_default=True,
-    help="int8 needs a bundle that `calibrate` wrote; auto times what runs here and keeps the fastest that is faithful.",
+    help="int8 needs a bundle that `calibrate` wrote; auto keeps the fastest faithful one, timed here.",
 )  # fmt: skip
 @click.option(
-    "--builder", type=click.Choice(["auto", "tensorrt", "tensorrt-rtx", "torch-tensorrt", "onnxruntime"]), default="auto",
-    show_default=True,
+    "--builder", default="auto",
+    type=click.Choice(["auto", "tensorrt", "tensorrt-rtx", "torch-tensorrt", "onnxruntime"]), show_default=True,
 )  # fmt: skip
 @click.option(
     "--target", default="current", show_default=True, help="Device: current, or sm_NN to compile for another."

@@ -1,0 +1,164 @@
+"""Explicit Q/DQ in an ONNX graph: where they go, and with which scales.
+
+Placement follows what TensorRT fuses (and onnxruntime runs): int8 per-channel symmetric weights and a
+per-tensor symmetric int8 activation before each quantised layer; where a quantised convolution feeds an Add,
+the other (residual) branch is quantised once, so that convolution and addition become one kernel. The
+three-channel (or one-channel) stem, small layers, LayerNorm, softmax and heads stay as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+
+SMALL_SHARE = 0.01  # of the network's multiply-adds: below it a layer gains nothing
+HEAVY_WEIGHTS = 1 << 20  # a matrix-vector product is worth int8 only for the bytes of its weights
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A convolution or a weight-heavy fully connected layer. `why_not` is empty where it may be quantised."""
+
+    name: str
+    op: str
+    activation: str
+    weight: str
+    residual: str  # the other branch of the Add that follows, or ""
+    multiply_adds: int
+    why_not: str = ""
+
+
+def find_layers(model: onnx.ModelProto) -> list[Layer]:
+    """Every layer with constant weights, in graph order, with the rule that keeps it in FP16 if one does."""
+    inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
+    shapes = _shapes(inferred.graph)
+    constants = {init.name: init for init in model.graph.initializer}
+    users: dict[str, list[onnx.NodeProto]] = {}
+    for node in model.graph.node:
+        for name in node.input:
+            users.setdefault(name, []).append(node)
+    found: list[tuple[onnx.NodeProto, int]] = []
+    for node in model.graph.node:
+        if node.op_type in ("Conv", "Gemm", "MatMul") and len(node.input) > 1 and node.input[1] in constants:
+            weight = constants[node.input[1]]
+            outer = shapes.get(node.output[0], ())
+            positions = int(np.prod(outer[2:], dtype=np.int64)) if node.op_type == "Conv" else 1
+            found.append((node, int(np.prod(weight.dims, dtype=np.int64)) * max(positions, 1)))
+    total = sum(cost for _, cost in found) or 1
+    return [_layer(node, cost, total, constants, users) for node, cost in found]
+
+
+def _layer(
+    node: onnx.NodeProto,
+    cost: int,
+    total: int,
+    constants: Mapping[str, onnx.TensorProto],
+    users: Mapping[str, list[onnx.NodeProto]],
+) -> Layer:
+    weight = constants[node.input[1]]
+    why = ""
+    if node.op_type == "Conv" and weight.dims[1] <= 3:
+        why = "stem: few input channels do better in FP16"
+    elif node.op_type != "Conv" and int(np.prod(weight.dims)) < HEAVY_WEIGHTS:
+        why = "matrix-vector product with few weights"
+    elif node.op_type == "Conv" and cost < SMALL_SHARE * total:
+        why = f"small: {100 * cost / total:.2f} % of the multiply-adds"
+    residual = ""
+    after = users.get(node.output[0], [])
+    if node.op_type == "Conv" and len(after) == 1 and after[0].op_type == "Add":
+        other = [name for name in after[0].input if name != node.output[0]]
+        residual = other[0] if other and other[0] not in constants else ""
+    return Layer(node.name or node.output[0], node.op_type, node.input[0], node.input[1], residual, cost, why)
+
+
+def _shapes(graph: onnx.GraphProto) -> dict[str, tuple[int, ...]]:
+    return {
+        value.name: tuple(d.dim_value for d in value.type.tensor_type.shape.dim)
+        for value in (*graph.input, *graph.value_info, *graph.output)
+    }
+
+
+def tensors_of(layers: Collection[Layer]) -> list[str]:
+    """The activations whose ranges the layers need, without repeats."""
+    names = [layer.activation for layer in layers] + [layer.residual for layer in layers if layer.residual]
+    return list(dict.fromkeys(names))
+
+
+def quantise(model: onnx.ModelProto, layers: Collection[Layer], amax: Mapping[str, float]) -> onnx.ModelProto:
+    """A copy of `model` with Q/DQ around `layers`. `amax` holds each activation's magnitude that maps to 127.
+
+    A tensor that never was anything but zero gets a scale of 1/127, which represents zero exactly.
+    """
+    chosen = {layer.name: layer for layer in layers}
+    out = onnx.ModelProto()
+    out.CopyFrom(model)
+    graph = out.graph
+    constants = {init.name: init for init in model.graph.initializer}
+    produced: dict[str, str] = {}
+    new_nodes: list[onnx.NodeProto] = []
+    # the residual branch is quantised once per Add: where both inputs come from convolutions, only the first
+    residual_of: dict[str, str] = {}
+    conv_outputs = {node.output[0] for node in model.graph.node if (node.name or node.output[0]) in chosen}
+    for node in model.graph.node:
+        if node.op_type == "Add" and any(name in conv_outputs for name in node.input):
+            branch = [c.residual for c in chosen.values() if c.residual in node.input]
+            if branch:
+                residual_of[node.output[0]] = branch[0]
+
+    def activation(name: str) -> str:
+        if name not in produced:
+            scale = max(amax[name], 0.0) / 127 or 1 / 127
+            graph.initializer.append(numpy_helper.from_array(np.float32(scale), f"{name}_scale"))
+            graph.initializer.append(numpy_helper.from_array(np.int8(0), f"{name}_zero"))
+            q, dq = f"{name}_quantised", f"{name}_dequantised"
+            parts = [f"{name}_scale", f"{name}_zero"]
+            new_nodes.append(helper.make_node("QuantizeLinear", [name, *parts], [q], name=f"quantise_{name}"))
+            new_nodes.append(helper.make_node("DequantizeLinear", [q, *parts], [dq], name=f"dequantise_{name}"))
+            produced[name] = dq
+        return produced[name]
+
+    for node in model.graph.node:
+        copy = onnx.NodeProto()
+        copy.CopyFrom(node)
+        layer = chosen.get(node.name or node.output[0])
+        if layer is not None:
+            copy.input[0] = activation(layer.activation)
+            copy.input[1] = _weight(graph, new_nodes, node, numpy_helper.to_array(constants[layer.weight]))
+        elif node.output[0] in residual_of:
+            copy.input[:] = [activation(n) if n == residual_of[node.output[0]] else n for n in node.input]
+        new_nodes.append(copy)
+    del graph.node[:]
+    graph.node.extend(new_nodes)
+    used = {name for node in graph.node for name in node.input}
+    kept = [init for init in graph.initializer if init.name in used]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+    del graph.value_info[:]
+    onnx.checker.check_model(out)
+    return out
+
+
+def _weight(
+    graph: onnx.GraphProto, nodes: list[onnx.NodeProto], node: onnx.NodeProto, value: NDArray[np.float32]
+) -> str:
+    """Add the int8 weights of a layer, one scale per output channel, and their DequantizeLinear."""
+    transposed = node.op_type == "Gemm" and any(a.name == "transB" and a.i for a in node.attribute)
+    axis = 0 if node.op_type == "Conv" or transposed else value.ndim - 1
+    others = tuple(i for i in range(value.ndim) if i != axis)
+    scale = np.abs(value).max(axis=others) / 127
+    scale = np.where(scale > 0, scale, 1 / 127).astype(np.float32)
+    shape = [-1 if i == axis else 1 for i in range(value.ndim)]
+    quantised = np.clip(np.rint(value / scale.reshape(shape)), -127, 127).astype(np.int8)
+    name = f"{node.input[1]}_int8"
+    if not any(init.name == name for init in graph.initializer):
+        graph.initializer.append(numpy_helper.from_array(quantised, name))
+        graph.initializer.append(numpy_helper.from_array(scale, f"{name}_scale"))
+        graph.initializer.append(numpy_helper.from_array(np.zeros(len(scale), np.int8), f"{name}_zero"))
+        parts = [name, f"{name}_scale", f"{name}_zero"]
+        nodes.append(helper.make_node("DequantizeLinear", parts, [f"{name}_dq"], name=f"dequantise_{name}", axis=axis))
+    return f"{name}_dq"

@@ -1,0 +1,80 @@
+"""The calibration report: JSON for programs, Markdown for people, a plot where matplotlib is."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+
+def calibration_report(report: dict[str, Any]) -> dict[str, bytes]:
+    """File name -> content: `calibration.json`, `calibration.md`, `sensitivity.png` if matplotlib is there."""
+    for name in ("fidelity", "fidelity_all_int8"):
+        report[name].pop("outputs", None)
+    plot = _sensitivity(report["networks"])
+    files = {
+        "calibration.json": json.dumps(report, indent=1).encode(),
+        "calibration.md": _markdown(report, bool(plot)).encode(),
+    }
+    return files | ({"sensitivity.png": plot} if plot else {})
+
+
+def score_rows(fidelity: dict[str, Any]) -> list[str]:
+    """The table of scores as Markdown rows."""
+    rows = ["| output | score | float32 | INT8 | change | 95 % interval | limit |", "|---|---|---|---|---|---|---|"]
+    for s in fidelity["scores"]:
+        limit = "" if s["limit"] is None else f"{s['limit']:g}"
+        rows.append(
+            f"| {s['output']} | {s['score']} | {s['reference']:.4f} | {s['converted']:.4f} | {s['change']:+.4f} | "
+            f"{s['low']:+.4f} to {s['high']:+.4f} | {limit} |"
+        )
+    return rows
+
+
+def _markdown(report: dict[str, Any], plot: bool) -> str:
+    windows = report["windows"]
+    lines = [
+        f"# INT8 calibration: {report['bundle']}",
+        "",
+        "Research prototype; not for clinical use.",
+        "",
+        f"Windows: {windows['origin']}; ranges from {windows['ranges']}, scores from {windows['scores']} others; "
+        f"seed {report['seed']}.",
+        "",
+        "## Scores, everything that may be INT8",
+        "",
+        *score_rows(report["fidelity_all_int8"]),
+        "",
+        "## Scores as shipped",
+        "",
+        *score_rows(report["fidelity"]),
+    ]
+    for name, network in report["networks"].items():
+        lines += ["", f"## {name}", ""]
+        lines.append(f"{len(network['int8'])} layers INT8, {len(network['fp16'])} not; ranges by {network['method']}.")
+        lines += ["", "| method | SQNR of the features, dB |", "|---|---|"]
+        lines += [f"| {method} | {value:.1f} |" for method, value in network["sqnr_by_method"].items()]
+        lines += ["", "| layer alone in INT8 | SQNR, dB | as shipped |", "|---|---|---|"]
+        for layer, value in sorted(network["sensitivity"].items(), key=lambda item: item[1]):
+            lines.append(f"| {layer} | {value:.1f} | {'FP16' if layer in network['given_back'] else 'INT8'} |")
+        lines += [f"| {layer} | | FP16 ({why}) |" for layer, why in network["by_rule"].items()]
+    if plot:
+        lines += ["", "![Sensitivity of each layer](sensitivity.png)"]
+    return "\n".join(lines) + "\n"
+
+
+def _sensitivity(networks: dict[str, Any]) -> bytes:
+    try:
+        import matplotlib
+    except ImportError:
+        return b""
+    matplotlib.use("Agg")
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 3 * len(networks)), layout="constrained")
+    for axes, (name, network) in zip(figure.subplots(len(networks), squeeze=False)[:, 0], networks.items()):
+        axes.bar(range(len(network["sensitivity"])), list(network["sensitivity"].values()))
+        axes.set(title=f"{name}: one layer in INT8 at a time", xlabel="layer, in graph order", ylabel="SQNR, dB")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=100)
+    return buffer.getvalue()

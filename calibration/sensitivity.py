@@ -1,0 +1,57 @@
+"""Which layers suffer from INT8: each quantised alone, then the fewest given back until the scores hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from ..engine.fidelity import session
+from .quantise import Layer, quantise
+
+
+def sqnr(exact: NDArray[np.float32], other: NDArray[np.float32]) -> float:
+    """Signal to quantisation noise in dB: 10 log10(sum x^2 / sum (x - y)^2); inf where nothing changed."""
+    noise = float(np.sum((exact.astype(np.float64) - other) ** 2))
+    return float("inf") if noise == 0 else 10 * np.log10(float(np.sum(exact.astype(np.float64) ** 2)) / noise)
+
+
+def features(model: onnx.ModelProto, clips: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(N, d) of the backbone for clips (N, *shape), one at a time as live runs them."""
+    run = session(model.SerializeToString())
+    return np.concatenate([np.asarray(run.run(["features"], {"clip": clip[None]})[0]) for clip in clips])
+
+
+def leave_one_in(
+    model: onnx.ModelProto,
+    layers: Sequence[Layer],
+    amax: Mapping[str, float],
+    clips: NDArray[np.float32],
+    on_layer: Callable[[str], None] = lambda name: None,
+) -> dict[str, float]:
+    """SQNR (dB) of the features with one layer quantised at a time: the lower, the more that layer suffers."""
+    exact = features(model, clips)
+    found = {}
+    for layer in layers:
+        on_layer(layer.name)
+        found[layer.name] = sqnr(exact, features(quantise(model, [layer], amax), clips))
+    return found
+
+
+def give_back(
+    layers: Sequence[Layer], order: Sequence[str], holds: Callable[[Sequence[Layer]], bool]
+) -> tuple[list[Layer], list[str]]:
+    """Layers that stay INT8 and the names given back to FP16: the fewest of `order` (worst first) so that `holds`.
+
+    Whether a set holds is not monotone in general, so the search goes one layer at a time. `holds` of no layers
+    is taken as true.
+    """
+    kept, returned = list(layers), []
+    for name in order:
+        if not kept or holds(kept):
+            break
+        kept = [layer for layer in kept if layer.name != name]
+        returned.append(name)
+    return kept, returned

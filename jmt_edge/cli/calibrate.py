@@ -1,0 +1,57 @@
+"""`jmt-edge calibrate`: INT8 on representative windows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command(name="calibrate")
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--data", type=click.Path(path_type=Path), help="Dataset or saved windows (.npz) [default: simulated].")
+@click.option("--windows", "count", type=click.IntRange(4), default=128, show_default=True)
+@click.option(
+    "--method", type=click.Choice(["minmax", "percentile", "entropy", "mse"]), help="[default: the best of all]"
+)
+@click.option("--out", type=click.Path(path_type=Path), help="New bundle [default: NAME-calibrated.jmt beside it].")
+@click.option("--seed", type=int, default=0, show_default=True)
+def command(bundle: Path, data: Path | None, count: int, method: str | None, out: Path | None, seed: int) -> None:
+    """Quantise the backbones of BUNDLE to INT8 (explicit Q/DQ) and keep the fewest layers in FP16 that it takes.
+
+    Half of the windows give the ranges, the other half the scores. Runs on a CPU.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    from ..calibration.report import score_rows
+    from ..calibration.run import calibrate
+    from ..calibration.sources import load_windows
+    from ..engine.bundle import load_bundle
+
+    source = load_bundle(bundle)
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    ) as bar:
+        job = bar.add_task("choosing windows", total=1.0)
+        windows = load_windows(source, data, count, seed=seed)
+        done = calibrate(
+            source,
+            out or bundle.with_name(f"{source.name}-calibrated.jmt"),
+            windows,
+            method=method,  # type: ignore[arg-type]
+            seed=seed,
+            on_step=lambda what, fraction: bar.update(job, description=what, completed=fraction),
+        )
+    for name, network in done.report["networks"].items():
+        total = len(network["int8"]) + len(network["fp16"])
+        click.echo(f"{name}: {len(network['int8'])} of {total} layers INT8, ranges by {network['method']}")
+    click.echo("\n".join(score_rows(done.report["fidelity"])))
+    click.echo(f"wrote {done.bundle.path} ({done.bundle.id})")
+    if not done.fidelity.holds:
+        click.echo("INT8 changes the scores beyond the limit: use FP16", err=True)
+        raise click.exceptions.Exit(1)
