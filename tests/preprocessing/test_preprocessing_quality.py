@@ -75,7 +75,7 @@ def test_each_fault_of_a_face_is_named(face: Face | None, crop: np.ndarray | Non
 def test_less_of_everything_scores_less() -> None:
     good = face_verdict(a_face(), a_crop()).score
     for face, crop in (
-        (a_face(width=60), a_crop()), (a_face(), a_crop(blur=4.0)), (a_face(), a_crop(light=55)),
+        (a_face(width=60), a_crop()), (a_face(), a_crop(blur=3.0)), (a_face(), a_crop(light=55)),
         (a_face(landmarks=turned(yaw=0.35)), a_crop()), (a_face(score=0.7), a_crop()),
     ):  # fmt: skip
         verdict = face_verdict(face, crop)
@@ -383,10 +383,9 @@ def test_neurokit_counts_the_same_responses() -> None:
     quality.update(np.arange(len(x)) / 100, x)
     ours = np.array([scr.peak for scr in quality.scrs()])
     theirs = peaks["SCR_Peaks"] / 100
-    assert len(theirs) == 5
-    # neurokit may find one at the very edge; every other has one of ours within 1 s and the reverse
-    assert len(ours) == 5
-    assert np.abs(ours - theirs).max() < 1.0
+    theirs = theirs[theirs > 1]  # one peaks at 0.44 s: its onset lies before the recording
+    assert len(theirs) == 4
+    np.testing.assert_allclose(ours, theirs, atol=0.5)
 
 
 def test_real_recordings(shared_data: Path) -> None:
