@@ -117,9 +117,9 @@ def simulated_windows(task: Task, count: int, seed: int = 0, people: int = 8) ->
 
 
 def _simulated_ends(task: Task, person: int, count: int, seed: int) -> list[float]:
-    """Window ends within the first minutes, alternately of pain and of rest where the task has pain."""
+    """Window ends within the first minute, alternately of pain and of rest where the task has pain."""
     rng = np.random.default_rng(seed)
-    grid = np.arange(np.ceil(task.window) + 1, task.window + 121, 0.5)
+    grid = np.arange(np.ceil(task.window) + 1, task.window + 46, 0.5)
     if "pain" not in task.outputs:
         return sorted(float(t) for t in rng.choice(grid, min(count, grid.size), replace=False))
     verdict = np.array([-1 if (v := window_label(person, float(t))) is None else v for t in grid])
