@@ -1,0 +1,14 @@
+"""Live inference: window assembly, quality gate, loop, outputs.
+
+A run is `run(bundle, engine, sources, options, observers, controls)`; whoever wants its results, samples or states is
+an `Observer`, whoever wants to act on it holds its `Controls`.
+"""
+
+from .controls import Controls
+from .loop import Options, run
+from .observer import Mark, Observer, RunInfo
+from .pipeline import Pipeline
+from .result import Quality, Result
+from .summary import Summary
+
+__all__ = ["Controls", "Mark", "Observer", "Options", "Pipeline", "Quality", "Result", "RunInfo", "Summary", "run"]

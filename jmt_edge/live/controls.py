@@ -42,7 +42,7 @@ class Controls:
         return self._stop.is_set()
 
     def mark(self, text: str = "", rating: int | None = None) -> None:
-        """Note something now. Raises ConfigError for a rating outside 0-10 and where marks come faster than the loop."""
+        """Note something now. Raises ConfigError for a rating outside 0-10, or where too many marks wait."""
         if rating is not None and not 0 <= rating <= 10:
             raise ConfigError(f"a pain rating is a number from 0 to 10, not {rating}; rate again")
         if len(self._marks) >= self.MAX_WAITING:

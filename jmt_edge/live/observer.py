@@ -35,7 +35,6 @@ class RunInfo:
     realtime: bool
     smooth: float
     sources: dict[str, str]
-    threads: int | None = None
 
 
 class Observer:

@@ -75,7 +75,7 @@ class OnnxRuntimeEngine:
 
     def _check(self, bundle: Bundle) -> None:
         """The graphs take and give what the manifest's task says."""
-        wanted = {m.name: ({"clip"}, {"features"}) for m in self._task.modalities}
+        wanted: dict[str, tuple[set[str], set[str]]] = {m.name: ({"clip"}, {"features"}) for m in self._task.modalities}
         wanted["fusion"] = ({*self._task.names, "present"}, {"attention", *self._task.outputs})
         for network, (inputs, outputs) in wanted.items():
             session = self._sessions[network]

@@ -1,0 +1,191 @@
+"""`jmt-edge live`: sensors in, results out."""
+
+from __future__ import annotations
+
+import sys
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ..errors import BundleError, ConfigError
+from ..tasks import TASK_NAMES, get_task
+
+if TYPE_CHECKING:
+    from ..capture.base import Source
+    from ..engine.bundle import Bundle
+    from ..live.controls import Controls
+    from ..live.observer import Observer
+
+OPTIONS = {"face": "camera", "voice": "microphone", "eda": "eda"}  # modality -> its option
+RAW = ("face", "voice", "eda")
+
+
+@click.command()
+@click.option("--task", "task_name", default=None, metavar="TASK", help="pain (default), affect or trimodal.")
+@click.option("--bundle", "bundle_path", type=click.Path(path_type=Path), help="NAME.jmt; default: the demo weights.")
+@click.option("--camera", metavar="SRC", help="sim:, a video, a camera's number or path, csi:0, a pipeline, or none.")
+@click.option("--microphone", metavar="SRC", help="sim:, a wav or video, a microphone's number or name, or none.")
+@click.option("--eda", metavar="SRC", help="sim:, a file, /dev/ttyUSB0, bitalino:/dev/..., auto:/dev/..., or none.")
+@click.option("--hop", type=float, default=0.5, show_default=True, metavar="S", help="Seconds between results.")
+@click.option("--duration", type=float, metavar="S", help="Stop after so many seconds of signal.")
+@click.option("--speed", type=click.Choice(["1", "max"]), default="1", show_default=True, help="Real time or as fast.")
+@click.option("--output", type=click.Choice(["tui", "jsonl", "none"]), default="tui", show_default=True)
+@click.option("--smooth", type=float, default=0.0, show_default=True, metavar="S", help="Trailing mean over S seconds.")
+@click.option("--backend", default="auto", show_default=True, metavar="NAME", help="auto, onnxruntime, openvino, ...")
+@click.option("--threads", type=click.IntRange(1, 256), metavar="N", help="CPU threads; default: all cores.")
+@click.option("--eda-delay", type=float, default=0.0, metavar="S", help="Known latency of the EDA device.")
+@click.option("--audio-delay", type=float, default=0.0, metavar="S", help="Known latency of the microphone.")
+@click.option("--record", type=click.Path(path_type=Path), metavar="DIR", help="Record results, quality, clocks, EDA.")
+@click.option("--record-raw", metavar="LIST", help="Also keep raw data of face,voice,eda (personal data).")
+@click.option("--mark", is_flag=True, help="Read `mark TEXT` and ratings 0-10 from standard input, one a line.")
+@click.option(
+    "--page", is_flag=False, flag_value="127.0.0.1:8765", metavar="[HOST:PORT]", help="Serve the bedside page."
+)
+def command(
+    task_name: str | None,
+    bundle_path: Path | None,
+    camera: str | None,
+    microphone: str | None,
+    eda: str | None,
+    hop: float,
+    duration: float | None,
+    speed: str,
+    output: str,
+    smooth: float,
+    backend: str,
+    threads: int | None,
+    eda_delay: float,
+    audio_delay: float,
+    record: Path | None,
+    record_raw: str | None,
+    mark: bool,
+    page: str | None,
+) -> None:
+    """Estimate pain or affect from a camera, a microphone and an EDA sensor, one result every hop.
+
+    Without a source every sensor is simulated; as soon as one is named, those not named are `none`.
+    A research prototype; not for clinical use.
+    """
+    bundle = _bundle(task_name, bundle_path)
+    raw = _raw(record, record_raw)
+
+    from ..engine.backends import choose_engine
+    from ..live import Controls, Options, run
+    from ..live.signals import stop_on_signals
+
+    delays = {"voice": audio_delay, "eda": eda_delay}
+    sources = _sources(bundle, {"face": camera, "voice": microphone, "eda": eda}, delays)
+    options = Options(hop, speed == "1", duration, smooth)
+    options.check(sources)
+    engine, why = choose_engine(bundle, backend, threads)
+    controls = Controls()
+    _say(f"{bundle.id}, {engine.name} ({why})")
+    observers = _observers(bundle, output, controls, sources, record, raw, page)
+    if mark:
+        _read_marks(output, controls)
+    with stop_on_signals(controls):
+        summary = run(bundle, engine, sources, options, observers, controls)
+    for line in summary.lines():
+        _say(line)
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)
+
+
+def _bundle(task_name: str | None, path: Path | None) -> Bundle:
+    from ..engine.bundle import load_bundle
+
+    if task_name is not None:
+        get_task(task_name)
+    if path is None:
+        return load_bundle(demo_bundle(task_name or TASK_NAMES[0]))
+    bundle = load_bundle(path)
+    if task_name is not None and bundle.task.name != task_name:
+        raise ConfigError(f"{path} is a bundle for '{bundle.task.name}', not '{task_name}'; leave --task out")
+    return bundle
+
+
+def demo_bundle(task_name: str) -> Path:
+    """The packaged demo bundle of a task. Raises BundleError where the installation lacks it."""
+    path = Path(str(resources.files("jmt_edge.engine"))) / "bundles" / f"{task_name}-demo.jmt"
+    if not path.is_dir():
+        raise BundleError(f"the demo bundle {path} is not installed; reinstall jmt-edge, or give --bundle NAME.jmt")
+    return path
+
+
+def _sources(bundle: Bundle, given: dict[str, str | None], delays: dict[str, float]) -> dict[str, Source]:
+    """Unopened sources of the task's modalities, without those that are `none`."""
+    from ..capture import open_source
+
+    names = bundle.task.names
+    for modality, spec in given.items():
+        if spec not in (None, "none") and modality not in names:
+            raise ConfigError(
+                f"task '{bundle.task.name}' has no {modality}, so --{OPTIONS[modality]} does nothing; leave it out"
+            )
+    default = "sim:" if all(spec is None for spec in given.values()) else "none"
+    sources = {}
+    for modality in names:
+        spec = given[modality] or default
+        options = {"delay": delays[modality]} if delays.get(modality) else {}
+        source = open_source(modality, spec, **options)
+        if source is not None:
+            sources[modality] = source
+    return sources
+
+
+def _raw(record: Path | None, listed: str | None) -> tuple[str, ...]:
+    if listed is None:
+        return ()
+    if record is None:
+        raise ConfigError("--record-raw keeps raw data in a recording; say where with --record DIR")
+    names = tuple(name.strip() for name in listed.split(",") if name.strip())
+    for name in names:
+        if name not in RAW:
+            raise ConfigError(f"--record-raw has no '{name}': choose from {', '.join(RAW)}")
+    return names
+
+
+def _observers(
+    bundle: Bundle,
+    output: str,
+    controls: Controls,
+    sources: dict[str, Source],
+    record: Path | None,
+    raw: tuple[str, ...],
+    page: str | None,
+) -> list[Observer]:
+    from ..live.outputs import JsonLines
+
+    observers: list[Observer] = []
+    if record is not None:
+        from ..live.recorder import Recorder
+
+        recorder = Recorder(record, bundle, raw=raw)
+        controls.recording = recorder
+        observers.append(recorder)
+    if page is not None:
+        from ..live.page import Page
+
+        observers.append(Page(page, bundle, controls))
+    if output == "tui" and not sys.stdout.isatty():
+        _say("standard output is no terminal, so results come as JSON lines (--output jsonl)")
+        output = "jsonl"
+    if output == "jsonl":
+        observers.append(JsonLines(sys.stdout, controls))
+    elif output == "tui":
+        from ..live.tui import Terminal
+
+        observers.append(Terminal(bundle, controls))
+    return observers
+
+
+def _read_marks(output: str, controls: Controls) -> None:
+    from ..live.outputs import read_marks
+
+    if output == "tui" and sys.stdin.isatty():
+        raise ConfigError("in the terminal view press m or 0-9 to mark; --mark is for lines on standard input")
+    read_marks(sys.stdin, controls)

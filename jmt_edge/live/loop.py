@@ -1,0 +1,243 @@
+"""The loop: pulls the sources, closes a window every hop, hands out results.
+
+One thread drives everything. Devices are read by threads of their own, inside the sources; the loop only collects
+what they have. In real time it collects every `PULL` seconds, so that the search for faces is spread over the hop.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..capture.base import Source, State, Status
+from ..engine.backends.base import Engine
+from ..engine.bundle import Bundle
+from ..errors import ConfigError
+from .controls import Controls
+from .observer import Mark, Observer, RunInfo
+from .pipeline import Pipeline
+from .summary import Summary
+
+PULL = 0.04  # s between two pulls in real time
+MAX_STEP = 0.25  # s of signal in one pull: bounds the frames in memory at once
+MAX_PENDING = 2  # windows whose end has passed; of more the oldest is dropped
+LAST_PERIOD = 0.1  # s that a recording's last sample may lie before the recording's end
+SETTLE = 0.06  # s that a window waits for samples on their way from a device
+MIN_HOP, MAX_HOP = 0.05, 60.0
+
+
+@dataclass(frozen=True)
+class Options:
+    """hop, duration (None: until the sources end), smooth: s. realtime: False runs as fast as the sources can read."""
+
+    hop: float = 0.5
+    realtime: bool = True
+    duration: float | None = None
+    smooth: float = 0.0
+
+    def check(self, sources: Mapping[str, Source]) -> None:
+        """Raises ConfigError for what cannot be run."""
+        if not MIN_HOP <= self.hop <= MAX_HOP:
+            raise ConfigError(f"a hop of {self.hop:g} s is out of range; choose {MIN_HOP:g} to {MAX_HOP:g} s")
+        if self.duration is not None and not self.duration > 0:
+            raise ConfigError(f"a duration of {self.duration:g} s is not positive; leave --duration out to run on")
+        if not 0 <= self.smooth <= 600:
+            raise ConfigError(f"smoothing over {self.smooth:g} s is out of range; choose 0 to 600 s")
+        if not sources:
+            raise ConfigError("every source is 'none', so there is nothing to run on; give at least one")
+        devices = [f"{name} ({source.name})" for name, source in sources.items() if source.realtime]
+        if devices and not self.realtime:
+            raise ConfigError(
+                f"--speed max needs files or simulations, but {', '.join(devices)} is live; use --speed 1"
+            )
+
+
+def run(
+    bundle: Bundle,
+    engine: Engine,
+    sources: Mapping[str, Source],
+    options: Options,
+    observers: Iterable[Observer] = (),
+    controls: Controls | None = None,
+) -> Summary:
+    """Run until the sources end, `options.duration` is over or `controls.stop()`; sources and engine are closed.
+
+    sources: modality -> unopened source. Raises ConfigError for options that cannot be run, SourceError where a
+    source cannot be opened.
+    """
+    options.check(sources)
+    loop = _Loop(bundle, engine, sources, options, list(observers), controls or Controls())
+    with ExitStack() as stack:
+        stack.callback(engine.close)
+        loop.open(stack)
+        loop.run()
+    return loop.summary
+
+
+class _Loop:
+    def __init__(
+        self,
+        bundle: Bundle,
+        engine: Engine,
+        sources: Mapping[str, Source],
+        options: Options,
+        observers: list[Observer],
+        controls: Controls,
+    ) -> None:
+        self._bundle, self._engine, self._sources = bundle, engine, sources
+        self._options, self._observers, self._controls = options, observers, controls
+        self._last = dict.fromkeys(sources, -math.inf)  # newest sample of each source
+        self._rate = dict.fromkeys(sources, 0.0)
+        self._pulled = 0.0
+        self._idle = 0.0
+        self._origin = 0.0
+        self.summary = Summary(bundle.id, bundle.demo, options.realtime)
+
+    def open(self, stack: ExitStack) -> None:
+        """Warm the engine, then open the sources: the run's clock starts when the engine is ready."""
+        _warm_up(self._bundle, self._engine)
+        self._origin = time.monotonic()
+        for source in self._sources.values():
+            stack.callback(source.close)
+            source.open(self._origin)
+        names = {m: self._sources[m].name if m in self._sources else "" for m in self._bundle.task.names}
+        options, engine = self._options, self._engine
+        info = RunInfo(
+            self._bundle, engine.name, dict(engine.precision), options.hop, options.realtime, options.smooth, names
+        )
+        for observer in self._observers:
+            observer.on_start(info)
+
+    def run(self) -> None:
+        hop = self._options.hop
+        # windows that ended while the devices were being opened were never due
+        first = 1 + (math.floor(self._now() / hop) if self._options.realtime else 0)
+        self._pipeline = Pipeline(
+            self._bundle, self._engine, hop, self._sources, smooth=self._options.smooth, first=first,
+            on_face=lambda t, face: self._tell("on_face", t, face),
+        )  # fmt: skip
+        began = time.perf_counter()
+        try:
+            self._windows(first)
+            self._serve()
+        finally:
+            summary = self.summary
+            summary.wall = time.perf_counter() - began
+            summary.busy = summary.wall - self._idle
+            summary.stream = max(0.0, self._pulled - (first - 1) * hop)
+            self._tell("on_end", summary)
+
+    def _windows(self, index: int) -> None:
+        """Window after window, from `index` on."""
+        while not self._controls.stopped:
+            t = index * self._options.hop
+            if self._options.duration is not None and t > self._options.duration + 1e-9:
+                return
+            if self._options.realtime:
+                index, skipped = self._await_window(index)
+                t = index * self._options.hop
+                self.summary.dropped += skipped
+            if self._controls.stopped:
+                return
+            since = self._close_window(t)
+            statuses = {name: source.status() for name, source in self._sources.items()}
+            if self._ended(statuses, t):
+                return
+            self._tell("on_status", statuses)
+            result = self._pipeline.infer(index, statuses, dropped=self.summary.dropped, since=since)
+            self.summary.add(result)
+            self._tell("on_result", result)
+            index += 1
+
+    def _now(self) -> float:
+        return time.monotonic() - self._origin
+
+    def _await_window(self, index: int) -> tuple[int, int]:
+        """Collect samples until window `index` ends; (the window to infer, windows dropped because it is late)."""
+        t = index * self._options.hop
+        while not self._controls.stopped and (now := self._now()) < t:
+            self._pull(now)
+            self._serve()
+            self._sleep(min(PULL, t - self._now()))
+        late = math.floor(self._now() / self._options.hop + 1e-9) - index + 1
+        skipped = max(0, late - MAX_PENDING)
+        if skipped:
+            self._pipeline.skip_to(index + skipped)
+        return index + skipped, skipped
+
+    def _close_window(self, t: float) -> float | None:
+        """Collect what belongs to the window that ends at `t`; the time its latency counts from (real time only)."""
+        if not self._options.realtime:
+            self._pull(t)
+            self._serve()
+            return None
+        since = time.perf_counter() - max(0.0, self._now() - t)
+        self._pipeline.begin_window()
+        self._pull(t)
+        while self._now() < t + SETTLE and self._on_their_way(t) and not self._controls.stopped:
+            self._sleep(0.005)
+            self._pull(t)
+        self._serve()
+        return since
+
+    def _on_their_way(self, t: float) -> bool:
+        """A streaming device still owes samples of before `t`."""
+        for name, source in self._sources.items():
+            if source.realtime and t - self._last[name] < 1.0:
+                period = 1.2 / self._rate[name] if self._rate[name] else 0.05
+                if self._last[name] < t - max(0.005, period) and source.status().state is State.STREAMING:
+                    return True
+        return False
+
+    def _pull(self, until: float) -> None:
+        """Read every source up to `until`, in steps."""
+        while True:
+            step = min(until, self._pulled + MAX_STEP)
+            for name, source in self._sources.items():
+                chunk = source.read(step)
+                if len(chunk):
+                    self._last[name] = max(self._last[name], float(np.max(chunk.times)))
+                    self._rate[name] = chunk.rate
+                if len(chunk) or chunk.lost:
+                    self._tell("on_chunk", name, chunk)
+                    self._pipeline.push(name, chunk)
+            self._pulled = max(self._pulled, step)
+            if step >= until or self._controls.stopped:
+                return
+
+    def _ended(self, statuses: Mapping[str, Status], t: float) -> bool:
+        """Every source has ended, and no clip of the window that ends at `t` reaches its last samples newly."""
+        if not all(status.state is State.ENDED for status in statuses.values()):
+            return False
+        plans = self._pipeline.plans
+        end = max(last - plans[name].m.end for name, last in self._last.items())
+        return t > end + LAST_PERIOD
+
+    def _serve(self) -> None:
+        """Do what people asked for since the last time."""
+        self._controls.run_calls()
+        for when, text, rating in self._controls.take_marks():
+            t = when - self._origin if self._options.realtime else self._pulled
+            self._tell("on_mark", Mark(max(0.0, t), text, rating))
+
+    def _sleep(self, seconds: float) -> None:
+        began = time.perf_counter()
+        self._controls.wait(seconds)
+        self._idle += time.perf_counter() - began
+
+    def _tell(self, method: str, *args: object) -> None:
+        for observer in self._observers:
+            getattr(observer, method)(*args)
+
+
+def _warm_up(bundle: Bundle, engine: Engine) -> None:
+    """One empty window: the first real one must not pay for lazy allocation."""
+    task = bundle.task
+    engine.backbones({m.name: np.zeros((1, *m.shape), np.float32) for m in task.modalities})
+    features = {name: np.zeros((1, task.steps, task.dim), np.float32) for name in task.names}
+    engine.fusion(features, np.ones((1, task.steps, len(task.names)), bool))

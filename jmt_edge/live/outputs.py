@@ -1,0 +1,59 @@
+"""Where results go that is not a screen, and marks that come in as lines."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from typing import IO
+
+from ..errors import ConfigError
+from .controls import Controls
+from .observer import Observer
+from .result import Result
+
+
+class JsonLines(Observer):
+    """One JSON line a result. When the reader goes away the run stops cleanly."""
+
+    def __init__(self, file: IO[str], controls: Controls) -> None:
+        self._file, self._controls = file, controls
+
+    def on_result(self, result: Result) -> None:
+        try:
+            self._file.write(result.to_json() + "\n")
+            self._file.flush()
+        except BrokenPipeError:
+            # Python flushes stdout once more at exit; give it somewhere to go
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._file.fileno())
+            self._controls.stop()
+
+
+def parse_mark(line: str) -> tuple[str, int | None]:
+    """`mark TEXT`, `rate N` or just `N` (a pain rating 0-10) -> (text, rating). Raises ConfigError for all else."""
+    word, _, rest = line.strip().partition(" ")
+    if word == "mark":
+        return rest.strip(), None
+    number = rest.strip() if word == "rate" else line.strip()
+    if number.isdecimal() and int(number) <= 10:
+        return "", int(number)
+    raise ConfigError(f"'{line.strip()[:40]}' is no mark; write `mark TEXT`, or a pain rating from 0 to 10")
+
+
+def read_marks(lines: IO[str], controls: Controls) -> threading.Thread:
+    """Take marks from `lines` in a thread of its own until they end; a line that is none is answered on stderr."""
+
+    def listen() -> None:
+        for line in lines:
+            if controls.stopped:
+                return
+            if not line.strip():
+                continue
+            try:
+                controls.mark(*parse_mark(line))
+            except ConfigError as error:
+                print(f"jmt-edge: {error}", file=sys.stderr, flush=True)
+
+    thread = threading.Thread(target=listen, name="marks", daemon=True)
+    thread.start()
+    return thread

@@ -1,0 +1,200 @@
+"""Samples in, results out: the part of a live run that has no clock, no threads and no devices.
+
+The same chunks in the same order between the same windows give the same results, bit for bit; `replay` rests on it.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..capture.base import Chunk, Status
+from ..engine.backends.base import Engine
+from ..engine.bundle import Bundle
+from ..errors import BundleError
+from ..preprocessing.face import Face
+from ..tasks import Task
+from .gate import NO_SOURCE, after_clip, before_clip, no_result_reason
+from .result import Quality, Result
+from .smoothing import TrailingMean
+from .window import ClipPlan, open_stream, plan_clips, time_key
+
+F32 = NDArray[np.float32]
+
+
+@dataclass
+class _Cached:
+    """A clip's verdict, and its features (d,) where it was usable."""
+
+    quality: Quality
+    features: F32 | None
+
+
+class Pipeline:
+    """One run of a bundle over the sources of `modalities`; the task's others count as absent.
+
+    first: the first window; window i ends at i x hop. Each window is pushed its chunks, then inferred, in order.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        engine: Engine,
+        hop: float,
+        modalities: Iterable[str],
+        *,
+        smooth: float = 0.0,
+        first: int = 1,
+        on_face: Callable[[float, Face | None], None] | None = None,
+    ) -> None:
+        self.task: Task = bundle.task
+        self.plans: dict[str, ClipPlan] = plan_clips(self.task, hop)
+        connected = set(modalities)
+        self.streams = {
+            name: open_stream(plan, hop, first, on_face) for name, plan in self.plans.items() if name in connected
+        }
+        self._bundle, self._engine, self._hop = bundle, engine, hop
+        self._temperature = _temperature(bundle)
+        self._smooth = TrailingMean(smooth)
+        self._cache: dict[tuple[str, int], _Cached] = {}
+        self._preprocess = 0.0
+
+    def push(self, modality: str, chunk: Chunk) -> None:
+        """New samples of one source; those of modalities that the task does not have are ignored."""
+        stream = self.streams.get(modality)
+        if stream is not None and len(chunk):
+            began = time.perf_counter()
+            stream.push(chunk)
+            self._preprocess += time.perf_counter() - began
+
+    def begin_window(self) -> None:
+        """The window's end has come: preprocessing done until now is not part of its latency."""
+        self._preprocess = 0.0
+
+    def infer(
+        self, index: int, statuses: Mapping[str, Status], *, dropped: int = 0, since: float | None = None
+    ) -> Result:
+        """The result of window `index`. Windows in between that were not inferred are dropped for good.
+
+        since: `time.perf_counter()` at the window's end, from which the total latency counts; None: the total is the
+            time spent computing.
+        """
+        t = index * self._hop
+        began = time.perf_counter()
+        clips, qualities = self._cut(t, statuses)
+        cut = time.perf_counter()
+        preprocess = self._preprocess + cut - began
+        fresh = self._engine.backbones({name: np.stack(list(of.values())) for name, of in clips.items()})
+        for name, of in clips.items():
+            for row, end in enumerate(of):
+                self._cache[name, end].features = fresh[name][row]
+        backbones = time.perf_counter() - cut
+        features, present = self._sequence(t, qualities)
+        outputs, reason, fusion = None, "", None
+        attention: dict[str, float | None] = dict.fromkeys(self.task.names)
+        if present.any():
+            began = time.perf_counter()
+            raw = self._engine.fusion(features, present)
+            fusion = time.perf_counter() - began
+            outputs = self._outputs(raw)
+            if outputs is None:
+                reason = "the network gave a number that is not finite"
+            else:
+                outputs = self._smooth(t, outputs)
+                shares = raw["attention"][0, -1]
+                attention = {
+                    name: float(share) if here else None
+                    for name, share, here in zip(self.task.names, shares, present[0, -1])
+                }
+        else:
+            reason = no_result_reason(qualities)
+        now = time.perf_counter()
+        seconds = {
+            "preprocess": preprocess,
+            "backbones": backbones if clips else None,
+            "fusion": fusion,
+            "total": now - since if since is not None else preprocess + now - cut,
+        }
+        self._forget(index)
+        return Result(
+            index, round(t, 6), self.task.name, outputs, reason, qualities, attention,
+            {stage: None if s is None else round(s * 1e3, 3) for stage, s in seconds.items()},
+            dropped, self._bundle.id,
+        )  # fmt: skip
+
+    def _cut(self, t: float, statuses: Mapping[str, Status]) -> tuple[dict[str, dict[int, F32]], dict[str, Quality]]:
+        """The usable clips that are not in the cache, {modality: {end key: clip}}, and each modality's verdict."""
+        clips: dict[str, dict[int, F32]] = {}
+        qualities: dict[str, Quality] = {}
+        for name, plan in self.plans.items():
+            stream = self.streams.get(name)
+            if stream is None or name not in statuses:
+                qualities[name] = Quality(False, NO_SOURCE)
+                continue
+            for end in plan.ends(t)[-plan.new :]:
+                key = time_key(end)
+                if (name, key) in self._cache:
+                    continue
+                quality = before_clip(plan, stream, end, t, statuses[name])
+                if quality is None:
+                    clip, coverage = stream.clip(end)
+                    quality = after_clip(plan, coverage, stream.verdict(end), statuses[name])
+                    if quality.ok:
+                        clips.setdefault(name, {})[key] = clip
+                self._cache[name, key] = _Cached(quality, None)
+            qualities[name] = self._cache[name, time_key(plan.ends(t)[-1])].quality
+        return clips, qualities
+
+    def _sequence(self, t: float, qualities: Mapping[str, Quality]) -> tuple[dict[str, F32], NDArray[np.bool_]]:
+        """({modality: (1, S, d)}, (1, S, M) bool). A modality whose newest clip is not usable is absent throughout."""
+        steps = self.task.steps
+        features = {name: np.zeros((1, steps, self.task.dim), np.float32) for name in self.task.names}
+        present = np.zeros((1, steps, len(self.task.names)), bool)
+        for column, (name, plan) in enumerate(self.plans.items()):
+            if not qualities[name].ok:
+                continue
+            ends = plan.ends(t)
+            for step in range(steps):
+                cached = self._cache.get((name, time_key(ends[step if len(ends) > 1 else 0])))
+                if cached is not None and cached.features is not None:
+                    features[name][0, step] = cached.features
+                    present[0, step, column] = True
+        return features, present
+
+    def _outputs(self, raw: Mapping[str, F32]) -> dict[str, float] | None:
+        """The last step's outputs in the user's units; None where one is not finite."""
+        outputs = {}
+        for name in self.task.outputs:
+            last = raw[name][0, -1]
+            if not np.isfinite(last).all():
+                return None
+            if name == "pain":
+                no, yes = (float(logit) / self._temperature for logit in last)
+                outputs[name] = 1 / (1 + math.exp(min(no - yes, 700.0)))
+            else:
+                outputs[name] = min(1.0, max(-1.0, float(last)))
+        return outputs
+
+    def _forget(self, index: int) -> None:
+        """Drop what no later window uses, and the frames that only past windows wanted."""
+        oldest = {name: time_key(plan.ends((index + 1) * self._hop)[0]) for name, plan in self.plans.items()}
+        self._cache = {key: value for key, value in self._cache.items() if key[1] >= oldest[key[0]]}
+        self.skip_to(index + 1)
+        self._preprocess = 0.0
+
+    def skip_to(self, index: int) -> None:
+        """Window `index` is the next one to be inferred."""
+        for stream in self.streams.values():
+            stream.advance(index)
+
+
+def _temperature(bundle: Bundle) -> float:
+    value = bundle.manifest.get("calibration", {}).get("temperature", 1.0)
+    if not isinstance(value, (int, float)) or not math.isfinite(value) or value <= 0:
+        raise BundleError(f"bundle {bundle.path} has the temperature {value!r}; calibrate it again")
+    return float(value)

@@ -1,0 +1,58 @@
+"""One result: what the run says about one window, and its JSON line."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+STAGES = ("preprocess", "backbones", "fusion", "total")
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Whether a modality took part in a result, why not, and how good its signal was (0..1)."""
+
+    ok: bool
+    reason: str = ""
+    score: float = 0.0
+
+
+@dataclass(frozen=True)
+class Result:
+    """The window that ends at `t` = `index` x hop, in seconds of stream time.
+
+    outputs: pain is a probability 0..1; valence and arousal lie in [-1, 1]. None where no modality was usable, and
+        then `reason` says why: no number ever stands for missing data.
+    attention: each modality's share of the last fusion step, None where the modality was absent.
+    latency_ms: by stage, None where a stage did not run; see `docs/live.md` for what each counts.
+    dropped: windows dropped since the run began.
+    """
+
+    index: int
+    t: float
+    task: str
+    outputs: dict[str, float] | None
+    reason: str
+    quality: dict[str, Quality]
+    attention: dict[str, float | None]
+    latency_ms: dict[str, float | None]
+    dropped: int
+    bundle: str
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "t": self.t,
+            "task": self.task,
+            "outputs": self.outputs,
+            "reason": self.reason,
+            "quality": {name: {"ok": q.ok, "reason": q.reason} for name, q in self.quality.items()},
+            "attention": self.attention,
+            "latency_ms": self.latency_ms,
+            "dropped": self.dropped,
+            "bundle": self.bundle,
+        }
+
+    def to_json(self) -> str:
+        """One line of JSON; floats in full, so that equal lines mean equal bits."""
+        return json.dumps(self.to_dict(), allow_nan=False, ensure_ascii=False)

@@ -1,0 +1,31 @@
+"""Ctrl-C and SIGTERM end a run cleanly, with its summary; a second one ends it at once."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from .controls import Controls
+
+
+@contextmanager
+def stop_on_signals(controls: Controls) -> Iterator[None]:
+    """While inside, SIGINT and SIGTERM call `controls.stop()`. Outside the main thread nothing changes."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if controls.stopped:
+            raise KeyboardInterrupt
+        controls.stop()
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,96 @@
+"""What a run amounted to: counts, latency percentiles, speed, memory."""
+
+from __future__ import annotations
+
+import math
+import resource
+import sys
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .result import STAGES, Result
+
+
+class Percentiles:
+    """Percentiles of any number of values in constant memory: counts in bins 1 % apart, from 1 µs to 1000 s."""
+
+    STEP = math.log(1.01)
+    LOWEST = 1e-3  # ms
+
+    def __init__(self) -> None:
+        self._counts = np.zeros(2100, np.int64)
+
+    def add(self, ms: float) -> None:
+        at = math.log(max(ms, self.LOWEST) / self.LOWEST) / self.STEP
+        self._counts[min(int(at), len(self._counts) - 1)] += 1
+
+    def __call__(self, percent: float) -> float | None:
+        """The value (ms, within 1 %) below which `percent` of the values lie; None without values."""
+        total = int(self._counts.sum())
+        if not total:
+            return None
+        rank = max(1, math.ceil(total * percent / 100))
+        at = int(np.searchsorted(np.cumsum(self._counts), rank))
+        return self.LOWEST * math.exp((at + 0.5) * self.STEP)
+
+
+@dataclass
+class Summary:
+    """Counts of one run. Seconds: `stream` of signal seen, `busy` of the loop's own work, `wall` of the run."""
+
+    bundle: str
+    demo: bool
+    realtime: bool
+    results: int = 0
+    with_outputs: int = 0
+    dropped: int = 0
+    stream: float = 0.0
+    busy: float = 0.0
+    wall: float = 0.0
+    first_output: float | None = None  # stream time of the first result with outputs
+    stages: dict[str, Percentiles] = field(default_factory=lambda: {stage: Percentiles() for stage in STAGES})
+
+    def add(self, result: Result) -> None:
+        self.results += 1
+        if result.outputs is not None:
+            self.with_outputs += 1
+            self.first_output = result.t if self.first_output is None else self.first_output
+        for stage, ms in result.latency_ms.items():
+            if ms is not None:
+                self.stages[stage].add(ms)
+
+    @property
+    def real_time_factor(self) -> float | None:
+        """Seconds of signal handled per second of work; above 1 is faster than real time."""
+        return self.stream / self.busy if self.busy else None
+
+    def lines(self) -> list[str]:
+        """The summary as a person reads it."""
+        shown = f"{self.results} results, {self.with_outputs} with outputs, {self.dropped} windows dropped"
+        first = f"; first output at {self.first_output:.2f} s" if self.first_output is not None else ""
+        total = "from the window's end" if self.realtime else "computing time"
+        lines = [f"{self.bundle}: {shown} in {self.stream:.1f} s of signal, {self.wall:.1f} s of time{first}"]
+        for stage in STAGES:
+            values = [self.stages[stage](p) for p in (50, 95, 99)]
+            text = "  ".join(f"p{p} {v:8.2f}" for p, v in zip((50, 95, 99), values) if v is not None)
+            note = f"   ({total})" if stage == "total" and text else ""
+            lines.append(f"  {stage:<10} ms  {text or 'did not run'}{note}")
+        factor = self.real_time_factor
+        speed = f"{factor:.1f} x real time" if factor is not None else "no signal"
+        lines.append(f"  speed {speed}   peak memory {peak_memory_mb():.0f} MB")
+        if self.demo:
+            lines.append("  " + DEMO_NOTICE)
+        else:
+            lines.append("  " + NOTICE)
+        return lines
+
+
+NOTICE = "research prototype; not for clinical use"
+DEMO_NOTICE = "demo weights, trained on synthetic data; not for clinical use"
+
+
+def peak_memory_mb() -> float:
+    """The process's largest resident set so far, in MB (10^6 bytes)."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
