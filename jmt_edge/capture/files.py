@@ -57,6 +57,7 @@ def query_number(spec: str, given: dict[str, str], key: str, low: float, high: f
 def quiet_opencv() -> Any:
     """The module cv2 with its own and FFmpeg's messages off: errors are ours to word."""
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    os.environ.setdefault("OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT", "1")  # s; 10 s would outlast every watchdog
     import cv2
 
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)

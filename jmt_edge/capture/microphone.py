@@ -1,0 +1,228 @@
+"""The microphone: PortAudio's callback into a ring buffer, 44.1 kHz mono out.
+
+The callback only copies and stamps. A thread of its own takes the blocks, fits the device's sample counter to the
+host's clock, resamples where the device cannot run at 44.1 kHz, and starts PortAudio anew when the device is gone:
+PortAudio knows no hot plug, and a dead device shows only as a callback that no longer comes.
+
+The clock rests on the blocks' arrival, not on PortAudio's own `inputBufferAdcTime`: through PulseAudio that was seen
+to step by 0.25 s a second after the start while the samples ran on without a gap. The constant part of the latency
+that arrival cannot show is reported as `driver_latency`, and `--audio-delay` takes it off where it is known.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import SourceError
+from ..tasks import AUDIO_RATE
+from .audio import F32, StreamResampler
+from .base import Chunk, Status
+from .clock import ClockFit
+from .files import query_number, split_query
+from .reconnect import DeviceLost, Link, Supervisor, Timing
+
+RING_SECONDS = 20.0
+_PORTAUDIO = threading.Lock()  # initialisation is global to the process
+
+
+def import_sounddevice() -> Any:
+    """The module sounddevice. Raises SourceError where PortAudio's library is missing."""
+    try:
+        import sounddevice
+    except OSError:
+        raise SourceError(
+            "the PortAudio library is not installed, so no microphone can be read; run `apt install libportaudio2`"
+        ) from None
+    return sounddevice
+
+
+def restart_portaudio() -> None:
+    """Make PortAudio look for devices again."""
+    sd = import_sounddevice()
+    with _PORTAUDIO:
+        sd._terminate()
+        sd._initialize()
+
+
+def find_microphone(spec: str) -> dict[str, Any]:
+    """PortAudio's description of the input device that an index, a part of its name or `default` names.
+
+    Raises SourceError with the devices that are there.
+    """
+    sd = import_sounddevice()
+    devices = [d for d in sd.query_devices() if d["max_input_channels"] > 0]
+    names = ", ".join(f"{d['index']} {d['name']}" for d in devices) or "none"
+    if spec == "default":
+        default = sd.default.device[0]
+        found = [d for d in devices if d["index"] == default] or [d for d in devices if d["name"] == "default"]
+        found = found or devices[:1]
+    elif spec.isdigit():
+        found = [d for d in devices if d["index"] == int(spec)]
+    else:
+        exact = [d for d in devices if d["name"].lower() == spec.lower()]
+        found = exact or [d for d in devices if spec.lower() in d["name"].lower()]
+    if not found:
+        raise SourceError(f"there is no microphone '{spec}'; present: {names}; plug it in or name another")
+    return dict(found[0])
+
+
+class _Stream:
+    """An open PortAudio stream; each `pump` delivers the blocks that came since the last."""
+
+    def __init__(self, microphone: Microphone, device: dict[str, Any], rate: float) -> None:
+        sd = import_sounddevice()
+        self.symptom = "the microphone's callback is silent"
+        self.latency = 0.0  # s, age of a block's first sample as the driver tells it
+        self._deliver = microphone._deliver
+        self._blocks: deque[tuple[float, F32, bool]] = deque(maxlen=2000)
+        self._arrived = threading.Event()
+        channels = min(2, int(device["max_input_channels"]))
+        try:
+            self._stream = sd.InputStream(
+                device=device["index"], channels=channels, samplerate=rate, dtype="float32", callback=self._callback
+            )
+            self._stream.start()
+        except sd.PortAudioError as error:
+            reason = str(error.args[0] if error.args else error)
+            raise SourceError(
+                f"microphone '{device['name']}' does not start ({reason}); close the program that uses it, or choose "
+                "another device"
+            ) from None
+
+    def _callback(self, indata: F32, frames: int, info: Any, flags: Any) -> None:
+        now = time.monotonic()
+        self.latency = info.currentTime - info.inputBufferAdcTime
+        mono = indata[:, 0].copy() if indata.shape[1] == 1 else indata.mean(axis=1)
+        self._blocks.append((now, mono, bool(flags.input_overflow)))
+        self._arrived.set()
+
+    def pump(self) -> bool:
+        self._arrived.wait(0.1)
+        self._arrived.clear()
+        any_came = False
+        while self._blocks:
+            self._deliver(*self._blocks.popleft())
+            any_came = True
+        if not any_came and not self._stream.active:
+            raise DeviceLost("the microphone was stopped by its driver")
+        return any_came
+
+    def close(self) -> None:
+        # a vanished device makes PortAudio complain about every further call
+        self._stream.abort(ignore_errors=True)
+        self._stream.close(ignore_errors=True)
+
+
+class Microphone:
+    """A live microphone: `INDEX`, `NAME` or `default`, with `?rate=` to force the device's rate (Hz)."""
+
+    modality = "voice"
+    realtime = True
+
+    def __init__(self, spec: str, *, timing: Timing | None = None) -> None:
+        self._which, given = split_query(spec, "rate")
+        self._forced = query_number(spec, given, "rate", 4000, 384_000)
+        self.name = spec
+        self._link = Link(timing)
+        self._supervisor = Supervisor(self._connect, self._link, f"microphone {spec}")
+        self._lock = threading.Lock()
+        self._ring: deque[tuple[float, F32]] = deque()  # (stream time of the first sample, samples)
+        self._held = 0  # samples in the ring
+        self._overrun = self._lost = self._xruns = 0
+        self._origin = 0.0
+        self._stream: _Stream | None = None
+        self._detail: dict[str, Any] = {}
+
+    def open(self, origin: float) -> None:
+        self._origin = origin
+        self._supervisor.start(self._connect())
+
+    def _connect(self) -> _Stream:
+        if self._stream is not None:
+            restart_portaudio()
+        device = find_microphone(self._which)
+        self._rate = self._forced or self._usable_rate(device)
+        self._resample = StreamResampler(self._rate)
+        self._fit = ClockFit()
+        self._in = self._out = 0  # samples from the device, samples at 44.1 kHz
+        self._last = -np.inf
+        self._stream = stream = _Stream(self, device, self._rate)
+        self._detail = {"device": device["name"], "index": device["index"], "device_rate": self._rate}
+        return stream
+
+    @staticmethod
+    def _usable_rate(device: dict[str, Any]) -> float:
+        sd = import_sounddevice()
+        try:
+            sd.check_input_settings(device=device["index"], channels=1, samplerate=AUDIO_RATE, dtype="float32")
+        except (sd.PortAudioError, ValueError):
+            return float(device["default_samplerate"])
+        return float(AUDIO_RATE)
+
+    def _deliver(self, arrival: float, samples: F32, overflow: bool) -> None:
+        """One block that arrived at host time `arrival` (s)."""
+        if overflow:
+            # how much was lost nobody says: the counter starts anew
+            self._xruns += 1
+            self._fit.restart()
+            self._resample = StreamResampler(self._rate)
+            self._in = self._out = 0
+        self._in += len(samples)
+        self._fit.add(self._in / self._rate, arrival)
+        out = self._resample(samples)
+        if not len(out):
+            return
+        first = float(self._fit.map(np.array([self._out / AUDIO_RATE]))[0]) - self._origin
+        self._out += len(out)
+        with self._lock:
+            first = max(first, self._last)  # a fit that settles may not step back
+            self._last = first + len(out) / AUDIO_RATE
+            self._ring.append((first, out))
+            self._held += len(out)
+            while self._held > RING_SECONDS * AUDIO_RATE:
+                gone = len(self._ring.popleft()[1])
+                self._held -= gone
+                self._overrun += gone
+
+    def read(self, until: float) -> Chunk:
+        """Samples taken up to `until`. Samples that left the ring unread are counted as lost."""
+        times: list[NDArray[np.float64]] = []
+        values: list[F32] = []
+        with self._lock:
+            while self._ring and self._ring[0][0] <= until:
+                first, samples = self._ring.popleft()
+                n = min(len(samples), int((until - first) * AUDIO_RATE) + 1)
+                if n < len(samples):
+                    self._ring.appendleft((first + n / AUDIO_RATE, samples[n:]))
+                self._held -= n
+                times.append(first + np.arange(n) / AUDIO_RATE)
+                values.append(samples[:n])
+            lost, self._overrun = self._overrun, 0
+            self._lost += lost
+        if not times:
+            return Chunk(np.empty(0), np.empty(0, np.float32), float(AUDIO_RATE), lost)
+        return Chunk(np.concatenate(times), np.concatenate(values), float(AUDIO_RATE), lost)
+
+    def status(self) -> Status:
+        """`detail`: the device and its rate, `xruns` (blocks after an overflow), `driver_latency` (s)."""
+        latency = self._stream.latency if self._stream else 0.0
+        detail = {**self._detail, "xruns": self._xruns, "driver_latency": round(latency, 4)}
+        link = self._link
+        return Status(link.state, link.reason, self._clock(), self._lost, link.reconnects, detail=detail)
+
+    def _clock(self) -> Any:
+        clock = self._fit.clock()
+        clock.offset -= self._origin
+        return clock
+
+    def close(self) -> None:
+        self._supervisor.stop()
+        with self._lock:
+            self._ring.clear()
+            self._held = 0
