@@ -1,0 +1,23 @@
+"""PyTorch modules: what is trained, exported and imported. Needs torch; the live run-time never imports it."""
+
+from .backbones import BACKBONES, Backbone, build_backbone
+from .fusion import JMT, Concat, Fusion, Unimodal, Vanilla, block_order
+from .jca import JointCrossAttention
+from .joint import FUSIONS, JointModel, build_fusion, build_model
+
+__all__ = [
+    "BACKBONES",
+    "FUSIONS",
+    "JMT",
+    "Backbone",
+    "Concat",
+    "Fusion",
+    "JointCrossAttention",
+    "JointModel",
+    "Unimodal",
+    "Vanilla",
+    "block_order",
+    "build_backbone",
+    "build_fusion",
+    "build_model",
+]

@@ -1,0 +1,237 @@
+"""Backbones: one clip of one modality to one feature vector of `dim` (512 in the papers).
+
+`width` is the number of channels of the first stage (64, or 32 for EDA, in the papers); everything behind it
+scales along. At the papers' widths the parameter names and shapes are torchvision's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models.resnet import BasicBlock as BasicBlock2d
+from torchvision.models.video.resnet import BasicBlock as BasicBlock3d
+from torchvision.models.video.resnet import Conv2Plus1D, Conv3DSimple
+
+from ..errors import ConfigError
+from .i3d import InceptionI3d
+from .temporal import TemporalConvNet
+
+Pooling = Literal["max", "mean", "fc"]
+
+
+class Backbone(nn.Module):
+    """(N, *shape) -> (N, dim). `l2_normalise` scales each feature vector to length one at the end."""
+
+    l2_normalise: bool = False
+
+    def features(self, clip: Tensor) -> Tensor:
+        raise AssertionError("each backbone defines features")
+
+    def forward(self, clip: Tensor) -> Tensor:
+        x = self.features(clip)
+        return F.normalize(x, dim=-1) if self.l2_normalise else x
+
+
+class VideoResNet(Backbone):
+    """R(2+1)D-18 or R3D-18 (Tran et al. 2018), torchvision's blocks: (N, 3, T, H, W) -> (N, dim).
+
+    `feature` reduces the last map (8 width, T', H', W'): its maximum, its mean, or a linear layer over the whole
+    map (`fc`, which fixes `shape`). R3D's features are `Linear(8 width, dim)` of the mean, as in the papers.
+    """
+
+    def __init__(
+        self, kind: Literal["r2plus1d", "r3d"], shape: Sequence[int], width: int, dim: int, feature: Pooling
+    ) -> None:
+        super().__init__()
+        if feature not in ("max", "mean", "fc"):
+            raise ConfigError(f"unknown feature '{feature}': choose max, mean or fc")
+        self.feature = feature
+        if kind == "r2plus1d":
+            middle = max(round(45 * width / 64), 1)
+            self.stem = nn.Sequential(
+                nn.Conv3d(3, middle, (1, 7, 7), stride=(1, 2, 2), padding=(0, 3, 3), bias=False),
+                nn.BatchNorm3d(middle),
+                nn.ReLU(inplace=True),
+                nn.Conv3d(middle, width, (3, 1, 1), padding=(1, 0, 0), bias=False),
+                nn.BatchNorm3d(width),
+                nn.ReLU(inplace=True),
+            )
+        else:
+            self.stem = nn.Sequential(
+                nn.Conv3d(3, width, (3, 7, 7), stride=(1, 2, 2), padding=(1, 3, 3), bias=False),
+                nn.BatchNorm3d(width),
+                nn.ReLU(inplace=True),
+            )
+        conv = Conv2Plus1D if kind == "r2plus1d" else Conv3DSimple
+        for i in range(4):
+            setattr(self, f"layer{i + 1}", _stage3d(conv, width * 2 ** max(i - 1, 0), width * 2**i, 1 if i == 0 else 2))
+        last = 8 * width
+        if feature == "fc":
+            cells = 1
+            for size, halvings in zip(shape[1:], (3, 4, 4)):
+                cells *= -(-size // 2**halvings)
+            self.fc = nn.Linear(last * cells, dim)
+        elif kind == "r3d" or last != dim:
+            self.fc = nn.Linear(last, dim)
+        _kaiming(self)
+
+    def features(self, clip: Tensor) -> Tensor:
+        x = self.layer4(self.layer3(self.layer2(self.layer1(self.stem(clip)))))
+        if self.feature == "fc":
+            return self.fc(x.flatten(1))
+        x = x.amax((2, 3, 4)) if self.feature == "max" else x.mean((2, 3, 4))
+        return self.fc(x) if hasattr(self, "fc") else x
+
+
+def _stage3d(conv: Callable[..., nn.Module], width_in: int, width: int, stride: int) -> nn.Sequential:
+    shortcut = None
+    if stride != 1 or width_in != width:
+        shortcut = nn.Sequential(nn.Conv3d(width_in, width, 1, stride, bias=False), nn.BatchNorm3d(width))
+    return nn.Sequential(
+        BasicBlock3d(width_in, width, conv, stride, shortcut), BasicBlock3d(width, width, conv)
+    )  # fmt: skip
+
+
+class AudioResNet(Backbone):
+    """ResNet-18 on a log-mel spectrogram: (N, 1, mels, frames) -> (N, dim), average-pooled."""
+
+    def __init__(self, width: int, dim: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, width, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.pool = nn.MaxPool2d(3, stride=2, padding=1)
+        for i in range(4):
+            setattr(self, f"layer{i + 1}", _stage2d(width * 2 ** max(i - 1, 0), width * 2**i, 1 if i == 0 else 2))
+        if 8 * width != dim:
+            self.fc = nn.Linear(8 * width, dim)
+        _kaiming(self)
+
+    def features(self, clip: Tensor) -> Tensor:
+        x = self.pool(F.relu(self.bn1(self.conv1(clip))))
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x)))).mean((2, 3))
+        return self.fc(x) if hasattr(self, "fc") else x
+
+
+def _stage2d(width_in: int, width: int, stride: int) -> nn.Sequential:
+    shortcut = None
+    if stride != 1 or width_in != width:
+        shortcut = nn.Sequential(nn.Conv2d(width_in, width, 1, stride, bias=False), nn.BatchNorm2d(width))
+    return nn.Sequential(BasicBlock2d(width_in, width, stride, shortcut), BasicBlock2d(width, width))
+
+
+class EdaCnn(Backbone):
+    """The papers' 1-D network for skin conductance: (N, 1, samples) -> (N, dim).
+
+    Conv(32, k5, s2) ReLU MaxPool2, Conv(64, k5) ReLU MaxPool2, FC to dim, ReLU: 2816 samples give 22336 values
+    before the FC. The released code has no ReLU after it (`relu=False`).
+    """
+
+    def __init__(self, samples: int, width: int, dim: int, relu: bool = True) -> None:
+        super().__init__()
+        length = ((samples - 5) // 2 + 1) // 2
+        length = (length - 4) // 2
+        if length < 1:
+            raise ConfigError(f"{samples} EDA samples are too few for the network; use at least 28")
+        self.conv1 = nn.Conv1d(1, width, 5, stride=2)
+        self.conv2 = nn.Conv1d(width, 2 * width, 5)
+        self.fc = nn.Linear(2 * width * length, dim)
+        self.relu = relu
+
+    def features(self, clip: Tensor) -> Tensor:
+        x = F.max_pool1d(F.relu(self.conv1(clip)), 2)
+        x = F.max_pool1d(F.relu(self.conv2(x)), 2)
+        x = self.fc(x.flatten(1))
+        return F.relu(x) if self.relu else x
+
+
+class I3dTcn(Backbone):
+    """Inception I3D pooled over space, a TCN of four levels over time, the maximum over time.
+
+    (N, 3, T, H, W) -> (N, dim). Clips smaller than 224 px are resized to `resize` (None: taken as they are).
+    """
+
+    def __init__(self, width: int, dim: int, resize: int | None = 224) -> None:
+        super().__init__()
+        self.i3d = InceptionI3d(width)
+        self.tcn = TemporalConvNet(self.i3d.channels, (dim,) * 4, kernel=5, dropout=0.1)
+        self.resize = resize
+
+    def features(self, clip: Tensor) -> Tensor:
+        if self.resize is not None and clip.shape[-1] != self.resize:
+            frames = clip.transpose(1, 2).flatten(0, 1)
+            frames = F.interpolate(frames, (self.resize, self.resize), mode="bilinear", align_corners=False)
+            clip = frames.unflatten(0, (-1, clip.shape[2])).transpose(1, 2)
+        over_time = self.i3d(clip).mean((3, 4))  # (N, channels, T')
+        return self.tcn(over_time.transpose(1, 2)).amax(1)
+
+
+def _kaiming(module: nn.Module) -> None:
+    for m in module.modules():
+        if isinstance(m, (nn.Conv2d, nn.Conv3d)):
+            nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")
+
+
+def _r2plus1d(shape: Sequence[int], width: int, dim: int, feature: Pooling = "max") -> Backbone:
+    return VideoResNet("r2plus1d", shape, width, dim, feature)
+
+
+def _r3d(shape: Sequence[int], width: int, dim: int, feature: Pooling = "mean") -> Backbone:
+    return VideoResNet("r3d", shape, width, dim, feature)
+
+
+def _i3d(shape: Sequence[int], width: int, dim: int, resize: int | None = 224) -> Backbone:
+    return I3dTcn(width, dim, resize)
+
+
+def _audio(shape: Sequence[int], width: int, dim: int) -> Backbone:
+    return AudioResNet(width, dim)
+
+
+def _eda(shape: Sequence[int], width: int, dim: int, relu: bool = True) -> Backbone:
+    return EdaCnn(shape[-1], width, dim, relu)
+
+
+BACKBONES: dict[str, Callable[..., Backbone]] = {
+    "r2plus1d_18": _r2plus1d,
+    "r3d_18": _r3d,
+    "i3d": _i3d,
+    "resnet18_audio": _audio,
+    "eda_cnn1d": _eda,
+}
+
+
+def build_backbone(
+    name: str, shape: Sequence[int], width: int, dim: int, *, l2_normalise: bool = False, **options: Any
+) -> Backbone:
+    """The backbone `name` for clips of `shape` (without the batch axis).
+
+    Options: `feature` max | mean | fc (r2plus1d_18, r3d_18), `resize` (i3d), `relu` (eda_cnn1d).
+    Raises ConfigError for an unknown name or option.
+    """
+    if name not in BACKBONES:
+        raise ConfigError(f"unknown backbone '{name}': choose one of {', '.join(BACKBONES)}")
+    try:
+        backbone = BACKBONES[name](tuple(shape), width, dim, **options)
+    except TypeError:
+        raise ConfigError(f"backbone '{name}' does not take the options {', '.join(options)}; leave them out") from None
+    backbone.l2_normalise = l2_normalise
+    return backbone
+
+
+def count_parameters(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def features_of(backbone: Backbone, clips: Tensor, batch: int = 64) -> Tensor:
+    """Features (N, dim) of many clips (N, *shape) in evaluation mode, `batch` at a time, without gradients."""
+    was_training = backbone.training
+    backbone.eval()
+    try:
+        with torch.no_grad():
+            return torch.cat([backbone(part) for part in clips.split(batch)])
+    finally:
+        backbone.train(was_training)
