@@ -89,6 +89,18 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
     return Bundle(root, manifest, task, f"{manifest['name']}@{hashlib.sha256(raw).hexdigest()[:8]}")
 
 
+def cpu_graph(bundle: Bundle, network: str) -> tuple[Path, str]:
+    """(ONNX file, precision) of a network for a CPU: what `build --builder onnxruntime` chose, else the export's.
+
+    Raises BundleError where the bundle has no such network.
+    """
+    chosen = bundle.manifest.get("engines", {}).get("onnxruntime", {}).get("networks", {})
+    entry = chosen.get(network) or bundle.networks.get(network)
+    if entry is None:
+        raise BundleError(f"bundle {bundle.path} has no network '{network}'; export it again")
+    return bundle.file(str(entry["onnx"])), str(entry.get("precision", "fp32"))
+
+
 def _verify_files(root: Path, files: Any) -> None:
     if not isinstance(files, dict):
         raise BundleError(f"{root / MANIFEST}: 'files' is not a table of hashes; rebuild the bundle")

@@ -1,0 +1,195 @@
+"""TensorRT plans from the bundle, run through cuda-bindings: no torch, no allocation after loading.
+
+Each network owns its buffers. The backbones of one hop run on streams of their own, so a small one fills what a
+large one leaves idle; together they are one CUDA graph per set of modalities, and the fusion is another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import BackendError
+from ..bundle import Bundle
+from ..cuda import Buffer, Graph, Stream, fork, join
+from ..device import current_device, l4t_release
+from ..tensorrt_api import Library, LibraryName, Messages, make_logger, open_library
+from .base import F32
+
+
+def available() -> str | None:
+    return library_available("tensorrt")
+
+
+def library_available(name: LibraryName) -> str | None:
+    """None, or why neither the library nor a GPU can be used here."""
+    try:
+        open_library(name)
+        current_device()
+    except BackendError as error:
+        return str(error)
+    return None
+
+
+def load(bundle: Bundle, threads: int | None = None) -> TensorRtEngine:
+    return TensorRtEngine(bundle, open_library("tensorrt"))
+
+
+def find_plans(bundle: Bundle, library: Library) -> dict[str, Any]:
+    """The manifest's entry of plans for this device and library.
+
+    Raises BackendError where the bundle has none, or they were built by another version or for another L4T.
+    """
+    device = current_device()
+    engines: dict[str, Any] = bundle.manifest.get("engines", {})
+    entry = engines.get(f"{library.name}-{device.sm}")
+    remedy = f"run `jmt-edge build {bundle.path} --builder {library.name}` on this device"
+    if entry is None:
+        others = ", ".join(key for key in engines if key.startswith(library.name)) or "none"
+        raise BackendError(
+            f"bundle {bundle.path} has no {library.name} plan for {device.sm} (it has: {others}); {remedy}"
+        )
+    if entry["library_version"] != library.version:
+        raise BackendError(
+            f"the plans of {bundle.path} were built by {library.name} {entry['library_version']}, here is "
+            f"{library.version}; {remedy}"
+        )
+    if entry.get("l4t", "") not in ("", l4t_release()):
+        raise BackendError(
+            f"the plans of {bundle.path} were built on L4T {entry['l4t']}, here is {l4t_release()}; {remedy}"
+        )
+    return dict(entry)
+
+
+class _Network:
+    """One plan with its buffers. Shapes are static: batch 1 unless the plan was built for more."""
+
+    def __init__(self, library: Library, runtime: Any, plan: bytes, name: str, messages: Messages) -> None:
+        trt = library.module
+        self.engine = runtime.deserialize_cuda_engine(plan)
+        if self.engine is None:
+            reason = next(iter(messages.errors), "no reason given")
+            raise BackendError(
+                f"{library.name} cannot load the plan of '{name}' ({reason}); build it again on this device"
+            )
+        self.context = self.engine.create_execution_context()
+        if self.context is None:
+            raise BackendError(f"{library.name} has no memory for '{name}'; close other programs on the GPU")
+        self.stream = Stream()
+        self.inputs: dict[str, Buffer] = {}
+        self.outputs: dict[str, Buffer] = {}
+        for i in range(self.engine.num_io_tensors):
+            tensor = self.engine.get_tensor_name(i)
+            is_input = self.engine.get_tensor_mode(tensor) == trt.TensorIOMode.INPUT
+            shape = tuple(self.engine.get_tensor_shape(tensor))
+            if is_input and -1 in shape:
+                shape = (1, *shape[1:])
+                self.context.set_input_shape(tensor, shape)
+        for i in range(self.engine.num_io_tensors):
+            tensor = self.engine.get_tensor_name(i)
+            is_input = self.engine.get_tensor_mode(tensor) == trt.TensorIOMode.INPUT
+            shape = tuple(self.context.get_tensor_shape(tensor))
+            buffer = Buffer(shape, trt.nptype(self.engine.get_tensor_dtype(tensor)))
+            (self.inputs if is_input else self.outputs)[tensor] = buffer
+            self.context.set_tensor_address(tensor, int(buffer.device))
+
+    def enqueue(self) -> None:
+        for buffer in self.inputs.values():
+            buffer.upload(self.stream)
+        if not self.context.execute_async_v3(int(self.stream.handle)):
+            raise BackendError("TensorRT refused to run a plan; build it again on this device")
+        for buffer in self.outputs.values():
+            buffer.download(self.stream)
+
+    def close(self) -> None:
+        del self.context, self.engine
+        for buffer in (*self.inputs.values(), *self.outputs.values()):
+            buffer.close()
+        self.stream.close()
+
+
+class TensorRtEngine:
+    """See `Engine`."""
+
+    def __init__(self, bundle: Bundle, library: Library) -> None:
+        self.name = library.name
+        self._task = bundle.task
+        entry = find_plans(bundle, library)
+        self.precision = {name: str(network["precision"]) for name, network in entry["networks"].items()}
+        self._messages = Messages()
+        self._logger = make_logger(library, self._messages)
+        self._runtime = library.module.Runtime(self._logger)
+        self._networks = {
+            # a plan is code: only the file whose hash the manifest holds is read (`load_bundle` compared it)
+            name: _Network(library, self._runtime, bundle.file(network["plan"]).read_bytes(), name, self._messages)
+            for name, network in entry["networks"].items()
+        }
+        self._main = Stream()
+        self._graphs: dict[tuple[str, ...], Graph] = {}
+        self._compare_graph_with_eager()
+
+    def backbones(self, clips: Mapping[str, F32]) -> dict[str, F32]:
+        longest = max((len(batch) for batch in clips.values()), default=0)
+        rows: dict[str, list[F32]] = {name: [] for name in clips}
+        for i in range(longest):
+            names = tuple(name for name in self._task.names if name in clips and i < len(clips[name]))
+            for name in names:
+                np.copyto(self._networks[name].inputs["clip"].host, clips[name][i : i + 1], casting="same_kind")
+            self._run(names)
+            for name in names:
+                rows[name].append(self._networks[name].outputs["features"].host.astype(np.float32))
+        return {name: np.concatenate(parts) for name, parts in rows.items()}
+
+    def fusion(self, features: Mapping[str, F32], present: NDArray[np.bool_]) -> dict[str, F32]:
+        network = self._networks["fusion"]
+        results: dict[str, list[F32]] = {name: [] for name in network.outputs}
+        for b in range(len(present)):
+            for name in self._task.names:
+                np.copyto(network.inputs[name].host, features[name][b : b + 1], casting="same_kind")
+            np.copyto(network.inputs["present"].host, present[b : b + 1].astype(np.float32), casting="same_kind")
+            self._run(("fusion",))
+            for name, buffer in network.outputs.items():
+                results[name].append(buffer.host.astype(np.float32))
+        return {name: np.concatenate(parts) for name, parts in results.items()}
+
+    def close(self) -> None:
+        for graph in self._graphs.values():
+            graph.close()
+        for network in self._networks.values():
+            network.close()
+        self._main.close()
+
+    def _run(self, names: tuple[str, ...]) -> None:
+        if names not in self._graphs:
+            self._enqueue(names)  # lazy initialisation inside TensorRT must not happen during capture
+            self._main.synchronize()
+            self._graphs[names] = Graph(self._main, lambda: self._enqueue(names))
+        self._graphs[names].replay()
+        self._main.synchronize()
+
+    def _enqueue(self, names: tuple[str, ...]) -> None:
+        for name in names:
+            fork(self._main, self._networks[name].stream)
+            self._networks[name].enqueue()
+        for name in names:
+            join(self._main, self._networks[name].stream)
+
+    def _compare_graph_with_eager(self) -> None:
+        """A graph that captured the wrong thing gives silent garbage: compare once, bit for bit."""
+        rng = np.random.default_rng(0)
+        for name, network in self._networks.items():
+            for buffer in network.inputs.values():
+                buffer.host[...] = rng.standard_normal(buffer.host.shape).astype(buffer.host.dtype)
+            self._enqueue((name,))
+            self._main.synchronize()
+            eager = {key: buffer.host.copy() for key, buffer in network.outputs.items()}
+            self._run((name,))
+            for key, buffer in network.outputs.items():
+                if not np.array_equal(eager[key], buffer.host, equal_nan=True):
+                    raise BackendError(
+                        f"the CUDA graph of '{name}' gives other numbers than the plan itself; build it again or use "
+                        "--backend onnxruntime"
+                    )
