@@ -179,7 +179,7 @@ def _observers(
     elif output == "tui":
         from ..live.tui import Terminal
 
-        observers.append(Terminal(bundle, controls))
+        observers.append(Terminal(controls))
     return observers
 
 

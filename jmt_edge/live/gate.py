@@ -53,8 +53,9 @@ def _refuse(status: Status, reason: str) -> Quality:
 def _with_state(status: Status, reason: str) -> str:
     if status.state is State.STREAMING:
         return reason
-    state = "the recording has ended" if status.state is State.ENDED else f"sensor {status.state.value}"
-    return f"{state}: {status.reason or reason}"
+    if status.state is State.ENDED:
+        return f"{status.reason or 'the recording has ended'}"
+    return f"sensor {status.state.value}: {status.reason or reason}"
 
 
 def no_result_reason(qualities: Mapping[str, Quality]) -> str:

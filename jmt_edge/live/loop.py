@@ -94,6 +94,7 @@ class _Loop:
         self._last = dict.fromkeys(sources, -math.inf)  # newest sample of each source
         self._rate = dict.fromkeys(sources, 0.0)
         self._pulled = 0.0
+        self._done = 0  # the last window with a result
         self._idle = 0.0
         self._origin = 0.0
         self.summary = Summary(bundle.id, bundle.demo, options.realtime)
@@ -129,7 +130,7 @@ class _Loop:
             summary = self.summary
             summary.wall = time.perf_counter() - began
             summary.busy = summary.wall - self._idle
-            summary.stream = max(0.0, self._pulled - (first - 1) * hop)
+            summary.stream = max(0, self._done - first + 1) * hop
             self._tell("on_end", summary)
 
     def _windows(self, index: int) -> None:
@@ -152,6 +153,7 @@ class _Loop:
             result = self._pipeline.infer(index, statuses, dropped=self.summary.dropped, since=since)
             self.summary.add(result)
             self._tell("on_result", result)
+            self._done = index
             index += 1
 
     def _now(self) -> float:

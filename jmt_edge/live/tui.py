@@ -1,0 +1,248 @@
+"""The live view in a terminal: 80 x 24 characters are enough, also over SSH."""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+import termios
+import threading
+import tty
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+
+import numpy as np
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.markup import escape
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from ..capture.base import Chunk, State, Status
+from ..errors import ConfigError
+from .controls import Controls
+from .observer import Mark, Observer, RunInfo
+from .result import STAGES, Result
+from .summary import DEMO_NOTICE, NOTICE, Percentiles, Summary
+
+BARS = "▁▂▃▄▅▆▇█"
+RANGES = {"pain": (0.0, 1.0), "valence": (-1.0, 1.0), "arousal": (-1.0, 1.0)}
+HISTORY = 240  # results
+EDA_SECONDS = 60.0
+KEYS = "q quit   m mark   0-9, t pain rating (t = 10)   r record on/off"
+
+
+def sparkline(values: Iterable[float | None], low: float, high: float) -> str:
+    """One character a value, a space where it is None; `low` and `high` are the ends of the scale."""
+    scale = (len(BARS) - 1) / (high - low) if high > low else 0.0
+    return "".join(" " if v is None else BARS[round(min(max(v - low, 0.0), high - low) * scale)] for v in values)
+
+
+class Terminal(Observer):
+    """Draws four times a second in a thread of its own; the loop only leaves its latest values here."""
+
+    def __init__(self, controls: Controls, console: Console | None = None) -> None:
+        self._controls = controls
+        self._console = console or Console()
+        self._lock = threading.Lock()
+        self._info: RunInfo | None = None
+        self._result: Result | None = None
+        self._statuses: Mapping[str, Status] = {}
+        self._history: deque[dict[str, float] | None] = deque(maxlen=HISTORY)
+        self._eda: deque[tuple[int, float | None]] = deque()  # (half second of stream time, mean µS)
+        self._level: float | None = None
+        self._total = Percentiles()
+        self._message = ""
+        self._live: Live | None = None
+        self._keys: _Keys | None = None
+
+    # --- the loop's side -------------------------------------------------------------------------------------------
+    def on_start(self, info: RunInfo) -> None:
+        self._info = info
+        self._live = Live(
+            get_renderable=self.render, console=self._console, screen=True, refresh_per_second=4,
+            redirect_stderr=False, redirect_stdout=False,
+        )  # fmt: skip
+        self._live.start()
+        if sys.stdin.isatty():
+            self._keys = _Keys(self._press)
+
+    def on_chunk(self, modality: str, chunk: Chunk) -> None:
+        if modality == "eda" and len(chunk):
+            with self._lock:
+                self._note_eda(chunk)
+        elif modality == "voice" and len(chunk):
+            power = float(np.mean(np.square(chunk.values, dtype=np.float64)))
+            self._level = 10 * float(np.log10(max(power, 1e-10)))
+
+    def on_mark(self, mark: Mark) -> None:
+        what = f"rating {mark.rating}" if mark.rating is not None else f"mark {mark.text}".rstrip()
+        self._message = f"{what} at {mark.t:.1f} s"
+
+    def on_status(self, statuses: Mapping[str, Status]) -> None:
+        self._statuses = dict(statuses)
+
+    def on_result(self, result: Result) -> None:
+        with self._lock:
+            self._result = result
+            self._history.append(result.outputs)
+            if result.latency_ms["total"] is not None:
+                self._total.add(result.latency_ms["total"])
+
+    def on_end(self, summary: Summary) -> None:
+        if self._keys is not None:
+            self._keys.close()
+        if self._live is not None:
+            self._live.stop()
+
+    def _note_eda(self, chunk: Chunk) -> None:
+        slots = np.floor(chunk.times * 2).astype(int)
+        for slot in np.unique(slots).tolist():
+            values = np.asarray(chunk.values)[slots == slot]
+            finite = values[np.isfinite(values)]
+            mean = float(finite.mean()) if len(finite) else None
+            if self._eda and self._eda[-1][0] == slot:
+                self._eda.pop()
+            self._eda.append((slot, mean))
+        while self._eda[0][0] < self._eda[-1][0] - EDA_SECONDS * 2:
+            self._eda.popleft()
+
+    # --- keys ------------------------------------------------------------------------------------------------------
+    def _press(self, key: str) -> None:
+        try:
+            if key == "q":
+                self._controls.stop()
+            elif key == "m":
+                self._controls.mark("key")
+            elif key == "t" or key.isdecimal():
+                self._controls.rate(10 if key == "t" else int(key))
+            elif key == "r":
+                on = self._controls.is_recording
+                self._controls.stop_recording() if on else self._controls.start_recording()
+        except ConfigError as error:
+            self._message = str(error)
+
+    # --- drawing ---------------------------------------------------------------------------------------------------
+    def render(self) -> RenderableType:
+        """The whole view as it stands."""
+        info, result = self._info, self._result
+        if info is None:
+            return Text("starting")
+        width = max(60, self._console.width)
+        with self._lock:
+            parts = [self._header(info, result), self._outputs(info, result, width), self._modalities(info, result)]
+            if "eda" in info.bundle.task.names:
+                parts.append(self._eda_line(width))
+            if "voice" in info.bundle.task.names:
+                parts.append(self._voice_line())
+            parts.append(self._latency(result))
+        parts.append(Text(self._message or " ", style="cyan", no_wrap=True, overflow="ellipsis"))
+        parts.append(Text(KEYS, style="dim"))
+        notice = DEMO_NOTICE if info.bundle.demo else NOTICE
+        parts.append(Text(notice, style="bold yellow" if info.bundle.demo else "yellow"))
+        return Group(*parts)
+
+    def _header(self, info: RunInfo, result: Result | None) -> RenderableType:
+        grid = Table.grid(expand=True)
+        grid.add_column(no_wrap=True, overflow="ellipsis")
+        grid.add_column(justify="right", no_wrap=True)
+        precision = ", ".join(sorted(set(info.precision.values())))
+        badge = "[bold white on red] ● REC [/]  " if self._controls.is_recording else ""
+        at = f"{result.t:8.1f} s" if result else ""
+        grid.add_row(f"[bold]jmt-edge[/] {escape(info.bundle.id)}  {info.backend} {precision}", badge + at)
+        return grid
+
+    def _outputs(self, info: RunInfo, result: Result | None, width: int) -> RenderableType:
+        grid = Table.grid(padding=(0, 1))
+        for name in info.bundle.task.outputs:
+            value = result.outputs[name] if result and result.outputs else None
+            low, high = RANGES[name]
+            room = max(10, width - 24)
+            past = [outputs[name] if outputs else None for outputs in self._history][-room:]
+            shown = Text("—" if value is None else f"{value:+.2f}" if low < 0 else f"{value:.2f}", style="bold")
+            grid.add_row(f"{name:<8}", Text(f"{shown.plain:>6}", style="bold"), sparkline(past, low, high))
+        reason = "waiting for the first window" if result is None else result.reason
+        why = Text(reason or " ", style="yellow", no_wrap=True, overflow="ellipsis")
+        return Panel(Group(grid, why), title="outputs", title_align="left", padding=(0, 1))
+
+    def _modalities(self, info: RunInfo, result: Result | None) -> RenderableType:
+        table = Table(expand=True, box=None, padding=(0, 1), pad_edge=False)
+        table.add_column("sensor", width=6, header_style="dim")
+        table.add_column("source", max_width=18, no_wrap=True, overflow="ellipsis", header_style="dim")
+        table.add_column("weight", width=12, no_wrap=True, header_style="dim")
+        table.add_column("quality", ratio=1, no_wrap=True, overflow="ellipsis", header_style="dim")
+        for name in info.bundle.task.names:
+            quality = result.quality[name] if result else None
+            weight = result.attention[name] if result else None
+            share = "—" if weight is None else f"{'█' * round(weight * 6):<6} {weight:4.0%}"
+            if quality is None:
+                verdict = Text("")
+            elif quality.ok:
+                verdict = Text(f"ok  {quality.score:.2f}", style="green")
+            else:
+                verdict = Text(quality.reason, style="red")
+            status = self._statuses.get(name)
+            if status is not None and (status.lost or status.reconnects):
+                verdict.append(f"  lost {status.lost}, reconnected {status.reconnects}", style="dim")
+            if status is not None and status.state not in (State.STREAMING, State.ENDED) and quality and quality.ok:
+                verdict.append(f"  {status.state.value}", style="yellow")
+            table.add_row(name, escape(info.sources.get(name) or "none"), share, verdict)
+        return Panel(table, title="sensors", title_align="left", padding=(0, 1))
+
+    def _eda_line(self, width: int) -> RenderableType:
+        slots = dict(self._eda)
+        room = min(round(EDA_SECONDS * 2), max(10, width - 22))
+        last = self._eda[-1][0] if self._eda else 0
+        values = [slots.get(slot) for slot in range(last - room + 1, last + 1)]
+        known = [v for v in values if v is not None]
+        now = f"{values[-1]:6.2f} µS" if values[-1] is not None else "     — µS"
+        low, high = (min(known), max(known)) if known else (0.0, 1.0)
+        return Text(f"EDA {now}  {sparkline(values, low, max(high, low + 0.1))}", no_wrap=True)
+
+    def _voice_line(self) -> RenderableType:
+        if self._level is None:
+            return Text("voice    — dBFS")
+        return Text(f"voice {self._level:5.0f} dBFS  {'█' * round(max(0.0, self._level + 60) / 60 * 30)}", no_wrap=True)
+
+    def _latency(self, result: Result | None) -> RenderableType:
+        if result is None:
+            return Text(" ")
+        stages = [f"{stage} {'—' if (ms := result.latency_ms[stage]) is None else f'{ms:.0f}'}" for stage in STAGES]
+        p95 = self._total(95)
+        spread = f" (p95 {p95:.0f})" if p95 is not None else ""
+        dropped = Text(f"dropped {result.dropped}  ", style="bold red" if result.dropped else "", no_wrap=True)
+        return dropped.append(f"ms: {'  '.join(stages)}{spread}", style="default")
+
+
+class _Keys:
+    """Single key presses from the terminal, without echo, until `close` restores it."""
+
+    def __init__(self, press: Callable[[str], None]) -> None:
+        self._press = press
+        self._fd = sys.stdin.fileno()
+        self._before = termios.tcgetattr(self._fd)
+        tty.setcbreak(self._fd)
+        self._wake, self._waker = os.pipe()
+        self._thread = threading.Thread(target=self._listen, name="keys", daemon=True)
+        self._thread.start()
+
+    def _listen(self) -> None:
+        while True:
+            ready, _, _ = select.select([self._fd, self._wake], [], [])
+            if self._wake in ready:
+                return
+            with suppress(OSError):
+                data = os.read(self._fd, 32)
+                if not data:
+                    return
+                for key in data.decode("ascii", "ignore"):
+                    self._press(key)
+
+    def close(self) -> None:
+        os.write(self._waker, b"x")
+        self._thread.join(timeout=1.0)
+        termios.tcsetattr(self._fd, termios.TCSADRAIN, self._before)
+        os.close(self._wake)
+        os.close(self._waker)
