@@ -103,8 +103,7 @@ def _build(
     cache = None
     try:
         if not parser.parse(onnx_model):
-            reasons = [parser.get_error(i) for i in range(parser.num_errors)]
-            detail = "; ".join(f"{e.node_name() or 'graph'}: {e.desc().strip()}" for e in reasons[:2])
+            detail = "; ".join(_parse_errors(parser, onnx_model))
             raise _failure(library, "cannot parse the ONNX graph", messages, detail)
         config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
         _set_target(library, config, target)
@@ -122,6 +121,21 @@ def _build(
     finally:
         # children before the builder: Python would free them in the order they were made
         del cache, config, parser, network, builder
+
+
+def _parse_errors(parser: Any, onnx_model: bytes) -> list[str]:
+    """What stopped the parser: operators it does not know, by name, else its own first two messages."""
+    import onnx
+
+    try:
+        nodes = onnx.load_from_string(onnx_model).graph.node
+        unknown = sorted({node.op_type for node in nodes if not parser.supports_operator(node.op_type)})
+        if unknown:
+            return [f"no support for the operator {', '.join(unknown)}"]
+    except Exception:  # the bytes are no ONNX at all, which the parser's own message says
+        pass
+    errors = [parser.get_error(i) for i in range(parser.num_errors)]
+    return [f"{error.node_name() or 'graph'}: {error.desc().strip()}" for error in errors[:2]]
 
 
 def _set_target(library: Library, config: Any, target: str | None) -> None:

@@ -1,0 +1,214 @@
+"""INT8 calibration: ranges against onnxruntime's own calibrator, Q/DQ placement, sensitivity, selection."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from engine_graphs import clips, residual_network
+from hypothesis import given
+from hypothesis import strategies as st
+from jmt_edge.calibration.quantise import find_layers, quantise, tensors_of
+from jmt_edge.calibration.ranges import METHODS, Magnitudes, collect
+from jmt_edge.calibration.sensitivity import features, give_back, leave_one_in, sqnr
+from jmt_edge.calibration.sources import spread
+from jmt_edge.calibration.windows import Windows, random_windows
+from onnx import TensorProto, helper, numpy_helper
+
+from jmt_edge.errors import DataError
+from jmt_edge.tasks import get_task
+
+
+@given(st.lists(st.lists(st.floats(-1e4, 1e4, width=32), min_size=1, max_size=50), min_size=1, max_size=5))
+def test_minmax_is_exact_and_every_method_stays_within_it(chunks: list[list[float]]) -> None:
+    seen = Magnitudes()
+    for chunk in chunks:
+        seen.add(np.array(chunk, np.float32))
+    largest = max(abs(np.float32(v)) for chunk in chunks for v in chunk)
+    assert seen.amax("minmax") == pytest.approx(float(largest), rel=1e-6, abs=1e-12)
+    for method in METHODS:
+        assert 0 <= seen.amax(method) <= seen.largest
+
+
+def test_percentile_agrees_with_numpy() -> None:
+    values = np.random.default_rng(0).gamma(2.0, 1.0, 60_000).astype(np.float32)
+    seen = Magnitudes()
+    for part in np.array_split(values, 7):
+        seen.add(part)
+    assert seen.amax("percentile", 99.0) == pytest.approx(np.percentile(values, 99.0), rel=0.01)
+
+
+def test_mse_is_the_best_of_all_thresholds() -> None:
+    values = np.abs(np.random.default_rng(1).standard_t(3, 60_000)).astype(np.float32)
+    seen = Magnitudes()
+    seen.add(values)
+
+    def error(amax: float) -> float:
+        step = amax / 127
+        return float(np.mean((values - np.clip(np.rint(values / step), 0, 127) * step) ** 2))
+
+    best = min(error(a) for a in np.linspace(seen.largest / 50, seen.largest, 400))
+    assert error(seen.amax("mse")) <= 1.1 * best
+    assert error(seen.amax("mse")) < error(seen.amax("minmax"))
+
+
+def test_entropy_ignores_exact_zeros() -> None:
+    values = np.abs(np.random.default_rng(2).standard_normal(50_000)).astype(np.float32)
+    plain, padded = Magnitudes(), Magnitudes()
+    plain.add(values)
+    padded.add(values)
+    padded.add(np.zeros(50_000, np.float32))
+    assert padded.amax("entropy") == pytest.approx(plain.amax("entropy"))
+
+
+def test_minmax_agrees_with_onnxruntime_calibrator(tmp_path: Path) -> None:
+    from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, create_calibrator
+
+    model, data = residual_network(), clips(5)
+    onnx.save(model, tmp_path / "m.onnx")
+    layers = [layer for layer in find_layers(model) if not layer.why_not]
+    ours = collect(model, tensors_of(layers), [{"clip": c[None]} for c in data])
+
+    class Reader(CalibrationDataReader):
+        def __init__(self) -> None:
+            self.rest = [{"clip": c[None]} for c in data]
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            return self.rest.pop() if self.rest else None
+
+    theirs = create_calibrator(
+        tmp_path / "m.onnx", augmented_model_path=str(tmp_path / "a.onnx"), calibrate_method=CalibrationMethod.MinMax
+    )
+    theirs.collect_data(Reader())
+    table = theirs.compute_data()
+    for name, seen in ours.items():
+        low, high = (float(np.asarray(v).ravel()[0]) for v in table[name].range_value)
+        assert seen.amax("minmax") == pytest.approx(max(abs(low), abs(high)), rel=1e-5)
+
+
+def _quantised(model: onnx.ModelProto) -> onnx.ModelProto:
+    layers = [layer for layer in find_layers(model) if not layer.why_not]
+    seen = collect(model, tensors_of(layers), [{"clip": c[None]} for c in clips(4)])
+    return quantise(model, layers, {name: s.amax("minmax") for name, s in seen.items()})
+
+
+def test_placement_follows_the_rules() -> None:
+    model = residual_network()
+    layers = {layer.name: layer for layer in find_layers(model)}
+    assert layers["stem"].why_not.startswith("stem")
+    assert layers["head"].why_not.startswith("matrix-vector")
+    assert layers["block.conv1"].why_not == layers["block.conv2"].why_not == ""
+    assert (layers["block.conv1"].residual, layers["block.conv2"].residual) == ("", "stem.relu")
+    graph = _quantised(model).graph
+    by_name = {node.name: node for node in graph.node}
+    assert by_name["stem"].input[0] == "clip"
+    assert by_name["norm"].input[0] == "flat"
+    # one branch of the sum is quantised, the convolution's own output is not
+    assert list(by_name["block.add"].input) == ["block.conv2.out", "stem.relu_dequantised"]
+    # conv1 and the residual branch share one Q/DQ pair
+    assert sum(node.op_type == "QuantizeLinear" for node in graph.node) == 2
+    for init in graph.initializer:
+        if init.name.endswith("weight_int8"):
+            assert init.data_type == TensorProto.INT8
+            assert np.abs(numpy_helper.to_array(init).astype(int)).max() == 127
+            assert len(next(i for i in graph.initializer if i.name == f"{init.name}_scale").dims) == 1
+
+
+def test_quantised_weights_are_within_half_a_step() -> None:
+    model = residual_network()
+    exact = {i.name: numpy_helper.to_array(i) for i in model.graph.initializer}
+    made = {i.name: numpy_helper.to_array(i) for i in _quantised(model).graph.initializer}
+    for name in ("block.conv1.weight", "block.conv2.weight"):
+        scale = made[f"{name}_int8_scale"].reshape(-1, 1, 1, 1, 1)
+        assert np.all(np.abs(made[f"{name}_int8"] * scale - exact[name]) <= scale / 2 + 1e-7)
+
+
+def test_the_quantised_graph_runs_and_is_close() -> None:
+    model = residual_network()
+    x = clips(3)
+    exact, other = features(model, x), features(_quantised(model), x)
+    assert sqnr(exact, other) > 25
+
+
+def test_sensitivity_finds_the_layer_that_suffers() -> None:
+    """A channel a thousand times larger than the rest ruins a per-tensor activation scale."""
+    model = residual_network(channels=16)
+    bias = next(i for i in model.graph.initializer if i.name == "block.conv1.bias")
+    value = numpy_helper.to_array(bias).copy()
+    value[0] = 2000.0
+    bias.CopyFrom(numpy_helper.from_array(value, bias.name))
+    weight = next(i for i in model.graph.initializer if i.name == "block.conv2.weight")
+    w = numpy_helper.to_array(weight).copy()
+    w[:, 0] = 0  # the loud channel itself carries nothing
+    weight.CopyFrom(numpy_helper.from_array(w, weight.name))
+    layers = [layer for layer in find_layers(model) if not layer.why_not]
+    seen = collect(model, tensors_of(layers), [{"clip": c[None]} for c in clips(4)])
+    amax = {name: s.amax("minmax") for name, s in seen.items()}
+    found = leave_one_in(model, layers, amax, clips(3))
+    assert found["block.conv2"] < found["block.conv1"] - 10
+    order = sorted(found, key=found.__getitem__)
+    exact = features(model, clips(3))
+    kept, returned = give_back(layers, order, lambda s: sqnr(exact, features(quantise(model, s, amax), clips(3))) > 25)
+    assert returned == ["block.conv2"]
+    assert [layer.name for layer in kept] == ["block.conv1"]
+
+
+def test_an_all_zero_activation_is_represented_exactly() -> None:
+    model = residual_network()
+    for init in model.graph.initializer:
+        if init.name in ("stem.weight", "stem.bias"):
+            init.CopyFrom(numpy_helper.from_array(np.zeros_like(numpy_helper.to_array(init)), init.name))
+    out = features(_quantised(model), clips(1))
+    assert np.isfinite(out).all()
+
+
+def test_weight_heavy_linear_layers_are_quantised() -> None:
+    rng = np.random.default_rng(0)
+    w = rng.standard_normal((512, 4096), dtype=np.float32)
+    graph = helper.make_graph(
+        [helper.make_node("Gemm", ["clip", "w", "b"], ["features"], name="fc", transB=1)],
+        "g",
+        [helper.make_tensor_value_info("clip", 1, [1, 4096])],
+        [helper.make_tensor_value_info("features", 1, [1, 512])],
+        [numpy_helper.from_array(w, "w"), numpy_helper.from_array(np.zeros(512, np.float32), "b")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    (layer,) = find_layers(model)
+    assert layer.why_not == ""
+    x = rng.standard_normal((1, 4096), dtype=np.float32)
+    quantised = quantise(model, [layer], {"clip": float(np.abs(x).max())})
+    run = onnxruntime.InferenceSession(quantised.SerializeToString(), providers=["CPUExecutionProvider"])
+    assert sqnr(x @ w.T, np.asarray(run.run(None, {"clip": x})[0])) > 30
+    assert len(quantised.SerializeToString()) < 0.3 * len(model.SerializeToString())
+
+
+def _labelled(count: int) -> Windows:
+    windows = random_windows(get_task("pain", "demo"), count)
+    rng = np.random.default_rng(0)
+    subjects = rng.choice(["a", "b", "c"], count, p=[0.8, 0.15, 0.05]).astype("U1")
+    return Windows(windows.clips, windows.present, {"pain": rng.integers(0, 2, count).astype(float)}, subjects, "noise")
+
+
+def test_chosen_windows_cover_subjects_and_classes() -> None:
+    windows = _labelled(60)
+    chosen = windows.take(spread(windows, 12))
+    assert set(chosen.subjects) == {"a", "b", "c"}
+    for subject in ("a", "b"):
+        assert set(chosen.targets["pain"][chosen.subjects == subject]) == {0.0, 1.0}
+    assert sorted(spread(windows, 60)) == list(range(60))
+    assert np.array_equal(spread(windows, 12, seed=3), spread(windows, 12, seed=3))
+
+
+def test_windows_round_trip_and_refuse_what_does_not_fit(tmp_path: Path) -> None:
+    windows = _labelled(3)
+    windows.save(tmp_path / "w.npz")
+    back = Windows.load(tmp_path / "w.npz")
+    assert back.origin == "noise" and np.array_equal(back.clips["face"], windows.clips["face"])
+    with pytest.raises(DataError, match="affect takes"):
+        back.check(get_task("affect", "demo"))
+    (tmp_path / "bad.npz").write_bytes(b"PK nonsense")
+    with pytest.raises(DataError, match="holds no saved windows"):
+        Windows.load(tmp_path / "bad.npz")

@@ -1,0 +1,75 @@
+"""FP16 conversion: types, order, accuracy against the flash-attention rule, and what stays in FP32."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from engine_graphs import clips, residual_network
+from onnx import TensorProto, numpy_helper
+
+from jmt_edge.engine.precision import FP32_OPS, static_batch, to_fp16
+
+
+def _run(model: onnx.ModelProto, x: np.ndarray) -> np.ndarray:
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return np.asarray(session.run(None, {"clip": x})[0])
+
+
+def test_statistics_and_softmax_stay_wide_and_the_rest_is_half() -> None:
+    done = to_fp16(residual_network())
+    types = {
+        v.name: v.type.tensor_type.elem_type for v in onnx.shape_inference.infer_shapes(done.model).graph.value_info
+    }
+    for node in done.model.graph.node:
+        if node.op_type in FP32_OPS:
+            assert node.name in done.kept
+            assert types.get(node.output[0], TensorProto.FLOAT) == TensorProto.FLOAT
+        elif node.op_type == "Conv":
+            assert types[node.output[0]] == TensorProto.FLOAT16
+    assert set(done.kept) == {"norm", "softmax"}
+
+
+def test_interface_stays_float32_and_order_stays_topological() -> None:
+    model = to_fp16(residual_network()).model
+    assert all(v.type.tensor_type.elem_type == TensorProto.FLOAT for v in (*model.graph.input, *model.graph.output))
+    known = {v.name for v in model.graph.input} | {i.name for i in model.graph.initializer}
+    for node in model.graph.node:
+        assert set(filter(None, node.input)) <= known, f"{node.name} reads what is not there yet"
+        known |= set(node.output)
+
+
+def test_error_is_that_of_half_precision() -> None:
+    """At most twice the error of rounding the input and every weight once, in exact arithmetic."""
+    model, x = residual_network(), clips(4)
+    exact = _run(model, x)
+    rounded = onnx.ModelProto()
+    rounded.CopyFrom(model)
+    for init in rounded.graph.initializer:
+        value = numpy_helper.to_array(init).astype(np.float16).astype(np.float32)
+        init.CopyFrom(numpy_helper.from_array(value, init.name))
+    floor = np.abs(_run(rounded, x.astype(np.float16).astype(np.float32)) - exact).max()
+    assert np.abs(_run(to_fp16(model).model, x) - exact).max() <= 2 * floor + 1e-3 * np.abs(exact).max()
+
+
+def test_a_weight_that_half_cannot_hold_keeps_its_node_wide() -> None:
+    model = residual_network()
+    weight = next(i for i in model.graph.initializer if i.name == "block.conv1.weight")
+    value = numpy_helper.to_array(weight).copy()
+    value.flat[0] = 1e6
+    weight.CopyFrom(numpy_helper.from_array(value, weight.name))
+    assert set(to_fp16(model).kept) == {"block.conv1", "norm", "softmax"}
+
+
+def test_keep_adds_nodes() -> None:
+    done = to_fp16(residual_network(), keep=lambda node: node.name == "head")
+    assert "head" in done.kept
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_static_batch_fixes_the_first_axis(batch: int) -> None:
+    model = static_batch(residual_network(), batch)
+    assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_value == batch
+    assert model.graph.output[0].type.tensor_type.shape.dim[0].dim_value == batch
+    assert np.array_equal(_run(model, clips(batch)), _run(residual_network(), clips(batch)))
