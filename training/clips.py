@@ -24,10 +24,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import preprocessing
+from ..capture import simulated
 from ..errors import DataError
 from ..preprocessing.eda import normalise_eda
 from ..tasks import Modality
-from . import signals
+from . import signals, streams
 from .data import Problems, Recording, Windows
 
 log = logging.getLogger(__name__)
@@ -116,7 +117,9 @@ def _stamp(path: Path) -> tuple[int, int]:
 def _code() -> str:
     """Hash of the preprocessing and decoding sources: a changed rule is another cache."""
     digest = hashlib.sha256()
-    sources = [*sorted(Path(preprocessing.__file__).parent.glob("*.py")), Path(signals.__file__), Path(__file__)]
+    sources = [Path(m.__file__) for m in (signals, streams)] + [Path(__file__)]
+    for package in (preprocessing, simulated):
+        sources += sorted(Path(str(package.__file__)).parent.glob("*.py"))
     for file in sources:
         digest.update(file.read_bytes())
     return digest.hexdigest()
@@ -288,7 +291,11 @@ def _crops(
     from ..preprocessing.face import FaceDetector, FaceTracker, align_crop
 
     tracker = FaceTracker(FaceDetector())
-    for t, image in nearest_frames(signals.read_video(path), wanted):
+    if recording.kind == "sim":
+        images = streams.frames(recording, wanted)
+    else:
+        images = nearest_frames(signals.read_video(path), wanted)
+    for t, image in images:
         face = tracker.update(image, t)
         yield t, None if face is None else align_crop(image, face, size)
 
@@ -296,16 +303,24 @@ def _crops(
 def nearest_frames(
     frames: Iterator[tuple[float, NDArray[np.uint8]]], wanted: NDArray[np.float64]
 ) -> Iterator[tuple[float, NDArray[np.uint8]]]:
-    """The last frame at or before each wanted time (the first frame for times before it), each frame once."""
+    """The frames that `face_clip` may pick for each wanted time, each once: the last one at or before it (the first
+    frame for times before all) and the next one where that is nearer.
+    """
     todo = list(np.sort(wanted))
     held: tuple[float, NDArray[np.uint8]] | None = None
+    given = False
     for frame in frames:
-        if held is not None and todo and todo[0] < frame[0] - 1e-3:
-            yield held
-            while todo and todo[0] < frame[0] - 1e-3:
-                todo.pop(0)
-        held = frame
-    if held is not None and todo:
+        nearer = False
+        while held is not None and todo and todo[0] < frame[0] - 1e-3:
+            if not given:
+                yield held
+                given = True
+            moment = todo.pop(0)
+            nearer |= frame[0] - moment < moment - held[0]
+        held, given = frame, nearer
+        if nearer:
+            yield frame
+    if held is not None and todo and not given:
         yield held
 
 
@@ -313,6 +328,8 @@ def _voice(recording: Recording, m: Modality, ends: Sequence[float]) -> tuple[li
     from ..preprocessing.voice import voice_clip
     from ..tasks import AUDIO_RATE
 
+    if recording.kind == "sim":
+        return [voice_clip(streams.sound(recording, end - m.span, end), m) for end in ends], [True] * len(ends)
     samples = signals.read_audio(recording.files["voice"])
     clips, present = [], []
     for end in ends:
@@ -328,6 +345,14 @@ def _eda(recording: Recording, m: Modality, ends: Sequence[float]) -> tuple[list
         return [_painmonit_clip(recording, m)] * len(ends), [True] * len(ends)
     from ..preprocessing.eda import resample_eda
 
+    if recording.kind == "sim":
+        skin, rate = streams.skin(recording), 128.0
+        pairs = []
+        for end in ends:
+            first = max(int((end - m.span - 1.0) * rate), 0)
+            samples = skin.samples(first, int(end * rate) + 1 - first, rate)
+            pairs.append(resample_eda((first + np.arange(len(samples))) / rate, samples.astype(np.float32), end, m))
+        return [clip for clip, _ in pairs], [float(share) >= MIN_EDA for _, share in pairs]
     times, values = signals.read_biovid_eda(recording.files["eda"])
     pairs = [resample_eda(times, values, end, m) for end in ends]
     return [clip for clip, _ in pairs], [float(share) >= MIN_EDA for _, share in pairs]
