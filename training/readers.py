@@ -20,6 +20,7 @@ from .signals import read_table, video_times
 
 BIOVID_CLASSES = ("BL1", "PA1", "PA2", "PA3", "PA4")
 TRIAL = 5.5  # seconds of a BioVid sample
+VIDEO_RATE = 25.0  # frames per second of its video
 PAINMONIT_CHANNELS = ("Bvp", "Eda_E4", "Resp", "Eda_RB", "Ecg", "Emg")
 PAINMONIT_RATE = 250.0
 _VIDEOS = (".mp4", ".avi", ".mpg", ".mkv", ".mov")
@@ -69,7 +70,7 @@ def read_biovid(root: Path, problems: Problems, *, classes: Sequence[str] = ("BL
     if unknown or len(classes) != 2:
         raise DataError(f"classes {','.join(classes)} are not two of {', '.join(BIOVID_CLASSES)}; give two of them")
     samples, numbers = _biovid_samples(root, part_a, problems)
-    affect = _first_dir(part_a / "valence_arousal", part_a / "va", root / "valence_arousal", root / "va")
+    affect = _first_dir(part_a / "valence_arousal", root / "valence_arousal")
     audio = _first_dir(part_a / "audio", root / "audio")
     recordings = []
     for subject, sample, name in samples:
@@ -152,14 +153,9 @@ def _samples_csv(path: Path, problems: Problems) -> tuple[list[tuple[str, str, s
 def _trial_labels(affect: Path | None, subject: str, sample: str, pain: float) -> Labels:
     if affect is None:
         return Labels(np.zeros(1), {"pain": np.array([pain])})
-    for suffix in (".csv", ".txt"):
-        file = affect / subject / f"{sample}{suffix}"
-        if file.is_file():
-            table = read_va(file)
-            frames = len(table["valence"])
-            times = np.arange(frames) * (TRIAL / frames)
-            return Labels(times, {"pain": np.full(frames, pain), **table})
-    raise DataError(f"{affect / subject / sample}.csv does not exist; restore the valence-arousal file")
+    table = read_va(affect / subject / f"{sample}.txt")
+    frames = len(table["valence"])
+    return Labels(np.arange(frames) / VIDEO_RATE, {"pain": np.full(frames, pain), **table})
 
 
 # ---- Affwild2 ------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from typing import Any, get_args, get_type_hints
 from ..errors import ConfigError
 from ..tasks import Modality, Task, get_task, split_steps
 
-SYSTEMS = ("fusion", "unimodal", "intra", "jca")
+FUSIONS = ("jmt", "jmt_no_joint", "vanilla", "concat", "unimodal", "jca", "rjca", "rjcma", "intra_fc", "intra_tr")
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,6 @@ class Stage:
     schedule: str = "constant"  # constant, cosine, plateau
     warmup: int = 0  # epochs of linear warm-up
     dropout: float = 0.0  # in the linear layers of the head
-    seconds: float = 0.0  # stop after this long; 0 for no limit
 
 
 @dataclass(frozen=True)
@@ -70,43 +69,42 @@ class Recipe:
     row: int = 0  # of the list in docs/training.md
     layout: str = "biovid"
     variant: str = "full"
-    system: str = "fusion"
-    fusion_type: str = "jmt"  # jmt, vanilla, concat; for `intra`: fc, tr; for `jca`: jca, rjca, rjcma
+    fusion: str = "jmt"  # one of FUSIONS; unimodal: one backbone with its head
     head: str = "self_attention"
     attention: str = "standard"
     heads: int = 1
     steps: int = 0  # 0: the task's own; more cuts a one-step task, or sets the length of a sequence
-    recursions: int = 1  # of joint cross attention
+    recursions: int = 0  # of joint cross attention; 0: the fusion's own
     modalities: tuple[str, ...] = ()  # () all of the task's
     outputs: tuple[str, ...] = ()
     shapes: dict[str, list[int]] = field(default_factory=dict)  # modality -> clip shape that replaces the task's
     spans: dict[str, float] = field(default_factory=dict)
     backbone: dict[str, str] = field(default_factory=dict)  # modality -> backbone that replaces the task's
-    second: str = ""  # for `intra`: the second backbone of the modality
+    second: str = ""  # intra-modal fusion: the second backbone of the only modality
+    text: str = ""  # folder of text features for joint cross attention, <recording>.npy (rows, 768)
+    audio_gru: bool = False  # a GRU over the steps behind the voice backbone
     width: dict[str, int] = field(default_factory=dict)
     eda_moments: tuple[float, ...] = ()  # (mean, SD) in µS of the fixed normalisation of EDA; () leaves µS
     classes: tuple[str, ...] = ("BL1", "PA4")
     hop: float = 0.0  # s between windows of a long recording; 0: the task's stride
-    folds: int = 0
-    protocol: str = "holdout"  # holdout, kfold, loso, loso67, official
+    protocol: str = "holdout"  # holdout, kfold:K, loso, loso67, official
     ensemble: bool = False  # best-valence checkpoint gives valence, best-arousal checkpoint arousal
     weights: dict[str, str] = field(default_factory=dict)  # modality -> "kinetics", "imagenet" or a file
     stages: dict[str, Stage] = field(default_factory=dict)  # modality, or "fusion"
     augment: Augment = Augment()
     masking: Masking = Masking()
-    features: dict[str, str] = field(default_factory=dict)  # extra modality -> folder of feature files
     precision: str = "32-true"
     notes: str = ""
 
     def resolve(self) -> Task:
         """The task preset with this recipe's changes. Raises ConfigError where they do not fit."""
-        if self.system not in SYSTEMS:
-            raise ConfigError(f"recipe {self.name}: system '{self.system}' is not one of {', '.join(SYSTEMS)}")
+        if self.fusion not in FUSIONS:
+            raise ConfigError(f"recipe {self.name}: fusion '{self.fusion}' is not one of {', '.join(FUSIONS)}")
         task = get_task(self.task, self.variant)  # type: ignore[arg-type]
         names = self.modalities or task.names
         modalities = tuple(self._modality(task.modality(n)) for n in names)
         outputs = self.outputs or task.outputs
-        fusion = self.fusion_type if self.fusion_type in ("jmt", "vanilla", "concat") else "jmt"
+        fusion = self.fusion if self.fusion in ("jmt", "vanilla", "concat") else "jmt"
         task = replace(
             task, modalities=modalities, outputs=outputs, fusion=fusion, head=self.head,
             attention=self.attention, heads=self.heads,
@@ -177,8 +175,8 @@ def _override(data: dict[str, Any], text: str) -> None:
     parts = key.split(".")
     if len(parts) == 1 and parts[0] in {f.name for f in fields(Stage)} - {f.name for f in fields(Recipe)}:
         # a bare `lr=` means the stage that trains the system itself
-        parts = ["stages", "fusion" if data.get("system", "fusion") != "unimodal" else _only(data), parts[0]]
-    elif len(parts) == 2 and parts[0] in ("face", "voice", "eda", "fusion", "second"):
+        parts = ["stages", _only(data) if data.get("fusion") == "unimodal" else "fusion", parts[0]]
+    elif len(parts) == 2 and parts[0] in ("face", "voice", "eda", "fusion"):
         parts = ["stages", *parts]
     target = data
     for part in parts[:-1]:

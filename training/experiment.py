@@ -1,0 +1,454 @@
+"""From a cohort and a recipe to trained weights, scores and a bundle; every step is kept and found again.
+
+Backbones are trained alone (stage 1) and frozen; their features are cached; the fusion is trained on them
+(stage 2). The validation subjects choose the epoch and the temperature; the test subjects are scored once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from ..errors import ConfigError, DataError
+from ..models.fusion import Fusion
+from ..models.joint import TEXT, JointModel
+from ..tasks import Modality, Task
+from . import splits
+from .clips import ClipStore, Progress, build_clips, default_cache
+from .data import Cohort, Windows, cut_windows, require_two_classes, subjects_of
+from .features import extract, weights_hash
+from .networks import SECOND, FusionStep, Unimodal, backbone_of, fusion_of, load_weights, pretraining, second_backbone
+from .recipes import Masking, Recipe, Stage
+from .scores import Predictions, Scores, empty_predictions, fit_temperature, score
+from .sets import FeatureSet, clip_set, feature_set, hash_seed, presence
+from .splits import Split
+from .trainer import Device, fit
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to run, as opposed to what."""
+
+    cache: Path = field(default_factory=default_cache)
+    device: Device = Device()
+    workers: int = 1
+    progress: Progress = lambda stage, done, total: None
+
+
+@dataclass
+class Prepared:
+    """A cohort cut into windows, with its clips computed."""
+
+    cohort: Cohort
+    recipe: Recipe
+    task: Task
+    windows: Windows
+    stores: dict[str, ClipStore]
+
+    def network_inputs(self) -> dict[str, tuple[Modality, ClipStore]]:
+        """Network name -> its modality and clips; an intra-modal fusion has two networks on one modality."""
+        inputs = {m.name: (m, self.stores[m.name]) for m in self.task.modalities if m.name in self.stores}
+        if self.recipe.fusion.startswith("intra_"):
+            name = self.task.names[0]
+            second = second_backbone(self.task, self.recipe)
+            inputs[SECOND] = (second, replace(self.stores[name], modality=second))
+        return inputs
+
+
+@dataclass
+class Result:
+    """One trained split."""
+
+    split: Split
+    predictions: Predictions
+    scores: Scores
+    seconds: dict[str, float]
+    folder: Path
+
+
+def prepare(cohort: Cohort, recipe: Recipe, options: Options) -> Prepared:
+    """Cut the windows and compute (or find) all clips."""
+    task = recipe.resolve()
+    lacking = [m for m in task.names if m not in cohort.modalities]
+    if lacking:
+        raise DataError(f"{cohort.root} has no {lacking[0]}, which recipe {recipe.name} needs; choose another recipe")
+    windows = cut_windows(cohort, task, hop=recipe.hop or None)
+    stores = build_clips(windows, options.cache, cohort.problems, workers=options.workers, progress=options.progress)
+    return Prepared(cohort, recipe, task, _without_bad(windows, stores), stores)
+
+
+def _without_bad(windows: Windows, stores: dict[str, ClipStore]) -> Windows:
+    """Only windows whose last step shows at least one modality."""
+    seen = np.any([presence(windows, stores, m)[:, -1] for m in windows.task.names], axis=0)
+    if not seen.any():
+        raise DataError("no window has a usable clip at its end; run `jmt-edge train --check` on the data")
+    return windows.take(np.flatnonzero(seen))
+
+
+def make_splits(cohort: Cohort, protocol: str, *, seed: int, windows: Windows | None = None) -> list[Split]:
+    """The splits of a protocol: holdout, kfold:K, loso, loso67, official. Raises ConfigError for another."""
+    subjects = sorted(set(windows.subject.tolist())) if windows is not None else cohort.subjects
+    name, _, number = protocol.partition(":")
+    if name == "holdout":
+        return [splits.holdout(subjects, seed=seed)]
+    if name == "kfold":
+        return splits.k_fold(subjects, int(number or 5), seed=seed)
+    if name == "loso":
+        return splits.loso(subjects, seed=seed)
+    if name == "loso67":
+        if not cohort.numbers:
+            raise DataError(f"{cohort.root} has no samples.csv with subject numbers, which the 67-subject protocol needs")
+        return splits.loso([s for s in subjects if cohort.numbers[s] not in splits.BIOVID_NON_REACTIVE], seed=seed)
+    if name == "official":
+        train, validation = subjects_of(cohort, "train"), subjects_of(cohort, "validation")
+        if not train or not validation:
+            raise DataError(f"{cohort.root} has no official split; use --folds, --loso or the hold-out")
+        return [splits.official(train, validation, seed=seed)]
+    raise ConfigError(f"unknown protocol '{protocol}': choose holdout, kfold:5, loso, loso67 or official")
+
+
+# ---- one split -----------------------------------------------------------------------------------------------
+
+
+def run_split(prepared: Prepared, split: Split, out: Path, *, seed: int, options: Options) -> Result:
+    """Train on `split.train`, select on `split.validation`, score `split.test`; `out` receives everything."""
+    finished = out / "scores.json"
+    recipe, task, windows = prepared.recipe, prepared.task, prepared.windows
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "recipe.json").write_text(json.dumps(recipe.to_dict(), indent=1) + "\n")
+    (out / "split.json").write_text(json.dumps(split.to_dict(), indent=1) + "\n")
+    sides = {side: windows.of(getattr(split, side)) for side in ("train", "validation", "test")}
+    for side in ("train", "test"):
+        if len(sides[side]) or side == "train":
+            require_two_classes(sides[side], side) if side == "train" else None
+    began = time.monotonic()
+    seconds: dict[str, float] = {}
+    networks: dict[str, Unimodal] = {}
+    for name, (m, store) in prepared.network_inputs().items():
+        networks[name] = train_backbone(prepared, name, m, store, split, out, seed=seed, options=options)
+        seconds[name] = time.monotonic() - began
+        began = time.monotonic()
+    features = {
+        name: extract(
+            networks[name].backbone, store, options.cache, augment=recipe.augment,
+            device=_torch_device(options.device), progress=options.progress,
+        )
+        for name, (_, store) in prepared.network_inputs().items()
+    }  # fmt: skip
+    seconds["features"], began = time.monotonic() - began, time.monotonic()
+    fusion, states = train_fusion(prepared, networks, features, sides, out, seed=seed, options=options)
+    seconds["fusion"] = time.monotonic() - began
+
+    temperature = 1.0
+    if "pain" in task.outputs and len(sides["validation"]):
+        chosen = predict(prepared, fusion, features, sides["validation"], states)
+        temperature = fit_temperature(chosen.outputs["pain"][:, -1], chosen.labels["pain"][:, -1])
+    predictions = predict(prepared, fusion, features, sides["test"] if len(sides["test"]) else sides["validation"], states)
+    predictions.temperature = temperature
+    scores = score(predictions)
+    _save(out, networks, fusion, states, predictions)
+    record = {
+        "split": split.name, "seed": seed, "seconds": {k: round(v, 2) for k, v in seconds.items()},
+        "temperature": temperature, "scored": "test" if len(sides["test"]) else "validation", **scores.to_dict(),
+    }  # fmt: skip
+    finished.write_text(json.dumps(record, indent=1) + "\n")
+    return Result(split, predictions, scores, seconds, out)
+
+
+def train_backbone(
+    prepared: Prepared,
+    name: str,
+    m: Modality,
+    store: ClipStore,
+    split: Split,
+    out: Path,
+    *,
+    seed: int,
+    options: Options,
+) -> Unimodal:
+    """Stage 1: the backbone with its head on single clips. Found again by what it depends on, across recipes."""
+    recipe, task = prepared.recipe, prepared.task
+    stage = recipe.stage(name)
+    torch.manual_seed(hash_seed(seed, _number(name)))
+    network = pretraining(task, m, stage.dropout)
+    source = recipe.weights.get(name, "")
+    if source:
+        from ..models import importers
+
+        importers.load_backbone(network.backbone, source)
+    train = clip_set(prepared.windows.of(split.train), store, recipe.augment)
+    validation = clip_set(prepared.windows.of(split.validation), store) if split.validation else None
+    if not len(train):
+        raise DataError(f"the training side of {split.name} has no usable {m.name} clip; check the data")
+    what = [
+        asdict(m), task.dim, task.l2_normalise, list(task.outputs), asdict(stage), asdict(recipe.augment), seed,
+        store.key, weights_hash(network), sorted(split.train), sorted(split.validation), options.device.precision,
+        hashlib.sha256(train.rows.tobytes() + b"".join(y.tobytes() for y in train.labels.values())).hexdigest(),
+    ]  # fmt: skip
+    key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:20]
+    kept = options.cache / "backbones" / f"{name}-{key}.safetensors"
+    if kept.is_file():
+        load_weights(network, kept)
+        return network.eval()
+    if stage.epochs:
+        fit(
+            network, train, validation if validation is not None and len(validation) else None, stage, out / name,
+            name=f"{name} ({split.name})", seed=seed, device=options.device,
+        )  # fmt: skip
+    from safetensors.torch import save_file
+
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    save_file({k: v.contiguous() for k, v in network.state_dict().items()}, kept)
+    return network.eval()
+
+
+def train_fusion(
+    prepared: Prepared,
+    networks: dict[str, Unimodal],
+    features: dict[str, NDArray[np.float32]],
+    sides: dict[str, Windows],
+    out: Path,
+    *,
+    seed: int,
+    options: Options,
+) -> tuple[Fusion, dict[str, dict[str, torch.Tensor]]]:
+    """Stage 2: the fusion on cached features. A unimodal system is done after stage 1.
+
+    Returns the fusion and, with `ensemble`, the states that each output is predicted with.
+    """
+    recipe, task = prepared.recipe, prepared.task
+    if recipe.fusion == "unimodal":
+        return networks[task.names[0]].head, {}
+    stage = recipe.stage("fusion")
+    torch.manual_seed(hash_seed(seed, _number("fusion")))
+    fusion = fusion_of(recipe, task, stage.dropout)
+    train = fusion_set(prepared, features, sides["train"], fusion, recipe.masking)
+    validation = fusion_set(prepared, features, sides["validation"], fusion, None) if len(sides["validation"]) else None
+    monitors = tuple(o for o in task.outputs if o != "pain") if recipe.ensemble else ()
+    fitted = fit(
+        FusionStep(fusion), train, validation, stage, out / "fusion", name="fusion", seed=seed,
+        device=options.device, monitors=monitors,
+    )  # fmt: skip
+    fusion.eval()
+    return fusion, {
+        o: {k.removeprefix("fusion."): v for k, v in fitted.states[o].items()} for o in monitors if o in fitted.states
+    }
+
+
+def fusion_set(
+    prepared: Prepared,
+    features: dict[str, NDArray[np.float32]],
+    windows: Windows,
+    fusion: Fusion,
+    masking: Masking | None,
+) -> FeatureSet:
+    """`windows` as the inputs of `fusion`, with text or a second backbone where it has one."""
+    data = feature_set(windows, prepared.stores, features, masking)
+    first = prepared.task.names[0]
+    for name in fusion.modalities:
+        if name == SECOND:
+            data.features[name] = torch.from_numpy(features[SECOND])
+            data.rows[name] = data.rows[first]
+            data.present = torch.cat([data.present, data.present], -1)
+        elif name == TEXT:
+            table, there = text_features(prepared, Path(prepared.recipe.text))
+            data.features[name] = torch.from_numpy(table[None])
+            data.rows[name] = data.rows[first]
+            rows = windows.rows[first]
+            known = (rows >= 0) & there[np.maximum(rows, 0)]
+            data.present = torch.cat([data.present, torch.from_numpy(known.astype(np.float32))[..., None]], -1)
+    return data
+
+
+def text_features(prepared: Prepared, folder: Path) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """(N, 768) rows of `<recording>.npy` for each clip of the first modality, and whether the file exists.
+
+    A file has one row per labelled frame, or rows spread evenly over the recording.
+    """
+    clips = prepared.windows.clips[prepared.task.names[0]]
+    table, there = np.zeros((len(clips), 768), np.float32), np.zeros(len(clips), bool)
+    files: dict[int, NDArray[np.float32] | None] = {}
+    for row, (number, end) in enumerate(clips):
+        recording = prepared.windows.recordings[number]
+        if number not in files:
+            path = folder / f"{recording.id}.npy"
+            values = np.load(path, mmap_mode="r", allow_pickle=False) if path.is_file() else None
+            if values is not None and (values.ndim != 2 or values.shape[1] != 768):
+                raise DataError(f"{path} has shape {values.shape}, not (rows, 768); export the text features again")
+            files[number] = values
+        values = files[number]
+        if values is not None:
+            share = min(max(end / recording.duration, 0.0), 1.0)
+            table[row] = values[min(int(share * len(values)), len(values) - 1)]
+            there[row] = True
+    if not there.any():
+        raise DataError(f"{folder} has no text features for these recordings (<recording>.npy); give the right folder")
+    return table, there
+
+
+def predict(
+    prepared: Prepared,
+    fusion: Fusion,
+    features: dict[str, NDArray[np.float32]],
+    windows: Windows,
+    states: dict[str, dict[str, torch.Tensor]] | None = None,
+    change: Callable[[dict[str, torch.Tensor], torch.Tensor], tuple[dict[str, torch.Tensor], torch.Tensor]] | None = None,
+    batch: int = 512,
+) -> Predictions:
+    """Outputs of every window. states: weights that replace the fusion's for one output (ensembling).
+    change: features and presence before the fusion sees them (noise, a missing modality)."""
+    data = fusion_set(prepared, features, windows, fusion, None)
+    plan: list[tuple[tuple[str, ...], dict[str, torch.Tensor] | None]] = [(prepared.task.outputs, None)]
+    plan += [((o,), state) for o, state in (states or {}).items()]
+    parts: dict[str, list[NDArray[np.float32]]] = {}
+    attention: list[NDArray[np.float32]] = []
+    original = {k: v.clone() for k, v in fusion.state_dict().items()}
+    fusion.eval()
+    presents: list[NDArray[np.float32]] = []
+    with torch.inference_mode():
+        for outputs, state in plan:
+            if state is not None:
+                fusion.load_state_dict(state)
+            for o in outputs:
+                parts[o] = []
+            for i in range(0, len(windows), batch):
+                inputs, _ = data[np.arange(i, min(i + batch, len(windows))), 0]
+                vectors, present = inputs["features"], inputs["present"]
+                if change is not None:
+                    vectors, present = change(vectors, present)
+                got = fusion(vectors, present, return_attention=True)
+                for o in outputs:
+                    y = got[o][..., 1] - got[o][..., 0] if o == "pain" else got[o]
+                    parts[o].append(y.float().numpy())
+                if state is None:
+                    presents.append(present.numpy())
+                    if "attention" in got:
+                        attention.append(got["attention"].numpy())
+    fusion.load_state_dict(original)
+    result = empty_predictions(windows, fusion.modalities, np.concatenate(presents))
+    result.outputs = {o: np.concatenate(p) for o, p in parts.items()}
+    if attention:
+        result.attention = np.concatenate(attention)
+    return result
+
+
+# ---- what a run leaves behind --------------------------------------------------------------------------------
+
+
+def _save(
+    out: Path,
+    networks: dict[str, Unimodal],
+    fusion: Fusion,
+    states: dict[str, dict[str, torch.Tensor]],
+    predictions: Predictions,
+) -> None:
+    from safetensors.torch import save_file
+
+    def save(state: dict[str, torch.Tensor], name: str) -> None:
+        save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, out / name)
+
+    for name, network in networks.items():
+        save(network.backbone.state_dict(), f"backbone-{name}.safetensors")
+    save(fusion.state_dict(), "fusion.safetensors")
+    for o, state in states.items():
+        save(state, f"fusion-best-{o}.safetensors")
+    predictions.save(out / "predictions.npz")
+
+
+def load_run(folder: Path) -> tuple[Recipe, Task, dict[str, nn.Module], Fusion, dict[str, dict[str, torch.Tensor]]]:
+    """Recipe, task, backbones, fusion and ensembling states of a finished split's folder."""
+    from safetensors.torch import load_file
+
+    from .recipes import from_dict
+
+    file = folder / "recipe.json"
+    if not file.is_file():
+        raise DataError(f"{folder} is no training run (it has no recipe.json); give the folder that `train --out` wrote")
+    recipe = from_dict(json.loads(file.read_text()))
+    task = recipe.resolve()
+    backbones: dict[str, nn.Module] = {}
+    for m in task.modalities:
+        backbones[m.name] = backbone_of(task, m)
+    if recipe.fusion.startswith("intra_"):
+        backbones[SECOND] = backbone_of(task, second_backbone(task, recipe))
+    for name, network in backbones.items():
+        load_weights(network, folder / f"backbone-{name}.safetensors")
+        network.eval()
+    fusion = fusion_of(recipe, task, 0.0)
+    load_weights(fusion, folder / "fusion.safetensors")
+    states = {o: load_file(f) for o in task.outputs if (f := folder / f"fusion-best-{o}.safetensors").is_file()}
+    return recipe, task, backbones, fusion.eval(), states
+
+
+def exportable(recipe: Recipe, task: Task) -> bool:
+    """Whether live has a place for this system: several modalities into the fusions of the task presets."""
+    return recipe.fusion in ("jmt", "vanilla", "concat") and len(task.modalities) > 1 and not recipe.audio_gru
+
+
+def export_run(result: Result, path: Path, *, cohort: Cohort, name: str, demo: bool, overwrite: bool) -> Any:
+    """The bundle of a trained split; its provenance names data, split, seed, recipe and scores."""
+    from ..engine.export import export_bundle
+
+    recipe, task, backbones, fusion, states = load_run(result.folder)
+    model = JointModel(task, backbones, fusion)  # type: ignore[arg-type]
+    record = json.loads((result.folder / "scores.json").read_text())
+    provenance = {
+        "data": {"layout": cohort.layout, "root": cohort.root.name, "recordings": len(cohort.recordings),
+                 "subjects": len(cohort.subjects)},
+        "split": {**{k: v for k, v in result.split.to_dict().items() if k == "name"},
+                  **{side: len(getattr(result.split, side)) for side in ("train", "validation", "test")},
+                  "test_subjects": list(result.split.test)},
+        "seed": record["seed"],
+        "recipe": recipe.to_dict(),
+        "scores": {"on": f"{record['scored']} subjects, none of them trained on", "windows": record["windows"],
+                   **record["pooled"], "interval95": record["interval95"]},
+    }  # fmt: skip
+    calibration = {"temperature": record["temperature"]} if "pain" in task.outputs else None
+    return export_bundle(
+        model, task, path, name=name, provenance=provenance, demo=demo, calibration=calibration, overwrite=overwrite
+    )
+
+
+def _number(name: str) -> int:
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big")
+
+
+def _torch_device(device: Device) -> str:
+    wants = device.accelerator in ("auto", "gpu", "cuda")
+    return "cuda" if wants and torch.cuda.is_available() else "cpu"
+
+
+def console_progress() -> Progress:
+    """Done of total with the time left, on stderr."""
+    began: dict[str, tuple[float, int]] = {}
+    shown = [0.0]
+
+    def show(stage: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        start, first = began.setdefault(stage, (now, done))
+        left = (now - start) / max(1, done - first) * (total - done)
+        line = f"{stage}: {done}/{total}, {left:.0f} s left"
+        if sys.stderr.isatty():
+            print(f"\r\x1b[K{line}", end="\n" if done == total else "", file=sys.stderr, flush=True)
+        elif now - shown[0] > 10 or (done == total and done > first):
+            shown[0] = now
+            print(line, file=sys.stderr, flush=True)
+
+    return show
+
+
+__all__ = ["Options", "Prepared", "Result", "Stage", "export_run", "make_splits", "prepare", "run_split"]

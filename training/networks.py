@@ -1,0 +1,117 @@
+"""What a recipe trains: the backbones of its modalities and the network behind them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import DataError
+from ..models.backbones import Backbone, build_backbone
+from ..models.fusion import Fusion
+from ..models.joint import TEXT, build_fusion
+from ..models.layers import Attention, EncoderLayer, OutputHeads
+from ..tasks import Modality, Task
+from .recipes import Recipe
+
+SECOND = "second"  # the second backbone of an intra-modal fusion, beside its modality's name
+
+
+class IntraModal(Fusion):
+    """Two backbones of one modality (JMT paper, intra-modal fusion).
+
+    `fc`: concatenation, Linear to d. `tr`: the two stacked, an encoder layer, a self-attention whose last position
+    is kept. Features of another width than d first go through a linear layer.
+    """
+
+    def __init__(self, name: str, dims: tuple[int, int], dim: int, outputs: tuple[str, ...], kind: str, dropout: float):
+        super().__init__((name, SECOND), dims, outputs)
+        self.kind = kind
+        self.project = nn.ModuleDict({n: nn.Linear(d, dim) for n, d in zip(self.modalities, dims) if d != dim})
+        if kind == "fc":
+            self.concat = nn.Linear(2 * dim, dim)
+        else:
+            self.encoder, self.attention = EncoderLayer(dim), Attention(dim)
+        self.heads = OutputHeads(dim, outputs, max(dim // 4, 1), dropout)
+
+    def mix(self, features: dict[str, Tensor], present: Tensor) -> tuple[Tensor, None]:
+        pair = [self.project[n](features[n]) if n in self.project else features[n] for n in self.modalities]
+        if self.kind == "fc":
+            return self.concat(torch.cat(pair, -1)), None
+        steps = pair[0].shape[:2]
+        tokens = self.encoder(torch.stack(pair, 2).flatten(0, 1))
+        return self.attention(tokens[:, -1:], tokens)[0].squeeze(1).unflatten(0, steps), None
+
+
+class Unimodal(nn.Module):
+    """A backbone with its pretraining head on single clips: (N, *shape) -> outputs (N, 1, ...)."""
+
+    def __init__(self, backbone: Backbone, head: Fusion) -> None:
+        super().__init__()
+        self.backbone, self.head = backbone, head
+
+    def forward(self, clips: Tensor) -> dict[str, Tensor]:
+        features = self.backbone(clips)[:, None]
+        return self.head({self.head.modalities[0]: features}, None)
+
+
+class FusionStep(nn.Module):
+    """A fusion as the trainer calls it: a feature that serves all steps may have S = 1."""
+
+    def __init__(self, fusion: Fusion) -> None:
+        super().__init__()
+        self.fusion = fusion
+
+    def forward(self, features: dict[str, Tensor], present: Tensor) -> dict[str, Tensor]:
+        return self.fusion(features, present)
+
+
+def backbone_of(task: Task, m: Modality) -> Backbone:
+    return build_backbone(m.backbone, m.shape, m.width, task.dim, l2_normalise=task.l2_normalise)
+
+
+def pretraining(task: Task, m: Modality, dropout: float) -> Unimodal:
+    """The modality's backbone with the papers' pretraining head."""
+    from dataclasses import replace
+
+    alone = replace(task, modalities=(m,))
+    return Unimodal(backbone_of(task, m), build_fusion(alone, "unimodal", dropout=dropout))
+
+
+def fusion_of(recipe: Recipe, task: Task, dropout: float) -> Fusion:
+    """The network behind the backbones."""
+    if recipe.fusion in ("intra_fc", "intra_tr"):
+        return IntraModal(
+            task.names[0], (task.dim, task.dim), task.dim, task.outputs, recipe.fusion.removeprefix("intra_"), dropout
+        )
+    return build_fusion(
+        task, recipe.fusion, dropout=dropout, audio_gru=recipe.audio_gru, text=bool(recipe.text),
+        recursions=recipe.recursions or None,
+    )  # fmt: skip
+
+
+def second_backbone(task: Task, recipe: Recipe) -> Modality:
+    """The modality's description with the second backbone of an intra-modal fusion."""
+    from dataclasses import replace
+
+    return replace(task.modalities[0], backbone=recipe.second)
+
+
+def load_weights(network: nn.Module, file: Path) -> None:
+    """Weights of a safetensors file into `network`. Raises DataError where they belong to another model."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        network.load_state_dict(load_file(file))
+    except FileNotFoundError:
+        raise DataError(f"{file} does not exist; the run is incomplete, train it again") from None
+    except (SafetensorError, OSError) as error:
+        raise DataError(f"{file} is not a readable safetensors file ({error}); restore or retrain it") from None
+    except RuntimeError as error:
+        first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        raise DataError(f"{file} belongs to another model ({first}); give the checkpoint of this recipe") from None
+
+
+__all__ = ["SECOND", "TEXT", "FusionStep", "IntraModal", "Unimodal", "backbone_of", "fusion_of", "pretraining"]

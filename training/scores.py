@@ -1,0 +1,207 @@
+"""Predictions of windows, and their scores: pooled, by subject, with intervals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import metrics
+from .data import Recording, Windows
+
+SMOOTH = {"valence": 20, "arousal": 50}  # frames, the published code's lengths
+
+
+@dataclass
+class Predictions:
+    """Test windows with labels and outputs; the last step is the result.
+
+    outputs: `pain` (W, S) logit of class 1 against 0, `valence`, `arousal` (W, S). attention (W, S, M) or empty.
+    """
+
+    names: tuple[str, ...]
+    subject: NDArray[np.str_]
+    recording: NDArray[np.str_]
+    end: NDArray[np.float64]
+    labels: dict[str, NDArray[np.float32]]
+    outputs: dict[str, NDArray[np.float32]]
+    present: NDArray[np.float32]
+    attention: NDArray[np.float32]
+    temperature: float = 1.0
+    frames: dict[str, Recording] = field(default_factory=dict)
+
+    def probability(self) -> NDArray[np.float64]:
+        """(W,) calibrated pain probability of the last step."""
+        return 1 / (1 + np.exp(-np.clip(self.outputs["pain"][:, -1].astype(float) / self.temperature, -60, 60)))
+
+    def save(self, path: Path) -> None:
+        arrays: dict[str, Any] = {"names": np.array(self.names), "temperature": self.temperature}
+        for key in ("subject", "recording", "end", "present", "attention"):
+            arrays[key] = getattr(self, key)
+        arrays |= {f"label_{o}": y for o, y in self.labels.items()}
+        arrays |= {f"output_{o}": y for o, y in self.outputs.items()}
+        np.savez_compressed(path, **arrays)
+
+    @classmethod
+    def load(cls, path: Path) -> Predictions:
+        with np.load(path, allow_pickle=False) as data:
+            groups = {
+                kind: {k.removeprefix(f"{kind}_"): data[k] for k in data.files if k.startswith(f"{kind}_")}
+                for kind in ("label", "output")
+            }
+            return cls(
+                tuple(data["names"].tolist()), data["subject"], data["recording"], data["end"], groups["label"],
+                groups["output"], data["present"], data["attention"], float(data["temperature"]),
+            )  # fmt: skip
+
+    @classmethod
+    def join(cls, parts: list[Predictions]) -> Predictions:
+        """Several folds as one set; each fold's outputs are brought to its own temperature first."""
+        first = parts[0]
+
+        def scaled(p: Predictions, o: str) -> NDArray[np.float32]:
+            return p.outputs[o] / np.float32(p.temperature) if o == "pain" else p.outputs[o]
+
+        return cls(
+            first.names,
+            np.concatenate([p.subject for p in parts]),
+            np.concatenate([p.recording for p in parts]),
+            np.concatenate([p.end for p in parts]),
+            {o: np.concatenate([p.labels[o] for p in parts]) for o in first.labels},
+            {o: np.concatenate([scaled(p, o) for p in parts]) for o in first.outputs},
+            np.concatenate([p.present for p in parts]),
+            np.concatenate([p.attention for p in parts]),
+            1.0,
+            {k: v for p in parts for k, v in p.frames.items()},
+        )
+
+
+def empty_predictions(windows: Windows, names: tuple[str, ...], present: NDArray[np.float32]) -> Predictions:
+    """The labels of `windows` with no outputs yet."""
+    return Predictions(
+        names,
+        windows.subject,
+        np.array([windows.recordings[i].id for i in windows.recording], dtype=str),
+        windows.end,
+        windows.labels,
+        {},
+        present,
+        np.empty((0,), np.float32),
+        frames={r.id: r for i in np.unique(windows.recording) if (r := windows.recordings[i]).kind == "affwild2"},
+    )
+
+
+@dataclass
+class Scores:
+    """`pooled[metric]`; `interval[metric]` (low, high); `subjects[metric]` {subject: value}; `extras`."""
+
+    windows: int
+    pooled: dict[str, float]
+    interval: dict[str, tuple[float, float]]
+    subjects: dict[str, dict[str, float]]
+    extras: dict[str, float] = field(default_factory=dict)
+
+    def mean_sd(self, metric: str) -> tuple[float, float]:
+        values = np.array(list(self.subjects.get(metric, {}).values()))
+        return (float(values.mean()), float(values.std())) if values.size else (float("nan"), float("nan"))
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "windows": self.windows,
+            "pooled": _plain(self.pooled),
+            "interval95": {k: [_number(v) for v in pair] for k, pair in self.interval.items()},
+            "subject_mean_sd": {k: [_number(v) for v in self.mean_sd(k)] for k in self.subjects},
+            "subjects": {k: _plain(v) for k, v in self.subjects.items()},
+            "extras": _plain(self.extras),
+        }
+
+
+def _number(value: float) -> float | None:
+    return None if np.isnan(value) else round(float(value), 5)
+
+
+def _plain(table: dict[str, float]) -> dict[str, float | None]:
+    return {k: _number(v) for k, v in table.items()}
+
+
+def score(p: Predictions, *, draws: int = 1000, published: bool = False) -> Scores:
+    """All scores of the outputs that have labels. published: also the published code's handling, as extras."""
+    pooled: dict[str, float] = {}
+    interval: dict[str, tuple[float, float]] = {}
+    subjects: dict[str, dict[str, float]] = {}
+    extras: dict[str, float] = {}
+    if "pain" in p.labels:
+        y, probability = p.labels["pain"][:, -1], p.probability()
+        for name, metric in metrics.PAIN_METRICS.items():
+            pooled[name] = metric(probability, y)
+            if name in ("accuracy", "balanced_accuracy", "auc"):
+                interval[name] = metrics.bootstrap_interval(metric, probability, y, p.subject, draws=draws)
+                subjects[name] = metrics.by_subject(metric, probability, y, p.subject)
+    for o in ("valence", "arousal"):
+        if o not in p.labels:
+            continue
+        x, y, who = _frames(p, o)
+        name = f"ccc_{o}"
+        if p.frames:
+            extras[f"{name}_not_smoothed"] = metrics.ccc(x, y)
+            raw = x
+            groups = _groups(p)
+            x = _smooth(raw, groups, SMOOTH[o], metrics.smooth_causal)
+            extras[f"{name}_centred_smoothing"] = metrics.ccc(_smooth(raw, groups, SMOOTH[o], metrics.smooth_centred), y)
+            if published:
+                # the released code scores unlabelled frames as label = prediction = 0
+                absent = np.isnan(y)
+                extras[f"{name}_published_unlabelled_as_0"] = metrics.ccc(np.where(absent, 0, x), np.where(absent, 0, y))
+        pooled[name] = metrics.ccc(x, y)
+        interval[name] = metrics.bootstrap_interval(metrics.ccc, x, y, who, draws=min(draws, 300) if len(x) > 20_000 else draws)
+        subjects[name] = metrics.by_subject(metrics.ccc, x, y, who)
+    if "ccc_valence" in pooled and "ccc_arousal" in pooled:
+        pooled["ccc_mean"] = (pooled["ccc_valence"] + pooled["ccc_arousal"]) / 2
+    return Scores(len(p.end), pooled, interval, subjects, extras)
+
+
+def _groups(p: Predictions) -> list[int]:
+    """Number of frames of each recording, in the order of `_frames`."""
+    return [len(p.frames[r].labels.times) for r in dict.fromkeys(p.recording.tolist())]
+
+
+def _smooth(x: NDArray[np.float64], groups: list[int], frames: int, rule: Any) -> NDArray[np.float64]:
+    return np.concatenate([rule(part, frames) for part in np.split(x, np.cumsum(groups)[:-1])])
+
+
+def _frames(p: Predictions, output: str) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.str_]]:
+    """Prediction, label and subject of every labelled moment: each frame of a video takes the latest result at or
+    before it (what a live display shows), other layouts score the windows themselves."""
+    if not p.frames:
+        return p.outputs[output][:, -1].astype(float), p.labels[output][:, -1].astype(float), p.subject
+    x, y, who = [], [], []
+    for name in dict.fromkeys(p.recording.tolist()):
+        at = np.flatnonzero(p.recording == name)
+        order = at[np.argsort(p.end[at])]
+        recording = p.frames[name]
+        latest = np.searchsorted(p.end[order], recording.labels.times + 1e-6, side="right") - 1
+        x.append(p.outputs[output][order, -1][np.maximum(latest, 0)].astype(float))
+        y.append(recording.labels.values[output])
+        who.append(np.full(len(latest), recording.subject))
+    return np.concatenate(x), np.concatenate(y), np.concatenate(who)
+
+
+def fit_temperature(logit: NDArray[Any], label: NDArray[Any]) -> float:
+    """The T that minimises the cross-entropy of sigmoid(logit / T) (Guo et al. 2017), by golden section on log T."""
+    x, y = np.asarray(logit, float).ravel(), np.asarray(label, float).ravel()
+    x, y = x[~np.isnan(y)], y[~np.isnan(y)]
+    if len(np.unique(y)) < 2:
+        return 1.0
+
+    def loss(log_t: float) -> float:
+        z = x / np.exp(log_t)
+        return float(np.mean(np.logaddexp(0, z) - y * z))
+
+    low, high, ratio = -3.0, 3.0, (np.sqrt(5) - 1) / 2
+    for _ in range(60):
+        a, b = high - ratio * (high - low), low + ratio * (high - low)
+        low, high = (low, b) if loss(a) < loss(b) else (a, high)
+    return float(np.exp((low + high) / 2))

@@ -1,0 +1,105 @@
+"""Simulated people as endless streams: what live sees, so that windows lie anywhere relative to events.
+
+A trial cut at its stimulus teaches a fixed alignment that live never has. The demo bundles therefore learn on
+streams of `sim:` people, rendered only where a window looks; nothing is written to disk but the clip cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..capture.simulated.eda import Skin
+from ..capture.simulated.expression import Expressions
+from ..capture.simulated.face import FaceRenderer
+from ..capture.simulated.person import Person
+from ..capture.simulated.scenario import Episodes
+from ..capture.simulated.sources import parse_spec
+from ..capture.simulated.voice import RATE, Speech
+from ..tasks import Task
+from .data import Cohort, Labels, Problems, Recording, step_times
+
+FIRST_SEED = 1_000_000  # people of training; live runs and tests use small seeds
+NON_RESPONDERS = 20 / 87  # share of people whose skin does not respond, as in BioVid
+WARM = 6.0  # s before the first window
+EPISODE = 80.0  # s; several episodes a person
+
+
+def simulated_cohort(task: Task, *, subjects: int, windows: int, seed: int = 0) -> Cohort:
+    """`subjects` people with `windows` windows each.
+
+    One-step tasks get windows at random times, half of them in pain and half at rest; sequences get consecutive
+    windows, one a stride, which share their clips. Pain is labelled by `Episodes.window_label` (None, in
+    transition, is unlabelled); valence and arousal are the person's own.
+    """
+    rng = np.random.default_rng([seed, 7])
+    quiet = np.zeros(subjects, bool)
+    quiet[rng.permutation(subjects)[: round(NON_RESPONDERS * subjects)]] = True
+    recordings = []
+    for i in range(subjects):
+        number = FIRST_SEED + 1000 * seed + i
+        spec = f"sim:seed={number}" + ("&responder=0" if quiet[i] else "")
+        person = Person.live(number, responder=not quiet[i])
+        ends = _ends(person, task, windows, rng)
+        times = np.unique(np.concatenate([step_times(task, end) for end in ends]).round(6))
+        times = times[times > 0]
+        truth = [person.truth(float(t)) for t in times]
+        values = {o: np.array([row[o] for row in truth]) for o in ("valence", "arousal")}
+        values["pain"] = np.array([_label(person, float(t)) for t in times])
+        labels = Labels(times, {o: values[o] for o in task.outputs})
+        files = {m: Path(spec) for m in task.names}
+        recordings.append(
+            Recording(f"sim{number}", f"sim{number}", files, float(max(ends)), labels, tuple(ends), kind="sim")
+        )
+    return Cohort("simulated", Path(f"sim:seed={seed}"), recordings, Problems())
+
+
+def _ends(person: Person, task: Task, windows: int, rng: np.random.Generator) -> list[float]:
+    stride = max(m.stride for m in task.modalities)
+    if stride:
+        first = float(rng.uniform(WARM, EPISODE))
+        return [round(first + stride * i, 6) for i in range(windows)]
+    found: dict[int, list[float]] = {0: [], 1: []}
+    half = windows // 2
+    while min(len(v) for v in found.values()) < half:
+        end = round(float(rng.uniform(WARM, 12 * EPISODE)), 3)
+        label = _label(person, end)
+        if not np.isnan(label) and len(found[int(label)]) < half:
+            found[int(label)].append(end)
+    return sorted(found[0] + found[1])
+
+
+def _label(person: Person, end: float) -> float:
+    assert isinstance(person.scenario, Episodes)
+    label = person.scenario.window_label(end)
+    return float("nan") if label is None else float(label)
+
+
+# ---- reading, in a worker ------------------------------------------------------------------------------------
+
+
+def _person(recording: Recording, modality: str) -> Person:
+    spec = parse_spec(modality, str(recording.files[modality]))
+    return Person.live(spec.seed, responder=spec.responder)
+
+
+def frames(recording: Recording, wanted: NDArray[np.float64]) -> Iterator[tuple[float, NDArray[np.uint8]]]:
+    """The camera's frames (25 fps) at or before the wanted times."""
+    spec = parse_spec("face", str(recording.files["face"]))
+    person = _person(recording, "face")
+    expression, renderer = Expressions(person, Speech(person)), FaceRenderer(person, *spec.size)
+    for t in np.unique(np.floor(wanted * spec.fps + 1e-6)) / spec.fps:
+        yield float(t), renderer.frame(float(t), expression(float(t)))
+
+
+def sound(recording: Recording, start: float, end: float) -> NDArray[np.float32]:
+    """Samples of [start, end) at 44.1 kHz."""
+    first = max(round(start * RATE), 0)
+    return np.asarray(Speech(_person(recording, "voice")).samples(first, round(end * RATE) - first), np.float32)
+
+
+def skin(recording: Recording) -> Skin:
+    return Skin(_person(recording, "eda"))
