@@ -18,7 +18,7 @@ from .randomness import CAMERA, CANVAS, LIGHT, Wander, draw
 Image = NDArray[np.uint8]
 F32 = NDArray[np.float32]
 
-EYE_Y, BROW_Y, NOSE_Y, MOUTH_Y, CHIN_Y, HAIRLINE_Y = -0.20, -0.47, 0.30, 0.70, 1.30, -0.95
+EYE_Y, BROW_Y, NOSE_Y, MOUTH_Y, CHIN_Y, HAIRLINE_Y = -0.19, -0.44, 0.27, 0.71, 1.30, -1.10
 _GRID = 8  # pixels between the knots of the warp
 _SUPERSAMPLE = 2
 _SHIFT = 4  # fixed-point bits of OpenCV's antialiased drawing
@@ -142,7 +142,7 @@ class FaceRenderer:
                 points = np.array([self._pixel(*p) for p in stroke])
                 cv2.polylines(mask, [_fixed(points)], False, 255, max(round(self._unit / 22), 1), cv2.LINE_AA, _SHIFT)
             soft = cv2.GaussianBlur(mask.astype(np.float32) / 255, (0, 0), self._unit / 45)
-            maps[name] = 0.42 * soft[self._roi] - 0.10 * cv2.GaussianBlur(soft, (0, 0), self._unit / 12)[self._roi]
+            maps[name] = (0.25 if name in ("AU1", "AU2") else 0.36) * soft[self._roi] - 0.10 * cv2.GaussianBlur(soft, (0, 0), self._unit / 12)[self._roi]
         return maps
 
     # --- what is made for every frame ----------------------------------------------------------------------------
@@ -228,7 +228,7 @@ class FaceRenderer:
     def _draw_mouth(self, canvas: Image, e: Expression) -> None:
         who, unit, au = self._who, self._unit, {k: v / 5 for k, v in e.aus.items()}
         cx, cy = self._pixel(0.0, MOUTH_Y)
-        half = unit * 0.35 * who.mouth_width * (1 + 0.32 * au["AU12"] - 0.08 * e.mouth)
+        half = unit * 0.39 * who.mouth_width * (1 + 0.32 * au["AU12"] - 0.08 * e.mouth)
         corner = unit * (-0.19 * au["AU12"] + 0.12 * au["AU15"])
         raise_ = unit * (0.11 * au["AU10"] + 0.05 * au["AU9"])
         gap = unit * (0.16 * au["AU25"] + 0.24 * au["AU26"] + 0.20 * e.mouth)
@@ -253,8 +253,8 @@ class FaceRenderer:
         cv2.polylines(canvas, [_fixed(shine)], False, (lip * 1.2).tolist(), 1, cv2.LINE_AA, _SHIFT)
         if gap + raise_ > 0.035 * unit:
             cv2.fillPoly(canvas, [polygon(upper_in, lower_in)], (28, 22, 52), cv2.LINE_AA, _SHIFT)
-            teeth = np.minimum(upper_in + 0.075 * unit * arch**0.3, lower_in)
-            cv2.fillPoly(canvas, [polygon(upper_in, teeth)], (192, 205, 210), cv2.LINE_AA, _SHIFT)
+            teeth = np.minimum(upper_in + 0.05 * unit * arch**0.3, lower_in)
+            cv2.fillPoly(canvas, [polygon(upper_in, teeth)], (150, 162, 168), cv2.LINE_AA, _SHIFT)
         else:
             seam = np.stack([x, (upper_in + lower_in) / 2], 1)
             cv2.polylines(
@@ -406,7 +406,7 @@ def _complexion(
     folds = np.exp(-(((np.abs(x) - (0.27 + 0.5 * np.maximum(y - 0.3, 0))) / 0.03) ** 2) - ((y - 0.5) / 0.2) ** 2)
     _over(colour, (0.15 + 0.3 * age) * folds, skin * 0.72)
     texture = cv2.GaussianBlur(g.normal(0, 1, x.shape), (0, 0), unit * _SUPERSAMPLE / 60)
-    return colour * (1 + (0.012 + 0.012 * age) * texture / texture.std())[..., None]
+    return colour * (1 + (0.009 + 0.008 * age) * texture / texture.std())[..., None]
 
 
 def _brows_and_nose(
