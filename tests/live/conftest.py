@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from live_fixture import hand_bundle
+from live_fixture import Tracker, hand_bundle
 
 from jmt_edge.engine.bundle import Bundle
+from jmt_edge.live import window
 from jmt_edge.tasks import get_task
 
 
@@ -23,3 +24,10 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Bundle]
         return made[name]
 
     return get
+
+
+@pytest.fixture
+def tracker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every frame shows a face at the same place; nothing is searched for."""
+    monkeypatch.setattr(window, "FaceDetector", lambda: None)
+    monkeypatch.setattr(window, "FaceTracker", Tracker)

@@ -1,0 +1,255 @@
+"""What a window becomes: work per hop, gate, outputs, determinism."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from live_fixture import FakeEngine, hand_bundle
+
+from jmt_edge.capture import open_source
+from jmt_edge.capture.base import Chunk, State, Status
+from jmt_edge.engine.bundle import Bundle
+from jmt_edge.errors import BundleError
+from jmt_edge.live import Pipeline, Result
+from jmt_edge.live.smoothing import TrailingMean
+from jmt_edge.tasks import get_task, split_steps
+
+Bundles = Callable[[str], Bundle]
+EDA_TIMES = np.arange(0, 40, 1 / 64)
+
+
+def eda(times: np.ndarray = EDA_TIMES, level: float = 5.0) -> Chunk:
+    return Chunk(times, (level + 0.2 * np.sin(times)).astype(np.float32), 64.0)
+
+
+def part(chunk: Chunk, start: float, stop: float) -> Chunk:
+    """Samples in (start, stop]."""
+    keep = (chunk.times > start) & (chunk.times <= stop)
+    values = [v for v, k in zip(chunk.values, keep) if k] if isinstance(chunk.values, list) else chunk.values[keep]
+    return Chunk(chunk.times[keep], values, chunk.rate)
+
+
+def play(
+    pipeline: Pipeline, signals: dict[str, Chunk], windows: Iterable[int], hop: float, status: Status | None = None
+) -> list[Result]:
+    results, at = [], -1.0
+    for i in windows:
+        for name, chunk in signals.items():
+            pipeline.push(name, part(chunk, at, i * hop))
+        at = i * hop
+        results.append(pipeline.infer(i, dict.fromkeys(signals, status or Status(State.STREAMING))))
+    return results
+
+
+@pytest.fixture(scope="module")
+def person() -> dict[str, Chunk]:
+    """14 s of noise for a face, and of the simulated person's voice and EDA."""
+    rng, times = np.random.default_rng(0), np.arange(0, 14.01, 1 / 25)
+    signals = {"face": Chunk(times, list(rng.integers(0, 255, (len(times), 100, 100, 3), np.uint8)), 25.0)}
+    for name in ("voice", "eda"):
+        source = open_source(name, "sim:")
+        assert source is not None
+        source.open(0.0)
+        signals[name] = source.read(14.0)
+        source.close()
+    return signals
+
+
+@pytest.mark.usefixtures("tracker")
+def test_work_per_hop_does_not_depend_on_the_number_of_steps(tmp_path: Path, person: dict[str, Chunk]) -> None:
+    counts = {}
+    for steps in (4, 16):
+        task = replace(get_task("affect", "demo"), steps=steps)
+        modalities = tuple(replace(m, stride=0.5, shape=(3, 8, 32, 32)) if m.name == "face" else replace(m, stride=0.5)
+                           for m in task.modalities)  # fmt: skip
+        task = replace(task, modalities=modalities)
+        engine = FakeEngine(task)
+        pipeline = Pipeline(hand_bundle(task, tmp_path / f"s{steps}.jmt"), engine, 0.5, task.names)
+        results = play(pipeline, person, range(1, 25), 0.5)
+        assert all(q.ok for q in results[-1].quality.values())
+        assert engine.seen[-1][1].sum(1).min() >= min(steps, 20) - 6  # some moments of silence have no speech
+        counts[steps] = dict(engine.clips)
+        naive = 24 * steps * 2
+        assert sum(engine.clips.values()) <= 24 * 2
+        assert steps < 16 or naive >= 8 * sum(engine.clips.values())
+    assert counts[4] == counts[16]
+
+
+@pytest.mark.usefixtures("tracker")
+def test_cached_features_are_those_of_their_own_clips(bundles: Bundles, person: dict[str, Chunk]) -> None:
+    """The sequence from the cache equals the sequence of an engine asked for every clip of the last window anew."""
+    bundle = bundles("trimodal")
+    engine = FakeEngine(bundle.task)
+    pipeline = Pipeline(bundle, engine, 0.5, bundle.task.names)
+    play(pipeline, person, range(1, 25), 0.5)
+    features, present = engine.seen[-1]
+    for name in ("face", "voice", "eda"):
+        plan = pipeline.plans[name]
+        for step, end in enumerate(plan.ends(12.0) if plan.m.stride else plan.ends(12.0) * 4):
+            if present[0, step, bundle.task.names.index(name)]:
+                anew = FakeEngine(bundle.task)
+                window = round((end - plan.m.end) / 0.5)
+                alone = Pipeline(bundle, anew, 0.5, [name], first=window)
+                play(alone, {name: person[name]}, [window], 0.5)
+                np.testing.assert_array_equal(features[name][0, step], anew.seen[-1][0][name][0, -1])
+    assert present.sum() >= 9
+
+
+@pytest.mark.usefixtures("tracker")
+def test_chunking_changes_no_bit(bundles: Bundles, person: dict[str, Chunk]) -> None:
+    bundle = bundles("trimodal")
+    lines = []
+    for pieces in (1, 7):
+        pipeline = Pipeline(bundle, FakeEngine(bundle.task), 0.5, bundle.task.names)
+        at, got = -1.0, []
+        for i in range(1, 29):
+            for k in range(1, pieces + 1):
+                stop = at + (i * 0.5 - at) * k / pieces if k < pieces else i * 0.5
+                start = at + (i * 0.5 - at) * (k - 1) / pieces
+                for name in ("eda", "face", "voice") if k % 2 else ("voice", "face", "eda"):
+                    pipeline.push(name, part(person[name], start, stop))
+            at = i * 0.5
+            result = pipeline.infer(i, dict.fromkeys(person, Status(State.STREAMING)))
+            got.append(json.dumps({k: v for k, v in result.to_dict().items() if k != "latency_ms"}))
+        lines.append(got)
+    assert lines[0] == lines[1]
+
+
+def test_a_split_window_computes_the_clips_that_are_not_aligned(tmp_path: Path) -> None:
+    task = split_steps(get_task("pain", "demo"), 4)
+    engine = FakeEngine(task)
+    pipeline = Pipeline(hand_bundle(task, tmp_path / "split.jmt"), engine, 0.5, ["eda"])
+    results = play(pipeline, {"eda": eda()}, range(1, 41), 0.5)
+    assert results[-1].outputs is not None
+    assert engine.seen[-1][1][0, :, 1].all() and not engine.seen[-1][1][0, :, 0].any()
+    np.testing.assert_allclose(engine.seen[-1][0]["eda"][0, :, 0], 5.0, atol=0.25)
+    assert engine.clips["eda"] <= 4 * 40 and engine.clips["face"] == 0
+
+
+def test_warming_up_then_a_number(bundles: Bundles) -> None:
+    bundle = bundles("pain")
+    results = play(Pipeline(bundle, FakeEngine(bundle.task), 0.5, ["eda"]), {"eda": eda()}, range(1, 13), 0.5)
+    assert [r.outputs is None for r in results] == [True] * 10 + [False] * 2
+    assert results[2].reason == "warming up: 1.5 of 5.5 s"
+    assert results[2].quality["face"].reason == "no source"
+    assert results[-1].attention == {"face": None, "eda": 1.0}
+    assert results[-1].reason == "" and results[-1].quality["eda"].ok
+
+
+def test_nothing_usable_gives_no_number_and_every_reason(bundles: Bundles) -> None:
+    bundle = bundles("pain")
+    chunk = eda()
+    chunk.values[chunk.times > 8] = np.nan
+    dark = Chunk(np.arange(0, 12, 1 / 2), [np.zeros((120, 160, 3), np.uint8)] * 24, 2.0)
+    results = play(
+        Pipeline(bundle, FakeEngine(bundle.task), 0.5, ["eda", "face"]), {"face": dark, "eda": chunk}, range(1, 24), 0.5
+    )
+    assert results[13].outputs is not None and results[13].attention["face"] is None
+    last = results[-1]
+    assert last.outputs is None and last.attention == {"face": None, "eda": None}
+    assert last.reason.startswith("no usable modality: face: no face in 7 of 7 frames; eda: no valid EDA value")
+    assert last.latency_ms["backbones"] is None and last.latency_ms["fusion"] is None
+    assert json.loads(last.to_json())["outputs"] is None
+
+
+def test_no_result_from_data_older_than_the_window(bundles: Bundles) -> None:
+    bundle = bundles("pain")
+    results = play(Pipeline(bundle, FakeEngine(bundle.task), 0.5, ["eda"]), {"eda": part(eda(), -1, 10)},
+                   range(1, 60), 0.5, Status(State.LOST, "unplugged"))  # fmt: skip
+    assert results[19].outputs is not None
+    silent = [r for r in results if r.t > 11.01]
+    assert all(r.outputs is None and r.quality["eda"].reason == "sensor lost: unplugged" for r in silent)
+
+
+def test_uncalibrated_readings_are_no_microsiemens(bundles: Bundles) -> None:
+    bundle = bundles("pain")
+    status = Status(State.STREAMING, unit="a.u.")
+    pipeline = Pipeline(bundle, FakeEngine(bundle.task), 1.0, ["eda"])
+    last = play(pipeline, {"eda": eda()}, range(1, 9), 1.0, status)[-1]
+    assert last.outputs is None and "uncalibrated" in last.quality["eda"].reason
+
+
+@pytest.mark.usefixtures("tracker")
+def test_a_modality_counts_only_with_its_newest_clip(tmp_path: Path, person: dict[str, Chunk]) -> None:
+    task = get_task("trimodal", "demo")
+    engine = FakeEngine(task)
+    pipeline = Pipeline(hand_bundle(task, tmp_path / "t.jmt"), engine, 1.0, ["face", "eda"])
+    signals = {"face": part(person["face"], -1, 9.0), "eda": person["eda"]}
+    results = play(pipeline, signals, range(1, 14), 1.0)
+    assert results[8].quality["face"].ok and not results[10].quality["face"].ok
+    present = engine.seen[-3][1]
+    assert results[10].t == 11.0 and not present[0, :, 0].any() and present[0, :, 2].all()
+    assert results[10].attention["face"] is None and results[10].attention["eda"] == 1.0
+
+
+@pytest.mark.usefixtures("tracker")
+def test_a_dropped_window_leaves_an_absent_step(bundles: Bundles, person: dict[str, Chunk]) -> None:
+    bundle = bundles("trimodal")
+    engine = FakeEngine(bundle.task)
+    pipeline = Pipeline(bundle, engine, 1.0, ["face"])
+    play(pipeline, {"face": person["face"]}, [*range(1, 9), 10], 1.0)
+    assert engine.seen[-1][1][0, :, 0].tolist() == [True, True, False, True]
+    assert engine.clips["face"] <= 9
+
+
+def test_outputs_in_the_users_units(tmp_path: Path) -> None:
+    task = get_task("pain", "demo")
+
+    def pain(level: float, temperature: float) -> float:
+        extra = {"calibration": {"temperature": temperature}}
+        bundle = hand_bundle(task, tmp_path / f"{level}-{temperature}.jmt", extra=extra)
+        pipeline = Pipeline(bundle, FakeEngine(task), 1.0, ["eda"])
+        result = play(pipeline, {"eda": Chunk(EDA_TIMES, np.full(len(EDA_TIMES), level, np.float32))}, range(1, 9), 1.0)
+        assert result[-1].outputs is not None
+        return result[-1].outputs["pain"]
+
+    assert pain(4.0, 1.0) == pytest.approx(1 / (1 + math.exp(-4)), rel=1e-5)
+    assert pain(4.0, 2.0) == pytest.approx(1 / (1 + math.exp(-2)), rel=1e-5)
+    with pytest.raises(BundleError, match="temperature"):
+        pain(4.0, 0.0)
+
+
+@pytest.mark.parametrize("value", [3000.0, -3000.0, np.nan, np.inf])
+def test_extreme_networks_give_a_number_in_range_or_none(bundles: Bundles, value: float) -> None:
+    for name in ("pain", "trimodal"):
+        bundle = bundles(name)
+
+        class Extreme(FakeEngine):
+            def fusion(self, features: dict, present: np.ndarray) -> dict:  # type: ignore[override]
+                out = super().fusion(features, present)
+                return {k: v if k == "attention" else np.sign(v + 1) * 0 + np.float32(value) for k, v in out.items()}
+
+        pipeline = Pipeline(bundle, Extreme(bundle.task), 1.0, ["eda"])
+        last = play(pipeline, {"eda": eda()}, range(1, 9), 1.0)[-1]
+        if math.isfinite(value):
+            assert last.outputs is not None
+            assert all(-1 <= v <= 1 for v in last.outputs.values())
+        else:
+            assert last.outputs is None and "not finite" in last.reason and not last.attention["eda"]
+
+
+def test_the_cache_is_bounded(bundles: Bundles) -> None:
+    bundle = bundles("pain")
+    pipeline = Pipeline(bundle, FakeEngine(bundle.task), 0.5, ["eda"])
+    times = np.arange(0, 300, 1 / 32)
+    sizes = []
+    for i in range(1, 590):
+        pipeline.push("eda", part(eda(times), (i - 1) * 0.5, i * 0.5))
+        pipeline.infer(i, {"eda": Status(State.STREAMING)})
+        sizes.append(len(pipeline._cache))
+    assert max(sizes) <= 2
+
+
+def test_smoothing_is_causal_and_forgets() -> None:
+    smooth = TrailingMean(2.0)
+    assert smooth(1.0, {"pain": 0.0}) == {"pain": 0.0}
+    assert smooth(2.0, {"pain": 1.0}) == {"pain": 0.5}
+    assert smooth(3.0, {"pain": 1.0}) == {"pain": 1.0}, "what is 2 s old counts no more"
+    assert smooth(60.0, {"pain": 0.25}) == {"pain": 0.25}
+    assert TrailingMean(0.0)(1.0, {"pain": 0.7}) == {"pain": 0.7}
