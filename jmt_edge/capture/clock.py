@@ -220,6 +220,11 @@ class Timeline:
         self._bucket_end = 0.0
 
     @property
+    def missing(self) -> int:
+        """Samples dropped or found lost here, in all."""
+        return self.dropped + self.slipped
+
+    @property
     def rate(self) -> float:
         """Samples per host second over the last pushes; 0 before there are any."""
         if len(self._recent) < 2:
@@ -377,7 +382,7 @@ class Timeline:
         return counts
 
     def _stamp(self, counts: NDArray[np.int64]) -> NDArray[np.float64]:
-        times = self.fit.map(counts * self._tick) - self._delay
+        times = self.fit.map(np.multiply(counts, self._tick, dtype=np.float64)) - self._delay
         apart = 0.5 * self._period or 1e-6
         least = np.arange(len(times)) * apart
         times = np.maximum.accumulate(np.maximum(times - least, self._last_time + apart)) + least

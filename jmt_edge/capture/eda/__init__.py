@@ -1,1 +1,64 @@
-"""EDA boards on a serial line: one module per protocol, each a pure decoder and a driver."""
+"""EDA boards on a serial line: `open_eda` turns a specification into a source.
+
+| specification | board |
+|---|---|
+| `bitalino:PORT?channel=3&rate=1000&generation=revolution` | BITalino (r)evolution or original |
+| `shimmer3:PORT?rate=128` | Shimmer3 GSR+ |
+| `grove:PORT?cal=512&baud=9600` | Grove GSR; without `cal` values are a.u. |
+| `csv:PORT?baud=115200&rate=250`, or a plain `/dev/...` | Arduino printing `t_ms,uS`, or one number a line |
+| `auto:PORT` | whichever of these it is |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import parse_qsl
+
+from ...errors import SourceError
+from .base import Driver
+from .bitalino import Bitalino
+from .csv import Csv
+from .grove import Grove
+from .shimmer3 import Shimmer3
+from .source import SerialEda
+
+__all__ = ["EDA_PROTOCOLS", "SerialEda", "open_eda"]
+
+_DRIVERS: dict[str, tuple[Callable[..., Driver], dict[str, Callable[[str], Any]]]] = {
+    "bitalino": (Bitalino, {"channel": int, "rate": int, "generation": str}),
+    "shimmer3": (Shimmer3, {"rate": float}),
+    "grove": (Grove, {"cal": int, "baud": int}),
+    "csv": (Csv, {"baud": int, "rate": float}),
+}
+EDA_PROTOCOLS = (*_DRIVERS, "auto")
+
+
+def open_eda(spec: str, *, delay: float = 0.0) -> SerialEda:
+    """The unopened source for `spec`; `delay` is the board's known latency in seconds.
+
+    Raises SourceError for a malformed specification.
+    """
+    protocol, colon, rest = spec.partition(":")
+    if not colon or protocol not in EDA_PROTOCOLS:
+        if not spec.startswith("/dev/"):
+            raise SourceError(f"'{spec}' names no EDA board; write one of {', '.join(EDA_PROTOCOLS)} and :/dev/...")
+        protocol, rest = "csv", spec
+    path, _, query = rest.partition("?")
+    if not path:
+        raise SourceError(f"'{spec}' names no port; write {protocol}:/dev/...")
+    given = dict(parse_qsl(query, keep_blank_values=True))
+    if protocol == "auto":
+        if given:
+            raise SourceError(f"'{spec}': auto takes no options; name the protocol to give {', '.join(given)}")
+        return SerialEda(None, path, delay=delay)
+    build, accepted = _DRIVERS[protocol]
+    options: dict[str, Any] = {}
+    for key, text in given.items():
+        if key not in accepted:
+            raise SourceError(f"'{spec}': {protocol} has no option '{key}'; it takes {', '.join(accepted)}")
+        try:
+            options[key] = accepted[key](text)
+        except ValueError:
+            raise SourceError(f"'{spec}': {key}={text} is not a number; correct it") from None
+    return SerialEda(build(**options), path, delay=delay)

@@ -1,0 +1,215 @@
+"""An EDA board as a source: a thread reads, decodes and stamps; `read` hands over what has come."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import SourceError
+from ..base import Chunk, State, Status
+from ..clock import Timeline
+from ..reconnect import DeviceLost, Link, Supervisor, Timing
+from .base import Decoder, Driver, Samples
+from .identify import identify
+from .port import Port
+
+_QUEUE = 60.0  # s of samples kept for a reader that does not come; the oldest go first, counted as lost
+_PACE = 0.01  # s between reads: enough bytes to decode at once, and still fresh when stamped
+_STALL = 1.5  # s
+
+
+class SerialEda:
+    """The board `driver` (None: identify it when opened) at `path`. `now` is the host's clock, for tests."""
+
+    modality = "eda"
+    realtime = True
+
+    def __init__(
+        self,
+        driver: Driver | None,
+        path: str,
+        *,
+        delay: float = 0.0,
+        timing: Timing | None = None,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.name = f"{driver.name if driver else 'auto'}:{path}"
+        self._driver, self._path, self._delay = driver, path, delay
+        settle = driver.settle if driver else 4.0
+        self._now = now
+        self.link = Link(timing or Timing(first=settle, stall=_STALL), now)
+        self._supervisor: Supervisor | None = None
+        self._origin = 0.0
+        self._lock = threading.Lock()
+        self._queue: deque[tuple[NDArray[np.float64], NDArray[np.float32]]] = deque()
+        self._queued = 0
+        self._lost = self._lost_total = 0
+        self._overflowed = 0
+        self._timeline: Timeline | None = None
+        self._clock_of: tuple[float, int] = (0.0, 0)
+        self._decoder: Decoder | None = None
+        self._board = ""
+
+    def open(self, origin: float) -> None:
+        """Connect and start the board. Raises SourceError where the port or the board cannot be used."""
+        self._origin = origin
+        try:
+            connection = self._connect()
+        except DeviceLost as error:
+            raise SourceError(str(error)) from None
+        self._supervisor = Supervisor(self._connect, self.link, f"eda {self._path}")
+        self._supervisor.start(connection)
+
+    def read(self, until: float) -> Chunk:
+        times: list[NDArray[np.float64]] = []
+        values: list[NDArray[np.float32]] = []
+        with self._lock:
+            while self._queue:
+                t, v = self._queue[0]
+                n = int(np.searchsorted(t, until, side="right"))
+                times.append(t[:n])
+                values.append(v[:n])
+                self._queued -= n
+                if n < len(t):
+                    self._queue[0] = (t[n:], v[n:])
+                    break
+                self._queue.popleft()
+            lost, self._lost = self._lost, 0
+        rate = self._decoder.rate if self._decoder else 0.0
+        if not times:
+            return Chunk(np.empty(0), np.empty(0, np.float32), rate, lost)
+        return Chunk(np.concatenate(times), np.concatenate(values), rate, lost)
+
+    def status(self) -> Status:
+        state, reason = self.link.state, self.link.reason
+        decoder, timeline = self._decoder, self._timeline
+        status = Status(state, reason, lost=self._lost_total, reconnects=self.link.reconnects)
+        status.detail = {"port": self._path, "board": self._board, "delay": self._delay, "overflowed": self._overflowed}
+        if timeline:
+            status.clock = timeline.fit.clock()
+            if status.clock.offset:
+                status.clock.offset -= self._origin
+            status.detail |= {
+                "rate": round(timeline.rate, 3),
+                "alignment_error": timeline.fit.error,
+                "dropped": timeline.dropped,
+                "slipped": timeline.slipped,
+            }
+        if decoder:
+            report = decoder.report
+            status.unit = decoder.unit
+            status.detail |= {
+                "nominal_rate": decoder.rate,
+                "skipped_bytes": report.skipped,
+                "rejected": report.rejected,
+                "no_data": dict(report.no_data),
+            }
+            if state is State.STREAMING and report.trouble:
+                status.reason = report.trouble
+        return status
+
+    def close(self) -> None:
+        if self._supervisor is not None:
+            self._supervisor.stop()
+
+    def _connect(self) -> _Streaming:
+        port = Port(self._path, self._driver.baudrate if self._driver else 115200)
+        try:
+            if self._driver is None:
+                self._driver, self._board = identify(port)
+                self.name = f"{self._driver.name}:{self._path}"
+            decoder = self._driver.start(port)
+        except BaseException:
+            port.close()
+            raise
+        self._board = self._board or self._driver.name
+        self._decoder = decoder
+        self._clock_of = (math.nan, 0)
+        return _Streaming(port, self._driver, decoder, self._deliver, self._now)
+
+    def _deliver(self, decoder: Decoder, samples: Samples, arrival: float) -> None:
+        before = self._timeline
+        missing = before.missing if before else 0
+        clock_of = (decoder.tick, decoder.cycle)
+        if len(samples) and clock_of != self._clock_of:
+            self._set_timeline(decoder, clock_of)
+        if self._timeline is None:
+            return
+        times, values = self._timeline.push(samples.counts, samples.values, arrival)
+        lost = samples.lost + self._timeline.missing - (missing if self._timeline is before else 0)
+        if not len(times) and not lost:
+            return
+        with self._lock:
+            if len(times):
+                self._queue.append((times - self._origin, values))
+                self._queued += len(times)
+            limit = _QUEUE * max(self._timeline.rate, decoder.rate, 10.0)
+            while self._queued > limit and len(self._queue) > 1:
+                dropped = len(self._queue.popleft()[0])
+                self._queued -= dropped
+                self._overflowed += dropped
+                lost += dropped
+            self._lost += lost
+            self._lost_total += lost
+
+    def _set_timeline(self, decoder: Decoder, clock_of: tuple[float, int]) -> None:
+        """A new connection keeps what is known of the crystal; a board that sends other counters starts afresh."""
+        if self._timeline is not None and math.isnan(self._clock_of[0]) and clock_of == self._last_clock:
+            self._timeline.restart()
+        else:
+            self._timeline = Timeline(
+                decoder.tick,
+                prior_ppm=decoder.prior_ppm,
+                cycle=decoder.cycle,
+                period=1.0 / decoder.rate if decoder.rate else 0.0,
+                delay=self._delay,
+                repeats=decoder.repeats,
+            )
+        self._clock_of = self._last_clock = clock_of
+
+    _last_clock: tuple[float, int] = (0.0, 0)
+
+
+class _Streaming:
+    """An open board."""
+
+    def __init__(
+        self,
+        port: Port,
+        driver: Driver,
+        decoder: Decoder,
+        deliver: Callable[[Decoder, Samples, float], None],
+        now: Callable[[], float],
+    ) -> None:
+        self._port, self._driver, self._decoder, self._deliver, self._now = port, driver, decoder, deliver, now
+        self._bytes = 0
+        self.symptom = ""
+
+    def pump(self) -> bool:
+        data = self._port.read(0.05)
+        arrival = self._now()
+        samples = self._decoder.feed(data)
+        self._deliver(self._decoder, samples, arrival)
+        if len(samples):
+            self._bytes = 0
+            time.sleep(_PACE)
+            return True
+        self._bytes += len(data)
+        self.symptom = (
+            f"{self._bytes} bytes arrived but none of them are samples of a {self._driver.name}"
+            if self._bytes > 100
+            else "the board sends nothing"
+        )
+        return False
+
+    def close(self) -> None:
+        try:
+            self._driver.stop(self._port)
+        finally:
+            self._port.close()
