@@ -1,0 +1,246 @@
+"""From a trained model to a bundle: ONNX graphs, safetensors, provenance. Needs torch and onnx."""
+
+from __future__ import annotations
+
+import copy
+import datetime
+import logging
+import os
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import onnx
+import safetensors.numpy
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from .. import __version__
+from ..errors import ConfigError
+from ..kernels.folding import fold
+from ..models.fusion import JMT, Fusion
+from ..models.fusion_onnx import IR_VERSION, OPSET, fusion_graph
+from ..models.joint import JointModel, build_model
+from ..models.layers import LOGITS
+from ..tasks import Task
+from .bundle import Bundle, write_bundle
+
+LABELS = {"pain": ["no pain", "pain"]}
+RANDOM_WEIGHTS = "random"
+
+
+def export_bundle(
+    model: JointModel,
+    task: Task,
+    path: str | os.PathLike[str],
+    *,
+    name: str,
+    provenance: Mapping[str, Any] | None = None,
+    demo: bool = False,
+    calibration: Mapping[str, Any] | None = None,
+    untrained: Sequence[str] = (),
+    training_weights: bool | None = None,
+    overwrite: bool = False,
+) -> Bundle:
+    """Write `model` as a bundle and load it back.
+
+    Per network: `<name>.onnx` (float32, dynamic batch) and, unless `training_weights` is false (a demo's default, for
+    its size), `<name>.safetensors` (the module's state, which folding and batch norm fusion have not touched). The fusion's
+    graph is the folded one where folding is exact, with `fusion_folded.safetensors` beside it, else the module as
+    it is; the manifest says which and why. `provenance` (data, split, seed, recipe, scores) is completed with the
+    versions and the date; `calibration` holds e.g. {"temperature": T}; `untrained` names the networks whose
+    weights nobody trained. Raises BundleError where `path` exists and `overwrite` is false, ConfigError where the
+    model has inputs that a bundle cannot feed (text features).
+    """
+    extra = [m for m in model.fusion.modalities if m not in task.names]
+    if extra:
+        raise ConfigError(f"the model takes {', '.join(extra)} features from a file, which live input cannot feed")
+    files: dict[str, bytes | Path] = {}
+    networks: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for m in task.modalities:
+            graph = backbone_graph(model.backbones[m.name], m.shape)
+            files[f"{m.name}.onnx"] = _save(graph, Path(folder) / f"{m.name}.onnx")
+            networks[m.name] = _entry(m.name, graph, model.backbones[m.name])
+        graph, folded, reason = _fusion(model.fusion, task)
+        files["fusion.onnx"] = _save(graph, Path(folder) / "fusion.onnx")
+        networks["fusion"] = {**_entry("fusion", graph, model.fusion), "folded": folded is not None}
+        networks["fusion"]["attention"] = has_attention(model.fusion)
+        if folded is None:
+            networks["fusion"]["not_folded_because"] = reason
+        else:
+            files["fusion_folded.safetensors"] = folded
+        keep = not demo if training_weights is None else training_weights
+        for network, module in (*model.backbones.items(), ("fusion", model.fusion)) if keep else ():
+            networks[network]["weights"] = f"{network}.safetensors"
+            state = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
+            files[f"{network}.safetensors"] = safetensors.torch.save(state)
+        manifest = {
+            "name": name,
+            "task": task.to_dict(),
+            "demo": demo,
+            "networks": networks,
+            "labels": {k: LABELS[k] for k in task.outputs if k in LABELS},
+            "calibration": dict(calibration or {}),
+            "untrained_networks": list(untrained),
+            "provenance": {**(provenance or {}), **_versions()},
+        }
+        return write_bundle(path, manifest, files, overwrite=overwrite)
+
+
+def random_bundle(
+    task: Task, path: str | os.PathLike[str], seed: int = 0, *, fusion: str | None = None, overwrite: bool = False
+) -> Bundle:
+    """A bundle of random weights, for timing and tests; the manifest says so."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = build_model(task, fusion)
+    return export_bundle(
+        model, task, path,
+        name=f"{task.name}-{task.variant}-random",
+        provenance={"weights": RANDOM_WEIGHTS, "note": "random weights, for timing only", "seed": seed},
+        untrained=(*task.names, "fusion"),
+        overwrite=overwrite,
+    )  # fmt: skip
+
+
+def has_attention(fusion: Fusion) -> bool:
+    """Whether the fusion weighs its modalities; where not, a bundle's `attention` is all zero."""
+    return isinstance(fusion, JMT) and fusion.head == "self_attention"
+
+
+def backbone_graph(backbone: nn.Module, shape: Sequence[int]) -> onnx.ModelProto:
+    """`clip` (N, *shape) -> `features` (N, d), float32, opset 20; batch norm is folded into the convolutions."""
+    network = fuse_batch_norm(copy.deepcopy(backbone).cpu().eval())
+    example = torch.zeros(2, *shape)
+    return _trace(network, (example,), ["clip"], ["features"], ({0: "N"},))
+
+
+def fuse_batch_norm(module: nn.Module) -> nn.Module:
+    """Replace, in place, each batch norm that follows a convolution among its parent's children. Evaluation mode."""
+    previous: tuple[str, nn.Module] | None = None
+    for name, child in list(module.named_children()):
+        if isinstance(child, nn.modules.batchnorm._BatchNorm) and previous is not None:
+            setattr(module, previous[0], nn.utils.fusion.fuse_conv_bn_eval(previous[1], child))
+            setattr(module, name, nn.Identity())
+            previous = None
+            continue
+        fuse_batch_norm(child)
+        previous = (name, child) if isinstance(child, (nn.Conv1d, nn.Conv2d, nn.Conv3d)) else None
+    return module
+
+
+class _Unfolded(nn.Module):
+    """A fusion with positional inputs and outputs, `attention` always among them."""
+
+    def __init__(self, fusion: Fusion) -> None:
+        super().__init__()
+        self.fusion = fusion
+
+    def forward(self, present: Tensor, *features: Tensor) -> tuple[Tensor, ...]:
+        out = self.fusion(dict(zip(self.fusion.modalities, features)), present, True)
+        return (out.get("attention", present * 0), *(out[name] for name in self.fusion.outputs))
+
+
+def unfolded_graph(fusion: Fusion, dim: int, steps: int) -> onnx.ModelProto:
+    """The fusion as it is: `present` and each modality -> `attention` and the outputs; B is dynamic, S too unless
+    the weights fix it (joint cross attention)."""
+    from ..models.jca import JointCrossAttention
+
+    fixed = isinstance(fusion, JointCrossAttention)
+    s = steps if fixed else max(steps, 2)
+    axes = {0: "B"} if fixed else {0: "B", 1: "S"}
+    m = len(fusion.modalities)
+    example = (torch.ones(2, s, m), *(torch.zeros(2, s, dim) for _ in range(m)))
+    names = ["present", *fusion.modalities]
+    network = _Unfolded(copy.deepcopy(fusion).cpu().eval())
+    return _trace(network, example, names, ["attention", *fusion.outputs], (axes, tuple(axes for _ in range(m))))
+
+
+def _fusion(fusion: Fusion, task: Task) -> tuple[onnx.ModelProto, bytes | None, str]:
+    """The graph, the folded matrices as safetensors (None where folding refuses) and the reason."""
+    try:
+        plan = fold(fusion)
+    except ConfigError as error:
+        return unfolded_graph(fusion, task.dim, task.steps), None, str(error)
+    tensors, metadata = plan.to_safetensors_dict()
+    return fusion_graph(plan), safetensors.numpy.save(tensors, metadata), ""
+
+
+def _trace(
+    network: nn.Module, example: tuple[Tensor, ...], inputs: list[str], outputs: list[str], dynamic: Any
+) -> onnx.ModelProto:
+    shapes = {p: d for p, d in zip(_parameters(network), dynamic)}
+    with _quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            network, example, input_names=inputs, output_names=outputs, opset_version=OPSET,
+            dynamo=True, dynamic_shapes=shapes, verbose=False,
+        )  # fmt: skip
+    assert program is not None
+    model = program.model_proto
+    model.ir_version = IR_VERSION
+    model.producer_name, model.doc_string = "jmt-edge", ""
+    for node in model.graph.node:  # the exporter's stack traces name files of this machine
+        node.doc_string = ""
+        del node.metadata_props[:]
+    del model.metadata_props[:]
+    del model.graph.metadata_props[:]
+    for value in (*model.graph.value_info, *model.graph.input, *model.graph.output, *model.graph.initializer):
+        del value.metadata_props[:]
+    onnx.checker.check_model(model)
+    return model
+
+
+def _parameters(network: nn.Module) -> list[str]:
+    import inspect
+
+    return list(inspect.signature(network.forward).parameters)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter logs progress and deprecations of its own; a failure still raises."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _save(graph: onnx.ModelProto, path: Path) -> Path:
+    path.write_bytes(graph.SerializeToString())
+    return path
+
+
+def _entry(name: str, graph: onnx.ModelProto, module: nn.Module) -> dict[str, Any]:
+    return {
+        "onnx": f"{name}.onnx",
+        "precision": "fp32",
+        "inputs": {v.name: _shape(v) for v in graph.graph.input},
+        "outputs": {v.name: _shape(v) for v in graph.graph.output},
+        "parameters": sum(p.numel() for p in module.parameters()),
+    }
+
+
+def _shape(value: onnx.ValueInfoProto) -> list[int | str]:
+    return [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]
+
+
+def _versions() -> dict[str, Any]:
+    found: dict[str, str] = {"jmt-edge": __version__}
+    for package in ("torch", "torchvision", "onnx", "numpy"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    now = datetime.datetime.now(datetime.timezone.utc)
+    return {"exported": now.isoformat(timespec="seconds"), "versions": found}
