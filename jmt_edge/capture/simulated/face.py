@@ -142,7 +142,9 @@ class FaceRenderer:
                 points = np.array([self._pixel(*p) for p in stroke])
                 cv2.polylines(mask, [_fixed(points)], False, 255, max(round(self._unit / 22), 1), cv2.LINE_AA, _SHIFT)
             soft = cv2.GaussianBlur(mask.astype(np.float32) / 255, (0, 0), self._unit / 45)
-            maps[name] = (0.25 if name in ("AU1", "AU2") else 0.36) * soft[self._roi] - 0.10 * cv2.GaussianBlur(soft, (0, 0), self._unit / 12)[self._roi]
+            depth = 0.25 if name in ("AU1", "AU2") else 0.36
+            bulge = cv2.GaussianBlur(soft, (0, 0), self._unit / 12)
+            maps[name] = depth * soft[self._roi] - 0.10 * bulge[self._roi]
         return maps
 
     # --- what is made for every frame ----------------------------------------------------------------------------

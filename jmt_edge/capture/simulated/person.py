@@ -16,9 +16,9 @@ NON_REACTIVE = frozenset([27, 28, *range(32, 37), *range(39, 43), 44, 51, 53, 55
 # Share of stimuli that show, by pain; between the points linear. A person's own share is scaled by `expressiveness`.
 PAIN_LEVELS = (0.0, 0.25, 0.5, 0.75, 1.0)
 FACE_SHOWS = (0.0, 0.08, 0.22, 0.52, 0.90)
-SKIN_RESPONDS = (0.0, 0.40, 0.52, 0.65, 0.78)  # of a responder
+SKIN_RESPONDS = (0.0, 0.45, 0.60, 0.75, 0.90)  # of a responder
 NON_RESPONDER_SHARE = 0.06
-SCR_MEAN = (0.0, 0.127, 0.145, 0.163, 0.181)  # µS, of the responses that happen, before the person's gain
+SCR_MEAN = (0.0, 0.113, 0.131, 0.146, 0.157)  # µS, of the responses that happen, before the person's gain
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,9 @@ class Traits:
 
 
 def draw_traits(key: Key, responder: bool) -> Traits:
-    """The traits of the person `key`."""
+    """The traits of the person `key`. A live person is one of those who react (BioVid's 67-subject protocol)."""
     g = draw(key, TRAITS)
+    least_expressive = 0.75 if key[0] == LIVE else 0.35
     male = bool(g.random() < 0.5)
     tone = g.uniform(0, 1) ** 1.4  # light .. dark
     light, dark = np.array([165.0, 190.0, 232.0]), np.array([52.0, 78.0, 118.0])
@@ -80,7 +81,7 @@ def draw_traits(key: Key, responder: bool) -> Traits:
         nose_width=float(g.uniform(1.02, 1.36)),
         mouth_width=float(g.uniform(0.92, 1.1)),
         lip_fullness=float(g.uniform(0.8, 1.25)),
-        expressiveness=float(g.uniform(0.35, 1.0)),
+        expressiveness=float(g.uniform(least_expressive, 1.0)),
         au_weights=tuple(float(v) for v in g.uniform(0.55, 1.0, 5)),  # type: ignore[arg-type]
         eyes_close=float(g.uniform(0.0, 1.0)),
         smile=float(g.uniform(0.6, 1.0)),

@@ -23,7 +23,7 @@ TRIAL = 5.5  # seconds of one BioVid sample
 ONSET = (-1.0, 0.5)  # felt onset within a sample: heating and reaction time differ from trial to trial
 
 # A live episode: an ache with waves, each wave a stimulus.
-EPISODE_PERIOD = 80.0  # one episode in each stretch of this length
+EPISODE_PERIOD = 120.0  # one episode in each stretch of this length
 TONIC_SHARE = 0.65  # of an episode's pain that stays between its waves
 
 
@@ -91,7 +91,7 @@ class _Episode:
 
 
 class Episodes:
-    """The live scenario, endless: one pain episode of 3 to 6 waves in every EPISODE_PERIOD, rest between."""
+    """The live scenario, endless: one pain episode of 5 to 8 waves in every EPISODE_PERIOD, rest between."""
 
     def __init__(self, key: Key) -> None:
         self._key = key
@@ -100,11 +100,11 @@ class Episodes:
     def _draw(self, index: int) -> _Episode:
         generator = draw(self._key, EPISODE, index)
         pain = generator.uniform(0.85, 1.0)
-        onset = index * EPISODE_PERIOD + generator.uniform(18.0, 34.0)
+        onset = index * EPISODE_PERIOD + generator.uniform(25.0, 50.0)
         waves = []
-        for i in range(int(generator.integers(3, 7))):
-            waves.append(Stimulus(onset, pain, index * 8 + i))
-            onset += RISE + PLATEAU + generator.uniform(1.5, 3.0)
+        for i in range(int(generator.integers(5, 9))):
+            waves.append(Stimulus(onset, pain, index * 16 + i))
+            onset += RISE + PLATEAU + generator.uniform(1.0, 2.5)
         return _Episode(waves[0].onset, waves[-1].onset + RISE + PLATEAU, tuple(waves))
 
     def _near(self, start: float, end: float) -> list[_Episode]:
