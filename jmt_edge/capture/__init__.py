@@ -4,6 +4,7 @@
 |---|---|---|---|
 | `none` | no source | no source | no source |
 | `sim:` or `sim:seed=3&...` | simulated person | simulated person | simulated person |
+| `replay:DIR` | a recording's raw video | its raw sound | its EDA |
 | a path | video, folder of images (`?fps=`) | WAV, other sound, a video's sound | see `eda_files` |
 | a device | `0`, `/dev/video0`, `csi:0`, GStreamer | index or name | `bitalino:/dev/...`, `auto:...`, `/dev/...` |
 
@@ -48,6 +49,10 @@ def _open(modality: str, spec: str) -> Source:
         from .simulated import open_simulated
 
         return open_simulated(modality, spec)
+    if spec.startswith("replay:"):
+        from ..live.recording import RecordedSource
+
+        return RecordedSource(modality, Path(spec.removeprefix("replay:")))
     return {"face": _open_face, "voice": _open_voice, "eda": _open_eda}[modality](spec)
 
 

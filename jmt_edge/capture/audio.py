@@ -31,12 +31,13 @@ class WavFile:
 
     PCM of 8, 16, 24 and 32 bits and float of 32 and 64. A file cut short (its header's size is 0, or larger than what
     lies on the disk) is read to its last whole frame. Raises SourceError for anything else.
+    to_end: the samples are the file's last part, whatever size the header gives (a recorder that was killed).
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, to_end: bool = False) -> None:
         self.path = path
+        self._to_end = to_end
         start, size, bits = self._header()
-        self._code = "f" if self._is_float else "i"
         self._width = bits // 8
         frame = self._width * self.channels
         self.frames = size // frame
@@ -70,7 +71,7 @@ class WavFile:
                 elif name == b"data" and bits:
                     here = file.tell()
                     there = total - here
-                    return here, there if size in (0, 0xFFFFFFFF) else min(size, there), bits
+                    return here, there if self._to_end or size in (0, 0xFFFFFFFF) else min(size, there), bits
                 else:
                     file.seek(size + size % 2, 1)
         raise SourceError(f"sound file {self.path} has no samples (no 'data' chunk); record it again")

@@ -1,0 +1,94 @@
+"""`jmt-edge replay`: a recorded run once more."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from ..errors import BackendError, BundleError, ConfigError
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
+@click.option("--speed", default="max", show_default=True, metavar="X", help="1 is real time, 2 twice as fast, or max.")
+@click.option("--output", type=click.Choice(["tui", "jsonl", "none"]), default="jsonl", show_default=True)
+@click.option("--bundle", "bundle_path", type=click.Path(path_type=Path), help="Where the run's bundle is now.")
+@click.option("--as-recorded", is_flag=True, help="Show the recorded results; compute nothing.")
+@click.option("--check", is_flag=True, help="Exit with 1 unless every result was computed again, bit for bit the same.")
+@click.option("--page", is_flag=False, flag_value="127.0.0.1:8765", metavar="[HOST:PORT]", help="Show it on the page.")
+def command(
+    folder: Path, speed: str, output: str, bundle_path: Path | None, as_recorded: bool, check: bool, page: str | None
+) -> None:
+    """Repeat the run that `jmt-edge live --record DIR` recorded.
+
+    Where raw data of every sensor was recorded, the networks run again and give the same results bit for bit; where
+    it was not, the recorded results are shown again, and standard error says so. Results carry the latency measured
+    in the recorded run. A research prototype; not for clinical use.
+    """
+    if check and as_recorded:
+        raise ConfigError("--check compares computed results, and --as-recorded computes none; leave one out")
+    factor = _speed(speed)
+
+    from ..engine.backends import open_engine
+    from ..engine.bundle import load_bundle
+    from ..live.controls import Controls
+    from ..live.recording import Recording
+    from ..live.replay import replay
+    from ..live.signals import stop_on_signals
+
+    recording = Recording(folder)
+    wanted = recording.manifest["bundle"]
+    path = bundle_path or Path(wanted["path"])
+    try:
+        bundle = load_bundle(path)
+    except BundleError as error:
+        raise BundleError(f"{error} (the recording was made with {wanted['id']}; --bundle says where it is)") from None
+    if bundle.id != wanted["id"]:
+        raise BundleError(f"the recording was made with {wanted['id']}, but {path} is {bundle.id}; give its --bundle")
+    engine = None
+    if not as_recorded and not recording.why_not_recomputable:
+        backend = recording.manifest["backend"]
+        try:
+            engine = open_engine(bundle, backend, recording.manifest["threads"])
+        except BackendError as error:
+            raise BackendError(
+                f"the run used the backend {backend}, which does not open here ({error}); --as-recorded needs none"
+            ) from None
+    controls = Controls()
+    observers = []
+    if page is not None:
+        from ..live.page import Page
+
+        observers.append(Page(page, bundle, controls))
+    if output == "tui" and not sys.stdout.isatty():
+        output = "jsonl"
+    if output == "jsonl":
+        from ..live.outputs import JsonLines
+
+        observers.append(JsonLines(sys.stdout, controls))
+    elif output == "tui":
+        from ..live.tui import Terminal
+
+        observers.append(Terminal(controls))
+    with stop_on_signals(controls):
+        outcome = replay(recording, bundle, engine, speed=factor, observers=observers, controls=controls)
+    for line in (*outcome.summary.lines(), outcome.line()):
+        click.echo(line, err=True)
+    if not recording.complete:
+        click.echo("the recording was not closed properly, or lacks samples that the disk was too slow for", err=True)
+    if check and (outcome.played or outcome.equal != outcome.recomputed or not outcome.recomputed):
+        raise click.exceptions.Exit(1)
+
+
+def _speed(text: str) -> float | None:
+    if text == "max":
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0.01 <= value <= 1000:
+        raise ConfigError(f"--speed {text} is not usable; give max, or a number from 0.01 to 1000")
+    return value

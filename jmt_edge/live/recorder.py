@@ -1,0 +1,517 @@
+"""The recorder: an observer that writes a run into a folder, in a thread of its own.
+
+The format is in `docs/recording.md`. Every file only grows (the WAV's size field and the manifest apart), is flushed
+every `FLUSH` seconds, and can be read after the process was killed at any moment. In real time the loop never waits
+for the disk: where the disk cannot follow, samples are left out and the recording says so. A run faster than real
+time waits instead. A full disk ends the recording and nothing else.
+"""
+
+from __future__ import annotations
+
+import base64
+import errno
+import json
+import logging
+import os
+import platform
+import shutil
+import struct
+import threading
+import time
+import zlib
+from collections import deque
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import asdict
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import __version__
+from ..capture.base import Chunk, Status
+from ..engine.bundle import INTENDED_USE, Bundle
+from ..errors import ConfigError
+from ..tasks import AUDIO_RATE
+from .observer import Mark, Observer, RunInfo
+from .result import Result
+from .summary import Summary
+
+log = logging.getLogger(__name__)
+
+FORMAT, VERSION = "jmt-edge recording", 1
+RAW = ("face", "voice", "eda")
+FLUSH = 0.25  # s
+QUEUE_BYTES = 64 << 20
+RESERVE_BYTES = 8 << 20  # free space at which the recording stops, so that its files can be closed
+CLOCK_PERIOD = 1.0  # s between two status lines where nothing changed
+
+
+class Recorder(Observer):
+    """Records a run into `folder`: results, quality, clocks, marks and EDA; with `raw`, face and voice too.
+
+    Raises ConfigError where the folder is in use or cannot be made, and where raw video cannot be written because
+    PyAV is not installed. `start` and `stop` (from the loop's thread) switch it during a run; a later start writes
+    to `folder`-2, -3, ... threads: what the engine was opened with, for the replay.
+    """
+
+    def __init__(self, folder: Path, bundle: Bundle, raw: Collection[str] = (), *, threads: int | None = None) -> None:
+        unknown = sorted(set(raw) - set(RAW))
+        if unknown:
+            raise ConfigError(f"--record-raw has no '{unknown[0]}': choose from {', '.join(RAW)}")
+        if "face" in raw:
+            try:
+                import av  # noqa: F401
+            except ImportError:
+                raise ConfigError(
+                    "recording raw video needs PyAV; run `pip install 'jmt-edge[record]'`, or leave face out of "
+                    "--record-raw"
+                ) from None
+        self.folder = _new_folder(folder)
+        self.raw = frozenset(raw)
+        self.problem = ""  # why the recording stopped by itself
+        self._bundle = bundle
+        self._base = folder
+        self._threads = threads
+        self._info: RunInfo | None = None
+        self._whole = True  # nothing of the run has passed unrecorded
+        self._worker: _Worker | None = None
+        self._started = 0
+
+    @property
+    def active(self) -> bool:
+        return self._worker is not None and not self._worker.problem
+
+    @property
+    def state(self) -> str:
+        """`recording to DIR (raw face)`, `off`, or why it stopped."""
+        if self.active:
+            raw = [name for name in RAW if name in self.raw and name != "eda"]
+            return f"recording to {self.folder}" + (f" (raw {', '.join(raw)})" if raw else "")
+        return self.problem or (self._worker.problem if self._worker else "") or "off"
+
+    def start(self) -> None:
+        """Begin a recording; nothing happens where one is on, or before the run has begun."""
+        if self.active or self._info is None:
+            return
+        self._finish()
+        try:
+            self.folder = self.folder if not self._started else _new_folder(self._base, self._started + 1)
+            worker = _Worker(self.folder, self._manifest(self._info), self.raw, wait=not self._info.realtime)
+        except (ConfigError, OSError) as error:
+            self.problem = f"recording did not start: {error}"
+            log.error("%s", self.problem)
+            return
+        self.problem = ""
+        self._started += 1
+        self._worker = worker
+
+    def stop(self) -> None:
+        """End the recording; its files are complete when this returns."""
+        self._whole = False
+        self._finish()
+
+    def _finish(self) -> None:
+        if self._worker is not None:
+            self._worker.close()
+            self.problem = self._worker.problem
+            self._worker = None
+
+    def _manifest(self, info: RunInfo) -> dict[str, Any]:
+        bundle = info.bundle
+        return {
+            "format": FORMAT,
+            "version": VERSION,
+            "created": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
+            "intended_use": INTENDED_USE,
+            "bundle": {"id": bundle.id, "path": str(bundle.path.resolve()), "demo": bundle.demo},
+            "task": bundle.task.name,
+            "outputs": list(bundle.task.outputs),
+            "modalities": list(bundle.task.names),
+            "backend": info.backend,
+            "precision": info.precision,
+            "threads": self._threads,
+            "hop": info.hop,
+            "smooth": info.smooth,
+            "realtime": info.realtime,
+            "sources": info.sources,
+            "raw": sorted(self.raw | {"eda"}),
+            "whole": self._whole,
+            "host": {"jmt_edge": __version__, "python": platform.python_version(), "machine": platform.machine()},
+            "closed": None,
+        }
+
+    def _put(self, write: Callable[[_Files], None], size: int = 0) -> None:
+        if self._worker is not None:
+            self._worker.put(write, size)
+
+    # --- the run's calls
+    def on_start(self, info: RunInfo) -> None:
+        self._info = info
+        self.start()
+
+    def on_chunk(self, modality: str, chunk: Chunk) -> None:
+        self._whole &= self.active
+        kept = modality == "eda" or modality in self.raw
+        if not kept:
+            self._put(lambda files: files.passed(modality, chunk))
+            return
+        size = sum(image.nbytes for image in chunk.values) if modality == "face" else 12 * len(chunk)
+        self._put(lambda files: files.chunk(modality, chunk), size)
+
+    def on_skip(self, index: int) -> None:
+        """Windows before `index` were dropped."""
+        self._put(lambda files: files.line("timeline", {"skip": index}))
+
+    def on_mark(self, mark: Mark) -> None:
+        self._put(lambda files: files.mark(mark))
+
+    def on_status(self, statuses: Mapping[str, Status]) -> None:
+        now = {name: status_dict(status) for name, status in statuses.items()}
+        self._put(lambda files: files.status(now))
+
+    def on_result(self, result: Result) -> None:
+        self._put(lambda files: files.result(result))
+
+    def on_end(self, summary: Summary) -> None:
+        self._finish()
+
+
+def _new_folder(folder: Path, first: int = 1) -> Path:
+    """Make `folder`, or where `first` > 1 the first free `folder`-N from N = first on."""
+    number = first
+    path = folder
+    while True:
+        path = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            used = any(path.iterdir())
+        except OSError as error:
+            raise ConfigError(
+                f"cannot record to {path} ({error.strerror}); choose another folder with --record"
+            ) from None
+        if not used:
+            break
+        if first == 1:
+            raise ConfigError(f"{path} is not empty, and a recording is never overwritten; choose another --record")
+        number += 1
+    if not os.access(path, os.W_OK):
+        raise ConfigError(f"cannot record to {path} (permission denied); choose another folder with --record")
+    return path
+
+
+class _Worker:
+    """The writing thread and its bounded queue. wait: a full queue blocks `put` instead of losing samples."""
+
+    def __init__(self, folder: Path, manifest: dict[str, Any], raw: Collection[str], *, wait: bool) -> None:
+        self.problem = ""
+        self._files = _Files(folder, manifest, raw)
+        self._wait = wait
+        self._queue: deque[tuple[Callable[[_Files], None], int]] = deque()
+        self._bytes = 0
+        self._missed = 0
+        self._closing = False
+        self._ready = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
+        self._thread.start()
+
+    def put(self, write: Callable[[_Files], None], size: int) -> None:
+        with self._ready:
+            while self._wait and self._bytes + size > QUEUE_BYTES and self._queue and not self.problem:
+                self._ready.wait(0.1)
+            if self.problem or self._closing:
+                return
+            if size and self._queue and self._bytes + size > QUEUE_BYTES:
+                self._missed += 1
+                if self._missed == 1:
+                    log.warning("the disk is too slow for the recording: samples are being left out")
+                    self._queue.append((lambda files: files.line("timeline", {"gap": "the disk was too slow"}), 0))
+                return
+            self._queue.append((write, size))
+            self._bytes += size
+            self._ready.notify_all()
+
+    def close(self) -> None:
+        with self._ready:
+            self._closing = True
+            self._ready.notify_all()
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            due = time.monotonic() + FLUSH
+            while True:
+                with self._ready:
+                    if not self._queue and not self._closing:
+                        self._ready.wait(FLUSH)
+                    item = self._queue.popleft() if self._queue else None
+                    if item is None and self._closing:
+                        break
+                if item is not None:
+                    item[0](self._files)
+                    with self._ready:
+                        self._bytes -= item[1]
+                        self._ready.notify_all()
+                if time.monotonic() >= due:
+                    self._files.flush()
+                    due = time.monotonic() + FLUSH
+            self._files.close({"complete": self._missed == 0, "missed_chunks": self._missed})
+        except (OSError, ValueError) as error:  # PyAV's errors are of one of these
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        reason = getattr(error, "strerror", None) or str(error)
+        if getattr(error, "errno", 0) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            reason = "the disk is full"
+        with self._ready:
+            self.problem = f"recording to {self._files.folder} stopped: {reason}; what was written until now is kept"
+            self._queue.clear()
+            self._ready.notify_all()
+        log.error("%s", self.problem)
+        try:
+            self._files.close({"complete": False, "missed_chunks": self._missed, "problem": reason})
+        except (OSError, ValueError) as again:
+            log.debug("closing the recording: %s", again)
+
+
+class _Files:
+    """The files of one recording; used by the writing thread only."""
+
+    def __init__(self, folder: Path, manifest: dict[str, Any], raw: Collection[str]) -> None:
+        self.folder = folder
+        self._manifest = manifest
+        self._raw = raw
+        self._write_manifest()
+        self._eda: IO[bytes] = (folder / "eda.csv").open("ab")
+        self._eda.write(b"t,uS\n")
+        self._lines: dict[str, IO[bytes]] = {
+            name: (folder / f"{name}.jsonl").open("ab") for name in ("status", "events", "results", "timeline")
+        }
+        self._wav = _Wav(folder / "voice.wav") if "voice" in raw else None
+        self._video: _Video | None = None
+        self._parts = 0
+        self._statuses: dict[str, Any] = {}
+        self._status_at = -np.inf
+        self._status_lines = 0
+
+    def _write_manifest(self) -> None:
+        new = self.folder / ".manifest.json"
+        new.write_text(json.dumps(self._manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        new.replace(self.folder / "manifest.json")
+
+    def line(self, name: str, entry: dict[str, Any]) -> None:
+        self._lines[name].write(json.dumps(entry, ensure_ascii=False).encode() + b"\n")
+
+    def passed(self, modality: str, chunk: Chunk) -> None:
+        """A chunk whose samples are not kept."""
+        entry: dict[str, Any] = {"chunk": modality, "n": len(chunk), "rate": chunk.rate, "lost": chunk.lost}
+        if len(chunk):
+            entry.update(first=float(chunk.times[0]), last=float(chunk.times[-1]))
+        self.line("timeline", entry)
+
+    def chunk(self, modality: str, chunk: Chunk) -> None:
+        entry: dict[str, Any] = {"chunk": modality, "n": len(chunk), "rate": chunk.rate, "lost": chunk.lost}
+        if modality == "face":
+            entry["t"] = chunk.times.tolist()
+            for t, image in zip(entry["t"], chunk.values):
+                self._frame(t, image)
+        elif modality == "voice":
+            assert self._wav is not None
+            self._wav.write(chunk.values)
+            entry.update(pack_times(chunk.times, chunk.rate))
+        else:
+            values = np.asarray(chunk.values, np.float32)
+            rows = [f"{t!r},{'' if v != v else v}\n" for t, v in zip(chunk.times.tolist(), map(str, values))]
+            self._eda.write("".join(rows).replace(",nan\n", ",\n").encode())
+        self.line("timeline", entry)
+
+    def _frame(self, t: float, image: NDArray[np.uint8]) -> None:
+        if self._video is None or self._video.shape != image.shape:
+            if self._video is not None:
+                self._video.close()
+            self._parts += 1
+            self._video = _Video(self.folder / video_name(self._parts), image.shape)
+        self._video.write(t, image)
+
+    def mark(self, mark: Mark) -> None:
+        self.line("events", {"t": mark.t, "text": mark.text, "rating": mark.rating})
+        self.line("timeline", {"mark": True})
+
+    def status(self, statuses: dict[str, Any]) -> None:
+        gate = {name: (s["state"], s["reason"], s["unit"]) for name, s in statuses.items()}
+        now = time.monotonic()
+        if gate == self._statuses and now - self._status_at < CLOCK_PERIOD:
+            return
+        self._statuses, self._status_at = gate, now
+        self.line("status", statuses)
+        self.line("timeline", {"status": self._status_lines})
+        self._status_lines += 1
+
+    def result(self, result: Result) -> None:
+        self._lines["results"].write(result.to_json().encode() + b"\n")
+        scores = {name: quality.score for name, quality in result.quality.items()}
+        self.line("timeline", {"window": result.index, "scores": scores})
+
+    def flush(self) -> None:
+        """Hand everything to the kernel, the timeline last: it never speaks of what is not there."""
+        if shutil.disk_usage(self.folder).free < RESERVE_BYTES:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if self._wav is not None:
+            self._wav.flush()
+        self._eda.flush()
+        for file in self._lines.values():
+            file.flush()
+
+    def close(self, closed: dict[str, Any]) -> None:
+        parts: list[Any] = [self._video, self._wav, self._eda, *self._lines.values()]
+        problem: Exception | None = None
+        for part in parts:
+            try:
+                if part is not None:
+                    part.close()
+            except (OSError, ValueError) as error:
+                problem = error
+        self._manifest["closed"] = {"at": datetime.now(timezone.utc).isoformat(timespec="milliseconds"), **closed}
+        self._write_manifest()
+        if problem is not None:
+            raise problem
+
+
+class _Wav:
+    """A float32 mono WAV at 44.1 kHz whose header is brought up to date at every flush."""
+
+    HEADER = 44
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("wb", buffering=1 << 16)
+        self._size = 0
+        self._file.write(self._header())
+        self._file.flush()
+
+    def _header(self) -> bytes:
+        size = self._size if self._size < 0xFFFFFFFF - 36 else 0xFFFFFFFF  # "to the end", beyond 4 GiB (6.7 h)
+        return struct.pack(
+            "<4sI4s4sIHHIIHH4sI",
+            b"RIFF", min(36 + size, 0xFFFFFFFF), b"WAVE",
+            b"fmt ", 16, 3, 1, AUDIO_RATE, 4 * AUDIO_RATE, 4, 32,
+            b"data", size,
+        )  # fmt: skip
+
+    def write(self, samples: NDArray[np.float32]) -> None:
+        data = np.asarray(samples, "<f4").tobytes()
+        self._file.write(data)
+        self._size += len(data)
+
+    def flush(self) -> None:
+        self._file.flush()
+        os.pwrite(self._file.fileno(), self._header(), 0)
+
+    def close(self) -> None:
+        try:
+            self.flush()
+        finally:
+            self._file.close()
+
+
+class _Video:
+    """Lossless video: FFV1 (RFC 9043), every frame on its own, in Matroska clusters of at most half a second."""
+
+    def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
+        import av
+
+        self.shape = shape
+        self._av: Any = av
+        self._out = _Unbuffered(path)
+        options = {"live": "1", "flush_packets": "1", "cluster_time_limit": "500"}
+        self._container: Any = av.open(self._out, "w", format="matroska", options=options)
+        self._stream: Any = self._container.add_stream("ffv1", rate=1000)
+        self._stream.height, self._stream.width = shape[:2]
+        self._stream.pix_fmt = "bgr0"
+        self._stream.options = {"level": "3", "g": "1", "coder": "0", "context": "0", "slices": "4"}
+        self._stream.codec_context.thread_count = 1
+        self._last = -1
+
+    def write(self, t: float, image: NDArray[np.uint8]) -> None:
+        frame = self._av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="bgr24")
+        self._last = frame.pts = max(self._last + 1, round(t * 1000))
+        self._container.mux(self._stream.encode(frame))
+        self._out.check()
+
+    def close(self) -> None:
+        try:
+            self._container.mux(self._stream.encode(None))
+            self._container.close()
+        finally:
+            self._out.close()
+        self._out.check()
+
+
+class _Unbuffered:
+    """A file object for PyAV that writes through and keeps the first error, which FFmpeg would reword."""
+
+    def __init__(self, path: Path) -> None:
+        self._fd = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o644)
+        self._error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        if self._error is not None:
+            return len(data)
+        left = memoryview(data)
+        try:
+            while left:
+                left = left[os.write(self._fd, left) :]
+        except OSError as error:
+            self._error = error
+        return len(data)
+
+    def check(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+def video_name(part: int) -> str:
+    """A camera that comes back with another size starts another part."""
+    return "face.mkv" if part == 1 else f"face-{part}.mkv"
+
+
+def pack_times(times: NDArray[np.float64], rate: float) -> dict[str, Any]:
+    """Times as their start and their distance, in units of the last place, from an even grid: exact and small."""
+    if not len(times):
+        return {"t0": 0.0}
+    steps = times.view(np.int64) - _grid(float(times[0]), len(times), rate).view(np.int64)
+    packed = {"t0": float(times[0])}
+    return {**packed, "ulps": base64.b64encode(zlib.compress(steps.astype("<i8").tobytes(), 1)).decode()}
+
+
+def unpack_times(entry: Mapping[str, Any]) -> NDArray[np.float64]:
+    """Inverse of `pack_times`, bit for bit; `entry` also has `n` and `rate`."""
+    if not entry["n"]:
+        return np.empty(0)
+    steps = np.frombuffer(zlib.decompress(base64.b64decode(entry["ulps"])), "<i8")
+    return (_grid(entry["t0"], entry["n"], entry["rate"]).view(np.int64) + steps).view(np.float64)
+
+
+def _grid(start: float, n: int, rate: float) -> NDArray[np.float64]:
+    return start + np.arange(n) / (rate or 1.0)
+
+
+def status_dict(status: Status) -> dict[str, Any]:
+    """A status as plain JSON values."""
+    plain: dict[str, Any] = _plain({**asdict(status), "state": status.state.value})
+    return plain
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)

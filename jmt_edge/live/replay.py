@@ -1,0 +1,148 @@
+"""Replay: a recorded run once more, from its raw samples through the whole pipeline, or from its results.
+
+With raw samples of every connected modality the networks run again on the same chunks between the same windows, so
+the results are the recorded ones bit for bit on the same machine, bundle and backend, at any speed. Without them
+the recorded results are shown again as they are. Either way each result carries the latency that was measured when
+it was recorded; the summary has the replay's own.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from ..engine.backends.base import Engine
+from ..engine.bundle import Bundle
+from .controls import Controls
+from .observer import Mark, Observer, RunInfo
+from .pipeline import Pipeline
+from .recording import Gap, Passed, Recording, Skipped, Window
+from .result import Result
+from .summary import Summary
+
+
+@dataclass
+class Outcome:
+    """What a replay came to. recomputed, equal: windows computed again, and those with the recorded result."""
+
+    summary: Summary
+    played: int = 0
+    recomputed: int = 0
+    equal: int = 0
+    why_played: str = ""  # why windows were shown as recorded and not computed
+
+    def line(self) -> str:
+        """One sentence for a person."""
+        parts = []
+        if self.recomputed:
+            same = "all equal" if self.equal == self.recomputed else f"{self.recomputed - self.equal} NOT equal"
+            parts.append(f"{self.recomputed} results computed again, {same} to the recorded ones bit for bit")
+        if self.played:
+            parts.append(f"{self.played} results shown as recorded, not computed: {self.why_played}")
+        return "; ".join(parts) or "the recording holds no results"
+
+
+def replay(
+    recording: Recording,
+    bundle: Bundle,
+    engine: Engine | None,
+    *,
+    speed: float | None = None,
+    observers: Iterable[Observer] = (),
+    controls: Controls | None = None,
+) -> Outcome:
+    """Run the recording through `engine`, or with None show its results; `speed` x real time, None: unpaced.
+
+    The engine is closed at the end. Observers see what they saw in the live run, chunks that were kept included.
+    """
+    manifest = recording.manifest
+    observers, controls = list(observers), controls or Controls()
+    summary = Summary(bundle.id, bundle.demo, realtime=False)
+    outcome = Outcome(summary, why_played=recording.why_not_recomputable or "computing was not asked for")
+    first = recording.first_window() or 1
+    pipeline: Pipeline | None = None
+    if engine is not None and not recording.why_not_recomputable:
+        pipeline = Pipeline(
+            bundle, engine, manifest["hop"], recording.connected, smooth=manifest["smooth"], first=first,
+            on_face=lambda t, face: _tell(observers, "on_face", t, face),
+        )  # fmt: skip
+    info = RunInfo(
+        bundle, engine.name if engine else manifest["backend"], dict(engine.precision if engine else {}),
+        manifest["hop"], False, manifest["smooth"], manifest["sources"],
+    )  # fmt: skip
+    _tell(observers, "on_start", info)
+    pace = _Pace(speed, (first - 1) * manifest["hop"], controls)
+    began = time.perf_counter()
+    last = (first - 1) * manifest["hop"]
+    try:
+        for event in recording.events():
+            if controls.stopped:
+                break
+            controls.run_calls()
+            if isinstance(event, Passed):
+                chunk = event.chunk
+                if chunk is None:
+                    continue
+                if len(chunk):
+                    pace(float(chunk.times[-1]))
+                _tell(observers, "on_chunk", event.modality, chunk)
+                if pipeline is not None:
+                    pipeline.push(event.modality, chunk)
+            elif isinstance(event, Skipped):
+                if pipeline is not None:
+                    pipeline.skip_to(event.index)
+            elif isinstance(event, Mark):
+                _tell(observers, "on_mark", event)
+            elif isinstance(event, Gap):
+                outcome.why_played, pipeline = event.reason, None
+            else:
+                pace(event.result.t)
+                _tell(observers, "on_status", event.statuses)
+                result = _again(event, pipeline, outcome)
+                summary.add(result)
+                shown = replace(result, latency_ms=event.result.latency_ms)
+                _tell(observers, "on_result", shown)
+                summary.dropped, last = result.dropped, result.t
+    finally:
+        if engine is not None:
+            engine.close()
+        summary.wall = time.perf_counter() - began
+        summary.busy = summary.wall - pace.waited
+        summary.stream = last - (first - 1) * manifest["hop"]
+        _tell(observers, "on_end", summary)
+    return outcome
+
+
+def _again(window: Window, pipeline: Pipeline | None, outcome: Outcome) -> Result:
+    recorded = window.result
+    if pipeline is None:
+        outcome.played += 1
+        return recorded
+    result = pipeline.infer(recorded.index, window.statuses, dropped=recorded.dropped)
+    outcome.recomputed += 1
+    outcome.equal += replace(result, latency_ms=recorded.latency_ms) == recorded
+    return result
+
+
+def _tell(observers: list[Observer], method: str, *args: object) -> None:
+    for observer in observers:
+        getattr(observer, method)(*args)
+
+
+class _Pace:
+    """Waits until stream time `t` is due at `speed`."""
+
+    def __init__(self, speed: float | None, start: float, controls: Controls) -> None:
+        self._speed, self._start, self._controls = speed, start, controls
+        self._began = time.monotonic()
+        self.waited = 0.0
+
+    def __call__(self, t: float) -> None:
+        if self._speed is None:
+            return
+        wait = (t - self._start) / self._speed - (time.monotonic() - self._began)
+        if wait > 0:
+            began = time.perf_counter()
+            self._controls.wait(wait)
+            self.waited += time.perf_counter() - began
