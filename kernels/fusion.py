@@ -21,6 +21,8 @@ output column after the dot.
 References: JMT, arXiv 2403.10488v2, section 3; `reference.py` holds the same stages in plain PyTorch.
 """
 
+# mypy: disable-error-code="no-untyped-def"
+# (device functions have no Python types: Triton gives them theirs)
 from __future__ import annotations
 
 from typing import Any
@@ -36,11 +38,12 @@ HEAD = tl.constexpr(4)
 
 FIELDS = tl.constexpr(16)  # int32 per table entry: 64 bytes
 BM = tl.constexpr(16)  # rows per tile: the smallest a tensor-core instruction takes
-EPS = tl.constexpr(1e-5)  # torch.nn.LayerNorm's
+RELU = tl.constexpr(1)  # flags of a PROJECT entry
+ABS = tl.constexpr(2)
 
 
 @triton.jit
-def _normalise(b_x, p_norm, o_d, D: tl.constexpr):
+def _normalise(b_x, p_norm, o_d, D: tl.constexpr, EPS: tl.constexpr):
     """LayerNorm over axes 0 and 2 of b_x [KS, BM, KC]; o_d [KS, 1, KC] are the columns."""
     b_mean = tl.sum(tl.sum(b_x, 2), 0) / D  # [BM]
     b_x = b_x - b_mean[None, :, None]
@@ -51,15 +54,16 @@ def _normalise(b_x, p_norm, o_d, D: tl.constexpr):
 
 @triton.jit
 def _project(
-    p_work, p_weights, p_params, p_present, e, tile, n_rows,
+    p_x, p_work, p_weights, p_params, p_present, e, tile, n_rows,
     OP: tl.constexpr, D: tl.constexpr, M: tl.constexpr, BN: tl.constexpr, KS: tl.constexpr, PRECISION: tl.constexpr,
+    EPS: tl.constexpr,
 ):  # fmt: skip
     KC: tl.constexpr = D // KS
     rows = tl.load(e + 1)
     if tile * BM < rows:
         x, chunks, w = tl.load(e + 2), tl.load(e + 3), tl.load(e + 4)
         bias, scale, out, out_stride = tl.load(e + 5), tl.load(e + 6), tl.load(e + 7), tl.load(e + 8)
-        cols, relu, residual, norm = tl.load(e + 9), tl.load(e + 10), tl.load(e + 11), tl.load(e + 12)
+        cols, flags, residual, norm = tl.load(e + 9), tl.load(e + 10), tl.load(e + 11), tl.load(e + 12)
         side, col, modality = tl.load(e + 13), tl.load(e + 14), tl.load(e + 15)
         x, w = tl.multiple_of(x, 16), tl.multiple_of(w, 16)
 
@@ -74,21 +78,22 @@ def _project(
             # weights first: they do not wait for the previous phase's stores to become visible
             p_w = p_weights + w + o_n[None, None, :] * (chunks * D) + c * D + o_s + o_k[None, :, None]
             b_w = tl.load(p_w, mask=m_n[None, None, :], other=0)  # [KS, KC, BN]
-            p_x = p_work + x + (c * n_rows + o_r[None, :, None]) * D + o_s + o_k[None, None, :]
-            b_x = tl.load(p_x, mask=m_r[None, :, None], other=0, cache_modifier=".cg")  # [KS, BM, KC]
+            o_x = x + (c * n_rows + o_r[None, :, None]) * D + o_s + o_k[None, None, :]
+            b_x = tl.load(p_x + o_x, mask=m_r[None, :, None], other=0, cache_modifier=".cg")  # [KS, BM, KC]
             if OP == INPUT:
                 b_here = tl.load(p_present + o_r * M + modality + c, mask=m_r, other=1)
                 b_token = tl.load(p_params + norm + (modality + c) * D + o_s + o_k[None, None, :])
-                b_x = tl.where(b_here[None, :, None] != 0, b_x.to(tl.float32), b_token)
+                b_x = tl.where(b_here[None, :, None] > 0.5, b_x.to(tl.float32), b_token)
+                b_x = tl.where(flags & ABS != 0, tl.abs(b_x), b_x)
             if OP == NORM:
-                b_x, b_mean, b_rstd = _normalise(b_x.to(tl.float32), p_params + norm, o_s + o_k[None, None, :], D)
+                b_x, b_mean, b_rstd = _normalise(b_x.to(tl.float32), p_params + norm, o_s + o_k[None, None, :], D, EPS)
             b_x = b_x.to(p_work.dtype.element_ty)
             b_acc += tl.sum(tl.dot(b_x, b_w.to(p_work.dtype.element_ty), input_precision=PRECISION), 0)
 
         if p_weights.dtype.element_ty == tl.int8:
             b_acc *= tl.load(p_params + scale + o_n, mask=m_n, other=0)[None, :]
         b_acc += tl.load(p_params + bias + o_n, mask=m_n, other=0)[None, :]
-        b_acc = tl.where(relu != 0, tl.maximum(b_acc, 0), b_acc)
+        b_acc = tl.where(flags & RELU != 0, tl.maximum(b_acc, 0), b_acc)
         m_res = m_out & (residual >= 0)
         p_res = p_work + residual + o_r[:, None] * out_stride + o_n[None, :]
         b_acc += tl.load(p_res, mask=m_res, other=0, cache_modifier=".cg").to(tl.float32)
@@ -96,9 +101,9 @@ def _project(
         tl.store(p_out, b_acc.to(p_work.dtype.element_ty), mask=m_out)
 
         # this tile's columns of the input as it was used, for a later phase to read as keys or residual
-        if OP != PLAIN:
+        if OP != PLAIN:  # noqa: SIM102 - decided at compile time, the other at run time
             if side >= 0:
-                b_c = tl.load(p_work + x + o_r[:, None] * D + col + o_n[None, :], mask=m_out, cache_modifier=".cg")
+                b_c = tl.load(p_x + x + o_r[:, None] * D + col + o_n[None, :], mask=m_out, cache_modifier=".cg")
                 b_c = b_c.to(tl.float32)
                 if OP == NORM:
                     b_gain = tl.load(p_params + norm + col + o_n, mask=m_n)
@@ -107,7 +112,7 @@ def _project(
                 else:
                     b_here = tl.load(p_present + o_r * M + modality, mask=m_r, other=1)
                     b_token = tl.load(p_params + norm + modality * D + col + o_n, mask=m_n)
-                    b_c = tl.where(b_here[:, None] != 0, b_c, b_token[None, :])
+                    b_c = tl.where(b_here[:, None] > 0.5, b_c, b_token[None, :])
                 p_side = p_work + side + o_r[:, None] * D + col + o_n[None, :]
                 tl.store(p_side, b_c.to(p_work.dtype.element_ty), mask=m_out)
 
@@ -158,17 +163,19 @@ def _attend(
 def _head(
     p_work, p_params, p_present, p_logits, p_attention, e, r, n_rows,
     D: tl.constexpr, HEADS: tl.constexpr, M: tl.constexpr, MP: tl.constexpr, LP: tl.constexpr, HP: tl.constexpr,
-    NO: tl.constexpr,
+    NO: tl.constexpr, EPS: tl.constexpr,
 ):  # fmt: skip
     q, k, v, norm = tl.load(e + 2), tl.load(e + 3), tl.load(e + 4), tl.load(e + 5)
     blocks, terms, hidden, logits = tl.load(e + 6), tl.load(e + 7), tl.load(e + 8), tl.load(e + 9)
-    bias, rectify, readout, readout_bias = tl.load(e + 10), tl.load(e + 11), tl.load(e + 12), tl.load(e + 13)
-    owner = tl.load(e + 14)
+    bias, readout, readout_bias, owner = tl.load(e + 10), tl.load(e + 11), tl.load(e + 12), tl.load(e + 13)
     q, k, v = tl.multiple_of(q, 16), tl.multiple_of(k, 16), tl.multiple_of(v, 16)
     HD: tl.constexpr = D // HEADS
     o_l = tl.arange(0, LP)
     m_l = o_l < blocks
     b_w = tl.where(o_l < terms, 1.0, 0.0)  # [LP]
+    o_m = tl.arange(0, MP)
+    m_m = o_m < M
+    b_share = tl.zeros([MP], dtype=tl.float32)
     if q >= 0:
         o_d = tl.arange(0, HEADS)[None, :, None] * HD + tl.arange(0, HD)[None, None, :]
         p_k = p_work + k + (o_l[:, None, None] * n_rows + r) * D + o_d
@@ -185,23 +192,21 @@ def _head(
         if terms == blocks:  # values are still to be summed; otherwise they already are
             b_w = b_p
 
-        o_m = tl.arange(0, MP)
-        m_m = o_m < M
         b_here = tl.load(p_present + r * M + o_m, mask=m_m, other=0).to(tl.float32)
-        b_here = tl.where(b_here != 0, 1.0, 0.0)
+        b_here = tl.where(b_here > 0.5, 1.0, 0.0)
         b_owner = tl.load(p_params + owner + o_l, mask=m_l, other=-1).to(tl.int32)  # key source of each block
         b_joint = tl.sum(tl.where(b_owner == M, b_p, 0.0), 0)
         b_share = tl.sum(tl.where(b_owner[:, None] == o_m[None, :], b_p[:, None], 0.0), 0)  # [MP]
         b_share = b_here * (b_share + b_joint / tl.maximum(tl.sum(b_here, 0), 1.0))
-        b_share = b_share / tl.maximum(tl.sum(b_share, 0), 1e-30)
-        tl.store(p_attention + r * M + o_m, b_share, mask=m_m)
+        b_share = b_share / tl.maximum(tl.sum(b_share, 0), 1e-12)
+    tl.store(p_attention + r * M + o_m, b_share, mask=m_m)
 
     o_h, o_o = tl.arange(0, HP), tl.arange(0, NO)
     m_h = o_h < hidden
     p_v = p_work + v + (o_l[:, None] * n_rows + r) * hidden + o_h[None, :]
     b_v = tl.load(p_v, mask=(o_l < terms)[:, None] & m_h[None, :], other=0, cache_modifier=".cg")  # [LP, HP]
     b_h = tl.sum(b_w[:, None] * b_v.to(tl.float32), 0) + tl.load(p_params + bias + o_h, mask=m_h, other=0)
-    b_h = tl.where(tl.load(p_params + rectify + o_h, mask=m_h, other=0) != 0, tl.maximum(b_h, 0), b_h)
+    b_h = tl.maximum(b_h, 0)
     m_o = o_o < logits
     p_r = p_params + readout + o_o[:, None] * hidden + o_h[None, :]
     b_out = tl.sum(tl.load(p_r, mask=m_o[:, None] & m_h[None, :], other=0) * b_h[None, :], 1)
@@ -211,7 +216,7 @@ def _head(
 
 @triton.jit
 def _prefetch(p_weights, e, D: tl.constexpr, BN: tl.constexpr):
-    """Ask L2 for the weights of this program's first item of the next phase, while it waits at the barrier."""
+    """Ask L2 for the weights of the item after this one: the next of the phase, or the first of the next phase."""
     op, chunks, w, cols = tl.load(e), tl.load(e + 3), tl.load(e + 4), tl.load(e + 9)
     LINE: tl.constexpr = 128 * 8 // p_weights.dtype.element_ty.primitive_bitwidth  # elements per cache line
     if op <= PLAIN:
@@ -247,17 +252,18 @@ def _grid_barrier(p_barrier, COMPILED: tl.constexpr):
 
 @triton.jit(do_not_specialize=["n_rows", "first", "last"])
 def fusion_kernel(
-    p_work, p_weights, p_params, p_present, p_logits, p_attention, p_table, p_phases, p_barrier, n_rows, first, last,
+    p_features, p_work, p_weights, p_params, p_present, p_logits, p_attention, p_table, p_phases, p_barrier,
+    n_rows, first, last,
     D: tl.constexpr, M: tl.constexpr, MP: tl.constexpr, HEADS: tl.constexpr, BN: tl.constexpr, BC: tl.constexpr,
     KS: tl.constexpr, SP: tl.constexpr, KSA: tl.constexpr, KA: tl.constexpr, LP: tl.constexpr, HP: tl.constexpr,
-    NO: tl.constexpr, PRECISION: tl.constexpr, COMPILED: tl.constexpr,
+    NO: tl.constexpr, PRECISION: tl.constexpr, EPS: tl.constexpr, COMPILED: tl.constexpr,
 ):  # fmt: skip
     """Phases `first` to `last` (exclusive) of the schedule; see the module's docstring.
 
-    p_work: activations, one flat buffer, features (M, B, S, D) first; p_weights: all matrices, (out, in) rows;
-    p_params: float32 biases, norms, scales; p_present (B*S, M); p_logits (B*S, outputs) and p_attention (B*S, M)
-    float32; p_table int32 (entries, FIELDS); p_phases int32 (phases, 4): first entry, entries, tiles, 0.
-    n_rows = B * S.
+    p_features (M, B, S, D) and p_work, all intermediates, in the activation dtype; p_weights: all matrices, (out, in)
+    rows; p_params: float32 biases, norms, scales; p_present (B*S, M), p_logits (B*S, outputs), p_attention (B*S, M):
+    float32; p_table int32 (entries, FIELDS); p_phases int32 (phases, 4): first entry, entries, tiles, 0;
+    p_barrier: one int32, zero before the first launch; n_rows = B * S.
     """
     i_p = tl.program_id(0)
     n_programs = tl.num_programs(0)
@@ -268,18 +274,42 @@ def fusion_kernel(
             tile = item % tiles
             e = p_table + (begin + item // tiles) * FIELDS
             op = tl.load(e)
+            if COMPILED:
+                following = item + n_programs
+                if following < n_items:
+                    _prefetch(p_weights, p_table + (begin + following // tiles) * FIELDS, D, BN)
             if op == INPUT:
-                _project(p_work, p_weights, p_params, p_present, e, tile, n_rows, INPUT, D, M, BN, KS, PRECISION)
+                _project(
+                    p_features,
+                    p_work,
+                    p_weights,
+                    p_params,
+                    p_present,
+                    e,
+                    tile,
+                    n_rows,
+                    INPUT,
+                    D,
+                    M,
+                    BN,
+                    KS,
+                    PRECISION,
+                    EPS,
+                )
             elif op == NORM:
-                _project(p_work, p_weights, p_params, p_present, e, tile, n_rows, NORM, D, M, BN, KS, PRECISION)
+                _project(
+                    p_work, p_work, p_weights, p_params, p_present, e, tile, n_rows, NORM, D, M, BN, KS, PRECISION, EPS
+                )
             elif op == PLAIN:
-                _project(p_work, p_weights, p_params, p_present, e, tile, n_rows, PLAIN, D, M, BN, KS, PRECISION)
+                _project(
+                    p_work, p_work, p_weights, p_params, p_present, e, tile, n_rows, PLAIN, D, M, BN, KS, PRECISION, EPS
+                )
             elif op == ATTEND:
                 _attend(p_work, p_params, e, tile, D, D // HEADS, BC, SP, KSA, KA, PRECISION)
             else:
                 _head(
                     p_work, p_params, p_present, p_logits, p_attention, e, tile, n_rows,
-                    D, HEADS, M, MP, LP, HP, NO,
+                    D, HEADS, M, MP, LP, HP, NO, EPS,
                 )  # fmt: skip
         if phase + 1 < last:
             if COMPILED:
@@ -291,8 +321,8 @@ def fusion_kernel(
 
 
 PARAMETERS: tuple[str, ...] = (
-    "p_work", "p_weights", "p_params", "p_present", "p_logits", "p_attention", "p_table", "p_phases", "p_barrier",
-    "n_rows", "first", "last",
+    "p_features", "p_work", "p_weights", "p_params", "p_present", "p_logits", "p_attention", "p_table", "p_phases",
+    "p_barrier", "n_rows", "first", "last",
 )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..errors import ConfigError
 from .fusion import fusion_kernel, interpreted
 from .schedule import DType, Schedule, activation, build_schedule, choose_tiles
 from .weights import FusionWeights
@@ -28,6 +29,7 @@ def joint_fusion(
     outputs: int,
     launches: Sequence[int],
     constants: Sequence[int],
+    eps: float,
     warps: int,
     programs: int,
 ) -> tuple[Tensor, Tensor]:
@@ -37,23 +39,24 @@ def joint_fusion(
     first and last phase of each launch; a launch of several phases is cooperative with `programs` programs.
     """
     m, batch, steps, _ = features.shape
-    # NaN where nothing was written: an unwritten output must not look like a result
-    logits = features.new_full((batch, steps, outputs), float("nan"), dtype=torch.float32)
-    attention = features.new_zeros((batch, steps, m), dtype=torch.float32)
-    work[: features.numel()].copy_(features.reshape(-1))
-    here = present.to(torch.float32).contiguous()
+    logits = features.new_empty((batch, steps, outputs), dtype=torch.float32)
+    attention = features.new_empty((batch, steps, m), dtype=torch.float32)
+    features, here = features.to(work.dtype).contiguous(), present.to(torch.float32).contiguous()
     named = dict(zip(_NAMES, constants))
     for first, last in zip(launches[::2], launches[1::2]):
         fusion_kernel[(programs,)](
-            work, weights, params, here, logits, attention, table, phases, barrier, batch * steps, first, last,
-            **named, PRECISION="ieee", COMPILED=not interpreted(), num_warps=warps, num_stages=1,
+            features, work, weights, params, here, logits, attention, table, phases, barrier,
+            batch * steps, first, last,
+            **named, PRECISION="ieee", EPS=eps, COMPILED=not interpreted(), num_warps=warps, num_stages=1,
             launch_cooperative_grid=last - first > 1,
         )  # fmt: skip
     return logits, attention
 
 
 @joint_fusion.register_fake
-def _(features, present, weights, params, table, phases, work, barrier, outputs, launches, constants, warps, programs):  # type: ignore[no-untyped-def]
+def _(  # type: ignore[no-untyped-def]
+    features, present, weights, params, table, phases, work, barrier, outputs, launches, constants, eps, warps, programs
+):
     m, batch, steps, _ = features.shape
     return (
         features.new_empty((batch, steps, outputs), dtype=torch.float32),
@@ -82,14 +85,19 @@ class FusedFusion(torch.nn.Module):
         device = torch.device(device)
         if device.type == "cuda":
             properties = torch.cuda.get_device_properties(device)
-            count, shared = properties.multi_processor_count, properties.shared_memory_per_block_optin
+            count = properties.multi_processor_count
+            shared = int(getattr(properties, "shared_memory_per_block_optin", 99 * 1024))
         else:
             count, shared = 1, 99 * 1024
         self.schedule: Schedule = build_schedule(
             weights, batch, steps, dtype, choose_tiles(count, shared, dtype, weights.dim)
         )
         s = self.schedule
-        self.mode = mode
+        if device.type != "cuda" and not interpreted():
+            raise ConfigError("the fusion kernels run on a CPU only in Triton's interpreter; set TRITON_INTERPRET=1")
+        if interpreted() and mode != "phased" and (programs or 1) > 1:
+            raise ConfigError("Triton's interpreter runs one program at a time; give programs=1 or mode='phased'")
+        self.mode, self.attends = mode, weights.head == "self_attention"
         self.programs = count if programs is None else programs
         self.dtype = getattr(torch, activation(dtype))
         matrices = torch.from_numpy(s.weights.view(np.int16) if dtype == "bfloat16" else s.weights)
@@ -112,7 +120,7 @@ class FusedFusion(torch.nn.Module):
             )
         return joint_fusion(
             features, present, self.weights, self.params, self.table, self.phases, self.work, self.barrier,
-            s.logits, self._launches, self._constants, s.warps, self.programs,
+            s.logits, self._launches, self._constants, float(s.constants["EPS"]), s.warps, self.programs,
         )  # fmt: skip
 
     def forward(
@@ -125,11 +133,12 @@ class FusedFusion(torch.nn.Module):
         logits, attention = self.raw(stacked, present)
         parts = torch.split(logits, [n for _, n in self.schedule.outputs], -1)
         results = {name: part if n > 1 else part[..., 0] for (name, n), part in zip(self.schedule.outputs, parts)}
-        if return_attention:
+        if return_attention and self.attends:
             results["attention"] = attention
         return results
 
     def buffer(self, name: str) -> Tensor:
         """A stage's result in the work buffer, for tests: `enc` (N, B·S, d), `z` (L, B·S, d), ..."""
         offset, shape = self.schedule.buffers[name]
-        return self.work[offset : offset + int(np.prod(shape))].view(shape)
+        work: Tensor = self.work  # type: ignore[assignment]
+        return work[offset : offset + int(np.prod(shape))].view(shape)

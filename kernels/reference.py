@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .schedule import _FIELDS, ATTEND, HEAD, INPUT, NORM, Schedule
+from .schedule import ABS, ATTEND, HEAD, INPUT, NORM, RELU, Schedule
 from .weights import Array, Attention, Encoder, FusionWeights
 
 
@@ -30,9 +30,11 @@ class Reference:
 
     def encoders(self, features: Tensor, present: Tensor) -> Tensor:
         """features (M, B, S, d), present (B, S, M) -> sums before each encoder's last norm, (N, B, S, d)."""
-        here = present.movedim(-1, 0)[..., None] != 0
+        here = present.movedim(-1, 0)[..., None] > 0.5
         features = torch.where(here, features.to(self.dtype), self.t(self.w.tokens)[:, None, None])
-        joint = F.linear(torch.cat(list(features), -1), self.t(self.w.joint), self.t(self.w.joint_bias))
+        both = torch.cat(list(features), -1)
+        both = both.abs() if self.w.joint_abs else both
+        joint = F.linear(both, self.t(self.w.joint), self.t(self.w.joint_bias))
         return torch.stack([self._layer(e, x) for e, x in zip(self.w.encoders, [*features, joint])])
 
     def cross(self, sums: Tensor) -> Tensor:
@@ -52,8 +54,7 @@ class Reference:
             e = self._norm(w.final.norm2, self._layer(w.final, tokens))
             out, weights = self._attention(w.last, e[..., -1:, :], e)
             out, attention = out[..., 0, :], self._share(weights[..., 0, :], present)
-        h = F.linear(out, self.t(w.hidden), self.t(w.hidden_bias))
-        h = torch.where(torch.from_numpy(w.rectify).to(h.device), h.relu(), h)
+        h = F.linear(out, self.t(w.hidden), self.t(w.hidden_bias)).relu()
         return F.linear(h, self.t(w.readout), self.t(w.readout_bias)), attention
 
     def __call__(self, features: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
@@ -63,8 +64,8 @@ class Reference:
         """x (..., S, d) attends to y (..., T, d) -> (..., S, d) and weights (..., S, T), their mean over heads."""
         q = F.linear(x, self.t(a.query), self.t(a.query_bias))
         k = y if a.key is None else F.linear(y, self.t(a.key))
-        v = F.linear(y, self.t(a.value))
-        q, k, v = (t.unflatten(-1, (self.w.heads, -1)).transpose(-3, -2) for t in (q, k, v))
+        v = y if a.value is None else F.linear(y, self.t(a.value))
+        q, k, v = (t.reshape(*t.shape[:-1], self.w.heads, -1).transpose(-3, -2) for t in (q, k, v))
         weights = torch.softmax(q @ k.transpose(-1, -2), -1)
         out = (weights @ v).transpose(-3, -2).flatten(-2)
         if a.out is not None:
@@ -77,16 +78,16 @@ class Reference:
 
     def _norm(self, norm: Array, x: Tensor) -> Tensor:
         gain, shift = self.t(norm)
-        return F.layer_norm(x, (self.w.dim,), gain, shift)
+        return F.layer_norm(x, (self.w.dim,), gain, shift, self.w.eps)
 
     def _share(self, weights: Tensor, present: Tensor) -> Tensor:
         """Weights over the L blocks -> over modalities: by key source, the joint's share split over those present."""
         m = len(self.w.modalities)
         owner = torch.tensor([s for _, s in self.w.blocks], device=weights.device)
         shares = torch.stack([weights[..., owner == s].sum(-1) for s in range(m + 1)], -1)
-        here = (present != 0).to(weights.dtype)
+        here = (present > 0.5).to(weights.dtype)
         share = here * (shares[..., :m] + shares[..., m:] / here.sum(-1, keepdim=True).clamp(min=1))
-        return share / share.sum(-1, keepdim=True).clamp(min=torch.finfo(share.dtype).tiny)
+        return share / share.sum(-1, keepdim=True).clamp(min=1e-6)
 
 
 def run_table(
@@ -99,18 +100,16 @@ def run_table(
     d, m, rows = int(s.constants["D"]), len(s.modalities), s.batch * s.steps
     heads, columns = int(s.constants["HEADS"]), np.arange(int(s.constants["D"]))
     weights = _decode(s.weights)
-    params, here = s.params.astype(np.float64), present.reshape(rows, m) != 0
-    work = np.full(s.work_size, np.nan)
-    work[: m * rows * d] = np.asarray(features, np.float64).ravel()
+    params, here = s.params.astype(np.float64), present.reshape(rows, m) > 0.5
+    work, given = np.full(s.work_size, np.nan), np.asarray(features, np.float64).ravel()
     logits, attention = np.zeros((rows, s.logits)), np.zeros((rows, m))
 
     def norm(x: Array, offset: int) -> Array:
-        x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5)
+        x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + float(s.constants["EPS"]))
         return x * params[offset : offset + d] + params[offset + d : offset + 2 * d]
 
     for first, count, _, _ in s.phases:
         for e in s.table[first : first + count].tolist():
-            assert len(e) == _FIELDS
             op, n = e[0], e[1]
             if op == ATTEND:
                 _, batches, q, k, v, out, bias, residual, q_len, k_len, row_step, step, width, cols, *_ = e
@@ -121,11 +120,13 @@ def run_table(
                     p = _softmax(work[q + i * d + inner] @ work[k + j * d + inner].T)
                     c = np.arange(cols)
                     y = p @ work[v + j * width + c]
-                    y += params[bias + c] if bias >= 0 else 0
-                    y += work[residual + i * width + c] if residual >= 0 else 0
+                    if bias >= 0:
+                        y += params[bias + c]
+                    if residual >= 0:
+                        y += work[residual + i * width + c]
                     work[out + i * width + c] = y
             elif op == HEAD:
-                _, _, q, k, v, gain, blocks, terms, hidden, outputs, bias, rectify, readout, read_bias, owner, _ = e
+                _, _, q, k, v, gain, blocks, terms, hidden, outputs, bias, readout, read_bias, owner, *_ = e
                 for r in range(rows):
                     mix = np.ones(terms)
                     if q >= 0:
@@ -137,29 +138,31 @@ def run_table(
                         own = params[owner : owner + blocks]
                         share = np.array([p[own == source].sum() for source in range(m)])
                         share = here[r] * (share + p[own == m].sum() / max(here[r].sum(), 1))
-                        attention[r] = share / max(share.sum(), 1e-30)
+                        attention[r] = share / max(share.sum(), 1e-12)
                     h = mix @ work[v + ((np.arange(terms) * rows + r) * hidden)[:, None] + np.arange(hidden)]
-                    h = h + params[bias : bias + hidden]
-                    h = np.where(params[rectify : rectify + hidden] != 0, np.maximum(h, 0), h)
+                    h = np.maximum(h + params[bias : bias + hidden], 0)
                     matrix = params[readout : readout + outputs * hidden].reshape(outputs, hidden)
                     logits[r] = matrix @ h + params[read_bias : read_bias + outputs]
             else:
-                _, _, x, chunks, w, bias, scale, out, stride, cols, relu, residual, table, side, col, modality = e
+                _, _, x, chunks, w, bias, scale, out, stride, cols, flags, residual, table, side, col, modality = e
                 r, c = np.arange(n)[:, None], np.arange(cols)
-                parts = [work[x + (part * rows + r) * d + columns] for part in range(chunks)]
+                source = given if op == INPUT else work
+                parts = [source[x + (part * rows + r) * d + columns] for part in range(chunks)]
                 if op == INPUT:
                     tokens = params[table : table + m * d].reshape(m, d)
                     parts = [
                         np.where(here[:, [modality + i]], part, tokens[modality + i]) for i, part in enumerate(parts)
                     ]
+                    parts = [np.abs(part) for part in parts] if flags & ABS else parts
                 elif op == NORM:
                     parts = [norm(parts[0], table)]
                 y = np.concatenate(parts, 1) @ weights[w : w + cols * chunks * d].reshape(cols, -1).T
                 if s.dtype == "int8":
                     y *= params[scale + c]
                 y += params[bias + c]
-                y = np.maximum(y, 0) if relu else y
-                y += work[residual + r * stride + c] if residual >= 0 else 0
+                y = np.maximum(y, 0) if flags & RELU else y
+                if residual >= 0:
+                    y += work[residual + r * stride + c]
                 work[out + r * stride + c] = y
                 if side >= 0:
                     work[side + r * d + col + c] = parts[0][:, col + c]

@@ -23,12 +23,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError
-from .weights import Array, Attention, Encoder, FusionWeights
+from .weights import Array, Encoder, FusionWeights
 
 DType = Literal["float16", "bfloat16", "float32", "int8"]
 DTYPES: tuple[DType, ...] = ("float16", "bfloat16", "float32", "int8")
 
 INPUT, NORM, PLAIN, ATTEND, HEAD = range(5)  # as in fusion.py
+RELU, ABS = 1, 2
 _FIELDS, _BM = 16, 16
 _ALIGN = 128  # elements: every offset is a multiple of 16 bytes in any dtype
 MAX_STEPS, MAX_BATCH = 64, 64
@@ -55,7 +56,8 @@ def choose_tiles(sm_count: int, shared_limit: int, dtype: DType, dim: int) -> Ti
     activations and `project` rows of weights, each `dim` wide) must fit.
     """
     size = 4 if dtype == "float32" else 2
-    project = 16 if sm_count >= 32 else 32
+    # float32 sums with ordinary instructions, whose operands fill the registers: 32 columns would spill
+    project = 16 if sm_count >= 32 or dtype == "float32" else 32
     while project > 16 and (project + _BM) * dim * size > shared_limit:
         project //= 2
     return Tiles(project=project, attend=64 if sm_count >= 32 else 128)
@@ -77,7 +79,7 @@ class Schedule:
     stages: dict[str, tuple[int, int]]  # encoders, cross, final -> first phase, last (exclusive)
     buffers: dict[str, tuple[int, tuple[int, ...]]]  # name -> offset in the work buffer, shape
     work_size: int
-    constants: dict[str, int | str]
+    constants: dict[str, int | float | str]
     warps: int
 
     @property
@@ -156,7 +158,7 @@ class _Builder:
         rows: int,
         width: int | None = None,
         chunks: int = 1,
-        relu: bool = False,
+        flags: int = 0,
         residual: int = -1,
         norm: int = -1,
         tokens: int = -1,
@@ -166,7 +168,7 @@ class _Builder:
         """Entries for `out[rows, width] = matrix @ x`, one per tile of columns.
 
         `matrix` may be (offset, scales, rows) of one packed before. `norm`, `tokens` are offsets in the
-        parameters, `x`, `out`, `residual`, `side` in the work buffer.
+        parameters, `out`, `residual`, `side` in the work buffer, as is `x`, or in the features with `tokens`.
         """
         weights, scales, width = (*self.matrix(matrix), len(matrix)) if isinstance(matrix, np.ndarray) else matrix
         step, k, biases = self.tiles.project, chunks * self.dim, self.vector(bias)
@@ -174,7 +176,7 @@ class _Builder:
         for c in range(0, width, step):
             self._entry(
                 -(-rows // _BM), op, rows, x, chunks, weights + c * k, biases + c, scales + c, out + c, width,
-                min(step, width - c), int(relu), residual + c if residual >= 0 else -1, table, side, c, modality,
+                min(step, width - c), flags, residual + c if residual >= 0 else -1, table, side, c, modality,
             )  # fmt: skip
 
     def attend(
@@ -194,7 +196,7 @@ class _Builder:
         bias: Array | None = None,
         residual: int = -1,
     ) -> None:
-        """Entries for one attention, one per head and tile of columns; row i of batch b is b·batch_step + i·row_step."""
+        """Entries for one attention, per head and tile of columns; row i of batch b is b·batch_step + i·row_step."""
         width = self.dim if width is None else width
         head_dim = self.dim // heads
         step = min(self.tiles.attend, head_dim)
@@ -250,7 +252,6 @@ def build_schedule(w: FusionWeights, batch: int, steps: int, dtype: DType, tiles
             f"{w.heads} heads; use the onnxruntime engine"
         )
     b = _Builder(dtype, rows, d, m, tiles)
-    b.buffer("features", m, rows, d)
     for name in ("source", "q", "v", "mid", "mid_norm", "ffn", "enc", "y", "cross_q"):
         b.buffer(name, n, rows, d)
     multi = w.heads > 1
@@ -296,7 +297,7 @@ def build_schedule(w: FusionWeights, batch: int, steps: int, dtype: DType, tiles
         b.attend(b.at("cross_q", a), keys, b.at("cross_v", l), out, heads=w.heads, width=width, bias=bias, **steps_of)
     b.end_phase()
     if multi:
-        packed = {a: (*b.matrix(w.cross[a].read), d) for a in range(n)} if folds is None else {}
+        packed = {a: (*b.matrix(_matrix(w.cross[a].out)), d) for a in range(n)} if folds is None else {}
         for l, (a, _) in enumerate(order):
             matrix, bias = (packed[a], w.cross[a].bias) if folds is None else (folds[0][l], np.zeros(hidden))
             b.project(matrix, bias, b.at("cross_context", l), b.at("z", l), rows=rows)
@@ -312,11 +313,11 @@ def build_schedule(w: FusionWeights, batch: int, steps: int, dtype: DType, tiles
     head_dim = d // w.heads
     longest = _power(max(steps, length if folds is None else 1, 16))
     slices = min(8, head_dim // 16)
-    constants: dict[str, int | str] = {
+    constants: dict[str, int | float | str] = {
         "D": d, "M": m, "MP": max(2, _power(m)), "HEADS": w.heads, "BN": tiles.project,
         "BC": min(tiles.attend, head_dim), "KS": min(8, d // 16), "SP": longest, "KSA": slices,
         "KA": max(16, min(head_dim // slices, 1024 // longest)), "LP": _power(length), "HP": max(16, _power(hidden)),
-        "NO": max(2, _power(len(w.readout))), "PRECISION": "ieee",
+        "NO": max(2, _power(len(w.readout))), "PRECISION": "ieee", "EPS": w.eps,
     }  # fmt: skip
     return Schedule(
         dtype, batch, steps, w.modalities, w.outputs, np.concatenate(b.matrices), np.concatenate(b.vectors),
@@ -329,28 +330,29 @@ def _encoders(b: _Builder, w: FusionWeights, steps_of: dict[str, int]) -> None:
     m, rows = len(w.modalities), b.rows
     multi = w.heads > 1
     tokens = b.vector(w.tokens)
-    whole = {"rows": rows, "tokens": tokens, "chunks": m}
-    b.project(w.joint, w.joint_bias, b.at("features"), b.at("source", m), **whole)
+    whole = {"rows": rows, "tokens": tokens, "chunks": m, "flags": ABS if w.joint_abs else 0}
+    b.project(w.joint, w.joint_bias, 0, b.at("source", m), **whole)
     biases = []
     for s, encoder in enumerate(w.encoders):
         a = encoder.attention
         bias = a.bias
         if s < m:
             one = {"rows": rows, "tokens": tokens, "modality": s}
-            x = b.at("features", s)
+            x = s * rows * b.dim
             b.project(a.query, a.query_bias, x, b.at("q", s), side=b.at("source", s), **one)
-            b.project(a.value, np.zeros(b.dim), x, b.at("v", s), **one)
+            b.project(_matrix(a.value), np.zeros(b.dim), x, b.at("v", s), **one)
             if a.key is not None:
                 b.project(a.key, np.zeros(b.dim), x, b.at("k", s), **one)
         else:
             # the joint's bias: through the query it adds to the query's, through the key it cancels in the
             # softmax, through the value it passes unchanged because the softmax's rows sum to one
-            x = b.at("features")
+            x = 0
             b.project(a.query @ w.joint, a.query @ w.joint_bias + a.query_bias, x, b.at("q", s), **whole)
-            b.project(a.value @ w.joint, np.zeros(b.dim), x, b.at("v", s), **whole)
+            b.project(_matrix(a.value) @ w.joint, np.zeros(b.dim), x, b.at("v", s), **whole)
             if a.key is not None:
                 b.project(a.key @ w.joint, np.zeros(b.dim), x, b.at("k", s), **whole)
-            bias = bias + a.read @ (a.value @ w.joint_bias)
+            through = _matrix(a.value) @ w.joint_bias
+            bias = bias + (through if a.out is None else a.out @ through)
         biases.append(bias)
     b.end_phase()
     for s in range(w.sources):
@@ -362,7 +364,7 @@ def _encoders(b: _Builder, w: FusionWeights, steps_of: dict[str, int]) -> None:
     if multi:
         for s, encoder in enumerate(w.encoders):
             b.project(
-                encoder.attention.read, biases[s], b.at("context", s), b.at("mid", s),
+                _matrix(encoder.attention.out), biases[s], b.at("context", s), b.at("mid", s),
                 rows=rows, residual=b.at("source", s),
             )  # fmt: skip
         b.end_phase()
@@ -375,7 +377,7 @@ def _encoders(b: _Builder, w: FusionWeights, steps_of: dict[str, int]) -> None:
 def _feed_forward(b: _Builder, layers: Sequence[tuple[Encoder, int, int, int, int]], rows: int) -> None:
     """Two phases: LN1, w1, ReLU; then w2 and the residual. The LayerNorm after it is the reader's work."""
     for e, mid, mid_norm, ffn, _ in layers:
-        b.project(e.w1, e.b1, mid, ffn, rows=rows, relu=True, norm=b.vector(e.norm1), side=mid_norm)
+        b.project(e.w1, e.b1, mid, ffn, rows=rows, flags=RELU, norm=b.vector(e.norm1), side=mid_norm)
     b.end_phase()
     for e, _, mid_norm, ffn, out in layers:
         b.project(e.w2, e.b2, ffn, out, rows=rows, residual=mid_norm)
@@ -386,13 +388,13 @@ def _concat_folds(w: FusionWeights) -> tuple[list[Array], Array]:
     """Per block the matrix from its attended values to the hidden layer, and the hidden layer's whole bias."""
     parts = np.split(w.hidden, len(w.blocks), axis=1)
     bias = w.hidden_bias + sum(part @ w.cross[a].bias for part, (a, _) in zip(parts, w.blocks))
-    reads = [part @ _after_values(w.cross[a]) for part, (a, _) in zip(parts, w.blocks)]
-    return reads, bias
+    attended = [w.cross[a].value if w.heads == 1 else w.cross[a].out for a, _ in w.blocks]
+    return [part if last is None else part @ last for part, last in zip(parts, attended)], bias
 
 
-def _after_values(a: Attention) -> Array:
-    """With one head `value` comes last in the product (softmax and value commute); with several, `out` does."""
-    return a.value if a.out is None else a.out
+def _matrix(matrix: Array | None) -> Array:
+    assert matrix is not None  # only a concat head folds a matrix away, and only in the cross-attentions
+    return matrix
 
 
 def _final(b: _Builder, w: FusionWeights, length: int) -> None:
@@ -406,7 +408,7 @@ def _final(b: _Builder, w: FusionWeights, length: int) -> None:
     b.buffer("last_q", rows, d)
     zero, a = np.zeros(d), e.attention
     b.project(a.query, a.query_bias, b.at("z"), b.at("final_q"), rows=every)
-    b.project(a.value, zero, b.at("z"), b.at("final_v"), rows=every)
+    b.project(_matrix(a.value), zero, b.at("z"), b.at("final_v"), rows=every)
     if a.key is not None:
         b.buffer("final_k", length, rows, d)
         b.buffer("final_context", length, rows, d)
@@ -419,7 +421,7 @@ def _final(b: _Builder, w: FusionWeights, length: int) -> None:
     )  # fmt: skip
     b.end_phase()
     if multi:
-        b.project(a.read, a.bias, b.at("final_context"), b.at("final_mid"), rows=every, residual=b.at("z"))
+        b.project(_matrix(a.out), a.bias, b.at("final_context"), b.at("final_mid"), rows=every, residual=b.at("z"))
         b.end_phase()
     layer = (e, b.at("final_mid"), b.at("final_mid_norm"), b.at("final_ffn"), b.at("final_enc"))
     _feed_forward(b, [layer], every)
@@ -429,7 +431,14 @@ def _final(b: _Builder, w: FusionWeights, length: int) -> None:
     b.project(last.query, last.query_bias, b.at("final_enc", length - 1), b.at("last_q"), rows=rows, norm=norm)
     if last.key is None:
         b.buffer("last_v", length, rows, hidden)
-        b.project(w.hidden @ last.value, np.zeros(hidden), b.at("final_enc"), b.at("last_v"), rows=every, norm=norm)
+        b.project(
+            w.hidden if last.value is None else w.hidden @ last.value,
+            np.zeros(hidden),
+            b.at("final_enc"),
+            b.at("last_v"),
+            rows=every,
+            norm=norm,
+        )
         b.end_phase()
         _finish(b, w, q=b.at("last_q"), k=b.at("final_enc"), v=b.at("last_v"), norm=norm, terms=length, bias=bias)
         return
@@ -438,13 +447,14 @@ def _final(b: _Builder, w: FusionWeights, length: int) -> None:
     b.buffer("last_context", rows, d)
     b.buffer("last_hidden", rows, hidden)
     b.project(last.key, zero, b.at("final_enc"), b.at("last_k"), rows=every, norm=norm)
-    b.project(last.value, zero, b.at("final_enc"), b.at("last_v"), rows=every, norm=norm)
+    b.project(_matrix(last.value), zero, b.at("final_enc"), b.at("last_v"), rows=every, norm=norm)
     b.end_phase()
     b.attend(
-        b.at("last_q"), b.at("last_k"), b.at("last_v"), b.at("last_context"), heads=w.heads, queries=1, **blocks_of
-    )
+        b.at("last_q"), b.at("last_k"), b.at("last_v"), b.at("last_context"),
+        heads=w.heads, bias=None, queries=1, **blocks_of,
+    )  # fmt: skip
     b.end_phase()
-    b.project(w.hidden @ last.read, np.zeros(hidden), b.at("last_context"), b.at("last_hidden"), rows=rows)
+    b.project(w.hidden @ _matrix(last.out), np.zeros(hidden), b.at("last_context"), b.at("last_hidden"), rows=rows)
     b.end_phase()
     _finish(b, w, q=b.at("last_q"), k=b.at("last_k"), v=b.at("last_hidden"), norm=-1, terms=1, bias=bias)
 
@@ -453,6 +463,6 @@ def _finish(b: _Builder, w: FusionWeights, *, q: int, k: int, v: int, norm: int,
     owner = b.vector(np.array([s for _, s in w.blocks], np.float64))
     b.head(
         q, k, v, norm, len(w.blocks), terms, len(w.hidden), len(w.readout), b.vector(bias),
-        b.vector(w.rectify.astype(np.float64)), b.vector(w.readout), b.vector(w.readout_bias), owner,
+        b.vector(w.readout), b.vector(w.readout_bias), owner,
     )  # fmt: skip
     b.end_phase()

@@ -20,21 +20,20 @@ Array = NDArray[np.float64]
 class Attention:
     """`softmax(q k^T) v`, then `out`, then `bias`.
 
-    One head, folded: q = query x + query_bias (the 1/sqrt(d) inside), k = x itself, v = value x, no `out`.
-    Several heads: `key` and `out` are matrices too, `value`'s bias is inside `bias`.
+    One head, folded: q = query x + query_bias (the 1/sqrt(d) inside), k = x itself, v = value x, no `out`; before
+    a concat head `value` too is folded away. Several heads: all four matrices, `value`'s bias inside `bias`.
     """
 
     query: Array  # (d, d)
     query_bias: Array  # (d,)
-    value: Array  # (d, d)
     bias: Array  # (d,)
+    value: Array | None = None  # (d, d)
     key: Array | None = None  # (d, d); a key bias cancels in the softmax
     out: Array | None = None  # (d, d)
 
     @property
-    def read(self) -> Array:
-        """The matrix from attended values to the output: `out`, or the identity where it is folded into `value`."""
-        return np.eye(len(self.bias)) if self.out is None else self.out
+    def elements(self) -> int:
+        return sum(int(m.size) for m in (self.query, self.key, self.value, self.out) if m is not None)
 
 
 @dataclass(frozen=True)
@@ -64,12 +63,13 @@ class FusionWeights:
     cross: tuple[Attention, ...]  # N, by query source
     final: Encoder | None  # head self_attention
     last: Attention | None  # head self_attention
-    hidden: Array  # self_attention: (H, d) on the last attention's output; concat: (H, L·d) on the blocks
+    hidden: Array  # (H, d) on the last attention's output, (H, L·d) on the blocks for head concat; then a ReLU
     hidden_bias: Array  # (H,)
-    rectify: NDArray[np.bool_]  # (H,): hidden units with a ReLU
     readout: Array  # (outputs, H): block-diagonal where each output has its own hidden units
     readout_bias: Array  # (outputs,)
     outputs: tuple[tuple[str, int], ...]  # name and number of logits, in the readout's order
+    joint_abs: bool = False  # the joint reads |features|
+    eps: float = 1e-5  # of every LayerNorm
 
     @property
     def dim(self) -> int:
@@ -88,19 +88,8 @@ class FusionWeights:
         """Elements of all matrices that a full inference must read: the weight-bandwidth floor."""
         total = self.joint.size + self.hidden.size
         for e in (*self.encoders, *([self.final] if self.final is not None else [])):
-            a = e.attention
-            total += _size(a.query, a.key, a.value, a.out, e.w1, e.w2)
-        for a in self.cross:
-            # before a concat head the last matrix of each cross-attention folds into `hidden`
-            read = (a.value, a.out) if self.head == "self_attention" else (a.value,) if a.out is not None else ()
-            total += _size(a.query, a.key, *read)
-        if self.last is not None:
-            total += _size(self.last.query, self.last.key, self.last.value if self.last.out is not None else None)
-        return total
-
-
-def _size(*matrices: Array | None) -> int:
-    return sum(int(m.size) for m in matrices if m is not None)
+            total += e.attention.elements + e.w1.size + e.w2.size
+        return total + sum(a.elements for a in (*self.cross, *([self.last] if self.last is not None else [])))
 
 
 def block_order(modalities: int) -> list[tuple[int, int]]:
@@ -110,18 +99,6 @@ def block_order(modalities: int) -> list[tuple[int, int]]:
     """
     pairs = [p for a, b in combinations(range(modalities), 2) for p in ((a, b), (b, a))]
     return pairs + [p for m in range(modalities) for p in ((modalities, m), (m, modalities))]
-
-
-def multi_head(in_proj: Array, in_bias: Array, out_proj: Array, out_bias: Array, heads: int) -> Attention:
-    """`torch.nn.MultiheadAttention`'s parameters with the scale and the value bias moved where they cost nothing."""
-    wq, wk, wv = (np.asarray(w, np.float64) for w in np.split(np.asarray(in_proj), 3))
-    bq, _, bv = (np.asarray(b, np.float64) for b in np.split(np.asarray(in_bias), 3))
-    wo = np.asarray(out_proj, np.float64)
-    scale = 1 / np.sqrt(len(wq) // heads)
-    bias = wo @ bv + np.asarray(out_bias, np.float64)
-    if heads == 1:
-        return Attention(wk.T @ wq * scale, wk.T @ bq * scale, wo @ wv, bias)
-    return Attention(wq * scale, bq * scale, wv, bias, key=wk, out=wo)
 
 
 def stack_readouts(

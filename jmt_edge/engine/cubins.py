@@ -1,0 +1,228 @@
+"""The fused fusion in a bundle: compiled by `jmt-edge build --cubin`, read by the `cubin` backend.
+
+    cubins.json                 sizes, precision, tolerance; per target the kernel's name, launch and parameters
+    cubins/<sm>/fusion.cubin    machine code
+    cubins/fusion.safetensors   packed weights, the tables of each target, one input with its float64 answer
+
+Reading needs neither torch nor Triton. The manifest holds every file's sha256, so code that was altered is
+refused when the bundle is opened.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import BackendError, ConfigError
+from .bundle import Bundle
+
+if TYPE_CHECKING:
+    from ..kernels.folding import FoldedPlan
+    from ..kernels.schedule import DType
+    from ..kernels.weights import FusionWeights
+    from ..models.fusion import Fusion
+
+SCHEMA = 1
+INDEX = "cubins.json"
+TENSORS = "cubins/fusion.safetensors"
+_TOLERANCE = 4.0  # times the error of eager PyTorch in the same precision, at the start-up check
+
+
+@dataclass(frozen=True)
+class CubinPackage:
+    """One target's kernel with all it runs on; arrays are NumPy, bfloat16 as its bits in uint16."""
+
+    sm: str
+    cubin: bytes
+    kernel: str
+    threads: int
+    shared: int
+    params: tuple[tuple[str, int, int], ...]  # name, offset, size in bytes
+    dtype: str
+    batch: int
+    steps: int
+    dim: int
+    modalities: tuple[str, ...]
+    outputs: tuple[tuple[str, int], ...]
+    work_size: int
+    weights: NDArray[Any]
+    scales: NDArray[np.float32]  # biases, norms, tokens, scales
+    table: NDArray[np.int32]
+    phases: NDArray[np.int32]
+    features: NDArray[np.float32]  # (M, B, S, d): the start-up check's input
+    present: NDArray[np.float32]  # (B, S, M)
+    expected: NDArray[np.float32]  # (B, S, outputs): its answer in float64
+    tolerance: float  # relative L2 error that the check allows
+
+    @property
+    def activation(self) -> str:
+        return "float16" if self.dtype == "int8" else self.dtype
+
+
+def compile_cubins(
+    plan: FoldedPlan | Fusion | FusionWeights,
+    targets: Sequence[str],
+    S: int,
+    B: int = 1,
+    dtype: DType = "float16",
+) -> tuple[dict[str, bytes], dict[str, Any], dict[str, Any]]:
+    """Compile a fusion for each target (`sm_87`, ...): files for the bundle, manifest section, resource report.
+
+    Raises ConfigError for an unknown target or a fusion the kernels do not compute, BackendError where a cubin
+    spills registers or asks for more shared memory than the target has.
+    """
+    from safetensors.numpy import save
+
+    from ..kernels.aot import compile_schedule, target
+    from ..kernels.layout import weights_of
+    from ..kernels.schedule import build_schedule, choose_tiles
+    from ..kernels.weights import FusionWeights
+
+    if not targets:
+        raise ConfigError("no cubin target given; for example --cubin sm_87,sm_110")
+    weights = plan if isinstance(plan, FusionWeights) else weights_of(plan)
+    files: dict[str, bytes] = {}
+    entries: dict[str, Any] = {}
+    report: dict[str, Any] = {}
+    tensors: dict[str, NDArray[Any]] = {}
+    for to in [target(name) for name in dict.fromkeys(targets)]:
+        tiles = choose_tiles(to.sm_count, to.shared_block, dtype, weights.dim)
+        schedule = build_schedule(weights, B, S, dtype, tiles)
+        compiled = compile_schedule(schedule, to)
+        files[f"cubins/{to.sm}/fusion.cubin"] = compiled.cubin
+        report[to.sm] = compiled.report.to_dict()
+        entries[to.sm] = {
+            "cubin": f"cubins/{to.sm}/fusion.cubin",
+            "kernel": compiled.kernel,
+            "threads": compiled.threads,
+            "shared": compiled.shared,
+            "params": [list(p) for p in compiled.params],
+            "tiles": {"project": tiles.project, "attend": tiles.attend},
+            "resources": report[to.sm],
+        }
+        # weights and biases do not depend on the tiles, the tables do
+        tensors |= {"weights": schedule.weights, "params": schedule.params}
+        tensors |= {f"{to.sm}.table": schedule.table, f"{to.sm}.phases": schedule.phases}
+    features, present, expected, error = _check_sample(weights, B, S, dtype, schedule)
+    tensors |= {"check.features": features, "check.present": present, "check.expected": expected}
+    files[TENSORS] = save(tensors)
+    index = {
+        "schema": SCHEMA,
+        "dtype": dtype,
+        "batch": B,
+        "steps": S,
+        "dim": weights.dim,
+        "modalities": list(weights.modalities),
+        "outputs": [list(o) for o in weights.outputs],
+        "work_size": schedule.work_size,
+        "weight_bytes": int(schedule.weights.nbytes),
+        "eager_error": error,
+        "tolerance": _TOLERANCE * error,
+        "targets": entries,
+    }
+    files[INDEX] = json.dumps(index, indent=1).encode()
+    section = {"index": INDEX, "precision": dtype, "steps": S, "batch": B, "targets": list(entries)}
+    return files, section, report
+
+
+def _check_sample(
+    weights: FusionWeights, batch: int, steps: int, dtype: DType, schedule: Any
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32], float]:
+    """A random input with absent modalities, its float64 answer, and eager PyTorch's relative error at `dtype`."""
+    import torch
+
+    from ..kernels.reference import Reference, run_table
+    from ..kernels.schedule import activation
+
+    rng = np.random.default_rng(0)
+    shape = (len(weights.modalities), batch, steps, weights.dim)
+    features = rng.standard_normal(shape).astype(np.float16).astype(np.float32)
+    present = (rng.random((batch, steps, shape[0])) > 0.2).astype(np.float32)
+    inputs = (torch.from_numpy(features), torch.from_numpy(present))
+    with torch.no_grad():
+        exact = Reference(weights, torch.float64)(*inputs)[0].numpy()
+        eager = Reference(weights, getattr(torch, activation(dtype)))(*inputs)[0].double().numpy()
+    error = float(np.linalg.norm(eager - exact) / np.linalg.norm(exact))
+    if dtype == "int8":
+        exact = run_table(schedule, features.astype(np.float64), present > 0.5)[0]
+    return features, present, exact.astype(np.float32), error
+
+
+def bundle_cubins(bundle: Bundle, targets: Sequence[str]) -> tuple[dict[str, bytes], dict[str, Any]]:
+    """`compile_cubins` in float16 for a bundle's own fusion and steps, at batch 1: files and manifest additions.
+
+    Raises ConfigError where the bundle holds neither the folded fusion nor its training weights.
+    """
+    files, section, _ = compile_cubins(_fusion(bundle), targets, bundle.task.steps)
+    return files, {"cubins": section}
+
+
+def _fusion(bundle: Bundle) -> FoldedPlan | Fusion:
+    entry = bundle.networks["fusion"]
+    if entry.get("folded"):
+        from safetensors import safe_open
+
+        from ..kernels.folding import FoldedPlan
+
+        with safe_open(bundle.file("fusion_folded.safetensors"), "numpy") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a mapping
+            return FoldedPlan.from_safetensors_dict(tensors, file.metadata())
+    if "weights" not in entry:
+        raise ConfigError(f"bundle {bundle.path} holds no weights of its fusion to compile; export it with them")
+    from safetensors.torch import load_file
+
+    from ..models.joint import build_model
+
+    fusion = build_model(bundle.task).fusion
+    fusion.load_state_dict(load_file(str(bundle.file(entry["weights"]))))
+    return fusion.eval()
+
+
+def read_cubins(bundle: Bundle, sm: str) -> CubinPackage:
+    """The package for one compute capability.
+
+    Raises BackendError where the bundle has no cubins, none for `sm`, or some for another task than its own.
+    """
+    from safetensors.numpy import load_file
+
+    remedy = f"run `jmt-edge build {bundle.path} --cubin {sm}`"
+    if INDEX not in bundle.manifest["files"]:
+        raise BackendError(f"bundle {bundle.path} has no cubins; {remedy}")
+    index = json.loads(bundle.file(INDEX).read_text())
+    if index.get("schema") != SCHEMA:
+        raise BackendError(f"the cubins of {bundle.path} have schema {index.get('schema')!r}, not {SCHEMA}; {remedy}")
+    if sm not in index["targets"]:
+        has = ", ".join(index["targets"])
+        raise BackendError(f"bundle {bundle.path} has cubins for {has}, this GPU is {sm}; {remedy}")
+    task = bundle.task
+    if (tuple(index["modalities"]), index["steps"], index["dim"]) != (task.names, task.steps, task.dim):
+        raise BackendError(f"the cubins of {bundle.path} were built for another task than its own; {remedy}")
+    entry, tensors = index["targets"][sm], load_file(str(bundle.file(TENSORS)))
+    return CubinPackage(
+        sm=sm,
+        cubin=bundle.file(entry["cubin"]).read_bytes(),
+        kernel=entry["kernel"],
+        threads=entry["threads"],
+        shared=entry["shared"],
+        params=tuple((name, offset, size) for name, offset, size in entry["params"]),
+        dtype=index["dtype"],
+        batch=index["batch"],
+        steps=index["steps"],
+        dim=index["dim"],
+        modalities=tuple(index["modalities"]),
+        outputs=tuple((name, count) for name, count in index["outputs"]),
+        work_size=index["work_size"],
+        weights=tensors["weights"],
+        scales=tensors["params"],
+        table=tensors[f"{sm}.table"],
+        phases=tensors[f"{sm}.phases"],
+        features=tensors["check.features"],
+        present=tensors["check.present"],
+        expected=tensors["check.expected"],
+        tolerance=index["tolerance"],
+    )
