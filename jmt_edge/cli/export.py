@@ -1,0 +1,32 @@
+"""`jmt-edge export`: a recording in other programs' formats."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+SUFFIX = {"csv": "-csv", "parquet": "-parquet", "xdf": ".xdf"}
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
+@click.option("--to", "form", type=click.Choice(list(SUFFIX)), required=True, help="Tables, or one XDF file.")
+@click.option("--out", type=click.Path(path_type=Path), help="Where to; default: DIR-csv, DIR-parquet or DIR.xdf.")
+def command(folder: Path, form: str, out: Path | None) -> None:
+    """Convert a recording: results, EDA, marks and clocks.
+
+    Raw video and sound lie in the recording itself as ordinary Matroska and WAV files.
+    """
+    from ..errors import ConfigError
+    from ..live.export import EXPORTERS
+    from ..live.recording import Recording
+
+    recording = Recording(folder)
+    target = out or folder.with_name(folder.name + SUFFIX[form])
+    try:
+        written = EXPORTERS[form](recording, target)
+    except OSError as error:
+        raise ConfigError(f"cannot write to {target} ({error.strerror}); choose another --out") from None
+    for path in written:
+        click.echo(path)

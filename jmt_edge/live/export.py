@@ -1,0 +1,191 @@
+"""A recording as tables (CSV, Parquet) or as one XDF file.
+
+XDF is written here because no maintained writer exists; it follows the specification, version 1.0 (sccn/xdf wiki).
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import struct
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import escape
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ConfigError
+from .recording import Recording
+
+Table = dict[str, list[Any]]  # column -> values, None where there is none
+
+
+def tables(recording: Recording) -> dict[str, Table]:
+    """`results` (one row a window), `eda`, `events` (marks) and `clocks` (one row a status and modality)."""
+    manifest = recording.manifest
+    results = recording.results()
+    names, outputs = manifest["modalities"], manifest["outputs"]
+    table: Table = {"t": [r["t"] for r in results]}
+    for output in outputs:
+        table[output] = [r["outputs"][output] if r["outputs"] else None for r in results]
+    table["reason"] = [r["reason"] for r in results]
+    for name in names:
+        table[f"{name}_ok"] = [r["quality"][name]["ok"] for r in results]
+        table[f"{name}_reason"] = [r["quality"][name]["reason"] for r in results]
+        table[f"{name}_attention"] = [r["attention"][name] for r in results]
+    for stage in ("preprocess", "backbones", "fusion", "total"):
+        table[f"{stage}_ms"] = [r["latency_ms"][stage] for r in results]
+    table["dropped"] = [r["dropped"] for r in results]
+    times, values = recording.eda()
+    marks = recording.marks()
+    clocks: Table = {}
+    rows = [
+        {"t": t, "modality": name, "state": s["state"], "reason": s["reason"], **s["clock"],
+         "lost": s["lost"], "reconnects": s["reconnects"]}
+        for t, statuses in recording.statuses() for name, s in statuses.items()
+    ]  # fmt: skip
+    for column in ("t", "modality", "state", "reason", "offset", "drift_ppm", "jitter", "lost", "reconnects"):
+        clocks[column] = [row[column] for row in rows]
+    return {
+        "results": table,
+        "eda": {"t": times.tolist(), "uS": [None if math.isnan(v) else float(str(v)) for v in values]},
+        "events": {
+            "t": [m.t for m in marks], "text": [m.text for m in marks], "rating": [m.rating for m in marks],
+        },
+        "clocks": clocks,
+    }  # fmt: skip
+
+
+def export_csv(recording: Recording, out: Path) -> list[Path]:
+    """Write each table as CSV into the new folder `out`; an empty cell is no data."""
+    folder = _new_folder(out)
+    written = []
+    for name, table in tables(recording).items():
+        path = folder / f"{name}.csv"
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(table)
+            writer.writerows(zip(*table.values()))
+        written.append(path)
+    return written
+
+
+def export_parquet(recording: Recording, out: Path) -> list[Path]:
+    """Write each table as Parquet into the new folder `out`, with the bundle and the intended use as metadata."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    kinds: dict[str, Any] = {"reason": pa.string(), "text": pa.string(), "modality": pa.string(), "state": pa.string()}
+    kinds.update(dict.fromkeys(("rating", "dropped", "lost", "reconnects"), pa.int64()))
+    metadata = {
+        "bundle": recording.manifest["bundle"]["id"],
+        "intended_use": recording.manifest["intended_use"],
+        "created": recording.manifest["created"],
+    }
+    folder = _new_folder(out)
+    written = []
+    for name, table in tables(recording).items():
+        arrays = {}
+        for column, values in table.items():
+            kind = kinds.get(column) or (pa.bool_() if column.endswith("_ok") else pa.float64())
+            arrays[column] = pa.array(values, pa.string() if column.endswith("_reason") else kind)
+        path = folder / f"{name}.parquet"
+        parquet.write_table(pa.table(arrays).replace_schema_metadata(metadata), path)
+        written.append(path)
+    return written
+
+
+def export_xdf(recording: Recording, out: Path) -> list[Path]:
+    """Write one XDF file: outputs, quality and attention by window, EDA, and the marks as strings.
+
+    Time stamps are stream time in seconds; NaN is no data.
+    """
+    if out.exists():
+        raise ConfigError(f"{out} exists, and nothing is overwritten; choose another --out")
+    names, outputs = recording.manifest["modalities"], recording.manifest["outputs"]
+    table = tables(recording)
+    results, clock = table["results"], np.array(table["results"]["t"], np.float64)
+    bundle = recording.manifest["bundle"]["id"]
+    with out.open("wb") as file:
+        file.write(b"XDF:")
+        _chunk(file, 1, b'<?xml version="1.0"?><info><version>1.0</version></info>')
+        streams = [
+            ("jmt-edge outputs", "Estimates", outputs, "", [results[o] for o in outputs], clock),
+            ("jmt-edge quality", "Quality", [f"{n}_ok" for n in names], "", [results[f"{n}_ok"] for n in names], clock),
+            (
+                "jmt-edge attention", "Attention", [f"{n}_attention" for n in names], "",
+                [results[f"{n}_attention"] for n in names], clock,
+            ),
+            ("EDA", "EDA", ["EDA"], "microsiemens", [table["eda"]["uS"]], np.array(table["eda"]["t"])),
+        ]  # fmt: skip
+        for number, (name, kind, channels, unit, columns, times) in enumerate(streams, 1):
+            _header(file, number, name, kind, "double64", channels, unit, bundle, recording.manifest)
+            values = np.array([[np.nan if v is None else float(v) for v in c] for c in columns]).T
+            _samples(file, number, times, [row.astype("<f8").tobytes() for row in values])
+            _footer(file, number, times)
+        number = len(streams) + 1
+        _header(file, number, "marks", "Markers", "string", ["mark"], "", bundle, recording.manifest)
+        marks = recording.marks()
+        texts = [
+            m.text if m.rating is None else f"rating {m.rating}" + (f": {m.text}" if m.text else "") for m in marks
+        ]
+        when = np.array([m.t for m in marks], np.float64)
+        _samples(file, number, when, [_sized(text.encode()) for text in texts])
+        _footer(file, number, when)
+    return [out]
+
+
+EXPORTERS = {"csv": export_csv, "parquet": export_parquet, "xdf": export_xdf}
+
+
+def _new_folder(out: Path) -> Path:
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError(f"{out} exists, and nothing is overwritten; choose another --out")
+    out.mkdir(parents=True, exist_ok=True)
+    return out
+
+
+def _sized(content: bytes) -> bytes:
+    """XDF's variable-length prefix: how many bytes the length takes (1, 4 or 8), the length, the content."""
+    if len(content) < 1 << 8:
+        return b"\x01" + struct.pack("<B", len(content)) + content
+    return b"\x04" + struct.pack("<I", len(content)) + content
+
+
+def _chunk(file: Any, tag: int, content: bytes) -> None:
+    file.write(_sized(struct.pack("<H", tag) + content))
+
+
+def _header(
+    file: Any, number: int, name: str, kind: str, form: str, channels: list[str], unit: str, bundle: str,
+    manifest: dict[str, Any],
+) -> None:  # fmt: skip
+    labels = "".join(
+        f"<channel><label>{escape(c)}</label><unit>{unit}</unit><type>{kind}</type></channel>" for c in channels
+    )
+    xml = (
+        f'<?xml version="1.0"?><info><name>{escape(name)}</name><type>{kind}</type>'
+        f"<channel_count>{len(channels)}</channel_count><nominal_srate>0</nominal_srate>"
+        f"<channel_format>{form}</channel_format><source_id>{escape(bundle)}</source_id>"
+        f"<created_at>0</created_at><desc><channels>{labels}</channels><bundle>{escape(bundle)}</bundle>"
+        f"<recorded>{escape(manifest['created'])}</recorded>"
+        f"<intended_use>{escape(manifest['intended_use'])}</intended_use></desc></info>"
+    )
+    _chunk(file, 2, struct.pack("<I", number) + xml.encode())
+
+
+def _samples(file: Any, number: int, times: NDArray[np.float64], values: list[bytes], block: int = 4096) -> None:
+    for i in range(0, len(values), block):
+        part = values[i : i + block]
+        body = b"".join(b"\x08" + struct.pack("<d", t) + v for t, v in zip(times[i : i + block].tolist(), part))
+        _chunk(file, 3, struct.pack("<I", number) + b"\x04" + struct.pack("<I", len(part)) + body)
+
+
+def _footer(file: Any, number: int, times: NDArray[np.float64]) -> None:
+    first, last = (times[0], times[-1]) if len(times) else (0.0, 0.0)
+    xml = (
+        f'<?xml version="1.0"?><info><first_timestamp>{float(first)!r}</first_timestamp>'
+        f"<last_timestamp>{float(last)!r}</last_timestamp><sample_count>{len(times)}</sample_count></info>"
+    )
+    _chunk(file, 6, struct.pack("<I", number) + xml.encode())

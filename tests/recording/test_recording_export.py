@@ -1,0 +1,125 @@
+"""Exports carry every number, and nothing where there was no data."""
+
+from __future__ import annotations
+
+import csv
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from live_fixture import jmt_edge
+
+from jmt_edge.capture.base import Chunk, Clock, State, Status
+from jmt_edge.engine.bundle import Bundle
+from jmt_edge.errors import ConfigError
+from jmt_edge.live.export import export_csv, export_parquet, export_xdf
+from jmt_edge.live.observer import Mark, RunInfo
+from jmt_edge.live.recorder import Recorder
+from jmt_edge.live.recording import Recording
+from jmt_edge.live.result import Quality, Result
+
+NAMES = ("face", "voice", "eda")
+EDA_T = np.arange(6000) / 64 + 0.1
+EDA_V = np.where(np.arange(6000) % 100 < 90, 2 + np.sin(EDA_T), np.nan).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory: pytest.TempPathFactory, trimodal: Bundle) -> Recording:
+    folder = tmp_path_factory.mktemp("export") / "run <1> & co"
+    recorder = Recorder(folder, trimodal)
+    recorder.on_start(RunInfo(trimodal, "onnxruntime", {}, 0.5, False, 0.0, dict.fromkeys(NAMES, "x")))
+    recorder.on_chunk("eda", Chunk(EDA_T, EDA_V, 64.0))
+    for i in range(1, 6):
+        outputs = None if i == 2 else {"pain": i / 7, "valence": -i / 9, "arousal": i / 11}
+        quality = {
+            n: Quality(outputs is not None or n != "eda", "" if outputs else 'open, "electrode"', 0.5) for n in NAMES
+        }
+        attention = dict.fromkeys(NAMES, None if outputs is None else 1 / 3)
+        latency = {"preprocess": 1.0, "backbones": None, "fusion": 0.5, "total": 2.0}
+        recorder.on_status({"eda": Status(State.STREAMING, clock=Clock(0.5, 12.5, 0.01), lost=i, reconnects=i)})
+        if i == 3:
+            recorder.on_mark(Mark(1.2, "cold <pack>", None))
+            recorder.on_mark(Mark(1.3, "x" * 400, 7))
+        recorder.on_result(
+            Result(
+                i, i / 2, "trimodal", outputs, "" if outputs else "nothing usable", quality, attention, latency, 0, "b"
+            )
+        )
+    recorder.stop()
+    return Recording(folder)
+
+
+def test_csv(recording: Recording, tmp_path: Path) -> None:
+    export_csv(recording, tmp_path / "out")
+    read = {p.stem: list(csv.DictReader(p.open())) for p in (tmp_path / "out").iterdir()}
+    assert set(read) == {"results", "eda", "events", "clocks"}
+    assert [row["pain"] for row in read["results"]] == [repr(1 / 7), "", *(repr(i / 7) for i in (3, 4, 5))]
+    assert read["results"][1]["eda_reason"] == 'open, "electrode"' and read["results"][1]["reason"] == "nothing usable"
+    values = np.array([float(row["uS"] or "nan") for row in read["eda"]], np.float32)
+    np.testing.assert_array_equal(values, EDA_V)
+    np.testing.assert_array_equal([float(row["t"]) for row in read["eda"]], EDA_T)
+    assert [(row["text"][:4], row["rating"]) for row in read["events"]] == [("cold", ""), ("xxxx", "7")]
+    assert read["clocks"][0]["drift_ppm"] == "12.5"
+
+
+def test_parquet(recording: Recording, tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    export_parquet(recording, tmp_path / "out")
+    results = parquet.read_table(tmp_path / "out/results.parquet")
+    assert results["pain"].to_pylist() == [1 / 7, None, 3 / 7, 4 / 7, 5 / 7]
+    assert results["eda_ok"].to_pylist() == [True, False, True, True, True]
+    assert b"not for clinical use" in results.schema.metadata[b"intended_use"]
+    eda = parquet.read_table(tmp_path / "out/eda.parquet")
+    assert eda["uS"].null_count == int(np.isnan(EDA_V).sum())
+    assert parquet.read_table(tmp_path / "out/events.parquet")["rating"].to_pylist() == [None, 7]
+
+
+def test_xdf(recording: Recording, tmp_path: Path) -> None:
+    pyxdf = pytest.importorskip("pyxdf")
+    export_xdf(recording, tmp_path / "out.xdf")
+    streams, header = pyxdf.load_xdf(str(tmp_path / "out.xdf"))
+    by_name = {s["info"]["name"][0]: s for s in streams}
+    assert header["info"]["version"] == ["1.0"]
+    outputs = by_name["jmt-edge outputs"]
+    channels = outputs["info"]["desc"][0]["channels"][0]["channel"]
+    assert [c["label"][0] for c in channels] == ["pain", "valence", "arousal"]
+    np.testing.assert_array_equal(outputs["time_series"][0], [1 / 7, -1 / 9, 1 / 11])
+    assert np.isnan(outputs["time_series"][1]).all()
+    np.testing.assert_array_equal(outputs["time_stamps"], [0.5, 1.0, 1.5, 2.0, 2.5])
+    eda = by_name["EDA"]
+    np.testing.assert_array_equal(eda["time_series"][:, 0].astype(np.float32), EDA_V)
+    np.testing.assert_array_equal(eda["time_stamps"], EDA_T)
+    marks = by_name["marks"]
+    assert marks["time_series"] == [["cold <pack>"], ["rating 7: " + "x" * 400]]
+    np.testing.assert_array_equal(marks["time_stamps"], [1.2, 1.3])
+    assert by_name["jmt-edge quality"]["time_series"][1].tolist() == [1.0, 1.0, 0.0]
+    assert math.isnan(by_name["jmt-edge attention"]["time_series"][1][0])
+
+
+def test_an_empty_recording_exports_empty_tables(tmp_path: Path, trimodal: Bundle) -> None:
+    recorder = Recorder(tmp_path / "run", trimodal)
+    recorder.on_start(RunInfo(trimodal, "onnxruntime", {}, 0.5, False, 0.0, dict.fromkeys(NAMES, "x")))
+    recorder.stop()
+    recording = Recording(tmp_path / "run")
+    for export in (export_csv, export_parquet):
+        assert len(export(recording, tmp_path / export.__name__)) == 4
+    export_xdf(recording, tmp_path / "out.xdf")
+    pyxdf = pytest.importorskip("pyxdf")
+    streams, _ = pyxdf.load_xdf(str(tmp_path / "out.xdf"))
+    assert all(len(s["time_stamps"]) == 0 for s in streams)
+
+
+def test_nothing_is_overwritten(recording: Recording, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    for export in (export_csv, export_parquet, export_xdf):
+        with pytest.raises(ConfigError, match="nothing is overwritten"):
+            export(recording, tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_command_line(recording: Recording, tmp_path: Path) -> None:
+    done = jmt_edge("export", str(recording.folder), "--to", "xdf", "--out", str(tmp_path / "x.xdf"))
+    assert done.returncode == 0 and done.stdout.strip() == str(tmp_path / "x.xdf")
+    failed = jmt_edge("export", str(tmp_path), "--to", "csv")
+    assert failed.returncode == 2 and "no recording" in failed.stderr
