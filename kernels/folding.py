@@ -115,9 +115,7 @@ class FoldedPlan:
         ]
         both = np.concatenate(sources, -1)
         sources.append((np.abs(both) if self.joint_abs else both) @ w["joint.w"] + w["joint.b"])
-        encoded = [
-            self._encode(x, {k: v[s] for k, v in _under(w, "encoder.").items()}) for s, x in enumerate(sources)
-        ]
+        encoded = [self._encode(x, {k: v[s] for k, v in _under(w, "encoder.").items()}) for s, x in enumerate(sources)]
         mixed = [
             _softmax((encoded[q] @ w["cross.a"][q] + w["cross.c"][q]) @ encoded[k].swapaxes(-1, -2)) @ encoded[k]
             for q, k in self.blocks
@@ -126,9 +124,7 @@ class FoldedPlan:
         if self.head == "concat":
             fused = np.concatenate(mixed, -1)
         else:
-            tokens = np.stack(
-                [x @ w["cross.o"][q] + w["cross.o_bias"][q] for x, (q, _) in zip(mixed, self.blocks)], 2
-            )
+            tokens = np.stack([x @ w["cross.o"][q] + w["cross.o_bias"][q] for x, (q, _) in zip(mixed, self.blocks)], 2)
             z = self._encode(tokens, _under(w, "final."))  # (B, S, blocks, d)
             weights = _softmax((z[..., -1:, :] @ w["last.a"] + w["last.c"]) @ z.swapaxes(-1, -2))
             fused = (weights @ z)[..., 0, :]
@@ -170,7 +166,9 @@ class FoldedPlan:
     def from_safetensors_dict(cls, tensors: Mapping[str, Array], metadata: Mapping[str, str]) -> FoldedPlan:
         """Inverse of `to_safetensors_dict`. Raises ConfigError for a file of another kind."""
         if metadata.get("format") != FORMAT:
-            raise ConfigError(f"these weights are not a folded fusion (format {metadata.get('format')!r}); export again")
+            raise ConfigError(
+                f"these weights are not a folded fusion (format {metadata.get('format')!r}); export again"
+            )
         s = json.loads(metadata["plan"])
         matrices = {name: np.asarray(m, np.float64) for name, m in tensors.items()}
         return cls(

@@ -26,7 +26,6 @@ from ..kernels.folding import fold
 from ..models.fusion import JMT, Fusion
 from ..models.fusion_onnx import IR_VERSION, OPSET, fusion_graph
 from ..models.joint import JointModel, build_model
-from ..models.layers import LOGITS
 from ..tasks import Task
 from .bundle import Bundle, write_bundle
 

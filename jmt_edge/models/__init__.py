@@ -2,8 +2,10 @@
 
 from .backbones import BACKBONES, Backbone, build_backbone
 from .fusion import JMT, Concat, Fusion, Unimodal, Vanilla, block_order
+from .intra_modal import IntraModalBackbone, IntraModalFusion
 from .jca import JointCrossAttention
 from .joint import FUSIONS, JointModel, build_fusion, build_model
+from .pretrained import LoadReport, load_pretrained, read_checkpoint
 
 __all__ = [
     "BACKBONES",
@@ -12,12 +14,17 @@ __all__ = [
     "Backbone",
     "Concat",
     "Fusion",
+    "IntraModalBackbone",
+    "IntraModalFusion",
     "JointCrossAttention",
     "JointModel",
+    "LoadReport",
     "Unimodal",
     "Vanilla",
     "block_order",
     "build_backbone",
     "build_fusion",
     "build_model",
+    "load_pretrained",
+    "read_checkpoint",
 ]

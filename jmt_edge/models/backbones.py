@@ -217,15 +217,34 @@ def build_backbone(
 ) -> Backbone:
     """The backbone `name` for clips of `shape` (without the batch axis).
 
-    Options: `feature` max | mean | fc (r2plus1d_18, r3d_18), `resize` (i3d), `relu` (eda_cnn1d).
-    Raises ConfigError for an unknown name or option.
+    Options: `feature` max | mean | fc (r2plus1d_18, r3d_18), `resize` (i3d), `relu` (eda_cnn1d). `a+b` joins two
+    backbones of one modality (`r2plus1d_18+i3d`): its options are `combine` fc | tr and, by name, a table of
+    options for each part. Raises ConfigError for an unknown name or option.
     """
+    if "+" in name:
+        return _intra_modal(name, shape, width, dim, l2_normalise, options)
     if name not in BACKBONES:
         raise ConfigError(f"unknown backbone '{name}': choose one of {', '.join(BACKBONES)}")
     try:
         backbone = BACKBONES[name](tuple(shape), width, dim, **options)
     except TypeError:
         raise ConfigError(f"backbone '{name}' does not take the options {', '.join(options)}; leave them out") from None
+    backbone.l2_normalise = l2_normalise
+    return backbone
+
+
+def _intra_modal(
+    name: str, shape: Sequence[int], width: int, dim: int, l2_normalise: bool, options: dict[str, Any]
+) -> Backbone:
+    from .intra_modal import IntraModalBackbone  # it builds on this module
+
+    names = name.split("+")
+    unknown = set(options) - {"combine", *names}
+    if len(names) != 2 or unknown:
+        wrong = f"does not take {', '.join(sorted(unknown))}" if unknown else f"names {len(names)} backbones"
+        raise ConfigError(f"backbone '{name}' {wrong}; join two as a+b, with the options combine, a and b")
+    first, second = (build_backbone(part, shape, width, dim, **options.get(part, {})) for part in names)
+    backbone = IntraModalBackbone(first, second, dim, options.get("combine", "fc"))
     backbone.l2_normalise = l2_normalise
     return backbone
 

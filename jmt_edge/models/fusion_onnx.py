@@ -109,7 +109,9 @@ class _Graph:
         attended = self.linear(self.add("MatMul", weights, x), f"{prefix}o", f"{prefix}o_bias", row)
         x1 = self.norm(self.add("Add", x, attended), f"{prefix}norm1", row)
         hidden = self.add("Relu", self.linear(x1, f"{prefix}w1", f"{prefix}b1", row))
-        return self.norm(self.add("Add", x1, self.linear(hidden, f"{prefix}w2", f"{prefix}b2", row)), f"{prefix}norm2", row)
+        return self.norm(
+            self.add("Add", x1, self.linear(hidden, f"{prefix}w2", f"{prefix}b2", row)), f"{prefix}norm2", row
+        )
 
     def attention(self, weights: str, there: str, order: list[int]) -> None:
         """Weights over the grouped blocks (B S, 1, blocks) -> output `attention` (B, S, M)."""

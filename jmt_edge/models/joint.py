@@ -140,7 +140,9 @@ def build_model(
     options = dict(backbone_options or {})
     unknown = set(options) - set(task.names)
     if unknown:
-        raise ConfigError(f"options for {', '.join(sorted(unknown))}, but task '{task.name}' has {', '.join(task.names)}")
+        raise ConfigError(
+            f"options for {', '.join(sorted(unknown))}, but task '{task.name}' has {', '.join(task.names)}"
+        )
     backbones = {
         m.name: build_backbone(
             m.backbone, m.shape, m.width, task.dim, l2_normalise=task.l2_normalise, **options.get(m.name, {})

@@ -1,0 +1,112 @@
+"""`jmt-edge import`: a checkpoint of the published code becomes a bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ..errors import ConfigError
+
+
+@click.command(name="import")
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option("--task", "task_name", type=click.Choice(["pain", "affect"]), required=True)
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Bundle to write, NAME.jmt.")
+@click.option("--head", type=click.Choice(["self_attention", "concat"]), help="[default: what the file holds]")
+@click.option("--attention-heads", type=click.IntRange(1), default=1, show_default=True, help="A file cannot tell.")
+@click.option(
+    "--joint", type=click.Choice(["plain", "abs"]),
+    help="Input of the joint layer; abs is the released pain code's |[v; p]| [default: abs for pain with concat].",
+)  # fmt: skip
+@click.option(
+    "--backbone", "backbones", multiple=True, metavar="MODALITY=FILE|torchvision",
+    help="Weights of a backbone: a file (CHECKPOINT itself, if it holds them) or torchvision's own.",
+)  # fmt: skip
+@click.option("--eda-relu/--no-eda-relu", default=False, show_default=True, help="ReLU after the EDA network's FC.")
+@click.option("--allow-untrained", is_flag=True, help="Write the bundle although a backbone has no trained weights.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing bundle.")
+def command(
+    checkpoint: Path, task_name: str, out: Path, head: str | None, attention_heads: int, joint: str | None,
+    backbones: tuple[str, ...], eda_relu: bool, allow_untrained: bool, overwrite: bool,
+) -> None:  # fmt: skip
+    """Read CHECKPOINT, a joint transformer trained with the papers' released code, into a bundle.
+
+    Only tensors are read, never code. Every key used, ignored or missing is printed.
+    """
+    from dataclasses import replace
+
+    import torch
+
+    from ..engine.bundle import sha256_file
+    from ..engine.export import export_bundle
+    from ..models import JointModel, build_backbone, load_pretrained, read_checkpoint
+    from ..models.released import import_released
+    from ..tasks import get_task
+
+    task = get_task(task_name)
+    files = _backbone_files(backbones, task.names)
+    untrained = [name for name in task.names if name not in files]
+    if untrained and not allow_untrained:
+        raise ConfigError(
+            f"no weights for the {' and '.join(untrained)} backbone, so results would be noise; give "
+            + " ".join(f"--backbone {name}=FILE" for name in untrained)
+            + ", or --allow-untrained to write a bundle marked so"
+        )
+    fusion, report = import_released(
+        read_checkpoint(checkpoint), task, source=str(checkpoint), head=head, attention_heads=attention_heads,
+        joint_abs=None if joint is None else joint == "abs",
+    )  # type: ignore[arg-type]  # fmt: skip
+    reports = {"fusion": report}
+    torch.manual_seed(0)
+    networks = {}
+    for m in task.modalities:
+        options = {"relu": eda_relu} if m.backbone == "eda_cnn1d" else {}
+        networks[m.name] = build_backbone(
+            m.backbone, m.shape, m.width, task.dim, l2_normalise=task.l2_normalise, **options
+        )
+        if m.name in files:
+            reports[m.name] = load_pretrained(networks[m.name], files[m.name])
+    for network, loaded in reports.items():
+        click.echo("\n".join([f"{network}: {loaded.lines()[0]}", *loaded.lines()[1:]]))
+    partly = [
+        name for name, r in reports.items() if name != "fusion" and any(".num_batches" not in n for n in r.missing)
+    ]
+    for name in (*untrained, *partly):
+        what = "its last layers have" if name in partly else "it has"
+        click.echo(f"warning: {name}: {what} no trained weights, so this bundle's results mean nothing yet", err=True)
+    click.echo(
+        "warning: the released code has no missing-modality tokens; with a sensor absent this bundle's results "
+        "are untrained",
+        err=True,
+    )
+    task = replace(task, head=fusion.head, heads=attention_heads)
+    bundle = export_bundle(
+        JointModel(task, networks, fusion), task, out, name=out.name.removesuffix(".jmt"),
+        provenance={
+            "weights": "imported",
+            "checkpoint": checkpoint.name,
+            "sha256": sha256_file(checkpoint),
+            "joint_input": "abs" if fusion.joint_abs else "plain",
+            "backbones": {name: Path(f).name for name, f in files.items()},
+            "missing_modality_tokens": "untrained (zero)",
+            "keys": {
+                n: {"used": len(r.used), "ignored": [k for k, _ in r.ignored], "missing": list(r.missing)}
+                for n, r in reports.items()
+            },
+        },
+        untrained=(*untrained, *partly), overwrite=overwrite,
+    )  # fmt: skip
+    click.echo(f"wrote {bundle.path} ({bundle.id})")
+
+
+def _backbone_files(pairs: tuple[str, ...], names: tuple[str, ...]) -> dict[str, str]:
+    files = {}
+    for pair in pairs:
+        name, sign, file = pair.partition("=")
+        if not sign or not file or name not in names:
+            raise ConfigError(
+                f"--backbone {pair} is not MODALITY=FILE with a modality of this task ({', '.join(names)})"
+            )
+        files[name] = file
+    return files
