@@ -9,6 +9,7 @@ A backend module has two functions:
 from __future__ import annotations
 
 import importlib
+import re
 from types import ModuleType
 
 from ...errors import BackendError, ConfigError
@@ -73,7 +74,7 @@ def choose_engine(bundle: Bundle, name: str = "auto", threads: int | None = None
                 reason = str(error)
             else:
                 return engine, f"auto; {'; '.join(passed)}" if passed else "auto"
-        passed.append(f"{candidate}: {reason}")
+        passed.append(f"{candidate}: {re.split('[;(]', reason)[0].strip()}")
     raise BackendError(f"no backend can run {bundle.path} ({'; '.join(passed)}); reinstall onnxruntime")
 
 
