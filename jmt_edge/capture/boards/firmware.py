@@ -14,7 +14,10 @@ _RF = (40.2, 287.0, 1000.0, 3300.0)  # kΩ
 
 class Firmware(Protocol):
     streaming: bool
-    rate: float  # samples per second
+
+    @property
+    def rate(self) -> float:
+        """Samples per second."""
 
     def reset(self) -> None:
         """Power-up."""

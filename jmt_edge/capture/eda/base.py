@@ -25,6 +25,7 @@ class Samples:
     counts: Int64
     values: Float32
     lost: int = 0  # samples known to be lost among and before these
+    ahead: int = 0  # counts by which the newest sample that has arrived is newer than the last one here
 
     def __len__(self) -> int:
         return len(self.counts)

@@ -192,7 +192,8 @@ class BitalinoDecoder:
         floor = values < DISCONNECTED if self._generation == "revolution" else adc == 0
         reasons = np.where(adc >= 2**self._bits - 1, 2, np.where(floor, 1, 0)).astype(np.uint8)
         values[reasons > 0] = np.nan
-        return self.report.count(Samples(table[:, 0], values.astype(np.float32), lost), reasons)
+        ahead = self._last - int(table[-1, 0]) if len(table) else 0
+        return self.report.count(Samples(table[:, 0], values.astype(np.float32), lost, ahead), reasons)
 
 
 class Bitalino:

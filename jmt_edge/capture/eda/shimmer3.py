@@ -1,8 +1,8 @@
 """Shimmer3 GSR+ with the LogAndStream firmware (Shimmer's GSR+ user guide and firmware command set).
 
 A data packet has no checksum: `00`, a 24-bit timestamp at 32768 Hz, then the channels that the inquiry announced.
-The timestamps of neighbours differ by the sampling period, so a packet counts in a run of three such packets
-(`framing.RunFramer`). A corrupted GSR value cannot be told from a measured one; a corrupted header or timestamp can.
+The timestamps of neighbours differ by the sampling period, or a small multiple where packets were lost, so a packet
+counts in a run of three such packets (`framing.RunFramer`). A corrupted GSR value cannot be told from a measured one; a corrupted header or timestamp can.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ GSR = 0x1C
 ACK = b"\xff"
 RUN = 3
 _SLACK = 2  # ticks that a period may differ from the nominal one
+_MOST_LOST = 64  # packets lost within a run; more begin a new one
 _TWO_BYTES = frozenset(range(0x13)) | {GSR}  # channel ids of 16-bit channels: inertial, battery, ADC, GSR
 _FEEDBACK = (40.2, 287.0, 1000.0, 3300.0)  # kΩ, by range
 _OPEN_ADC = 683
@@ -95,7 +96,9 @@ class Shimmer3Decoder:
         header = raw[:count] == 0
         stamp = _u24(raw, count)
         step = (stamp[length:] - stamp[:-length]) % MODULUS
-        return header[:-length] & header[length:] & (np.abs(step - self.layout.divider) <= _SLACK)
+        periods = (step + _SLACK) // self.layout.divider
+        apart = step - periods * self.layout.divider
+        return header[:-length] & header[length:] & (periods >= 1) & (periods <= _MOST_LOST) & (abs(apart) <= _SLACK)
 
     def feed(self, data: bytes) -> Samples:
         self.report.bytes += len(data)
@@ -108,7 +111,8 @@ class Shimmer3Decoder:
             if self._last is None:
                 self._last = int(stamps[0]) - self.layout.divider
             ticks = unwrap(stamps, self._last, MODULUS)
-            lost += max(round((int(ticks[0]) - self._last) / self.layout.divider) - 1, 0)
+            periods = np.rint(np.diff(ticks, prepend=self._last) / self.layout.divider).astype(np.int64)
+            lost += int(np.maximum(periods - 1, 0).sum())
             self._last = int(ticks[-1])
             counts.append(ticks)
             words.append(raw[:, self._at] | raw[:, self._at + 1] << 8)

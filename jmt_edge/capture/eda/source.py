@@ -141,7 +141,7 @@ class SerialEda:
             self._set_timeline(decoder, clock_of)
         if self._timeline is None:
             return
-        times, values = self._timeline.push(samples.counts, samples.values, arrival)
+        times, values = self._timeline.push(samples.counts, samples.values, arrival, samples.ahead)
         lost = samples.lost + self._timeline.missing - (missing if self._timeline is before else 0)
         if not len(times) and not lost:
             return

@@ -1,0 +1,125 @@
+"""Grove and Arduino lines: golden values, strictness, shapes, faults of the line."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from eda_streams import cut, decode, throughput
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from jmt_edge.capture.eda import csv, grove
+from jmt_edge.capture.eda.csv import CsvDecoder
+from jmt_edge.capture.eda.grove import GroveDecoder
+from jmt_edge.capture.eda.identify import text_protocol
+
+PARTIAL = b"rest of a line\n"
+
+
+def test_grove_golden_values() -> None:
+    x = np.array([0, 100, 256, 400, 511])
+    np.testing.assert_allclose(grove.microsiemens(x), [50.0, 33.66, 16.667, 6.140, 0.049], atol=5e-3)
+    assert np.isnan(grove.microsiemens(np.array([512, 1023]))).all()
+
+
+def test_grove_lines() -> None:
+    decoder = GroveDecoder(cal=512)
+    got = decode(decoder, [PARTIAL + b"256\r\nGSR : 100\n  400 \n512\n0\n1024\n-3\n12.5\nGSR : \n25600000\n256\n"])
+    np.testing.assert_allclose(got.values, [16.667, 33.66, 6.140, np.nan, np.nan, 16.667], atol=5e-3)
+    assert got.counts.tolist() == [0, 1, 2, 3, 4, 10]
+    assert got.lost == 5
+    assert decoder.report.no_data == {"open electrode": 1, "saturated electrode": 1}
+
+
+def test_grove_without_calibration_is_not_microsiemens() -> None:
+    assert (GroveDecoder().unit, GroveDecoder(cal=505).unit) == ("a.u.", "µS")
+
+
+def test_csv_with_header() -> None:
+    decoder = CsvDecoder()
+    got = decode(decoder, [b"t_ms,uS\r\n0,1.25\r\n4, 1.5\r\n8,nan\r\n12,0.001\r\n16,-2\r\n20,3\r\n"])
+    assert decoder.tick == 1e-3
+    assert got.counts.tolist() == [0, 4, 8, 12, 16, 20]
+    np.testing.assert_array_equal(got.values, np.float32([1.25, 1.5, np.nan, np.nan, np.nan, 3]))
+    assert decoder.report.no_data == {"the board sent no number": 1, "open electrode": 2}
+
+
+def test_csv_joined_midway_is_recognised_and_its_first_line_dropped() -> None:
+    decoder = CsvDecoder()
+    got = decode(decoder, [b"9,1.25\n100,1.5\n104,1.6\n108,1.7\n112,1.8\n"])
+    assert got.counts.tolist() == [100, 104, 108, 112]
+    assert got.lost == 0
+
+
+def test_csv_one_number_a_line() -> None:
+    decoder = CsvDecoder()
+    got = decode(decoder, [PARTIAL + b"1.5\n1.6\n1.7\nx\n1.8\n"])
+    assert decoder.tick == 0
+    assert got.counts.tolist() == [1, 2, 3, 5]
+    assert got.lost == 1
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"12", b"1,2,3", b",1", b"1,", b"1.5,2", b"1;2", b"0x10,1", b"1e3,1", b"5000000000,1", b"7,1e9", b"7,1_0", b"7,+",
+     b"\xff\xfe", b"7,1.0\x00", b"7,1" * 40],
+)  # fmt: skip
+def test_csv_rejects_and_counts(line: bytes) -> None:
+    decoder = CsvDecoder()
+    got = decode(decoder, [b"t_ms,uS\n0,1\n4,1\n" + line + b"\n8,1\n"])
+    assert got.counts.tolist() == [0, 4, 8]
+    assert got.lost == decoder.report.rejected == 1
+
+
+def test_csv_changes_shape_after_three_lines_only() -> None:
+    decoder = CsvDecoder()
+    got = decode(decoder, [b"t_ms,uS\n0,1\n4,1\n", b"2\n2\n8,1\n", b"12,1\n"])
+    assert (got.counts.tolist(), got.lost, decoder.tick) == ([0, 4, 8, 12], 2, 1e-3)
+    got = decode(decoder, [b"3\n3\n3\n3\n"])
+    assert (got.values.tolist(), decoder.tick) == ([3, 3, 3, 3], 0)
+
+
+def test_millis_wraps() -> None:
+    decoder = CsvDecoder()
+    got = decode(decoder, [b"t_ms,uS\n4294967290,1\n4294967294,1\n2,1\n6,1\n"])
+    assert np.diff(got.counts).tolist() == [4, 4, 4]
+
+
+LINES = st.sampled_from([b"t_ms,uS", b"10,1.5", b"14,2.5", b"3.5", b"77", b"GSR : 300", b"nan", b"", b"9" * 70, b"12,"])
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.one_of(LINES, st.binary(max_size=12)), max_size=40), st.lists(st.integers(1, 30), max_size=40))
+@example([b"1,1", b"1,1", b"1,1", b"1,1", b"1", b"2", b"3", b"4"], [5, 9])
+def test_never_raises_and_chunking_does_not_matter(lines: list[bytes], sizes: list[int]) -> None:
+    data = b"\n".join(lines) + b"\n"
+    for make in (CsvDecoder, lambda: GroveDecoder(500)):
+        first, second = make(), make()
+        whole = decode(first, [data, b"", b"", b"", b"", b"", b"", b"", b"", b"", b"", b"", b""])
+        pieces = decode(second, [*cut(data, sizes), b"", b"", b"", b"", b"", b"", b"", b"", b"", b"", b"", b""])
+        np.testing.assert_array_equal(whole.counts, pieces.counts)
+        np.testing.assert_array_equal(whole.values, pieces.values)
+        assert whole.lost == pieces.lost
+
+
+def test_long_random_run_neither_raises_nor_grows() -> None:
+    random = np.random.default_rng(2)
+    for decoder in (CsvDecoder(), GroveDecoder(512)):
+        for _ in range(3):
+            decoder.feed(random.bytes(1_000_000))
+        decoder.feed(b"5" * 10_000_000)
+        assert len(decoder._lines._carry) < 100
+
+
+def test_text_is_told_apart() -> None:
+    assert isinstance(text_protocol(PARTIAL + b"301\n302\n303\nGSR : 300\n", 9600), grove.Grove)
+    assert isinstance(text_protocol(PARTIAL + b"1,3.5\n2,3.5\n3,3.5\n4,3.5\n", 9600), csv.Csv)
+    assert isinstance(text_protocol(PARTIAL + b"3.5\n3.5\n3.5\n3.5\n", 9600), csv.Csv)
+    assert text_protocol(b"hello\nworld\nthis\nis\nit\nand\n", 9600) is None
+
+
+def test_throughput() -> None:
+    n = 30_000
+    lines = b"t_ms,uS\r\n" + b"".join(b"%d,%.3f\r\n" % (4 * i, 5 + i % 7) for i in range(n))
+    assert throughput(CsvDecoder(), lines, n, 250.0) > 50
+    assert throughput(GroveDecoder(), b"".join(b"%d\r\n" % (300 + i % 9) for i in range(n)), n, 20.0) > 50
