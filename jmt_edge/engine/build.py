@@ -27,7 +27,7 @@ from .device import current_device, l4t_release
 from .fidelity import Fidelity, compare, run_networks, session
 from .plan import build_plan
 from .plan_cache import PlanCache, PlanKey
-from .precision import static_batch, to_fp16
+from .precision import static_shapes, to_fp16
 from .report import build_report
 from .tensorrt_api import Library, open_library
 
@@ -218,7 +218,8 @@ def _plans(
     for name, network in networks.items():
         if network.precision == "int8":
             library.require("explicit_qdq")
-        model = network.model if batch else static_batch(onnx.load_from_string(network.model), 1).SerializeToString()
+        sizes = {"S": bundle.task.steps} | ({} if batch else {"N": 1, "B": 1})
+        model = static_shapes(onnx.load_from_string(network.model), sizes).SerializeToString()
         key = PlanKey(
             graph=hashlib.sha256(model).hexdigest(),
             shapes=json.dumps(bundle.networks[name].get("inputs", {}), sort_keys=True) + f" batch={batch or 1}",

@@ -7,7 +7,7 @@ precision stay in FP32 between explicit casts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -154,19 +154,13 @@ def _halve_attributes(node: onnx.NodeProto) -> None:
             attribute.t.CopyFrom(numpy_helper.from_array(value, attribute.t.name))
 
 
-def static_batch(model: onnx.ModelProto, batch: int, names: Iterable[str] | None = None) -> onnx.ModelProto:
-    """A copy whose first axis of each input (or of `names`) is `batch`: live engines have static shapes."""
+def static_shapes(model: onnx.ModelProto, sizes: Mapping[str, int]) -> onnx.ModelProto:
+    """A copy whose named axes (`N`, `B`, `S`) have the given sizes: live engines have static shapes."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    wanted = set(names) if names is not None else {value.name for value in copy.graph.input}
-    for value in copy.graph.input:
-        if value.name in wanted:
-            value.type.tensor_type.shape.dim[0].Clear()
-            value.type.tensor_type.shape.dim[0].dim_value = batch
-    for value in copy.graph.output:
-        shape = value.type.tensor_type.shape
-        if shape.dim and not shape.dim[0].HasField("dim_value"):
-            shape.dim[0].Clear()
-            shape.dim[0].dim_value = batch
+    for value in (*copy.graph.input, *copy.graph.output):
+        for axis in value.type.tensor_type.shape.dim:
+            if axis.dim_param in sizes:
+                axis.dim_value = sizes[axis.dim_param]
     del copy.graph.value_info[:]
     return onnx.shape_inference.infer_shapes(copy, data_prop=True)

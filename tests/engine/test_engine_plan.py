@@ -10,7 +10,7 @@ from jmt_edge.calibration.ranges import collect
 from onnx import helper
 
 from jmt_edge.engine.plan import build_plan, parse_layer
-from jmt_edge.engine.precision import static_batch, to_fp16
+from jmt_edge.engine.precision import static_shapes, to_fp16
 from jmt_edge.engine.tensorrt_api import CAPABILITIES, OLDEST, Library, open_library
 from jmt_edge.errors import BackendError
 
@@ -23,7 +23,7 @@ def rtx() -> Library:
 
 
 def _graph(precision: str) -> bytes:
-    model = static_batch(residual_network(channels=32), 1)
+    model = static_shapes(residual_network(channels=32), {"N": 1})
     if precision == "int8":
         layers = [layer for layer in find_layers(model) if not layer.why_not]
         ranges = collect(model, tensors_of(layers), [{"clip": clip[None]} for clip in clips(4)])

@@ -9,7 +9,7 @@ import pytest
 from engine_graphs import clips, residual_network
 from onnx import TensorProto, numpy_helper
 
-from jmt_edge.engine.precision import FP32_OPS, static_batch, to_fp16
+from jmt_edge.engine.precision import FP32_OPS, static_shapes, to_fp16
 
 
 def _run(model: onnx.ModelProto, x: np.ndarray) -> np.ndarray:
@@ -68,8 +68,8 @@ def test_keep_adds_nodes() -> None:
 
 
 @pytest.mark.parametrize("batch", [1, 4])
-def test_static_batch_fixes_the_first_axis(batch: int) -> None:
-    model = static_batch(residual_network(), batch)
+def test_static_shapes_fix_the_first_axis(batch: int) -> None:
+    model = static_shapes(residual_network(), {"N": batch})
     assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_value == batch
     assert model.graph.output[0].type.tensor_type.shape.dim[0].dim_value == batch
     assert np.array_equal(_run(model, clips(batch)), _run(residual_network(), clips(batch)))
