@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from ..live.observer import Observer
 
 OPTIONS = {"face": "camera", "voice": "microphone", "eda": "eda"}  # modality -> its option
-RAW = ("face", "voice", "eda")
 
 
 @click.command()
@@ -82,13 +81,16 @@ def command(
     engine, why = choose_engine(bundle, backend, threads)
     controls = Controls()
     _say(f"{bundle.id}, {engine.name} ({why})")
-    observers = _observers(bundle, output, controls, sources, record, raw, page)
+    observers = _observers(bundle, output, controls, threads, record, raw, page)
     if mark:
         _read_marks(output, controls)
     with stop_on_signals(controls):
         summary = run(bundle, engine, sources, options, observers, controls)
     for line in summary.lines():
         _say(line)
+    if controls.recording is not None:
+        problem = controls.recording.state
+        _say(f"  recording {record}" + (f": {problem}" if problem != "off" else ""))
 
 
 def _say(line: str) -> None:
@@ -142,18 +144,14 @@ def _raw(record: Path | None, listed: str | None) -> tuple[str, ...]:
         return ()
     if record is None:
         raise ConfigError("--record-raw keeps raw data in a recording; say where with --record DIR")
-    names = tuple(name.strip() for name in listed.split(",") if name.strip())
-    for name in names:
-        if name not in RAW:
-            raise ConfigError(f"--record-raw has no '{name}': choose from {', '.join(RAW)}")
-    return names
+    return tuple(name.strip() for name in listed.split(",") if name.strip())
 
 
 def _observers(
     bundle: Bundle,
     output: str,
     controls: Controls,
-    sources: dict[str, Source],
+    threads: int | None,
     record: Path | None,
     raw: tuple[str, ...],
     page: str | None,
@@ -164,7 +162,7 @@ def _observers(
     if record is not None:
         from ..live.recorder import Recorder
 
-        recorder = Recorder(record, bundle, raw=raw)
+        recorder = Recorder(record, bundle, raw, threads=threads)
         controls.recording = recorder
         observers.append(recorder)
     if page is not None:

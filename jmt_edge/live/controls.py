@@ -14,7 +14,13 @@ from ..errors import ConfigError
 class Recording(Protocol):
     """What the recorder offers to `Controls`; both calls come from the loop's thread."""
 
-    active: bool
+    @property
+    def active(self) -> bool: ...
+
+    @property
+    def state(self) -> str:
+        """In words: where it records, `off`, or why it stopped."""
+        ...
 
     def start(self) -> None: ...
 

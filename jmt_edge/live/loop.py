@@ -106,13 +106,6 @@ class _Loop:
         for source in self._sources.values():
             stack.callback(source.close)
             source.open(self._origin)
-        names = {m: self._sources[m].name if m in self._sources else "" for m in self._bundle.task.names}
-        options, engine = self._options, self._engine
-        info = RunInfo(
-            self._bundle, engine.name, dict(engine.precision), options.hop, options.realtime, options.smooth, names
-        )
-        for observer in self._observers:
-            observer.on_start(info)
 
     def run(self) -> None:
         hop = self._options.hop
@@ -124,6 +117,7 @@ class _Loop:
         )  # fmt: skip
         began = time.perf_counter()
         try:
+            self._tell("on_start", self._info(first))
             self._windows(first)
             self._serve()
         finally:
@@ -156,6 +150,20 @@ class _Loop:
             self._done = index
             index += 1
 
+    def _info(self, first: int) -> RunInfo:
+        options, engine = self._options, self._engine
+        names = {m: self._sources[m].name if m in self._sources else "" for m in self._bundle.task.names}
+        return RunInfo(
+            self._bundle,
+            engine.name,
+            dict(engine.precision),
+            options.hop,
+            options.realtime,
+            options.smooth,
+            names,
+            first,
+        )
+
     def _now(self) -> float:
         return time.monotonic() - self._origin
 
@@ -170,6 +178,7 @@ class _Loop:
         skipped = max(0, late - MAX_PENDING)
         if skipped:
             self._pipeline.skip_to(index + skipped)
+            self._tell("on_skip", index + skipped)
         return index + skipped, skipped
 
     def _close_window(self, t: float) -> float | None:

@@ -26,7 +26,10 @@ class Mark:
 
 @dataclass(frozen=True)
 class RunInfo:
-    """What is known before the first sample. `sources`: modality -> the source's name, "" where there is none."""
+    """What is known before the first sample. `sources`: modality -> the source's name, "" where there is none.
+
+    first: the index of the run's first window.
+    """
 
     bundle: Bundle
     backend: str
@@ -35,6 +38,7 @@ class RunInfo:
     realtime: bool
     smooth: float
     sources: dict[str, str]
+    first: int = 1
 
 
 class Observer:
@@ -43,7 +47,8 @@ class Observer:
     Order of calls: `on_start`; for each window `on_chunk` (many), `on_face`, `on_mark`, then `on_status` with the
     statuses that the window's gate will read, then `on_result`; at last `on_end`. The chunks between the
     `on_result` of window i and that of window j > i are what window j saw for the first time, so feeding them in that
-    order to a `Pipeline` gives the same results. A window that was dropped has no `on_status` and no `on_result`.
+    order to a `Pipeline` gives the same results. A window that was dropped has no `on_status` and no `on_result`;
+    `on_skip` says so before any of its successor's chunks.
     """
 
     def on_start(self, info: RunInfo) -> None: ...
@@ -54,6 +59,9 @@ class Observer:
         """The detector looked at the frame of time `t`; only frames that a clip uses are looked at."""
 
     def on_mark(self, mark: Mark) -> None: ...
+
+    def on_skip(self, index: int) -> None:
+        """Windows before `index` that have no result yet were dropped; the next samples belong to window `index`."""
 
     def on_status(self, statuses: Mapping[str, Status]) -> None: ...
 

@@ -138,7 +138,9 @@ class Terminal(Observer):
             if "voice" in info.bundle.task.names:
                 parts.append(self._voice_line())
             parts.append(self._latency(result))
-        parts.append(Text(self._message or " ", style="cyan", no_wrap=True, overflow="ellipsis"))
+        recording = self._controls.recording
+        problem = recording.state if recording is not None and not recording.active else ""
+        parts.append(Text(self._message or problem or " ", style="cyan", no_wrap=True, overflow="ellipsis"))
         parts.append(Text(KEYS, style="dim"))
         notice = DEMO_NOTICE if info.bundle.demo else NOTICE
         parts.append(Text(notice, style="bold yellow" if info.bundle.demo else "yellow"))

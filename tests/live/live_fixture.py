@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from jmt_edge.capture.base import Chunk, State, Status, empty_chunk
 from jmt_edge.engine.bundle import Bundle, write_bundle
@@ -155,6 +156,23 @@ def jmt_edge(*args: str, timeout: float = 120, **options: Any) -> subprocess.Com
         [sys.executable, "-m", "jmt_edge", *args],
         capture_output=True, text=True, timeout=timeout, env=environment, **options,
     )  # fmt: skip
+
+
+def invoke(capfd: pytest.CaptureFixture[str], *args: str) -> subprocess.CompletedProcess[str]:
+    """The same inside this process, which has everything imported already."""
+    from jmt_edge.cli import main
+
+    capfd.readouterr()
+    before, sys.argv = sys.argv, ["jmt-edge", *args]
+    code = 0
+    try:
+        main()
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    finally:
+        sys.argv = before
+    captured = capfd.readouterr()
+    return subprocess.CompletedProcess(args, code, captured.out, captured.err)
 
 
 def json_lines(text: str) -> list[dict[str, Any]]:

@@ -209,6 +209,8 @@ def test_recording_is_switched_in_the_loops_thread(bundles: Bundles) -> None:
         def stop(self) -> None:
             self.active = False
 
+        state = "off"
+
     controls, switch = Controls(), Switch()
     controls.recording = switch
     assert not controls.is_recording

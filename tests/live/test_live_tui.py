@@ -1,0 +1,156 @@
+"""The terminal view: what it shows at 80 x 24, its keys in a real pseudo-terminal, and what happens without one."""
+
+from __future__ import annotations
+
+import io
+import os
+import pty
+import re
+import select
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Callable
+from fcntl import ioctl
+from pathlib import Path
+
+import numpy as np
+from live_fixture import jmt_edge
+from rich.console import Console
+
+from jmt_edge.capture.base import Chunk, State, Status
+from jmt_edge.engine.bundle import Bundle
+from jmt_edge.live import Controls, Mark, Quality, Result, RunInfo
+from jmt_edge.live.tui import Terminal, sparkline
+
+Bundles = Callable[[str], Bundle]
+
+
+def test_sparkline_spans_its_scale_and_leaves_gaps() -> None:
+    assert sparkline([0, 0.5, 1, None, 2, -1], 0, 1) == "▁▅█ █▁"
+    assert sparkline([3.0, 3.0], 3.0, 3.0) == "▁▁"
+
+
+def drawn(terminal: Terminal, console: Console) -> str:
+    console.print(terminal.render())
+    return str(console.file.getvalue())  # type: ignore[attr-defined]
+
+
+def view(bundles: Bundles, result: Result | None, controls: Controls | None = None) -> tuple[Terminal, Console]:
+    bundle = bundles("trimodal")
+    console = Console(file=io.StringIO(), width=80, height=24, force_terminal=False)
+    terminal = Terminal(controls or Controls(), console)
+    precision = dict.fromkeys((*bundle.task.names, "fusion"), "fp32")
+    terminal._info = RunInfo(
+        bundle, "onnxruntime", precision, 0.5, True, 0.0, {"face": "/dev/video0", "voice": "", "eda": "sim:seed=0"}
+    )
+    terminal.on_chunk("eda", Chunk(np.arange(0, 30, 0.1), np.linspace(2, 8, 300).astype(np.float32), 10.0))
+    terminal.on_chunk("voice", Chunk(np.arange(100) / 44100, np.full(100, 0.1, np.float32), 44100))
+    terminal.on_status({"face": Status(State.STREAMING, lost=3), "eda": Status(State.STREAMING)})
+    if result is not None:
+        terminal.on_result(result)
+    return terminal, console
+
+
+def a_result(outputs: dict[str, float] | None, bundle: Bundle) -> Result:
+    quality = {
+        "face": Quality(True, "", 0.9),
+        "voice": Quality(False, "no source"),
+        "eda": Quality(outputs is not None, "" if outputs else "electrode open or saturated [5 s]", 0.8),
+    }
+    attention = {"face": 0.75 if outputs else None, "voice": None, "eda": 0.25 if outputs else None}
+    latency = {"preprocess": 31.0, "backbones": 12.0, "fusion": 2.0, "total": 60.0}
+    reason = "" if outputs else "no usable modality: face: no face; eda: electrode open"
+    return Result(8, 4.0, "trimodal", outputs, reason, quality, attention, latency, 2, bundle.id)  # type: ignore[arg-type]
+
+
+def test_everything_that_matters_fits_into_80_by_24(bundles: Bundles) -> None:
+    controls = Controls()
+    result = a_result({"pain": 0.73, "valence": -0.4, "arousal": 0.2}, bundles("trimodal"))
+    terminal, console = view(bundles, result, controls)
+
+    class On:
+        active = True
+        state = "recording to x"
+
+        def start(self) -> None: ...
+
+        def stop(self) -> None: ...
+
+    controls.recording = On()
+    terminal.on_mark(Mark(3.5, rating=6))
+    text = drawn(terminal, console)
+    lines = text.splitlines()
+    assert len(lines) <= 24 and all(len(line.rstrip()) <= 80 for line in lines)
+    for piece in (
+        bundles("trimodal").id, "onnxruntime fp32", "● REC", "0.73", "-0.40", "+0.20", "/dev/video0", "75%", "ok  0.90",
+        "lost 3", "no source", " µS", "▁", "█", "preprocess 31", "total 60", "p95 60", "dropped 2",
+        "rating 6 at 3.5 s", "q quit", "demo weights, trained on synthetic data; not for clinical use",
+    ):  # fmt: skip
+        assert piece in text, piece
+
+
+def test_no_data_is_a_dash_with_the_reason(bundles: Bundles) -> None:
+    terminal, console = view(bundles, a_result({"pain": 0.73, "valence": 0.0, "arousal": 0.0}, bundles("trimodal")))
+    terminal.on_result(a_result(None, bundles("trimodal")))
+    text = drawn(terminal, console)
+    assert "0.73" not in text and text.count("—") >= 3
+    assert "no usable modality" in text and "electrode open or saturated [5 s]" in text
+
+
+def test_before_the_first_window(bundles: Bundles) -> None:
+    assert "waiting for the first window" in drawn(*view(bundles, None))
+    console = Console(file=io.StringIO(), width=80)
+    assert "starting" in drawn(Terminal(Controls(), console), console)
+
+
+def test_history_is_bounded(bundles: Bundles) -> None:
+    terminal, _ = view(bundles, None)
+    for i in range(3000):
+        terminal.on_result(a_result({"pain": 0.5, "valence": 0.0, "arousal": 0.0}, bundles("trimodal")))
+        terminal.on_chunk("eda", Chunk(np.array([i * 0.5]), np.array([5], np.float32)))
+    assert len(terminal._history) <= 240 and len(terminal._eda) <= 122
+
+
+def run_in_terminal(args: list[str], keys: list[bytes], ready: bytes) -> tuple[int, str, bool]:
+    """Run in an 80 x 24 pseudo-terminal, press `keys` once `ready` was drawn; (exit code, output, echo restored)."""
+    master, slave = pty.openpty()
+    ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    before = termios.tcgetattr(slave)
+    environment = {**os.environ, "TERM": "xterm-256color", "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "jmt_edge", *args], stdin=slave, stdout=slave, stderr=slave, env=environment
+    )
+    output, deadline, pressed = b"", time.monotonic() + 120, 0.0
+    while process.poll() is None:
+        assert time.monotonic() < deadline, output[-2000:]
+        if select.select([master], [], [], 0.1)[0]:
+            output += os.read(master, 65536)
+        if ready in output and keys and time.monotonic() > pressed + 0.5:
+            os.write(master, keys.pop(0))
+            pressed = time.monotonic()
+    while select.select([master], [], [], 0.2)[0]:
+        output += os.read(master, 65536)
+    restored = termios.tcgetattr(slave) == before
+    os.close(master)
+    os.close(slave)
+    return process.returncode, output.decode(errors="replace"), restored
+
+
+def test_keys_mark_rate_and_quit(bundles: Bundles) -> None:
+    args = ["live", "--bundle", str(bundles("pain").path), "--eda", "sim:", "--hop", "0.25"]
+    code, output, restored = run_in_terminal(args, [b"m", b"7", b"r", b"q"], b"warming up")
+    assert code == 0 and restored
+    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", output)
+    assert "mark key at" in text and "rating 7 at" in text
+    assert "start it with --record DIR" in text
+    assert "results" in text and "peak memory" in text and "not for clinical use" in text
+    assert "Traceback" not in text
+
+
+def test_without_a_terminal_it_says_so_and_writes_json(bundles: Bundles, tmp_path: Path) -> None:
+    done = jmt_edge("live", "--bundle", str(bundles("pain").path), "--eda", "sim:", "--speed", "max", "--duration", "2")
+    assert done.returncode == 0 and len(done.stdout.splitlines()) == 4
+    assert "standard output is no terminal" in done.stderr
