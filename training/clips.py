@@ -207,9 +207,7 @@ def _read_json(path: Path) -> dict[str, str]:
     return dict(json.loads(path.read_text())) if path.is_file() else {}
 
 
-def _map(
-    work: Callable[[Any], Any], items: Iterator[tuple[int, Any]], workers: int
-) -> Iterator[tuple[int, Any]]:
+def _map(work: Callable[[Any], Any], items: Iterator[tuple[int, Any]], workers: int) -> Iterator[tuple[int, Any]]:
     """`work` over numbered items, in any order, never more than a few waiting; in this process for one worker."""
     if workers <= 1:
         for number, item in items:

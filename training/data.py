@@ -151,7 +151,8 @@ def cut_windows(cohort: Cohort, task: Task, *, hop: float | None = None) -> Wind
     """Lay the task's windows over every recording.
 
     A trial gives the windows that its layout fixes; a longer recording one window each `hop` seconds (default:
-    the task's stride), from its first clip on, so early windows have absent steps as they have live.
+    the task's stride), from its first clip on, so early windows have absent steps as they have live. A hop longer
+    than the stride leaves no rest at the end: the last window ends with the recording.
     Raises DataError where nothing is left.
     """
     stride = max(m.stride for m in task.modalities)
@@ -162,7 +163,7 @@ def cut_windows(cohort: Cohort, task: Task, *, hop: float | None = None) -> Wind
     owner: list[int] = []
     ends: list[float] = []
     for number, recording in enumerate(cohort.recordings):
-        for end in recording.ends or _grid(recording.duration, hop):
+        for end in recording.ends or _grid(recording.duration, hop, stride):
             window: dict[str, list[int]] = {}
             for m in task.modalities:
                 window[m.name] = [
@@ -197,8 +198,11 @@ def cut_windows(cohort: Cohort, task: Task, *, hop: float | None = None) -> Wind
     )
 
 
-def _grid(duration: float, hop: float) -> NDArray[np.float64]:
-    return hop * np.arange(1, int(duration / hop + 1e-6) + 1)
+def _grid(duration: float, hop: float, stride: float) -> NDArray[np.float64]:
+    """Every `hop` seconds, and the last clip's end where the hop would leave a rest."""
+    ends = hop * np.arange(1, int(duration / hop + 1e-6) + 1)
+    last = stride * int(duration / stride + 1e-6) if stride else 0.0
+    return np.append(ends, last) if last > (ends[-1] if ends.size else 0.0) + 1e-6 else ends
 
 
 def _usable(end: float, span: float, duration: float) -> bool:

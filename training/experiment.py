@@ -23,6 +23,7 @@ from torch import nn
 
 from ..errors import ConfigError, DataError
 from ..models.fusion import Fusion
+from ..models.jca import JointCrossAttention
 from ..models.joint import TEXT, JointModel
 from ..tasks import Modality, Task
 from . import splits
@@ -31,7 +32,7 @@ from .data import Cohort, Windows, cut_windows, require_two_classes, subjects_of
 from .features import extract, weights_hash
 from .networks import SECOND, FusionStep, Unimodal, backbone_of, fusion_of, load_weights, pretraining, second_backbone
 from .recipes import Masking, Recipe, Stage
-from .scores import Predictions, Scores, empty_predictions, fit_temperature, score
+from .scores import Predictions, Scores, each_step, empty_predictions, fit_temperature, score
 from .sets import FeatureSet, clip_set, feature_set, hash_seed, presence
 from .splits import Split
 from .trainer import Device, fit
@@ -111,7 +112,9 @@ def make_splits(cohort: Cohort, protocol: str, *, seed: int, windows: Windows | 
         return splits.loso(subjects, seed=seed)
     if name == "loso67":
         if not cohort.numbers:
-            raise DataError(f"{cohort.root} has no samples.csv with subject numbers, which the 67-subject protocol needs")
+            raise DataError(
+                f"{cohort.root} has no samples.csv with subject numbers, which the 67-subject protocol needs"
+            )
         return splits.loso([s for s in subjects if cohort.numbers[s] not in splits.BIOVID_NON_REACTIVE], seed=seed)
     if name == "official":
         train, validation = subjects_of(cohort, "train"), subjects_of(cohort, "validation")
@@ -157,7 +160,9 @@ def run_split(prepared: Prepared, split: Split, out: Path, *, seed: int, options
     if "pain" in task.outputs and len(sides["validation"]):
         chosen = predict(prepared, fusion, features, sides["validation"], states)
         temperature = fit_temperature(chosen.outputs["pain"][:, -1], chosen.labels["pain"][:, -1])
-    predictions = predict(prepared, fusion, features, sides["test"] if len(sides["test"]) else sides["validation"], states)
+    predictions = predict(
+        prepared, fusion, features, sides["test"] if len(sides["test"]) else sides["validation"], states
+    )
     predictions.temperature = temperature
     scores = score(predictions)
     _save(out, networks, fusion, states, predictions)
@@ -306,7 +311,8 @@ def predict(
     features: dict[str, NDArray[np.float32]],
     windows: Windows,
     states: dict[str, dict[str, torch.Tensor]] | None = None,
-    change: Callable[[dict[str, torch.Tensor], torch.Tensor], tuple[dict[str, torch.Tensor], torch.Tensor]] | None = None,
+    change: Callable[[dict[str, torch.Tensor], torch.Tensor], tuple[dict[str, torch.Tensor], torch.Tensor]]
+    | None = None,
     batch: int = 512,
 ) -> Predictions:
     """Outputs of every window. states: weights that replace the fusion's for one output (ensembling).
@@ -343,7 +349,8 @@ def predict(
     result.outputs = {o: np.concatenate(p) for o, p in parts.items()}
     if attention:
         result.attention = np.concatenate(attention)
-    return result
+    # joint cross attention sees its whole sequence: every step is a result, not the last alone
+    return each_step(result, prepared.task) if isinstance(fusion, JointCrossAttention) else result
 
 
 # ---- what a run leaves behind --------------------------------------------------------------------------------
@@ -377,7 +384,9 @@ def load_run(folder: Path) -> tuple[Recipe, Task, dict[str, nn.Module], Fusion, 
 
     file = folder / "recipe.json"
     if not file.is_file():
-        raise DataError(f"{folder} is no training run (it has no recipe.json); give the folder that `train --out` wrote")
+        raise DataError(
+            f"{folder} is no training run (it has no recipe.json); give the folder that `train --out` wrote"
+        )
     recipe = from_dict(json.loads(file.read_text()))
     task = recipe.resolve()
     backbones: dict[str, nn.Module] = {}

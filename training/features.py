@@ -33,7 +33,9 @@ def weights_hash(network: nn.Module) -> str:
 
 def feature_key(backbone: nn.Module, store: ClipStore, augment: Augment | None) -> str:
     what = [weights_hash(backbone), store.key, asdict(store.modality), asdict(augment) if augment else None]
-    options = {k: v for k, v in vars(backbone).items() if isinstance(v, (bool, int, str)) and k[0] != "_" and k != "training"}
+    options = {
+        k: v for k, v in vars(backbone).items() if isinstance(v, (bool, int, str)) and k[0] != "_" and k != "training"
+    }
     return hashlib.sha256(json.dumps([*what, options], sort_keys=True, default=str).encode()).hexdigest()[:20]
 
 

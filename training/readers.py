@@ -8,13 +8,15 @@ what real copies lack (files, frames, stray spaces) and strict about what would 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
+from ..tasks import Task, get_task
 from .data import Cohort, Labels, Problems, Recording
 from .signals import read_table, video_times
 
@@ -103,9 +105,7 @@ def _biosignals(part_a: Path) -> Path:
     return raw if raw.is_dir() else part_a / "biosignals_filtered"
 
 
-def _biovid_samples(
-    root: Path, part_a: Path, problems: Problems
-) -> tuple[list[tuple[str, str, str]], dict[str, int]]:
+def _biovid_samples(root: Path, part_a: Path, problems: Problems) -> tuple[list[tuple[str, str, str]], dict[str, int]]:
     """(subject, sample, class) of every sample, and each subject's number."""
     found = [p for p in (part_a / "starting_point" / "samples.csv", part_a / "samples.csv", root / "samples.csv")
              if p.is_file()]  # fmt: skip
@@ -192,7 +192,9 @@ def read_affwild2(root: Path, problems: Problems) -> Cohort:
             if recording is not None:
                 recordings.append(recording)
     if not recordings:
-        raise DataError(f"{labels} has no label file with frames beside it; check Train_Set, Validation_Set, cropped_aligned")
+        raise DataError(
+            f"{labels} has no label file with frames beside it; check Train_Set, Validation_Set, cropped_aligned"
+        )
     return Cohort("affwild2", root, recordings, problems)
 
 
@@ -270,14 +272,18 @@ def read_painmonit(root: Path, problems: Problems, *, channel: str = "Eda_RB", r
         def check(row: int = int(i)) -> bool:
             values = x[row, :, column] if x.shape[2] == len(PAINMONIT_CHANNELS) else x[row, column]
             if not np.isfinite(values).all():
-                raise DataError(f"{root / 'X.npy'} row {row}: {channel} holds values that are not numbers; drop the row")
+                raise DataError(
+                    f"{root / 'X.npy'} row {row}: {channel} holds values that are not numbers; drop the row"
+                )
             return True
 
         if problems.guard(check):
             labels = Labels(np.zeros(1), {"pain": np.array([float(y[i] == high)])})
             files = {"eda": root / "X.npy"}
             recordings.append(
-                Recording(str(i), str(who[i]), files, length / rate, labels, ends=(length / rate,), kind=f"painmonit:{column}")
+                Recording(
+                    str(i), str(who[i]), files, length / rate, labels, ends=(length / rate,), kind=f"painmonit:{column}"
+                )
             )
     return Cohort("painmonit", root, recordings, problems, rate=rate)
 
@@ -299,4 +305,10 @@ def _first_file(folder: Path, stem: str, suffixes: Sequence[str]) -> Path:
     return next((f for s in suffixes if (f := folder / f"{stem}{s}").is_file()), folder / f"{stem}{suffixes[0]}")
 
 
-Reader = Callable[..., Cohort]
+def default_task(cohort: Cohort) -> Task:
+    """The preset that fits a layout, for `train --check` without a recipe."""
+    if cohort.layout == "painmonit":
+        seconds = cohort.recordings[0].duration
+        eda = replace(get_task("pain").modality("eda"), span=seconds, shape=(1, round(seconds * cohort.rate)))
+        return replace(get_task("pain"), modalities=(eda,))
+    return get_task({"biovid": "pain", "affwild2": "affect"}.get(cohort.layout, "trimodal"))

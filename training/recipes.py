@@ -157,8 +157,8 @@ def load_recipe(name_or_file: str, overrides: Iterable[str] = ()) -> Recipe:
         data = json.loads(text)
     except ValueError as error:
         raise ConfigError(f"recipe {name_or_file} is not valid JSON ({error}); mend it") from None
-    for override in overrides:
-        _override(data, override)
+    for text in overrides:
+        override(data, text)
     return from_dict(data)
 
 
@@ -168,7 +168,7 @@ def from_dict(data: dict[str, Any]) -> Recipe:
     return recipe
 
 
-def _override(data: dict[str, Any], text: str) -> None:
+def override(data: dict[str, Any], text: str) -> None:
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise ConfigError(f"'{text}' is not key=value; write for example fusion.lr=1e-4")

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..tasks import Task
 from . import metrics
-from .data import Recording, Windows
+from .data import Recording, Windows, step_times
 
 SMOOTH = {"valence": 20, "arousal": 50}  # frames, the published code's lengths
 
@@ -94,6 +95,21 @@ def empty_predictions(windows: Windows, names: tuple[str, ...], present: NDArray
     )
 
 
+def each_step(p: Predictions, task: Task) -> Predictions:
+    """Every step as a window of its own; of overlapping windows the latest speaks, absent steps are left out."""
+    steps = p.present.shape[1]
+    times = np.stack([step_times(task, float(end)) for end in p.end]).round(6)
+    seen = p.present.any(-1)
+    found = {(p.recording[w], times[w, s]): (w, s) for w in range(len(p.end)) for s in range(steps) if seen[w, s]}
+    w, s = np.array(list(found.values()), int).T
+    return replace(
+        p, subject=p.subject[w], recording=p.recording[w], end=times[w, s],
+        labels={o: y[w, s][:, None] for o, y in p.labels.items()},
+        outputs={o: y[w, s][:, None] for o, y in p.outputs.items()},
+        present=p.present[w, s][:, None],
+    )  # fmt: skip
+
+
 @dataclass
 class Scores:
     """`pooled[metric]`; `interval[metric]` (low, high); `subjects[metric]` {subject: value}; `extras`."""
@@ -150,13 +166,19 @@ def score(p: Predictions, *, draws: int = 1000, published: bool = False) -> Scor
             raw = x
             groups = _groups(p)
             x = _smooth(raw, groups, SMOOTH[o], metrics.smooth_causal)
-            extras[f"{name}_centred_smoothing"] = metrics.ccc(_smooth(raw, groups, SMOOTH[o], metrics.smooth_centred), y)
+            extras[f"{name}_centred_smoothing"] = metrics.ccc(
+                _smooth(raw, groups, SMOOTH[o], metrics.smooth_centred), y
+            )
             if published:
                 # the released code scores unlabelled frames as label = prediction = 0
                 absent = np.isnan(y)
-                extras[f"{name}_published_unlabelled_as_0"] = metrics.ccc(np.where(absent, 0, x), np.where(absent, 0, y))
+                extras[f"{name}_published_unlabelled_as_0"] = metrics.ccc(
+                    np.where(absent, 0, x), np.where(absent, 0, y)
+                )
         pooled[name] = metrics.ccc(x, y)
-        interval[name] = metrics.bootstrap_interval(metrics.ccc, x, y, who, draws=min(draws, 300) if len(x) > 20_000 else draws)
+        interval[name] = metrics.bootstrap_interval(
+            metrics.ccc, x, y, who, draws=min(draws, 300) if len(x) > 20_000 else draws
+        )
         subjects[name] = metrics.by_subject(metrics.ccc, x, y, who)
     if "ccc_valence" in pooled and "ccc_arousal" in pooled:
         pooled["ccc_mean"] = (pooled["ccc_valence"] + pooled["ccc_arousal"]) / 2

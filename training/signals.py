@@ -29,7 +29,9 @@ def read_table(path: Path, delimiter: str, columns: tuple[str, ...]) -> dict[str
         try:
             rows[i] = [float(cells[k]) for k in at]
         except (ValueError, IndexError):
-            raise DataError(f"{path} row {i + 2}: '{line.strip()[:60]}' is not {len(header)} numbers; mend it") from None
+            raise DataError(
+                f"{path} row {i + 2}: '{line.strip()[:60]}' is not {len(header)} numbers; mend it"
+            ) from None
     return {name: rows[:, k] for k, name in enumerate(columns)}
 
 
@@ -124,9 +126,7 @@ def _sound_track(path: Path) -> tuple[int, NDArray[np.float32]]:
                 raise DataError(f"{path} has no sound track; put its sound beside it as a wav or drop the file")
             resampler = av.AudioResampler(format="flt", layout="mono", rate=AUDIO_RATE)
             blocks = [
-                block.to_ndarray().ravel()
-                for frame in container.decode(audio=0)
-                for block in resampler.resample(frame)
+                block.to_ndarray().ravel() for frame in container.decode(audio=0) for block in resampler.resample(frame)
             ]
     except av.error.FFmpegError as error:
         raise DataError(f"{path} has no readable sound ({error}); restore or drop it") from None

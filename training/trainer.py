@@ -216,7 +216,10 @@ def _run(
             precision=device.precision,  # type: ignore[arg-type]
             max_epochs=stage.epochs,
             callbacks=callbacks,
-            logger=[CSVLogger(folder, name="csv", version=""), TensorBoardLogger(folder, name="tensorboard", version="")],
+            logger=[
+                CSVLogger(folder, name="csv", version=""),
+                TensorBoardLogger(folder, name="tensorboard", version=""),
+            ],
             default_root_dir=folder,
             enable_progress_bar=False,
             enable_model_summary=False,

@@ -1,0 +1,149 @@
+"""`jmt-edge train`: from a data set and a recipe to a scored run and a bundle."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..errors import ConfigError
+
+
+@click.command("train")
+@click.option("--check", type=click.Path(path_type=Path), help="Report what a data folder holds and what is used.")
+@click.option("--list", "list_recipes", is_flag=True, help="List the recipes that come along.")
+@click.option("--recipe", help="A recipe's name or a .json file.")
+@click.option("--data", type=click.Path(path_type=Path), help="The data set's folder.")
+@click.option("--demo", type=click.Choice(["pain", "affect", "trimodal", "all"]), help="Train the demo bundle(s).")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of the run; an interrupted run goes on there.")
+@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change the recipe: fusion.lr=1e-4.")
+@click.option("--protocol", help="holdout, kfold:K, loso, loso67 or official.  [default: the recipe's]")
+@click.option("--folds", type=click.IntRange(2, 1000), help="Subject-exclusive folds; short for --protocol kfold:K.")
+@click.option("--loso", is_flag=True, help="Leave one subject out; short for --protocol loso.")
+@click.option("--grid", multiple=True, metavar="KEY=V1,V2", help="Try all values, chosen by validation score.")
+@click.option(
+    "--weights", multiple=True, metavar="MODALITY=FILE", help="Initial backbone: kinetics, imagenet or a file."
+)
+@click.option("--channel", default="Eda_RB", show_default=True, help="PainMonit: the EDA channel.")
+@click.option("--rate", type=float, default=250.0, show_default=True, help="PainMonit: samples per second of X.npy.")
+@click.option("--skip-bad", is_flag=True, help="Leave bad samples out, count and list them.")
+@click.option("--cache", type=click.Path(path_type=Path), help="Clips and features.  [default: $JMT_EDGE_CACHE]")
+@click.option("--workers", type=click.IntRange(1, 256), help="Processes of preprocessing.  [default: the cores]")
+@click.option("--accelerator", default="auto", show_default=True, help="auto, cpu or gpu.")
+@click.option("--devices", type=click.IntRange(1, 64), default=1, show_default=True, help="More than 1 is DDP.")
+@click.option("--precision", help="32-true, bf16-mixed or 16-mixed.  [default: the recipe's]")
+@click.option("--threads", type=click.IntRange(1, 256), help="CPU threads of torch.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing bundle.")
+@click.option("--quiet", is_flag=True, help="No progress on stderr.")
+def command(**flags: Any) -> None:
+    """Train a system of the papers.
+
+    \b
+    jmt-edge train --check DATA
+    jmt-edge train --recipe biovid-jmt --data DATA --out RUN --seed 0
+    jmt-edge train --demo all --out DIR
+
+    The run keeps its resolved recipe, split, weights, predictions and scores; it ends with a bundle that
+    `jmt-edge live` runs. Validation subjects choose the epoch, test subjects are scored once.
+    """
+    if flags["list_recipes"]:
+        return _list()
+    if flags["check"] is not None:
+        return _check(flags)
+    if flags["out"] is None:
+        raise ConfigError("train needs --out, the folder of the run")
+    if flags["demo"]:
+        return _demo(flags)
+    if not flags["recipe"] or flags["data"] is None:
+        raise ConfigError("train needs --recipe and --data (or --demo, --check or --list)")
+    _train(flags)
+
+
+def _list() -> None:
+    from ..training.recipes import load_recipe, names
+
+    for name in names():
+        recipe = load_recipe(name)
+        click.echo(f"{name:<28} {recipe.title}")
+
+
+def _cohort(flags: dict[str, Any], folder: Path, classes: tuple[str, ...] = ("BL1", "PA4")) -> Any:
+    from ..training.readers import open_cohort
+
+    return open_cohort(
+        folder, classes=classes, channel=flags["channel"], rate=flags["rate"], skip_bad=flags["skip_bad"]
+    )
+
+
+def _recipe(flags: dict[str, Any]) -> Any:
+    from ..training.recipes import load_recipe
+
+    overrides = list(flags["overrides"])
+    for weight in flags["weights"]:
+        modality, equals, file = weight.partition("=")
+        if not equals:
+            raise ConfigError(f"--weights '{weight}' is not MODALITY=FILE; write for example face=kinetics")
+        overrides.append(f'weights.{modality}="{file}"')
+    if flags["precision"]:
+        overrides.append(f'precision="{flags["precision"]}"')
+    return load_recipe(flags["recipe"], overrides)
+
+
+def _check(flags: dict[str, Any]) -> None:
+    from ..training.data import cut_windows, describe
+    from ..training.readers import default_task
+
+    recipe = _recipe(flags) if flags["recipe"] else None
+    cohort = _cohort(flags, flags["check"], recipe.classes if recipe else ("BL1", "PA4"))
+    task = recipe.resolve() if recipe else default_task(cohort)
+    for line in describe(cohort, cut_windows(cohort, task)):
+        click.echo(line)
+
+
+def _options(flags: dict[str, Any], precision: str) -> Any:
+    import torch
+
+    from ..training.clips import default_cache
+    from ..training.experiment import Options, console_progress
+    from ..training.trainer import Device
+
+    if flags["threads"]:
+        torch.set_num_threads(flags["threads"])
+    device = Device(flags["accelerator"], flags["devices"], precision, flags["quiet"])
+    options = Options(flags["cache"] or default_cache(), device, flags["workers"] or os.cpu_count() or 1)
+    if flags["quiet"]:
+        return options
+    from dataclasses import replace
+
+    return replace(options, progress=console_progress())
+
+
+def _demo(flags: dict[str, Any]) -> None:
+    from ..tasks import TASK_NAMES
+    from ..training.demo import train_demo
+
+    for name in TASK_NAMES if flags["demo"] == "all" else (flags["demo"],):
+        bundle = train_demo(
+            name, flags["out"], seed=flags["seed"], options=_options(flags, "32-true"), overrides=flags["overrides"]
+        )
+        scores = bundle.manifest["provenance"]["scores"]
+        shown = ", ".join(f"{k} {v:.3f}" for k, v in scores.items() if isinstance(v, float))
+        click.echo(f"{bundle.path}: {shown} (people held out)")
+
+
+def _train(flags: dict[str, Any]) -> None:
+    from ..training.search import run_protocol
+
+    recipe = _recipe(flags)
+    protocol = f"kfold:{flags['folds']}" if flags["folds"] else "loso" if flags["loso"] else flags["protocol"]
+    cohort = _cohort(flags, flags["data"], recipe.classes)
+    options = _options(flags, recipe.precision)
+    lines = run_protocol(
+        cohort, recipe, flags["out"], protocol=protocol or recipe.protocol, grid=flags["grid"], seed=flags["seed"],
+        options=options, overwrite=flags["overwrite"],
+    )  # fmt: skip
+    for line in [*lines, *cohort.problems.lines()]:
+        click.echo(line)
