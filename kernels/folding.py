@@ -14,19 +14,49 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import ConfigError
-from ..models.fusion import JMT, JOINT, Fusion, block_order, modality_share
-from ..models.layers import LOGITS, Attention, EncoderLayer
+
+if TYPE_CHECKING:  # a saved plan is read without torch
+    from ..models.fusion import JMT, Fusion
+    from ..models.layers import Attention, EncoderLayer
 
 Array = npt.NDArray[Any]
 FORMAT = "jmt-edge folded fusion 1"
+LOGITS = {"pain": 2, "valence": 1, "arousal": 1}
+JOINT = "joint"
+
+
+def block_order(modalities: Sequence[str], joint: bool = True) -> tuple[tuple[str, str], ...]:
+    """The cross-attentions (query source, key/value source) in stacking order.
+
+    Pairs of modalities first, `a<-b, b<-a`, then `joint<-m, m<-joint` for each modality. For two modalities
+    this is the papers' order v<-p, p<-v, j<-v, v<-j, j<-p, p<-j.
+    """
+    order = []
+    for i, a in enumerate(modalities):
+        for b in modalities[i + 1 :]:
+            order += [(a, b), (b, a)]
+    if joint:
+        for m in modalities:
+            order += [(JOINT, m), (m, JOINT)]
+    return tuple(order)
+
+
+def modality_share(modalities: Sequence[str], blocks: Sequence[tuple[str, str]]) -> list[list[float]]:
+    """(blocks, M + 1): 1 where a block's key/value source is that modality; the last column is the joint source.
+
+    The share of the joint source is split evenly over the present modalities; absent ones get 0 and the rest
+    are scaled to sum to 1.
+    """
+    columns = (*modalities, JOINT)
+    return [[float(source == column) for column in columns] for _, source in blocks]
 
 
 @dataclass(frozen=True)
@@ -181,6 +211,8 @@ def fold(fusion: Fusion) -> FoldedPlan:
 
     Raises ConfigError, naming the reason, for a fusion that has no exact folded form.
     """
+    from ..models.fusion import JMT
+
     if not isinstance(fusion, JMT):
         raise ConfigError(f"a {type(fusion).__name__} fusion does not fold; only the joint transformer does")
     reason = _obstacle(fusion)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -27,8 +28,8 @@ from ..errors import ConfigError
 @click.option("--allow-untrained", is_flag=True, help="Write the bundle although a backbone has no trained weights.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing bundle.")
 def command(
-    checkpoint: Path, task_name: str, out: Path, head: str | None, attention_heads: int, joint: str | None,
-    backbones: tuple[str, ...], eda_relu: bool, allow_untrained: bool, overwrite: bool,
+    checkpoint: Path, task_name: str, out: Path, head: Literal["self_attention", "concat"] | None,
+    attention_heads: int, joint: str | None, backbones: tuple[str, ...], eda_relu: bool, allow_untrained: bool, overwrite: bool,
 ) -> None:  # fmt: skip
     """Read CHECKPOINT, a joint transformer trained with the papers' released code, into a bundle.
 
@@ -40,7 +41,7 @@ def command(
 
     from ..engine.bundle import sha256_file
     from ..engine.export import export_bundle
-    from ..models import JointModel, build_backbone, load_pretrained, read_checkpoint
+    from ..models import Backbone, JointModel, build_backbone, load_pretrained, read_checkpoint
     from ..models.released import import_released
     from ..tasks import get_task
 
@@ -56,10 +57,10 @@ def command(
     fusion, report = import_released(
         read_checkpoint(checkpoint), task, source=str(checkpoint), head=head, attention_heads=attention_heads,
         joint_abs=None if joint is None else joint == "abs",
-    )  # type: ignore[arg-type]  # fmt: skip
+    )  # fmt: skip
     reports = {"fusion": report}
     torch.manual_seed(0)
-    networks = {}
+    networks: dict[str, Backbone] = {}
     for m in task.modalities:
         options = {"relu": eda_relu} if m.backbone == "eda_cnn1d" else {}
         networks[m.name] = build_backbone(
@@ -69,9 +70,7 @@ def command(
             reports[m.name] = load_pretrained(networks[m.name], files[m.name])
     for network, loaded in reports.items():
         click.echo("\n".join([f"{network}: {loaded.lines()[0]}", *loaded.lines()[1:]]))
-    partly = [
-        name for name, r in reports.items() if name != "fusion" and any(".num_batches" not in n for n in r.missing)
-    ]
+    partly = [n for n in files if any(not p.endswith("num_batches_tracked") for p in reports[n].missing)]
     for name in (*untrained, *partly):
         what = "its last layers have" if name in partly else "it has"
         click.echo(f"warning: {name}: {what} no trained weights, so this bundle's results mean nothing yet", err=True)

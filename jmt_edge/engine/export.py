@@ -48,8 +48,8 @@ def export_bundle(
 ) -> Bundle:
     """Write `model` as a bundle and load it back.
 
-    Per network: `<name>.onnx` (float32, dynamic batch) and, unless `training_weights` is false (a demo's default, for
-    its size), `<name>.safetensors` (the module's state, which folding and batch norm fusion have not touched). The fusion's
+    Per network: `<name>.onnx` (float32, dynamic batch) and, unless `training_weights` is false (a demo's default,
+    for its size), `<name>.safetensors` (the module's state, before any folding). The fusion's
     graph is the folded one where folding is exact, with `fusion_folded.safetensors` beside it, else the module as
     it is; the manifest says which and why. `provenance` (data, split, seed, recipe, scores) is completed with the
     versions and the date; `calibration` holds e.g. {"temperature": T}; `untrained` names the networks whose
@@ -125,7 +125,7 @@ def fuse_batch_norm(module: nn.Module) -> nn.Module:
     previous: tuple[str, nn.Module] | None = None
     for name, child in list(module.named_children()):
         if isinstance(child, nn.modules.batchnorm._BatchNorm) and previous is not None:
-            setattr(module, previous[0], nn.utils.fusion.fuse_conv_bn_eval(previous[1], child))
+            setattr(module, previous[0], nn.utils.fusion.fuse_conv_bn_eval(previous[1], child))  # type: ignore[type-var]
             setattr(module, name, nn.Identity())
             previous = None
             continue
@@ -174,7 +174,7 @@ def _fusion(fusion: Fusion, task: Task) -> tuple[onnx.ModelProto, bytes | None, 
 def _trace(
     network: nn.Module, example: tuple[Tensor, ...], inputs: list[str], outputs: list[str], dynamic: Any
 ) -> onnx.ModelProto:
-    shapes = {p: d for p, d in zip(_parameters(network), dynamic)}
+    shapes = dict(zip(_parameters(network), dynamic))
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
             network, example, input_names=inputs, output_names=outputs, opset_version=OPSET,

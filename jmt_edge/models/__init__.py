@@ -1,7 +1,7 @@
 """PyTorch modules: what is trained, exported and imported. Needs torch; the live run-time never imports it."""
 
 from .backbones import BACKBONES, Backbone, build_backbone
-from .fusion import JMT, Concat, Fusion, Unimodal, Vanilla, block_order
+from .fusion import JMT, Concat, Fusion, Unimodal, Vanilla
 from .intra_modal import IntraModalBackbone, IntraModalFusion
 from .jca import JointCrossAttention
 from .joint import FUSIONS, JointModel, build_fusion, build_model
@@ -21,7 +21,6 @@ __all__ = [
     "LoadReport",
     "Unimodal",
     "Vanilla",
-    "block_order",
     "build_backbone",
     "build_fusion",
     "build_model",

@@ -49,7 +49,7 @@ class VideoResNet(Backbone):
         super().__init__()
         if feature not in ("max", "mean", "fc"):
             raise ConfigError(f"unknown feature '{feature}': choose max, mean or fc")
-        self.feature = feature
+        self.kind, self.width, self.feature = kind, width, feature
         if kind == "r2plus1d":
             middle = max(round(45 * width / 64), 1)
             self.stem = nn.Sequential(
@@ -67,8 +67,10 @@ class VideoResNet(Backbone):
                 nn.ReLU(inplace=True),
             )
         conv = Conv2Plus1D if kind == "r2plus1d" else Conv3DSimple
-        for i in range(4):
-            setattr(self, f"layer{i + 1}", _stage3d(conv, width * 2 ** max(i - 1, 0), width * 2**i, 1 if i == 0 else 2))
+        self.layer1 = _stage3d(conv, width, width, 1)
+        self.layer2 = _stage3d(conv, width, 2 * width, 2)
+        self.layer3 = _stage3d(conv, 2 * width, 4 * width, 2)
+        self.layer4 = _stage3d(conv, 4 * width, 8 * width, 2)
         last = 8 * width
         if feature == "fc":
             cells = 1
@@ -101,11 +103,14 @@ class AudioResNet(Backbone):
 
     def __init__(self, width: int, dim: int) -> None:
         super().__init__()
+        self.width = width
         self.conv1 = nn.Conv2d(1, width, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.pool = nn.MaxPool2d(3, stride=2, padding=1)
-        for i in range(4):
-            setattr(self, f"layer{i + 1}", _stage2d(width * 2 ** max(i - 1, 0), width * 2**i, 1 if i == 0 else 2))
+        self.layer1 = _stage2d(width, width, 1)
+        self.layer2 = _stage2d(width, 2 * width, 2)
+        self.layer3 = _stage2d(2 * width, 4 * width, 2)
+        self.layer4 = _stage2d(4 * width, 8 * width, 2)
         if 8 * width != dim:
             self.fc = nn.Linear(8 * width, dim)
         _kaiming(self)
@@ -167,7 +172,7 @@ class I3dTcn(Backbone):
         if self.resize is not None and clip.shape[-1] != self.resize:
             frames = clip.transpose(1, 2).flatten(0, 1)
             frames = F.interpolate(frames, (self.resize, self.resize), mode="bilinear", align_corners=False)
-            clip = frames.unflatten(0, (-1, clip.shape[2])).transpose(1, 2)
+            clip = frames.view(-1, clip.shape[2], *frames.shape[1:]).transpose(1, 2)
         over_time = self.i3d(clip).mean((3, 4))  # (N, channels, T')
         return self.tcn(over_time.transpose(1, 2)).amax(1)
 
@@ -259,6 +264,6 @@ def features_of(backbone: Backbone, clips: Tensor, batch: int = 64) -> Tensor:
     backbone.eval()
     try:
         with torch.no_grad():
-            return torch.cat([backbone(part) for part in clips.split(batch)])
+            return torch.cat([backbone(part) for part in torch.split(clips, batch)])
     finally:
         backbone.train(was_training)

@@ -13,25 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError
+from ..kernels.folding import JOINT, block_order, modality_share
 from .layers import Attention, EncoderLayer, MissingTokens, OutputHeads
-
-JOINT = "joint"
-
-
-def block_order(modalities: Sequence[str], joint: bool = True) -> tuple[tuple[str, str], ...]:
-    """The cross-attentions (query source, key/value source) in stacking order.
-
-    Pairs of modalities first, `a<-b, b<-a`, then `joint<-m, m<-joint` for each modality. For two modalities
-    this is the papers' order v<-p, p<-v, j<-v, v<-j, j<-p, p<-j.
-    """
-    order = []
-    for i, a in enumerate(modalities):
-        for b in modalities[i + 1 :]:
-            order += [(a, b), (b, a)]
-    if joint:
-        for m in modalities:
-            order += [(JOINT, m), (m, JOINT)]
-    return tuple(order)
 
 
 class Fusion(nn.Module):
@@ -152,16 +135,6 @@ class JMT(Fusion):
         there = (present > 0.5).to(weights.dtype)
         split = there * (by_modality + joint / there.sum(-1, keepdim=True).clamp(min=1))
         return split / split.sum(-1, keepdim=True).clamp(min=1e-12)
-
-
-def modality_share(modalities: Sequence[str], blocks: Sequence[tuple[str, str]]) -> list[list[float]]:
-    """(blocks, M + 1): 1 where a block's key/value source is that modality; the last column is the joint source.
-
-    The share of the joint source is split evenly over the present modalities; absent ones get 0 and the rest
-    are scaled to sum to 1.
-    """
-    columns = (*modalities, JOINT)
-    return [[float(source == column) for column in columns] for _, source in blocks]
 
 
 class Vanilla(Fusion):

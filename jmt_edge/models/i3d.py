@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+_Cells = tuple[int, int, int]  # time, height, width
+
 # output channels of the branches: 1x1x1; 1x1x1 -> 3x3x3; 1x1x1 -> 3x3x3; pool -> 1x1x1
 _MIXED = {
     "Mixed_3b": (64, 96, 128, 16, 32, 32),
@@ -20,7 +22,7 @@ _MIXED = {
 }
 
 
-def _same(x: Tensor, kernel: tuple[int, int, int], stride: tuple[int, int, int]) -> Tensor:
+def _same(x: Tensor, kernel: _Cells, stride: _Cells) -> Tensor:
     """Zero padding as TensorFlow's SAME: the output has ceil(size / stride) cells, the odd cell goes behind."""
     pads: list[int] = []
     for size, k, s in zip(reversed(x.shape[2:]), reversed(kernel), reversed(stride)):
@@ -33,7 +35,7 @@ class Unit3D(nn.Module):
     """Convolution, batch norm, ReLU."""
 
     def __init__(
-        self, width_in: int, width: int, kernel: tuple[int, int, int] = (1, 1, 1), stride: tuple[int, int, int] = (1, 1, 1)
+        self, width_in: int, width: int, kernel: _Cells = (1, 1, 1), stride: _Cells = (1, 1, 1)
     ) -> None:  # fmt: skip
         super().__init__()
         self.kernel, self.stride = kernel, stride
@@ -45,7 +47,7 @@ class Unit3D(nn.Module):
 
 
 class MaxPool3d(nn.Module):
-    def __init__(self, kernel: tuple[int, int, int], stride: tuple[int, int, int]) -> None:
+    def __init__(self, kernel: _Cells, stride: _Cells) -> None:
         super().__init__()
         self.kernel, self.stride = kernel, stride
 

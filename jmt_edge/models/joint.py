@@ -143,7 +143,7 @@ def build_model(
         raise ConfigError(
             f"options for {', '.join(sorted(unknown))}, but task '{task.name}' has {', '.join(task.names)}"
         )
-    backbones = {
+    backbones: dict[str, Backbone] = {
         m.name: build_backbone(
             m.backbone, m.shape, m.width, task.dim, l2_normalise=task.l2_normalise, **options.get(m.name, {})
         )

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import ConfigError
+from ..kernels.folding import LOGITS
 
 ATTENTION_KINDS = ("standard", "key_based", "sigmoid")
-LOGITS = {"pain": 2, "valence": 1, "arousal": 1}
 
 
 class Attention(nn.Module):
@@ -60,7 +60,7 @@ class Attention(nn.Module):
         return self.out_proj(mixed), weights.mean(1)
 
     def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, self.dim // self.heads)).transpose(1, 2)  # (B, heads, T, d_k)
+        return x.view(*x.shape[:-1], self.heads, self.dim // self.heads).transpose(1, 2)  # (B, heads, T, d_k)
 
 
 class EncoderLayer(nn.Module):

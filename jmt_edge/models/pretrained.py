@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..errors import ConfigError, DataError
 from .backbones import AudioResNet, Backbone, EdaCnn, I3dTcn, VideoResNet
@@ -159,15 +159,13 @@ def _torchvision(backbone: Backbone) -> Mapping[str, Tensor]:
     from torchvision.models.video import R2Plus1D_18_Weights, R3D_18_Weights
 
     if isinstance(backbone, VideoResNet):
-        two_plus_one = isinstance(backbone.stem[3] if len(backbone.stem) > 3 else None, nn.Conv3d)
-        entry: Any = R2Plus1D_18_Weights.KINETICS400_V1 if two_plus_one else R3D_18_Weights.KINETICS400_V1
-        width = backbone.stem[-3].out_channels
+        entry: Any = (R2Plus1D_18_Weights if backbone.kind == "r2plus1d" else R3D_18_Weights).KINETICS400_V1
     elif isinstance(backbone, AudioResNet):
-        entry, width = ResNet18_Weights.IMAGENET1K_V1, backbone.conv1.out_channels
+        entry = ResNet18_Weights.IMAGENET1K_V1
     else:
         raise ConfigError(f"torchvision has no weights for {type(backbone).__name__}; give a file with --weights FILE")
-    if width != 64:
-        raise ConfigError(f"torchvision's weights have width 64, this network has {width}; use the full variant")
+    if backbone.width != 64:
+        raise ConfigError(f"torchvision's weights have width 64, this network {backbone.width}; use the full variant")
     try:
         with _timeout(30):
             return entry.get_state_dict(progress=True, check_hash=True)

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import DataError
+from ..kernels.folding import JOINT, LOGITS
 from ..tasks import Task
-from .fusion import JMT, JOINT
-from .layers import LOGITS
+from .fusion import JMT
 from .pretrained import LoadReport
 
 # their module -> ours, for the two modalities (visual, physiological or audio)

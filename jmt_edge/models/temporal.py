@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -15,7 +16,7 @@ class TemporalConvNet(nn.Module):
         super().__init__()
         widths = (width_in, *widths)
         self.network = nn.Sequential(
-            *(_Level(a, b, kernel, 2**i, dropout) for i, (a, b) in enumerate(zip(widths, widths[1:])))
+            *(_Level(a, b, kernel, 2**i, dropout) for i, (a, b) in enumerate(pairwise(widths)))
         )
 
     def forward(self, x: Tensor) -> Tensor:
