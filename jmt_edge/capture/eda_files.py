@@ -80,8 +80,9 @@ def read_eda_file(path: Path, rate: float | None = None, column: str | None = No
 def opensignals_us(adc: F64, bits: int, sensor: str) -> F64:
     """ADC counts of an OpenSignals file -> µS: EDABITREV `adc/2^n · 3.3/0.132`, EDABIT `1/(1 - adc/2^n)` (PLUX data
     sheets). The converter's ends (an open or a shorted electrode) are NaN."""
-    share = adc / 2.0**bits
-    us = share * 3.3 / 0.132 if sensor == "EDABITREV" else 1.0 / (1.0 - share)
+    from .eda.bitalino import microsiemens
+
+    us = microsiemens(adc, bits, "revolution" if sensor == "EDABITREV" else "original")
     return np.where((adc > 0) & (adc < 2**bits - 1), us, np.nan)
 
 

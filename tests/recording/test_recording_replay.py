@@ -590,5 +590,7 @@ def test_replay_refuses_what_it_cannot_do(tmp_path: Path, trimodal: Bundle, reco
     (moved / "manifest.json").write_text(json.dumps(manifest))
     lost = jmt_edge("replay", str(moved))
     assert lost.returncode == 2 and manifest["bundle"]["id"] in lost.stderr and "--bundle" in lost.stderr
+    changed = (moved / "results.jsonl").read_text().replace('"attention": {"face": 0', '"attention": {"face": 1')
+    (moved / "results.jsonl").write_text(changed)
     found = jmt_edge("replay", str(moved), "--bundle", str(trimodal.path), "--check", "--output", "none")
-    assert found.returncode == 0, found.stderr
+    assert found.returncode == 1 and "NOT equal" in found.stderr

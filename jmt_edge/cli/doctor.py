@@ -1,0 +1,29 @@
+"""`jmt-edge doctor`: is this machine ready for a live run."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--identify", is_flag=True, help="Open each serial port and ask what board is there (resets an Arduino).")
+def command(as_json: bool, identify: bool) -> None:
+    """List sensors, engines and the state of this machine, with a remedy for each problem.
+
+    Exits with 0 where `jmt-edge live` can run (simulated sensors included), else with 1.
+    """
+    import json
+
+    from ..doctor import examine, lines
+
+    report = examine(identify=identify)
+    if as_json:
+        click.echo(json.dumps(report.to_dict(), indent=1, ensure_ascii=False))
+    else:
+        for line in lines(report):
+            click.echo(line)
+    if not report.can_run:
+        sys.exit(1)
