@@ -1,0 +1,5 @@
+"""The bedside page: `jmt-edge live --page [HOST:PORT]`. See `docs/page.md`."""
+
+from .server import PageObserver, start_page
+
+__all__ = ["PageObserver", "start_page"]

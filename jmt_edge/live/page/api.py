@@ -1,0 +1,401 @@
+"""The page's HTTP interface: one table of operations, from which routes and the OpenAPI document are made."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass, field, replace
+from typing import IO, Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+
+from ... import __version__
+from ...errors import UserError
+from ..alarms import MAX_PAUSE, AlarmSettings
+from .audit import AuditLog
+from .clients import Clients
+from .frames import MODES
+from .metrics import prometheus
+from .model import STALE, Model
+from .recordings import Recordings, UnknownRecording
+from .security import MAX_BODY, Bucket, Guard
+
+PREFIX = "/api/v1"
+MAX_TEXT = 200  # characters of a marker's note
+
+Handler = Callable[["Api", Request, dict[str, Any]], Awaitable[Response]]
+Schema = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One path and method. body: property -> its JSON schema; `required` names those that must be there."""
+
+    method: str
+    path: str
+    summary: str
+    handler: Handler
+    body: dict[str, Schema] | None = None
+    required: tuple[str, ...] = ()
+    query: dict[str, Schema] = field(default_factory=dict)
+    answer: str = "application/json"
+    open: bool = False  # needs no token
+
+
+class Refused(UserError):
+    """A request that cannot be answered, with its HTTP status."""
+
+    def __init__(self, status: int, sentence: str) -> None:
+        super().__init__(sentence)
+        self.status = status
+
+
+class Api:
+    """What the operations work on."""
+
+    def __init__(
+        self, model: Model, clients: Clients, audit: AuditLog, recordings: Recordings, guard: Guard, face: str
+    ) -> None:
+        self.model, self.clients, self.audit, self.recordings, self.guard = model, clients, audit, recordings, guard
+        self.face = face
+        self._actions = Bucket(rate=5, burst=30)
+        self._readings = Bucket(rate=30, burst=120)
+        self._disk = asyncio.Semaphore(1)  # one recording is read at a time
+
+    def endpoint(self, operation: Operation) -> Callable[[Request], Awaitable[Response]]:
+        """The operation as Starlette wants it, behind the checks that all have in common."""
+
+        async def answer(request: Request) -> Response:
+            try:
+                values = await self._admit(operation, request)
+                return await operation.handler(self, request, values)
+            except Refused as error:
+                headers = {"www-authenticate": "Bearer"} if error.status == 401 else None
+                return JSONResponse({"error": str(error)}, error.status, headers)
+            except UnknownRecording as error:
+                return JSONResponse({"error": str(error)}, 404)
+            except UserError as error:
+                return JSONResponse({"error": str(error)}, 400)
+
+        return answer
+
+    async def _admit(self, operation: Operation, request: Request) -> dict[str, Any]:
+        headers = request.headers
+        if not self.guard.host_allowed(headers):
+            raise Refused(421, "this host name is not the page's; use the address that was printed at the start")
+        if not self.guard.origin_allowed(headers, required=False):
+            raise Refused(403, "another site's page may not use this interface")
+        if not operation.open and not self.guard.bearer_allowed(headers):
+            raise Refused(401, "the token is missing or wrong; give `Authorization: Bearer TOKEN`")
+        bucket = self._actions if operation.method == "POST" else self._readings
+        if not bucket.take():
+            raise Refused(429, "too many requests; slow down")
+        if operation.body is None:
+            return {}
+        return check_body(await _read_body(request), operation.body, operation.required)
+
+    async def act(self, request: Request, action: str, **details: Any) -> None:
+        """Note an action before it is done. Raises Refused where the log cannot be written."""
+        client = request.client.host if request.client else "unknown"
+        try:
+            await asyncio.to_thread(self.audit.add, action, client, self.model.stream, **details)
+        except OSError as error:
+            raise Refused(503, f"the audit log cannot be written ({error.strerror}), so nothing was done") from None
+
+    async def from_disk(self, work: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        async with self._disk:
+            return await asyncio.to_thread(work, *args, **options)
+
+
+async def _read_body(request: Request) -> Any:
+    if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
+        raise Refused(415, "send JSON, with `Content-Type: application/json`")
+    data = b""
+    async for part in request.stream():
+        data += part
+        if len(data) > MAX_BODY:
+            raise Refused(413, f"the request is longer than {MAX_BODY} bytes")
+    try:
+        return json.loads(data or b"{}")
+    except (ValueError, RecursionError):
+        raise Refused(400, "the request is not JSON") from None
+
+
+def check_body(body: Any, schema: dict[str, Schema], required: tuple[str, ...]) -> dict[str, Any]:
+    """The properties that are given, checked against their schemas. Raises Refused."""
+    if not isinstance(body, dict):
+        raise Refused(400, "the request must be a JSON object")
+    for name in body:
+        if name not in schema:
+            raise Refused(400, f"there is no property '{name[:40]}'; choose from {', '.join(schema) or 'none'}")
+    for name in required:
+        if name not in body:
+            raise Refused(400, f"the property '{name}' is missing")
+    for name, value in body.items():
+        _check_value(name, value, schema[name])
+    return body
+
+
+def _check_value(name: str, value: Any, schema: Schema) -> None:
+    kinds: dict[str, Any] = {"string": str, "number": (int, float), "integer": int, "boolean": bool}
+    kind = schema["type"]
+    if not isinstance(value, kinds[kind]) or (isinstance(value, bool) and kind != "boolean"):
+        raise Refused(400, f"'{name}' must be of type {kind}")
+    low, high = schema.get("minimum"), schema.get("maximum")
+    if low is not None and not low <= value <= high:  # also refuses NaN
+        raise Refused(400, f"'{name}' must lie between {low:g} and {high:g}")
+    if "maxLength" in schema and len(value) > schema["maxLength"]:
+        raise Refused(400, f"'{name}' is longer than {schema['maxLength']} characters")
+    if "enum" in schema and value not in schema["enum"]:
+        raise Refused(400, f"'{name}' must be one of {', '.join(schema['enum'])}")
+
+
+# --- the operations ----------------------------------------------------------------------------------------------
+
+
+async def healthz(api: Api, request: Request, body: dict[str, Any]) -> Response:
+    age = time.monotonic() - api.model.feed.active
+    fine = age <= STALE
+    return JSONResponse({"status": "ok" if fine else "stale", "age_s": round(age, 2)}, 200 if fine else 503)
+
+
+async def metrics(api: Api, request: Request, body: dict[str, Any]) -> Response:
+    text = prometheus(api.model, len(api.clients), api.clients.sent_bytes)
+    return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+async def run(api: Api, request: Request, body: dict[str, Any]) -> Response:
+    return JSONResponse(api.model.run_info() or {})
+
+
+async def result(api: Api, request: Request, body: dict[str, Any]) -> Response:
+    values = api.model.result_values()
+    stale = time.monotonic() - api.model.feed.active > STALE
+    if values is None or stale:
+        raise Refused(503, "the run stands still" if stale else "there is no result yet")
+    return JSONResponse(values)
+
+
+async def state(api: Api, request: Request, body: dict[str, Any]) -> Response:
+    return JSONResponse(api.model.state(time.monotonic()))
+
+
+async def get_markers(api: Api, request: Request, body: dict[str, Any]) -> Response:
+    return JSONResponse({"markers": api.model.marks_values()})
+
+
+async def add_marker(api: Api, request: Request, body: dict[str, Any]) -> Response:
+    text = "".join(c for c in body.get("text", "") if c.isprintable()).strip()
+    rating = body.get("rating")
+    if not text and rating is None:
+        raise Refused(400, "a marker needs a text, a rating from 0 to 10, or both")
+    await api.act(request, "marker", text=text, rating=rating)
+    api.model.controls.mark(text, rating)
+    return JSONResponse({"text": text, "rating": rating, "recorded": api.model.controls.is_recording}, 202)
+
+
+async def set_recording(api: Api, request: Request, body: dict[str, Any]) -> Response:
+    controls = api.model.controls
+    if controls.recording is None:
+        raise Refused(409, "this run has no recorder; start it with --record DIR")
+    await api.act(request, "recording", on=body["on"])
+    if body["on"]:
+        controls.start_recording()
+    else:
+        controls.stop_recording()
+    return JSONResponse({"requested": body["on"]}, 202)
+
+
+async def get_alarms(api: Api, request: Request, body: dict[str, Any]) -> Response:
+    return JSONResponse(api.model.alarms.snapshot(time.monotonic()))
+
+
+async def acknowledge(api: Api, request: Request, body: dict[str, Any]) -> Response:
+    id = body.get("id")
+    if id is not None and id not in api.model.alarms.alarms:
+        raise Refused(404, f"there is no alarm '{id}'")
+    await api.act(request, "acknowledge", id=id or "all")
+    api.model.alarms.acknowledge(time.monotonic(), id)
+    return JSONResponse(api.model.alarms.snapshot(time.monotonic()))
+
+
+async def pause(api: Api, request: Request, body: dict[str, Any]) -> Response:
+    seconds = body["seconds"]
+    await api.act(request, "pause alarms" if seconds else "resume alarms", seconds=seconds)
+    if seconds:
+        api.model.alarms.pause(seconds, time.monotonic())
+    else:
+        api.model.alarms.resume()
+    return JSONResponse(api.model.alarms.snapshot(time.monotonic()))
+
+
+async def set_alarm(api: Api, request: Request, body: dict[str, Any]) -> Response:
+    if "pain" not in api.model.alarms.alarms:
+        raise Refused(409, "this run estimates no pain, so it has no physiological alarm")
+    settings = replace(api.model.alarms.settings, **body)
+    settings.check()
+    await api.act(request, "alarm settings", before=asdict(api.model.alarms.settings), after=asdict(settings))
+    api.model.alarms.settings = settings
+    api.model.set_alarm()
+    return JSONResponse(asdict(settings))
+
+
+async def set_view(api: Api, request: Request, body: dict[str, Any]) -> Response:
+    """The browser reports that a person changed how the face is shown, so that it stands in the audit log."""
+    await api.act(request, "face view", mode=body["face"])
+    return JSONResponse({"face": body["face"]})
+
+
+async def get_recordings(api: Api, request: Request, body: dict[str, Any]) -> Response:
+    return JSONResponse({"recordings": await api.from_disk(api.recordings.listing)})
+
+
+async def get_recording(api: Api, request: Request, body: dict[str, Any]) -> Response:
+    id = request.path_params["id"]
+    await api.act(request, "open recording", id=id[:80])
+    return JSONResponse(await api.from_disk(api.recordings.view, id))
+
+
+async def get_frame(api: Api, request: Request, body: dict[str, Any]) -> Response:
+    try:
+        t = float(request.query_params.get("t", "0"))
+    except ValueError:
+        t = -1.0
+    if not 0 <= t < 1e7:
+        raise Refused(400, "'t' must be a time in seconds")
+    mode = request.query_params.get("face", api.face)
+    if mode not in ("show", "blur"):
+        raise Refused(400, "'face' must be show or blur")
+    data = await api.from_disk(api.recordings.frame, request.path_params["id"], t, blur=mode == "blur")
+    return Response(data, media_type="image/jpeg")
+
+
+async def export(api: Api, request: Request, body: dict[str, Any]) -> Response:
+    id = request.path_params["id"]
+    await api.act(request, "export recording", id=id[:80])
+    file: IO[bytes] = await api.from_disk(api.recordings.export, id)
+
+    async def parts() -> Any:
+        try:
+            while data := await asyncio.to_thread(file.read, 1 << 16):
+                yield data
+        finally:
+            file.close()
+
+    headers = {"content-disposition": 'attachment; filename="recording.zip"'}
+    return StreamingResponse(parts(), media_type="application/zip", headers=headers)
+
+
+async def get_audit(api: Api, request: Request, body: dict[str, Any]) -> Response:
+    return JSONResponse({"actions": api.audit.recent()})
+
+
+async def get_openapi(api: Api, request: Request, body: dict[str, Any]) -> Response:
+    return JSONResponse(openapi(api.guard.token is not None))
+
+
+_NUMBER: Schema = {"type": "number"}
+_SETTINGS = {
+    "limit": {**_NUMBER, "minimum": 0.05, "maximum": 1.0, "description": "pain probability at which the alarm begins"},
+    "hysteresis": {**_NUMBER, "minimum": 0.0, "maximum": 0.95, "description": "how far below the limit it ends"},
+    "delay": {**_NUMBER, "minimum": 0.0, "maximum": 60.0, "description": "seconds that it must last"},
+    "enabled": {"type": "boolean"},
+}
+assert set(_SETTINGS) == set(AlarmSettings.__dataclass_fields__)
+_FACE: Schema = {"type": "string", "enum": list(MODES)}
+_RECORDING = f"{PREFIX}/recordings/{{id}}"
+
+OPERATIONS = (
+    Operation("GET", "/healthz", "200 while results can come, 503 when the run stands still", healthz, open=True),
+    Operation("GET", "/metrics", "Counts and gauges for Prometheus", metrics, answer="text/plain"),
+    Operation("GET", f"{PREFIX}/openapi.json", "This document", get_openapi),
+    Operation("GET", f"{PREFIX}/run", "Bundle, precision, sources, task", run),
+    Operation("GET", f"{PREFIX}/result", "The newest result; 503 without one, or when the run stands still", result),
+    Operation("GET", f"{PREFIX}/state", "Sensors, alarms, recording, levels", state),
+    Operation("GET", f"{PREFIX}/markers", "The last markers of this run", get_markers),
+    Operation(
+        "POST", f"{PREFIX}/markers", "Drop a marker now: a note, a pain rating 0-10, or both", add_marker,
+        {"text": {"type": "string", "maxLength": MAX_TEXT}, "rating": {"type": "integer", "minimum": 0, "maximum": 10}},
+    ),
+    Operation(
+        "POST", f"{PREFIX}/recording", "Start or stop recording", set_recording, {"on": {"type": "boolean"}}, ("on",)
+    ),
+    Operation("GET", f"{PREFIX}/alarms", "The alarms that are shown", get_alarms),
+    Operation(
+        "POST", f"{PREFIX}/alarms/acknowledge", "Acknowledge one alarm, or all", acknowledge,
+        {"id": {"type": "string", "maxLength": 40}},
+    ),
+    Operation(
+        "POST", f"{PREFIX}/alarms/pause", "No flashing and no sound for so many seconds; 0 resumes", pause,
+        {"seconds": {**_NUMBER, "minimum": 0, "maximum": MAX_PAUSE}}, ("seconds",),
+    ),
+    Operation("POST", f"{PREFIX}/alarms/settings", "Threshold, hysteresis and delay of the pain alarm", set_alarm, _SETTINGS),
+    Operation("POST", f"{PREFIX}/view", "Note in the audit log how the face is shown", set_view, {"face": _FACE}, ("face",)),
+    Operation("GET", f"{PREFIX}/recordings", "Past recordings, newest first", get_recordings),
+    Operation("GET", _RECORDING, "Results, markers and EDA of a recording", get_recording),
+    Operation(
+        "GET", f"{_RECORDING}/frame", "The recorded picture at a time", get_frame,
+        query={"t": {"type": "number", "minimum": 0}, "face": {"type": "string", "enum": ["show", "blur"]}},
+        answer="image/jpeg",
+    ),
+    Operation("GET", f"{_RECORDING}/export", "A zip of CSV tables", export, answer="application/zip"),
+    Operation("GET", f"{PREFIX}/audit", "The actions since the run began", get_audit),
+)  # fmt: skip
+
+
+def openapi(with_token: bool) -> dict[str, Any]:
+    """The OpenAPI 3.1 document of `OPERATIONS`."""
+    paths: dict[str, Any] = {}
+    for operation in OPERATIONS:
+        entry: dict[str, Any] = {
+            "summary": operation.summary,
+            "operationId": operation.handler.__name__,
+            "responses": {
+                "200" if operation.method == "GET" else "2XX": {
+                    "description": "as the summary says",
+                    "content": {operation.answer: {}},
+                },
+                "4XX": {"$ref": "#/components/responses/Refused"},
+            },
+        }
+        parameters = [{"name": n, "in": "query", "schema": s} for n, s in operation.query.items()]
+        if "{id}" in operation.path:
+            parameters.append({"name": "id", "in": "path", "required": True, "schema": {"type": "string"}})
+        if parameters:
+            entry["parameters"] = parameters
+        if operation.body is not None:
+            schema: Schema = {"type": "object", "properties": operation.body, "additionalProperties": False}
+            if operation.required:
+                schema["required"] = list(operation.required)
+            entry["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+        if operation.open:
+            entry["security"] = []
+        paths.setdefault(operation.path, {})[operation.method.lower()] = entry
+    document: dict[str, Any] = {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "jmt-edge live",
+            "version": __version__,
+            "description": "A running estimate of pain or affect. Research prototype; not for clinical use.",
+        },
+        "paths": paths,
+        "components": {
+            "responses": {
+                "Refused": {
+                    "description": "one sentence that says why",
+                    "content": {
+                        "application/json": {
+                            "schema": {"type": "object", "properties": {"error": {"type": "string"}}, "required": ["error"]}
+                        }
+                    },
+                }
+            }
+        },
+    }
+    if with_token:
+        document["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+        document["security"] = [{"token": []}]
+    return document

@@ -1,0 +1,272 @@
+"""The browsers that look: one WebSocket each, each at the rate it can take.
+
+Signals go out up to 30 times a second, pictures up to 12 times, the state four times. A client answers with the
+number of the last binary message it has worked off. Whoever lags gets no pictures and fewer, larger batches: half the
+rate each second until it keeps up. Nothing queues: signals wait in the model's bounded traces, of pictures only the
+newest exists. A client that does not answer for `DEAD` seconds is disconnected.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections import deque
+from typing import Any
+
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+
+from .frames import FPS, MODES, header
+from .model import Model, mark_values
+from .security import MAX_CLIENTS, Bucket, Guard
+from .traces import pack
+
+FAST, SLOWEST = 1 / 30, 1.0  # s between two batches
+STATE_PERIOD, HIDDEN_PERIOD = 0.25, 1.0  # s between two states; to a page that nobody sees
+LAG, EASY, DEAD = 0.4, 0.15, 20.0  # s
+LOGIN = 5.0  # s to send the token
+CLOSE_POLICY, CLOSE_BUSY, CLOSE_GONE = 1008, 1013, 1001
+
+
+def encode(message: dict[str, Any]) -> str:
+    return json.dumps(message, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+class Shared:
+    """Messages that all clients get, encoded once."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._state: tuple[float, str] = (-1.0, "")
+        self._result: tuple[int, str] = (-1, "")
+
+    def state(self, now: float) -> str:
+        if now - self._state[0] >= STATE_PERIOD / 2:
+            self._state = (now, encode(self._model.state(now)))
+        return self._state[1]
+
+    def result(self) -> str:
+        if self._model.result_count != self._result[0]:
+            values = self._model.result_values()
+            self._result = (self._model.result_count, encode({"type": "result", **(values or {})}))
+        return self._result[1]
+
+
+class Client:
+    """One connection: what it wants to see, what it has seen, how far it lags."""
+
+    def __init__(self, socket: WebSocket, model: Model, shared: Shared, face: str) -> None:
+        self._socket, self._model, self._shared = socket, model, shared
+        self.face = face
+        self.visible = True
+        self.interval = FAST
+        self._sequence = 0
+        self._unanswered: deque[tuple[int, float]] = deque()
+        self._cursors = {"eda": 0, "voice": 0}
+        self._results = self._marks = 0
+        self._frame_t: float | None = None
+        self._frame_at = self._state_at = self._judged = 0.0
+        self.sent_bytes = 0
+
+    @property
+    def looks(self) -> bool:
+        """It wants pictures."""
+        return self.visible and self.face != "hide"
+
+    # --- sending ---------------------------------------------------------------------------------------------------
+    async def run(self) -> None:
+        """Send until the connection ends."""
+        if not await self._hello():
+            return
+        while True:
+            now = time.monotonic()
+            lag = now - self._unanswered[0][1] if self._unanswered else 0.0
+            if lag > DEAD:
+                await self._socket.close(CLOSE_BUSY, "too slow")
+                return
+            self._adapt(lag, now)
+            await self._send_due(now, lag)
+            await asyncio.sleep(self.interval if self.visible else HIDDEN_PERIOD)
+
+    async def _hello(self) -> bool:
+        while (info := self._model.run_info()) is None:
+            await self._text(encode({"type": "waiting"}))
+            await asyncio.sleep(0.5)
+        model = self._model
+        self._results, self._marks = model.result_count, model.mark_count
+        await self._text(
+            encode(
+                {
+                    "type": "hello",
+                    "run": info,
+                    "face": self.face,
+                    "history": model.history(),
+                    "marks": model.marks_values(),
+                    "result": model.result_values(),
+                }
+            )
+        )
+        return True
+
+    def _adapt(self, lag: float, now: float) -> None:
+        if now - self._judged < 1.0:
+            return
+        if lag > LAG:
+            self.interval, self._judged = min(SLOWEST, self.interval * 2), now
+        elif lag < EASY and self.interval > FAST:
+            self.interval, self._judged = max(FAST, self.interval / 2), now
+
+    async def _send_due(self, now: float, lag: float) -> None:
+        model = self._model
+        if now - self._state_at >= (STATE_PERIOD if self.visible else HIDDEN_PERIOD) * 0.9:
+            self._state_at = now
+            await self._text(self._shared.state(now))
+        if model.result_count != self._results:
+            self._results = model.result_count
+            await self._text(self._shared.result())
+        if model.mark_count != self._marks:
+            new = list(model.marks)[-(model.mark_count - self._marks) :]
+            self._marks = model.mark_count
+            await self._text(encode({"type": "marks", "marks": [mark_values(mark) for mark in new]}))
+        if not self.visible:
+            return
+        await self._send_traces()
+        if self.face != "hide" and lag < LAG and now - self._frame_at >= 1 / FPS - FAST / 2:
+            await self._send_frame(now)
+
+    async def _send_traces(self) -> None:
+        blocks = {}
+        for name, trace in (("eda", self._model.eda), ("voice", self._model.voice.trace)):
+            t, v, cursor = trace.since(self._cursors[name])
+            if len(t):
+                blocks[name] = (t, v)
+                self._cursors[name] = cursor
+        if blocks:
+            await self._binary(pack(self._next(), blocks))
+
+    async def _send_frame(self, now: float) -> None:
+        newest = self._model.frames.newest
+        if newest is None or newest == self._frame_t:
+            return
+        made = self._model.frames.get(self.face)
+        if made is not None:
+            self._frame_t, self._frame_at = newest, now
+            await self._binary(header(self._next(), self.face == "blur") + made[1])
+
+    def _next(self) -> int:
+        self._sequence = (self._sequence + 1) % 2**32
+        self._unanswered.append((self._sequence, time.monotonic()))
+        return self._sequence
+
+    async def _text(self, text: str) -> None:
+        self.sent_bytes += len(text)
+        await self._socket.send_text(text)
+
+    async def _binary(self, data: bytes) -> None:
+        self.sent_bytes += len(data)
+        await self._socket.send_bytes(data)
+
+    # --- receiving -------------------------------------------------------------------------------------------------
+    def take(self, message: dict[str, Any]) -> bool:
+        """Act on a message; False where it makes no sense. It can only say what this client looks at."""
+        kind = message.get("type")
+        if kind == "ack" and isinstance(message.get("n"), int):
+            while self._unanswered and self._unanswered[0][0] <= message["n"]:
+                self._unanswered.popleft()
+        elif kind == "view" and message.get("face", "hide") in MODES and isinstance(message.get("visible", True), bool):
+            self.face = message.get("face", self.face)
+            self.visible = message.get("visible", self.visible)
+            self._frame_t = None
+        else:
+            return False
+        return True
+
+
+class Clients:
+    """All connections."""
+
+    def __init__(self, model: Model, guard: Guard, face: str) -> None:
+        self._model, self._guard, self._face = model, guard, face
+        self._shared = Shared(model)
+        self._all: set[Client] = set()
+        self._waiting = 0
+        self._sent = 0  # bytes to clients that are gone
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    @property
+    def looking(self) -> bool:
+        return any(client.looks for client in self._all)
+
+    @property
+    def sent_bytes(self) -> int:
+        return self._sent + sum(client.sent_bytes for client in self._all)
+
+    async def serve(self, socket: WebSocket) -> None:
+        """The WebSocket's endpoint."""
+        headers = socket.headers
+        if not self._guard.host_allowed(headers) or not self._guard.origin_allowed(headers, required=True):
+            await socket.close(CLOSE_POLICY)  # before it is accepted: answered with 403
+            return
+        if len(self._all) + self._waiting >= MAX_CLIENTS:
+            await socket.close(CLOSE_BUSY)
+            return
+        await socket.accept()
+        self._waiting += 1
+        try:
+            welcome = await self._login(socket)
+        finally:
+            self._waiting -= 1
+        if welcome:
+            await self._attend(socket)
+
+    async def _login(self, socket: WebSocket) -> bool:
+        if self._guard.token is None:
+            return True
+        try:
+            message = json.loads(await asyncio.wait_for(socket.receive_text(), LOGIN))
+            given = message.get("token") if isinstance(message, dict) else None
+        except (asyncio.TimeoutError, ValueError, KeyError, WebSocketDisconnect):
+            given = None
+        if isinstance(given, str) and self._guard.token_allowed(given):
+            return True
+        if socket.client_state is WebSocketState.CONNECTED:
+            await socket.close(CLOSE_POLICY, "wrong token")
+        return False
+
+    async def _attend(self, socket: WebSocket) -> None:
+        client = Client(socket, self._model, self._shared, self._face)
+        self._all.add(client)
+        sending = asyncio.ensure_future(self._quietly(client.run()))
+        receiving = asyncio.ensure_future(self._quietly(self._receive(socket, client)))
+        try:
+            await asyncio.wait({sending, receiving}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._all.discard(client)
+            self._sent += client.sent_bytes
+            if not self.looking:
+                self._model.frames.forget()
+            for task in (sending, receiving):
+                task.cancel()
+            await asyncio.gather(sending, receiving, return_exceptions=True)
+
+    @staticmethod
+    async def _quietly(work: Any) -> None:
+        try:
+            await work
+        except (WebSocketDisconnect, RuntimeError, OSError):
+            pass  # the connection is gone; that ends the client
+
+    @staticmethod
+    async def _receive(socket: WebSocket, client: Client) -> None:
+        bucket = Bucket(rate=40, burst=80)
+        while True:
+            text = await socket.receive_text()
+            try:
+                message = json.loads(text)
+            except ValueError:
+                message = None
+            if not bucket.take() or not isinstance(message, dict) or not client.take(message):
+                await socket.close(CLOSE_POLICY, "unexpected message")
+                return

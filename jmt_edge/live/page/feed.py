@@ -1,0 +1,71 @@
+"""Where the loop's thread and the page's meet: the loop leaves references here, the page takes them away.
+
+Nothing is computed, copied or encoded in the loop's calls. What the page does not fetch in time is forgotten:
+of frames and faces only the newest is kept, of everything else the newest `INBOX`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+from ...capture.base import Chunk, Status
+from ...preprocessing.face import Face
+from ..observer import Mark, Observer, RunInfo
+from ..result import Result
+from ..summary import Summary
+
+INBOX = 2000  # entries; at 25 pulls a second of two modalities about half a minute
+
+
+class Feed(Observer):
+    """The observer's half of the page. `take` is called by the page's thread, everything else by the loop's."""
+
+    def __init__(self) -> None:
+        self.info: RunInfo | None = None
+        self.frame: tuple[float, Any] | None = None  # stream time, (H, W, 3) uint8 BGR
+        self.face: tuple[float, Face | None] | None = None
+        self.active = time.monotonic()  # when the loop last called
+        self.arrived: dict[str, float] = {}  # modality -> when its last sample came
+        self.ended = False
+        self._inbox: deque[tuple[str, Any]] = deque(maxlen=INBOX)
+
+    def take(self) -> list[tuple[str, Any]]:
+        """(kind, what) since the last call, oldest first. Kinds: eda, voice, status, result, mark."""
+        taken = []
+        while self._inbox:
+            taken.append(self._inbox.popleft())
+        return taken
+
+    def on_start(self, info: RunInfo) -> None:
+        self.info = info
+        self.active = time.monotonic()
+
+    def on_chunk(self, modality: str, chunk: Chunk) -> None:
+        self.active = time.monotonic()
+        if not len(chunk):
+            return
+        self.arrived[modality] = self.active
+        if modality == "face":
+            self.frame = (float(chunk.times[-1]), chunk.values[-1])
+        else:
+            self._inbox.append((modality, chunk))
+
+    def on_face(self, t: float, face: Face | None) -> None:
+        self.face = (t, face)
+
+    def on_mark(self, mark: Mark) -> None:
+        self._inbox.append(("mark", mark))
+
+    def on_status(self, statuses: Mapping[str, Status]) -> None:
+        self.active = time.monotonic()
+        self._inbox.append(("status", dict(statuses)))
+
+    def on_result(self, result: Result) -> None:
+        self.active = time.monotonic()
+        self._inbox.append(("result", result))
+
+    def on_end(self, summary: Summary) -> None:
+        self.ended = True

@@ -1,0 +1,342 @@
+"""What the page knows of the run: kept by the page's thread, fed from `Feed`, handed out as plain JSON values."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from typing import Any
+
+import numpy as np
+
+from ... import __version__
+from ...capture.base import Chunk, Status
+from ...capture.base import State as SourceState
+from ...engine.bundle import INTENDED_USE
+from ...preprocessing.quality import EdaQuality
+from ..alarms import Alarm, Alarms, Event, Priority, Threshold
+from ..controls import Controls
+from ..gate import WARMING_UP
+from ..observer import Mark
+from ..result import Result
+from ..summary import DEMO_NOTICE, NOTICE
+from .feed import Feed
+from .frames import FPS, Frames
+from .traces import EDA_RATE, EDA_SECONDS, Trace, VoiceLevel
+
+HISTORY = 2400  # results kept for the history
+MARKS = 200
+RECENT = 600  # results over which latency percentiles are taken
+SILENT = 1.0  # s without a sample from a sensor
+CONNECT = 5.0  # s that a sensor may take to give its first sample
+STALE = 2.0  # s without a sign of the loop
+LATE = 10.0  # s for which a dropped window is spoken of
+EDA_STEP = EdaQuality.BIN
+LABEL = {"face": "Camera", "voice": "Microphone", "eda": "EDA sensor"}
+SIGNAL = {"face": "Face", "voice": "Voice", "eda": "EDA"}
+
+
+def short(t: float) -> float:
+    return round(t, 3)
+
+
+class Model:
+    """`update` takes what the loop left; everything else reads."""
+
+    def __init__(self, feed: Feed, controls: Controls) -> None:
+        self.feed, self.controls = feed, controls
+        self.alarms = Alarms()
+        self.frames = Frames(feed)
+        self.eda = Trace(EDA_RATE, EDA_SECONDS)
+        self.voice = VoiceLevel()
+        self.result: Result | None = None
+        self.results: deque[Result] = deque(maxlen=HISTORY)
+        self.result_count = 0
+        self.with_outputs = 0
+        self.marks: deque[Mark] = deque(maxlen=MARKS)
+        self.mark_count = 0
+        self.statuses: dict[str, Status] = {}
+        self.scrs: list[tuple[float, float, float]] = []
+        self.bad: deque[list[Any]] = deque(maxlen=40)  # [start, end, reason] of EDA that cannot be used
+        self._latencies: deque[float] = deque(maxlen=RECENT)
+        self._eda_quality = EdaQuality()
+        self._eda_now: tuple[float, float] | None = None  # t, µS
+        self._eda_judged: float | None = None
+        self._voice_now: tuple[float, float] | None = None
+        self._limit: Threshold | None = None
+        self._dropped_at = -math.inf
+        self._result_at = time.monotonic()
+        self._started = 0.0
+        self.stream = 0.0  # the newest stream time seen
+
+    # --- taking ----------------------------------------------------------------------------------------------------
+    def update(self, now: float) -> None:
+        """Take what has come; `now` is `time.monotonic()`."""
+        if self.feed.info is None:
+            return
+        if not self._started:
+            self._begin(now)
+        for kind, what in self.feed.take():
+            if kind == "eda":
+                self._take_eda(what)
+            elif kind == "voice":
+                self._take_voice(what)
+            elif kind == "status":
+                self.statuses = what
+            elif kind == "mark":
+                self.marks.append(what)
+                self.mark_count += 1
+            else:
+                self._take_result(what, now)
+        if self.frames.newest is not None:
+            self.stream = max(self.stream, self.frames.newest)
+
+    def _begin(self, now: float) -> None:
+        assert self.feed.info is not None
+        self._started = self._result_at = now
+        task = self.feed.info.bundle.task
+        if "pain" in task.outputs:
+            self.alarms.add(Alarm("pain", "physiological", Priority.HIGH))
+            self.set_alarm()
+        for name in task.names:
+            if self.feed.info.sources.get(name):
+                self.alarms.add(Alarm(f"sensor-{name}", "technical", Priority.MEDIUM))
+                self.alarms.add(Alarm(f"signal-{name}", "technical", Priority.LOW, delay=2.0))
+        self.alarms.add(Alarm("stale", "technical", Priority.HIGH))
+        self.alarms.add(Alarm("nodata", "technical", Priority.MEDIUM))
+        self.alarms.add(Alarm("late", "technical", Priority.LOW))
+        self.alarms.add(Alarm("recording", "technical", Priority.MEDIUM))
+
+    def set_alarm(self) -> None:
+        """Bring the pain alarm in line with the settings."""
+        if "pain" in self.alarms.alarms:
+            settings = self.alarms.settings
+            self.alarms.alarms["pain"].delay = settings.delay
+            self._limit = Threshold(settings.limit, settings.hysteresis)
+
+    def _take_eda(self, chunk: Chunk) -> None:
+        values = np.asarray(chunk.values, np.float64)
+        self.eda.add(chunk.times, values)
+        self._eda_quality.update(chunk.times, np.asarray(chunk.values, np.float32))
+        end = float(chunk.times[-1])
+        self.stream = max(self.stream, end)
+        recent = values[chunk.times > end - EDA_STEP]
+        finite = recent[np.isfinite(recent)]
+        self._eda_now = (end, float(finite.mean())) if len(finite) else None
+        if self._eda_judged is None:
+            self._eda_judged = math.floor(float(chunk.times[0]) / EDA_STEP) * EDA_STEP
+        while self._eda_judged + EDA_STEP <= end:
+            if end - self._eda_judged > EDA_SECONDS:
+                self._eda_judged = end - EDA_SECONDS
+            self._eda_judged += EDA_STEP
+            self._judge_eda(self._eda_judged)
+        self.scrs = [(short(s.onset), short(s.peak), round(s.amplitude, 3)) for s in self._eda_quality.scrs()]
+
+    def _judge_eda(self, end: float) -> None:
+        verdict = self._eda_quality.verdict(end, EDA_STEP)
+        if verdict.ok:
+            return
+        start = end - EDA_STEP
+        if "missing" not in verdict.reason and "silent" not in verdict.reason:
+            start = max(0.0, start - EdaQuality.MARGIN)  # the rule looks both ways
+        if self.bad and self.bad[-1][1] >= start - 1e-6:
+            self.bad[-1][1] = end
+        else:
+            self.bad.append([start, end, verdict.reason.partition(":")[0]])
+
+    def _take_voice(self, chunk: Chunk) -> None:
+        self.voice.add(chunk.times, np.asarray(chunk.values, np.float32))
+        _, levels, count = self.voice.trace.since(self.voice.trace.count - 3)
+        self.stream = max(self.stream, float(chunk.times[-1]))
+        if count:
+            self._voice_now = (float(chunk.times[-1]), float(np.max(levels)))
+
+    def _take_result(self, result: Result, now: float) -> None:
+        if self.result is not None and result.dropped > self.result.dropped:
+            self._dropped_at = now
+        self.result = result
+        self.results.append(result)
+        self.result_count += 1
+        self.with_outputs += result.outputs is not None
+        self._result_at = now
+        self.stream = max(self.stream, result.t)
+        if (total := result.latency_ms.get("total")) is not None:
+            self._latencies.append(total)
+
+    # --- alarms ----------------------------------------------------------------------------------------------------
+    def judge(self, now: float) -> None:
+        """Feed every alarm with what is known now."""
+        info = self.feed.info
+        if info is None or not self._started:
+            return
+        feed = self.alarms.feed
+        quiet = now - self.feed.active
+        stale = quiet > STALE and not self.feed.ended
+        feed("stale", Event.ON if stale else Event.OFF, now, f"No results for {quiet:.0f} s: the run stands still")
+        result = self.result
+        for name in info.bundle.task.names:
+            if f"sensor-{name}" not in self.alarms.alarms:
+                continue
+            lost = self._lost(name, now)
+            feed(f"sensor-{name}", Event.ON if lost else Event.OFF, now, f"{LABEL[name]}: {lost}")
+            quality = result.quality.get(name) if result else None
+            poor = quality is not None and not quality.ok and not lost and WARMING_UP not in quality.reason
+            reason = quality.reason if quality else ""
+            feed(f"signal-{name}", Event.ON if poor else Event.OFF, now, f"{SIGNAL[name]}: {reason}")
+        none = result is not None and result.outputs is None and not result.reason.startswith(WARMING_UP)
+        feed("nodata", Event.ON if none else Event.OFF, now, "No result: no modality can be used")
+        late = now - self._dropped_at < LATE
+        count = result.dropped if result else 0
+        feed("late", Event.ON if late else Event.OFF, now, f"Engine late: {count} windows dropped so far")
+        problem = str(getattr(self.controls.recording, "problem", "") or "")
+        feed("recording", Event.ON if problem else Event.OFF, now, f"Recorder: {problem}")
+        if self._limit is not None:
+            self._judge_pain(now, stale)
+
+    def _judge_pain(self, now: float, stale: bool) -> None:
+        assert self._limit is not None
+        settings, result = self.alarms.settings, self.result
+        if not settings.enabled:
+            self.alarms.feed("pain", Event.OFF, now)
+            return
+        value = result.outputs["pain"] if result and result.outputs and not stale else None
+        event = self._limit(value)
+        text = f"Pain probability {value:.0%}, limit {settings.limit:.0%}" if value is not None else ""
+        self.alarms.feed("pain", event, now, text)
+
+    def _lost(self, name: str, now: float) -> str:
+        """Why the sensor of `name` gives nothing; empty where it does."""
+        status = self.statuses.get(name)
+        if status is not None and status.state in (SourceState.STALLED, SourceState.LOST, SourceState.BACKOFF):
+            return f"{status.state.value}, {status.reason}" if status.reason else status.state.value
+        if status is not None and status.state is SourceState.ENDED:
+            return status.reason or "the recording has ended"
+        arrived = self.feed.arrived.get(name)
+        if arrived is None:
+            waited = now - self._started
+            return f"no samples since the start {waited:.0f} s ago" if waited > CONNECT else ""
+        age = self.feed.active - arrived  # by the loop's own calls, so that a loop that stands still is not blamed on it
+        realtime = self.feed.info is not None and self.feed.info.realtime
+        return f"no samples for {age:.1f} s" if realtime and age > SILENT else ""
+
+    # --- handing out -----------------------------------------------------------------------------------------------
+    def percentiles(self) -> tuple[float, float] | None:
+        """(p50, p95) of the total latency in ms over the last results."""
+        if not self._latencies:
+            return None
+        p50, p95 = np.percentile(np.array(self._latencies), (50, 95))
+        return round(float(p50), 2), round(float(p95), 2)
+
+    def run_info(self) -> dict[str, Any] | None:
+        """What does not change during the run; None before it has begun."""
+        info = self.feed.info
+        if info is None:
+            return None
+        task = info.bundle.task
+        return {
+            "version": __version__,
+            "bundle": info.bundle.id,
+            "demo": info.bundle.demo,
+            "notice": DEMO_NOTICE if info.bundle.demo else NOTICE,
+            "intended_use": INTENDED_USE,
+            "task": task.name,
+            "outputs": list(task.outputs),
+            "modalities": list(task.names),
+            "sources": info.sources,
+            "backend": info.backend,
+            "precision": info.precision,
+            "hop": info.hop,
+            "smooth": info.smooth,
+            "realtime": info.realtime,
+            "frame_rate": FPS,
+        }
+
+    def result_values(self) -> dict[str, Any] | None:
+        """The newest result with latency percentiles; None before the first."""
+        result = self.result
+        if result is None:
+            return None
+        spread = self.percentiles()
+        return {
+            **result.to_dict(),
+            "index": result.index,
+            "quality": {
+                n: {"ok": q.ok, "reason": q.reason, "score": round(q.score, 3)} for n, q in result.quality.items()
+            },
+            "latency_p50_p95_ms": spread,
+        }
+
+    def history(self, points: int = 1200) -> list[list[Any]]:
+        """[t, output, output, ...] of the newest results, None where there was no output."""
+        info = self.feed.info
+        if info is None:
+            return []
+        names = info.bundle.task.outputs
+        past = list(self.results)[-points:]
+        return [[short(r.t), *(round(r.outputs[n], 4) if r.outputs else None for n in names)] for r in past]
+
+    def marks_values(self) -> list[dict[str, Any]]:
+        return [mark_values(mark) for mark in self.marks]
+
+    def sensors(self, now: float) -> dict[str, Any]:
+        """State of every modality's sensor, with the reason in `lost` where it gives nothing."""
+        info = self.feed.info
+        out: dict[str, Any] = {}
+        for name in info.bundle.task.names if info else ():
+            source = info.sources.get(name, "") if info else ""
+            status = self.statuses.get(name)
+            out[name] = {
+                "source": source,
+                "state": status.state.value if status else ("connecting" if source else "none"),
+                "lost": self._lost(name, now) if source else "no source",
+                "lost_samples": status.lost if status else 0,
+                "reconnects": status.reconnects if status else 0,
+            }
+        return out
+
+    def state(self, now: float) -> dict[str, Any]:
+        """What may change at any moment."""
+        sensors = self.sensors(now)
+        recording = self.controls.recording
+        return {
+            "type": "state",
+            "t": short(self.stream),
+            "age": round(now - self.feed.active, 2),
+            "stale": now - self.feed.active > STALE,
+            "ended": self.feed.ended,
+            "sensors": sensors,
+            "alarms": self.alarms.snapshot(now),
+            "recording": {
+                "available": recording is not None,
+                "on": self.controls.is_recording,
+                "state": str(getattr(recording, "state", "")),
+            },
+            "eda": self._eda_values(sensors),
+            "voice": self._voice_values(sensors),
+        }
+
+    def _eda_values(self, sensors: dict[str, Any]) -> dict[str, Any]:
+        lost = sensors.get("eda", {}).get("lost", "no EDA in this task")
+        status = self.statuses.get("eda")
+        values: dict[str, Any] = {
+            "unit": (status.unit if status else "") or "µS",
+            "scrs": self.scrs,
+            "bad": [[short(a), short(b), why] for a, b, why in self.bad if b > self.stream - EDA_SECONDS],
+        }
+        if not lost and self._eda_now is None:
+            lost = "electrode open or saturated" if self.eda.count else "no samples yet"
+        value = None if lost or self._eda_now is None else round(self._eda_now[1], 3)
+        return {**values, "value": value, "reason": lost}
+
+    def _voice_values(self, sensors: dict[str, Any]) -> dict[str, Any]:
+        lost = sensors.get("voice", {}).get("lost", "no voice in this task")
+        if not lost and self._voice_now is None:
+            lost = "no samples yet"
+        return {"level": None if lost or self._voice_now is None else round(self._voice_now[1], 1), "reason": lost}
+
+    def result_age(self, now: float) -> float:
+        return now - self._result_at
+
+
+def mark_values(mark: Mark) -> dict[str, Any]:
+    return {"t": short(mark.t), "text": mark.text, "rating": mark.rating}

@@ -1,0 +1,186 @@
+"""Past recordings: listed, opened, looked at frame by frame, exported.
+
+A recording is named by its id only, which is the name of a folder found by listing `root`; nothing that a browser
+sends is ever joined to a path.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from ...errors import SourceError, UserError
+from ..recorder import video_name
+from ..recording import Recording
+from .frames import blurred, jpeg, shrink
+
+MAX_LISTED = 500
+MAX_POINTS = 3000
+
+
+class UnknownRecording(UserError):
+    """An id that the listing does not have."""
+
+
+class Recordings:
+    """The recordings in `root`. Blocking: call from a worker thread."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def _folders(self) -> dict[str, Path]:
+        try:
+            found = [p for p in self._root.iterdir() if not p.name.startswith(".") and (p / "manifest.json").is_file()]
+        except OSError:
+            return {}
+        found.sort(key=lambda p: (p / "manifest.json").stat().st_mtime, reverse=True)
+        return {p.name: p for p in found[:MAX_LISTED]}
+
+    def _open(self, id: str) -> Recording:
+        folder = self._folders().get(id)
+        if folder is None:
+            raise UnknownRecording("there is no such recording; list them with GET /api/v1/recordings")
+        return Recording(folder)
+
+    def listing(self) -> list[dict[str, Any]]:
+        """Newest first; a folder that is no readable recording is left out."""
+        out = []
+        for id, folder in self._folders().items():
+            try:
+                recording = Recording(folder)
+            except SourceError:
+                continue
+            manifest = recording.manifest
+            out.append(
+                {
+                    "id": id,
+                    "created": manifest["created"],
+                    "task": manifest["task"],
+                    "bundle": manifest["bundle"]["id"],
+                    "demo": manifest["bundle"]["demo"],
+                    "raw": manifest["raw"],
+                    "closed": manifest["closed"] is not None,
+                    "complete": recording.complete,
+                }
+            )
+        return out
+
+    def view(self, id: str) -> dict[str, Any]:
+        """What is needed to scrub: results, marks and EDA, thinned to at most `MAX_POINTS` points each."""
+        recording = self._open(id)
+        manifest = recording.manifest
+        results = recording.results()
+        times, values = recording.eda()
+        kept = _thin(len(times))
+        return {
+            "id": id,
+            "created": manifest["created"],
+            "task": manifest["task"],
+            "outputs": manifest["outputs"],
+            "modalities": manifest["modalities"],
+            "bundle": manifest["bundle"]["id"],
+            "demo": manifest["bundle"]["demo"],
+            "video": (recording.folder / video_name(1)).is_file(),
+            "results": [
+                {k: r[k] for k in ("t", "outputs", "reason", "quality", "attention")} for r in _pick(results)
+            ],
+            "marks": [{"t": m.t, "text": m.text, "rating": m.rating} for m in recording.marks()],
+            "eda": {
+                "t": [round(float(t), 3) for t in times[kept]],
+                "v": [round(float(v), 4) if np.isfinite(v) else None for v in values[kept]],
+            },
+        }
+
+    def frame(self, id: str, t: float, *, blur: bool) -> bytes:
+        """JPEG of the recorded picture at or after stream time `t`. A blurred one is blurred as a whole, because a
+        recording does not say where the face is. Raises SourceError where there is none."""
+        recording = self._open(id)
+        none = SourceError(f"recording '{id}' has no picture at {t:.1f} s; raw video is kept with --record-raw face")
+        try:
+            import av
+        except ImportError:
+            raise SourceError("recorded video needs PyAV; run `pip install 'jmt-edge[record]'`") from None
+        part, best = 1, None
+        while best is None and (path := recording.folder / video_name(part)).is_file():
+            try:
+                with av.open(str(path)) as container:
+                    stream = container.streams.video[0]
+                    base = stream.time_base or 1
+                    container.seek(max(0, int(t / base)), stream=stream)
+                    for frame in container.decode(stream):
+                        if float((frame.pts or 0) * base) >= t - 0.05:
+                            best = frame.to_ndarray(format="bgr24")
+                            break
+            except (av.FFmpegError, IndexError):
+                pass  # a part of a killed recording may end within a frame
+            part += 1
+        if best is None:
+            raise none
+        image = shrink(np.asarray(best, np.uint8))
+        return jpeg(blurred(image, None) if blur else image)
+
+    def export(self, id: str) -> IO[bytes]:
+        """A zip of the recording's tables as CSV, and its manifest; the file is deleted when it is closed."""
+        recording = self._open(id)
+        manifest = recording.manifest
+        times, values = recording.eda()
+        out = tempfile.TemporaryFile()  # noqa: SIM115
+        with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("manifest.json", json.dumps(manifest, indent=1, ensure_ascii=False))
+            archive.writestr("results.csv", _results_csv(manifest, recording.results()))
+            marks = [(m.t, m.text, "" if m.rating is None else m.rating) for m in recording.marks()]
+            archive.writestr("events.csv", _csv(("t_s", "text", "rating"), marks))
+            eda = [(repr(float(t)), str(v) if np.isfinite(v) else "") for t, v in zip(times, values)]
+            archive.writestr("eda.csv", _csv(("t_s", "eda_uS"), eda))
+        out.seek(0)
+        return out
+
+
+def _thin(n: int) -> Any:
+    return slice(None, None, max(1, -(-n // MAX_POINTS)))
+
+
+def _pick(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    picked: list[dict[str, Any]] = results[_thin(len(results))]
+    return picked
+
+
+def _results_csv(manifest: dict[str, Any], results: list[dict[str, Any]]) -> str:
+    outputs, names = manifest["outputs"], manifest["modalities"]
+    head = ["t_s", *outputs, "reason"]
+    for name in names:
+        head += [f"{name}_ok", f"{name}_reason", f"{name}_attention"]
+    rows: list[Sequence[Any]] = []
+    for r in results:
+        row: list[Any] = [r["t"], *((r["outputs"] or {}).get(o, "") for o in outputs), r["reason"]]
+        for name in names:
+            quality, share = r["quality"][name], r["attention"][name]
+            row += [int(quality["ok"]), quality["reason"], "" if share is None else share]
+        rows.append([*row, r["latency_ms"]["total"], r["dropped"]])
+    return _csv([*head, "latency_ms", "dropped"], rows)
+
+
+def _csv(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """A marker's text is a person's: one that a spreadsheet would take for a formula is made plain text."""
+    out = io.StringIO()
+    writer = csv.writer(out)
+    writer.writerow(head)
+    for row in rows:
+        writer.writerow([f"'{v}" if isinstance(v, str) and v[:1] in "=+-@\t" and not _number(v) else v for v in row])
+    return out.getvalue()
+
+
+def _number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

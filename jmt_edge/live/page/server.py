@@ -1,0 +1,255 @@
+"""The page's server: Starlette on uvicorn, in a daemon thread with an event loop of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import os
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route, WebSocketRoute
+
+from ...errors import ConfigError
+from ..controls import Controls
+from ..summary import Summary
+from .api import OPERATIONS, Api
+from .audit import AuditLog
+from .clients import FAST, Clients
+from .feed import Feed
+from .frames import MODES
+from .model import Model
+from .recordings import Recordings
+from .security import MAX_MESSAGE, MIN_TOKEN, Guard, is_loopback, parse_address, security_headers
+
+log = logging.getLogger(__name__)
+
+TOKEN_VARIABLE = "JMT_EDGE_PAGE_TOKEN"
+IDLE_PERIOD = 0.2  # s between two looks at the feed while no client is there
+JUDGE_PERIOD = 0.2  # s between two judgements of the alarms
+TYPES = {".html": "text/html; charset=utf-8", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+
+
+class PageObserver(Feed):
+    """The running page. `lines` is what to tell the user; it holds the token, so it is printed once."""
+
+    def __init__(self, url: str, lines: list[str], token: str | None) -> None:
+        super().__init__()
+        self.url, self.lines, self.token = url, lines, token
+        self._server: uvicorn.Server | None = None
+        self._thread: threading.Thread | None = None
+
+    def serve(self, server: uvicorn.Server, listener: socket.socket) -> None:
+        """Run `server` in a thread until `close`."""
+        self._server = server
+        self._thread = threading.Thread(
+            target=lambda: asyncio.run(server.serve(sockets=[listener])), name="page", daemon=True
+        )
+        self._thread.start()
+
+    def on_end(self, summary: Summary) -> None:
+        super().on_end(summary)
+        self.close()
+
+    def close(self) -> None:
+        """End the server; browsers see that the connection is gone."""
+        if self._server is not None and self._thread is not None:
+            self._server.should_exit = True
+            self._thread.join(5.0)
+            self._server = None
+
+
+def start_page(
+    address: str,
+    controls: Controls,
+    *,
+    recordings: Path,
+    face: str = "show",
+    token: str | None = None,
+    certfile: Path | None = None,
+    keyfile: Path | None = None,
+) -> PageObserver:
+    """Serve the page at `address` (HOST:PORT; port 0 picks a free one) and return its observer.
+
+    recordings: the folder in which past recordings lie; the audit log `page-audit.jsonl` is kept there too.
+    face: how the camera's picture is shown at first: show, blur or hide.
+    token: demanded from every client; made where the address is not this machine alone and none is given.
+    Raises ConfigError for an address, token, certificate or folder that cannot be used.
+    """
+    host, port = parse_address(address)
+    if face not in MODES:
+        raise ConfigError(f"the face cannot be shown as '{face}'; choose {', '.join(MODES)}")
+    if (certfile is None) != (keyfile is None):
+        raise ConfigError("TLS needs both a certificate and its key; give --page-cert FILE and --page-key FILE")
+    token = token or os.environ.get(TOKEN_VARIABLE) or (None if is_loopback(host) else Guard.new_token())
+    if token is not None and len(token) < MIN_TOKEN:
+        raise ConfigError(f"the page's token has fewer than {MIN_TOKEN} characters; choose a longer {TOKEN_VARIABLE}")
+    secure = certfile is not None and keyfile is not None
+    if certfile is not None and keyfile is not None:
+        _check_certificate(certfile, keyfile)
+    audit = AuditLog(recordings / "page-audit.jsonl")
+    listener = _listen(host, port)
+    port = listener.getsockname()[1]
+    shown = f"[{host}]" if ":" in host else host
+    url = f"{'https' if secure else 'http'}://{shown}:{port}/"
+    lines = [f"page: {url}" + (f"#token={token}" if token else "")]
+    if not is_loopback(host) and not secure:
+        lines.append("page: the connection is not encrypted; give --page-cert FILE and --page-key FILE for TLS")
+    observer = PageObserver(url, lines, token)
+    config = uvicorn.Config(
+        _application(observer, controls, audit, recordings, Guard(token), face),
+        log_config=None, log_level="warning", access_log=False, server_header=False, proxy_headers=False,
+        ws_max_size=MAX_MESSAGE, ws_per_message_deflate=False, ws_ping_interval=10.0, ws_ping_timeout=20.0,
+        limit_concurrency=64, timeout_keep_alive=30, timeout_graceful_shutdown=1, h11_max_incomplete_event_size=16384,
+        ssl_certfile=certfile, ssl_keyfile=str(keyfile) if keyfile else None,
+    )  # fmt: skip
+    observer.serve(uvicorn.Server(config), listener)
+    return observer
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, kind, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(where)
+        listener.listen(64)
+    except OSError as error:
+        raise ConfigError(
+            f"the page cannot listen on {host}:{port} ({error.strerror or error}); choose another --page HOST:PORT"
+        ) from None
+    return listener
+
+
+def _check_certificate(certfile: Path, keyfile: Path) -> None:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certfile, keyfile)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(
+            f"the certificate {certfile} with key {keyfile} cannot be used ({error.strerror or error}); give PEM files"
+        ) from None
+
+
+def _application(
+    feed: Feed, controls: Controls, audit: AuditLog, recordings: Path, guard: Guard, face: str
+) -> Callable[..., Awaitable[None]]:
+    model = Model(feed, controls)
+    clients = Clients(model, guard, face)
+    api = Api(model, clients, audit, Recordings(recordings), guard, face)
+    routes: list[Any] = [Route(o.path, api.endpoint(o), methods=[o.method]) for o in OPERATIONS]
+    routes = _merged(routes)
+    routes.append(WebSocketRoute("/ws", clients.serve))
+    routes += [Route(path, _static(guard, *file), methods=["GET"]) for path, file in static_files().items()]
+    app = Starlette(routes=routes)
+    return _Outer(app, model, clients)
+
+
+def _merged(routes: list[Route]) -> list[Route]:
+    """Starlette answers 405 for the first route of a path whose method differs, so one path is one route."""
+    by_path: dict[str, list[Route]] = {}
+    for route in routes:
+        by_path.setdefault(route.path, []).append(route)
+    merged = []
+    for path, group in by_path.items():
+        if len(group) == 1:
+            merged.append(group[0])
+            continue
+        handlers = {method: route.endpoint for route in group for method in (route.methods or ()) if method != "HEAD"}
+
+        async def either(request: Request, handlers: dict[str, Any] = handlers) -> Response:
+            response: Response = await handlers[request.method](request)
+            return response
+
+        merged.append(Route(path, either, methods=list(handlers)))
+    return merged
+
+
+def static_files() -> dict[str, tuple[bytes, str]]:
+    """URL path -> (content, type) of every file of the page, read once; a request never names a file."""
+    files: dict[str, tuple[bytes, str]] = {}
+
+    def walk(folder: Any, prefix: str) -> None:
+        for item in folder.iterdir():
+            if item.is_dir():
+                walk(item, f"{prefix}{item.name}/")
+            elif (suffix := Path(item.name).suffix) in TYPES:
+                files[f"{prefix}{item.name}"] = (item.read_bytes(), TYPES[suffix])
+
+    walk(resources.files(__package__) / "static", "/static/")
+    files["/"] = files.pop("/static/index.html")
+    return files
+
+
+def _static(guard: Guard, content: bytes, kind: str) -> Callable[[Request], Awaitable[Response]]:
+    tag = f'"{hashlib.sha256(content).hexdigest()[:16]}"'
+    headers = {"etag": tag, "cache-control": "no-cache"}
+
+    async def answer(request: Request) -> Response:
+        if not guard.host_allowed(request.headers):
+            return PlainTextResponse("this host name is not the page's\n", 421)
+        if request.headers.get("if-none-match") == tag:
+            return Response(status_code=304, headers=headers)
+        return Response(content, media_type=kind, headers=headers)
+
+    return answer
+
+
+class _Outer:
+    """Adds the security headers to every answer and runs the page's clock while the server lives."""
+
+    def __init__(self, app: Any, model: Model, clients: Clients) -> None:
+        self._app, self._model, self._clients = app, model, clients
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+            return
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        host = next((v.decode("latin-1") for k, v in scope["headers"] if k == b"host"), "")
+        extra = [(k.encode(), v.encode("latin-1")) for k, v in security_headers(host).items()]
+
+        async def with_headers(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                present = {key.lower() for key, _ in message["headers"]}
+                cache = [] if b"cache-control" in present else [(b"cache-control", b"no-store")]
+                message["headers"] = [*message["headers"], *extra, *cache]
+            await send(message)
+
+        await self._app(scope, receive, with_headers)
+
+    async def _lifespan(self, receive: Any, send: Any) -> None:
+        await receive()
+        clock = asyncio.ensure_future(self._clock())
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        clock.cancel()
+        with suppress(asyncio.CancelledError):
+            await clock
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _clock(self) -> None:
+        judged = 0.0
+        while True:
+            now = time.monotonic()
+            try:
+                self._model.update(now)
+                if now - judged >= JUDGE_PERIOD:
+                    judged = now
+                    self._model.judge(now)
+            except Exception:
+                log.exception("the page could not take what the run gave")
+            await asyncio.sleep(FAST if len(self._clients) else IDLE_PERIOD)
