@@ -280,8 +280,8 @@ def _spans(g: np.random.Generator, count: int, fps: float, share: float, longest
     return flags
 
 
-def _write_affwild2_video(root: Path, cohort: Cohort, video: Video) -> None:
-    """Video with sound, cropped faces, annotations and truth of one video."""
+def _write_affwild2_video(root: Path, cohort: Cohort, video: Video) -> bool:
+    """Video with sound, cropped faces, annotations and truth of one video; False where it was stopped midway."""
     import av
 
     from jmt_edge.preprocessing.face import FaceDetector, FaceTracker, align_crop
@@ -307,6 +307,8 @@ def _write_affwild2_video(root: Path, cohort: Cohort, video: Video) -> None:
         picture.bit_rate = 2_000_000 * len(bodies)
         sound = container.add_stream("aac", rate=RATE, layout="mono")
         for i, t in enumerate(times):
+            if _asked_to_stop():
+                return False
             halves = []
             for k, (body, side) in enumerate(zip(bodies, video.sides)):
                 expression = body.expression(float(t))
@@ -341,6 +343,7 @@ def _write_affwild2_video(root: Path, cohort: Cohort, video: Video) -> None:
     for k, side in enumerate(video.sides):  # last: its presence says that the video is complete
         columns = list(truth[k][0])
         _write_csv(root / "truth" / f"{side}.csv", columns, [[f"{r[c]:.4f}" for c in columns] for r in truth[k]])
+    return True
 
 
 # --- the whole cohort ----------------------------------------------------------------------------------------------
@@ -379,17 +382,20 @@ def _start_worker(stop: Any) -> None:
     cv2.setNumThreads(1)
 
 
+def _asked_to_stop() -> bool:
+    return _stop is not None and bool(_stop.is_set())
+
+
 def _work(unit: Unit) -> int:
     """Make the samples of `unit` that are not there yet; the number of samples that are there now."""
     if unit.video is not None:
-        if not all((unit.root / "truth" / f"{side}.csv").is_file() for side in unit.video.sides):
-            _write_affwild2_video(unit.root, unit.cohort, unit.video)
-        return 1
+        there = all((unit.root / "truth" / f"{side}.csv").is_file() for side in unit.video.sides)
+        return int(there or _write_affwild2_video(unit.root, unit.cohort, unit.video))
     assert unit.subject is not None
     session, trials = subject_trials(unit.cohort, unit.subject)
     body, done = None, 0
     for trial in trials[unit.first : unit.first + unit.count]:
-        if _stop is not None and _stop.is_set():
+        if _asked_to_stop():
             break
         if not _trial_truth(unit.root, trial).is_file():
             if body is None:
@@ -505,3 +511,43 @@ def _trial_row(root: Path, person: Person, subject: Subject, trial: Trial) -> li
         cells += ["", "", ""]
     cells += [f"{column('pspi').mean():.3f}", f"{column('pspi').max():.3f}"]
     return cells + [f"{column('valence').mean():.3f}", f"{column('arousal').mean():.3f}"]
+
+
+# --- how large the effects are -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What one class shows, over all trials of a cohort.
+
+    scr: mean evoked response in µS, trials without one counting 0. responds, shows: share of trials with a skin
+    response and with a facial one. rise: mean of the largest rise of the conductance within the window, µS, sensor
+    noise and spontaneous responses included. pspi: mean over 2.0 to 5.0 s of the window, and mean of its maximum.
+    """
+
+    class_name: str
+    trials: int
+    scr: float
+    responds: float
+    rise: float
+    shows: float
+    pspi_mean: float
+    pspi_max: float
+
+
+def measure_effects(cohort: Cohort) -> list[Effect]:
+    """The effect of each class in a BioVid or trimodal cohort, measured without drawing a single frame."""
+    rows: dict[str, list[tuple[float, ...]]] = {name: [] for name in cohort.classes}
+    for subject in cohort_subjects(cohort):
+        session, trials = subject_trials(cohort, subject)
+        person = Person(subject.key, session, responder=subject.responder)
+        expression, skin = Expressions(person, Speech(person)), Skin(person)
+        for trial in trials:
+            own = person.reactions(trial.start - 1.5, trial.start + 1.0)
+            scr, face = (own[0].scr, own[0].face) if own else (0.0, 0.0)
+            gsr = skin.samples(round(trial.start * BIO_RATE), BIO_ROWS, BIO_RATE)
+            smooth = gsr.reshape(-1, 64).mean(axis=1)
+            rise = float((smooth - np.minimum.accumulate(smooth)).max())
+            pain = [pspi(expression(trial.start + t).aus) for t in np.arange(2.0, 5.0, 0.2)]
+            rows[trial.class_name].append((scr, float(scr > 0), rise, float(face > 0), np.mean(pain), max(pain)))
+    return [Effect(name, len(r), *(float(v) for v in np.mean(r, axis=0))) for name, r in rows.items()]

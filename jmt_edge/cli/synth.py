@@ -5,33 +5,39 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from ..errors import ConfigError
+from ..errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from ..training.synth import Cohort
 
 
 @click.command("synth")
 @click.argument("kind", type=click.Choice(["biovid", "affwild2", "trimodal"]))
 @click.option("--subjects", type=click.IntRange(1, 10_000), default=20, show_default=True, help="People.")
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of the whole cohort.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="A new or empty folder.")
+@click.option("--out", type=click.Path(path_type=Path), help="A new or empty folder.")
 @click.option("--trials", type=click.IntRange(1, 1000), default=20, show_default=True, help="Per class and subject.")
 @click.option("--classes", default="BL1,PA1,PA2,PA3,PA4", show_default=True, help="BioVid classes to write.")
 @click.option(
     "--seconds", type=click.FloatRange(1, 3600), default=60.0, show_default=True, help="Of an affwild2 video."
 )
 @click.option("--jobs", type=click.IntRange(1, 256), default=None, help="Processes.  [default: the number of cores]")
+@click.option("--effects", is_flag=True, help="Print the mean effect of each class and write nothing.")
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
 def command(
     kind: str,
     subjects: int,
     seed: int,
-    out: Path,
+    out: Path | None,
     trials: int,
     classes: str,
     seconds: float,
     jobs: int | None,
+    effects: bool,
     quiet: bool,
 ) -> None:
     """Write a synthetic cohort, with its latent truth beside it.
@@ -57,6 +63,11 @@ def command(
     if wrong or len(set(names)) != len(names):
         raise ConfigError(f"--classes '{classes}' must name each of {', '.join(CLASS_NAMES)} at most once")
     cohort = Cohort(kind, subjects, seed, trials, tuple(n for n in CLASS_NAMES if n in names), seconds)
+    if effects:
+        _print_effects(cohort)
+        return
+    if out is None:
+        raise ConfigError("--out is missing; name a new or empty folder, as in --out cohort")
     prepare(out, cohort)
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
@@ -70,4 +81,22 @@ def command(
     except KeyboardInterrupt:
         click.echo(f"jmt-edge: stopped; repeat the same command to go on in {out}", err=True)
         sys.exit(130)
+    except OSError as error:
+        raise DataError(
+            f"cannot write in {out} ({error.strerror or error}); mend that and repeat the command"
+        ) from None
     click.echo(f"{out}: synthetic {kind} cohort, {subjects} subjects, seed {seed}; truth in truth/")
+
+
+def _print_effects(cohort: Cohort) -> None:
+    from ..training.synth import measure_effects
+
+    if cohort.kind == "affwild2":
+        raise ConfigError("--effects compares BioVid's classes, which affwild2 has not; use biovid or trimodal")
+    click.echo("| class | trials | mean SCR (µS) | SCR in | largest rise (µS) | face shows in | PSPI | PSPI maximum |")
+    click.echo("|---|---|---|---|---|---|---|---|")
+    for e in measure_effects(cohort):
+        click.echo(
+            f"| {e.class_name} | {e.trials} | {e.scr:.3f} | {e.responds:.0%} | {e.rise:.3f} | {e.shows:.0%} "
+            f"| {e.pspi_mean:.2f} | {e.pspi_max:.2f} |"
+        )

@@ -6,6 +6,7 @@ All sources of one seed are the same person at the same moment.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import parse_qsl
 
 import numpy as np
@@ -202,12 +203,17 @@ def open_simulated(modality: str, spec: str) -> Source:
     return kinds[modality](parse_spec(modality, spec))
 
 
+@lru_cache(maxsize=4)
+def _live_person(seed: int) -> Person:
+    return Person.live(seed)
+
+
 def simulated_truth(seed: int, t: float) -> dict[str, float]:
     """What the person of `sim:seed=...` feels at stream time `t`: pain 0..1, valence and arousal -1..1."""
-    return Person.live(seed).truth(t)
+    return _live_person(seed).truth(t)
 
 
 def window_label(seed: int, end: float) -> int | None:
     """What the 5.5 s window ending at `end` shows: 1 pain, 0 rest, None in transition (`Episodes.window_label`)."""
-    scenario = Person.live(seed).scenario
+    scenario = _live_person(seed).scenario
     return scenario.window_label(end) if isinstance(scenario, Episodes) else None
