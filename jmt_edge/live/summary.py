@@ -6,6 +6,7 @@ import math
 import resource
 import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
@@ -92,5 +93,11 @@ DEMO_NOTICE = "demo weights, trained on synthetic data; not for clinical use"
 
 def peak_memory_mb() -> float:
     """The process's largest resident set so far, in MB (10^6 bytes)."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        # not getrusage: its maximum survives exec, so it may be the parent's
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024 / 1e6
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6

@@ -95,12 +95,22 @@ def test_auto_takes_the_first_that_runs_and_says_why(bundles: Bundles, monkeypat
         "tensorrt-rtx": _module("tensorrt_rtx", None, lambda bundle, threads: FakeEngine(bundle.task)),
     }
     monkeypatch.setattr(backends, "_module", modules.__getitem__)
+    monkeypatch.setattr(backends, "no_gpu_driver", lambda: None)
     engine, why = choose_engine(bundle)
     assert isinstance(engine, FakeEngine)
     assert why == "auto; cubin: there is no GPU; tensorrt: the bundle has no plan for this device"
     modules["tensorrt-rtx"] = modules["onnxruntime"] = _module("x", None, refuse)
     with pytest.raises(BackendError, match="no backend can run"):
         choose_engine(bundle)
+
+
+def test_without_a_driver_auto_imports_no_gpu_library(bundles: Bundles, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    real = backends._module
+    monkeypatch.setattr(backends, "no_gpu_driver", lambda: "no NVIDIA driver here")
+    monkeypatch.setattr(backends, "_module", lambda name: asked.append(name) or real(name))
+    _, why = choose_engine(bundles("pain"), threads=1)
+    assert set(asked) == {"onnxruntime"} and why == "auto; cubin, tensorrt, tensorrt-rtx: no NVIDIA driver here"
 
 
 def test_auto_ends_with_what_the_base_install_has(bundles: Bundles) -> None:

@@ -8,6 +8,7 @@ A backend module has two functions:
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import re
 from types import ModuleType
@@ -31,6 +32,7 @@ BACKENDS = {
 # what `auto` tries, in this order: engines that `jmt-edge build` put into the bundle for this device, else the base
 # install's. The rest are for development and comparison, so only by name.
 AUTO = ("cubin", "tensorrt", "tensorrt-rtx", "onnxruntime")
+_NEED_GPU = ("cubin", "tensorrt", "tensorrt-rtx")
 
 
 def _module(name: str) -> ModuleType:
@@ -52,6 +54,15 @@ def unavailable(name: str) -> str | None:
     return reason
 
 
+def no_gpu_driver() -> str | None:
+    """None where an NVIDIA driver is installed, else the reason; imports nothing."""
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return "no NVIDIA driver here"
+    return None
+
+
 def choose_engine(bundle: Bundle, name: str = "auto", threads: int | None = None) -> tuple[Engine, str]:
     """Load the bundle's networks: (engine, one clause that says why this backend).
 
@@ -65,7 +76,12 @@ def choose_engine(bundle: Bundle, name: str = "auto", threads: int | None = None
             raise BackendError(f"backend '{name}' cannot run here: {reason}; use --backend auto or another")
         return _module(name).load(bundle, threads), "as asked"
     passed: list[str] = []
+    driver = no_gpu_driver()
+    if driver is not None:  # their libraries cost seconds and 100 MB to import
+        passed.append(f"{', '.join(_NEED_GPU)}: {driver}")
     for candidate in AUTO:
+        if driver is not None and candidate in _NEED_GPU:
+            continue
         reason = unavailable(candidate)
         if reason is None:
             try:
