@@ -126,7 +126,7 @@ class Link:
         """Seconds to wait before the next attempt."""
         wait = self._wait
         self._wait = min(2 * wait, self.timing.backoff_max)
-        self._enter(State.BACKOFF, self._reason)
+        self._enter(State.BACKOFF, self._reason or "the connection was closed")
         return wait
 
     def ended(self, reason: str = "") -> None:

@@ -118,7 +118,9 @@ def test_realigns_after_lost_inserted_and_replaced_bytes(data: st.DataObject) ->
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.binary(max_size=400), st.lists(st.integers(1, 40), max_size=60), st.integers(1, 6), st.sampled_from([10, 1000]))
+@given(
+    st.binary(max_size=400), st.lists(st.integers(1, 40), max_size=60), st.integers(1, 6), st.sampled_from([10, 1000])
+)
 def test_never_raises_and_chunking_does_not_matter(noise: bytes, sizes: list[int], channels: int, rate: int) -> None:
     data = noise[:50] + stream([400 + i % 7 for i in range(80)], 3, channels) + noise[50:]
     data += stream([600] * 30, 9, channels)

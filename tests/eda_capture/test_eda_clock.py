@@ -20,9 +20,11 @@ from jmt_edge.capture.eda.csv import CsvDecoder
 from jmt_edge.capture.eda.shimmer3 import Layout, Shimmer3Decoder
 
 Delays = Callable[[np.random.Generator, int], NDArray[np.float64]]
-UNIFORM: Delays = lambda g, n: g.uniform(0, 0.02, n)  # noqa: E731
-EXPONENTIAL: Delays = lambda g, n: g.exponential(0.02, n)  # noqa: E731
-HALF_NORMAL: Delays = lambda g, n: np.abs(g.normal(0, 0.02, n))  # noqa: E731
+DELAYS: dict[str, Delays] = {
+    "uniform": lambda g, n: g.uniform(0, 0.02, n),
+    "exponential": lambda g, n: g.exponential(0.02, n),
+    "half-normal": lambda g, n: np.abs(g.normal(0, 0.02, n)),
+}
 
 
 def test_unwrap_takes_the_shortest_step() -> None:
@@ -45,20 +47,20 @@ def play(
     return np.concatenate([t for t, _ in out]), np.concatenate([i for _, i in out])
 
 
-@pytest.mark.parametrize("delays", [UNIFORM, EXPONENTIAL, HALF_NORMAL])
-def test_an_hour_with_drift_jitter_and_loss(delays: Delays) -> None:
+@pytest.mark.parametrize("kind", DELAYS)
+def test_an_hour_with_drift_jitter_and_loss(kind: str) -> None:
     """100 ppm, 20 ms, 2 %: within 10 ms of the truth from the first sample on, and far closer after a minute."""
     random = np.random.default_rng(5)
-    n = np.flatnonzero(random.random(3600 * 20) > 0.02)
-    truth = 1000.0 + n / 20 / (1 + 100e-6)
-    arrivals = np.maximum.accumulate(truth + delays(random, len(n)))
-    timeline = Timeline(1 / 20)
+    n = np.flatnonzero(random.random(3600 * 12) > 0.02)
+    truth = 1000.0 + n / 12 / (1 + 100e-6)
+    arrivals = np.maximum.accumulate(truth + DELAYS[kind](random, len(n)))
+    timeline = Timeline(1 / 12)
     times, index = play(timeline, n, arrivals)
     error = times - truth[index]
     assert len(times) == len(n)
     assert np.all(np.diff(times) > 0)
     assert np.abs(error).max() < 0.010
-    assert np.abs(error[60 * 20 :]).max() < 0.003
+    assert np.abs(error[60 * 12 :]).max() < 0.003
     assert timeline.fit.drift_ppm == pytest.approx(100, abs=1)
     assert timeline.fit.jitter == pytest.approx(np.std(arrivals - truth), rel=0.35)
     assert timeline.fit.error < 0.003
@@ -81,11 +83,11 @@ def started(board: BitalinoFirmware) -> BitalinoFirmware:
 def test_boards_over_a_jittery_lossy_line(
     firmware: Callable[[], Firmware], decoder: Callable[[], Decoder], rate: float
 ) -> None:
-    """Bytes of 10 simulated minutes, read in bursts of 40 ms, 2 % of the frames lost: decoded and stamped."""
+    """Bytes of 3 simulated minutes, read in bursts of 40 ms, 2 % of the frames lost: decoded and stamped."""
     board, device = firmware(), decoder()
     random = np.random.default_rng(6)
     timeline: Timeline | None = None
-    n = np.arange(int(600 * rate))
+    n = np.arange(int(180 * rate))
     values = 3 + n % 500 / 100  # tells the sample's number, modulo 500
     kept = random.random(len(n)) > 0.02
     truth = 50.0 + n / rate / (1 + 100e-6)
@@ -101,7 +103,7 @@ def test_boards_over_a_jittery_lossy_line(
             if not len(samples):
                 continue
             timeline = Timeline(device.tick, prior_ppm=device.prior_ppm, cycle=device.cycle, period=1 / rate)
-        times, us = timeline.push(samples.counts, samples.values, newest)
+        times, us = timeline.push(samples.counts, samples.values, newest, samples.ahead)
         seen += len(times)
         if len(times):
             near = np.searchsorted(truth, times)  # the samples around, and which of them has this value
@@ -115,7 +117,8 @@ def test_boards_over_a_jittery_lossy_line(
     assert timeline is not None
     assert timeline.slipped == 0
     if not isinstance(device, CsvDecoder):  # lines without a number: their loss leaves no trace
-        assert lost == pytest.approx((~kept).sum(), abs=30)
+        assert seen + lost == pytest.approx(len(n), abs=2)
+        assert lost <= 1.2 * (~kept).sum()  # a frame alone between two losses stands in no run
 
 
 def test_late_repeated_and_impossible_counters_are_dropped() -> None:
@@ -152,7 +155,7 @@ def test_a_restarted_device_clock_is_believed_after_five_samples() -> None:
 def test_a_loss_that_the_sequence_number_hides_is_found_by_the_host_clock() -> None:
     """48 frames of a BITalino vanish at once: 4 bits cannot tell, the counter goes on as if nothing were lost."""
     random = np.random.default_rng(7)
-    true = np.r_[0:20_000, 20_048:60_000]
+    true = np.r_[0:20_000, 20_048:60_048]
     arrivals = true / 1000 + random.exponential(0.004, len(true)) * (true % 10 == 0)
     arrivals = np.maximum.accumulate(arrivals)
     timeline = Timeline(1e-3, cycle=16)
@@ -229,8 +232,8 @@ def test_any_counters_give_increasing_finite_times(rows: list[tuple[int, float]]
 
 def test_memory_is_bounded() -> None:
     fit = ClockFit()
-    for i in range(40_000):
-        fit.add(i * 1.0, i * 1.0 + 100)
+    for i in range(20_000):
+        fit.add(i * 2.0, i * 2.0 + 100)
     assert len(fit._bins) <= 128
     assert fit.span < 1100
 

@@ -72,5 +72,6 @@ def _seen(data: bytes) -> str:
     if not data:
         return "nothing"
     text = data[:24]
-    shown = text.decode("ascii") if text.isascii() and text.decode("ascii").isprintable() else text.hex(" ")
+    plain = all(32 <= byte < 127 or byte in b"\r\n\t" for byte in text)
+    shown = " ".join(text.decode("ascii").split()) if plain else text.hex(" ")
     return f"{len(data)} bytes ({shown}...)" if len(data) > 24 else f"{len(data)} bytes ({shown})"

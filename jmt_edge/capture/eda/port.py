@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import select
 import termios
 import time
 from collections.abc import Callable
@@ -37,13 +39,12 @@ class Port:
 
     def read(self, wait: float) -> bytes:
         """What has arrived; waits up to `wait` seconds for a first byte."""
-        self._serial.timeout = wait
-        data: bytes = self._guard(self._serial.read, 1)
-        if data:
-            waiting = self._guard(lambda: self._serial.in_waiting)
-            if waiting:
-                data += self._guard(self._serial.read, waiting)
-        return data
+        return bytes(self._guard(self._read, wait))
+
+    def _read(self, wait: float) -> bytes:
+        # select of our own: pyserial configures the whole port anew whenever its timeout is set
+        ready, _, _ = select.select([self._serial.fileno()], [], [], wait)
+        return self._serial.read(max(self._serial.in_waiting, 1)) if ready else b""
 
     def collect(self, until: bytes, wait: float, limit: int = 4096) -> bytes:
         """Bytes up to and including `until`, or what came within `wait` seconds."""
@@ -73,15 +74,19 @@ class Port:
             return call(*args)
         except serial.SerialTimeoutException:
             raise DeviceLost(f"the board at {self.path} takes no commands") from None
-        except (serial.SerialException, OSError, termios.error, TypeError) as error:
-            # pyserial says "device reports readiness to read but returned no data" for an unplugged board; a
-            # port closed under a waiting read surfaces as TypeError
+        except (serial.SerialException, OSError, termios.error) as error:
+            # pyserial says "device reports readiness to read but returned no data" for an unplugged board
             raise DeviceLost(f"the board at {self.path} is gone: {_lost(error)}") from None
 
 
 def _lost(error: BaseException) -> str:
     text = str(error)
-    if "returned no data" in text or "Errno 5" in text or getattr(error, "errno", None) in (errno.EIO, errno.ENXIO):
+    codes = (errno.EIO, errno.ENXIO, errno.ENODEV)
+    if (
+        "returned no data" in text
+        or getattr(error, "errno", None) in codes
+        or any(os.strerror(c) in text for c in codes)
+    ):
         return _GONE
     return text or type(error).__name__
 
