@@ -244,9 +244,8 @@ def describe(cohort: Cohort, windows: Windows | None) -> list[str]:
     if parts:
         lines.append("official    " + ", ".join(f"{n} {part}" for part, n in sorted(parts.items())))
     if windows is not None:
-        lines.append(
-            f"task        {windows.task.name} ({windows.task.variant}): {len(windows)} windows of {windows.task.steps} steps"
-        )
+        task = windows.task
+        lines.append(f"task        {task.name} ({task.variant}): {len(windows)} windows of {task.steps} steps")
         for o, y in windows.labels.items():
             y = y[~np.isnan(y)]
             if o == "pain":

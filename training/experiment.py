@@ -45,7 +45,7 @@ class Options:
     """How to run, as opposed to what."""
 
     cache: Path = field(default_factory=default_cache)
-    device: Device = Device()
+    device: Device = field(default_factory=Device)
     workers: int = 1
     progress: Progress = lambda stage, done, total: None
 
@@ -412,7 +412,7 @@ def export_run(result: Result, path: Path, *, cohort: Cohort, name: str, demo: b
     """The bundle of a trained split; its provenance names data, split, seed, recipe and scores."""
     from ..engine.export import export_bundle
 
-    recipe, task, backbones, fusion, states = load_run(result.folder)
+    recipe, task, backbones, fusion, _ = load_run(result.folder)
     model = JointModel(task, backbones, fusion)  # type: ignore[arg-type]
     record = json.loads((result.folder / "scores.json").read_text())
     provenance = {

@@ -42,7 +42,7 @@ class EpochSampler(Sampler[Draw]):
         return 0, 1
 
     def __len__(self) -> int:
-        rank, world = self._world()
+        _, world = self._world()
         return math.ceil(math.ceil(self.count / self.batch) / world)
 
     def __iter__(self) -> Iterator[Draw]:

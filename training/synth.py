@@ -324,7 +324,9 @@ def _write_affwild2_video(root: Path, cohort: Cohort, video: Video) -> bool:
                 truth[k].append({"t": float(t), **body.person.truth(float(t)), "pspi": pspi(aus), **aus})
             image = av.VideoFrame.from_ndarray(np.ascontiguousarray(np.hstack(halves)), format="bgr24")
             container.mux(picture.encode(image))
-        samples = np.sum([body.speech.samples(0, round(cohort.seconds * RATE)) for body in bodies], axis=0)
+        samples: NDArray[np.float32] = np.sum(
+            [body.speech.samples(0, round(cohort.seconds * RATE)) for body in bodies], axis=0
+        )
         pcm = (np.clip(samples, -1, 1) * 32767).astype(np.int16)
         for start in range(0, len(pcm), RATE):
             block = av.AudioFrame.from_ndarray(pcm[None, start : start + RATE], format="s16", layout="mono")
@@ -549,5 +551,5 @@ def measure_effects(cohort: Cohort) -> list[Effect]:
             smooth = gsr.reshape(-1, 64).mean(axis=1)
             rise = float((smooth - np.minimum.accumulate(smooth)).max())
             pain = [pspi(expression(trial.start + t).aus) for t in np.arange(2.0, 5.0, 0.2)]
-            rows[trial.class_name].append((scr, float(scr > 0), rise, float(face > 0), np.mean(pain), max(pain)))
+            rows[trial.class_name].append((scr, float(scr > 0), rise, float(face > 0), float(np.mean(pain)), max(pain)))
     return [Effect(name, len(r), *(float(v) for v in np.mean(r, axis=0))) for name, r in rows.items()]

@@ -1,0 +1,164 @@
+"""Readers, splits and windows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import training_tools as tools
+from hypothesis import given
+from hypothesis import strategies as st
+from jmt_edge.training import splits
+from jmt_edge.training.data import cut_windows, describe
+from jmt_edge.training.readers import open_cohort, read_va
+
+from jmt_edge.errors import DataError
+from jmt_edge.tasks import get_task, split_steps
+
+
+def test_biovid_as_it_is(tmp_path: Path) -> None:
+    cohort = open_cohort(tools.write_biovid(tmp_path, 3, 2, video=False))
+    windows = cut_windows(cohort, get_task("pain"))
+    assert (len(cohort.recordings), len(cohort.subjects), len(windows)) == (12, 3, 12)
+    assert windows.labels["pain"].mean() == 0.5
+    assert (windows.rows["face"] == -1).all()
+    assert cohort.problems.absent["face file"] == 12
+    assert "12 absent: face file" in "\n".join(describe(cohort, windows))
+    assert set(cohort.numbers.values()) == {1, 2, 3}
+
+
+def test_biovid_other_places_and_no_list(tmp_path: Path) -> None:
+    tools.write_biovid(tmp_path, 2, 2, video=False, kinds=("BL1", "PA2", "PA4"))
+    listed = open_cohort(tmp_path, classes=("BL1", "PA2"))
+    (tmp_path / "PartA" / "starting_point" / "samples.csv").rename(tmp_path / "PartA" / "samples.csv")
+    moved = open_cohort(tmp_path / "PartA", classes=("BL1", "PA2"))
+    (tmp_path / "PartA" / "samples.csv").unlink()
+    unlisted = open_cohort(tmp_path, classes=("BL1", "PA2"))
+    names = [sorted(r.id for r in c.recordings) for c in (listed, moved, unlisted)]
+    assert names[0] == names[1] == names[2]
+    assert len(names[0]) == 8
+
+
+def test_affwild2_tolerates_gaps_sides_and_numbers(tmp_path: Path) -> None:
+    cohort = open_cohort(tools.write_affwild2(tmp_path))
+    assert {r.part for r in cohort.recordings} == {"train", "validation"}
+    side = next(r for r in cohort.recordings if r.id.endswith("_left"))
+    assert side.subject == side.id.removesuffix("_left")
+    assert side.files["voice"].name == f"{side.subject}.wav"
+    assert np.isnan(side.labels.values["valence"][7])
+    windows = cut_windows(cohort, get_task("affect", "demo"))
+    assert (windows.rows["face"][0, :-1] == -1).all()  # a run has just begun
+    assert windows.rows["face"][0, -1] >= 0
+    later = windows.rows["face"][1]
+    assert later[-2] == windows.rows["face"][0, -1]  # windows share their clips
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ("valence,arousal\n0.1,0.2\n0.1,1.5\n", "row 3"),
+        ("valence,arousal\n0.1,oops\n", "row 2"),
+        ("valence,excitement\n0.1,0.2\n", "no column 'arousal'"),
+        ("", "no data row"),
+    ],
+)
+def test_wrong_labels_name_file_and_row(tmp_path: Path, body: str, says: str) -> None:
+    file = tmp_path / "x.txt"
+    file.write_text(body)
+    with pytest.raises(DataError, match=says) as error:
+        read_va(file)
+    assert str(file) in str(error.value)
+
+
+def test_minus_five_is_a_number(tmp_path: Path) -> None:
+    file = tmp_path / "x.txt"
+    file.write_text("\ufeff Valence , arousal \n0.5,-5.0\n-5,0.1\n0.25,-0.5\n")
+    table = read_va(file)
+    assert np.isnan(table["valence"]).tolist() == [True, True, False]
+    assert table["arousal"][2] == -0.5
+
+
+def test_skip_bad_counts_and_lists(tmp_path: Path) -> None:
+    tools.write_affwild2(tmp_path, 4, 60)
+    bad = next((tmp_path / "VA_Estimation_Challenge" / "Train_Set").glob("*.txt"))
+    bad.write_text("valence,arousal\n7,7\n")
+    with pytest.raises(DataError, match="--skip-bad"):
+        open_cohort(tmp_path)
+    cohort = open_cohort(tmp_path, skip_bad=True)
+    assert len(cohort.recordings) == 3
+    assert "1 bad samples skipped" in "\n".join(cohort.problems.lines())
+
+
+def test_painmonit_shapes_and_nan(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    x, y, who = rng.normal(5, 1, (8, 100)), np.eye(2)[[0, 1] * 4], np.repeat([3, 7], 4)
+    cohort = open_cohort(tools.write_painmonit(tmp_path / "a", x, y, who), rate=10)
+    assert (len(cohort.recordings), cohort.subjects) == (8, ["3", "7"])
+    x[5, 3] = np.nan
+    tools.write_painmonit(tmp_path / "b", x, y, who)
+    with pytest.raises(DataError, match="row 5"):
+        open_cohort(tmp_path / "b", rate=10)
+    assert len(open_cohort(tmp_path / "b", rate=10, skip_bad=True).recordings) == 7
+    with pytest.raises(DataError, match="no PainMonit channel"):
+        open_cohort(tmp_path / "a", channel="gsr")
+
+
+def test_unknown_layout(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no known layout"):
+        open_cohort(tmp_path)
+    with pytest.raises(DataError, match="no data folder"):
+        open_cohort(tmp_path / "nowhere")
+
+
+def test_steps_cut_the_trial(tmp_path: Path) -> None:
+    cohort = open_cohort(tools.write_biovid(tmp_path, 1, 1, video=False))
+    windows = cut_windows(cohort, split_steps(get_task("pain"), 4))
+    ends = sorted(end for number, end in windows.clips["eda"] if number == 0)
+    assert ends == pytest.approx([1.375, 2.75, 4.125, 5.5])
+    assert windows.labels["pain"].shape == (2, 4)
+
+
+# ---- splits --------------------------------------------------------------------------------------------------
+
+people = st.lists(st.text("abcdefg123", min_size=1, max_size=4), min_size=3, max_size=30, unique=True)
+
+
+@given(people, st.integers(2, 6), st.integers(0, 99))
+def test_k_fold_tests_each_subject_once_and_leaks_nothing(subjects: list[str], folds: int, seed: int) -> None:
+    folds = min(folds, len(subjects))
+    made = splits.k_fold(subjects, folds, seed=seed)
+    assert sorted(s for split in made for s in split.test) == sorted(subjects)
+    for split in made:
+        sides = [set(split.train), set(split.validation), set(split.test)]
+        assert sum(map(len, sides)) == len(set().union(*sides)) == len(subjects)
+        assert split.train
+
+
+@given(people, st.integers(0, 99))
+def test_loso_and_holdout(subjects: list[str], seed: int) -> None:
+    assert [s.test for s in splits.loso(subjects, seed=seed)] == [(s,) for s in sorted(subjects)]
+    split = splits.holdout(subjects, seed=seed)
+    assert split == splits.holdout(list(reversed(subjects)), seed=seed)
+    assert split.test
+    assert split.train
+
+
+def test_leakage_is_refused_by_name() -> None:
+    with pytest.raises(DataError, match="anna"):
+        splits.Split("x", ("anna", "ben"), (), ("anna",))
+    with pytest.raises(DataError, match="clip7"):
+        splits.official(["clip7"], ["clip7", "clip8"])
+
+
+def test_67_subject_protocol(tmp_path: Path) -> None:
+    from jmt_edge.training.experiment import make_splits
+
+    cohort = open_cohort(tools.write_biovid(tmp_path, 4, 1, video=False))
+    cohort.numbers = dict(zip(cohort.subjects, (1, 27, 3, 87)))
+    with pytest.raises(DataError, match="at least 3"):
+        make_splits(cohort, "loso67", seed=0)
+    cohort.numbers = dict(zip(cohort.subjects, (1, 27, 3, 4)))
+    left = {s.test[0] for s in make_splits(cohort, "loso67", seed=0)}
+    assert left == {s for s, n in cohort.numbers.items() if n != 27}
+    assert len(splits.BIOVID_NON_REACTIVE) == 20

@@ -1,0 +1,98 @@
+"""Small cohorts in the real layouts, written without the synthetic generator: seconds, not minutes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+CLASSES = ("BL1", "PA1", "PA2", "PA3", "PA4")
+
+
+def write_biovid(
+    root: Path,
+    subjects: int = 4,
+    trials: int = 3,
+    *,
+    video: bool = True,
+    seed: int = 0,
+    kinds: tuple[str, ...] = ("BL1", "PA4"),
+) -> Path:
+    """BioVid Part A: pain raises the skin conductance. Videos are noise: no face in them."""
+    rng = np.random.default_rng(seed)
+    part = root / "PartA"
+    rows = ["subject_id\tsubject_name\tclass_id\tclass_name\tsample_id\tsample_name"]
+    number = 0
+    for i in range(subjects):
+        subject = f"07{i + 1:02d}09_{'wm'[i % 2]}_{20 + i}"
+        level = rng.uniform(2, 10)
+        for kind in kinds:
+            for k in range(trials):
+                number += 1
+                sample = f"{subject}-{kind}-{CLASSES.index(kind) * 20 + k + 1:03d}"
+                rows.append(f"{i + 1}\t{subject}\t{CLASSES.index(kind)}\t{kind}\t{number}\t{sample}")
+                write_bio(part / "biosignals_raw" / subject / f"{sample}_bio.csv", level, kind == "PA4", rng)
+                if video:
+                    write_video(part / "video" / subject / f"{sample}.mp4", rng)
+    (part / "starting_point").mkdir(parents=True)
+    (part / "starting_point" / "samples.csv").write_text("\n".join(rows) + "\n")
+    return root
+
+
+def write_bio(path: Path, level: float, pain: bool, rng: np.random.Generator) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    t = np.arange(2816) / 512
+    gsr = level + 0.02 * rng.normal(size=1) + pain * 0.8 / (1 + np.exp(-4 * (t - 3.5))) + 0.01 * rng.normal(size=2816)
+    body = "\n".join(f"{round(a * 1e6)}\t{b:.5f}\t0\t0\t0\t0" for a, b in zip(t, gsr))
+    path.write_text("time\t gsr\t ecg\t emg_trapezius\t emg_corrugator\t emg_zygomaticus\n" + body + "\n")
+
+
+def write_video(path: Path, rng: np.random.Generator, frames: int = 20, fps: float = 25.0) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), fps, (64, 64))
+    image = rng.integers(0, 255, (64, 64, 3)).astype(np.uint8)
+    for _ in range(frames):
+        writer.write(image)
+    writer.release()
+
+
+def write_affwild2(root: Path, videos: int = 4, frames: int = 240, seed: int = 0) -> Path:
+    """Affwild2: the brightness of the crop is the valence, the loudness of the wav the arousal. No video files."""
+    from scipy.io import wavfile
+
+    rng = np.random.default_rng(seed)
+    for i in range(videos):
+        name = f"{i + 1}-30-640x480" + ("_left" if i == 1 else "")
+        part = "Validation_Set" if i % 4 == 3 else "Train_Set"
+        phase = rng.uniform(0, 6)
+        t = np.arange(frames) / 30
+        valence, arousal = 0.8 * np.sin(1.1 * t + phase), 0.8 * np.cos(0.9 * t + phase)
+        folder = root / "cropped_aligned" / name
+        folder.mkdir(parents=True)
+        for n in range(frames):
+            if n % 50 != 20:  # gaps, as in real copies
+                shade = np.uint8(127 + 110 * valence[n])
+                cv2.imwrite(str(folder / f"{n + 1:05d}.jpg"), np.full((112, 112, 3), shade, np.uint8))
+        labels = root / "VA_Estimation_Challenge" / part
+        labels.mkdir(parents=True, exist_ok=True)
+        rows = [f"{v:.4f},{a:.4f}" if n % 60 != 7 else "-5,-5.0" for n, (v, a) in enumerate(zip(valence, arousal))]
+        (labels / f"{name}.txt").write_text("valence,arousal\n" + "\n".join(rows) + "\n")
+        (root / "audio").mkdir(exist_ok=True)
+        loud = np.interp(np.arange(frames / 30 * 44100) / 44100, t, 0.02 + 0.2 * (arousal + 1))
+        sound = loud * rng.normal(size=loud.size) * 0.5
+        wavfile.write(
+            root / "audio" / f"{name.removesuffix('_left')}.wav", 44100, np.int16(np.clip(sound, -1, 1) * 32767)
+        )
+    return root
+
+
+def write_painmonit(root: Path, x: np.ndarray, y: np.ndarray, subjects: np.ndarray) -> Path:
+    """PainMonit arrays out of EDA windows (N, L): the other five channels are zero."""
+    root.mkdir(parents=True, exist_ok=True)
+    whole = np.zeros((*x.shape, 6), np.float32)
+    whole[..., 3] = x
+    np.save(root / "X.npy", whole)
+    np.save(root / "y_heater.npy", y)
+    np.save(root / "subjects.npy", subjects)
+    return root
