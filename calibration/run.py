@@ -22,7 +22,7 @@ from .report import calibration_report
 from .sensitivity import features, give_back, leave_one_in, sqnr
 from .windows import Windows
 
-_SENSITIVITY_CLIPS = 8
+_SENSITIVITY_CLIPS = 4
 
 
 @dataclass(frozen=True)
