@@ -42,6 +42,9 @@ OPTIONS = {"face": "camera", "voice": "microphone", "eda": "eda"}  # modality ->
 @click.option(
     "--page", is_flag=False, flag_value="127.0.0.1:8765", metavar="[HOST:PORT]", help="Serve the bedside page."
 )
+@click.option("--page-face", type=click.Choice(["show", "blur", "hide"]), default="show", show_default=True)
+@click.option("--page-cert", type=click.Path(path_type=Path), metavar="FILE", help="TLS certificate of the page (PEM).")
+@click.option("--page-key", type=click.Path(path_type=Path), metavar="FILE", help="Key of the certificate.")
 def command(
     task_name: str | None,
     bundle_path: Path | None,
@@ -61,6 +64,9 @@ def command(
     record_raw: str | None,
     mark: bool,
     page: str | None,
+    page_face: str,
+    page_cert: Path | None,
+    page_key: Path | None,
 ) -> None:
     """Estimate pain or affect from a camera, a microphone and an EDA sensor, one result every hop.
 
@@ -81,7 +87,15 @@ def command(
     engine, why = choose_engine(bundle, backend, threads)
     controls = Controls()
     _say(f"{bundle.id}, {engine.name} ({why})")
-    observers = _observers(bundle, output, controls, threads, record, raw, page)
+    observers = _observers(bundle, output, controls, threads, record, raw)
+    if page is not None:
+        from ..live.page import start_page
+
+        folder = record.parent if record is not None else Path("runs")
+        server = start_page(page, controls, recordings=folder, face=page_face, certfile=page_cert, keyfile=page_key)
+        observers.append(server)
+        for line in server.lines:
+            _say(line)
     if mark:
         _read_marks(output, controls)
     with stop_on_signals(controls):
@@ -154,7 +168,6 @@ def _observers(
     threads: int | None,
     record: Path | None,
     raw: tuple[str, ...],
-    page: str | None,
 ) -> list[Observer]:
     from ..live.outputs import JsonLines
 
@@ -165,10 +178,6 @@ def _observers(
         recorder = Recorder(record, bundle, raw, threads=threads)
         controls.recording = recorder
         observers.append(recorder)
-    if page is not None:
-        from ..live.page import Page
-
-        observers.append(Page(page, bundle, controls))
     if output == "tui" and not sys.stdout.isatty():
         _say("standard output is no terminal, so results come as JSON lines (--output jsonl)")
         output = "jsonl"
