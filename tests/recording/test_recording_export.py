@@ -5,10 +5,10 @@ from __future__ import annotations
 import csv
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from live_fixture import jmt_edge
 
 from jmt_edge.capture.base import Chunk, Clock, State, Status
 from jmt_edge.engine.bundle import Bundle
@@ -118,8 +118,9 @@ def test_nothing_is_overwritten(recording: Recording, tmp_path: Path) -> None:
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_command_line(recording: Recording, tmp_path: Path) -> None:
-    done = jmt_edge("export", str(recording.folder), "--to", "xdf", "--out", str(tmp_path / "x.xdf"))
-    assert done.returncode == 0 and done.stdout.strip() == str(tmp_path / "x.xdf")
-    failed = jmt_edge("export", str(tmp_path), "--to", "csv")
-    assert failed.returncode == 2 and "no recording" in failed.stderr
+def test_command_line(recording: Recording, tmp_path: Path, command_line: Any) -> None:
+    assert command_line("export", recording.folder, "--to", "xdf", "--out", tmp_path / "x.xdf") == (
+        0, f"{tmp_path / 'x.xdf'}\n", "",
+    )  # fmt: skip
+    code, _, err = command_line("export", tmp_path, "--to", "csv")
+    assert code == 2 and "no recording" in err

@@ -562,36 +562,39 @@ def test_what_is_no_recording(tmp_path: Path, trimodal: Bundle) -> None:
 # ---- the command line
 
 
-def test_live_record_then_replay_gives_the_same_lines(tmp_path: Path, trimodal: Bundle) -> None:
+def test_live_record_then_replay_gives_the_same_lines(tmp_path: Path, trimodal: Bundle, command_line: Any) -> None:
     pytest.importorskip("av")
-    common = ["--output", "jsonl"]
     sources = ["--camera", SMALL["face"], "--microphone", SMALL["voice"], "--eda", SMALL["eda"]]
     live = jmt_edge(
-        "live", "--bundle", str(trimodal.path), *sources, "--speed", "max", "--duration", "7", *common,
+        "live", "--bundle", str(trimodal.path), *sources, "--speed", "max", "--duration", "7", "--output", "jsonl",
         "--record", str(tmp_path / "run"), "--record-raw", "face,voice",
     )  # fmt: skip
     assert live.returncode == 0, live.stderr
-    again = jmt_edge("replay", str(tmp_path / "run"), "--check", *common)
-    assert again.returncode == 0, again.stderr
-    assert again.stdout == live.stdout and len(json_lines(again.stdout)) == 14
-    assert "14 results computed again, all equal to the recorded ones bit for bit" in again.stderr
-    shown = jmt_edge("replay", str(tmp_path / "run"), "--as-recorded", *common)
-    assert shown.stdout == live.stdout and "shown as recorded" in shown.stderr
+    code, out, err = command_line("replay", tmp_path / "run", "--check")
+    assert code == 0, err
+    assert out == live.stdout and len(json_lines(out)) == 14
+    assert "14 results computed again, all equal to the recorded ones bit for bit" in err
+    code, out, err = command_line("replay", tmp_path / "run", "--as-recorded")
+    assert (code, out) == (0, live.stdout) and "shown as recorded" in err
 
 
-def test_replay_refuses_what_it_cannot_do(tmp_path: Path, trimodal: Bundle, recorded: tuple[Path, Watch]) -> None:
-    nothing = jmt_edge("replay", str(tmp_path))
-    assert nothing.returncode == 2 and "is no recording" in nothing.stderr and "Traceback" not in nothing.stderr
-    speed = jmt_edge("replay", str(recorded[0]), "--speed", "fast")
-    assert speed.returncode == 2 and "--speed fast" in speed.stderr
+def test_replay_refuses_what_it_cannot_do(
+    tmp_path: Path, trimodal: Bundle, recorded: tuple[Path, Watch], command_line: Any
+) -> None:
+    code, _, err = command_line("replay", tmp_path)
+    assert code == 2 and "is no recording" in err
+    code, _, err = command_line("replay", recorded[0], "--speed", "fast")
+    assert code == 2 and "--speed fast" in err
+    code, _, err = command_line("replay", recorded[0], "--check", "--as-recorded")
+    assert code == 2 and "--check" in err
     moved = tmp_path / "moved"
     shutil.copytree(recorded[0], moved)
     manifest = json.loads((moved / "manifest.json").read_text())
     manifest["bundle"]["path"] = str(tmp_path / "gone.jmt")
     (moved / "manifest.json").write_text(json.dumps(manifest))
-    lost = jmt_edge("replay", str(moved))
-    assert lost.returncode == 2 and manifest["bundle"]["id"] in lost.stderr and "--bundle" in lost.stderr
+    code, _, err = command_line("replay", moved)
+    assert code == 2 and manifest["bundle"]["id"] in err and "--bundle" in err
     changed = (moved / "results.jsonl").read_text().replace('"attention": {"face": 0.5', '"attention": {"face": 0.6')
     (moved / "results.jsonl").write_text(changed)
-    found = jmt_edge("replay", str(moved), "--bundle", str(trimodal.path), "--check", "--output", "none")
-    assert found.returncode == 1 and "NOT equal" in found.stderr
+    code, _, err = command_line("replay", moved, "--bundle", trimodal.path, "--check", "--output", "none")
+    assert code == 1 and "NOT equal" in err
