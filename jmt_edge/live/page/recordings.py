@@ -6,18 +6,16 @@ sends is ever joined to a path.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import tempfile
 import zipfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
 from ...errors import SourceError, UserError
+from ..export import export_csv
 from ..recorder import video_name
 from ..recording import Recording
 from .frames import blurred, jpeg, shrink
@@ -130,16 +128,11 @@ class Recordings:
     def export(self, id: str) -> IO[bytes]:
         """A zip of the recording's tables as CSV, and its manifest; the file is deleted when it is closed."""
         recording = self._open(id)
-        manifest = recording.manifest
-        times, values = recording.eda()
         out = tempfile.TemporaryFile()  # noqa: SIM115
-        with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
-            archive.writestr("manifest.json", json.dumps(manifest, indent=1, ensure_ascii=False))
-            archive.writestr("results.csv", _results_csv(manifest, recording.results()))
-            marks = [(m.t, m.text, "" if m.rating is None else m.rating) for m in recording.marks()]
-            archive.writestr("events.csv", _csv(("t_s", "text", "rating"), marks))
-            eda = [(repr(float(t)), str(v) if np.isfinite(v) else "") for t, v in zip(times, values)]
-            archive.writestr("eda.csv", _csv(("t_s", "eda_uS"), eda))
+        with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("manifest.json", json.dumps(recording.manifest, indent=1, ensure_ascii=False))
+            for file in export_csv(recording, Path(folder) / "csv"):
+                archive.write(file, file.name)
         out.seek(0)
         return out
 
@@ -151,36 +144,3 @@ def _thin(n: int) -> Any:
 def _pick(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
     picked: list[dict[str, Any]] = results[_thin(len(results))]
     return picked
-
-
-def _results_csv(manifest: dict[str, Any], results: list[dict[str, Any]]) -> str:
-    outputs, names = manifest["outputs"], manifest["modalities"]
-    head = ["t_s", *outputs, "reason"]
-    for name in names:
-        head += [f"{name}_ok", f"{name}_reason", f"{name}_attention"]
-    rows: list[Sequence[Any]] = []
-    for r in results:
-        row: list[Any] = [r["t"], *((r["outputs"] or {}).get(o, "") for o in outputs), r["reason"]]
-        for name in names:
-            quality, share = r["quality"][name], r["attention"][name]
-            row += [int(quality["ok"]), quality["reason"], "" if share is None else share]
-        rows.append([*row, r["latency_ms"]["total"], r["dropped"]])
-    return _csv([*head, "latency_ms", "dropped"], rows)
-
-
-def _csv(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """A marker's text is a person's: one that a spreadsheet would take for a formula is made plain text."""
-    out = io.StringIO()
-    writer = csv.writer(out)
-    writer.writerow(head)
-    for row in rows:
-        writer.writerow([f"'{v}" if isinstance(v, str) and v[:1] in "=+-@\t" and not _number(v) else v for v in row])
-    return out.getvalue()
-
-
-def _number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

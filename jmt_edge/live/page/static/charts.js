@@ -1,0 +1,148 @@
+// Charts over time on uPlot: colours come from the style sheet, so a theme is one redraw.
+
+import uPlot from "./vendor/uplot/uPlot.esm.js";
+
+export const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+
+const clockText = (t) => `${Math.floor(t / 60)}:${String(Math.floor(t % 60)).padStart(2, "0")}`;
+
+/** A chart of [t, series...] in `host`. shade: () => [[t0, t1, colour], ...]; marks: () => [t, ...];
+ * lines: () => [[value, colour], ...]; dots: () => [[t, value], ...]. */
+export class Chart {
+  constructor(host, { series, range, span = null, unit = "", shade, marks, lines, dots }) {
+    this.host = host;
+    this.parts = { shade, marks, lines, dots };
+    this.span = span;
+    this.range = range;
+    this.end = 0;
+    const axis = {
+      stroke: () => css("--dim"), grid: { stroke: () => css("--line"), width: 1 }, ticks: { show: false },
+      font: "13px system-ui, sans-serif",
+    };
+    this.plot = new uPlot(
+      {
+        width: 100, height: 90, cursor: { show: false }, legend: { show: false }, padding: [8, 6, 0, 0],
+        scales: {
+          x: { time: false, range: () => (span ? [this.end - span, this.end] : this.#whole()) },
+          y: { range: (_, low, high) => (typeof range === "function" ? range(low, high) : range) },
+        },
+        axes: [
+          { ...axis, size: 26, values: (_, ticks) => ticks.map((t) => (t < 0 ? "" : clockText(t))), space: 70 },
+          { ...axis, size: 44, values: (_, ticks) => ticks.map((v) => `${+v.toFixed(2)}${unit}`), space: 34 },
+        ],
+        series: [
+          {},
+          ...series.map(({ colour, fill }) => ({
+            stroke: () => css(colour), width: 2.2, points: { show: false }, spanGaps: false,
+            ...(fill ? { fill: () => `color-mix(in srgb, ${css(colour)} 16%, transparent)` } : {}),
+          })),
+        ],
+        hooks: { drawClear: [(u) => this.#under(u)], draw: [(u) => this.#over(u)] },
+      },
+      [[], ...series.map(() => [])],
+      host,
+    );
+    new ResizeObserver(() => this.resize()).observe(host);
+    this.resize();
+  }
+
+  resize() {
+    const width = this.host.clientWidth, height = this.host.clientHeight;
+    if (width > 20 && height > 20) this.plot.setSize({ width, height });
+  }
+
+  /** data: [[t...], [v...], ...]; end: the right edge in seconds. */
+  set(data, end) {
+    this.end = end;
+    this.plot.setData(data);
+  }
+
+  redraw() {
+    this.plot.redraw(false, true);
+  }
+
+  #whole() {
+    const t = this.plot?.data?.[0] || [];
+    return t.length ? [t[0], Math.max(t[t.length - 1], t[0] + 1)] : [0, 1];
+  }
+
+  #under(u) {
+    const { ctx, bbox } = u;
+    for (const [from, to, colour] of this.parts.shade?.() ?? []) {
+      const left = Math.max(bbox.left, u.valToPos(from, "x", true));
+      const right = Math.min(bbox.left + bbox.width, u.valToPos(to, "x", true));
+      if (right <= left) continue;
+      ctx.save();
+      ctx.fillStyle = `color-mix(in srgb, ${css(colour)} 22%, transparent)`;
+      ctx.fillRect(left, bbox.top, right - left, bbox.height);
+      ctx.restore();
+    }
+  }
+
+  #over(u) {
+    const { ctx, bbox } = u;
+    ctx.save();
+    ctx.beginPath();
+    ctx.rect(bbox.left, bbox.top, bbox.width, bbox.height);
+    ctx.clip();
+    const wide = devicePixelRatio;
+    for (const [value, colour] of this.parts.lines?.() ?? []) {
+      const y = u.valToPos(value, "y", true);
+      ctx.strokeStyle = css(colour);
+      ctx.lineWidth = 1.5 * wide;
+      ctx.setLineDash([8 * wide, 5 * wide]);
+      ctx.beginPath();
+      ctx.moveTo(bbox.left, y);
+      ctx.lineTo(bbox.left + bbox.width, y);
+      ctx.stroke();
+    }
+    ctx.setLineDash([3 * wide, 3 * wide]);
+    for (const t of this.parts.marks?.() ?? []) {
+      const x = u.valToPos(t, "x", true);
+      ctx.strokeStyle = css("--accent-2");
+      ctx.lineWidth = 1.5 * wide;
+      ctx.beginPath();
+      ctx.moveTo(x, bbox.top);
+      ctx.lineTo(x, bbox.top + bbox.height);
+      ctx.stroke();
+    }
+    ctx.fillStyle = css("--bad");
+    for (const [t, value] of this.parts.dots?.() ?? []) {
+      const x = u.valToPos(t, "x", true), y = u.valToPos(value, "y", true) - 7 * wide;
+      ctx.beginPath();
+      ctx.moveTo(x, y);
+      ctx.lineTo(x - 5 * wide, y - 9 * wide);
+      ctx.lineTo(x + 5 * wide, y - 9 * wide);
+      ctx.fill();
+    }
+    ctx.restore();
+  }
+}
+
+/** A rolling signal: push points, forget those older than `span` seconds. */
+export class Roll {
+  constructor(span) {
+    this.span = span;
+    this.clear();
+  }
+
+  clear() {
+    this.t = [];
+    this.v = [];
+  }
+
+  push(t, v) {
+    this.t.push(t);
+    this.v.push(Number.isFinite(v) ? v : null);
+  }
+
+  trim() {
+    const oldest = this.t[this.t.length - 1] - this.span;
+    let n = 0;
+    while (n < this.t.length && this.t[n] < oldest) n++;
+    if (n > 64) {
+      this.t.splice(0, n);
+      this.v.splice(0, n);
+    }
+  }
+}

@@ -1,0 +1,168 @@
+// Past recordings: list, open, scrub, export.
+
+import { Chart } from "./charts.js";
+import { ask } from "./link.js";
+
+const $ = (id) => document.getElementById(id);
+const time = (t) => `${Math.floor(t / 60)}:${(t % 60).toFixed(1).padStart(4, "0")}`;
+
+export class Recordings {
+  constructor(faceMode) {
+    this.faceMode = faceMode; // () => how the live face is shown
+    $("viewer-back").onclick = () => this.open();
+    $("viewer-scrub").oninput = () => this.#show(+$("viewer-scrub").value);
+    $("viewer-export").onclick = () => this.#try(() => this.#export());
+    $("viewer-play").onclick = () => this.#play(!this.playing);
+    $("recordings-dialog").addEventListener("close", () => this.#play(false));
+  }
+
+  open() {
+    if (!$("recordings-dialog").open) $("recordings-dialog").showModal();
+    return this.#try(async () => {
+      this.#play(false);
+      $("viewer").hidden = true;
+      $("recordings-list").hidden = false;
+      const { recordings } = await (await ask("/api/v1/recordings")).json();
+      const rows = recordings.map((r) => {
+        const button = document.createElement("button");
+        button.type = "button";
+        button.className = "recording";
+        button.dataset.id = r.id;
+        const name = document.createElement("strong"), made = document.createElement("span"), note = document.createElement("span");
+        name.textContent = r.id;
+        made.textContent = new Date(r.created).toLocaleString();
+        note.textContent = `${r.task}, ${r.bundle}${r.closed ? (r.complete ? "" : ", incomplete") : ", open"}`;
+        note.className = "dim";
+        button.append(name, made, note);
+        button.onclick = () => this.view(r.id);
+        return button;
+      });
+      $("recordings-list").replaceChildren(...rows);
+      if (!rows.length) $("recordings-list").textContent = "No recordings yet. Start one with Record, or run with --record DIR.";
+    });
+  }
+
+  view(id) {
+    return this.#try(async () => {
+      const recording = await (await ask(`/api/v1/recordings/${encodeURIComponent(id)}`)).json();
+      this.recording = recording;
+      $("recordings-list").hidden = true;
+      $("viewer").hidden = false;
+      $("viewer-name").textContent = `${recording.id} (${recording.task}${recording.demo ? ", demo weights" : ""})`;
+      this.#charts(recording);
+      const marks = recording.marks.map((m) => {
+        const item = document.createElement("li"), button = document.createElement("button");
+        button.type = "button";
+        button.textContent = `${time(m.t)}  ${m.rating === null ? "" : `rating ${m.rating} `}${m.text}`;
+        button.onclick = () => this.#show(m.t);
+        item.append(button);
+        return item;
+      });
+      $("viewer-marks").replaceChildren(...marks);
+      const scrub = $("viewer-scrub"), ts = recording.results.map((r) => r.t);
+      scrub.min = ts[0] ?? 0;
+      scrub.max = ts[ts.length - 1] ?? 0;
+      this.#show(+scrub.min);
+    });
+  }
+
+  #charts(recording) {
+    for (const host of [$("viewer-chart"), $("viewer-eda")]) host.replaceChildren();
+    const cursor = () => [this.t ?? 0], marks = () => [...recording.marks.map((m) => m.t), ...cursor()];
+    const colours = { pain: "--red", valence: "--accent", arousal: "--accent-2" };
+    const low = recording.outputs.includes("valence") ? -1 : 0;
+    this.chart = new Chart($("viewer-chart"), {
+      series: recording.outputs.map((name) => ({ colour: colours[name] })), range: [low, 1], marks,
+    });
+    const t = recording.results.map((r) => r.t);
+    this.chart.set([t, ...recording.outputs.map((name) => recording.results.map((r) => r.outputs?.[name] ?? null))], 0);
+    this.eda = null;
+    $("viewer-eda").hidden = !recording.eda.t.length;
+    if (recording.eda.t.length) {
+      this.eda = new Chart($("viewer-eda"), {
+        series: [{ colour: "--accent" }], range: (a, b) => (a === null ? [0, 1] : [a - 0.1, b + 0.1]), unit: " µS", marks,
+      });
+      this.eda.set([recording.eda.t, recording.eda.v], 0);
+    }
+  }
+
+  #show(t) {
+    const { recording } = this;
+    this.t = t;
+    $("viewer-scrub").value = t;
+    $("viewer-time").textContent = time(t);
+    const past = recording.results.filter((r) => r.t <= t + 1e-6), r = past[past.length - 1] ?? recording.results[0];
+    $("viewer-value").textContent = r?.outputs
+      ? recording.outputs.map((n) => `${n} ${n === "pain" ? `${Math.round(r.outputs[n] * 100)}%` : r.outputs[n].toFixed(2)}`).join("  ")
+      : "—";
+    $("viewer-reason").textContent = r ? r.reason : "this recording holds no result";
+    const parts = Object.entries(r?.quality ?? {}).flatMap(([name, q]) => {
+      const dt = document.createElement("dt"), dd = document.createElement("dd");
+      dt.textContent = name;
+      dd.textContent = q.ok ? `ok, attention ${Math.round((r.attention[name] ?? 0) * 100)}%` : `— ${q.reason}`;
+      return [dt, dd];
+    });
+    $("viewer-quality").replaceChildren(...parts);
+    this.chart?.redraw();
+    this.eda?.redraw();
+    if (recording.video) this.#frame(t);
+    else $("viewer-frame").hidden = true;
+  }
+
+  async #frame(t) {
+    this.wanted = t;
+    if (this.loading) return;
+    this.loading = true;
+    try {
+      while (this.wanted !== null) {
+        const now = this.wanted, mode = this.faceMode();
+        this.wanted = null;
+        const image = $("viewer-frame");
+        if (mode === "hide") {
+          image.hidden = true;
+          continue;
+        }
+        const answer = await ask(`/api/v1/recordings/${encodeURIComponent(this.recording.id)}/frame?t=${now}&face=${mode}`);
+        const url = URL.createObjectURL(await answer.blob());
+        image.onload = () => URL.revokeObjectURL(url);
+        image.src = url;
+        image.hidden = false;
+      }
+    } catch {
+      $("viewer-frame").hidden = true;
+    } finally {
+      this.loading = false;
+    }
+  }
+
+  #play(on) {
+    clearInterval(this.timer);
+    this.playing = on;
+    $("viewer-play").textContent = on ? "Pause" : "Play";
+    $("viewer-play").setAttribute("aria-pressed", on);
+    if (!on) return;
+    this.timer = setInterval(() => {
+      const next = this.t + 0.25, end = +$("viewer-scrub").max;
+      this.#show(Math.min(next, end));
+      if (next >= end) this.#play(false);
+    }, 250);
+  }
+
+  async #export() {
+    const answer = await ask(`/api/v1/recordings/${encodeURIComponent(this.recording.id)}/export`);
+    const link = document.createElement("a"), url = URL.createObjectURL(await answer.blob());
+    link.href = url;
+    link.download = `${this.recording.id}.zip`;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(url), 10_000);
+  }
+
+  async #try(work) {
+    $("recordings-error").textContent = "";
+    try {
+      await work();
+    } catch (error) {
+      $("recordings-error").textContent = error.message;
+    }
+  }
+}
