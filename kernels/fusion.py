@@ -25,8 +25,6 @@ References: JMT, arXiv 2403.10488v2, section 3; `reference.py` holds the same st
 # (device functions have no Python types: Triton gives them theirs)
 from __future__ import annotations
 
-from typing import Any
-
 import triton
 import triton.language as tl
 
@@ -56,7 +54,7 @@ def _normalise(b_x, p_norm, o_d, D: tl.constexpr, EPS: tl.constexpr):
 def _project(
     p_x, p_work, p_weights, p_params, p_present, e, tile, n_rows,
     OP: tl.constexpr, D: tl.constexpr, M: tl.constexpr, BN: tl.constexpr, KS: tl.constexpr, PRECISION: tl.constexpr,
-    EPS: tl.constexpr,
+    EPS: tl.constexpr, COMPILED: tl.constexpr,
 ):  # fmt: skip
     KC: tl.constexpr = D // KS
     rows = tl.load(e + 1)
@@ -87,8 +85,10 @@ def _project(
                 b_x = tl.where(flags & ABS != 0, tl.abs(b_x), b_x)
             if OP == NORM:
                 b_x, b_mean, b_rstd = _normalise(b_x.to(tl.float32), p_params + norm, o_s + o_k[None, None, :], D, EPS)
-            b_x = b_x.to(p_work.dtype.element_ty)
-            b_acc += tl.sum(tl.dot(b_x, b_w.to(p_work.dtype.element_ty), input_precision=PRECISION), 0)
+            b_x, b_w = b_x.to(p_work.dtype.element_ty), b_w.to(p_work.dtype.element_ty)
+            if not COMPILED:  # the interpreter's dot has no bfloat16; products of 16 bits are exact in float32
+                b_x, b_w = b_x.to(tl.float32), b_w.to(tl.float32)
+            b_acc += tl.sum(tl.dot(b_x, b_w, input_precision=PRECISION), 0)
 
         if p_weights.dtype.element_ty == tl.int8:
             b_acc *= tl.load(p_params + scale + o_n, mask=m_n, other=0)[None, :]
@@ -121,7 +121,7 @@ def _project(
 def _attend(
     p_work, p_params, e, tile,
     D: tl.constexpr, HD: tl.constexpr, BC: tl.constexpr, SP: tl.constexpr, KS: tl.constexpr, KA: tl.constexpr,
-    PRECISION: tl.constexpr,
+    PRECISION: tl.constexpr, COMPILED: tl.constexpr,
 ):  # fmt: skip
     batches, q, k, v = tl.load(e + 1), tl.load(e + 2), tl.load(e + 3), tl.load(e + 4)
     out, bias, residual = tl.load(e + 5), tl.load(e + 6), tl.load(e + 7)
@@ -143,6 +143,8 @@ def _attend(
             p_k = p_work + k + o_k[None, None, :] * D + c + o_s + o_a[None, :, None]
             b_q = tl.load(p_q, mask=m_i[None, :, None], other=0, cache_modifier=".cg")  # [KS, BM, KA]
             b_k = tl.load(p_k, mask=m_j[None, None, :], other=0, cache_modifier=".cg")  # [KS, KA, SP]
+            if not COMPILED:
+                b_q, b_k = b_q.to(tl.float32), b_k.to(tl.float32)
             b_scores += tl.sum(tl.dot(b_q, b_k, input_precision=PRECISION), 0)
         b_scores = tl.where(m_j[None, :], b_scores, float("-inf"))
         b_p = tl.exp(b_scores - tl.max(b_scores, 1)[:, None])
@@ -150,7 +152,10 @@ def _attend(
 
         p_v = p_work + v + o_k[:, None] * width + o_c[None, :]
         b_v = tl.load(p_v, mask=m_j[:, None] & m_c[None, :], other=0, cache_modifier=".cg")  # [SP, BC]
-        b_out = tl.dot(b_p.to(p_work.dtype.element_ty), b_v, input_precision=PRECISION) / b_total[:, None]
+        b_p = b_p.to(p_work.dtype.element_ty)
+        if not COMPILED:
+            b_p, b_v = b_p.to(tl.float32), b_v.to(tl.float32)
+        b_out = tl.dot(b_p, b_v, input_precision=PRECISION) / b_total[:, None]
         b_out += tl.load(p_params + bias + o_c, mask=m_c & (bias >= 0), other=0)[None, :]
         m_out = m_i[:, None] & m_c[None, :]
         o_out = o_q[:, None] * width + o_c[None, :]
@@ -280,32 +285,21 @@ def fusion_kernel(
                     _prefetch(p_weights, p_table + (begin + following // tiles) * FIELDS, D, BN)
             if op == INPUT:
                 _project(
-                    p_features,
-                    p_work,
-                    p_weights,
-                    p_params,
-                    p_present,
-                    e,
-                    tile,
-                    n_rows,
-                    INPUT,
-                    D,
-                    M,
-                    BN,
-                    KS,
-                    PRECISION,
-                    EPS,
-                )
+                    p_features, p_work, p_weights, p_params, p_present, e, tile, n_rows,
+                    INPUT, D, M, BN, KS, PRECISION, EPS, COMPILED,
+                )  # fmt: skip
             elif op == NORM:
                 _project(
-                    p_work, p_work, p_weights, p_params, p_present, e, tile, n_rows, NORM, D, M, BN, KS, PRECISION, EPS
-                )
+                    p_work, p_work, p_weights, p_params, p_present, e, tile, n_rows,
+                    NORM, D, M, BN, KS, PRECISION, EPS, COMPILED,
+                )  # fmt: skip
             elif op == PLAIN:
                 _project(
-                    p_work, p_work, p_weights, p_params, p_present, e, tile, n_rows, PLAIN, D, M, BN, KS, PRECISION, EPS
-                )
+                    p_work, p_work, p_weights, p_params, p_present, e, tile, n_rows,
+                    PLAIN, D, M, BN, KS, PRECISION, EPS, COMPILED,
+                )  # fmt: skip
             elif op == ATTEND:
-                _attend(p_work, p_params, e, tile, D, D // HEADS, BC, SP, KSA, KA, PRECISION)
+                _attend(p_work, p_params, e, tile, D, D // HEADS, BC, SP, KSA, KA, PRECISION, COMPILED)
             else:
                 _head(
                     p_work, p_params, p_present, p_logits, p_attention, e, tile, n_rows,
@@ -329,6 +323,3 @@ PARAMETERS: tuple[str, ...] = (
 def interpreted() -> bool:
     """Whether Triton runs its kernels in the CPU interpreter in this process (TRITON_INTERPRET=1 at import)."""
     return not isinstance(fusion_kernel, triton.runtime.jit.JITFunction)
-
-
-Kernel = Any  # a JITFunction, or the interpreter's stand-in

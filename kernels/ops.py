@@ -115,9 +115,8 @@ class FusedFusion(torch.nn.Module):
         """features (M, B, S, d) in the activation dtype, present (B, S, M) -> logits (B, S, outputs), attention."""
         s = self.schedule
         if features.shape[1:3] != (s.batch, s.steps):
-            raise ValueError(
-                f"this fusion was laid out for B, S = {s.batch}, {s.steps}, not {tuple(features.shape[1:3])}"
-            )
+            asked = tuple(features.shape[1:3])
+            raise ConfigError(f"this fusion was laid out for B, S = {s.batch}, {s.steps}, not {asked}; lay out another")
         return joint_fusion(
             features, present, self.weights, self.params, self.table, self.phases, self.work, self.barrier,
             s.logits, self._launches, self._constants, float(s.constants["EPS"]), s.warps, self.programs,

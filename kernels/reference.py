@@ -127,22 +127,22 @@ def run_table(
                     work[out + i * width + c] = y
             elif op == HEAD:
                 _, _, q, k, v, gain, blocks, terms, hidden, outputs, bias, readout, read_bias, owner, *_ = e
-                for r in range(rows):
+                for row in range(rows):
                     mix = np.ones(terms)
                     if q >= 0:
-                        keys = work[k + ((np.arange(blocks) * rows + r) * d)[:, None] + columns]
+                        keys = work[k + ((np.arange(blocks) * rows + row) * d)[:, None] + columns]
                         keys = norm(keys, gain) if gain >= 0 else keys
-                        products = (work[q + r * d + columns] * keys).reshape(blocks, heads, -1)
+                        products = (work[q + row * d + columns] * keys).reshape(blocks, heads, -1)
                         p = _softmax(products.sum(-1).T).mean(0)
                         mix = p if terms == blocks else mix
                         own = params[owner : owner + blocks]
                         share = np.array([p[own == source].sum() for source in range(m)])
-                        share = here[r] * (share + p[own == m].sum() / max(here[r].sum(), 1))
-                        attention[r] = share / max(share.sum(), 1e-12)
-                    h = mix @ work[v + ((np.arange(terms) * rows + r) * hidden)[:, None] + np.arange(hidden)]
+                        share = here[row] * (share + p[own == m].sum() / max(here[row].sum(), 1))
+                        attention[row] = share / max(share.sum(), 1e-12)
+                    h = mix @ work[v + ((np.arange(terms) * rows + row) * hidden)[:, None] + np.arange(hidden)]
                     h = np.maximum(h + params[bias : bias + hidden], 0)
                     matrix = params[readout : readout + outputs * hidden].reshape(outputs, hidden)
-                    logits[r] = matrix @ h + params[read_bias : read_bias + outputs]
+                    logits[row] = matrix @ h + params[read_bias : read_bias + outputs]
             else:
                 _, _, x, chunks, w, bias, scale, out, stride, cols, flags, residual, table, side, col, modality = e
                 r, c = np.arange(n)[:, None], np.arange(cols)
