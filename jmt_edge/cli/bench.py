@@ -1,0 +1,174 @@
+"""`jmt-edge bench`: measure a bundle here, compare two measurements, predict another device."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..errors import ConfigError
+
+
+@click.command(name="bench")
+@click.argument("bundle", required=False, type=click.Path(path_type=Path))
+@click.option(
+    "--task", "task_name", default="pain", show_default=True, help="Demo bundle to take where BUNDLE is left out."
+)
+@click.option("--backend", default="auto", show_default=True)
+@click.option("--batch", type=int, default=1, show_default=True)
+@click.option("--duration", type=float, default=30.0, show_default=True, help="Seconds to measure for.")
+@click.option("--hop", type=float, default=0.5, show_default=True)
+@click.option("--threads", type=click.IntRange(1, 256))
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the report here.")
+@click.option(
+    "--compare", "old", type=click.Path(path_type=Path), help="An earlier report: print ratios with intervals."
+)
+@click.option("--fail-over", default="10%", show_default=True, help="With --compare: exit 1 past this regression.")
+@click.option(
+    "--predict", "target", help="orin-nano, orin-nx, agx-orin, thor, h200 or here: roofline, not a measurement."
+)
+@click.option(
+    "--precision", type=click.Choice(["fp32", "fp16", "int8"]), default="fp16", show_default=True, help="To predict."
+)
+@click.option("--plot", "plot_path", type=click.Path(path_type=Path), help="With --predict: write the roofline as PNG.")
+def command(
+    bundle: Path | None, task_name: str, backend: str, batch: int, duration: float, hop: float, threads: int | None,
+    seed: int, json_path: Path | None, old: Path | None, fail_over: str, target: str | None, precision: str,
+    plot_path: Path | None,
+) -> None:  # fmt: skip
+    """Measure each stage of BUNDLE on this machine: latency percentiles, throughput, memory, power.
+
+    Without BUNDLE the packaged demo is measured. Percentiles are of single calls; 'noisy' runs are flagged.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from ..engine.bundle import load_bundle
+    from .live import demo_bundle
+
+    limit = _percent(fail_over)
+    loaded = load_bundle(bundle or demo_bundle(task_name))
+    if target is not None:
+        _predict(loaded, target, precision, hop, json_path, plot_path, threads)
+        return
+    from ..bench.compare import compare, load_report
+    from ..bench.measure import bench
+
+    earlier = load_report(old) if old else None
+    console = Console(stderr=True)
+    with Progress(TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=console) as bar:
+        job = bar.add_task("warming up", total=1.0)
+        report = bench(
+            loaded, backend=backend, batch=batch, duration=duration, hop=hop, threads=threads, seed=seed,
+            on_step=lambda what, fraction: bar.update(job, description=what, completed=fraction),
+        )  # fmt: skip
+    if json_path:
+        json_path.write_text(json.dumps(report, indent=1) + "\n")
+    _show(report)
+    if earlier is None:
+        return
+    rows = compare(earlier, report)
+    click.echo(f"\nagainst {old} ({earlier['date']}); ratio = new / old, the machine's drift divided out")
+    for row in rows:
+        flag = "  REGRESSION" if row.regressed(limit) else ""
+        click.echo(
+            f"  {row.stage:<16} {row.old_ms:9.3f} -> {row.new_ms:9.3f} ms   "
+            f"{row.ratio:5.2f} ({row.low:.2f} to {row.high:.2f}){flag}"
+        )
+    if any(row.regressed(limit) for row in rows):
+        raise click.exceptions.Exit(1)
+
+
+def _percent(text: str) -> float:
+    try:
+        value = float(text.rstrip("%")) / 100
+    except ValueError:
+        raise ConfigError(f"--fail-over '{text}' is not a percentage; for example --fail-over 10%") from None
+    if value <= 0:
+        raise ConfigError(f"--fail-over {text} is not positive; for example --fail-over 10%")
+    return value
+
+
+def _show(report: dict[str, Any]) -> None:
+    machine = report["machine"]
+    click.echo(
+        f"{report['bundle']}  {report['backend']}  {report['precision']}  batch {report['batch']}\n"
+        f"{machine['processor']}, {machine['cores']} cores, governor {machine['governor']}, load {machine['load']}"
+    )
+    click.echo(f"  {'ms':<16} {'p50':>9} {'p90':>9} {'p95':>9} {'p99':>9} {'max':>9}   per s")
+    rows = {**report["stages"], "end to end": report["end_to_end"]}
+    for name, row in rows.items():
+        values = " ".join(f"{row[key]:9.3f}" for key in ("p50", "p90", "p95", "p99", "max"))
+        rate = f"{row['per_second']:8.1f}" if "per_second" in row else ""
+        click.echo(f"  {name:<16} {values} {rate}")
+    live = report["end_to_end"]
+    first = report["first_result_s"]
+    click.echo(
+        f"  end to end: {live['from']}; {live['real_time_factor']:.1f} x real time, "
+        f"{report['streams']} streams at a hop of {report['hop']:g} s\n"
+        f"  first result {'none' if first is None else f'{first:.2f} s'} after process start, "
+        f"{report['cpu_cores_busy']:.2f} cores busy, peak RSS {report['peak_rss_mb']:.0f} MB, GPU memory "
+        + ("none" if report["gpu_memory_mb"] is None else f"{report['gpu_memory_mb']:.0f} MB")
+    )
+    if report["power"]:
+        power = report["power"]
+        click.echo(f"  power {power['total']:.2f} W, {1e3 * power['joules_per_fusion']:.2f} mJ a fusion")
+    else:
+        click.echo("  power: no INA3221 rails on this machine")
+    for reason in report["noise"]["noisy"]:
+        click.echo(f"  NOISY: {reason}")
+
+
+def _predict(
+    bundle: Any,
+    target: str,
+    precision: str,
+    hop: float,
+    json_path: Path | None,
+    plot_path: Path | None,
+    threads: int | None,
+) -> None:
+    from ..bench.roofline import device, prediction, this_machine
+
+    if target == "here":
+        precision = "fp32"
+    table = dict.fromkeys(bundle.networks, precision)
+    hardware = this_machine(threads) if target == "here" else device(target)
+    report = prediction(bundle, hardware, table, hop)
+    click.echo(f"PREDICTION (roofline, not measured): {report['device']}, {precision}; figures: {hardware.source}")
+    measured = _measured(bundle, threads) if target == "here" else {}
+    for name, row in report["networks"].items():
+        line = f"  {name:<10} {row['gflop']:9.3f} GFLOP {row['mb']:9.2f} MB {row['ms']:9.3f} ms"
+        if name in measured:
+            row["measured_ms"] = measured[name]
+            line += f"   measured {measured[name]:9.3f} ms, predicted / measured {row['ms'] / measured[name]:.2f}"
+        click.echo(line)
+    click.echo(f"  total      {report['total_ms']:.3f} ms, {100 * report['share_of_hop']:.1f} % of a hop of {hop:g} s")
+    bound = [layer["bound"] for layer in report["layers"]]
+    click.echo(f"  {bound.count('memory')} layers bound by memory, {bound.count('compute')} by compute")
+    if json_path:
+        json_path.write_text(json.dumps(report, indent=1) + "\n")
+    if plot_path:
+        from ..bench.roofline import plot
+
+        plot_path.write_bytes(plot(report))
+
+
+def _measured(bundle: Any, threads: int | None) -> dict[str, float]:
+    """Median milliseconds of each network here, batch 1, onnxruntime."""
+    import numpy as np
+
+    from ..bench.measure import make_stages
+    from ..engine.backends import open_engine
+
+    engine = open_engine(bundle, "onnxruntime", threads)
+    stages = make_stages(bundle.task, engine, 1, np.random.default_rng(0))
+    names = {f"backbone {m}": m for m in bundle.task.names} | {"fusion": "fusion"}
+    for _ in range(2):
+        for key in names:
+            stages[key].measure(0.7)
+    engine.close()
+    return {name: stages[key].summary()["p50"] for key, name in names.items()}
