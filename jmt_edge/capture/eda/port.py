@@ -82,11 +82,8 @@ class Port:
 def _lost(error: BaseException) -> str:
     text = str(error)
     codes = (errno.EIO, errno.ENXIO, errno.ENODEV)
-    if (
-        "returned no data" in text
-        or getattr(error, "errno", None) in codes
-        or any(os.strerror(c) in text for c in codes)
-    ):
+    known = getattr(error, "errno", None) in codes or any(os.strerror(code) in text for code in codes)
+    if known or "returned no data" in text:
         return _GONE
     return text or type(error).__name__
 

@@ -2,7 +2,8 @@
 
 A data packet has no checksum: `00`, a 24-bit timestamp at 32768 Hz, then the channels that the inquiry announced.
 The timestamps of neighbours differ by the sampling period, or a small multiple where packets were lost, so a packet
-counts in a run of three such packets (`framing.RunFramer`). A corrupted GSR value cannot be told from a measured one; a corrupted header or timestamp can.
+counts in a run of three such packets (`framing.RunFramer`). A corrupted GSR value cannot be told from a measured one;
+a corrupted header or timestamp can.
 """
 
 from __future__ import annotations
