@@ -133,6 +133,7 @@ class Recorder(Observer):
             "precision": info.precision,
             "threads": self._threads,
             "hop": info.hop,
+            "first": info.first,
             "smooth": info.smooth,
             "realtime": info.realtime,
             "sources": info.sources,

@@ -117,14 +117,6 @@ class Recording:
         rows = list(_eda_rows(self.folder / "eda.csv"))
         return np.array([t for t, _ in rows]), np.array([v for _, v in rows], np.float32)
 
-    def first_window(self) -> int | None:
-        """Index of the run's first window; None where the recording holds no result."""
-        for entry in _lines(self.folder / "timeline.jsonl"):
-            if "window" in entry:
-                for line in _lines(self.folder / "results.jsonl"):
-                    return int(entry["window"]) - int(line["dropped"])
-        return None
-
     def events(self) -> Iterator[Event]:
         """Everything in the order in which the loop saw it."""
         media = _Media(self.folder, self.manifest["raw"])

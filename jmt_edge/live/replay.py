@@ -60,7 +60,7 @@ def replay(
     observers, controls = list(observers), controls or Controls()
     summary = Summary(bundle.id, bundle.demo, realtime=False)
     outcome = Outcome(summary, why_played=recording.why_not_recomputable or "computing was not asked for")
-    first = recording.first_window() or 1
+    first: int = manifest["first"]
     pipeline: Pipeline | None = None
     if engine is not None and not recording.why_not_recomputable:
         pipeline = Pipeline(
@@ -69,7 +69,7 @@ def replay(
         )  # fmt: skip
     info = RunInfo(
         bundle, engine.name if engine else manifest["backend"], dict(engine.precision if engine else {}),
-        manifest["hop"], False, manifest["smooth"], manifest["sources"],
+        manifest["hop"], False, manifest["smooth"], manifest["sources"], first,
     )  # fmt: skip
     _tell(observers, "on_start", info)
     pace = _Pace(speed, (first - 1) * manifest["hop"], controls)

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from live_fixture import jmt_edge, json_lines
+from live_fixture import FakeEngine, jmt_edge, json_lines
 
 from jmt_edge.capture import open_source
 from jmt_edge.capture.audio import WavFile
@@ -184,43 +184,20 @@ def test_by_default_no_sound_and_no_image_is_kept(tmp_path: Path, trimodal: Bund
             assert set(entry) <= {"chunk", "n", "rate", "lost", "first", "last"}
 
 
-def test_dropped_windows_are_replayed_as_dropped(tmp_path: Path, trimodal: Bundle) -> None:
-    """The recorder is told by `on_skip`; frames that only dropped windows wanted are then not searched either."""
+def test_a_late_engine_in_real_time_is_replayed_with_its_dropped_windows(tmp_path: Path, trimodal: Bundle) -> None:
+    """Frames that only dropped windows wanted are not searched for a face, neither live nor in the replay."""
     pytest.importorskip("av")
-    from jmt_edge.live.pipeline import Pipeline
-
-    engine = open_engine(trimodal, "onnxruntime", 1)
-    pipeline = Pipeline(trimodal, engine, 0.5, ALL)
+    slow = iter([0.0] * 4 + [1.2] + [0.0] * 4 + [1.6])
+    live = Watch()
     recorder = Recorder(tmp_path / "run", trimodal, raw=ALL)
-    recorder.on_start(info(trimodal))
-    sources = simulated()
-    live, index, dropped = [], 1, 0
-    while index <= 14:
-        until = index * 0.5
-        if index in (5, 11):
-            until += 0.75
-        for step in np.arange((index - 1) * 0.5, until + 1e-9, 0.25):
-            for name, source in sources.items():
-                chunk = source.read(float(step))
-                if len(chunk):
-                    recorder.on_chunk(name, chunk)
-                    pipeline.push(name, chunk)
-        if index in (5, 11):
-            index, dropped = index + 2, dropped + 2
-            recorder.on_skip(index)
-            pipeline.skip_to(index)
-        statuses = {name: source.status() for name, source in sources.items()}
-        recorder.on_status(statuses)
-        live.append(pipeline.infer(index, statuses, dropped=dropped))
-        recorder.on_result(live[-1])
-        index += 1
-    recorder.stop()
-    again = Watch()
-    recording = Recording(tmp_path / "run")
-    assert [e.index for e in recording.events() if isinstance(e, Skipped)] == [7, 13]
-    outcome = replay(recording, trimodal, engine, observers=[again])
-    assert outcome.equal == outcome.recomputed == len(live)
-    assert again.results == live
+    engine = FakeEngine(trimodal.task, lambda: time.sleep(next(slow, 0.0)))
+    run(trimodal, engine, simulated(), Options(0.25, True, 9.0), [live, recorder])
+    assert live.results[-1].dropped >= 4
+    recording, again = Recording(tmp_path / "run"), Watch()
+    assert sum(isinstance(e, Skipped) for e in recording.events()) >= 2
+    outcome = replay(recording, trimodal, FakeEngine(trimodal.task), observers=[again])
+    assert outcome.equal == outcome.recomputed == len(live.results)
+    assert again.results == live.results
 
 
 def info(bundle: Bundle, realtime: bool = False) -> RunInfo:
