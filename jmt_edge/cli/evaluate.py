@@ -1,0 +1,109 @@
+"""`jmt-edge evaluate`: score a run or a bundle beside the published numbers."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..errors import ConfigError
+
+
+@click.command("evaluate")
+@click.argument("target", type=click.Path(path_type=Path), required=False)
+@click.option("--data", type=click.Path(path_type=Path), help="The data set's folder.")
+@click.option("--protocol", default="all", show_default=True, help="all, all67, test or official.")
+@click.option("--suite", is_flag=True, help="Train and score all fusions under noise, absence and less data.")
+@click.option("--recipe", help="With --suite: the recipe whose task and stages are used.")
+@click.option("--fractions", default="0.1,0.25,0.5,1", show_default=True, help="With --suite: shares of the subjects.")
+@click.option("--systems", help="With --suite: some of its systems, separated by commas.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Folder of tables and plots.  [default: TARGET/evaluation]"
+)
+@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="With --suite: change the recipe.")
+@click.option("--no-robustness", is_flag=True, help="Clean input only.")
+@click.option("--published-handling", is_flag=True, help="Also score unlabelled frames as the published code does.")
+@click.option("--trained-too", is_flag=True, help="Score subjects that were trained on as well.")
+@click.option("--channel", default="Eda_RB", show_default=True, help="PainMonit: the EDA channel.")
+@click.option("--rate", type=float, default=250.0, show_default=True, help="PainMonit: samples per second of X.npy.")
+@click.option("--skip-bad", is_flag=True, help="Leave bad samples out, count and list them.")
+@click.option("--cache", type=click.Path(path_type=Path), help="Clips and features.  [default: $JMT_EDGE_CACHE]")
+@click.option("--workers", type=click.IntRange(1, 256), help="Processes of preprocessing.  [default: the cores]")
+@click.option("--threads", type=click.IntRange(1, 256), help="CPU threads of torch.")
+@click.option("--quiet", is_flag=True, help="No progress on stderr.")
+def command(**flags: Any) -> None:
+    """Score TARGET, a run's folder or a bundle NAME.jmt, on a data set.
+
+    Prints mean, SD over subjects and 95 % intervals by subject beside the published numbers, and writes
+    results.json, CSV files and plots. With --suite it trains every fusion of the papers and writes one report.
+    """
+    if flags["data"] is None:
+        raise ConfigError("evaluate needs --data, the data set's folder")
+    import torch
+
+    from ..training.clips import default_cache
+    from ..training.experiment import Options, console_progress
+    from ..training.trainer import Device
+
+    if flags["threads"]:
+        torch.set_num_threads(flags["threads"])
+    device = Device(quiet=flags["quiet"])
+    options = Options(flags["cache"] or default_cache(), device, flags["workers"] or os.cpu_count() or 1)
+    if not flags["quiet"]:
+        options = replace(options, progress=console_progress())
+    if flags["suite"]:
+        return _suite(flags, options)
+    if flags["target"] is None:
+        raise ConfigError("evaluate needs a run's folder or a bundle NAME.jmt (or --suite)")
+    from ..training.evaluation import evaluate
+
+    out = flags["out"] or _beside(flags["target"])
+    cohort = _cohort(flags, flags["target"])
+    lines = evaluate(
+        flags["target"], cohort, out, protocol=flags["protocol"], options=options,
+        robustness=not flags["no_robustness"], published=flags["published_handling"],
+        allow_trained=flags["trained_too"],
+    )  # fmt: skip
+    for line in [*lines, *cohort.problems.lines(), f"written to {out}"]:
+        click.echo(line)
+
+
+def _beside(target: Path) -> Path:
+    """A bundle is sealed by its hashes: its evaluation stands beside it, a run's inside it."""
+    return target.with_name(f"{target.stem}-evaluation") if target.suffix == ".jmt" else target / "evaluation"
+
+
+def _cohort(flags: dict[str, Any], target: Path | None) -> Any:
+    from ..training.readers import open_cohort
+
+    classes: tuple[str, ...] = ("BL1", "PA4")
+    if target is not None and (target / "recipe.json").is_file():
+        from ..training.experiment import load_run
+
+        classes = load_run(target)[0].classes
+    return open_cohort(
+        flags["data"], classes=classes, channel=flags["channel"], rate=flags["rate"], skip_bad=flags["skip_bad"]
+    )
+
+
+def _suite(flags: dict[str, Any], options: Any) -> None:
+    from ..training.recipes import load_recipe
+    from ..training.suite import run_suite
+
+    if flags["out"] is None or not flags["recipe"]:
+        raise ConfigError("evaluate --suite needs --recipe and --out")
+    recipe = load_recipe(flags["recipe"], flags["overrides"])
+    try:
+        fractions = tuple(float(f) for f in flags["fractions"].split(","))
+    except ValueError:
+        raise ConfigError(f"--fractions '{flags['fractions']}' is not a list of numbers like 0.1,0.5,1") from None
+    systems = tuple(flags["systems"].split(",")) if flags["systems"] else ()
+    report = run_suite(
+        _cohort(flags, None), recipe, flags["out"], seed=flags["seed"], fractions=fractions, systems=systems,
+        options=options,
+    )  # fmt: skip
+    click.echo(f"report: {report}")
