@@ -51,16 +51,16 @@ def play(
 def test_an_hour_with_drift_jitter_and_loss(kind: str) -> None:
     """100 ppm, 20 ms, 2 %: within 10 ms of the truth from the first sample on, and far closer after a minute."""
     random = np.random.default_rng(5)
-    n = np.flatnonzero(random.random(3600 * 12) > 0.02)
-    truth = 1000.0 + n / 12 / (1 + 100e-6)
+    n = np.flatnonzero(random.random(3600 * 10) > 0.02)
+    truth = 1000.0 + n / 10 / (1 + 100e-6)
     arrivals = np.maximum.accumulate(truth + DELAYS[kind](random, len(n)))
-    timeline = Timeline(1 / 12)
+    timeline = Timeline(1 / 10)
     times, index = play(timeline, n, arrivals)
     error = times - truth[index]
     assert len(times) == len(n)
     assert np.all(np.diff(times) > 0)
     assert np.abs(error).max() < 0.010
-    assert np.abs(error[60 * 12 :]).max() < 0.003
+    assert np.abs(error[60 * 10 :]).max() < 0.003
     assert timeline.fit.drift_ppm == pytest.approx(100, abs=1)
     assert timeline.fit.jitter == pytest.approx(np.std(arrivals - truth), rel=0.35)
     assert timeline.fit.error < 0.003
@@ -83,11 +83,11 @@ def started(board: BitalinoFirmware) -> BitalinoFirmware:
 def test_boards_over_a_jittery_lossy_line(
     firmware: Callable[[], Firmware], decoder: Callable[[], Decoder], rate: float
 ) -> None:
-    """Bytes of 3 simulated minutes, read in bursts of 40 ms, 2 % of the frames lost: decoded and stamped."""
+    """Bytes of 2 simulated minutes, read in bursts of 40 ms, 2 % of the frames lost: decoded and stamped."""
     board, device = firmware(), decoder()
     random = np.random.default_rng(6)
     timeline: Timeline | None = None
-    n = np.arange(int(180 * rate))
+    n = np.arange(int(120 * rate))
     values = 3 + n % 500 / 100  # tells the sample's number, modulo 500
     kept = random.random(len(n)) > 0.02
     truth = 50.0 + n / rate / (1 + 100e-6)
@@ -198,7 +198,7 @@ def test_unknown_rate_is_measured() -> None:
     n = np.arange(6000)
     arrivals = np.maximum.accumulate(n / 273.0 + random.exponential(0.003, 6000))
     timeline = Timeline(0.0, prior_ppm=1e5)
-    times, index = play(timeline, n, arrivals)
+    times, _ = play(timeline, n, arrivals)
     assert len(times) == 6000
     assert np.abs(times - n / 273.0).max() < 0.010
     assert (len(times) - 1) / (times[-1] - times[0]) == pytest.approx(273.0, rel=1e-3)

@@ -133,9 +133,9 @@ def test_protocol_names() -> None:
 def test_absent_busy_and_wrong_ports_are_one_sentence(pty: tuple[int, str], tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="there is no serial port /dev/ttyNONE; plug"):
         open_eda("csv:/dev/ttyNONE").open(0.0)
+    file = tmp_path / "file"
+    file.write_text("1,2\n")
     with pytest.raises(SourceError, match="not a serial port"):
-        file = tmp_path / "file"
-        file.write_text("1,2\n")
         open_eda(f"csv:{file}").open(0.0)
     port = Port(pty[1], 9600)
     with pytest.raises(SourceError, match="in use by another program"):

@@ -48,7 +48,7 @@ class RunFramer:
         begin = begin[: max(len(link) - (need - 2) * length, 0)]
         begins = np.flatnonzero(begin)
         gaps = np.flatnonzero(~link)
-        ends = [gaps[gaps % length == r] for r in range(length)]  # last frames of runs, by alignment
+        ends: dict[int, NDArray[np.int64]] = {}  # last frames of runs, by alignment
 
         runs: list[tuple[int, Bytes]] = []
         at, running = 0, self._running
@@ -61,7 +61,9 @@ class RunFramer:
                     at = max(at, len(begin))
                     break
                 at = first = int(begins[i])
-            same = ends[at % length]
+            same = ends.get(at % length)
+            if same is None:
+                same = ends[at % length] = gaps[gaps % length == at % length]
             i = bisect_left(same, at)  # type: ignore[type-var]
             running = i == len(same)  # no end in sight
             last = at + max(-(-(len(link) - at) // length), 0) * length if running else int(same[i])
