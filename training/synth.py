@@ -324,7 +324,7 @@ def _write_affwild2_video(root: Path, cohort: Cohort, video: Video) -> bool:
                 truth[k].append({"t": float(t), **body.person.truth(float(t)), "pspi": pspi(aus), **aus})
             image = av.VideoFrame.from_ndarray(np.ascontiguousarray(np.hstack(halves)), format="bgr24")
             container.mux(picture.encode(image))
-        samples: NDArray[np.float32] = np.sum(
+        samples = np.sum(
             [body.speech.samples(0, round(cohort.seconds * RATE)) for body in bodies], axis=0
         )
         pcm = (np.clip(samples, -1, 1) * 32767).astype(np.int16)
@@ -477,7 +477,8 @@ TRUTH_COLUMNS = (
 
 def _write_lists(root: Path, cohort: Cohort) -> None:
     """`samples.csv` of the real layout, and `truth.csv` with the latent truth of each trial."""
-    samples, truth = [], []
+    samples: list[list[str]] = []
+    truth: list[list[str]] = []
     for subject in cohort_subjects(cohort):
         session, trials = subject_trials(cohort, subject)
         person = Person(subject.key, session, responder=subject.responder)
