@@ -22,7 +22,7 @@ from .security import MAX_CLIENTS, Bucket, Guard
 from .traces import pack
 
 FAST, SLOWEST = 1 / 30, 1.0  # s between two batches
-STATE_PERIOD, HIDDEN_PERIOD = 0.25, 1.0  # s between two states; to a page that nobody sees
+STATE_PERIOD, HIDDEN_PERIOD = 0.25, 0.5  # s between two states; to a page that nobody sees
 LAG, EASY, DEAD = 0.4, 0.15, 20.0  # s
 LOGIN = 5.0  # s to send the token
 CLOSE_POLICY, CLOSE_BUSY, CLOSE_GONE = 1008, 1013, 1001

@@ -34,7 +34,7 @@ const circumplex = new Circumplex($("circumplex"));
 const recordings = new Recordings(() => face);
 
 const painChart = new Chart($("pain-chart"), {
-  series: [{ colour: "--accent", fill: true }], range: [0, 1], span: PAIN_SPAN,
+  series: [{ colour: "--accent", fill: true }], range: [0, 1], span: PAIN_SPAN, start: 60, scale: 100, unit: "%",
   lines: () => (state?.alarms.settings.enabled ? [[state.alarms.settings.limit, "--red"]] : []),
   marks: () => marks.map((m) => m.t),
 });
@@ -199,6 +199,9 @@ function showValues() {
       huge.dataset.value = "";
     }
     text("pain-reason", outputs ? "" : why);
+    const past = pain.v.filter((v) => v !== null);
+    text("pain-high", past.length ? `${Math.round(Math.max(...past) * 100)}%` : NONE);
+    text("pain-mean", past.length ? `${Math.round((past.reduce((a, b) => a + b, 0) / past.length) * 100)}%` : NONE);
     if (settings) text("pain-limit", settings.enabled ? `alarm from ${Math.round(settings.limit * 100)}% for ${settings.delay} s` : "alarm off");
   }
   if (run.outputs.includes("valence")) {
@@ -525,6 +528,7 @@ let veilTimer = 0;
 function onLink(name, said, quiet) {
   live = name === "live";
   document.body.dataset.link = name;
+  document.body.dataset.quiet = quiet ?? "";
   text("link", said);
   clearInterval(veilTimer);
   $("veil").hidden = live;

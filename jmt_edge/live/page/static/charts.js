@@ -6,10 +6,11 @@ export const css = (name) => getComputedStyle(document.documentElement).getPrope
 
 const clockText = (t) => `${Math.floor(t / 60)}:${String(Math.floor(t % 60)).padStart(2, "0")}`;
 
-/** A chart of [t, series...] in `host`. shade: () => [[t0, t1, colour], ...]; marks: () => [t, ...];
+/** A chart of [t, series...] in `host`. span: seconds shown, at the run's start only `start`; scale: factor of the
+ * axis' numbers; without a span the whole data. shade: () => [[t0, t1, colour], ...]; marks: () => [t, ...];
  * lines: () => [[value, colour], ...]; dots: () => [[t, value], ...]. */
 export class Chart {
-  constructor(host, { series, range, span = null, unit = "", shade, marks, lines, dots }) {
+  constructor(host, { series, range, span = null, start = span, unit = "", scale = 1, shade, marks, lines, dots }) {
     this.host = host;
     this.parts = { shade, marks, lines, dots };
     this.span = span;
@@ -23,12 +24,12 @@ export class Chart {
       {
         width: 100, height: 90, cursor: { show: false }, legend: { show: false }, padding: [8, 6, 0, 0],
         scales: {
-          x: { time: false, range: () => (span ? [this.end - span, this.end] : this.#whole()) },
+          x: { time: false, range: () => (span ? this.#window(span, start) : this.#whole()) },
           y: { range: (_, low, high) => (typeof range === "function" ? range(low, high) : range) },
         },
         axes: [
           { ...axis, size: 26, values: (_, ticks) => ticks.map((t) => (t < 0 ? "" : clockText(t))), space: 70 },
-          { ...axis, size: 44, values: (_, ticks) => ticks.map((v) => `${+v.toFixed(2)}${unit}`), space: 34 },
+          { ...axis, size: 44, values: (_, ticks) => ticks.map((v) => `${+(v * scale).toFixed(2)}${unit}`), space: 34 },
         ],
         series: [
           {},
@@ -59,6 +60,12 @@ export class Chart {
 
   redraw() {
     this.plot.redraw(false, true);
+  }
+
+  // fills from the left at first, then rolls
+  #window(span, start) {
+    const end = Math.max(this.end, start);
+    return [Math.max(0, end - span), end];
   }
 
   #whole() {

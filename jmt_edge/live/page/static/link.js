@@ -1,6 +1,6 @@
 // The connection: one WebSocket that reconnects by itself and knows when what it shows is old.
 
-const QUIET = 1500; // ms without a message after which the page is stale; the server speaks at least once a second
+const QUIET = 1200; // ms without a message after which the page is stale; the server speaks at least twice a second
 const ACK = 100; // ms between two answers
 
 let token = sessionStorage.getItem("jmt-edge-token") || "";

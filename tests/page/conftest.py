@@ -1,0 +1,83 @@
+"""Fixtures of the page's tests: a browser, and a run that the tests of a module share."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from page_fixture import Stage
+
+CHROMIUM = "/usr/bin/chromium"
+ARGUMENTS = [
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+    "--autoplay-policy=no-user-gesture-required",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    path = CHROMIUM if Path(CHROMIUM).exists() else shutil.which("chromium") or shutil.which("google-chrome")
+    if path is None:
+        pytest.skip("no Chromium on this machine (apt install chromium)")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=path, args=ARGUMENTS, timeout=120_000)
+        yield browser
+        browser.close()
+
+
+class Watched:
+    """A page, and everything that it must not do: errors on the console, requests to other machines."""
+
+    def __init__(self, page: Any) -> None:
+        self.page = page
+        self.problems: list[str] = []
+        self.expected: tuple[str, ...] = ()
+        page.set_default_timeout(40_000)
+        page.on("pageerror", lambda error: self.problems.append(f"error: {error}"))
+        page.on("console", self._console)
+        page.on("request", self._request)
+        page.on("websocket", lambda socket: self._away(socket.url))
+
+    def _console(self, message: Any) -> None:
+        if message.type in ("error", "warning") and not any(part in message.text for part in self.expected):
+            self.problems.append(f"console: {message.text}")
+
+    def _request(self, request: Any) -> None:
+        self._away(request.url)
+
+    def _away(self, url: str) -> None:
+        if not url.startswith(("http://127.0.0.1:", "ws://127.0.0.1:", "blob:http://127.0.0.1:", "data:")):
+            self.problems.append(f"request to {url}")
+
+
+@pytest.fixture
+def visit(browser: Any) -> Iterator[Callable[..., Any]]:
+    """Open a URL in a fresh context. At the end every page must have stayed clean."""
+    opened: list[tuple[Any, Watched]] = []
+
+    def open_page(url: str, *, expect: tuple[str, ...] = (), width: int = 1440, height: int = 900, **options: Any) -> Any:
+        context = browser.new_context(viewport={"width": width, "height": height}, **options)
+        watched = Watched(context.new_page())
+        watched.expected = expect
+        opened.append((context, watched))
+        watched.page.goto(url)
+        return watched.page
+
+    yield open_page
+    for context, _ in opened:
+        context.close()
+    for _, watched in opened:
+        assert watched.problems == []
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """A run that records, with all three modalities."""
+    stage = Stage(tmp_path_factory.mktemp("stage"))
+    yield stage
+    stage.close()
