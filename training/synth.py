@@ -11,9 +11,11 @@ import json
 import multiprocessing
 import os
 import signal
+import threading
 import wave
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -380,7 +382,6 @@ _stop: Any = None  # set in each worker: an event that asks it to stop after the
 def _start_worker(stop: Any) -> None:
     global _stop
     _stop = stop
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which sets `stop`
     cv2.setNumThreads(1)
 
 
@@ -454,6 +455,19 @@ def generate(root: Path, cohort: Cohort, jobs: int = 1) -> Iterator[int]:
     _write_text(root / _MARKER, json.dumps({**marker, "complete": True}, indent=2) + "\n")
 
 
+@contextmanager
+def _workers_ignore_interrupts() -> Iterator[None]:
+    """Processes started inside inherit an ignored SIGINT: Ctrl-C reaches only the parent, which sets `stop`."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _finished(units: list[Unit], jobs: int) -> Iterator[int]:
     if jobs <= 1:
         yield from map(_work, units)
@@ -462,7 +476,9 @@ def _finished(units: list[Unit], jobs: int) -> Iterator[int]:
     stop = context.Event()
     pool = ProcessPoolExecutor(min(jobs, len(units)), context, _start_worker, (stop,))
     try:
-        for future in as_completed([pool.submit(_work, unit) for unit in units]):
+        with _workers_ignore_interrupts():
+            futures = [pool.submit(_work, unit) for unit in units]
+        for future in as_completed(futures):
             yield future.result()
     finally:
         stop.set()
