@@ -8,14 +8,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from kernels_fixture import inputs, oracle, random_jmt
-from torch import Tensor
-
-from jmt_edge.errors import ConfigError
 from jmt_edge.kernels.layout import weights_of
 from jmt_edge.kernels.ops import FusedFusion
 from jmt_edge.kernels.reference import Reference, run_table
 from jmt_edge.kernels.schedule import Schedule, Tiles, activation, build_schedule, choose_tiles
+from kernels_fixture import inputs, oracle, random_jmt
+from torch import Tensor
+
+from jmt_edge.errors import ConfigError
 from jmt_edge.models.fusion import JMT
 
 
@@ -51,12 +51,12 @@ CASES = [
     ((2, 64, 1, "self_attention", False), 1, 16, "float16", "persistent", 1),
     ((2, 32, 1, "self_attention", False), 1, 1, "float32", "persistent", 1),
     ((2, 32, 1, "self_attention", False), 3, 7, "bfloat16", "phased", 5),
-    ((3, 32, 1, "self_attention", False), 1, 33, "float16", "persistent", 1),
+    ((2, 32, 1, "self_attention", False), 1, 33, "float16", "persistent", 1),
     ((2, 32, 1, "concat", True), 3, 7, "float16", "staged", 1),
-    ((3, 32, 1, "concat", False), 1, 16, "float32", "phased", 3),
+    ((3, 32, 1, "self_attention", False), 1, 2, "float32", "phased", 3),
     ((2, 32, 2, "self_attention", False), 1, 16, "float16", "persistent", 1),
     ((3, 32, 2, "concat", False), 1, 7, "bfloat16", "persistent", 1),
-    ((2, 32, 1, "self_attention", True), 1, 63, "float32", "staged", 1),
+    ((2, 32, 1, "concat", False), 1, 63, "float32", "staged", 1),
     ((2, 32, 1, "self_attention", False), 1, 64, "bfloat16", "phased", 4),
 ]
 
@@ -70,7 +70,7 @@ def test_error_is_at_most_twice_that_of_pytorch(
     kernel = fused(model, batch, steps, device, dtype=dtype, mode=mode, programs=programs if device == "cpu" else None)
     same = random_jmt(m, d, heads, head, joint_abs=joint_abs).to(getattr(torch, dtype)).to(device)
     ours, theirs = [], []
-    for seed in range({1: 4, 7: 2}.get(steps, 1)):  # enough numbers for the ratio to mean something
+    for seed in range({1: 4, 2: 2}.get(steps, 1)):  # enough numbers for the ratio to mean something
         features, present = inputs(m, batch, steps, d, seed=100 * steps + seed)
         features = features.to(getattr(torch, dtype)).float()  # both sides see the same input
         want, want_share = oracle(model, features, present)

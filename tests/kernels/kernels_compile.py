@@ -1,0 +1,64 @@
+"""Run as a script: compile the cubins that the tests inspect into the folder given."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from jmt_edge.kernels.aot import compile_schedule, target
+from jmt_edge.kernels.folding import fold
+from jmt_edge.kernels.layout import weights_of
+from jmt_edge.kernels.schedule import build_schedule, choose_tiles
+from kernels_fixture import random_jmt
+from safetensors.numpy import save
+
+from jmt_edge.engine.bundle import write_bundle
+from jmt_edge.engine.cubins import bundle_cubins
+from jmt_edge.models.fusion import JMT
+from jmt_edge.tasks import get_task
+
+# case: target, M, heads, S, precision; every target at the papers' size, each precision and size on one of them
+CASES = {
+    "sm_87-float16": ("sm_87", 2, 1, 16, "float16"),
+    "sm_90-float16": ("sm_90", 2, 1, 16, "float16"),
+    "sm_110-float16": ("sm_110", 2, 1, 16, "float16"),
+    "sm_87-int8": ("sm_87", 2, 1, 16, "int8"),
+    "sm_90-bfloat16-s64-m3": ("sm_90", 3, 1, 64, "bfloat16"),
+    "sm_110-float32": ("sm_110", 2, 1, 16, "float32"),
+    "sm_87-float16-8x64": ("sm_87", 2, 8, 16, "float16"),
+}
+
+
+def demo_bundle(out: Path) -> None:
+    """A bundle of a small fusion without backbones, with cubins for three targets."""
+    task = replace(get_task("pain", "demo"), steps=3)
+    torch.manual_seed(0)
+    fusion = JMT(task.names, task.dim, task.outputs).double().eval()
+    tensors, metadata = fold(fusion).to_safetensors_dict()
+    manifest = {"name": "demo", "task": task.to_dict(), "networks": {"fusion": {"folded": True}}}
+    files: dict[str, bytes | Path] = {"fusion_folded.safetensors": save(tensors, metadata)}
+    bare = write_bundle(out / "bare.jmt", manifest, files)
+    cubins, section = bundle_cubins(bare, ["sm_87", "sm_90", "sm_110"])
+    write_bundle(out / "demo.jmt", {**manifest, **section}, {**files, **cubins})
+
+
+def main(out: Path) -> None:
+    models = {(2, 1): random_jmt(2, 512), (3, 1): random_jmt(3, 512), (2, 8): random_jmt(2, 512, 8)}
+    reports, params = {}, {}
+    for case, (sm, m, heads, steps, dtype) in CASES.items():
+        to = target(sm)
+        tiles = choose_tiles(to.sm_count, to.shared_block, dtype, 512)  # type: ignore[arg-type]
+        schedule = build_schedule(weights_of(models[m, heads]), 1, steps, dtype, tiles)  # type: ignore[arg-type]
+        done = compile_schedule(schedule, to)
+        reports[case], params[case] = done.report.to_dict(), done.params
+        (out / f"{case}.ptx").write_text(done.ptx)
+    demo_bundle(out)
+    (out / "reports.json").write_text(json.dumps(reports))
+    (out / "params.json").write_text(json.dumps(params))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
