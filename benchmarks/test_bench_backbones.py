@@ -1,0 +1,84 @@
+"""Group `backbones`: one clip, full size, one thread: eager PyTorch, onnxruntime, OpenVINO, FP32 and INT8."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+torch = pytest.importorskip("torch", reason="torch is not installed")
+
+from jmt_edge.calibration.quantise import find_layers, quantise, tensors_of  # noqa: E402
+from jmt_edge.calibration.ranges import collect  # noqa: E402
+from jmt_edge.engine.fidelity import session  # noqa: E402
+
+CASES = {"r3d_18": ("pain", "face"), "eda_cnn1d": ("pain", "eda"), "r2plus1d_18": ("affect", "face"),
+         "resnet18_audio": ("affect", "voice")}  # fmt: skip
+
+
+@pytest.fixture(params=CASES, scope="module")
+def case(request, make_bundle) -> dict[str, Any]:  # type: ignore[no-untyped-def]
+    task, name = CASES[request.param]
+    bundle = make_bundle(task, "full")
+    m = bundle.task.modality(name)
+    rng = np.random.default_rng(0)
+    return {
+        "backbone": request.param,
+        "model": onnx.load(str(bundle.file(bundle.networks[name]["onnx"]))),
+        "modality": m,
+        "clip": rng.standard_normal((1, *m.shape), dtype=np.float32),
+    }
+
+
+def _int8(case: dict[str, Any]) -> onnx.ModelProto:
+    model = case["model"]
+    layers = [layer for layer in find_layers(model) if not layer.why_not]
+    seen = collect(model, tensors_of(layers), [{"clip": case["clip"]}])
+    return quantise(model, layers, {name: s.amax("mse") for name, s in seen.items()})
+
+
+def _expected(case: dict[str, Any]) -> np.ndarray:
+    return np.asarray(session(case["model"].SerializeToString(), 1).run(["features"], {"clip": case["clip"]})[0])
+
+
+def _close(found: np.ndarray, case: dict[str, Any], tolerance: float) -> None:
+    expected = _expected(case)
+    assert np.linalg.norm(found - expected) <= tolerance * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_onnxruntime(benchmark, case, precision: str) -> None:  # type: ignore[no-untyped-def]
+    benchmark.group = f"backbones: {case['backbone']}, one clip, one thread"
+    model = case["model"] if precision == "fp32" else _int8(case)
+    run = session(model.SerializeToString(), 1)
+    _close(np.asarray(run.run(["features"], {"clip": case["clip"]})[0]), case, 1e-4 if precision == "fp32" else 0.1)
+    benchmark.pedantic(run.run, (["features"], {"clip": case["clip"]}), rounds=10, warmup_rounds=2)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_openvino(benchmark, case, precision: str, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    openvino = pytest.importorskip("openvino", reason="OpenVINO is not installed")
+    benchmark.group = f"backbones: {case['backbone']}, one clip, one thread"
+    model = case["model"] if precision == "fp32" else _int8(case)
+    onnx.save(model, tmp_path / "m.onnx")
+    config = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32"}
+    run = openvino.Core().compile_model(str(tmp_path / "m.onnx"), "CPU", config)
+    _close(np.asarray(run({"clip": case["clip"]})[0]), case, 1e-3 if precision == "fp32" else 0.1)
+    benchmark.pedantic(run, ({"clip": case["clip"]},), rounds=10, warmup_rounds=2)
+
+
+def test_eager(benchmark, case) -> None:  # type: ignore[no-untyped-def]
+    benchmark.group = f"backbones: {case['backbone']}, one clip, one thread"
+    from jmt_edge.models import build_model
+    from jmt_edge.tasks import get_task
+
+    task, name = CASES[case["backbone"]]
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    module = build_model(get_task(task)).eval().backbones[name]
+    clip = torch.from_numpy(case["clip"])
+    with torch.no_grad():
+        assert module(clip).shape == _expected(case).shape
+        benchmark.pedantic(module, (clip,), rounds=6, warmup_rounds=1)
