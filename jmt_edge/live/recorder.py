@@ -77,6 +77,7 @@ class Recorder(Observer):
         self._info: RunInfo | None = None
         self._whole = True  # nothing of the run has passed unrecorded
         self._worker: _Worker | None = None
+        self._ending: list[_Worker] = []  # stopped, and still writing what they were given
         self._started = 0
 
     @property
@@ -95,7 +96,7 @@ class Recorder(Observer):
         """Begin a recording; nothing happens where one is on, or before the run has begun."""
         if self.active or self._info is None:
             return
-        self._finish()
+        self._let_go()
         try:
             self.folder = self.folder if not self._started else _new_folder(self._base, self._started + 1)
             worker = _Worker(self.folder, self._manifest(self._info), self.raw, wait=not self._info.realtime)
@@ -108,14 +109,23 @@ class Recorder(Observer):
         self._worker = worker
 
     def stop(self) -> None:
-        """End the recording; its files are complete when this returns."""
+        """End the recording without waiting: its thread writes what is queued and closes the files."""
         self._whole = False
-        self._finish()
+        self._let_go()
 
-    def _finish(self) -> None:
+    def close(self) -> None:
+        """End the recording; its files are complete when this returns."""
+        self.stop()
+        for worker in self._ending:
+            worker.join()
+            self.problem = worker.problem or self.problem
+        self._ending.clear()
+
+    def _let_go(self) -> None:
         if self._worker is not None:
-            self._worker.close()
+            self._worker.finish()
             self.problem = self._worker.problem
+            self._ending.append(self._worker)
             self._worker = None
 
     def _manifest(self, info: RunInfo) -> dict[str, Any]:
@@ -176,7 +186,7 @@ class Recorder(Observer):
         self._put(lambda files: files.result(result))
 
     def on_end(self, summary: Summary) -> None:
-        self._finish()
+        self.close()
 
 
 def _new_folder(folder: Path, first: int = 1) -> Path:
@@ -233,10 +243,13 @@ class _Worker:
             self._bytes += size
             self._ready.notify_all()
 
-    def close(self) -> None:
+    def finish(self) -> None:
+        """Take no more; the thread ends when the queue is written."""
         with self._ready:
             self._closing = True
             self._ready.notify_all()
+
+    def join(self) -> None:
         self._thread.join()
 
     def _run(self) -> None:

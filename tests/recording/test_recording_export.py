@@ -46,7 +46,7 @@ def recording(tmp_path_factory: pytest.TempPathFactory, trimodal: Bundle) -> Rec
                 i, i / 2, "trimodal", outputs, "" if outputs else "nothing usable", quality, attention, latency, 0, "b"
             )
         )
-    recorder.stop()
+    recorder.close()
     return Recording(folder)
 
 
@@ -100,7 +100,7 @@ def test_xdf(recording: Recording, tmp_path: Path) -> None:
 def test_an_empty_recording_exports_empty_tables(tmp_path: Path, trimodal: Bundle) -> None:
     recorder = Recorder(tmp_path / "run", trimodal)
     recorder.on_start(RunInfo(trimodal, "onnxruntime", {}, 0.5, False, 0.0, dict.fromkeys(NAMES, "x")))
-    recorder.stop()
+    recorder.close()
     recording = Recording(tmp_path / "run")
     for export in (export_csv, export_parquet):
         assert len(export(recording, tmp_path / export.__name__)) == 4

@@ -227,7 +227,7 @@ def test_marks_statuses_and_clocks(tmp_path: Path, trimodal: Bundle) -> None:
         if i == 1:
             recorder.on_mark(Mark(0.7, "cold pack", 7))
         recorder.on_result(result(i + 1, trimodal))
-    recorder.stop()
+    recorder.close()
     recording = Recording(tmp_path / "run")
     assert recording.marks() == [Mark(0.7, "cold pack", 7)]
     assert [(t, s["eda"]["state"]) for t, s in recording.statuses()] == [
@@ -263,7 +263,7 @@ def test_recording_can_be_switched_and_each_time_is_a_folder(tmp_path: Path, tri
     recorder.start()
     recorder.start()
     recorder.on_result(result(3, trimodal))
-    recorder.stop()
+    recorder.close()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["run", "run-2"]
     first, second = Recording(tmp_path / "run"), Recording(tmp_path / "run-2")
     assert [r["t"] for r in first.results()] == [0.5] and [r["t"] for r in second.results()] == [1.5]
@@ -278,7 +278,7 @@ def test_a_camera_that_returns_with_another_size_starts_another_part(tmp_path: P
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 256, (h, w, 3), np.uint8) for h, w in ((48, 64), (48, 64), (36, 50), (48, 64))]
     recorder.on_chunk("face", Chunk(np.arange(4) / 30, images, 30.0))
-    recorder.stop()
+    recorder.close()
     assert {"face.mkv", "face-2.mkv", "face-3.mkv"} <= {p.name for p in (tmp_path / "run").iterdir()}
     (event,) = Recording(tmp_path / "run").events()
     assert isinstance(event, Passed) and event.chunk is not None and same_values(event.chunk.values, images)
@@ -485,7 +485,7 @@ def test_a_slow_disk_costs_samples_and_never_the_loop(
         recorder.on_chunk("voice", Chunk(i / 50 + np.arange(882) / 44_100, np.full(882, i, np.float32), 44_100.0))
         recorder.on_result(result(i + 1, trimodal))
     assert time.monotonic() - began < 60 * 0.05
-    recorder.stop()
+    recorder.close()
     recording = Recording(tmp_path / "run")
     assert len(recording.results()) == 60
     missed = recording.manifest["closed"]["missed_chunks"]
