@@ -59,7 +59,8 @@ class SimulatedBoard:
         self._fds: tuple[int, int] | None = None
         self._pending: deque[tuple[float, bytes]] = deque()
         self._next = 0
-        self._began: float | None = None  # board seconds at which streaming began
+        self._running = False
+        self._began = 0.0  # board seconds at which streaming began last
         self.pty = ""
         self.sent = self.dropped = self.corrupted = 0
         self._stop = threading.Event()
@@ -73,8 +74,8 @@ class SimulatedBoard:
 
     @property
     def stream_start(self) -> float:
-        """Host time of sample 0."""
-        return self._start + (self._began or 0.0) / self._speed
+        """Host time of sample 0 of the stream that runs, or ran last."""
+        return self._start + self._began / self._speed
 
     def __enter__(self) -> SimulatedBoard:
         self._thread.start()
@@ -109,7 +110,7 @@ class SimulatedBoard:
             fresh.replace(self._link)
         self.firmware.reset()
         self._pending.clear()
-        self._began = None
+        self._running = False
 
     def unplug(self) -> None:
         """Vanish. Nothing where it is not plugged in."""
@@ -134,17 +135,17 @@ class SimulatedBoard:
             if not stalled:
                 self._write(self.firmware.receive(commands))
         if not self.firmware.streaming:
-            self._began = None
+            self._running = False
             return
-        if self._began is None:
-            self._began, self._next = now, 0
+        if not self._running:
+            self._running, self._began, self._next = True, now, 0
             self._pending.clear()
         self._sample(now, stalled)
         while self._pending and self._pending[0][0] <= now:
             self._write(self._pending.popleft()[1])
 
     def _sample(self, now: float, stalled: bool) -> None:
-        elapsed = (now - (self._began or 0.0)) * (1 + self._faults.drift * 1e-6)
+        elapsed = (now - self._began) * (1 + self._faults.drift * 1e-6)
         own = self._signal.times
         if own is None:
             numbers = np.arange(self._next, int(elapsed * self.firmware.rate) + 1)
