@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from ..errors import BackendError, BundleError, ConfigError
+
+if TYPE_CHECKING:
+    from ..live.observer import Observer
 
 
 @click.command()
@@ -57,11 +61,14 @@ def command(
                 f"the run used the backend {backend}, which does not open here ({error}); --as-recorded needs none"
             ) from None
     controls = Controls()
-    observers = []
+    observers: list[Observer] = []
     if page is not None:
-        from ..live.page import Page
+        from ..live.page import start_page
 
-        observers.append(Page(page, bundle, controls))
+        server = start_page(page, controls, recordings=folder.resolve().parent)
+        for line in server.lines:
+            click.echo(line, err=True)
+        observers.append(server)
     if output == "tui" and not sys.stdout.isatty():
         output = "jsonl"
     if output == "jsonl":
