@@ -29,7 +29,8 @@ from ..errors import ConfigError
 @click.option("--overwrite", is_flag=True, help="Replace an existing bundle.")
 def command(
     checkpoint: Path, task_name: str, out: Path, head: Literal["self_attention", "concat"] | None,
-    attention_heads: int, joint: str | None, backbones: tuple[str, ...], eda_relu: bool, allow_untrained: bool, overwrite: bool,
+    attention_heads: int, joint: str | None, backbones: tuple[str, ...], eda_relu: bool,
+    allow_untrained: bool, overwrite: bool,
 ) -> None:  # fmt: skip
     """Read CHECKPOINT, a joint transformer trained with the papers' released code, into a bundle.
 

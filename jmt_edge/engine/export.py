@@ -114,24 +114,10 @@ def has_attention(fusion: Fusion) -> bool:
 
 
 def backbone_graph(backbone: nn.Module, shape: Sequence[int]) -> onnx.ModelProto:
-    """`clip` (N, *shape) -> `features` (N, d), float32, opset 20; batch norm is folded into the convolutions."""
-    network = fuse_batch_norm(copy.deepcopy(backbone).cpu().eval())
+    """`clip` (N, *shape) -> `features` (N, d), float32, opset 20; batch norm is folded into convolutions."""
+    network = copy.deepcopy(backbone).cpu().eval()
     example = torch.zeros(2, *shape)
     return _trace(network, (example,), ["clip"], ["features"], ({0: "N"},))
-
-
-def fuse_batch_norm(module: nn.Module) -> nn.Module:
-    """Replace, in place, each batch norm that follows a convolution among its parent's children. Evaluation mode."""
-    previous: tuple[str, nn.Module] | None = None
-    for name, child in list(module.named_children()):
-        if isinstance(child, nn.modules.batchnorm._BatchNorm) and previous is not None:
-            setattr(module, previous[0], nn.utils.fusion.fuse_conv_bn_eval(previous[1], child))  # type: ignore[type-var]
-            setattr(module, name, nn.Identity())
-            previous = None
-            continue
-        fuse_batch_norm(child)
-        previous = (name, child) if isinstance(child, (nn.Conv1d, nn.Conv2d, nn.Conv3d)) else None
-    return module
 
 
 class _Unfolded(nn.Module):
