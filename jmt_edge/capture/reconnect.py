@@ -187,6 +187,9 @@ class Supervisor:
                 self._pump(connection)
             except (UserError, DeviceLost, OSError) as error:
                 self.link.failed(str(error))
+            except Exception as error:  # a driver's own exception must not end the stream for good
+                log.exception("%s failed", self._thread.name)
+                self.link.failed(f"{type(error).__name__}: {error}")
             finally:
                 if connection is not None:
                     _close(connection)

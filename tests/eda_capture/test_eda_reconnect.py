@@ -135,7 +135,7 @@ class World:
 QUICK = Timing(first=0.1, stall=0.03, lost=0.06, backoff=0.002, backoff_max=0.01)
 
 
-@pytest.mark.parametrize("error", [DeviceLost("gone"), OSError("input/output error"), SourceError("no such port")])
+@pytest.mark.parametrize("error", [DeviceLost("gone"), OSError("i/o"), SourceError("no port"), RuntimeError("driver")])
 def test_reconnects_after_any_failure_over_200_cycles(error: Exception) -> None:
     threads = threading.active_count()
     world, Device.open = World(), 0
