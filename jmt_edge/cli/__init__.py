@@ -60,7 +60,10 @@ def cli() -> None:
 def main() -> None:
     """Entry point: a user's mistake ends in one sentence, never in a traceback."""
     try:
-        cli.main(standalone_mode=False)
+        # outside standalone mode click returns the code of an Exit raised in a command instead of raising it
+        code = cli.main(standalone_mode=False)
+        if isinstance(code, int) and code:
+            sys.exit(code)
     except UserError as error:
         click.echo(f"jmt-edge: {error}", err=True)
         sys.exit(error.exit_code)
