@@ -38,7 +38,7 @@ class SimulatedSpec:
     seed: int = 0
     responder: bool = True
     fps: float = 25.0
-    size: tuple[int, int] = (480, 360)
+    size: tuple[int, int] = (320, 240)
     rate: float = 128.0
     drop: Span = (0.0, 0.0)
     fault: str = ""
@@ -176,7 +176,7 @@ def parse_spec(modality: str, spec: str) -> SimulatedSpec:
     fault = given.get("fault", "")
     if fault and fault not in _FAULTS[modality]:
         raise SourceError(f"'{spec}': {modality} has no fault '{fault}'; choose {' or '.join(_FAULTS[modality])}")
-    width, _, height = given.get("size", "480x360").partition("x")
+    width, _, height = given.get("size", "320x240").partition("x")
     if not (width.isdigit() and height.isdigit() and 64 <= int(width) <= 4096 and 64 <= int(height) <= 4096):
         raise SourceError(f"'{spec}': size must be WIDTHxHEIGHT from 64 to 4096, as in size=480x360")
     forever = 1e9
