@@ -29,7 +29,7 @@ class Stage:
     batch: int = 32
     epochs: int = 50
     patience: int = 10  # epochs without a better validation score before stopping
-    schedule: str = "constant"  # constant, cosine, plateau
+    schedule: str = "constant"  # constant, cosine, plateau, onecycle (per step, for networks that start from nothing)
     warmup: int = 0  # epochs of linear warm-up
     dropout: float = 0.0  # in the linear layers of the head
 

@@ -103,8 +103,12 @@ class _Module(pl.LightningModule):
         if stage.schedule == "plateau":
             plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.1, patience=5)
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": plateau, "monitor": "val_loss"}}
+        if stage.schedule == "onecycle":
+            steps = int(self.trainer.estimated_stepping_batches)
+            cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, stage.lr, total_steps=steps, pct_start=0.2)
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cycle, "interval": "step"}}
         if stage.schedule not in ("constant", "cosine"):
-            raise ConfigError(f"schedule '{stage.schedule}' is not one of constant, cosine, plateau")
+            raise ConfigError(f"schedule '{stage.schedule}' is not one of constant, cosine, onecycle, plateau")
 
         def factor(epoch: int) -> float:
             if epoch < stage.warmup:
@@ -229,6 +233,9 @@ def _run(
             deterministic="warn",
         )
         last = checkpoints / "last.ckpt"
+        if has_3d_convolutions(network):
+            # 3-D convolutions run twice as fast on a CPU with the channels last; the weights stay the same
+            network.to(memory_format=torch.channels_last_3d)
         trainer.fit(
             _Module(network, stage, seed),
             loader(train, len(train), stage.batch, seed),  # type: ignore[arg-type]
@@ -238,6 +245,10 @@ def _run(
         )
     if trainer.interrupted:
         raise KeyboardInterrupt
+
+
+def has_3d_convolutions(network: nn.Module) -> bool:
+    return any(isinstance(module, nn.Conv3d) for module in network.modules())
 
 
 def _state(path: Path) -> dict[str, Tensor]:
