@@ -326,9 +326,7 @@ def _write_affwild2_video(root: Path, cohort: Cohort, video: Video) -> bool:
                 truth[k].append({"t": float(t), **body.person.truth(float(t)), "pspi": pspi(aus), **aus})
             image = av.VideoFrame.from_ndarray(np.ascontiguousarray(np.hstack(halves)), format="bgr24")
             container.mux(picture.encode(image))
-        samples = np.sum(
-            [body.speech.samples(0, round(cohort.seconds * RATE)) for body in bodies], axis=0
-        )
+        samples = np.sum([body.speech.samples(0, round(cohort.seconds * RATE)) for body in bodies], axis=0)
         pcm = (np.clip(samples, -1, 1) * 32767).astype(np.int16)
         for start in range(0, len(pcm), RATE):
             block = av.AudioFrame.from_ndarray(pcm[None, start : start + RATE], format="s16", layout="mono")

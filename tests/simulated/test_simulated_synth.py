@@ -16,9 +16,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from jmt_edge.training.synth import Cohort, cohort_subjects, generate, measure_effects, prepare, total_samples
 
 from jmt_edge.errors import DataError
+from jmt_edge.training.synth import Cohort, cohort_subjects, generate, measure_effects, prepare, total_samples
 
 TRIMODAL = Cohort("trimodal", 2, 4, 1, ("BL1", "PA4"), width=160, height=120)
 
