@@ -25,6 +25,7 @@ from ..errors import ConfigError, DataError
 from ..models.fusion import Fusion
 from ..models.jca import JointCrossAttention
 from ..models.joint import TEXT, JointModel
+from ..models.pretrained import load_pretrained
 from ..tasks import Modality, Task
 from . import splits
 from .clips import ClipStore, Progress, build_clips, default_cache
@@ -192,9 +193,8 @@ def train_backbone(
     network = pretraining(task, m, stage.dropout)
     source = recipe.weights.get(name, "")
     if source:
-        from ..models import importers
-
-        importers.load_backbone(network.backbone, source)
+        report = load_pretrained(network.backbone, source)
+        (out / f"weights-{name}.txt").write_text("\n".join(report.lines()) + "\n")
     train = clip_set(prepared.windows.of(split.train), store, recipe.augment)
     validation = clip_set(prepared.windows.of(split.validation), store) if split.validation else None
     if not len(train):

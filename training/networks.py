@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
 from ..errors import DataError
 from ..models.backbones import Backbone, build_backbone
 from ..models.fusion import Fusion
-from ..models.joint import TEXT, build_fusion
-from ..models.layers import Attention, EncoderLayer, OutputHeads
+from ..models.intra_modal import IntraModalFusion
+from ..models.joint import build_fusion
+from ..models.layers import OutputHeads
 from ..tasks import Modality, Task
 from .recipes import Recipe
 
@@ -19,29 +21,18 @@ SECOND = "second"  # the second backbone of an intra-modal fusion, beside its mo
 
 
 class IntraModal(Fusion):
-    """Two backbones of one modality (JMT paper, intra-modal fusion).
+    """Two backbones of one modality (JMT paper, intra-modal fusion `fc` or `tr`), then the heads."""
 
-    `fc`: concatenation, Linear to d. `tr`: the two stacked, an encoder layer, a self-attention whose last position
-    is kept. Features of another width than d first go through a linear layer.
-    """
-
-    def __init__(self, name: str, dims: tuple[int, int], dim: int, outputs: tuple[str, ...], kind: str, dropout: float):
-        super().__init__((name, SECOND), dims, outputs)
-        self.kind = kind
-        self.project = nn.ModuleDict({n: nn.Linear(d, dim) for n, d in zip(self.modalities, dims) if d != dim})
-        if kind == "fc":
-            self.concat = nn.Linear(2 * dim, dim)
-        else:
-            self.encoder, self.attention = EncoderLayer(dim), Attention(dim)
+    def __init__(
+        self, name: str, dim: int, outputs: tuple[str, ...], kind: Literal["fc", "tr"], dropout: float
+    ) -> None:
+        super().__init__((name, SECOND), dim, outputs)
+        self.combine = IntraModalFusion(dim, dim, dim, kind)
         self.heads = OutputHeads(dim, outputs, max(dim // 4, 1), dropout)
 
     def mix(self, features: dict[str, Tensor], present: Tensor) -> tuple[Tensor, None]:
-        pair = [self.project[n](features[n]) if n in self.project else features[n] for n in self.modalities]
-        if self.kind == "fc":
-            return self.concat(torch.cat(pair, -1)), None
-        steps = pair[0].shape[:2]
-        tokens = self.encoder(torch.stack(pair, 2).flatten(0, 1))
-        return self.attention(tokens[:, -1:], tokens)[0].squeeze(1).unflatten(0, steps), None
+        first, second = (features[m] for m in self.modalities)
+        return self.combine(first, second), None
 
 
 class Unimodal(nn.Module):
@@ -73,8 +64,6 @@ def backbone_of(task: Task, m: Modality) -> Backbone:
 
 def pretraining(task: Task, m: Modality, dropout: float) -> Unimodal:
     """The modality's backbone with the papers' pretraining head."""
-    from dataclasses import replace
-
     alone = replace(task, modalities=(m,))
     return Unimodal(backbone_of(task, m), build_fusion(alone, "unimodal", dropout=dropout))
 
@@ -82,9 +71,8 @@ def pretraining(task: Task, m: Modality, dropout: float) -> Unimodal:
 def fusion_of(recipe: Recipe, task: Task, dropout: float) -> Fusion:
     """The network behind the backbones."""
     if recipe.fusion in ("intra_fc", "intra_tr"):
-        return IntraModal(
-            task.names[0], (task.dim, task.dim), task.dim, task.outputs, recipe.fusion.removeprefix("intra_"), dropout
-        )
+        kind: Literal["fc", "tr"] = "fc" if recipe.fusion == "intra_fc" else "tr"
+        return IntraModal(task.names[0], task.dim, task.outputs, kind, dropout)
     return build_fusion(
         task, recipe.fusion, dropout=dropout, audio_gru=recipe.audio_gru, text=bool(recipe.text),
         recursions=recipe.recursions or None,
@@ -93,8 +81,6 @@ def fusion_of(recipe: Recipe, task: Task, dropout: float) -> Fusion:
 
 def second_backbone(task: Task, recipe: Recipe) -> Modality:
     """The modality's description with the second backbone of an intra-modal fusion."""
-    from dataclasses import replace
-
     return replace(task.modalities[0], backbone=recipe.second)
 
 
@@ -112,6 +98,3 @@ def load_weights(network: nn.Module, file: Path) -> None:
     except RuntimeError as error:
         first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
         raise DataError(f"{file} belongs to another model ({first}); give the checkpoint of this recipe") from None
-
-
-__all__ = ["SECOND", "TEXT", "FusionStep", "IntraModal", "Unimodal", "backbone_of", "fusion_of", "pretraining"]

@@ -89,7 +89,7 @@ class Recipe:
     hop: float = 0.0  # s between windows of a long recording; 0: the task's stride
     protocol: str = "holdout"  # holdout, kfold:K, loso, loso67, official
     ensemble: bool = False  # best-valence checkpoint gives valence, best-arousal checkpoint arousal
-    weights: dict[str, str] = field(default_factory=dict)  # modality -> "kinetics", "imagenet" or a file
+    weights: dict[str, str] = field(default_factory=dict)  # modality -> "torchvision" or a file
     stages: dict[str, Stage] = field(default_factory=dict)  # modality, or "fusion"
     augment: Augment = Augment()
     masking: Masking = Masking()

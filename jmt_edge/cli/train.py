@@ -24,9 +24,7 @@ from ..errors import ConfigError
 @click.option("--folds", type=click.IntRange(2, 1000), help="Subject-exclusive folds; short for --protocol kfold:K.")
 @click.option("--loso", is_flag=True, help="Leave one subject out; short for --protocol loso.")
 @click.option("--grid", multiple=True, metavar="KEY=V1,V2", help="Try all values, chosen by validation score.")
-@click.option(
-    "--weights", multiple=True, metavar="MODALITY=FILE", help="Initial backbone: kinetics, imagenet or a file."
-)
+@click.option("--weights", multiple=True, metavar="MODALITY=FILE", help="Initial backbone: a file, or torchvision.")
 @click.option("--channel", default="Eda_RB", show_default=True, help="PainMonit: the EDA channel.")
 @click.option("--rate", type=float, default=250.0, show_default=True, help="PainMonit: samples per second of X.npy.")
 @click.option("--skip-bad", is_flag=True, help="Leave bad samples out, count and list them.")
@@ -85,7 +83,7 @@ def _recipe(flags: dict[str, Any]) -> Any:
     for weight in flags["weights"]:
         modality, equals, file = weight.partition("=")
         if not equals:
-            raise ConfigError(f"--weights '{weight}' is not MODALITY=FILE; write for example face=kinetics")
+            raise ConfigError(f"--weights '{weight}' is not MODALITY=FILE; write for example face=torchvision")
         overrides.append(f'weights.{modality}="{file}"')
     if flags["precision"]:
         overrides.append(f'precision="{flags["precision"]}"')
