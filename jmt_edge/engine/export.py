@@ -48,12 +48,12 @@ def export_bundle(
 ) -> Bundle:
     """Write `model` as a bundle and load it back.
 
-    Per network: `<name>.onnx` (float32, dynamic batch) and, unless `training_weights` is false (a demo's default,
-    for its size), `<name>.safetensors` (the module's state, before any folding). The fusion's
-    graph is the folded one where folding is exact, with `fusion_folded.safetensors` beside it, else the module as
-    it is; the manifest says which and why. `provenance` (data, split, seed, recipe, scores) is completed with the
-    versions and the date; `calibration` holds e.g. {"temperature": T}; `untrained` names the networks whose
-    weights nobody trained. Raises BundleError where `path` exists and `overwrite` is false, ConfigError where the
+    Per network: `<name>.onnx` (float32, dynamic batch) and `<name>.safetensors` (the module's state, before any
+    folding). `training_weights` false, a demo's default for its size, leaves the latter out, but for a fusion that
+    does not fold. The fusion's graph is the folded one where folding is exact, with `fusion_folded.safetensors`
+    beside it, else the module as it is; the manifest says which and why. `provenance` (data, split, seed, recipe,
+    scores) is completed with the versions and the date; `calibration` holds e.g. {"temperature": T}; `untrained`
+    names the networks whose weights nobody trained. Raises BundleError where `path` exists and `overwrite` is false, ConfigError where the
     model has inputs that a bundle cannot feed (text features).
     """
     extra = [m for m in model.fusion.modalities if m not in task.names]
@@ -75,7 +75,8 @@ def export_bundle(
         else:
             files["fusion_folded.safetensors"] = folded
         keep = not demo if training_weights is None else training_weights
-        for network, module in (*model.backbones.items(), ("fusion", model.fusion)) if keep else ():
+        kept = [*(model.backbones.items() if keep else ()), *([("fusion", model.fusion)] if keep or not folded else ())]
+        for network, module in kept:
             networks[network]["weights"] = f"{network}.safetensors"
             state = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
             files[f"{network}.safetensors"] = safetensors.torch.save(state)

@@ -167,6 +167,7 @@ class I3dTcn(Backbone):
         self.i3d = InceptionI3d(width)
         self.tcn = TemporalConvNet(self.i3d.channels, (dim,) * 4, kernel=5, dropout=0.1)
         self.resize = resize
+        _kaiming(self)
 
     def features(self, clip: Tensor) -> Tensor:
         if self.resize is not None and clip.shape[-1] != self.resize:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from jmt_edge.kernels.folding import FoldedPlan, fold
 from torch import nn
 
 from jmt_edge.errors import ConfigError
+from jmt_edge.kernels.folding import FoldedPlan, fold
 from jmt_edge.models.fusion import JMT, Concat
 
 AFFECT = ("valence", "arousal")
