@@ -1,0 +1,93 @@
+"""Make the pictures of the README and of docs/page.md: `make screenshots`.
+
+Runs `jmt-edge live --page` on simulated sensors and photographs it with headless Chromium.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+ADDRESS = "127.0.0.1:8799"
+ARGUMENTS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--bundle", help="NAME.jmt; default: the demo bundle of the trimodal task")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "images")
+    args = parser.parse_args()
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        sys.exit("screenshots need Chromium; run `apt install chromium`")
+    args.out.mkdir(parents=True, exist_ok=True)
+    bundle = ["--bundle", args.bundle] if args.bundle else ["--task", "trimodal"]
+    with tempfile.TemporaryDirectory() as folder:
+        live = subprocess.Popen(
+            [
+                sys.executable, "-m", "jmt_edge", "live", *bundle, "--output", "none", "--threads", "1",
+                "--camera", "sim:seed=3&fps=12", "--microphone", "sim:seed=3", "--eda", "sim:seed=3&drop_at=110",
+                "--page", ADDRESS, "--record", f"{folder}/session",
+            ],
+            cwd=ROOT,
+        )  # fmt: skip
+        try:
+            photograph(chromium, args.out)
+        finally:
+            live.terminate()
+            live.wait()
+
+
+def photograph(chromium: str, out: Path) -> None:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium, args=ARGUMENTS)
+        dark, light, phone = (
+            open_page(browser, {"width": width, "height": height}, scheme)
+            for width, height, scheme in ((1440, 900, "dark"), (1440, 900, "light"), (390, 844, "dark"))
+        )
+        wait_clock(dark, 40)
+        dark.keyboard.press("3")
+        dark.keyboard.press("m")
+        dark.keyboard.type("turned to the left side")
+        dark.keyboard.press("Enter")
+        dark.evaluate("() => document.activeElement.blur()")
+        wait_clock(dark, 90)
+        dark.screenshot(path=out / "page-dark.png")
+        light.screenshot(path=out / "page-light.png")
+        phone.screenshot(path=out / "page-phone.png")
+        dark.wait_for_selector('.alarm[data-id="sensor-eda"]', timeout=120_000)
+        dark.wait_for_timeout(1000)
+        dark.screenshot(path=out / "page-sensor-lost.png")
+        browser.close()
+
+
+def open_page(browser: Any, viewport: dict[str, int], scheme: str) -> Any:
+    page = browser.new_page(viewport=viewport, color_scheme=scheme)
+    for _ in range(120):
+        try:
+            page.goto(f"http://{ADDRESS}/")
+            return page
+        except Exception:  # the run has not started yet
+            time.sleep(0.5)
+    sys.exit(f"nothing answers at {ADDRESS}")
+
+
+def wait_clock(page: Any, seconds: int) -> None:
+    page.wait_for_function(
+        "(t) => { const [m, s] = document.getElementById('clock').textContent.split(':'); return 60 * m + +s >= t; }",
+        arg=seconds,
+        timeout=300_000,
+    )
+
+
+if __name__ == "__main__":
+    main()
