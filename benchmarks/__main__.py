@@ -25,12 +25,19 @@ def main() -> int:
     stamp = datetime.now(timezone.utc).strftime("%Y-%m-%d-%H%M%S")
     report = OUT / f"{stamp}.json"
     arguments = sys.argv[1:] or [str(Path(__file__).parent)]
-    code = int(
-        pytest.main(
-            [*arguments, "-q", "-p", "no:xdist", "-rs", "--benchmark-enable", "--benchmark-only", "--benchmark-max-time=1.0",
-             "--benchmark-min-rounds=5", "--benchmark-disable-gc", f"--benchmark-json={report}"]
-        )
-    )  # fmt: skip
+    options = [
+        "-q",
+        "-rs",
+        "-p",
+        "no:xdist",
+        "--benchmark-enable",
+        "--benchmark-only",
+        "--benchmark-max-time=1.0",
+        "--benchmark-min-rounds=5",
+        "--benchmark-disable-gc",
+        f"--benchmark-json={report}",
+    ]
+    code = int(pytest.main([*arguments, *options]))
     if not report.is_file() or not report.stat().st_size:
         return code
     rows = json.loads(report.read_text())["benchmarks"]

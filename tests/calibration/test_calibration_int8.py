@@ -11,13 +11,13 @@ import pytest
 from engine_graphs import clips, residual_network
 from hypothesis import given
 from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+
 from jmt_edge.calibration.quantise import find_layers, quantise, tensors_of
 from jmt_edge.calibration.ranges import METHODS, Magnitudes, collect
 from jmt_edge.calibration.sensitivity import features, give_back, leave_one_in, sqnr
 from jmt_edge.calibration.sources import spread
 from jmt_edge.calibration.windows import Windows, random_windows
-from onnx import TensorProto, helper, numpy_helper
-
 from jmt_edge.errors import DataError
 from jmt_edge.tasks import get_task
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from engine_graphs import clips, residual_network
-from jmt_edge.calibration.quantise import find_layers, quantise, tensors_of
-from jmt_edge.calibration.ranges import collect
 from onnx import helper
 
+from jmt_edge.calibration.quantise import find_layers, quantise, tensors_of
+from jmt_edge.calibration.ranges import collect
 from jmt_edge.engine.plan import build_plan, parse_layer
 from jmt_edge.engine.precision import static_shapes, to_fp16
 from jmt_edge.engine.tensorrt_api import CAPABILITIES, OLDEST, Library, open_library
