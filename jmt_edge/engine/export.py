@@ -53,8 +53,8 @@ def export_bundle(
     does not fold. The fusion's graph is the folded one where folding is exact, with `fusion_folded.safetensors`
     beside it, else the module as it is; the manifest says which and why. `provenance` (data, split, seed, recipe,
     scores) is completed with the versions and the date; `calibration` holds e.g. {"temperature": T}; `untrained`
-    names the networks whose weights nobody trained. Raises BundleError where `path` exists and `overwrite` is false, ConfigError where the
-    model has inputs that a bundle cannot feed (text features).
+    names the networks whose weights nobody trained. Raises BundleError where `path` exists and `overwrite` is
+    false, ConfigError where the model has inputs that a bundle cannot feed (text features).
     """
     extra = [m for m in model.fusion.modalities if m not in task.names]
     if extra:
