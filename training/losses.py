@@ -37,11 +37,11 @@ def pain_loss(logits: Tensor, label: Tensor, weight: Tensor | None = None) -> Te
     return F.cross_entropy(logits[keep].float(), label[keep].long(), weight=weight)
 
 
-def task_loss(outputs: Mapping[str, Tensor], labels: Mapping[str, Tensor]) -> Tensor:
+def task_loss(outputs: Mapping[str, Tensor], labels: Mapping[str, Tensor], weight: Tensor | None = None) -> Tensor:
     """Pain cross-entropy plus the mean of 1 - CCC over the affect outputs that `labels` names.
 
-    outputs: `pain` (B, S, C) logits, others (B, S); labels: (B, S), NaN where unlabelled.
+    outputs: `pain` (B, S, C) logits, others (B, S); labels: (B, S), NaN where unlabelled. weight: of the classes.
     """
     affect = [ccc_loss(outputs[name], label) for name, label in labels.items() if name != "pain"]
     total = torch.stack(affect).mean() if affect else torch.zeros((), device=next(iter(outputs.values())).device)
-    return total + pain_loss(outputs["pain"], labels["pain"]) if "pain" in labels else total
+    return total + pain_loss(outputs["pain"], labels["pain"], weight) if "pain" in labels else total

@@ -32,6 +32,7 @@ class Stage:
     schedule: str = "constant"  # constant, cosine, plateau, onecycle (per step, for networks that start from nothing)
     warmup: int = 0  # epochs of linear warm-up
     dropout: float = 0.0  # in the linear layers of the head
+    balance: bool = False  # weigh the pain classes by the inverse of their share in training
 
 
 @dataclass(frozen=True)

@@ -53,9 +53,10 @@ class Fitted:
 class _Module(pl.LightningModule):
     """A network that maps a batch's inputs to a table of outputs, with the task's loss."""
 
-    def __init__(self, network: nn.Module, stage: Stage, seed: int) -> None:
+    def __init__(self, network: nn.Module, stage: Stage, seed: int, weight: Tensor | None = None) -> None:
         super().__init__()
         self.network, self.stage, self.seed = network, stage, seed
+        self.register_buffer("weight", weight, persistent=False)
         self._held: list[tuple[Outputs, Outputs]] = []
 
     def forward(self, inputs: dict[str, Any]) -> Outputs:
@@ -66,7 +67,7 @@ class _Module(pl.LightningModule):
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         inputs, labels = batch
-        loss = task_loss(self(inputs), labels)
+        loss = task_loss(self(inputs), labels, self.weight)
         self.log("loss", loss, on_step=False, on_epoch=True, batch_size=1)
         return loss
 
@@ -83,7 +84,7 @@ class _Module(pl.LightningModule):
         labels = {o: torch.cat([held[1][o] for held in self._held]) for o in self._held[0][1]}
         self._held = []
         # every process scores the whole validation set, so nothing needs to be reduced
-        self.log("val_loss", task_loss(outputs, labels), rank_zero_only=False, sync_dist=False)
+        self.log("val_loss", task_loss(outputs, labels, self.weight), rank_zero_only=False, sync_dist=False)
         for o, y in labels.items():
             if o != "pain" and int((~torch.isnan(y)).sum()) > 1:
                 self.log(f"val_ccc_{o}", ccc(outputs[o], y), sync_dist=False)
@@ -237,7 +238,7 @@ def _run(
             # 3-D convolutions run twice as fast on a CPU with the channels last; the weights stay the same
             network.to(memory_format=torch.channels_last_3d)
         trainer.fit(
-            _Module(network, stage, seed),
+            _Module(network, stage, seed, class_weights(train) if stage.balance else None),
             loader(train, len(train), stage.batch, seed),  # type: ignore[arg-type]
             None if validation is None else loader(validation, len(validation), stage.batch, None, shard=False),  # type: ignore[arg-type]
             ckpt_path=last if last.is_file() else None,
@@ -245,6 +246,17 @@ def _run(
         )
     if trainer.interrupted:
         raise KeyboardInterrupt
+
+
+def class_weights(train: Dataset[Batch]) -> Tensor | None:
+    """(2,) inverse shares of the pain classes among the training labels, mean 1; None without pain labels."""
+    labels = getattr(train, "labels", {})
+    if "pain" not in labels:
+        return None
+    y = torch.as_tensor(labels["pain"])
+    share = y[~torch.isnan(y)].mean().clamp(0.01, 0.99)
+    weight = torch.stack([1 / (1 - share), 1 / share])
+    return weight / weight.mean()
 
 
 def has_3d_convolutions(network: nn.Module) -> bool:

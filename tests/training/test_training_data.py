@@ -9,12 +9,12 @@ import pytest
 import training_tools as tools
 from hypothesis import given
 from hypothesis import strategies as st
-from jmt_edge.training import splits
-from jmt_edge.training.data import cut_windows, describe
-from jmt_edge.training.readers import open_cohort, read_va
 
 from jmt_edge.errors import DataError
 from jmt_edge.tasks import get_task, split_steps
+from jmt_edge.training import splits
+from jmt_edge.training.data import cut_windows, describe
+from jmt_edge.training.readers import open_cohort, read_va
 
 
 def test_biovid_as_it_is(tmp_path: Path) -> None:

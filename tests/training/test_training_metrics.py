@@ -10,10 +10,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from jmt_edge.training import losses, metrics
 from sklearn import metrics as sk
 from torchmetrics.classification import BinaryCalibrationError
 from torchmetrics.functional import concordance_corrcoef
+
+from jmt_edge.training import losses, metrics
 
 finite = st.floats(-3, 3, width=32)
 N = st.integers(3, 60)

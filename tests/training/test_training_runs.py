@@ -11,6 +11,8 @@ import pytest
 import torch
 import training_tools as tools
 from click.testing import CliRunner
+
+from jmt_edge.errors import ConfigError, DataError
 from jmt_edge.training import splits
 from jmt_edge.training.clips import build_clips
 from jmt_edge.training.data import Cohort, cut_windows
@@ -21,8 +23,6 @@ from jmt_edge.training.readers import open_cohort
 from jmt_edge.training.recipes import Masking, Recipe, from_dict, load_recipe, names
 from jmt_edge.training.sets import mask
 from jmt_edge.training.trainer import Device
-
-from jmt_edge.errors import ConfigError, DataError
 
 QUICK = {"optimizer": "adamw", "lr": 3e-3, "batch": 16, "epochs": 3, "patience": 3}
 
