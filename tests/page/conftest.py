@@ -60,7 +60,9 @@ def visit(browser: Any) -> Iterator[Callable[..., Any]]:
     """Open a URL in a fresh context. At the end every page must have stayed clean."""
     opened: list[tuple[Any, Watched]] = []
 
-    def open_page(url: str, *, expect: tuple[str, ...] = (), width: int = 1440, height: int = 900, **options: Any) -> Any:
+    def open_page(
+        url: str, *, expect: tuple[str, ...] = (), width: int = 1440, height: int = 900, **options: Any
+    ) -> Any:
         context = browser.new_context(viewport={"width": width, "height": height}, **options)
         watched = Watched(context.new_page())
         watched.expected = expect

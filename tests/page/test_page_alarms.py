@@ -136,7 +136,11 @@ def test_unplugging_does_not_silence_an_alarm() -> None:
     assert alarm.state is State.ACTIVE  # raised again: what was acknowledged was another episode
 
 
-@given(st.lists(st.tuples(st.sampled_from([Event.ON, Event.OFF, Event.UNKNOWN, Event.ACK]), st.floats(0.1, 5)), max_size=50))
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([Event.ON, Event.OFF, Event.UNKNOWN, Event.ACK]), st.floats(0.1, 5)), max_size=50
+    )
+)
 def test_high_alarm_ends_only_by_acknowledgement(history: list[tuple[Event, float]]) -> None:
     alarm, now, unseen = high(delay=1.0), 0.0, False
     for event, step in history:
@@ -186,7 +190,8 @@ def test_gravest_alarm_comes_first() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"limit": 0.0}, {"limit": 1.1}, {"hysteresis": 0.7}, {"hysteresis": -0.1}, {"delay": 61.0}, {"delay": -1.0}]
+    "wrong",
+    [{"limit": 0.0}, {"limit": 1.1}, {"hysteresis": 0.7}, {"hysteresis": -0.1}, {"delay": 61.0}, {"delay": -1.0}],
 )
 def test_settings_are_checked(wrong: dict[str, float]) -> None:
     with pytest.raises(ConfigError):

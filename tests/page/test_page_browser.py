@@ -302,7 +302,8 @@ def test_phone(stage: Stage, visit: Visit) -> None:
     box = page.locator("#pain").bounding_box()
     assert box is not None and box["y"] + box["height"] < 844 and box["height"] > 90
     small = page.eval_on_selector_all(
-        "button", "nodes => nodes.filter(n => n.offsetParent && n.getBoundingClientRect().height < 40).map(n => n.id || n.textContent)"
+        "button",
+        "nodes => nodes.filter(n => n.offsetParent && n.getBoundingClientRect().height < 40).map(n => n.id || n.textContent)",
     )
     assert small == []
     page.locator("#rating button").nth(4).tap()

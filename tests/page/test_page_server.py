@@ -59,9 +59,14 @@ class Hand:
         image = np.full((side, side, 3), 90, np.uint8)
         self.page.on_chunk("face", Chunk(np.array([self.t + 0.4]), [image], 25))
         self.t += 0.5
-        self.page.on_status({name: Status(State.STREAMING, unit="µS" if name == "eda" else "") for name in ("face", "voice", "eda")})
+        self.page.on_status(
+            {name: Status(State.STREAMING, unit="µS" if name == "eda" else "") for name in ("face", "voice", "eda")}
+        )
         outputs = None if pain is None else {"pain": pain, "valence": 0.1, "arousal": -0.2}
-        quality = {name: Quality(pain is not None, "" if pain is not None else "test", 0.9) for name in ("face", "voice", "eda")}
+        quality = {
+            name: Quality(pain is not None, "" if pain is not None else "test", 0.9)
+            for name in ("face", "voice", "eda")
+        }
         share = None if pain is None else 1 / 3
         latency = {"preprocess": 1.0, "backbones": 2.0, "fusion": 1.0, "total": 12.5}
         self.page.on_result(
@@ -111,7 +116,9 @@ def test_result_metrics_and_health(hand: Callable[..., Hand]) -> None:
     assert status == 200 and result["outputs"]["pain"] == 0.42 and result["latency_p50_p95_ms"] == [12.5, 12.5]
     text = page.http("GET", "/metrics")[2].decode()
     for line in text.splitlines():
-        assert line.startswith("#") or re.fullmatch(r'jmt_edge_[a-z_]+(\{[a-z]+="[a-z0-9.]+"\})? -?[0-9.e+-]+', line), line
+        assert line.startswith("#") or re.fullmatch(r'jmt_edge_[a-z_]+(\{[a-z]+="[a-z0-9.]+"\})? -?[0-9.e+-]+', line), (
+            line
+        )
     assert 'jmt_edge_output{name="pain"} 0.42\n' in text and "jmt_edge_results_total 4\n" in text
     assert page.http.json("GET", "/healthz")[1]["status"] == "ok"
     state = page.http.json("GET", "/api/v1/state")[1]
@@ -155,7 +162,9 @@ def test_marker_reaches_the_run_and_the_log(hand: Callable[..., Hand]) -> None:
     (line,) = page.audit.read_text().splitlines()
     assert json.loads(line)["action"] == "marker" and json.loads(line)["rating"] == 7
     page.page.on_mark(Mark(1.5, "turned", 7))
-    wait_for(lambda: page.http.json("GET", "/api/v1/markers")[1]["markers"] == [{"t": 1.5, "text": "turned", "rating": 7}])
+    wait_for(
+        lambda: page.http.json("GET", "/api/v1/markers")[1]["markers"] == [{"t": 1.5, "text": "turned", "rating": 7}]
+    )
 
 
 @pytest.mark.parametrize(
@@ -308,7 +317,9 @@ def test_addresses(address: str, expected: tuple[str, int]) -> None:
 
 def test_loopback() -> None:
     assert [is_loopback(h) for h in ("127.0.0.1", "127.1.2.3", "::1", "localhost")] == [True] * 4
-    assert [is_loopback(h) for h in ("0.0.0.0", "10.0.0.1", "localhost.evil.example", "127.0.0.1.evil.example")] == [False] * 4
+    assert [is_loopback(h) for h in ("0.0.0.0", "10.0.0.1", "localhost.evil.example", "127.0.0.1.evil.example")] == [
+        False
+    ] * 4
 
 
 @pytest.mark.parametrize(
@@ -361,7 +372,10 @@ def test_audit_log_shows_what_was_changed(tmp_path: Path) -> None:
         log.close()
     assert list(verify(path)) == [] and path.stat().st_mode & 0o077 == 0
     lines = path.read_text().splitlines()
-    for name, changed in (("altered", [lines[0].replace("marker", "nothing"), *lines[1:]]), ("taken out", lines[:2] + lines[3:])):
+    for name, changed in (
+        ("altered", [lines[0].replace("marker", "nothing"), *lines[1:]]),
+        ("taken out", lines[:2] + lines[3:]),
+    ):
         path.write_text("\n".join(changed) + "\n")
         assert list(verify(path)), name
 

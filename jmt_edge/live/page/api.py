@@ -388,7 +388,11 @@ def openapi(with_token: bool) -> dict[str, Any]:
                     "description": "one sentence that says why",
                     "content": {
                         "application/json": {
-                            "schema": {"type": "object", "properties": {"error": {"type": "string"}}, "required": ["error"]}
+                            "schema": {
+                                "type": "object",
+                                "properties": {"error": {"type": "string"}},
+                                "required": ["error"],
+                            }
                         }
                     },
                 }

@@ -61,7 +61,9 @@ def header(sequence: int, blurred: bool) -> bytes:
     return struct.pack("<BBHI", 1, blurred, 0, sequence)
 
 
-def _encode(t: float, image: Image, box: tuple[float, float, float, float] | None, score: float, *, blur: bool) -> bytes:
+def _encode(
+    t: float, image: Image, box: tuple[float, float, float, float] | None, score: float, *, blur: bool
+) -> bytes:
     height, width = image.shape[:2]
     part = (0.0, 0.0, 0.0, 0.0)
     if box is not None:
@@ -98,7 +100,9 @@ def blurred(image: Image, box: tuple[float, float, float, float] | None) -> Imag
     part = out[top:bottom, left:right]
     # averages of about 8 x 8 blocks: what is thrown away cannot be sharpened back
     across = 8 if box else 16
-    tiny = cv2.resize(part, (across, max(1, round(across * part.shape[0] / part.shape[1]))), interpolation=cv2.INTER_AREA)
+    tiny = cv2.resize(
+        part, (across, max(1, round(across * part.shape[0] / part.shape[1]))), interpolation=cv2.INTER_AREA
+    )
     smooth = cv2.resize(tiny, (part.shape[1], part.shape[0]), interpolation=cv2.INTER_CUBIC)
     out[top:bottom, left:right] = smooth
     return out

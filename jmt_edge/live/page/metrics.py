@@ -24,7 +24,9 @@ def prometheus(model: Model, clients: int, sent_bytes: int) -> str:
     metric("results_with_outputs_total", "counter", "Windows with outputs.", [("", model.with_outputs)])
     dropped = result.dropped if result else 0
     metric("windows_dropped_total", "counter", "Windows dropped because the engine was late.", [("", dropped)])
-    metric("last_activity_age_seconds", "gauge", "Time since the loop last gave a sign.", [("", now - model.feed.active)])
+    metric(
+        "last_activity_age_seconds", "gauge", "Time since the loop last gave a sign.", [("", now - model.feed.active)]
+    )
     outputs = result.outputs if result and result.outputs else {}
     metric("output", "gauge", "The newest outputs.", [(f'{{name="{n}"}}', v) for n, v in outputs.items()])
     if result is not None:

@@ -215,7 +215,9 @@ class Model:
         if arrived is None:
             waited = now - self._started
             return f"no samples since the start {waited:.0f} s ago" if waited > CONNECT else ""
-        age = self.feed.active - arrived  # by the loop's own calls, so that a loop that stands still is not blamed on it
+        age = (
+            self.feed.active - arrived
+        )  # by the loop's own calls, so that a loop that stands still is not blamed on it
         realtime = self.feed.info is not None and self.feed.info.realtime
         return f"no samples for {age:.1f} s" if realtime and age > SILENT else ""
 

@@ -87,9 +87,7 @@ class Recordings:
             "bundle": manifest["bundle"]["id"],
             "demo": manifest["bundle"]["demo"],
             "video": (recording.folder / video_name(1)).is_file(),
-            "results": [
-                {k: r[k] for k in ("t", "outputs", "reason", "quality", "attention")} for r in _pick(results)
-            ],
+            "results": [{k: r[k] for k in ("t", "outputs", "reason", "quality", "attention")} for r in _pick(results)],
             "marks": [{"t": m.t, "text": m.text, "rating": m.rating} for m in recording.marks()],
             "eda": {
                 "t": [round(float(t), 3) for t in times[kept]],
