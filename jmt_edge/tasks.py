@@ -28,7 +28,7 @@ class Modality:
     face (3, T, H, W), voice (1, mels, frames), eda (1, samples).
     """
 
-    name: Literal["face", "voice", "eda"]
+    name: str  # face, voice or eda
     backbone: str
     width: int  # channels of the backbone's first stage; the papers' value unless a demo
     shape: tuple[int, ...]

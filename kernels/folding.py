@@ -25,7 +25,6 @@ from ..errors import ConfigError
 
 if TYPE_CHECKING:  # a saved plan is read without torch
     from ..models.fusion import JMT, Fusion
-    from ..models.layers import Attention, EncoderLayer
 
 Array = npt.NDArray[Any]
 FORMAT = "jmt-edge folded fusion 1"
@@ -239,7 +238,8 @@ def fold(fusion: Fusion) -> FoldedPlan:
         matrices["head.w1"] = np.concatenate([matrices["cross.o"][q] @ r for q, r in zip(query, rows)])
         matrices["head.b1"] = b1 + sum(matrices["cross.o_bias"][q] @ r for q, r in zip(query, rows))
         del matrices["cross.o"], matrices["cross.o_bias"]
-    eps = fusion.encoders[JOINT].layer_norm1.eps
+    first: Any = fusion.encoders[JOINT]
+    eps = float(first.layer_norm1.eps)
     return FoldedPlan(fusion.modalities, fusion.outputs, fusion.head, d, matrices, fusion.joint_abs, eps)
 
 
@@ -263,7 +263,7 @@ def _linear(layer: Any) -> tuple[Array, Array]:
     return _f64(layer.weight).T, _f64(layer.bias)
 
 
-def _attention(layer: Attention) -> dict[str, Array]:
+def _attention(layer: Any) -> dict[str, Array]:
     wq, wk, wv = np.split(_f64(layer.in_proj_weight), 3)
     bq, _, bv = np.split(_f64(layer.in_proj_bias), 3)
     wo, bo = _f64(layer.out_proj.weight), _f64(layer.out_proj.bias)
@@ -271,7 +271,7 @@ def _attention(layer: Attention) -> dict[str, Array]:
     return {"a": wq.T @ wk * scale, "c": bq @ wk * scale, "o": wv.T @ wo.T, "o_bias": wo @ bv + bo}
 
 
-def _encoder(layer: EncoderLayer) -> dict[str, Array]:
+def _encoder(layer: Any) -> dict[str, Array]:
     w1, b1 = _linear(layer.feed_forward[0])
     w2, b2 = _linear(layer.feed_forward[2])
     norms = {
@@ -286,7 +286,7 @@ def _heads(fusion: JMT) -> tuple[Array, Array, Array, Array]:
     """All output heads as one hidden layer and one output layer: w1, b1, w2, b2."""
     first, second = [], []
     for name in fusion.outputs:
-        head = fusion.heads[name]
+        head: Any = fusion.heads[name]
         if hasattr(head, "weight"):  # one linear layer: z = relu(z) - relu(-z)
             w, b = _linear(head)
             eye = np.eye(LOGITS[name])

@@ -8,8 +8,7 @@ import numpy as np
 
 from ..errors import ConfigError
 from ..models.fusion import JMT, Fusion
-from ..models.layers import LOGITS
-from .folding import FoldedPlan, fold
+from .folding import LOGITS, FoldedPlan, fold
 from .weights import Array, Attention, Encoder, FusionWeights, stack_readouts
 
 

@@ -202,7 +202,8 @@ def _grid(duration: float, hop: float, stride: float) -> NDArray[np.float64]:
     """Every `hop` seconds, and the last clip's end where the hop would leave a rest."""
     ends = hop * np.arange(1, int(duration / hop + 1e-6) + 1)
     last = stride * int(duration / stride + 1e-6) if stride else 0.0
-    return np.append(ends, last) if last > (ends[-1] if ends.size else 0.0) + 1e-6 else ends
+    longer = last > (ends[-1] if ends.size else 0.0) + 1e-6
+    return np.asarray(np.append(ends, last) if longer else ends, np.float64)
 
 
 def _usable(end: float, span: float, duration: float) -> bool:

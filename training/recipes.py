@@ -105,11 +105,12 @@ class Recipe:
         names = self.modalities or task.names
         modalities = tuple(self._modality(task.modality(n)) for n in names)
         outputs = self.outputs or task.outputs
-        fusion = self.fusion if self.fusion in ("jmt", "vanilla", "concat") else "jmt"
-        task = replace(
-            task, modalities=modalities, outputs=outputs, fusion=fusion, head=self.head,
-            attention=self.attention, heads=self.heads,
-        )  # type: ignore[arg-type]  # fmt: skip
+        changes: dict[str, Any] = {
+            "fusion": self.fusion if self.fusion in ("jmt", "vanilla", "concat") else "jmt",
+            "head": self.head,
+            "attention": self.attention,
+        }
+        task = replace(task, modalities=modalities, outputs=outputs, heads=self.heads, **changes)
         if self.steps and self.steps != task.steps:
             task = split_steps(task, self.steps) if task.steps == 1 else replace(task, steps=self.steps)
         return task

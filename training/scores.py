@@ -99,7 +99,7 @@ def each_step(p: Predictions, task: Task) -> Predictions:
     """Every step as a window of its own; of overlapping windows the latest speaks, absent steps are left out."""
     steps = p.present.shape[1]
     times = np.stack([step_times(task, float(end)) for end in p.end]).round(6)
-    seen = p.present.any(-1)
+    seen = np.asarray(p.present.any(-1))
     found = {(p.recording[w], times[w, s]): (w, s) for w in range(len(p.end)) for s in range(steps) if seen[w, s]}
     w, s = np.array(list(found.values()), int).T
     return replace(
@@ -159,27 +159,27 @@ def score(p: Predictions, *, draws: int = 1000, published: bool = False) -> Scor
     for o in ("valence", "arousal"):
         if o not in p.labels:
             continue
-        x, y, who = _frames(p, o)
+        x, truth, who = _frames(p, o)
         name = f"ccc_{o}"
         if p.frames:
-            extras[f"{name}_not_smoothed"] = metrics.ccc(x, y)
+            extras[f"{name}_not_smoothed"] = metrics.ccc(x, truth)
             raw = x
             groups = _groups(p)
             x = _smooth(raw, groups, SMOOTH[o], metrics.smooth_causal)
             extras[f"{name}_centred_smoothing"] = metrics.ccc(
-                _smooth(raw, groups, SMOOTH[o], metrics.smooth_centred), y
+                _smooth(raw, groups, SMOOTH[o], metrics.smooth_centred), truth
             )
             if published:
                 # the released code scores unlabelled frames as label = prediction = 0
-                absent = np.isnan(y)
+                absent = np.isnan(truth)
                 extras[f"{name}_published_unlabelled_as_0"] = metrics.ccc(
-                    np.where(absent, 0, x), np.where(absent, 0, y)
+                    np.where(absent, 0, x), np.where(absent, 0, truth)
                 )
-        pooled[name] = metrics.ccc(x, y)
+        pooled[name] = metrics.ccc(x, truth)
         interval[name] = metrics.bootstrap_interval(
-            metrics.ccc, x, y, who, draws=min(draws, 300) if len(x) > 20_000 else draws
+            metrics.ccc, x, truth, who, draws=min(draws, 300) if len(x) > 20_000 else draws
         )
-        subjects[name] = metrics.by_subject(metrics.ccc, x, y, who)
+        subjects[name] = metrics.by_subject(metrics.ccc, x, truth, who)
     if "ccc_valence" in pooled and "ccc_arousal" in pooled:
         pooled["ccc_mean"] = (pooled["ccc_valence"] + pooled["ccc_arousal"]) / 2
     return Scores(len(p.end), pooled, interval, subjects, extras)

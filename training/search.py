@@ -106,13 +106,15 @@ def search_grid(
 ) -> tuple[Recipe, list[str]]:
     """Every combination on one split; the best validation score wins (the test side is not looked at)."""
     import optuna
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     logging.getLogger("optuna").setLevel(logging.WARNING)
     out.mkdir(parents=True, exist_ok=True)
     if not split.validation:
         raise ConfigError("a grid needs validation subjects to choose by; use more subjects")
-    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(out / "grid.journal")))
+    storage = JournalStorage(JournalFileBackend(str(out / "grid.journal")))
     study = optuna.create_study(
         storage=storage, study_name=prepared.recipe.name, load_if_exists=True, direction="minimize",
         sampler=optuna.samplers.GridSampler(grid, seed=seed),

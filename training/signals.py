@@ -65,7 +65,7 @@ def read_video(path: Path) -> Iterator[tuple[float, NDArray[np.uint8]]]:
             t = t if t > last else (last + 1 / fps if count else 0.0)
             last = t
             count += 1
-            yield t, image
+            yield t, np.asarray(image, np.uint8)
         if not count:
             raise DataError(f"{path} holds no decodable frame; restore or drop it")
     finally:

@@ -56,6 +56,7 @@ class _Module(pl.LightningModule):
     def __init__(self, network: nn.Module, stage: Stage, seed: int, weight: Tensor | None = None) -> None:
         super().__init__()
         self.network, self.stage, self.seed = network, stage, seed
+        self.weight: Tensor | None
         self.register_buffer("weight", weight, persistent=False)
         self._held: list[tuple[Outputs, Outputs]] = []
 
@@ -199,7 +200,7 @@ def _run(
 ) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     checkpoints = folder / "checkpoints"
-    keep = {"dirpath": checkpoints, "enable_version_counter": False, "save_weights_only": False}
+    keep: dict[str, Any] = {"dirpath": checkpoints, "enable_version_counter": False, "save_weights_only": False}
     callbacks: list[Callback] = [ModelCheckpoint(filename="last", save_top_k=1, **keep)]
     if validation is not None:
         callbacks.append(ModelCheckpoint(filename="best", monitor="val_loss", mode="min", **keep))
