@@ -131,7 +131,7 @@ def compile_schedule(schedule: Schedule, to: Target) -> Compiled:
     constants: dict[str, Any] = {**schedule.constants, "COMPILED": True}
     aligned = {(i,): [["tt.divisibility", 16]] for i, n in enumerate(PARAMETERS) if n.startswith("p_")}
     source = ASTSource(fusion_kernel, signature | dict.fromkeys(constants, "constexpr"), constants, aligned)
-    options = {"num_warps": schedule.warps, "num_stages": 1, "launch_cooperative_grid": True}
+    options = {"num_warps": schedule.tiles.warps, "num_stages": 1, "launch_cooperative_grid": True}
     with triton.knobs.compilation.scope():
         triton.knobs.compilation.disable_line_info = True  # a quarter of the size
         try:
@@ -140,11 +140,11 @@ def compile_schedule(schedule: Schedule, to: Target) -> Compiled:
             reason = " ".join(str(error).split())[:300]
             raise BackendError(f"Triton cannot compile the fusion for {to.sm} ({reason}); report it") from error
     cubin, shared = compiled.asm["cubin"], int(compiled.metadata.shared)
-    report = inspect(cubin, shared, schedule.warps, to)
+    report = inspect(cubin, shared, schedule.tiles.warps, to)
     if report.problems():
         raise BackendError(f"the fusion compiled for {to.sm} {schedule.dtype} uses {', '.join(report.problems())}")
     return Compiled(
-        to.sm, cubin, compiled.asm["ptx"], str(compiled.metadata.name), schedule.warps * 32, shared,
+        to.sm, cubin, compiled.asm["ptx"], str(compiled.metadata.name), schedule.tiles.warps * 32, shared,
         parameters(cubin), report,
     )  # fmt: skip
 

@@ -119,7 +119,7 @@ class FusedFusion(torch.nn.Module):
             raise ConfigError(f"this fusion was laid out for B, S = {s.batch}, {s.steps}, not {asked}; lay out another")
         return joint_fusion(
             features, present, self.weights, self.params, self.table, self.phases, self.work, self.barrier,
-            s.logits, self._launches, self._constants, float(s.constants["EPS"]), s.warps, self.programs,
+            s.logits, self._launches, self._constants, float(s.constants["EPS"]), s.tiles.warps, self.programs,
         )  # fmt: skip
 
     def forward(

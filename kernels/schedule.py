@@ -80,7 +80,7 @@ class Schedule:
     buffers: dict[str, tuple[int, tuple[int, ...]]]  # name -> offset in the work buffer, shape
     work_size: int
     constants: dict[str, int | float | str]
-    warps: int
+    tiles: Tiles
 
     @property
     def logits(self) -> int:
@@ -322,7 +322,7 @@ def build_schedule(w: FusionWeights, batch: int, steps: int, dtype: DType, tiles
     return Schedule(
         dtype, batch, steps, w.modalities, w.outputs, np.concatenate(b.matrices), np.concatenate(b.vectors),
         np.array(b.entries, np.int32), np.array(b.phases, np.int32), stages, b.buffers, b.n_work, constants,
-        tiles.warps,
+        tiles,
     )  # fmt: skip
 
 

@@ -22,8 +22,9 @@ from ..errors import BackendError, ConfigError
 from .bundle import Bundle
 
 if TYPE_CHECKING:
+    from ..kernels.aot import Compiled, Target
     from ..kernels.folding import FoldedPlan
-    from ..kernels.schedule import DType
+    from ..kernels.schedule import DType, Schedule
     from ..kernels.weights import FusionWeights
     from ..models.fusion import Fusion
 
@@ -78,9 +79,8 @@ def compile_cubins(
     """
     from safetensors.numpy import save
 
-    from ..kernels.aot import compile_schedule, target
+    from ..kernels.aot import target
     from ..kernels.layout import weights_of
-    from ..kernels.schedule import build_schedule, choose_tiles
     from ..kernels.weights import FusionWeights
 
     if not targets:
@@ -91,9 +91,7 @@ def compile_cubins(
     report: dict[str, Any] = {}
     tensors: dict[str, NDArray[Any]] = {}
     for to in [target(name) for name in dict.fromkeys(targets)]:
-        tiles = choose_tiles(to.sm_count, to.shared_block, dtype, weights.dim)
-        schedule = build_schedule(weights, B, S, dtype, tiles)
-        compiled = compile_schedule(schedule, to)
+        schedule, compiled = _compile(weights, B, S, dtype, to)
         files[f"cubins/{to.sm}/fusion.cubin"] = compiled.cubin
         report[to.sm] = compiled.report.to_dict()
         entries[to.sm] = {
@@ -102,7 +100,7 @@ def compile_cubins(
             "threads": compiled.threads,
             "shared": compiled.shared,
             "params": [list(p) for p in compiled.params],
-            "tiles": {"project": tiles.project, "attend": tiles.attend},
+            "tiles": {"project": schedule.tiles.project, "attend": schedule.tiles.attend},
             "resources": report[to.sm],
         }
         # weights and biases do not depend on the tiles, the tables do
@@ -130,8 +128,24 @@ def compile_cubins(
     return files, section, report
 
 
+def _compile(weights: FusionWeights, batch: int, steps: int, dtype: DType, to: Target) -> tuple[Schedule, Compiled]:
+    """With the tiles that suit the device, or the narrowest where those would spill registers."""
+    from ..kernels.aot import compile_schedule
+    from ..kernels.schedule import Tiles, build_schedule, choose_tiles
+
+    wanted, narrow = choose_tiles(to.sm_count, to.shared_block, dtype, weights.dim), Tiles(16, 64)
+    schedule = build_schedule(weights, batch, steps, dtype, wanted)
+    try:
+        return schedule, compile_schedule(schedule, to)
+    except BackendError:
+        if wanted == narrow:
+            raise
+    schedule = build_schedule(weights, batch, steps, dtype, narrow)
+    return schedule, compile_schedule(schedule, to)
+
+
 def _check_sample(
-    weights: FusionWeights, batch: int, steps: int, dtype: DType, schedule: Any
+    weights: FusionWeights, batch: int, steps: int, dtype: DType, schedule: Schedule
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32], float]:
     """A random input with absent modalities, its float64 answer, and eager PyTorch's relative error at `dtype`."""
     import torch

@@ -17,8 +17,9 @@ import torch
 _ours = "TRITON_INTERPRET" not in os.environ and not torch.cuda.is_available()
 if _ours:
     os.environ["TRITON_INTERPRET"] = "1"
-import jmt_edge.kernels.fusion  # noqa: E402, F401
 import triton.experimental.gluon  # noqa: E402, F401 - Triton imports it later otherwise, and it asks again
+
+import jmt_edge.kernels.fusion  # noqa: E402, F401
 
 if _ours:
     del os.environ["TRITON_INTERPRET"]  # child processes, such as those that compile, are not concerned

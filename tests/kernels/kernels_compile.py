@@ -8,15 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from jmt_edge.kernels.aot import compile_schedule, target
-from jmt_edge.kernels.folding import fold
-from jmt_edge.kernels.layout import weights_of
-from jmt_edge.kernels.schedule import build_schedule, choose_tiles
 from kernels_fixture import random_jmt
 from safetensors.numpy import save
 
 from jmt_edge.engine.bundle import write_bundle
-from jmt_edge.engine.cubins import bundle_cubins
+from jmt_edge.engine.cubins import _compile, bundle_cubins
+from jmt_edge.kernels.aot import target
+from jmt_edge.kernels.folding import fold
+from jmt_edge.kernels.layout import weights_of
 from jmt_edge.models.fusion import JMT
 from jmt_edge.tasks import get_task
 
@@ -49,10 +48,7 @@ def main(out: Path) -> None:
     models = {(2, 1): random_jmt(2, 512), (3, 1): random_jmt(3, 512), (2, 8): random_jmt(2, 512, 8)}
     reports, params = {}, {}
     for case, (sm, m, heads, steps, dtype) in CASES.items():
-        to = target(sm)
-        tiles = choose_tiles(to.sm_count, to.shared_block, dtype, 512)  # type: ignore[arg-type]
-        schedule = build_schedule(weights_of(models[m, heads]), 1, steps, dtype, tiles)  # type: ignore[arg-type]
-        done = compile_schedule(schedule, to)
+        _, done = _compile(weights_of(models[m, heads]), 1, steps, dtype, target(sm))  # type: ignore[arg-type]
         reports[case], params[case] = done.report.to_dict(), done.params
         (out / f"{case}.ptx").write_text(done.ptx)
     demo_bundle(out)

@@ -8,14 +8,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from jmt_edge.kernels.layout import weights_of
-from jmt_edge.kernels.ops import FusedFusion
-from jmt_edge.kernels.reference import Reference, run_table
-from jmt_edge.kernels.schedule import Schedule, Tiles, activation, build_schedule, choose_tiles
 from kernels_fixture import inputs, oracle, random_jmt
 from torch import Tensor
 
 from jmt_edge.errors import ConfigError
+from jmt_edge.kernels.layout import weights_of
+from jmt_edge.kernels.ops import FusedFusion
+from jmt_edge.kernels.reference import Reference, run_table
+from jmt_edge.kernels.schedule import Schedule, Tiles, activation, build_schedule, choose_tiles
 from jmt_edge.models.fusion import JMT
 
 
@@ -166,7 +166,7 @@ def test_operator_is_registered_with_its_fake(device: str) -> None:
     s = kernel.schedule
     arguments = (
         features, present, kernel.weights, kernel.params, kernel.table, kernel.phases, kernel.work, kernel.barrier,
-        s.logits, kernel._launches, kernel._constants, 1e-5, s.warps, kernel.programs,
+        s.logits, kernel._launches, kernel._constants, 1e-5, s.tiles.warps, kernel.programs,
     )  # fmt: skip
     torch.library.opcheck(
         torch.ops.jmt_edge.joint_fusion, arguments, test_utils=("test_schema", "test_faketensor")
