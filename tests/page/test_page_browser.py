@@ -1,5 +1,6 @@
 """The page in headless Chromium, against simulated sensors. `visit` fails a test on any console error or any request
 that leaves the machine."""
+# ruff: noqa: E501, PT012
 
 from __future__ import annotations
 
@@ -171,7 +172,7 @@ def test_alarm_cycle(stage: Stage, visit: Visit) -> None:
     page.wait_for_selector(pain + "[data-state=active]")
     style = "() => { const s = getComputedStyle(document.getElementById('banner')); return [s.animationName, s.animationDuration]; }"
     assert page.evaluate(style) == ["flash-high", "0.5s"]
-    assert "physiological" == page.get_attribute(pain, "data-kind")
+    assert page.get_attribute(pain, "data-kind") == "physiological"
     assert "over" in str(page.get_attribute("#pain", "class"))
     page.keyboard.press("a")
     page.wait_for_selector(pain + "[data-state=acknowledged]")

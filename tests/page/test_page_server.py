@@ -1,4 +1,5 @@
 """The page's server without a browser: interface, security, limits, audit log, memory and slow clients."""
+# ruff: noqa: E501, PT012
 
 from __future__ import annotations
 
@@ -45,7 +46,7 @@ class Hand:
         address = options.pop("address", "127.0.0.1:0")
         self.page: PageObserver = start_page(address, self.controls, recordings=folder / "runs", **options)
         self.audit = folder / "runs" / "page-audit.jsonl"
-        sources = {name: "by hand" for name in task.names}
+        sources = dict.fromkeys(task.names, "by hand")
         self.page.on_start(RunInfo(self.bundle, "hand", {"fusion": "fp32"}, 0.5, True, 0.0, sources))
         self.t = 0.0
         self.http = Http(self.page)

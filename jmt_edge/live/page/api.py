@@ -332,8 +332,10 @@ OPERATIONS = (
         "POST", f"{PREFIX}/alarms/pause", "No flashing and no sound for so many seconds; 0 resumes", pause,
         {"seconds": {**_NUMBER, "minimum": 0, "maximum": MAX_PAUSE}}, ("seconds",),
     ),
-    Operation("POST", f"{PREFIX}/alarms/settings", "Threshold, hysteresis and delay of the pain alarm", set_alarm, _SETTINGS),
-    Operation("POST", f"{PREFIX}/view", "Note in the audit log how the face is shown", set_view, {"face": _FACE}, ("face",)),
+    Operation("POST", f"{PREFIX}/alarms/settings", "Threshold, hysteresis, delay of the pain alarm", set_alarm,
+        _SETTINGS),
+    Operation("POST", f"{PREFIX}/view", "Note in the audit log how the face is shown", set_view,
+        {"face": _FACE}, ("face",)),
     Operation("GET", f"{PREFIX}/recordings", "Past recordings, newest first", get_recordings),
     Operation("GET", _RECORDING, "Results, markers and EDA of a recording", get_recording),
     Operation(

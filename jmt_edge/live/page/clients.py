@@ -12,6 +12,7 @@ import asyncio
 import json
 import time
 from collections import deque
+from contextlib import suppress
 from typing import Any
 
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
@@ -253,10 +254,9 @@ class Clients:
 
     @staticmethod
     async def _quietly(work: Any) -> None:
-        try:
+        # the connection is gone; that ends the client
+        with suppress(WebSocketDisconnect, RuntimeError, OSError):
             await work
-        except (WebSocketDisconnect, RuntimeError, OSError):
-            pass  # the connection is gone; that ends the client
 
     @staticmethod
     async def _receive(socket: WebSocket, client: Client) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +34,7 @@ class Trace:
         """Average samples (n,) into bins of 1 / rate seconds. A bin without a finite sample is NaN."""
         bins = np.floor(times * self._rate).astype(np.int64)
         edges = [0, *(np.flatnonzero(np.diff(bins)) + 1).tolist(), len(bins)]
-        for start, stop in zip(edges[:-1], edges[1:]):
+        for start, stop in pairwise(edges):
             index = int(bins[start])
             if self._bin is not None and index != self._bin:
                 self._close()
