@@ -1,6 +1,6 @@
 """The page in headless Chromium, against simulated sensors. `visit` fails a test on any console error or any request
 that leaves the machine."""
-# ruff: noqa: E501, PT012
+# ruff: noqa: E501
 
 from __future__ import annotations
 
