@@ -19,7 +19,7 @@ from ..errors import ConfigError
 )  # fmt: skip
 @click.option(
     "--builder", default="auto",
-    type=click.Choice(["auto", "tensorrt", "tensorrt-rtx", "torch-tensorrt", "onnxruntime"]), show_default=True,
+    type=click.Choice(["auto", "tensorrt", "tensorrt-rtx", "onnxruntime"]), show_default=True,
 )  # fmt: skip
 @click.option(
     "--target", default="current", show_default=True, help="Device: current, or sm_NN to compile for another."
@@ -68,17 +68,12 @@ def command(
 
             on_step(f"cubins for {cubin}", 0.0)
             extra_files, extra_manifest = bundle_cubins(source, [t.strip() for t in cubin.split(",")])
-        if builder == "torch-tensorrt":
-            from ..engine.torch_tensorrt_build import build_torch_tensorrt
-
-            built = build_torch_tensorrt(source, target_path, precision=precision, target=target, windows=windows)
-        else:
-            chosen, why = choose_builder(builder, target)
-            console.print(f"builder: {chosen} ({why})")
-            built = build(
-                source, target_path, precision=precision, builder=chosen, why=why, target=target, windows=windows,  # type: ignore[arg-type]
-                batch=shape, extra_files=extra_files, extra_manifest=extra_manifest, on_step=on_step,
-            )  # fmt: skip
+        chosen, why = choose_builder(builder, target)
+        console.print(f"builder: {chosen} ({why})")
+        built = build(
+            source, target_path, precision=precision, builder=chosen, why=why, target=target, windows=windows,  # type: ignore[arg-type]
+            batch=shape, extra_files=extra_files, extra_manifest=extra_manifest, on_step=on_step,
+        )  # fmt: skip
     engine = built.report["engine"]
     for name, entry in engine["networks"].items():
         click.echo(layer_sentence(name, entry, built.report["networks"][name]["note"]))

@@ -11,7 +11,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from ...errors import BackendError, BundleError
-from ..bundle import Bundle
+from ..bundle import Bundle, cpu_graph
 from .base import F32
 
 
@@ -40,7 +40,7 @@ class OnnxRuntimeEngine:
         cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
         self._providers = ["CUDAExecutionProvider", "CPUExecutionProvider"] if cuda else ["CPUExecutionProvider"]
         self._sessions = {name: self._open(bundle, name, threads) for name in (*self._task.names, "fusion")}
-        self.precision = {name: str(bundle.networks[name].get("precision", "fp32")) for name in self._sessions}
+        self.precision = {name: cpu_graph(bundle, name)[1] for name in self._sessions}
         self._check(bundle)
 
     def backbones(self, clips: Mapping[str, F32]) -> dict[str, F32]:
@@ -64,7 +64,7 @@ class OnnxRuntimeEngine:
         options.log_severity_level = 3
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
-            path = bundle.file(str(entry["onnx"]))
+            path, _ = cpu_graph(bundle, network)
             return onnxruntime.InferenceSession(str(path), options, providers=self._providers)
         except (KeyError, BundleError):
             raise BackendError(f"bundle {bundle.path} has no ONNX graph of '{network}'; export it again") from None

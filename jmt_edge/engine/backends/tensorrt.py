@@ -27,8 +27,8 @@ def available() -> str | None:
 def library_available(name: LibraryName) -> str | None:
     """None, or why neither the library nor a GPU can be used here."""
     try:
+        current_device()  # first: importing TensorRT where no GPU is costs memory for nothing
         open_library(name)
-        current_device()
     except BackendError as error:
         return str(error)
     return None
