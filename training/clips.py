@@ -117,7 +117,7 @@ def _stamp(path: Path) -> tuple[int, int]:
 def _code() -> str:
     """Hash of the preprocessing and decoding sources: a changed rule is another cache."""
     digest = hashlib.sha256()
-    sources = [Path(m.__file__) for m in (signals, streams)] + [Path(__file__)]
+    sources = [Path(str(m.__file__)) for m in (signals, streams)] + [Path(__file__)]
     for package in (preprocessing, simulated):
         sources += sorted(Path(str(package.__file__)).parent.glob("*.py"))
     for file in sources:
@@ -352,7 +352,7 @@ def _eda(recording: Recording, m: Modality, ends: Sequence[float]) -> tuple[list
             pairs.append(resample_eda((first + np.arange(len(samples))) / rate, samples.astype(np.float32), end, m))
         return [clip for clip, _ in pairs], [float(share) >= MIN_EDA for _, share in pairs]
     times, values = signals.read_biovid_eda(recording.files["eda"])
-    pairs = [resample_eda(times, values, end, m) for end in ends]
+    pairs = [resample_eda(times, np.asarray(values, np.float32), end, m) for end in ends]
     return [clip for clip, _ in pairs], [float(share) >= MIN_EDA for _, share in pairs]
 
 

@@ -363,7 +363,7 @@ def openapi(with_token: bool) -> dict[str, Any]:
                 "4XX": {"$ref": "#/components/responses/Refused"},
             },
         }
-        parameters = [{"name": n, "in": "query", "schema": s} for n, s in operation.query.items()]
+        parameters: list[dict[str, Any]] = [{"name": n, "in": "query", "schema": s} for n, s in operation.query.items()]
         if "{id}" in operation.path:
             parameters.append({"name": "id", "in": "path", "required": True, "schema": {"type": "string"}})
         if parameters:

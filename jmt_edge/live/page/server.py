@@ -149,10 +149,10 @@ def _application(
     clients = Clients(model, guard, face)
     api = Api(model, clients, audit, Recordings(recordings), guard, face)
     routes: list[Any] = [Route(o.path, api.endpoint(o), methods=[o.method]) for o in OPERATIONS]
-    routes = _merged(routes)
-    routes.append(WebSocketRoute("/ws", clients.serve))
-    routes += [Route(path, _static(guard, *file), methods=["GET"]) for path, file in static_files().items()]
-    app = Starlette(routes=routes)
+    merged: list[Any] = [*_merged(routes)]
+    merged.append(WebSocketRoute("/ws", clients.serve))
+    merged += [Route(path, _static(guard, *file), methods=["GET"]) for path, file in static_files().items()]
+    app = Starlette(routes=merged)
     return _Outer(app, model, clients)
 
 
