@@ -33,7 +33,8 @@ lint: setup
 	cd .cache/typed && $(CURDIR)/.venv/bin/mypy --config-file $(CURDIR)/pyproject.toml -p jmt_edge
 
 test: lint
-	$(RUN) pytest -n $(JOBS)
+	$(RUN) pytest -n $(JOBS) -m 'not realtime'
+	$(RUN) pytest -m realtime
 
 bench: setup
 	$(RUN) python -m benchmarks

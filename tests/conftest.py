@@ -17,3 +17,14 @@ def shared_data() -> Path:
     if not path.is_dir():
         pytest.skip(f"no real recordings at {path} (set JMT_EDGE_TEST_DATA)")
     return path
+
+
+# Tests whose subject is real time (a browser, a sound server, a board on a pseudo-terminal): they run alone, after
+# the others, because a starved machine is not what they are about.
+REAL_TIME = ("test_page_browser.py", "test_capture_microphone.py", "test_eda_source.py", "test_capture_camera.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.name in REAL_TIME:
+            item.add_marker("realtime")
