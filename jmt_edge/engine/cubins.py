@@ -129,19 +129,21 @@ def compile_cubins(
 
 
 def _compile(weights: FusionWeights, batch: int, steps: int, dtype: DType, to: Target) -> tuple[Schedule, Compiled]:
-    """With the tiles that suit the device, or the narrowest where those would spill registers."""
+    """With the tiles that suit the device, or the first of some narrower ones that spill no register."""
     from ..kernels.aot import compile_schedule
     from ..kernels.schedule import Tiles, build_schedule, choose_tiles
 
-    wanted, narrow = choose_tiles(to.sm_count, to.shared_block, dtype, weights.dim), Tiles(16, 64)
-    schedule = build_schedule(weights, batch, steps, dtype, wanted)
-    try:
-        return schedule, compile_schedule(schedule, to)
-    except BackendError:
-        if wanted == narrow:
-            raise
-    schedule = build_schedule(weights, batch, steps, dtype, narrow)
-    return schedule, compile_schedule(schedule, to)
+    wanted = choose_tiles(to.sm_count, to.shared_block, dtype, weights.dim)
+    narrower = [Tiles(16, 64), Tiles(16, 64, warps=4), Tiles(16, 32), Tiles(16, 32, warps=4)]
+    failure: BackendError | None = None
+    for tiles in [wanted, *(t for t in narrower if t != wanted)]:
+        schedule = build_schedule(weights, batch, steps, dtype, tiles)
+        try:
+            return schedule, compile_schedule(schedule, to)
+        except BackendError as error:
+            failure = error
+    assert failure is not None
+    raise failure
 
 
 def _check_sample(
