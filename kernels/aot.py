@@ -17,7 +17,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from ..errors import BackendError, ConfigError
-from .fusion import PARAMETERS, fusion_kernel, interpreted
+from .fusion import MAX_REGISTERS, PARAMETERS, fusion_kernel, interpreted
 from .schedule import Schedule, activation
 
 REGISTERS = 65_536  # per multiprocessor, on every target below
@@ -131,7 +131,9 @@ def compile_schedule(schedule: Schedule, to: Target) -> Compiled:
     constants: dict[str, Any] = {**schedule.constants, "COMPILED": True}
     aligned = {(i,): [["tt.divisibility", 16]] for i, n in enumerate(PARAMETERS) if n.startswith("p_")}
     source = ASTSource(fusion_kernel, signature | dict.fromkeys(constants, "constexpr"), constants, aligned)
-    options = {"num_warps": schedule.tiles.warps, "num_stages": 1, "launch_cooperative_grid": True}
+    options = {
+        "num_warps": schedule.tiles.warps, "num_stages": 1, "maxnreg": MAX_REGISTERS, "launch_cooperative_grid": True,
+    }  # fmt: skip
     with triton.knobs.compilation.scope():
         triton.knobs.compilation.disable_line_info = True  # a quarter of the size
         try:

@@ -319,6 +319,10 @@ PARAMETERS: tuple[str, ...] = (
     "p_barrier", "n_rows", "first", "last",
 )  # fmt: skip
 
+# ptxas would otherwise spill a few registers where that brings it to 128, for a second block per multiprocessor
+# that a launch of one program per multiprocessor does not have
+MAX_REGISTERS = 255
+
 
 def interpreted() -> bool:
     """Whether Triton runs its kernels in the CPU interpreter in this process (TRITON_INTERPRET=1 at import)."""

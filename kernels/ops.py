@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError
-from .fusion import fusion_kernel, interpreted
+from .fusion import MAX_REGISTERS, fusion_kernel, interpreted
 from .schedule import DType, Schedule, activation, build_schedule, choose_tiles
 from .weights import FusionWeights
 
@@ -48,7 +48,7 @@ def joint_fusion(
             features, work, weights, params, here, logits, attention, table, phases, barrier,
             batch * steps, first, last,
             **named, PRECISION="ieee", EPS=eps, COMPILED=not interpreted(), num_warps=warps, num_stages=1,
-            launch_cooperative_grid=last - first > 1,
+            maxnreg=MAX_REGISTERS, launch_cooperative_grid=last - first > 1,
         )  # fmt: skip
     return logits, attention
 
