@@ -295,7 +295,7 @@ def stand_in(compiled: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Stand
 def test_one_replay_of_one_cooperative_launch_per_window(stand_in: StandIn) -> None:
     fusion = cubin.FusedFusion(stand_in.package, sms=8)
     assert [(kind, grid, shared) for kind, grid, shared, _ in stand_in.launches] == [
-        ("cooperative", (8, 1, 1, 256, 1, 1), stand_in.package.shared)
+        ("cooperative", (8, 1, 1, stand_in.package.threads, 1, 1), stand_in.package.shared)
     ] * 2  # fmt: skip
     assert (stand_in.launches[1][3]["first"], stand_in.launches[1][3]["last"]) == (0, len(stand_in.package.phases))
     before = stand_in.replays
