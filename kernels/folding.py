@@ -27,7 +27,6 @@ if TYPE_CHECKING:  # a saved plan is read without torch
     from ..models.fusion import JMT, Fusion
 
 Array = npt.NDArray[Any]
-FORMAT = "jmt-edge folded fusion 1"
 LOGITS = {"pain": 2, "valence": 1, "arousal": 1}
 JOINT = "joint"
 
@@ -189,15 +188,13 @@ class FoldedPlan:
     def to_safetensors_dict(self, dtype: npt.DTypeLike = np.float32) -> tuple[dict[str, Array], dict[str, str]]:
         """The matrices in `dtype` and the metadata, as `safetensors.numpy.save` takes them."""
         tensors = {name: np.ascontiguousarray(m.astype(dtype)) for name, m in self.matrices.items()}
-        return tensors, {"format": FORMAT, "plan": json.dumps(self.structure())}
+        return tensors, {"plan": json.dumps(self.structure())}  # one entry: their order in a file is not fixed
 
     @classmethod
     def from_safetensors_dict(cls, tensors: Mapping[str, Array], metadata: Mapping[str, str]) -> FoldedPlan:
         """Inverse of `to_safetensors_dict`. Raises ConfigError for a file of another kind."""
-        if metadata.get("format") != FORMAT:
-            raise ConfigError(
-                f"these weights are not a folded fusion (format {metadata.get('format')!r}); export again"
-            )
+        if "plan" not in metadata:
+            raise ConfigError("these weights are not a folded fusion; give fusion_folded.safetensors of a bundle")
         s = json.loads(metadata["plan"])
         matrices = {name: np.asarray(m, np.float64) for name, m in tensors.items()}
         return cls(

@@ -190,16 +190,18 @@ def _parameters(network: nn.Module) -> list[str]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter logs progress and deprecations of its own; a failure still raises."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """The exporter logs its progress, every traced node and deprecations of its own; a failure still raises."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.__trace")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels):
+            logger.setLevel(level)
 
 
 def _save(graph: onnx.ModelProto, path: Path) -> Path:
