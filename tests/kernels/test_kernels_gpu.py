@@ -1,0 +1,62 @@
+"""What only a GPU can show: the persistent kernel at full size on all multiprocessors, and the launcher's driver calls."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from kernels_fixture import inputs, oracle, random_jmt
+
+from jmt_edge.engine.backends import cubin
+from jmt_edge.engine.bundle import load_bundle, write_bundle
+from jmt_edge.engine.cubins import compile_cubins, read_cubins
+from jmt_edge.engine.device import current_device
+from jmt_edge.kernels.aot import TARGETS
+from jmt_edge.kernels.layout import weights_of
+from jmt_edge.kernels.ops import FusedFusion
+from jmt_edge.tasks import get_task
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU here"),
+]
+
+
+@pytest.mark.parametrize("mode", ["persistent", "staged", "phased"])
+@pytest.mark.parametrize(("m", "heads", "batch", "steps"), [(2, 1, 1, 16), (3, 1, 1, 64), (2, 1, 64, 7), (2, 8, 3, 33)])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_full_size(m: int, heads: int, batch: int, steps: int, dtype: str, mode: str) -> None:
+    model = random_jmt(m, 512, heads)
+    same = random_jmt(m, 512, heads).to("cuda", getattr(torch, dtype))
+    kernel = FusedFusion(weights_of(model), batch, steps, dtype, "cuda", mode)  # type: ignore[arg-type]
+    features, present = inputs(m, batch, steps, 512, seed=steps)
+    features = features.to(getattr(torch, dtype)).float()
+    want, _ = oracle(model, features, present)
+    features, present = features.cuda(), present.cuda()
+    eager, _ = oracle(same, features, present)
+    first, _ = kernel.raw(features, present)
+    error, eager_error = (float((x.double().cpu() - want).norm()) for x in (first, eager))
+    assert error <= 2 * eager_error
+    for _ in range(200):  # a race would show as a result that moves
+        assert torch.equal(kernel.raw(features, present)[0], first)
+
+
+def test_launcher_runs_a_cubin_of_this_device(tmp_path: Path) -> None:
+    device = current_device()
+    if device.sm not in TARGETS:
+        pytest.skip(f"no cubin target {device.sm}")
+    task = replace(get_task("pain"), steps=16)
+    files, section, _ = compile_cubins(weights_of(random_jmt(2, 512)), [device.sm], 16)
+    index = files["cubins.json"].replace(b'"voice"', b'"eda"')  # the fixture's second modality is called voice
+    manifest = {"name": "gpu", "task": task.to_dict(), "networks": {"fusion": {}}, "cubins": section}
+    bundle = write_bundle(tmp_path / "gpu.jmt", manifest, {**files, "cubins.json": index})
+    fusion = cubin.FusedFusion(read_cubins(load_bundle(bundle.path), device.sm), device.sms)
+    features, present = inputs(2, 3, 16, 512, seed=1)
+    want, _ = oracle(random_jmt(2, 512), features, present)
+    got = fusion(dict(zip(task.names, features.numpy())), present.numpy() > 0.5)
+    fusion.close()
+    logits = np.concatenate([got["pain"], got["valence"][..., None], got["arousal"][..., None]], -1)
+    assert np.linalg.norm(logits - want.numpy()) / np.linalg.norm(want.numpy()) < 0.02
