@@ -1,4 +1,4 @@
-"""What only a GPU can show: the persistent kernel at full size on all multiprocessors, and the launcher's driver calls."""
+"""What only a GPU can show: full size on all multiprocessors, and the launcher's calls to a real driver."""
 
 from __future__ import annotations
 
