@@ -10,7 +10,7 @@ from .experiment import Options, export_run, make_splits, prepare, run_split
 from .recipes import Recipe, load_recipe
 from .streams import simulated_cohort
 
-SIZE = {"pain": (36, 60), "affect": (24, 60), "trimodal": (20, 48)}  # people, windows of each
+SIZE = {"pain": (36, 60), "affect": (64, 64), "trimodal": (96, 48)}  # people, windows of each
 DEMOS = (*TASK_NAMES, "all")
 
 
