@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 
 from jmt_edge.capture import open_source
-from jmt_edge.engine.bundle import Bundle, write_bundle
+from jmt_edge.cli.live import demo_bundle
+from jmt_edge.engine.backends import open_engine
+from jmt_edge.engine.bundle import Bundle, load_bundle, write_bundle
 from jmt_edge.live import Controls, Options, run
 from jmt_edge.live.page import PageObserver, start_page
 from jmt_edge.live.recorder import Recorder
@@ -70,17 +72,18 @@ SOURCES = {"face": "sim:seed=3&fps=8&size=320x240", "voice": "sim:seed=3", "eda"
 
 
 class Stage:
-    """A live run with a page, in threads of this process."""
+    """A live run with a page, in threads of this process. `demo`: with the packaged demo bundle instead of a dial."""
 
     def __init__(
         self, folder: Path, task: str = "trimodal", *, address: str = "127.0.0.1:0", record: bool = True,
-        raw: tuple[str, ...] = (), sources: Mapping[str, str] = {}, **page: Any,
+        raw: tuple[str, ...] = (), sources: Mapping[str, str] = {}, demo: bool = False, hop: float = 0.25, **page: Any,
     ) -> None:  # fmt: skip
         self.folder = folder
         self.task = get_task(task, "demo")
         self.engine = Dial(self.task)
         self.controls = Controls()
-        bundle = empty_bundle(self.task, folder / f"{task}-dial.jmt")
+        bundle = load_bundle(demo_bundle(task)) if demo else empty_bundle(self.task, folder / f"{task}-dial.jmt")
+        engine = open_engine(bundle, threads=1) if demo else self.engine
         specs = {**SOURCES, **sources}
         opened = {m: open_source(m, specs[m]) for m in self.task.names}
         self.runs = folder / "runs"
@@ -94,7 +97,7 @@ class Stage:
         observers.append(self.page)
         live = {m: s for m, s in opened.items() if s is not None}
         self._thread = threading.Thread(
-            target=lambda: run(bundle, self.engine, live, Options(hop=0.25), observers, self.controls), daemon=True
+            target=lambda: run(bundle, engine, live, Options(hop=hop), observers, self.controls), daemon=True
         )
         self._thread.start()
 

@@ -10,12 +10,13 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from page_fixture import SOURCES, Stage, wait_for
+from page_fixture import Stage, wait_for
 
 from jmt_edge.live.page.audit import verify
 from jmt_edge.live.recording import Recording
@@ -89,35 +90,50 @@ def test_nothing_is_encoded_while_nobody_looks(stage: Stage, visit: Visit) -> No
     wait_for(lambda: (http.metric("page_frames_encoded_total") or 0) > hidden)
 
 
+def plug_board(link: Path) -> subprocess.Popen[str]:
+    """A simulated BITalino in a process of its own; killing it closes the pseudo-terminal, which is the unplug."""
+    board = subprocess.Popen(
+        [sys.executable, "-m", "jmt_edge", "sim-board", "bitalino", "--signal", "sim", "--link", str(link)],
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert board.stdout is not None and board.stdout.readline()
+    return board
+
+
 def test_unplugged_eda_board(tmp_path: Path, visit: Visit) -> None:
-    drop = 12.0
-    stage = Stage(tmp_path, record=False, sources={"eda": f"{SOURCES['eda']}&drop_at={drop:g}&drop_for=6"})
+    link = tmp_path / "board"
+    board = plug_board(link)
+    stage = Stage(tmp_path, record=False, sources={"eda": f"bitalino:{link}?channel=3"})
     try:
         page = visit(stage.url)
         wait_text(page, "#eda", "Number(s) > 0")
-        # note the run's clock when the alarm and the dash are first there
+        # note when the alarm and the dash are first there
         page.evaluate(
             """() => { window.seen = {}; new MutationObserver(() => {
-              const clock = document.getElementById('clock').textContent.split(':');
-              const t = 60 * clock[0] + Number(clock[1]);
-              if (document.querySelector('.alarm[data-id="sensor-eda"]')) window.seen.alarm ??= t;
-              if (document.getElementById('eda').textContent === '—') window.seen.dash ??= t;
+              if (document.querySelector('.alarm[data-id="sensor-eda"]')) window.seen.alarm ??= Date.now() / 1000;
+              if (document.getElementById('eda').textContent === '—') window.seen.dash ??= Date.now() / 1000;
             }).observe(document.body, {subtree: true, childList: true, characterData: true}); }"""
         )
+        board.kill()
+        board.wait()
+        unplugged = time.time()
         page.wait_for_selector('.alarm[data-id="sensor-eda"]')
         assert page.get_attribute('.alarm[data-id="sensor-eda"]', "data-kind") == "technical"
         assert page.get_attribute("#banner", "data-signal") == "medium"
         wait_text(page, "#eda", "s === '—'")
-        assert "dropped out" in text(page, "#eda-reason")
+        wait_text(page, "#eda-reason", f"s.includes({json.dumps(str(link))})")
         assert text(page, "#modality-eda .verdict").startswith("—")
         wait_text(page, "#modality-eda [data-kind=attention] b", "s === '—'")
         seen = page.evaluate("() => window.seen")
-        assert seen["alarm"] <= drop + 2 and seen["dash"] <= drop + 2
+        assert seen["alarm"] - unplugged <= 2 and seen["dash"] - unplugged <= 2
         # plugged in again: the value and the calm come back
+        board = plug_board(link)
         wait_text(page, "#eda", "Number(s) > 0")
         page.wait_for_selector('.alarm[data-id="sensor-eda"]', state="detached")
     finally:
         stage.close()
+        board.kill()
+        board.wait()
 
 
 def test_marker_and_rating_land_in_the_recording(tmp_path: Path, visit: Visit) -> None:
