@@ -11,7 +11,7 @@ import platform
 import re
 import threading
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,19 @@ def _read(path: Path) -> str:
         return path.read_text(errors="replace").strip()
     except OSError:
         return ""
+
+
+def cpu_busy_seconds(root: Path = Path("/")) -> float | None:
+    """CPU seconds that everybody has spent, since start-up, on the processors that this process may use."""
+    mine = {f"cpu{i}" for i in os.sched_getaffinity(0)}
+    total, found = 0, False
+    for line in _read(root / "proc/stat").splitlines():
+        name, *fields = line.split()
+        if name in mine and len(fields) >= 8:
+            # user nice system idle iowait irq softirq steal, in ticks (proc(5)); steal is another virtual machine's
+            user, nice, system, _, _, irq, softirq, steal = map(int, fields[:8])
+            total, found = total + user + nice + system + irq + softirq + steal, True
+    return total / os.sysconf("SC_CLK_TCK") if found else None
 
 
 def describe(root: Path = Path("/")) -> dict[str, Any]:
@@ -108,22 +121,37 @@ def clocks(root: Path = Path("/")) -> dict[str, float]:
     return found
 
 
+def throttling(root: Path = Path("/")) -> set[str]:
+    """Cooling devices of the kind that alerts (`gpu-throttle-alert`, `hot-surface-alert`) that are active now."""
+    active = set()
+    for device in root.glob("sys/class/thermal/cooling_device*"):
+        kind, state = _read(device / "type"), _read(device / "cur_state")
+        if kind.endswith("-alert") and state.isdigit() and int(state) > 0:
+            active.add(kind)
+    return active
+
+
 def throttle_events(root: Path = Path("/")) -> int:
-    """Over-current and thermal events counted by the board since it started."""
+    """Over-current events counted by the board since it started (`oc1_event_cnt` and so on)."""
     counters = root.glob("sys/class/hwmon/hwmon*/oc*_event_cnt")
     return sum(int(value) for value in map(_read, counters) if value.isdigit())
 
 
 @dataclass
 class Power:
-    """Mean watts per rail and in total over a span, and what the board did meanwhile."""
+    """Mean watts per rail and of the whole module over a span, and what the board did meanwhile.
+
+    seconds: the span; temperature_max: degrees Celsius; clock_mean: MHz; over_current: events counted in the span;
+    throttled: cooling alerts that were active at some moment of it.
+    """
 
     seconds: float
     watts: dict[str, float]
     temperature_max: dict[str, float]
     clock_mean: dict[str, float]
-    throttled: int
-    total: float | None = field(default=None)
+    over_current: int
+    throttled: list[str]
+    total: float | None
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -145,6 +173,7 @@ class PowerMeter:
         self._watts: dict[str, list[float]] = {rail.label: [] for rail in self._rails}
         self._heat: dict[str, float] = {}
         self._clocks: dict[str, list[float]] = {}
+        self._throttled: set[str] = set()
 
     def __enter__(self) -> PowerMeter:
         self._events = throttle_events(self._root)
@@ -153,9 +182,9 @@ class PowerMeter:
         return self
 
     def __exit__(self, *exc: object) -> None:
+        self._seconds = time.monotonic() - self._began
         self._stop.set()
         self._thread.join()
-        self._seconds = time.monotonic() - self._began
 
     def _sample(self) -> None:
         while True:
@@ -167,15 +196,30 @@ class PowerMeter:
                 self._heat[name] = max(value, self._heat.get(name, value))
             for name, value in clocks(self._root).items():
                 self._clocks.setdefault(name, []).append(value)
+            self._throttled |= throttling(self._root)
             if self._stop.wait(self.PERIOD):
                 return
 
     def result(self) -> Power:
         """What was seen between entry and exit."""
         watts = {label: sum(v) / len(v) for label, v in self._watts.items() if v}
-        # VDD_IN (or VIN_SYS_5V0 on older carriers) feeds the whole module; the other rails are part of it
-        total = next((watts[label] for label in ("VDD_IN", "VIN_SYS_5V0") if label in watts), None)
-        if total is None and watts:
-            total = sum(watts.values())
-        means = {name: sum(v) / len(v) for name, v in self._clocks.items()}
-        return Power(self._seconds, watts, dict(self._heat), means, throttle_events(self._root) - self._events, total)
+        clock = {name: sum(v) / len(v) for name, v in self._clocks.items()}
+        return Power(
+            self._seconds, watts, dict(self._heat), clock, throttle_events(self._root) - self._events,
+            sorted(self._throttled), module_watts(watts),
+        )  # fmt: skip
+
+
+def module_watts(watts: dict[str, float]) -> float | None:
+    """Watts of the whole module out of its rails'; None without rails.
+
+    VDD_IN (Orin Nano, Orin NX) feeds the whole module and the other rails are part of it. An AGX Orin has no such
+    rail: its GPU, CPU and 5 V rails add up; VDDQ_VDD2_1V8AO is fed from the 5 V rail, so it is left out where that one
+    is there.
+    """
+    if not watts:
+        return None
+    if "VDD_IN" in watts:
+        return watts["VDD_IN"]
+    inner = {"VDDQ_VDD2_1V8AO"} if "VIN_SYS_5V0" in watts else set()
+    return sum(value for label, value in watts.items() if label not in inner | {"NC"})

@@ -1,76 +1,33 @@
 """Measure one bundle on one backend: every stage in turn, round after round, so that drift hits all alike.
 
-A fixed NumPy workload runs in every round. What it gains or loses between two runs is the machine, not the
-program, and `compare` divides it out.
+Two reference workloads run in every round, on one core and on all. What they gain or lose between two runs is the
+machine, not the program, and `compare` takes it into account.
 """
 
 from __future__ import annotations
 
 import os
-import resource
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from ..capture import open_source
-from ..capture.simulated import open_simulated
 from ..engine.backends import choose_engine
-from ..engine.backends.base import Engine
 from ..engine.bundle import Bundle
 from ..errors import ConfigError
-from ..live import Options, run
-from ..live.observer import Observer
-from ..live.result import Result
-from ..preprocessing.eda import normalise_eda, resample_eda
-from ..preprocessing.face import FaceDetector, FaceTracker, align_crop
-from ..preprocessing.voice import voice_clip
-from ..tasks import AUDIO_RATE, Task
-from .machine import PowerMeter, describe
+from ..live.summary import peak_memory_mb
+from .live import first_result, live_loop
+from .machine import PowerMeter, cpu_busy_seconds, describe, rails
+from .stages import Stage, make_references, make_stages, quick
 
-SCHEMA = 1
-ROUNDS = 6
-PERCENTILES = (50, 90, 95, 99)
-NOISY = 0.10  # relative spread of the rounds' medians of the reference workload
-Work = Callable[[], object]
-
-
-@dataclass
-class Stage:
-    """Milliseconds of one stage, by round; `items` results come out of one call (the batch)."""
-
-    work: Work
-    items: int = 1
-    rounds: list[list[float]] = field(default_factory=list)
-
-    def measure(self, seconds: float) -> None:
-        """One round: calls for about `seconds`, three at least."""
-        times: list[float] = []
-        until = time.perf_counter() + seconds
-        while len(times) < 3 or time.perf_counter() < until:
-            began = time.perf_counter()
-            self.work()
-            times.append((time.perf_counter() - began) * 1e3)
-        self.rounds.append(times)
-
-    def summary(self) -> dict[str, Any]:
-        values = np.concatenate([np.asarray(r) for r in self.rounds])
-        return {
-            "n": int(values.size),
-            **{f"p{p}": float(np.percentile(values, p)) for p in PERCENTILES},
-            "max": float(values.max()),
-            "per_second": float(self.items * 1e3 / np.median(values)),
-            "round_medians": [float(np.median(r)) for r in self.rounds],
-        }
+SCHEMA = 2
+ROUNDS = 20
+NOISY = 0.10  # relative spread of the rounds of a reference workload
+OTHERS = 0.25  # cores that other programs kept busy
+ENERGY = 0.15  # share of the duration for the energy of the networks, where there are power rails
 
 
 def bench(
@@ -82,40 +39,47 @@ def bench(
     hop: float = 0.5,
     threads: int | None = None,
     seed: int = 0,
+    root: Path = Path("/"),
     on_step: Callable[[str, float], None] = lambda what, fraction: None,
 ) -> dict[str, Any]:
     """The report, as `--json` writes it. `duration` (s) is shared out over stages, live loop and rounds.
 
-    Raises BackendError where the backend cannot run here, ConfigError for a batch or duration out of range.
+    root: where the machine's state is read from. Raises BackendError where the backend cannot run here, ConfigError
+    for a batch or duration out of range.
     """
     if not 1 <= batch <= 1024:
         raise ConfigError(f"a batch of {batch} is out of range; choose 1 to 1024")
     if not 2 <= duration <= 3600:
         raise ConfigError(f"a duration of {duration:g} s is out of range; choose 2 to 3600 s")
+    machine = describe(root)  # before our own work shows in the load
     on_step("first result of a fresh process", 0.0)
     first = first_result(bundle, backend, threads)
     engine, why = choose_engine(bundle, backend, threads)
+    precision, name = dict(engine.precision), engine.name
+    cores = threads or machine["cores"]
     stages = make_stages(bundle.task, engine, batch, np.random.default_rng(seed))
-    for stage in stages.values():
+    references = make_references(cores)
+    everything = {**references, **stages}
+    for stage in everything.values():
         for _ in range(3):
             stage.work()
-    share = 0.6 * duration / ROUNDS / len(stages)
-    cpu, began = _cpu_seconds(), time.perf_counter()
-    with PowerMeter() as meter:
+    share = 0.6 * duration / ROUNDS / len(everything)
+    span = _Span(root)
+    with PowerMeter(root) as meter:
         for number in range(ROUNDS):
-            for name, stage in stages.items():
-                on_step(name, (number + 0.5) / ROUNDS)
+            for what, stage in everything.items():
+                on_step(what, number / ROUNDS)
                 stage.measure(share)
-    busy = (_cpu_seconds() - cpu) / (time.perf_counter() - began)
-    on_step("live loop", 0.0)
-    precision, name = dict(engine.precision), engine.name
-    live = live_loop(bundle, engine, hop, 0.4 * duration)
-    power = meter.result()
-    reference = stages.pop("reference")
-    spread = _spread([float(np.median(r)) for r in reference.rounds])
-    machine = describe()
+    busy, others = span.end()
+    board = meter.result()
+    energy = None
+    if rails(root):
+        on_step("energy", 1.0)
+        energy = _energy(stages["networks"], batch, ENERGY * duration, root)
+    on_step("live loop", 1.0)
+    live = _live(bundle, engine, hop, 0.4 * duration, references, share)
     per_hop = live["busy_ms_per_hop"]
-    inferences = sum(len(r) for r in stages["fusion"].rounds)
+    spreads = {key: _spread(stage.rounds[:ROUNDS]) for key, stage in references.items()}
     return {
         "schema": SCHEMA,
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -128,161 +92,94 @@ def bench(
         "precision": precision,
         "batch": batch,
         "hop": hop,
-        "threads": threads or machine["cores"],
+        "threads": cores,
+        "duration": duration,
         "seed": seed,
         "stages": {key: stage.summary() for key, stage in stages.items()},
-        "reference": reference.summary(),
         "end_to_end": live,
-        "streams": int(hop * 1e3 // per_hop) if per_hop else 0,
+        "streams": int(hop * 1e3 // per_hop) if per_hop > 0 else 0,
         "cpu_cores_busy": busy,
-        "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "other_cores_busy": others,
+        "peak_rss_mb": peak_memory_mb(),
         "gpu_memory_mb": _gpu_memory(),
         "first_result_s": first,
-        "power": power.to_dict() | {"joules_per_fusion": power.joules_per(inferences)} if power.watts else None,
-        "noise": {"reference_spread": spread, "noisy": _noise(spread, machine)},
+        "board": board.to_dict(),
+        "energy": energy,
+        "references": {key: quick(stage.rounds[:ROUNDS]) for key, stage in references.items()},
+        "noise": {"reference_spread": spreads, "noisy": _noise(spreads, others, machine, board.throttled)},
     }
 
 
-def make_stages(task: Task, engine: Engine, batch: int, rng: np.random.Generator) -> dict[str, Stage]:
-    """Every stage of one hop, with inputs drawn anew for each call (from a small pool made beforehand)."""
-    stages: dict[str, Stage] = {"reference": Stage(_reference(rng))}
-    if "face" in task.names:
-        stages |= {"decode": Stage(_decoder()), "face": Stage(_face(task, rng))}
-    if "voice" in task.names:
-        sounds = [rng.standard_normal(AUDIO_RATE * 2).astype(np.float32) * 0.1 for _ in range(4)]
-        voice = task.modality("voice")
-        stages["spectrogram"] = Stage(lambda: voice_clip(sounds[rng.integers(4)], voice))
-    if "eda" in task.names:
-        times = np.arange(0, 8, 1 / 128)
-        signals = [(2 + np.cumsum(rng.standard_normal(times.size)) * 0.01).astype(np.float32) for _ in range(4)]
-        eda = task.modality("eda")
-        stages["eda"] = Stage(lambda: normalise_eda(resample_eda(times, signals[rng.integers(4)], 8.0, eda)[0], eda))
-    for m in task.modalities:
-        pool = [rng.standard_normal((batch, *m.shape), dtype=np.float32) for _ in range(3)]
-        stages[f"backbone {m.name}"] = Stage(
-            lambda name=m.name, pool=pool: engine.backbones({name: pool[rng.integers(3)]}),  # type: ignore[misc]
-            batch,
-        )
-    present = np.ones((batch, task.steps, len(task.names)), bool)
-    shape = (batch, task.steps, task.dim)
-    features = [{name: rng.standard_normal(shape, dtype=np.float32) for name in task.names} for _ in range(3)]
-    stages["fusion"] = Stage(lambda: engine.fusion(features[rng.integers(3)], present), batch)
-    return stages
+class _Span:
+    """Cores kept busy from now to `end`: by this process, and by all others (None where the system does not say)."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._mine, self._all, self._began = _cpu_seconds(), cpu_busy_seconds(root), time.perf_counter()
+
+    def end(self) -> tuple[float, float | None]:
+        seconds = time.perf_counter() - self._began
+        mine, everybody = _cpu_seconds() - self._mine, cpu_busy_seconds(self._root)
+        if everybody is None or self._all is None:
+            return mine / seconds, None
+        return mine / seconds, max(0.0, everybody - self._all - mine) / seconds
 
 
-def _reference(rng: np.random.Generator) -> Work:
-    """A matrix product and a copy: about what the machine does all day, and nothing of ours."""
-    a, b = rng.standard_normal((256, 256), dtype=np.float32), rng.standard_normal((2_000_000,), dtype=np.float32)
-    return lambda: (a @ a, b.copy())
+def _live(
+    bundle: Bundle, engine: Any, hop: float, seconds: float, references: dict[str, Stage], share: float
+) -> dict[str, Any]:
+    """`live_loop` between two rounds of the references, which stand for the machine during all of it."""
+    for stage in references.values():
+        stage.measure(share)
+    span = _Span(Path("/"))
+    live = live_loop(bundle, engine, hop, seconds)
+    live["cpu_cores_busy"], _ = span.end()
+    for stage in references.values():
+        stage.measure(share)
+    live["references"] = {key: float(np.mean(quick(stage.rounds[-2:]))) for key, stage in references.items()}
+    return live
 
 
-def _frames(count: int = 32) -> list[NDArray[np.uint8]]:
-    source = open_simulated("face", "sim:seed=900001&fps=25&size=640x480")
-    source.open(0.0)
-    images = list(source.read(count / 25.0).values)[:count]
-    source.close()
-    return images
+def _energy(networks: Stage, batch: int, seconds: float, root: Path) -> dict[str, Any]:
+    """Joules of one window's inference: the networks of a hop, back to back and alone, after a second of rest."""
+    with PowerMeter(root) as resting:
+        time.sleep(min(1.0, seconds))
+    count, until = 0, time.perf_counter() + seconds
+    with PowerMeter(root) as meter:
+        while count < 3 or time.perf_counter() < until:
+            networks.work()
+            count += batch
+    power, rest = meter.result(), resting.result()
+    joules = power.joules_per(count)
+    above = None
+    if joules is not None and rest.total is not None:
+        above = joules - rest.total * power.seconds / count
+    return {"inferences": count, "joules_per_inference": joules, "above_rest": above,
+            "rest_watts": rest.total, "power": power.to_dict()}  # fmt: skip
 
 
-def _decoder() -> Work:
-    """The next frame of an MJPG video, as a USB camera sends it."""
-    folder = tempfile.mkdtemp(prefix="jmt-edge-bench-")
-    path = str(Path(folder) / "clip.avi")
-    frames = _frames()
-    height, width = frames[0].shape[:2]
-    fourcc = cv2.VideoWriter.fourcc(*"MJPG")
-    writer = cv2.VideoWriter(path, fourcc, 25.0, (width, height))
-    for frame in frames:
-        writer.write(frame)
-    writer.release()
-    state = {"capture": cv2.VideoCapture(path)}
-
-    def work() -> object:
-        ok, frame = state["capture"].read()
-        if not ok:
-            state["capture"] = cv2.VideoCapture(path)
-            ok, frame = state["capture"].read()
-        return frame
-
-    return work
-
-
-def _face(task: Task, rng: np.random.Generator) -> Work:
-    frames, tracker, size = _frames(), FaceTracker(FaceDetector()), task.modality("face").shape[-1]
-    state = {"t": 0.0}
-
-    def work() -> object:
-        frame = frames[rng.integers(len(frames))]
-        state["t"] += 0.04
-        face = tracker.update(frame, state["t"])
-        return None if face is None else align_crop(frame, face, size)
-
-    return work
-
-
-class _Collect(Observer):
-    def __init__(self) -> None:
-        self.totals: list[float] = []
-        self.usable = 0
-
-    def on_result(self, result: Result) -> None:
-        if result.outputs is not None and result.latency_ms.get("total") is not None:
-            self.totals.append(float(result.latency_ms["total"] or 0.0))
-            self.usable += 1
-
-
-def live_loop(bundle: Bundle, engine: Engine, hop: float, seconds: float) -> dict[str, Any]:
-    """Window end to result over simulated sensors at full speed; at least twelve results. Closes the engine."""
-    seen = _Collect()
-    sources = {m: s for m in bundle.task.names if (s := open_source(m, "sim:seed=900001")) is not None}
-    signal = max(bundle.task.window + 12 * hop, seconds)
-    summary = run(bundle, engine, sources, Options(hop, False, signal), [seen])
-    totals = np.array(seen.totals or [np.nan])
-    return {
-        "n": len(seen.totals),
-        **{f"p{p}": float(np.percentile(totals, p)) for p in PERCENTILES},
-        "max": float(totals.max()),
-        "real_time_factor": summary.real_time_factor,
-        "busy_ms_per_hop": float(np.mean(totals)),
-        "dropped": summary.dropped,
-        "from": "window end to result, computing time, simulated sensors",
-    }
-
-
-def first_result(bundle: Bundle, backend: str, threads: int | None) -> float | None:
-    """Seconds from process start to the first result with a number, simulated sensors at full speed."""
-    command = [
-        sys.executable, "-m", "jmt_edge", "live", "--bundle", str(bundle.path), "--speed", "max", "--output", "jsonl",
-        "--backend", backend, "--duration", str(bundle.task.window + 2),
-    ]  # fmt: skip
-    if threads:
-        command += ["--threads", str(threads)]
-    began = time.perf_counter()
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if '"outputs": {' in line:
-                spent = time.perf_counter() - began
-                process.terminate()
-                return spent
-    return None
-
-
-def _spread(medians: list[float]) -> float:
-    """Median absolute deviation over median."""
-    values = np.asarray(medians)
+def _spread(rounds: list[list[float]]) -> float:
+    """Median absolute deviation of the rounds, over their median."""
+    values = np.asarray(quick(rounds))
     middle = float(np.median(values))
     return float(np.median(np.abs(values - middle)) / middle) if middle else 0.0
 
 
-def _noise(spread: float, machine: dict[str, Any]) -> list[str]:
-    reasons = []
-    if spread > NOISY:
-        reasons.append(f"the reference workload varied by {spread:.0%} between rounds")
+def _noise(spreads: dict[str, float], others: float | None, machine: dict[str, Any], throttled: list[str]) -> list[str]:
+    """One clause for each thing that makes this run's numbers doubtful."""
+    reasons = [
+        f"the reference workload on {key} varied by {spread:.0%} between rounds"
+        for key, spread in spreads.items()
+        if spread > NOISY
+    ]
+    if others is not None and others > OTHERS:
+        reasons.append(f"other programs kept {others:.2f} of {machine['cores']} cores busy")
     if machine["load"] is not None and machine["load"] > machine["cores"] + 0.5:
-        reasons.append(f"load average {machine['load']:.1f} on {machine['cores']} cores")
+        reasons.append(f"load average {machine['load']:.1f} on {machine['cores']} cores before the run")
     if machine["governor"] not in ("performance", "not readable"):
         reasons.append(f"CPU governor is '{machine['governor']}'; set it to performance")
+    if throttled:
+        reasons.append(f"the board throttled itself ({', '.join(throttled)}); cool it")
     return reasons
 
 

@@ -2,13 +2,13 @@
 
 Time of a layer = max(FLOPs / (peak x efficiency), bytes / (bandwidth x efficiency)) + launch. Element-wise
 layers count with the layer they follow, as every engine fuses them. It is a prediction, and is labelled so
-wherever it is shown; `measured_here` gives its ratio to a measurement on the machine at hand.
+wherever it is shown; `validate` puts beside it what the machine at hand measures.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -40,29 +40,40 @@ class Hardware:
     memory_efficiency: float = 0.75
 
 
-_SHEET = "vendor's data sheet, dense rates (half of the sparse ones)"
-
-
-def _jetson(name: str, fp32: float, fp16: float, int8: float, bandwidth: float) -> Hardware:
-    """Tera-operations per second and GB/s as data sheets print them."""
-    return Hardware(
-        name, {"fp32": fp32 * 1e12, "fp16": fp16 * 1e12, "int8": int8 * 1e12}, bandwidth * 1e9, 1.5e-6, _SHEET
-    )
+# Dense rates follow from cores and clocks: 2 FLOP a CUDA core and clock in fp32; for tensor cores half of the sparse
+# INT8 figure that is advertised for the GPU (the DLAs' share left out), and half of that again for fp16.
+def _jetson(name: str, fp32: float, fp16: float, int8: float, bandwidth: float, source: str) -> Hardware:
+    """Tera-operations per second and GB/s."""
+    peak = {"fp32": fp32 * 1e12, "fp16": fp16 * 1e12, "int8": int8 * 1e12}
+    return Hardware(name, peak, bandwidth * 1e9, 1.5e-6, f"{source}; dense rates")
 
 
 DEVICES = {
-    "orin-nano": _jetson("Jetson Orin Nano 8GB Super", 2.1, 16.7, 33, 102),
-    "orin-nx": _jetson("Jetson Orin NX 16GB", 1.9, 15, 30, 102),
-    "agx-orin": _jetson("Jetson AGX Orin 64GB", 5.3, 42, 85, 204.8),
-    "thor": _jetson("Jetson AGX Thor", 8, 258, 517, 273),
-    "h200": Hardware(
-        "H200",
-        {"fp32": 67e12, "fp16": 790e12, "int8": 1580e12},
-        4.3e12,
-        1.3e-6,
-        "measured copy bandwidth and half-precision rate; the rest data sheet",
+    "orin-nano": _jetson(
+        "Jetson Orin Nano 8GB Super", 2.1, 16.7, 33.4, 102,
+        "NVIDIA, Jetson Orin Nano Super Developer Kit data sheet: 1024 cores, 1.02 GHz, 67 sparse TOPS, 102 GB/s",
     ),
-}
+    # without the later Super mode; 60 of its 100 TOPS are the GPU's
+    "orin-nx": _jetson(
+        "Jetson Orin NX 16GB", 1.9, 15, 30, 102,
+        "NVIDIA, Jetson Orin NX data sheet: 1024 cores, 918 MHz, 60 sparse TOPS of the GPU, 102 GB/s",
+    ),
+    "agx-orin": _jetson(
+        "Jetson AGX Orin 64GB", 5.3, 42.5, 85, 204.8,
+        "NVIDIA, Jetson AGX Orin technical brief: 2048 cores, 5.3 TFLOPS, 170 sparse TOPS of the GPU, 204.8 GB/s",
+    ),
+    # 20 multiprocessors of 65536 sparse FP4 FLOP a clock: https://torring.dev/blog/2026/rtx-spark-throttling/;
+    # INT8 is taken as fast as FP8
+    "thor": _jetson(
+        "Jetson AGX Thor", 8.0, 258, 517, 273,
+        "NVIDIA, Jetson Thor data sheet: 2560 cores, 1.57 GHz, 2070 sparse FP4 TFLOPS, 273 GB/s",
+    ),
+    # a large copy was measured at 4.3 TB/s, hence its memory efficiency
+    "h200": Hardware(
+        "H200 SXM", {"fp32": 67e12, "fp16": 989e12, "int8": 1979e12}, 4.8e12, 1.3e-6,
+        "NVIDIA, H200 data sheet: 67 TFLOPS FP32, 1979 sparse FP16, 3958 sparse INT8, 4.8 TB/s; dense rates", 0.35, 0.9,
+    ),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -136,29 +147,69 @@ def device(name: str) -> Hardware:
 
 
 def this_machine(threads: int | None = None) -> Hardware:
-    """The CPU at hand by measurement: a large float32 product and a copy. Efficiencies are then 1 by definition.
-
-    NumPy's product runs on the threads its library was started with (OMP_NUM_THREADS).
-    """
+    """The CPU at hand as onnxruntime reaches it with `threads`: a large float32 product, a copy of 256 MB, and a chain
+    of tiny products for what an operator costs. Efficiencies are then 1 by definition."""
     rng = np.random.default_rng(0)
-    a = rng.standard_normal((1024, 1024), dtype=np.float32)
-    b = rng.standard_normal(16_000_000, dtype=np.float32)
-
-    def best(work: Any, runs: int = 7) -> float:
-        work()
-        times = []
-        for _ in range(runs):
-            began = time.perf_counter()
-            work()
-            times.append(time.perf_counter() - began)
-        return min(times)
-
-    peak = 2 * 1024**3 / best(lambda: a @ a)
-    bandwidth = 2 * b.nbytes / best(lambda: b.copy())
+    size, links = 1024, 200
+    product = _session([((size, size), (size, size))], threads)
+    chain = _session([((1, 8), (8, 8))] * links, threads)
+    a, x = rng.standard_normal((size, size), dtype=np.float32), np.ones((1, 8), np.float32)
+    big = rng.standard_normal(32_000_000, dtype=np.float32)
+    target = np.empty_like(big)
+    peak = 2 * size**3 / _best(lambda: product.run(None, {"x": a}))
+    bandwidth = 2 * big.nbytes / _best(lambda: np.copyto(target, big))
+    launch = _best(lambda: chain.run(None, {"x": x})) / links
     return Hardware(
-        "this CPU", {"fp32": peak, "fp16": peak, "int8": 2 * peak}, bandwidth, 5e-6,
-        "measured here: 1024x1024 float32 product and a 64 MB copy", 1.0, 1.0,
+        "this CPU", {"fp32": peak, "fp16": peak, "int8": 2 * peak}, bandwidth, launch,
+        f"measured here: {size}x{size} float32 product, 128 MB copy, chain of {links} tiny products", 1.0, 1.0,
     )  # fmt: skip
+
+
+def _session(products: list[tuple[tuple[int, int], tuple[int, int]]], threads: int | None) -> Any:
+    """onnxruntime over `x` multiplied by one constant after the other."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    from ..engine.backends.onnxruntime import cpu_threads
+    from ..engine.fidelity import session
+
+    nodes, constants, last = [], [], "x"
+    for i, (_, shape) in enumerate(products):
+        constants.append(numpy_helper.from_array(np.full(shape, 1 / shape[0], np.float32), f"w{i}"))
+        nodes.append(helper.make_node("MatMul", [last, f"w{i}"], [f"y{i}"]))
+        last = f"y{i}"
+    shape = products[0][0]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("x", last)]
+    graph = helper.make_graph(nodes, "products", [ends[0]], [ends[1]], constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return session(model.SerializeToString(), threads or cpu_threads())
+
+
+def _best(work: Callable[[], object], runs: int = 7) -> float:
+    """Seconds of the quickest of `runs` calls after a first one."""
+    work()
+    times = []
+    for _ in range(runs):
+        began = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - began)
+    return min(times)
+
+
+def validate(report: dict[str, Any], bundle: Bundle, threads: int | None = None) -> None:
+    """Add to a prediction for this machine what it measures (median, batch 1, onnxruntime) and the ratio."""
+    from ..engine.backends import open_engine
+    from .stages import make_stages
+
+    engine = open_engine(bundle, "onnxruntime", threads)
+    stages = make_stages(bundle.task, engine, 1, np.random.default_rng(0))
+    rows = {f"backbone {m}": report["networks"][m] for m in bundle.task.names}
+    for key, row in {**rows, "fusion": report["networks"]["fusion"], "networks": report}.items():
+        stages[key].measure(0.3)
+        stages[key].rounds.clear()
+        stages[key].measure(1.0)
+        row["measured_ms"] = stages[key].summary()["p50"]
+        row["predicted_to_measured"] = row.get("ms", row.get("total_ms")) / row["measured_ms"]
+    engine.close()
 
 
 def prediction(bundle: Bundle, hardware: Hardware, precision: Mapping[str, str], hop: float) -> dict[str, Any]:
@@ -181,6 +232,8 @@ def prediction(bundle: Bundle, hardware: Hardware, precision: Mapping[str, str],
         "bundle": bundle.id,
         "networks": networks,
         "total_ms": total,
+        "gflop": sum(n["gflop"] for n in networks.values()),
+        "mb": sum(n["mb"] for n in networks.values()),
         "hop_ms": hop * 1e3,
         "share_of_hop": total / (hop * 1e3),
         "layers": [asdict(layer) for layer in layers],

@@ -33,11 +33,12 @@ from ..errors import ConfigError
 @click.option(
     "--precision", type=click.Choice(["fp32", "fp16", "int8"]), default="fp16", show_default=True, help="To predict."
 )
+@click.option("--layers", is_flag=True, help="With --predict: a row per layer.")
 @click.option("--plot", "plot_path", type=click.Path(path_type=Path), help="With --predict: write the roofline as PNG.")
 def command(
     bundle: Path | None, task_name: str, backend: str, batch: int, duration: float, hop: float, threads: int | None,
     seed: int, json_path: Path | None, old: Path | None, fail_over: str, target: str | None, precision: str,
-    plot_path: Path | None,
+    layers: bool, plot_path: Path | None,
 ) -> None:  # fmt: skip
     """Measure each stage of BUNDLE on this machine: latency percentiles, throughput, memory, power.
 
@@ -52,9 +53,9 @@ def command(
     limit = _percent(fail_over)
     loaded = load_bundle(bundle or demo_bundle(task_name))
     if target is not None:
-        _predict(loaded, target, precision, hop, json_path, plot_path, threads)
+        _predict(loaded, target, precision, hop, json_path, plot_path, threads, layers)
         return
-    from ..bench.compare import compare, load_report
+    from ..bench.compare import compare, different_settings, load_report
     from ..bench.measure import bench
 
     earlier = load_report(old) if old else None
@@ -71,7 +72,9 @@ def command(
     if earlier is None:
         return
     rows = compare(earlier, report)
-    click.echo(f"\nagainst {old} ({earlier['date']}); ratio = new / old, the machine's drift divided out")
+    click.echo(f"\nagainst {old} ({earlier['date']}); ratio = new / old (interval with the machine's own drift)")
+    for line in different_settings(earlier, report):
+        click.echo(f"  note: {line}")
     for row in rows:
         flag = "  REGRESSION" if row.regressed(limit) else ""
         click.echo(
@@ -96,7 +99,8 @@ def _show(report: dict[str, Any]) -> None:
     machine = report["machine"]
     click.echo(
         f"{report['bundle']}  {report['backend']}  {report['precision']}  batch {report['batch']}\n"
-        f"{machine['processor']}, {machine['cores']} cores, governor {machine['governor']}, load {machine['load']}"
+        f"{machine['processor']}, {machine['cores']} cores, governor {machine['governor']}, load {machine['load']}, "
+        f"{report['threads']} threads, seed {report['seed']}"
     )
     click.echo(f"  {'ms':<16} {'p50':>9} {'p90':>9} {'p95':>9} {'p99':>9} {'max':>9}   per s")
     rows = {**report["stages"], "end to end": report["end_to_end"]}
@@ -107,19 +111,35 @@ def _show(report: dict[str, Any]) -> None:
     live = report["end_to_end"]
     first = report["first_result_s"]
     click.echo(
-        f"  end to end: {live['from']}; {live['real_time_factor']:.1f} x real time, "
+        f"  end to end: {live['from']}; {_or_none(live['real_time_factor'], '.1f', ' x real time')}, "
         f"{report['streams']} streams at a hop of {report['hop']:g} s\n"
-        f"  first result {'none' if first is None else f'{first:.2f} s'} after process start, "
-        f"{report['cpu_cores_busy']:.2f} cores busy, peak RSS {report['peak_rss_mb']:.0f} MB, GPU memory "
-        + ("none" if report["gpu_memory_mb"] is None else f"{report['gpu_memory_mb']:.0f} MB")
+        f"  first result {_or_none(first, '.2f', ' s after process start')}; {report['cpu_cores_busy']:.2f} cores busy "
+        f"(live {live['cpu_cores_busy']:.2f}), peak RSS {report['peak_rss_mb']:.0f} MB, GPU memory "
+        f"{_or_none(report['gpu_memory_mb'], '.0f', ' MB')}"
     )
-    if report["power"]:
-        power = report["power"]
-        click.echo(f"  power {power['total']:.2f} W, {1e3 * power['joules_per_fusion']:.2f} mJ a fusion")
+    board, energy = report["board"], report["energy"]
+    if energy is None:
+        click.echo("  power: no INA3221 rails on this machine, so no energy")
     else:
-        click.echo("  power: no INA3221 rails on this machine")
+        rails = ", ".join(f"{name} {watts:.2f} W" for name, watts in energy["power"]["watts"].items())
+        click.echo(
+            f"  energy {1e3 * energy['joules_per_inference']:.2f} mJ an inference ({energy['power']['total']:.2f} W; "
+            f"{1e3 * energy['above_rest']:.2f} mJ above rest); {rails}"
+        )
+    if board["clock_mean"]:
+        click.echo("  clocks " + ", ".join(f"{name} {mhz:.0f} MHz" for name, mhz in board["clock_mean"].items()))
+    if board["temperature_max"]:
+        heat = max(board["temperature_max"].items(), key=lambda zone: zone[1])
+        click.echo(f"  hottest {heat[0]} {heat[1]:.1f} °C")
+    if board["over_current"] or board["throttled"]:
+        alerts = ", ".join(board["throttled"]) or "no thermal alert"
+        click.echo(f"  THROTTLED: {board['over_current']} over-current events, {alerts}")
     for reason in report["noise"]["noisy"]:
         click.echo(f"  NOISY: {reason}")
+
+
+def _or_none(value: float | None, digits: str, unit: str) -> str:
+    return "none" if value is None else f"{value:{digits}}{unit}"
 
 
 def _predict(
@@ -130,8 +150,9 @@ def _predict(
     json_path: Path | None,
     plot_path: Path | None,
     threads: int | None,
+    layers: bool,
 ) -> None:
-    from ..bench.roofline import device, prediction, this_machine
+    from ..bench.roofline import device, prediction, this_machine, validate
 
     if target == "here":
         precision = "fp32"
@@ -139,14 +160,23 @@ def _predict(
     hardware = this_machine(threads) if target == "here" else device(target)
     report = prediction(bundle, hardware, table, hop)
     click.echo(f"PREDICTION (roofline, not measured): {report['device']}, {precision}; figures: {hardware.source}")
-    measured = _measured(bundle, threads) if target == "here" else {}
-    for name, row in report["networks"].items():
-        line = f"  {name:<10} {row['gflop']:9.3f} GFLOP {row['mb']:9.2f} MB {row['ms']:9.3f} ms"
-        if name in measured:
-            row["measured_ms"] = measured[name]
-            line += f"   measured {measured[name]:9.3f} ms, predicted / measured {row['ms'] / measured[name]:.2f}"
+    if target == "here":
+        validate(report, bundle, threads)
+    for name, row in [*report["networks"].items(), ("total", report)]:
+        key = "total_ms" if name == "total" else "ms"
+        line = f"  {name:<10} {row['gflop']:9.3f} GFLOP {row['mb']:9.2f} MB {row[key]:9.3f} ms"
+        if "measured_ms" in row:
+            line += f"   measured {row['measured_ms']:9.3f} ms, predicted / measured {row['predicted_to_measured']:.2f}"
         click.echo(line)
-    click.echo(f"  total      {report['total_ms']:.3f} ms, {100 * report['share_of_hop']:.1f} % of a hop of {hop:g} s")
+    click.echo(f"  {100 * report['share_of_hop']:.1f} % of a hop of {hop:g} s")
+    if layers:
+        click.echo("  layer                            op        MFLOP       KB  FLOP/B  bound        us")
+        for layer in report["layers"]:
+            name = f"{layer['network']}/{layer['name']}"[-32:]
+            click.echo(
+                f"  {name:<32} {layer['op']:<7} {layer['flops'] / 1e6:8.2f} {layer['bytes'] / 1e3:8.1f} "
+                f"{layer['intensity']:7.1f}  {layer['bound']:<7} {layer['seconds'] * 1e6:7.1f}"
+            )
     bound = [layer["bound"] for layer in report["layers"]]
     click.echo(f"  {bound.count('memory')} layers bound by memory, {bound.count('compute')} by compute")
     if json_path:
@@ -155,20 +185,3 @@ def _predict(
         from ..bench.roofline import plot
 
         plot_path.write_bytes(plot(report))
-
-
-def _measured(bundle: Any, threads: int | None) -> dict[str, float]:
-    """Median milliseconds of each network here, batch 1, onnxruntime."""
-    import numpy as np
-
-    from ..bench.measure import make_stages
-    from ..engine.backends import open_engine
-
-    engine = open_engine(bundle, "onnxruntime", threads)
-    stages = make_stages(bundle.task, engine, 1, np.random.default_rng(0))
-    names = {f"backbone {m}": m for m in bundle.task.names} | {"fusion": "fusion"}
-    for _ in range(2):
-        for key in names:
-            stages[key].measure(0.7)
-    engine.close()
-    return {name: stages[key].summary()["p50"] for key, name in names.items()}
