@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -15,8 +16,9 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
+from jmt_edge.cli.live import demo_bundle
 from jmt_edge.engine import cuda
-from jmt_edge.engine.backends import cubin
+from jmt_edge.engine.backends import cubin, open_engine
 from jmt_edge.engine.bundle import load_bundle
 from jmt_edge.engine.cubins import CubinPackage, compile_cubins, read_cubins
 from jmt_edge.errors import BackendError, BundleError, ConfigError
@@ -389,3 +391,34 @@ def test_index_is_plain_json(compiled: dict[str, Any]) -> None:
     index = json.loads((compiled["bundle"] / "cubins.json").read_text())
     assert index["targets"]["sm_87"]["resources"]["spills"] == 0
     assert 0 < index["eager_error"] < 0.05
+
+
+def jmt_edge(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    return subprocess.run(
+        [sys.executable, "-m", "jmt_edge", *arguments], capture_output=True, text=True, env=environment
+    )
+
+
+def test_build_puts_cubins_of_the_demo_weights_into_a_new_bundle(tmp_path: Path) -> None:
+    demo, out = str(demo_bundle("pain")), tmp_path / "orin.jmt"
+    options = ["--precision", "fp32", "--builder", "onnxruntime", "--windows", "2", "--out", str(out)]
+    wrong = jmt_edge("build", demo, *options, "--cubin", "sm_87,orin")
+    assert wrong.returncode == 2 and "orin" in wrong.stderr and "Traceback" not in wrong.stderr
+    assert not out.exists()
+    done = jmt_edge("build", demo, *options, "--cubin", "sm_87")
+    assert done.returncode == 0, done.stderr
+    bundle = load_bundle(out)
+    package = read_cubins(bundle, "sm_87")
+    index = json.loads((out / "cubins.json").read_text())
+    assert index["targets"]["sm_87"]["resources"]["spills"] == 0
+    # the launcher's table, run in NumPy, gives what onnxruntime gives for the same bundle
+    with safe_open(out / "fusion_folded.safetensors", "numpy") as file:
+        plan = FoldedPlan.from_safetensors_dict({n: file.get_tensor(n) for n in file.keys()}, file.metadata())  # noqa: SIM118
+    schedule = build_schedule(weights_of(plan), 1, 1, "float16", Tiles(**index["targets"]["sm_87"]["tiles"]))
+    np.testing.assert_array_equal(package.weights, schedule.weights)
+    features = dict(zip(bundle.task.names, package.features))
+    engine = open_engine(bundle, "onnxruntime", 1)
+    raw = engine.fusion(features, package.present > 0.5)
+    engine.close()
+    assert not cubin.verdict(raw["pain"], package.expected, package.tolerance)
