@@ -104,6 +104,7 @@ _EXTRAS = {
     "websockets": "page",
     "tensorrt": "tensorrt",
     "tensorrt_rtx": "tensorrt-rtx",
+    "triton": "cubin",
     "torch_tensorrt": "torch-tensorrt",
     "cuda": "gpu",
     "openvino": "openvino",
