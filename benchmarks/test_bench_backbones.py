@@ -1,7 +1,9 @@
-"""Group `backbones`: one clip, full size, one thread: eager PyTorch, onnxruntime, OpenVINO, FP32 and INT8."""
+"""Group `backbones`: one clip, full size, one thread: PyTorch eager and compiled, onnxruntime, OpenVINO,
+FP32 and INT8; TensorRT where there is a GPU."""
 
 from __future__ import annotations
 
+import shutil
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,9 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 
 from jmt_edge.calibration.quantise import find_layers, quantise, tensors_of  # noqa: E402
 from jmt_edge.calibration.ranges import collect  # noqa: E402
+from jmt_edge.engine.backends import open_engine, unavailable  # noqa: E402
 from jmt_edge.engine.fidelity import session  # noqa: E402
+from jmt_edge.errors import BackendError  # noqa: E402
 
 CASES = {"r3d_18": ("pain", "face"), "eda_cnn1d": ("pain", "eda"), "r2plus1d_18": ("affect", "face"),
          "resnet18_audio": ("affect", "voice")}  # fmt: skip
@@ -26,6 +30,7 @@ def case(request, make_bundle) -> dict[str, Any]:  # type: ignore[no-untyped-def
     rng = np.random.default_rng(0)
     return {
         "backbone": request.param,
+        "bundle": bundle,
         "model": onnx.load(str(bundle.file(bundle.networks[name]["onnx"]))),
         "modality": m,
         "clip": rng.standard_normal((1, *m.shape), dtype=np.float32),
@@ -69,16 +74,36 @@ def test_openvino(benchmark, case, precision: str, tmp_path) -> None:  # type: i
     benchmark.pedantic(run, ({"clip": case["clip"]},), rounds=10, warmup_rounds=2)
 
 
-def test_eager(benchmark, case) -> None:  # type: ignore[no-untyped-def]
+@pytest.mark.parametrize("how", ["eager", "compiled"])
+def test_pytorch(benchmark, case, how: str) -> None:  # type: ignore[no-untyped-def]
     benchmark.group = f"backbones: {case['backbone']}, one clip, one thread"
+    if how == "compiled" and not shutil.which("g++"):
+        pytest.skip("torch.compile on a CPU needs g++")
     from jmt_edge.models import build_model
     from jmt_edge.tasks import get_task
 
     task, name = CASES[case["backbone"]]
-    torch.manual_seed(0)
+    torch.manual_seed(0)  # the weights of the random bundle
     torch.set_num_threads(1)
     module = build_model(get_task(task)).eval().backbones[name]
+    run = module if how == "eager" else torch.compile(module)
     clip = torch.from_numpy(case["clip"])
-    with torch.no_grad():
-        assert module(clip).shape == _expected(case).shape
-        benchmark.pedantic(module, (clip,), rounds=6, warmup_rounds=1)
+    with torch.inference_mode():
+        _close(run(clip).numpy(), case, 1e-3)
+        benchmark.pedantic(run, (clip,), rounds=6, warmup_rounds=1)
+
+
+@pytest.mark.parametrize("backend", ["tensorrt", "tensorrt-rtx"])
+def test_tensorrt(benchmark, case, backend: str) -> None:  # type: ignore[no-untyped-def]
+    """The engines that `jmt-edge build` put into a bundle, on the GPU they were built for."""
+    benchmark.group = f"backbones: {case['backbone']}, one clip, one thread"
+    reason = unavailable(backend)
+    if reason:
+        pytest.skip(f"{backend}: {reason}")
+    try:
+        engine = open_engine(case["bundle"], backend)
+    except BackendError as error:
+        pytest.skip(str(error))
+    clips = {CASES[case["backbone"]][1]: case["clip"]}
+    _close(next(iter(engine.backbones(clips).values())), case, 0.02)
+    benchmark.pedantic(engine.backbones, (clips,), rounds=20, warmup_rounds=3)

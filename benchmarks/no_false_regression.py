@@ -1,0 +1,139 @@
+"""Does `bench --compare` cry wolf? `python -m benchmarks.no_false_regression [--tries N] [--busy SHARE] [--json FILE]`
+
+Each try is two runs of the same build in fresh processes, the second compared with the first at 10 %. With
+`--busy 0.5` another program takes half of one core, in bursts, during the second run only. Then each stage in turn
+gets a quarter slower (it spins for 25 % of what it took), which has to be found. Exits 1 for a false alarm or a miss.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from jmt_edge.bench.compare import compare, load_report
+from jmt_edge.bench.machine import describe
+
+LIMIT = 0.10
+SLOWED = {"fusion": 1.25, "backbone face": 1.25, "eda": 1.25}
+
+
+def slow_down(stage: str, factor: float) -> None:
+    """Make one stage of this process slower, as a careless change would."""
+
+    def slower(work: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            began = time.perf_counter()
+            result = work(*args, **kwargs)
+            now = time.perf_counter()
+            while time.perf_counter() < now + (factor - 1) * (now - began):
+                pass
+            return result
+
+        return run
+
+    if stage == "eda":
+        from jmt_edge.bench import stages
+
+        stages.resample_eda = slower(stages.resample_eda)
+        return
+    from jmt_edge.engine.backends.onnxruntime import OnnxRuntimeEngine as Engine
+
+    if stage == "fusion":
+        Engine.fusion = slower(Engine.fusion)  # type: ignore[method-assign]
+        return
+    plain, face = Engine.backbones, slower(Engine.backbones)
+    Engine.backbones = lambda self, clips: (face if "face" in clips else plain)(self, clips)  # type: ignore[method-assign]
+
+
+@contextmanager
+def busy(share: float) -> Iterator[None]:
+    """Another program that works for `share` of the time, 40 ms in every 40 / share ms."""
+    if not share:
+        yield
+        return
+    code = (
+        "import time\nwhile True:\n t = time.time()\n while time.time() < t + 0.04: pass\n"
+        f" time.sleep({0.04 / share - 0.04})"
+    )
+    with subprocess.Popen([sys.executable, "-c", code]) as process:
+        try:
+            yield
+        finally:
+            process.terminate()
+
+
+def measure(path: Path, duration: float, old: Path | None = None, slowed: str = "") -> int:
+    """One run of the command in a fresh process; its exit code."""
+    arguments = ["bench", "--task", "pain", "--duration", str(duration), "--json", str(path)]
+    if old is not None:
+        arguments += ["--compare", str(old), "--fail-over", f"{LIMIT:.0%}"]
+    code = "import sys\nfrom jmt_edge.cli import main\n"
+    if slowed:
+        code += f"from benchmarks.no_false_regression import slow_down\nslow_down({slowed!r}, {SLOWED[slowed]})\n"
+    code += "main()"
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+    if done.returncode not in (0, 1):
+        sys.exit(done.stderr)
+    return done.returncode
+
+
+def row(old: Path, new: Path, code: int) -> dict[str, Any]:
+    """What a pair of reports says, from the files."""
+    a, b = load_report(old), load_report(new)
+    found = compare(a, b)
+    assert code == any(r.regressed(LIMIT) for r in found)
+    return {
+        "exit_code": code,
+        "regressions": [r.stage for r in found if r.regressed(LIMIT)],
+        "others_busy": [a["other_cores_busy"], b["other_cores_busy"]],
+        "ratios": {r.stage: [round(v, 3) for v in (r.ratio, r.low, r.high)] for r in found},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tries", type=int, default=10)
+    parser.add_argument("--duration", type=float, default=5.0)
+    parser.add_argument("--busy", type=float, default=0.0)
+    parser.add_argument("--no-slowed", action="store_true", help="leave the slower stages out")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    tries: list[dict[str, Any]] = []
+    slowed: dict[str, dict[str, Any]] = {}
+    with tempfile.TemporaryDirectory() as name:
+        old, new = Path(name) / "old.json", Path(name) / "new.json"
+        for number in range(options.tries):
+            measure(old, options.duration)
+            with busy(options.busy):
+                code = measure(new, options.duration, old)
+            tries.append(row(old, new, code))
+            print(f"try {number + 1}: {tries[-1]['regressions'] or 'agree'} {tries[-1]['ratios']}", flush=True)
+        for stage in () if options.no_slowed else SLOWED:
+            code = measure(new, options.duration, old, stage)
+            slowed[stage] = row(old, new, code)
+            print(f"{stage} x {SLOWED[stage]}: found {slowed[stage]['regressions']}", flush=True)
+    false = sum(bool(t["regressions"]) for t in tries)
+    missed = [stage for stage, found in slowed.items() if stage not in found["regressions"]]
+    report = {
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "command": "python -m benchmarks.no_false_regression " + " ".join(sys.argv[1:]),
+        "machine": describe(), "limit": LIMIT, "busy": options.busy, "duration": options.duration,
+        "false_alarms": false, "missed": missed, "tries": tries, "slowed_by_25_percent": slowed,
+    }  # fmt: skip
+    if options.json:
+        options.json.write_text(json.dumps(report, indent=1) + "\n")
+    print(f"{false} false alarms in {len(tries)} tries; missed {missed or 'none'} of {list(slowed)}")
+    sys.exit(1 if false or missed else 0)
+
+
+if __name__ == "__main__":
+    main()
