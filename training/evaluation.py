@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -148,52 +149,89 @@ def evaluate(
 ) -> list[str]:
     """Score a run's folder or a bundle on `cohort`; returns the table's lines, writes JSON, CSV and plots to `out`.
 
+    A run with folds is scored fold by fold, each subject by the weights that never saw it.
     protocol `all` scores every subject, `all67` without BioVid's non-reactive ones, `test` only those that the run
-    or the bundle's provenance lists as held out, `official` the challenge's validation set.
-    Raises DataError where a scored subject was trained on (unless `allow_trained`).
+    or the bundle's provenance lists as held out, `official` the challenge's validation set, "" is `test` for a run
+    and `all` for a bundle. Raises DataError where a scored subject was trained on (unless `allow_trained`).
     """
-    recipe: Recipe | None = None
+    parts, recipe = _parts(target, cohort, options)
+    chosen: list[Windows] = []
+    protocol = protocol or ("all" if recipe is None else "test")
+    if len(parts) > 1 and protocol != "test":
+        raise ConfigError(
+            f"{target} holds {len(parts)} folds, each of which scores its own test side; leave --protocol"
+        )
+    for part in parts:
+        subjects = _subjects(part.scorer.windows, cohort, protocol, part.held_out)
+        leaked = sorted(part.trained & set(subjects))
+        if leaked and not allow_trained:
+            raise DataError(
+                f"subject {leaked[0]} of {cohort.root} was trained on, so its score would be inflated; "
+                "score other subjects (--protocol test)"
+            )
+        chosen.append(part.scorer.windows.of(subjects))
+    if not any(len(w) for w in chosen):
+        raise DataError(f"{cohort.root} holds no window of the subjects to score; check --protocol and the data")
+
+    def predictions(**change: Any) -> Predictions:
+        """Of all folds together, each by its own weights."""
+        found = [part.scorer.predict(w, **change) for part, w in zip(parts, chosen) if len(w)]
+        return found[0] if len(found) == 1 else Predictions.join(found)
+
+    clean = predictions()
+    out.mkdir(parents=True, exist_ok=True)
+    table = {"clean": score(clean, published=published)}
+    task = parts[0].scorer.windows.task
+    if robustness:
+        for m in task.names:
+            if len(task.names) > 1:
+                table[f"without {m}"] = score(predictions(without=m), draws=200)
+            for level in NOISE_LEVELS:
+                table[f"noise {level:g} on {m}"] = score(predictions(noise=(m, level)), draws=200)
+    write_results(out, target.name, table, clean)
+    plots.all_plots(out, clean, table, task)
+    lines = lines_of(table)
+    if recipe is not None and recipe.calibrated:
+        lines.insert(0, "mode calibrated: each person's EDA in units of their own mean and SD")
+    return lines + (beside(recipe) if recipe else [])
+
+
+@dataclass
+class _Part:
+    """One trained system and whom it may be scored on."""
+
+    scorer: Scorer
+    held_out: list[str]
+    trained: set[str]
+
+
+def _parts(target: Path, cohort: Cohort, options: Options) -> tuple[list[_Part], Recipe | None]:
+    """A bundle or a run is one part, a run with folds one a fold. The recipe is a run's."""
     if (target / "manifest.json").is_file():
         bundle = load_bundle(target)
         windows, stores = _prepare_task(cohort, bundle.task, options)
-        scorer: Scorer = BundleScorer(bundle, windows, stores, options)
-        provenance = bundle.manifest.get("provenance", {})
-        held_out = provenance.get("split", {}).get("test_subjects", [])
-        trained = set(provenance.get("split", {}).get("train_subjects", []))
-    elif (target / "recipe.json").is_file():
-        recipe = load_run(target)[0]
-        prepared = prepare(cohort, recipe, options)
-        scorer = RunScorer(prepared, target, options)
-        split = json.loads((target / "split.json").read_text())
-        held_out, trained = split["test"], {*split["train"], *split["validation"]}
-    else:
+        split = bundle.manifest.get("provenance", {}).get("split", {})
+        scorer = BundleScorer(bundle, windows, stores, options)
+        return [_Part(scorer, split.get("test_subjects", []), set(split.get("train_subjects", [])))], None
+    folders = [target] if (target / "recipe.json").is_file() else run_folders(target)
+    if not folders:
         raise DataError(
             f"{target} is neither a bundle nor a finished run; give NAME.jmt or the folder of `train --out`"
         )
-    subjects = _subjects(scorer.windows, cohort, protocol, held_out)
-    leaked = sorted(trained & set(subjects))
-    if leaked and not allow_trained:
-        raise DataError(
-            f"subject {leaked[0]} of {cohort.root} was trained on, so its score would be inflated; "
-            "score other subjects (--protocol test)"
+    recipe = load_run(folders[0])[0]
+    prepared = prepare(cohort, recipe, options)
+    parts = []
+    for folder in folders:
+        split = json.loads((folder / "split.json").read_text())
+        parts.append(
+            _Part(RunScorer(prepared, folder, options), split["test"], {*split["train"], *split["validation"]})
         )
-    windows = scorer.windows.of(subjects)
-    if not len(windows):
-        raise DataError(f"{cohort.root} holds no window of the subjects to score; check --protocol and the data")
-    clean = scorer.predict(windows)
-    scores = score(clean, published=published)
-    out.mkdir(parents=True, exist_ok=True)
-    table = {"clean": scores}
-    if robustness:
-        for m in scorer.windows.task.names:
-            if len(scorer.windows.task.names) > 1:
-                table[f"without {m}"] = score(scorer.predict(windows, without=m), draws=200)
-            for level in NOISE_LEVELS:
-                table[f"noise {level:g} on {m}"] = score(scorer.predict(windows, noise=(m, level)), draws=200)
-    write_results(out, target.name, table, clean)
-    plots.all_plots(out, clean, table, scorer.windows.task)
-    lines = lines_of(table)
-    return lines + (beside(recipe) if recipe else [])
+    return parts, recipe
+
+
+def run_folders(target: Path) -> list[Path]:
+    """The folders of a run's folds; none where it has no finished ones."""
+    return sorted(f.parent for f in target.glob("*/scores.json") if (f.parent / "recipe.json").is_file())
 
 
 def _prepare_task(cohort: Cohort, task: Task, options: Options) -> tuple[Windows, dict[str, ClipStore]]:

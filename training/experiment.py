@@ -28,17 +28,31 @@ from ..models.joint import TEXT, JointModel
 from ..models.pretrained import load_pretrained
 from ..tasks import Modality, Task
 from . import splits
-from .clips import ClipStore, Progress, build_clips, default_cache
+from .clips import ClipStore, Progress, build_clips, clip_key, default_cache
 from .data import Cohort, Windows, cut_windows, require_two_classes, subjects_of
 from .features import extract, weights_hash
+from .locks import lock
 from .networks import SECOND, FusionStep, Unimodal, backbone_of, fusion_of, load_weights, pretraining, second_backbone
+from .persons import calibrate
 from .recipes import Masking, Recipe, Stage
-from .scores import Predictions, Scores, each_step, empty_predictions, fit_temperature, score
+from .scores import (
+    Predictions,
+    Scores,
+    each_step,
+    empty_predictions,
+    fit_temperature,
+    score,
+    validation_loss,
+)
 from .sets import FeatureSet, clip_set, feature_set, hash_seed, presence
 from .splits import Split
 from .trainer import Device, fit
 
 log = logging.getLogger(__name__)
+
+
+def silent(stage: str, done: int, total: int) -> None:
+    """A progress that says nothing; a function, so that it can be sent to another process."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +62,7 @@ class Options:
     cache: Path = field(default_factory=default_cache)
     device: Device = field(default_factory=Device)
     workers: int = 1
-    progress: Progress = lambda stage, done, total: None
+    progress: Progress = silent
 
 
 @dataclass
@@ -80,17 +94,33 @@ class Result:
     scores: Scores
     seconds: dict[str, float]
     folder: Path
+    validation_loss: float = float("nan")  # of the weights kept, on all validation windows; NaN without any
 
 
 def prepare(cohort: Cohort, recipe: Recipe, options: Options) -> Prepared:
     """Cut the windows and compute (or find) all clips."""
     task = recipe.resolve()
-    lacking = [m for m in task.names if m not in cohort.modalities]
+    require_modalities(cohort, recipe)
+    windows = cut_windows(cohort, task, hop=recipe.hop or None)
+    with lock(options.cache / "clips" / f"{_clips_name(windows)}.lock"):  # another process may be at them already
+        stores = build_clips(
+            windows, options.cache, cohort.problems, workers=options.workers, progress=options.progress
+        )
+    if recipe.calibrated and "eda" in stores:
+        stores["eda"] = calibrate(stores["eda"], windows)
+    return Prepared(cohort, recipe, task, _without_bad(windows, stores), stores)
+
+
+def require_modalities(cohort: Cohort, recipe: Recipe) -> None:
+    """Raises DataError where the cohort lacks what the recipe needs."""
+    lacking = [m for m in recipe.resolve().names if m not in cohort.modalities]
     if lacking:
         raise DataError(f"{cohort.root} has no {lacking[0]}, which recipe {recipe.name} needs; choose another recipe")
-    windows = cut_windows(cohort, task, hop=recipe.hop or None)
-    stores = build_clips(windows, options.cache, cohort.problems, workers=options.workers, progress=options.progress)
-    return Prepared(cohort, recipe, task, _without_bad(windows, stores), stores)
+
+
+def _clips_name(windows: Windows) -> str:
+    keys = [clip_key(windows, m) for m in windows.task.modalities if windows.clips[m.name]]
+    return hashlib.sha256("".join(keys).encode()).hexdigest()[:20]
 
 
 def _without_bad(windows: Windows, stores: dict[str, ClipStore]) -> Windows:
@@ -136,9 +166,7 @@ def run_split(prepared: Prepared, split: Split, out: Path, *, seed: int, options
     (out / "recipe.json").write_text(json.dumps(recipe.to_dict(), indent=1) + "\n")
     (out / "split.json").write_text(json.dumps(split.to_dict(), indent=1) + "\n")
     sides = {side: windows.of(getattr(split, side)) for side in ("train", "validation", "test")}
-    for side in ("train", "test"):
-        if len(sides[side]) or side == "train":
-            require_two_classes(sides[side], side) if side == "train" else None
+    require_two_classes(sides["train"], "train")
     began = time.monotonic()
     seconds: dict[str, float] = {}
     networks: dict[str, Unimodal] = {}
@@ -157,10 +185,12 @@ def run_split(prepared: Prepared, split: Split, out: Path, *, seed: int, options
     fusion, states = train_fusion(prepared, networks, features, sides, out, seed=seed, options=options)
     seconds["fusion"] = time.monotonic() - began
 
-    temperature = 1.0
-    if "pain" in task.outputs and len(sides["validation"]):
+    temperature, loss = 1.0, float("nan")
+    if len(sides["validation"]):
         chosen = predict(prepared, fusion, features, sides["validation"], states)
-        temperature = fit_temperature(chosen.outputs["pain"][:, -1], chosen.labels["pain"][:, -1])
+        loss = validation_loss(chosen)
+        if "pain" in task.outputs:
+            temperature = fit_temperature(chosen.outputs["pain"][:, -1], chosen.labels["pain"][:, -1])
     predictions = predict(
         prepared, fusion, features, sides["test"] if len(sides["test"]) else sides["validation"], states
     )
@@ -169,10 +199,11 @@ def run_split(prepared: Prepared, split: Split, out: Path, *, seed: int, options
     _save(out, networks, fusion, states, predictions)
     record = {
         "split": split.name, "seed": seed, "seconds": {k: round(v, 2) for k, v in seconds.items()},
-        "temperature": temperature, "scored": "test" if len(sides["test"]) else "validation", **scores.to_dict(),
+        "temperature": temperature, "validation_loss": None if np.isnan(loss) else loss,
+        "scored": "test" if len(sides["test"]) else "validation", **scores.to_dict(),
     }  # fmt: skip
     finished.write_text(json.dumps(record, indent=1) + "\n")
-    return Result(split, predictions, scores, seconds, out)
+    return Result(split, predictions, scores, seconds, out, loss)
 
 
 def train_backbone(
@@ -206,18 +237,16 @@ def train_backbone(
     ]  # fmt: skip
     key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:20]
     kept = options.cache / "backbones" / f"{name}-{key}.safetensors"
-    if kept.is_file():
-        load_weights(network, kept)
-        return network.eval()
-    if stage.epochs:
-        fit(
-            network, train, validation if validation is not None and len(validation) else None, stage, out / name,
-            name=f"{name} ({split.name})", seed=seed, device=options.device,
-        )  # fmt: skip
-    from safetensors.torch import save_file
-
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    save_file({k: v.contiguous() for k, v in network.state_dict().items()}, kept)
+    with lock(kept.with_suffix(".lock")):  # recipes that share a backbone may run side by side
+        if kept.is_file():
+            load_weights(network, kept)
+            return network.eval()
+        if stage.epochs:
+            fit(
+                network, train, validation if validation is not None and len(validation) else None, stage, out / name,
+                name=f"{name} ({split.name})", seed=seed, device=options.device,
+            )  # fmt: skip
+        _save_state(network.state_dict(), kept)
     return network.eval()
 
 
@@ -363,17 +392,22 @@ def _save(
     states: dict[str, dict[str, torch.Tensor]],
     predictions: Predictions,
 ) -> None:
+    for name, network in networks.items():
+        _save_state(network.backbone.state_dict(), out / f"backbone-{name}.safetensors")
+    _save_state(fusion.state_dict(), out / "fusion.safetensors")
+    for o, state in states.items():
+        _save_state(state, out / f"fusion-best-{o}.safetensors")
+    predictions.save(out / "predictions.npz")
+
+
+def _save_state(state: dict[str, torch.Tensor], path: Path) -> None:
+    """Whole or not at all: a kill while writing leaves no half file that a later run would trust."""
     from safetensors.torch import save_file
 
-    def save(state: dict[str, torch.Tensor], name: str) -> None:
-        save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, out / name)
-
-    for name, network in networks.items():
-        save(network.backbone.state_dict(), f"backbone-{name}.safetensors")
-    save(fusion.state_dict(), "fusion.safetensors")
-    for o, state in states.items():
-        save(state, f"fusion-best-{o}.safetensors")
-    predictions.save(out / "predictions.npz")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, part)
+    part.replace(path)
 
 
 def load_run(folder: Path) -> tuple[Recipe, Task, dict[str, nn.Module], Fusion, dict[str, dict[str, torch.Tensor]]]:
@@ -404,8 +438,10 @@ def load_run(folder: Path) -> tuple[Recipe, Task, dict[str, nn.Module], Fusion, 
 
 
 def exportable(recipe: Recipe, task: Task) -> bool:
-    """Whether live has a place for this system: several modalities into the fusions of the task presets."""
-    return recipe.fusion in ("jmt", "vanilla", "concat") and len(task.modalities) > 1 and not recipe.audio_gru
+    """Whether live has a place for this system: several modalities into the fusions of the task presets, and nothing
+    that must be known of a person beforehand."""
+    known = recipe.fusion in ("jmt", "vanilla", "concat") and len(task.modalities) > 1
+    return known and not recipe.audio_gru and not recipe.calibrated
 
 
 def export_run(result: Result, path: Path, *, cohort: Cohort, name: str, demo: bool, overwrite: bool) -> Any:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from .clips import ClipStore, Progress
+from .locks import lock
 from .recipes import Augment
 from .sets import hash_seed, vary
 
@@ -32,7 +33,9 @@ def weights_hash(network: nn.Module) -> str:
 
 
 def feature_key(backbone: nn.Module, store: ClipStore, augment: Augment | None) -> str:
-    what = [weights_hash(backbone), store.key, asdict(store.modality), asdict(augment) if augment else None]
+    # a single variant is the clip itself, however training varies clips: evaluation finds the same file
+    varied = asdict(augment) if augment and augment.variants > 1 else None
+    what = [weights_hash(backbone), store.key, asdict(store.modality), varied]
     options = {
         k: v for k, v in vars(backbone).items() if isinstance(v, (bool, int, str)) and k[0] != "_" and k != "training"
     }
@@ -55,7 +58,7 @@ def extract(
     file = cache / "features" / f"{name}-{feature_key(backbone, store, augment)}.npy"
     mark = file.with_suffix(".done")
     backbone = backbone.to(device).eval()
-    with torch.inference_mode():
+    with lock(file.with_suffix(".lock")), torch.inference_mode():
         dim = backbone(torch.from_numpy(store.load(np.arange(min(1, count)))).to(device)).shape[-1]
         shape = (variants, count, dim)
         if file.is_file() and np.load(file, mmap_mode="r").shape == shape:

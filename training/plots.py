@@ -7,6 +7,7 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from numpy.typing import NDArray
 
 from ..tasks import Task
 from . import metrics
@@ -14,7 +15,12 @@ from .scores import Predictions, Scores
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
+from matplotlib.ticker import MaxNLocator
 
+LABELS = {
+    "accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "ccc_mean": "mean CCC",
+    "ccc_valence": "CCC of valence", "ccc_arousal": "CCC of arousal",
+}  # fmt: skip
 COLOURS = {"face": "#1b6ca8", "voice": "#c46210", "eda": "#2e7d32", "second": "#7b1fa2", "text": "#555555"}
 
 
@@ -43,7 +49,7 @@ def _save(figure: Any, path: Path) -> None:
 def confusion(path: Path, p: Predictions) -> None:
     table = metrics.confusion(p.probability() >= 0.5, p.labels["pain"][:, -1])
     figure, ax = plt.subplots(figsize=(3.6, 3.4))
-    ax.imshow(table, cmap="Blues")
+    ax.imshow(table, cmap="Blues", vmin=0)
     for (i, j), n in np.ndenumerate(table):
         ax.text(j, i, str(n), ha="center", va="center", color="white" if n > table.max() / 2 else "black")
     ax.set(xticks=[0, 1], yticks=[0, 1], xlabel="decision", ylabel="label", title="windows")
@@ -64,14 +70,22 @@ def roc(path: Path, p: Predictions) -> None:
 
 
 def reliability(path: Path, p: Predictions) -> None:
+    """Accuracy against confidence in ten bins, the area of a point growing with its windows; below the diagonal the
+    network is too sure."""
     y = p.labels["pain"][:, -1]
     mean, right, count = metrics.reliability(p.probability(), y, 10)
     some = count > 0
-    figure, ax = plt.subplots(figsize=(4, 3.8))
-    ax.bar(mean[some], right[some], width=0.04, color="#1b6ca8", label="accuracy")
+    figure, ax = plt.subplots(figsize=(4.4, 4))
     ax.plot([0.5, 1], [0.5, 1], ":", color="grey")
-    ax.set(xlabel="confidence of the decision", ylabel="accuracy", xlim=(0.5, 1.02), ylim=(0, 1.02))
-    ax.set_title(f"ECE {metrics.ece(p.probability(), y):.3f}, T = {p.temperature:.2f}")
+    ax.plot(mean[some], right[some], color="#1b6ca8", lw=0.8)
+    ax.scatter(mean[some], right[some], s=10 + 200 * count[some] / count.max(), color="#1b6ca8", alpha=0.8)
+    for x, v, n in zip(mean[some], right[some], count[some]):
+        ax.annotate(str(n), (x, v), textcoords="offset points", xytext=(0, 9), ha="center", fontsize=7)
+    low = min(0.45, float(right[some].min()) - 0.08)
+    ax.set(xlabel="confidence of the decision", ylabel="share that is right", xlim=(0.48, 1.02), ylim=(low, 1.06))
+    ax.set_title(
+        f"ECE {metrics.ece(p.probability(), y):.3f}, T = {p.temperature:.2f}, windows at the points", fontsize=9
+    )
     _save(figure, path)
 
 
@@ -79,81 +93,126 @@ def scatter(path: Path, p: Predictions, output: str) -> None:
     x, y = p.labels[output][:, -1], p.outputs[output][:, -1]
     figure, ax = plt.subplots(figsize=(4, 3.8))
     ax.plot([-1, 1], [-1, 1], ":", color="grey")
-    ax.scatter(x, y, s=6, alpha=0.4)
+    ax.scatter(x, y, s=8, alpha=0.4, lw=0, color="#1b6ca8")
     ax.set(xlabel=f"label ({output})", ylabel="prediction", xlim=(-1, 1), ylim=(-1, 1))
-    ax.set_title(f"CCC {metrics.ccc(y, x):.3f}")
+    ax.set_title(f"{output}: CCC {metrics.ccc(y, x):.3f} (windows, not smoothed)", fontsize=10)
     _save(figure, path)
 
 
 def subjects(path: Path, s: Scores) -> None:
-    shown = [m for m in ("accuracy", "ccc_valence", "ccc_arousal") if m in s.subjects]
-    figure, axes = plt.subplots(len(shown), 1, figsize=(7, 2.2 * len(shown)), squeeze=False)
+    """One bar a person, the worst first, with the mean over people."""
+    shown = [m for m in ("accuracy", "ccc_valence", "ccc_arousal") if s.subjects.get(m)]
+    if not shown:
+        return
+    most = max(len(s.subjects[m]) for m in shown)
+    figure, axes = plt.subplots(
+        len(shown), 1, figsize=(max(4.0, 0.22 * most + 1.5), 2.5 * len(shown)), squeeze=False, layout="constrained"
+    )
     for ax, m in zip(axes[:, 0], shown):
-        values = s.subjects[m]
-        ax.bar(range(len(values)), list(values.values()), color="#1b6ca8")
+        values = dict(sorted(s.subjects[m].items(), key=lambda item: item[1]))
+        ax.bar(range(len(values)), list(values.values()), width=0.7, color="#1b6ca8")
         mean, sd = s.mean_sd(m)
         ax.axhline(mean, color="black", lw=0.8)
-        ax.set(ylabel=m, title=f"mean {mean:.3f}, SD {sd:.3f}")
-        ax.set_xticks(range(len(values)))
-        ax.set_xticklabels(list(values), rotation=90, fontsize=6)
-    _save(figure, path)
+        ax.axhline(0.5 if m == "accuracy" else 0.0, color="grey", lw=0.8, ls=":")
+        ax.set_title(f"{LABELS[m]}: mean {mean:.3f}, SD {sd:.3f}", fontsize=10)
+        ax.set_ylim((0, 1.02) if m == "accuracy" else (min(-0.1, min(values.values()) - 0.05), 1.02))
+        ax.set_xlim(-0.8, max(len(values), 5) - 0.2)
+        ax.set_xticks(range(len(values)), list(values), rotation=90, fontsize=6)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
 
 
-def _longest(p: Predictions) -> Any:
+def _longest(p: Predictions) -> tuple[NDArray[np.int64], str]:
     """Windows in time order of the recording (or, for trials, the person) with most of them."""
     names, counts = np.unique(p.recording, return_counts=True)
     if counts.max() > 1:
         at = np.flatnonzero(p.recording == names[counts.argmax()])
-        return at[np.argsort(p.end[at])], "s"
+        return at[np.argsort(p.end[at])], "time (s)"
     names, counts = np.unique(p.subject, return_counts=True)
     at = np.flatnonzero(p.subject == names[counts.argmax()])
-    return at, "trial"
+    return at, "trial, in the order of the data"
+
+
+def _who(p: Predictions, at: NDArray[np.int64]) -> str:
+    """The recording, or the person whose trials follow one another."""
+    same = len(set(p.recording[at].tolist())) == 1
+    return str(p.recording[at[0]] if same else f"{p.subject[at[0]]}, {len(at)} trials")
 
 
 def over_time(path: Path, p: Predictions) -> None:
-    at, unit = _longest(p)
-    t = p.end[at] if unit == "s" else np.arange(len(at))
-    figure, axes = plt.subplots(len(p.labels), 1, figsize=(8, 2.0 * len(p.labels)), squeeze=False, sharex=True)
+    at, axis = _longest(p)
+    trials = axis.startswith("trial")
+    t = np.arange(len(at)) if trials else p.end[at]
+    figure, axes = plt.subplots(
+        len(p.labels), 1, figsize=(8, 1.9 * len(p.labels) + 0.6), squeeze=False, sharex=True, layout="constrained"
+    )
     for ax, o in zip(axes[:, 0], p.labels):
         y = p.probability()[at] if o == "pain" else p.outputs[o][at, -1]
-        ax.plot(t, p.labels[o][at, -1], color="black", lw=1, label="label")
-        ax.plot(t, y, color="#c62828", lw=1, label="prediction")
-        ax.set_ylabel(o)
+        ax.plot(t, p.labels[o][at, -1], color="black", lw=1, label="label", drawstyle="steps-mid" if trials else None)
+        ax.plot(t, y, "o" if trials else "-", ms=4, color="#c62828", lw=1, label="prediction")
+        ax.set_ylabel("pain probability" if o == "pain" else o)
         ax.set_ylim((-0.05, 1.05) if o == "pain" else (-1.05, 1.05))
-    axes[0, 0].legend(loc="upper right", fontsize=7)
-    axes[0, 0].set_title(f"{p.subject[at[0]]} {p.recording[at[0]] if unit == 's' else ''}")
-    axes[-1, 0].set_xlabel(unit)
-    _save(figure, path)
+    figure.legend(
+        *axes[0, 0].get_legend_handles_labels(), loc="outside upper right", ncols=2, fontsize=8, frameon=False
+    )
+    axes[0, 0].set_title(_who(p, at), fontsize=10, loc="left")
+    axes[-1, 0].set_xlabel(axis)
+    axes[-1, 0].xaxis.set_major_locator(MaxNLocator(integer=True))
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
 
 
 def attention(path: Path, p: Predictions) -> None:
-    """Weight of each modality over time, as figure 4 of the JMT paper, with the label beneath."""
-    at, unit = _longest(p)
-    t = p.end[at] if unit == "s" else np.arange(len(at))
-    figure, (top, bottom) = plt.subplots(2, 1, figsize=(8, 4), sharex=True, height_ratios=[2, 1])
+    """Weight of each modality over time, as figure 4 of the JMT paper, with label and prediction beneath.
+
+    The weights of the modalities that are present sum to 1 (`JMT._modality_weights`).
+    """
+    at, axis = _longest(p)
+    trials = axis.startswith("trial")
+    t = np.arange(len(at)) if trials else p.end[at]
+    figure, axes = plt.subplots(
+        1 + len(p.labels), 1, figsize=(8, 2.4 + 1.3 * len(p.labels)), sharex=True, layout="constrained",
+        height_ratios=[1.8, *[1.0] * len(p.labels)],
+    )  # fmt: skip
+    top = axes[0]
     for i, m in enumerate(p.names):
-        top.plot(t, p.attention[at, -1, i], label=m, color=COLOURS.get(m))
-    top.set(ylabel="attention weight", ylim=(0, 1))
-    top.legend(loc="upper right", fontsize=7)
-    for o, y in p.labels.items():
-        bottom.plot(t, y[at, -1], lw=1, label=o)
-    bottom.legend(loc="upper right", fontsize=7)
-    bottom.set(ylabel="label", xlabel=unit)
-    _save(figure, path)
+        top.plot(t, p.attention[at, -1, i], "o-" if trials else "-", ms=3, lw=1.2, label=m, color=COLOURS.get(m))
+    top.set(ylabel="attention weight", ylim=(-0.02, 1.02))
+    top.set_title(_who(p, at), fontsize=10, loc="left")
+    for ax, o in zip(axes[1:], p.labels):
+        y = p.probability()[at] if o == "pain" else p.outputs[o][at, -1]
+        ax.plot(t, p.labels[o][at, -1], color="black", lw=1, label="label", drawstyle="steps-mid" if trials else None)
+        ax.plot(t, y, "o" if trials else "-", ms=3, color="#c62828", lw=1, label="prediction")
+        ax.set(ylabel=o, ylim=(-0.05, 1.05) if o == "pain" else (-1.05, 1.05))
+    axes[-1].set_xlabel(axis)
+    axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
+    handles = [*top.get_legend_handles_labels()[0], *axes[1].get_legend_handles_labels()[0]]
+    figure.legend(handles=handles, loc="outside upper right", ncols=len(handles), fontsize=8, frameon=False)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
 
 
 def robustness(path: Path, table: dict[str, Scores], task: Task) -> None:
-    """The main score against the noise on each modality; a cross where the modality is missing."""
-    metric = "accuracy" if "pain" in task.outputs else "ccc_mean"
+    """The main scores against the noise on each modality; at the right the modality is missing."""
     levels = sorted({float(k.split()[1]) for k in table if k.startswith("noise")})
-    if not levels:
+    shown = [m for m in ("balanced_accuracy", "ccc_mean") if m in table["clean"].pooled]
+    if not levels or not shown:
         return
-    figure, ax = plt.subplots(figsize=(5, 3.4))
-    for m in task.names:
-        y = [table["clean"].pooled[metric], *(table[f"noise {level:g} on {m}"].pooled[metric] for level in levels)]
-        ax.plot([0, *levels], y, "o-", label=f"noise on {m}", color=COLOURS.get(m))
-        if f"without {m}" in table:
-            ax.plot(levels[-1] * 1.15, table[f"without {m}"].pooled[metric], "x", ms=9, color=COLOURS.get(m))
-    ax.set(xlabel="SD of the noise / SD of the features (cross: modality missing)", ylabel=metric)
-    ax.legend(fontsize=7)
-    _save(figure, path)
+    figure, axes = plt.subplots(1, len(shown), figsize=(4.6 * len(shown), 3.4), squeeze=False, layout="constrained")
+    for ax, metric in zip(axes[0], shown):
+        for m in task.names:
+            y = [table["clean"].pooled[metric], *(table[f"noise {v:g} on {m}"].pooled[metric] for v in levels)]
+            ax.plot(range(len(y)), y, "o-", ms=4, label=m, color=COLOURS.get(m))
+            if f"without {m}" in table:
+                value = table[f"without {m}"].pooled[metric]
+                ax.plot(len(y), value, "X", ms=8, color=COLOURS.get(m))
+        ticks = ["0", *(f"{v:g}" for v in levels)]
+        if any(k.startswith("without") for k in table):
+            ticks.append("missing")
+            ax.axvline(len(levels) + 0.5, color="grey", lw=0.6)
+        ax.set_xticks(range(len(ticks)), ticks)
+        ax.set(xlabel="noise on one modality (SD of its features)", ylabel=LABELS[metric])
+        ax.grid(axis="y", alpha=0.3)
+        ax.legend(fontsize=8)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)

@@ -46,6 +46,7 @@ class Augment:
     eda_offset: float = 0.0  # µS, SD
     eda_gain: float = 0.0  # SD of the log of a factor on the deviations from the clip's mean
     eda_noise: float = 0.0  # µS, SD
+    eda_shift: float = 0.0  # share of the clip by which it may move in time in either direction, its edge held
     variants: int = 1
 
 
@@ -86,6 +87,7 @@ class Recipe:
     audio_gru: bool = False  # a GRU over the steps behind the voice backbone
     width: dict[str, int] = field(default_factory=dict)
     eda_moments: tuple[float, ...] = ()  # (mean, SD) in µS of the fixed normalisation of EDA; () leaves µS
+    calibrated: bool = False  # EDA in units of each person's own mean and SD (`persons.py`)
     classes: tuple[str, ...] = ("BL1", "PA4")
     hop: float = 0.0  # s between windows of a long recording; 0: the task's stride
     protocol: str = "holdout"  # holdout, kfold:K, loso, loso67, official
@@ -141,9 +143,10 @@ def names() -> list[str]:
     return sorted(f.name.removesuffix(".json") for f in folder.iterdir() if f.name.endswith(".json"))
 
 
-def load_recipe(name_or_file: str, overrides: Iterable[str] = ()) -> Recipe:
+def load_recipe(name_or_file: str, overrides: Iterable[str] = (), *, variant: str = "") -> Recipe:
     """The recipe of that name or file, with `key=value` overrides (`fusion.lr=1e-4`, `masking.modality=0.3`).
 
+    variant `demo`: the small networks, trained from nothing; see `as_demo`. Overrides apply after it.
     Raises ConfigError naming the key for anything unknown or of the wrong type.
     """
     file = Path(name_or_file)
@@ -159,9 +162,29 @@ def load_recipe(name_or_file: str, overrides: Iterable[str] = ()) -> Recipe:
         data = json.loads(text)
     except ValueError as error:
         raise ConfigError(f"recipe {name_or_file} is not valid JSON ({error}); mend it") from None
+    if variant == "demo":
+        data = as_demo(data)
+    elif variant:
+        data["variant"] = variant
     for text in overrides:
         override(data, text)
     return from_dict(data)
+
+
+DEMO_TAKES = ("stages", "backbone", "eda_moments", "augment", "masking")
+
+
+def as_demo(data: dict[str, Any]) -> dict[str, Any]:
+    """A recipe for the demo width: the papers' rates belong to wide networks with pretrained weights, so optimisers,
+    EDA normalisation, augmentation and masking are those of `demo-<task>`; what is fused, and how, stays."""
+    folder = resources.files(__package__) / "recipes"
+    demo = json.loads((folder / f"demo-{data.get('task')}.json").read_text())
+    used = data.get("modalities") or list(demo["stages"])
+    backbone = {m: b for m, b in demo.get("backbone", {}).items() if m in used}
+    taken = {key: demo[key] for key in DEMO_TAKES if key in demo}
+    taken["backbone"] = {**backbone, **data.get("backbone", {})}
+    taken["stages"] = {name: demo["stages"].get(name, stage) for name, stage in data.get("stages", {}).items()}
+    return {**data, **taken, "variant": "demo", "weights": {}}
 
 
 def from_dict(data: dict[str, Any]) -> Recipe:

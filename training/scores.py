@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from ..tasks import Task
 from . import metrics
@@ -57,6 +58,28 @@ class Predictions:
                 tuple(data["names"].tolist()), data["subject"], data["recording"], data["end"], groups["label"],
                 groups["output"], data["present"], data["attention"], float(data["temperature"]),
             )  # fmt: skip
+
+    @classmethod
+    def mean(cls, parts: list[Predictions]) -> Predictions:
+        """The mean output of several systems on the same windows (pain: of the calibrated logits).
+
+        Raises ValueError where their windows differ.
+        """
+        orders = [np.lexsort((p.end, p.recording)) for p in parts]
+        first, at = parts[0], orders[0]
+        for p, order in zip(parts, orders):
+            if len(order) != len(at) or (p.recording[order] != first.recording[at]).any():
+                raise ValueError("the systems were scored on different windows")
+
+        def averaged(o: str) -> NDArray[np.float32]:
+            scale = [np.float32(p.temperature if o == "pain" else 1.0) for p in parts]
+            return np.mean([p.outputs[o][k] / s for p, k, s in zip(parts, orders, scale)], axis=0)
+
+        return replace(
+            first, subject=first.subject[at], recording=first.recording[at], end=first.end[at],
+            labels={o: y[at] for o, y in first.labels.items()}, outputs={o: averaged(o) for o in first.outputs},
+            present=first.present[at], attention=np.empty(0, np.float32), temperature=1.0,
+        )  # fmt: skip
 
     @classmethod
     def join(cls, parts: list[Predictions]) -> Predictions:
@@ -143,6 +166,35 @@ def _plain(table: dict[str, float]) -> dict[str, float | None]:
     return {k: _number(v) for k, v in table.items()}
 
 
+@dataclass
+class Judged:
+    """What a main metric is computed on: (n,) values, labels and subjects."""
+
+    name: str
+    metric: Callable[[ArrayLike, ArrayLike], float]
+    prediction: NDArray[np.float64]
+    label: NDArray[np.float64]
+    subject: NDArray[np.str_]
+
+
+def judged(p: Predictions) -> list[Judged]:
+    """Accuracy of pain and CCC of valence and arousal, each with what it is computed on.
+
+    Frames of videos are smoothed causally, as a live display could.
+    """
+    found = []
+    if "pain" in p.labels:
+        metric, y = metrics.PAIN_METRICS["accuracy"], p.labels["pain"][:, -1].astype(float)
+        found.append(Judged("accuracy", metric, p.probability(), y, p.subject))
+    for o in ("valence", "arousal"):
+        if o in p.labels:
+            x, truth, who = _frames(p, o)
+            if p.frames:
+                x = _smooth(x, _groups(p), SMOOTH[o], metrics.smooth_causal)
+            found.append(Judged(f"ccc_{o}", metrics.ccc, x, truth, who))
+    return found
+
+
 def score(p: Predictions, *, draws: int = 1000, published: bool = False) -> Scores:
     """All scores of the outputs that have labels. published: also the published code's handling, as extras."""
     pooled: dict[str, float] = {}
@@ -156,16 +208,14 @@ def score(p: Predictions, *, draws: int = 1000, published: bool = False) -> Scor
             if name in ("accuracy", "balanced_accuracy", "auc"):
                 interval[name] = metrics.bootstrap_interval(metric, probability, y, p.subject, draws=draws)
                 subjects[name] = metrics.by_subject(metric, probability, y, p.subject)
-    for o in ("valence", "arousal"):
-        if o not in p.labels:
+    for part in judged(p):
+        if part.name == "accuracy":
             continue
-        x, truth, who = _frames(p, o)
-        name = f"ccc_{o}"
+        name, x, truth = part.name, part.prediction, part.label
         if p.frames:
-            extras[f"{name}_not_smoothed"] = metrics.ccc(x, truth)
-            raw = x
-            groups = _groups(p)
-            x = _smooth(raw, groups, SMOOTH[o], metrics.smooth_causal)
+            o = name.removeprefix("ccc_")
+            raw, groups = _frames(p, o)[0], _groups(p)
+            extras[f"{name}_not_smoothed"] = metrics.ccc(raw, truth)
             extras[f"{name}_centred_smoothing"] = metrics.ccc(
                 _smooth(raw, groups, SMOOTH[o], metrics.smooth_centred), truth
             )
@@ -177,12 +227,23 @@ def score(p: Predictions, *, draws: int = 1000, published: bool = False) -> Scor
                 )
         pooled[name] = metrics.ccc(x, truth)
         interval[name] = metrics.bootstrap_interval(
-            metrics.ccc, x, truth, who, draws=min(draws, 300) if len(x) > 20_000 else draws
+            metrics.ccc, x, truth, part.subject, draws=min(draws, 300) if len(x) > 20_000 else draws
         )
-        subjects[name] = metrics.by_subject(metrics.ccc, x, truth, who)
+        subjects[name] = metrics.by_subject(metrics.ccc, x, truth, part.subject)
     if "ccc_valence" in pooled and "ccc_arousal" in pooled:
         pooled["ccc_mean"] = (pooled["ccc_valence"] + pooled["ccc_arousal"]) / 2
     return Scores(len(p.end), pooled, interval, subjects, extras)
+
+
+def validation_loss(p: Predictions) -> float:
+    """What the trainer minimises, on all labelled steps: cross-entropy of pain plus the mean 1 - CCC of affect."""
+    affect = [1 - metrics.ccc(p.outputs[o], y) for o, y in p.labels.items() if o != "pain" and (~np.isnan(y)).sum() > 1]
+    total = float(np.mean(affect)) if affect else 0.0
+    if "pain" in p.labels:
+        keep = ~np.isnan(p.labels["pain"])
+        z, y = p.outputs["pain"][keep].astype(float), p.labels["pain"][keep]
+        total += float(np.mean(np.logaddexp(0, z) - y * z)) if z.size else 0.0
+    return total
 
 
 def _groups(p: Predictions) -> list[int]:

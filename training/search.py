@@ -1,8 +1,8 @@
-"""Folds and grids: many runs, resumable, spread over processes through Optuna's storage, one table at the end.
+"""Folds, grids and comparisons: many runs, resumable, spread over processes and machines, one table at the end.
 
-Optuna rather than Ray: a grid of independent runs needs a list of trials that several processes (or machines that
-share a folder) take from, and nothing that must keep running between them. `--out` on a shared folder and the same
-command on each machine is all there is to it. Each trial's own work is found again from the run's folder.
+Optuna's journal rather than Ray: independent runs need a shared list of what was tried and nothing that must keep
+running between them. The same command in several processes, or on machines that share `--out` and `--cache`, shares
+the runs out (`locks.py`); each run is found again from its folder.
 """
 
 from __future__ import annotations
@@ -10,22 +10,41 @@ from __future__ import annotations
 import itertools
 import json
 import logging
+import multiprocessing
 from collections.abc import Sequence
-from dataclasses import replace
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
-from ..errors import ConfigError
+from ..errors import ConfigError, DataError, UserError
 from .data import Cohort
 from .experiment import Options, Prepared, Result, export_run, exportable, make_splits, prepare, run_split
+from .locks import lock, share_out
 from .published import beside
 from .recipes import Recipe, from_dict
 from .scores import Predictions, Scores, score
 from .splits import Split
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 Grid = dict[str, list[str]]
+
+
+@dataclass
+class Protocol:
+    """All splits of one recipe: what was scored and how it is shown."""
+
+    recipe: Recipe
+    results: list[Result]
+    predictions: Predictions
+    scores: Scores
+    lines: list[str]
 
 
 def parse_grid(texts: Sequence[str]) -> Grid:
@@ -49,40 +68,152 @@ def run_protocol(
     seed: int,
     options: Options,
     overwrite: bool = False,
-) -> list[str]:
-    """Every split of the protocol with the best setting of the grid; the lines of the final table."""
+    processes: int = 1,
+    bundle: bool = True,
+) -> Protocol:
+    """Every split of the protocol with the best setting of the grid. processes: how many work on them here.
+
+    bundle: whether the first split's weights become one, where live has a place for the system.
+    """
     prepared = prepare(cohort, recipe, options)
     splits = make_splits(cohort, protocol, seed=seed, windows=prepared.windows)
     lines: list[str] = []
     if grid:
-        recipe, lines = search_grid(prepared, splits[0], parse_grid(grid), out, seed=seed, options=options)
-        prepared = replace(prepared, recipe=recipe, task=recipe.resolve())
-    results = run_splits(prepared, splits, out, seed=seed, options=options)
-    pooled = score(Predictions.join([r.predictions for r in results])) if len(results) > 1 else results[0].scores
+        with _helpers(processes - 1, _grid_work, cohort, recipe, splits[0], list(grid), out, seed, options):
+            recipe, lines = search_grid(prepared, splits[0], parse_grid(grid), out, seed=seed, options=options)
+        prepared = _changed(prepared, recipe, options)
+    with _helpers(min(processes, len(splits)) - 1, _split_work, cohort, recipe, splits, out, seed, options):
+        results = run_splits(prepared, splits, out, seed=seed, options=options)
+    joined = Predictions.join([r.predictions for r in results]) if len(results) > 1 else results[0].predictions
+    pooled = score(joined)
     summary = {"recipe": recipe.name, "protocol": protocol, "seed": seed, "splits": len(results), **pooled.to_dict()}
-    (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
     lines += table(recipe, results, pooled)
-    if exportable(recipe, prepared.task):
-        path = out / f"{recipe.name}.jmt"
-        if overwrite or not path.exists():
-            demo = cohort.layout == "simulated"
-            export_run(results[0], path, cohort=cohort, name=recipe.name, demo=demo, overwrite=overwrite)
-        lines.append(f"bundle: {path} (weights of {results[0].split.name})")
-    else:
-        lines.append(f"no bundle: live runs jmt, vanilla and concat of several modalities, not {recipe.fusion}")
-    return lines
+    with lock(out / "summary.lock"):
+        (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+        if bundle:
+            lines.append(_bundle(prepared, results, out, overwrite=overwrite))
+    return Protocol(recipe, results, joined, pooled, lines)
+
+
+def run_seeds(
+    cohort: Cohort, recipe: Recipe, out: Path, *, seeds: Sequence[int], **how: Any
+) -> Protocol:  # how: as for run_protocol
+    """The protocol once a seed (`out/seed<N>`), and the mean of their predictions as one more system.
+
+    A seed also draws other validation subjects, so the spread of the scores is that of the whole procedure.
+    """
+    runs = [run_protocol(cohort, recipe, out / f"seed{seed}", seed=seed, **how) for seed in seeds]
+    joined = Predictions.mean([r.predictions for r in runs])
+    pooled = score(joined)
+    lines = []
+    for seed, run in zip(seeds, runs):
+        lines += [f"seed {seed}", *(f"  {line}" for line in run.lines)]
+    values = {m: np.array([r.scores.pooled[m] for r in runs]) for m in pooled.pooled}
+    for m in ("accuracy", "balanced_accuracy", "auc", "ccc_valence", "ccc_arousal", "ccc_mean"):
+        if m in values:
+            lines.append(
+                f"{m}: over {len(runs)} seeds mean {values[m].mean():.3f}, SD {values[m].std():.3f}, "
+                f"{values[m].min():.3f} to {values[m].max():.3f}; mean of their predictions {pooled.pooled[m]:.3f}"
+            )
+    summary = {
+        "recipe": recipe.name, "protocol": how["protocol"], "seeds": list(seeds),
+        "each": {str(s): r.scores.to_dict()["pooled"] for s, r in zip(seeds, runs)},
+        "mean_prediction": pooled.to_dict(),
+    }  # fmt: skip
+    (out / "seeds.json").write_text(json.dumps(summary, indent=1) + "\n")
+    return Protocol(runs[0].recipe, [result for r in runs for result in r.results], joined, pooled, lines)
+
+
+def _bundle(prepared: Prepared, results: list[Result], out: Path, *, overwrite: bool) -> str:
+    recipe, cohort = prepared.recipe, prepared.cohort
+    if recipe.calibrated:
+        return "no bundle: calibrated EDA needs each person's own mean and SD, which live does not know"
+    if not exportable(recipe, prepared.task):
+        return f"no bundle: live runs jmt, vanilla and concat of several modalities, not {recipe.fusion}"
+    path = out / f"{recipe.name}.jmt"
+    if overwrite or not path.exists():
+        demo = cohort.layout == "simulated"
+        export_run(results[0], path, cohort=cohort, name=recipe.name, demo=demo, overwrite=overwrite)
+    return f"bundle: {path} (weights of {results[0].split.name})"
 
 
 def run_splits(prepared: Prepared, splits: Sequence[Split], out: Path, *, seed: int, options: Options) -> list[Result]:
-    """Each split in `out` (one) or `out/<split>` (several); finished ones are read back."""
-    results = []
-    for number, split in enumerate(splits):
-        folder = out if len(splits) == 1 else out / split.name
-        options.progress("splits", number, len(splits))
-        results.append(
-            _finished(prepared, split, folder, seed) or run_split(prepared, split, folder, seed=seed, options=options)
-        )
-    return results
+    """Each split in `out` (one) or `out/<split>` (several); finished ones are read back, and those that another
+    process works on are waited for."""
+    count = itertools.count(1)
+
+    def work(split: Split, folder: Path) -> Result:
+        result = run_split(prepared, split, folder, seed=seed, options=options)
+        options.progress("splits here", next(count), len(splits))
+        return result
+
+    folders = [out if len(splits) == 1 else out / split.name for split in splits]
+    return share_out(
+        [
+            (f / "run.lock", partial(_finished, prepared, s, f, seed), partial(work, s, f))
+            for s, f in zip(splits, folders)
+        ],
+        wait=_say_waiting(options),
+    )
+
+
+def _say_waiting(options: Options) -> Any:
+    told: set[str] = set()
+
+    def say(what: str) -> None:
+        if what not in told:
+            told.add(what)
+            options.progress(f"waiting for {what}, which another process works on", 0, 1)
+
+    return say
+
+
+# ---- several processes -----------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _helpers(count: int, work: Any, *arguments: Any) -> Iterator[None]:
+    """`count` further processes at the same jobs; they end with the block. A worker's failure is its own: this
+    process meets the same job, does it again and reports."""
+    if count < 1:
+        yield
+        return
+    *rest, options = arguments
+    quiet = Options(options.cache, replace(options.device, quiet=True), 1)
+    context = multiprocessing.get_context("spawn")
+    jobs = [
+        context.Process(target=_begin, args=(work, (*rest, quiet), torch.get_num_threads()), daemon=True)
+        for _ in range(count)
+    ]
+    for job in jobs:
+        job.start()
+    try:
+        yield
+    finally:
+        for job in jobs:
+            job.terminate()
+            job.join()
+
+
+def _begin(work: Any, arguments: tuple[Any, ...], threads: int) -> None:
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C belongs to the parent, which ends this process
+    torch.set_num_threads(threads)
+    with suppress(UserError):  # the parent meets the same job and says it, once
+        work(*arguments)
+
+
+def _split_work(
+    cohort: Cohort, recipe: Recipe, splits: Sequence[Split], out: Path, seed: int, options: Options
+) -> None:
+    run_splits(prepare(cohort, recipe, options), list(reversed(splits)), out, seed=seed, options=options)
+
+
+def _grid_work(
+    cohort: Cohort, recipe: Recipe, split: Split, grid: Sequence[str], out: Path, seed: int, options: Options
+) -> None:
+    search_grid(prepare(cohort, recipe, options), split, parse_grid(grid), out, seed=seed, options=options)
 
 
 def _finished(prepared: Prepared, split: Split, folder: Path, seed: int) -> Result | None:
@@ -98,13 +229,19 @@ def _finished(prepared: Prepared, split: Split, folder: Path, seed: int) -> Resu
     predictions.frames = {
         r.id: r for r in windows.recordings if r.kind == "affwild2" and r.id in set(predictions.recording.tolist())
     }
-    return Result(split, predictions, score(predictions), record["seconds"], folder)
+    loss = record.get("validation_loss")
+    return Result(
+        split, predictions, score(predictions), record["seconds"], folder, float("nan") if loss is None else loss
+    )
 
 
 def search_grid(
     prepared: Prepared, split: Split, grid: Grid, out: Path, *, seed: int, options: Options
 ) -> tuple[Recipe, list[str]]:
-    """Every combination on one split; the best validation score wins (the test side is not looked at)."""
+    """Every combination on one split; the best validation score wins (the test side is not looked at).
+
+    `out/grid.journal` is an Optuna journal: `optuna-dashboard` reads it, and so do other processes.
+    """
     import optuna
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
@@ -114,29 +251,46 @@ def search_grid(
     out.mkdir(parents=True, exist_ok=True)
     if not split.validation:
         raise ConfigError("a grid needs validation subjects to choose by; use more subjects")
-    storage = JournalStorage(JournalFileBackend(str(out / "grid.journal")))
-    study = optuna.create_study(
-        storage=storage, study_name=prepared.recipe.name, load_if_exists=True, direction="minimize",
-        sampler=optuna.samplers.GridSampler(grid, seed=seed),
-    )  # fmt: skip
     blind = replace(split, test=())
+    with lock(out / "grid.lock"):
+        study = optuna.create_study(
+            storage=JournalStorage(JournalFileBackend(str(out / "grid.journal"))),
+            study_name=prepared.recipe.name, load_if_exists=True, direction="minimize",
+        )  # fmt: skip
+    kinds = {key: optuna.distributions.CategoricalDistribution(values) for key, values in grid.items()}
 
-    def objective(trial: Any) -> float:
-        chosen = {key: trial.suggest_categorical(key, values) for key, values in grid.items()}
+    def find(chosen: dict[str, str]) -> float | None:
+        return next((float(t.value) for t in study.trials if t.params == chosen and t.value is not None), None)
+
+    def work(chosen: dict[str, str], folder: Path) -> float:
         recipe = with_values(prepared.recipe, chosen)
-        folder = out / "grid" / "_".join(f"{k}={v}" for k, v in chosen.items())
-        run_split(replace(prepared, recipe=recipe, task=recipe.resolve()), blind, folder, seed=seed, options=options)
-        stage = prepared.task.names[0] if recipe.fusion == "unimodal" else "fusion"
-        file = folder / stage / "finished.json"
-        return float(json.loads(file.read_text())["best"]) if file.is_file() else float("nan")
+        result = run_split(_changed(prepared, recipe, options), blind, folder, seed=seed, options=options)
+        # a run that diverged has no loss: worse than any
+        loss = result.validation_loss if np.isfinite(result.validation_loss) else float("inf")
+        study.add_trial(optuna.trial.create_trial(params=dict(chosen), distributions=dict(kinds), value=loss))
+        return loss
 
-    left = len(list(itertools.product(*grid.values()))) - sum(t.state.is_finished() for t in study.trials)
-    if left > 0:
-        study.optimize(objective, n_trials=left)
-    rows = sorted((t for t in study.trials if t.value is not None), key=lambda t: float(t.value or 0))
+    settings = [dict(zip(grid, values)) for values in itertools.product(*grid.values())]
+    jobs = []
+    for chosen in settings:
+        folder = out / "grid" / "_".join(f"{k}={v.replace('/', '_')}" for k, v in chosen.items())
+        jobs.append((folder / "run.lock", partial(find, chosen), partial(work, chosen, folder)))
+    values = share_out(jobs, wait=_say_waiting(options))
+    if not np.isfinite(values).any():
+        raise DataError("no setting of the grid gave a finite validation loss; lower the rates")
+    rows = sorted(zip(values, settings), key=lambda row: row[0])
     lines = ["grid (validation loss):"]
-    lines += [f"  {', '.join(f'{k}={v}' for k, v in t.params.items()):<40} {t.value:.4f}" for t in rows]
-    return with_values(prepared.recipe, dict(rows[0].params)), lines
+    lines += [f"  {', '.join(f'{k}={v}' for k, v in chosen.items()):<40} {value:.4f}" for value, chosen in rows]
+    return with_values(prepared.recipe, rows[0][1]), lines
+
+
+def _changed(prepared: Prepared, recipe: Recipe, options: Options) -> Prepared:
+    """The same data for another setting; cut and computed anew only where the setting reaches the clips."""
+    if (recipe.resolve(), recipe.hop, recipe.calibrated) == (
+        prepared.task, prepared.recipe.hop, prepared.recipe.calibrated,
+    ):  # fmt: skip
+        return replace(prepared, recipe=recipe)
+    return prepare(prepared.cohort, recipe, options)
 
 
 def with_values(recipe: Recipe, values: dict[str, str]) -> Recipe:
@@ -155,7 +309,8 @@ def table(recipe: Recipe, results: Sequence[Result], pooled: Scores) -> list[str
         for m in ("accuracy", "balanced_accuracy", "auc", "ccc_valence", "ccc_arousal", "ccc_mean")
         if m in pooled.pooled
     ]
-    lines = ["split                 windows " + " ".join(f"{n:>18}" for n in names)]
+    mode = ["mode calibrated: each person's EDA in units of their own mean and SD"] if recipe.calibrated else []
+    lines = mode + ["split                 windows " + " ".join(f"{n:>18}" for n in names)]
     for r in results:
         row = " ".join(f"{r.scores.pooled.get(n, np.nan):>18.3f}" for n in names)
         lines.append(f"{r.split.name:<21} {r.scores.windows:>7} {row}")

@@ -128,11 +128,20 @@ def vary(
         gain = rng.normal(0, augment.voice_gain, (n, 1, 1, 1)) if augment.voice_gain else 0.0
         return restore(stored, m) + np.float32(np.asarray(gain) / (m.std[0] if m.std else 1.0))
     values = np.array(stored, np.float32)
+    if augment.eda_shift:
+        values = _delay(values, rng.uniform(-augment.eda_shift, augment.eda_shift, n))
     centre = values.mean(-1, keepdims=True)
     factor = np.exp(rng.normal(0, augment.eda_gain, (n, 1, 1))) if augment.eda_gain else 1.0
     offset = rng.normal(0, augment.eda_offset, (n, 1, 1)) if augment.eda_offset else 0.0
     noise = rng.normal(0, augment.eda_noise, values.shape) if augment.eda_noise else 0.0
     return restore((centre + offset + (values - centre) * factor + noise).astype(np.float32), m)
+
+
+def _delay(values: NDArray[np.float32], shares: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Clips (n, 1, samples), each later by its share of the clip; what moves in repeats the edge."""
+    length = values.shape[-1]
+    index = np.arange(length)[None, :] - np.rint(shares * length).astype(int)[:, None]
+    return np.take_along_axis(values, np.clip(index, 0, length - 1)[:, None, :], axis=-1)
 
 
 def _shift(clip: NDArray[np.uint8], dx: int, dy: int) -> NDArray[np.uint8]:

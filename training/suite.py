@@ -5,6 +5,7 @@ Backbones are trained once per share of the subjects and serve every fusion, so 
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -12,7 +13,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -20,19 +20,20 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..errors import ConfigError
 from ..tasks import Task
+from . import suite_plots
 from .data import Cohort
 from .evaluation import NOISE_LEVELS, RunScorer
-from .experiment import Options, make_splits, prepare, run_split
+from .experiment import Options, Prepared, Result, make_splits, prepare
 from .networks import fusion_of
 from .recipes import Recipe
-from .scores import Scores, score
+from .scores import Predictions, Scores, score
+from .search import run_splits
 from .splits import fraction
-
-mpl.use("Agg")
-from matplotlib import pyplot as plt
 
 FUSIONS = ("concat", "vanilla", "jmt_no_joint", "jmt", "jca", "rjcma")
 NAMES = {"jmt_no_joint": "JMT without joint", "jmt": "JMT", "jca": "JCA", "rjcma": "RJCMA"}
+METRICS = {"balanced_accuracy": "balanced accuracy", "ccc_mean": "mean CCC"}
+Table = dict[str, Scores]  # condition -> scores
 
 
 @dataclass(frozen=True)
@@ -46,12 +47,31 @@ class Cost:
 
 
 def systems_of(recipe: Recipe) -> dict[str, Recipe]:
-    """System name -> recipe: each modality alone, then every fusion on all modalities of the task."""
+    """System name -> recipe: each modality alone, JMT on each pair of three, then every fusion on all of them."""
     names = recipe.modalities or recipe.resolve().names
-    found = {m: replace(recipe, name=f"{recipe.name}-{m}", fusion="unimodal", modalities=(m,)) for m in names}
+    found = {m: _on(recipe, m, "unimodal", (m,)) for m in names}
+    if len(names) > 2:
+        for pair in itertools.combinations(names, 2):
+            found[f"jmt_{'+'.join(pair)}"] = _on(recipe, f"jmt_{'+'.join(pair)}", "jmt", pair)
     for fusion in FUSIONS:
-        found[fusion] = replace(recipe, name=f"{recipe.name}-{fusion}", fusion=fusion, modalities=tuple(names))
+        found[fusion] = _on(recipe, fusion, fusion, tuple(names))
     return found
+
+
+def _on(recipe: Recipe, name: str, fusion: str, modalities: tuple[str, ...]) -> Recipe:
+    stages = {k: v for k, v in recipe.stages.items() if k in modalities or k == "fusion"}
+    backbone = {k: v for k, v in recipe.backbone.items() if k in modalities}
+    return replace(
+        recipe, name=f"{recipe.name}-{name}", fusion=fusion, modalities=modalities, stages=stages, backbone=backbone
+    )
+
+
+def shown(system: str, recipe: Recipe) -> str:
+    """A system's name in the report."""
+    if system.startswith("jmt_") and "+" in system:
+        return f"JMT {system.removeprefix('jmt_').replace('+', ' + ')}"
+    trimodal = system == "jmt" and len(recipe.modalities) > 2
+    return "JMT, trimodal" if trimodal else NAMES.get(system, {"eda": "EDA"}.get(system, system))
 
 
 def run_suite(
@@ -62,44 +82,58 @@ def run_suite(
     seed: int,
     fractions: Sequence[float],
     systems: Sequence[str] = (),
+    protocol: str = "holdout",
     options: Options,
 ) -> Path:
-    """Train and score everything (finished parts are found again); returns the report's path."""
+    """Train and score everything (finished parts are found again); returns the report's path.
+
+    protocol: as in training; with folds, each subject is scored by the weights of the fold that never saw it.
+    """
     wanted = systems_of(recipe)
     unknown = [s for s in systems if s not in wanted]
     if unknown:
         raise ConfigError(f"unknown system '{unknown[0]}': choose among {', '.join(wanted)}")
+    if not fractions or not all(0 < f <= 1 for f in fractions):
+        raise ConfigError(f"--fractions {','.join(map(str, fractions))}: each must lie in (0, 1]")
     chosen = {k: v for k, v in wanted.items() if not systems or k in systems}
-    (whole,) = make_splits(cohort, "holdout", seed=seed)
-    results: dict[str, dict[str, dict[str, Scores]]] = {}  # fraction -> system -> condition
+    splits = make_splits(cohort, protocol, seed=seed)
+    results: dict[str, dict[str, Table]] = {}  # fraction -> system -> condition
     total, done = len(fractions) * len(chosen), 0
     for share in fractions:
-        split = fraction(whole, share, seed=seed) if share < 1 else whole
         for name, system in chosen.items():
             prepared = prepare(cohort, system, options)
-            folder = out / f"{share:g}" / name
-            if not (folder / "scores.json").is_file():
-                run_split(prepared, split, folder, seed=seed, options=options)
-            scorer = RunScorer(prepared, folder, options)
-            test = scorer.windows.of(split.test)
-            table = {"clean": score(scorer.predict(test))}
-            if share == max(fractions):
-                for m in prepared.task.names:
-                    for level in NOISE_LEVELS:
-                        table[f"noise {level:g} on {m}"] = score(scorer.predict(test, noise=(m, level)), draws=200)
-                    if len(prepared.task.names) > 1:
-                        table[f"without {m}"] = score(scorer.predict(test, without=m), draws=200)
-            results.setdefault(f"{share:g}", {})[name] = table
+            parts = [fraction(s, share, seed=seed) if share < 1 else s for s in splits]
+            trained = run_splits(prepared, parts, out / f"{share:g}" / name, seed=seed, options=options)
+            results.setdefault(f"{share:g}", {})[name] = _conditions(
+                prepared, trained, options, disturbed=share == max(fractions)
+            )
             done += 1
             options.progress("suite", done, total)
     costs = {k: measure(fusion_of(r, r.resolve(), 0.0).eval(), r.resolve()) for k, r in chosen.items()}
     data = {
-        "recipe": recipe.to_dict(), "seed": seed, "split": whole.to_dict(),
+        "recipe": recipe.to_dict(), "seed": seed, "protocol": protocol, "splits": [s.to_dict() for s in splits],
         "results": {f: {s: {c: v.to_dict() for c, v in t.items()} for s, t in r.items()} for f, r in results.items()},
         "costs": {k: vars(c) for k, c in costs.items()},
     }  # fmt: skip
     (out / "suite.json").write_text(json.dumps(data, indent=1) + "\n")
-    return report(out, recipe, results, costs)
+    return report(out, Findings(recipe, chosen, results, costs, protocol, len({s for p in splits for s in p.test})))
+
+
+def _conditions(prepared: Prepared, trained: Sequence[Result], options: Options, *, disturbed: bool) -> Table:
+    """Clean, and with `disturbed` also under noise and absence, all folds together."""
+    scorers = [(RunScorer(prepared, r.folder, options), r.split.test) for r in trained]
+
+    def under(draws: int = 200, **change: Any) -> Scores:
+        found = [s.predict(s.windows.of(test), **change) for s, test in scorers]
+        return score(Predictions.join(found) if len(found) > 1 else found[0], draws=draws)
+
+    table = {"clean": under(1000)}
+    if disturbed:
+        for m in prepared.task.names:
+            table |= {f"noise {level:g} on {m}": under(noise=(m, level)) for level in NOISE_LEVELS}
+        if len(prepared.task.names) > 1:
+            table |= {f"without {m}": under(without=m) for m in prepared.task.names}
+    return table
 
 
 def measure(fusion: nn.Module, task: Task) -> Cost:
@@ -146,103 +180,123 @@ def _peak(fusion: nn.Module, x: dict[str, Tensor], present: Tensor) -> float:
 # ---- report --------------------------------------------------------------------------------------------------
 
 
-def report(out: Path, recipe: Recipe, results: dict[str, dict[str, dict[str, Scores]]], costs: dict[str, Cost]) -> Path:
-    """`report.md` with three tables and three plots."""
-    full = results[max(results, key=float)]
-    metric = "balanced_accuracy" if "pain" in recipe.resolve().outputs else "ccc_mean"
-    order = sorted(full, key=lambda s: -full[s]["clean"].pooled[metric])
-    lines = [f"# Ablation suite: {recipe.title}", "", f"Score: {metric}, pooled over the windows of the test subjects; "
-             "95 % interval by drawing subjects. Sorted by the clean score.", ""]  # fmt: skip
-    lines += [
-        "| system | clean | 95 % | parameters | MFLOPs | ms (1 CPU thread) | MB |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for s in order:
-        clean, cost = full[s]["clean"], costs[s]
-        pair = clean.interval.get(metric)
-        shown = f"[{pair[0]:.3f}, {pair[1]:.3f}]" if pair else ""
-        lines.append(
-            f"| {NAMES.get(s, s)} | {clean.pooled[metric]:.3f} | {shown} | {cost.parameters:,} | "
-            f"{cost.flops / 1e6:.2f} | {cost.latency_ms:.2f} | {cost.memory_mb:.1f} |"
-        )
-    conditions = list(dict.fromkeys(c for s in order for c in full[s] if c != "clean"))
-    lines += ["", "## Noise and absence", "", "Noise is added to a modality's features, in units of their SD.", ""]
-    lines += ["| condition | " + " | ".join(NAMES.get(s, s) for s in order) + " |", "|---" * (len(order) + 1) + "|"]
-    for c in conditions:
-        cells = [f"{full[s][c].pooled[metric]:.3f}" if c in full[s] else "" for s in order]
-        lines.append(f"| {c} | " + " | ".join(cells) + " |")
-    header = " | ".join(NAMES.get(s, s) for s in order)
-    lines += ["", "## Less data", "", f"| share of the training subjects | {header} |", "|---" * (len(order) + 1) + "|"]
-    for share in sorted(results, key=float):
-        lines.append(
-            f"| {share} | " + " | ".join(f"{results[share][s]['clean'].pooled[metric]:.3f}" for s in order) + " |"
-        )
-    lines += ["", finding(full, order, metric), ""]
-    lines += [f"![{n}]({n}.png)" for n in ("systems", "noise", "data")]
-    _plots(out, full, results, order, metric)
+@dataclass(frozen=True)
+class Findings:
+    """All that the report shows. results: fraction -> system -> condition -> scores."""
+
+    recipe: Recipe
+    systems: dict[str, Recipe]
+    results: dict[str, dict[str, Table]]
+    costs: dict[str, Cost]
+    protocol: str
+    subjects: int  # scored
+
+    @property
+    def full(self) -> dict[str, Table]:
+        return self.results[max(self.results, key=float)]
+
+    def metrics(self) -> list[str]:
+        some = next(iter(self.full.values()))["clean"].pooled
+        return [m for m in METRICS if m in some]
+
+    def order(self, metric: str) -> list[str]:
+        """Systems, the best clean score first."""
+        return sorted(self.full, key=lambda s: -self.full[s]["clean"].pooled[metric])
+
+    def name(self, system: str) -> str:
+        return shown(system, self.systems[system])
+
+
+def report(out: Path, found: Findings) -> Path:
+    """`report.md`: for each metric three tables and three plots, then what each fusion costs."""
+    recipe = found.recipe
+    lines = [
+        f"# Ablation suite: {recipe.title}", "",
+        f"Recipe `{recipe.name}` ({recipe.variant}), protocol {found.protocol}, {found.subjects} subjects scored. "
+        "Scores are pooled over their windows; intervals draw whole subjects.",
+    ]  # fmt: skip
+    for metric in found.metrics():
+        lines += ["", f"## {METRICS[metric][0].upper()}{METRICS[metric][1:]}", "", *_clean(found, metric)]
+        lines += ["", finding(found, metric), "", f"![systems](systems_{metric}.png)"]
+        lines += ["", "### Noise and absence", "", *_disturbed(found, metric), "", f"![noise](noise_{metric}.png)"]
+        if len(found.results) > 1:
+            lines += ["", "### Fewer training subjects", "", *_fewer(found, metric), "", f"![data](data_{metric}.png)"]
+        suite_plots.all_plots(out, found, metric, METRICS[metric])
+    lines += ["", "## Cost", "", *_costs(found)]
     path = out / "report.md"
     path.write_text("\n".join(lines) + "\n")
     return path
 
 
-def finding(full: dict[str, dict[str, Scores]], order: list[str], metric: str) -> str:
+def _row(*cells: str) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _head(*cells: str) -> list[str]:
+    return [_row(*cells), "|---" * len(cells) + "|"]
+
+
+def _clean(found: Findings, metric: str) -> list[str]:
+    lines = _head("system", METRICS[metric], "95 %", "subjects mean (SD)")
+    for s in found.order(metric):
+        clean = found.full[s]["clean"]
+        pair = clean.interval.get(metric)
+        mean, sd = clean.mean_sd(metric)
+        lines.append(
+            _row(
+                found.name(s), f"{clean.pooled[metric]:.3f}", f"{pair[0]:.3f} to {pair[1]:.3f}" if pair else "",
+                "" if np.isnan(mean) else f"{mean:.3f} ({sd:.3f})",
+            )
+        )  # fmt: skip
+    return lines
+
+
+def _disturbed(found: Findings, metric: str) -> list[str]:
+    order = found.order(metric)
+    conditions = list(dict.fromkeys(c for s in order for c in found.full[s]))
+    lines = ["Noise is added to a modality's features, in units of their SD.", ""]
+    lines += _head("condition", *(found.name(s) for s in order))
+    for c in conditions:
+        lines.append(_row(c, *(f"{found.full[s][c].pooled[metric]:.3f}" if c in found.full[s] else "" for s in order)))
+    return lines
+
+
+def _fewer(found: Findings, metric: str) -> list[str]:
+    order = found.order(metric)
+    lines = _head("share", *(found.name(s) for s in order))
+    for share in sorted(found.results, key=float):
+        row = found.results[share]
+        lines.append(_row(f"{float(share):.0%}", *(f"{row[s]['clean'].pooled[metric]:.3f}" for s in order)))
+    return lines
+
+
+def _costs(found: Findings) -> list[str]:
+    lines = ["The network behind the backbones alone, batch 1, one thread of this machine's CPU.", ""]
+    lines += _head("system", "parameters", "MFLOPs", "latency (ms)", "memory (MB)")
+    for s, cost in found.costs.items():
+        lines.append(
+            _row(
+                found.name(s), f"{cost.parameters:,}", f"{cost.flops / 1e6:.3g}", f"{cost.latency_ms:.2f}",
+                f"{cost.memory_mb:.1f}",
+            )
+        )  # fmt: skip
+    return lines
+
+
+def finding(found: Findings, metric: str) -> str:
     """One sentence: whether a fusion beats the best single modality beyond its interval."""
-    single = [s for s in order if s not in FUSIONS]
-    fused = [s for s in order if s in FUSIONS]
+    order = found.order(metric)
+    single = [s for s in order if found.systems[s].fusion == "unimodal"]
+    fused = [s for s in order if found.systems[s].fusion != "unimodal"]
     if not single or not fused:
         return ""
-    a, b = full[fused[0]]["clean"], full[single[0]]["clean"]
+    a, b = found.full[fused[0]]["clean"], found.full[single[0]]["clean"]
     gain = a.pooled[metric] - b.pooled[metric]
-    low = a.interval[metric][0] if metric in a.interval else float("nan")
-    verdict = "lies above" if low > b.pooled[metric] else "does not exclude"
-    return (
-        f"The best fusion ({NAMES.get(fused[0], fused[0])}) scores {gain:+.3f} against the best single modality "
-        f"({single[0]}); its interval {verdict} that modality's score."
+    text = (
+        f"The best fusion ({found.name(fused[0])}) scores {gain:+.3f} against the best single modality "
+        f"({found.name(single[0])})"
     )
-
-
-def _plots(
-    out: Path,
-    full: dict[str, dict[str, Scores]],
-    results: dict[str, dict[str, dict[str, Scores]]],
-    order: list[str],
-    metric: str,
-) -> None:
-    figure, ax = plt.subplots(figsize=(7, 3.2))
-    values = [full[s]["clean"].pooled[metric] for s in order]
-    pairs = [full[s]["clean"].interval.get(metric, (v, v)) for s, v in zip(order, values)]
-    errors = [[max(0.0, v - p[0]) for v, p in zip(values, pairs)], [max(0.0, p[1] - v) for v, p in zip(values, pairs)]]
-    ax.bar([NAMES.get(s, s) for s in order], values, yerr=errors, capsize=3, color="#1b6ca8")
-    ax.set_ylabel(metric)
-    ax.tick_params(axis="x", rotation=30)
-    figure.tight_layout()
-    figure.savefig(out / "systems.png", dpi=110)
-    plt.close(figure)
-    modalities = sorted({c.split(" on ")[1] for s in order for c in full[s] if c.startswith("noise")})
-    figure, axes = plt.subplots(1, len(modalities), figsize=(4 * len(modalities), 3.2), squeeze=False, sharey=True)
-    for ax, m in zip(axes[0], modalities):
-        for s in order:
-            levels = [level for level in NOISE_LEVELS if f"noise {level:g} on {m}" in full[s]]
-            if levels:
-                y = [full[s]["clean"].pooled[metric]] + [full[s][f"noise {v:g} on {m}"].pooled[metric] for v in levels]
-                ax.plot([0, *levels], y, "o-", ms=3, label=NAMES.get(s, s))
-        ax.set(xlabel=f"noise on {m} (SD)", ylabel=metric)
-    axes[0][0].legend(fontsize=6)
-    figure.tight_layout()
-    figure.savefig(out / "noise.png", dpi=110)
-    plt.close(figure)
-    figure, ax = plt.subplots(figsize=(5, 3.2))
-    shares = sorted(results, key=float)
-    for s in order:
-        ax.plot(
-            [float(f) for f in shares],
-            [results[f][s]["clean"].pooled[metric] for f in shares],
-            "o-",
-            ms=3,
-            label=NAMES.get(s, s),
-        )
-    ax.set(xlabel="share of the training subjects", ylabel=metric)
-    ax.legend(fontsize=6)
-    figure.tight_layout()
-    figure.savefig(out / "data.png", dpi=110)
-    plt.close(figure)
+    if metric not in a.interval:
+        return f"{text}."
+    verdict = "lies above" if a.interval[metric][0] > b.pooled[metric] else "does not exclude"
+    return f"{text}; its interval {verdict} that modality's score."

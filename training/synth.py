@@ -454,8 +454,8 @@ def generate(root: Path, cohort: Cohort, jobs: int = 1) -> Iterator[int]:
 
 
 @contextmanager
-def _workers_ignore_interrupts() -> Iterator[None]:
-    """Processes started inside inherit an ignored SIGINT: Ctrl-C reaches only the parent, which sets `stop`."""
+def _interrupts_ignored() -> Iterator[None]:
+    """Ctrl-C does nothing inside, neither here nor in processes started here, which inherit that."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -474,13 +474,14 @@ def _finished(units: list[Unit], jobs: int) -> Iterator[int]:
     stop = context.Event()
     pool = ProcessPoolExecutor(min(jobs, len(units)), context, _start_worker, (stop,))
     try:
-        with _workers_ignore_interrupts():
+        with _interrupts_ignored():  # the workers' own: Ctrl-C reaches the parent alone, which sets `stop`
             futures = [pool.submit(_work, unit) for unit in units]
         for future in as_completed(futures):
             yield future.result()
     finally:
-        stop.set()
-        pool.shutdown(wait=True, cancel_futures=True)
+        with _interrupts_ignored():  # a second Ctrl-C would leave the workers waiting, and the parent for them
+            stop.set()
+            pool.shutdown(wait=True, cancel_futures=True)
 
 
 TRUTH_COLUMNS = (

@@ -15,9 +15,12 @@ from ..errors import ConfigError
 @click.command("evaluate")
 @click.argument("target", type=click.Path(path_type=Path), required=False)
 @click.option("--data", type=click.Path(path_type=Path), help="The data set's folder.")
-@click.option("--protocol", default="all", show_default=True, help="all, all67, test or official.")
+@click.option(
+    "--protocol", default="", help="all, all67, test, official; of --suite kfold:K.  [default: test of a run]"
+)
 @click.option("--suite", is_flag=True, help="Train and score all fusions under noise, absence and less data.")
 @click.option("--recipe", help="With --suite: the recipe whose task and stages are used.")
+@click.option("--variant", type=click.Choice(["full", "demo"]), help="With --suite: demo is small networks.")
 @click.option("--fractions", default="0.1,0.25,0.5,1", show_default=True, help="With --suite: shares of the subjects.")
 @click.option("--systems", help="With --suite: some of its systems, separated by commas.")
 @click.option(
@@ -36,7 +39,7 @@ from ..errors import ConfigError
 @click.option("--threads", type=click.IntRange(1, 256), help="CPU threads of torch.")
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
 def command(**flags: Any) -> None:
-    """Score TARGET, a run's folder or a bundle NAME.jmt, on a data set.
+    """Score TARGET, a run's folder (with folds or without) or a bundle NAME.jmt, on a data set.
 
     Prints mean, SD over subjects and 95 % intervals by subject beside the published numbers, and writes
     results.json, CSV files and plots. With --suite it trains every fusion of the papers and writes one report.
@@ -81,10 +84,12 @@ def _cohort(flags: dict[str, Any], target: Path | None) -> Any:
     from ..training.readers import open_cohort
 
     classes: tuple[str, ...] = ("BL1", "PA4")
-    if target is not None and (target / "recipe.json").is_file():
+    if target is not None:
+        from ..training.evaluation import run_folders
         from ..training.experiment import load_run
 
-        classes = load_run(target)[0].classes
+        folders = [target] if (target / "recipe.json").is_file() else run_folders(target)
+        classes = load_run(folders[0])[0].classes if folders else classes
     return open_cohort(
         flags["data"], classes=classes, channel=flags["channel"], rate=flags["rate"], skip_bad=flags["skip_bad"]
     )
@@ -96,7 +101,7 @@ def _suite(flags: dict[str, Any], options: Any) -> None:
 
     if flags["out"] is None or not flags["recipe"]:
         raise ConfigError("evaluate --suite needs --recipe and --out")
-    recipe = load_recipe(flags["recipe"], flags["overrides"])
+    recipe = load_recipe(flags["recipe"], flags["overrides"], variant=flags["variant"] or "")
     try:
         fractions = tuple(float(f) for f in flags["fractions"].split(","))
     except ValueError:
@@ -104,6 +109,6 @@ def _suite(flags: dict[str, Any], options: Any) -> None:
     systems = tuple(flags["systems"].split(",")) if flags["systems"] else ()
     report = run_suite(
         _cohort(flags, None), recipe, flags["out"], seed=flags["seed"], fractions=fractions, systems=systems,
-        options=options,
+        protocol=flags["protocol"] or "holdout", options=options,
     )  # fmt: skip
     click.echo(f"report: {report}")

@@ -14,11 +14,13 @@ from ..errors import ConfigError
 @click.command("train")
 @click.option("--check", type=click.Path(path_type=Path), help="Report what a data folder holds and what is used.")
 @click.option("--list", "list_recipes", is_flag=True, help="List the recipes that come along.")
-@click.option("--recipe", help="A recipe's name or a .json file.")
+@click.option("--recipe", help="A recipe's name or a .json file; several with commas are compared.")
+@click.option("--variant", type=click.Choice(["full", "demo"]), help="demo: small networks.  [default: the recipe's]")
 @click.option("--data", type=click.Path(path_type=Path), help="The data set's folder.")
 @click.option("--demo", type=click.Choice(["pain", "affect", "trimodal", "all"]), help="Train the demo bundle(s).")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the run; an interrupted run goes on there.")
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
+@click.option("--seeds", type=click.IntRange(1, 1000), default=1, show_default=True, help="Repeat from --seed on.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change the recipe: fusion.lr=1e-4.")
 @click.option("--protocol", help="holdout, kfold:K, loso, loso67 or official.  [default: the recipe's]")
 @click.option("--folds", type=click.IntRange(2, 1000), help="Subject-exclusive folds; short for --protocol kfold:K.")
@@ -30,10 +32,12 @@ from ..errors import ConfigError
 @click.option("--skip-bad", is_flag=True, help="Leave bad samples out, count and list them.")
 @click.option("--cache", type=click.Path(path_type=Path), help="Clips and features.  [default: $JMT_EDGE_CACHE]")
 @click.option("--workers", type=click.IntRange(1, 256), help="Processes of preprocessing.  [default: the cores]")
+@click.option("--processes", type=click.IntRange(1, 256), default=1, show_default=True, help="For folds and grids.")
 @click.option("--accelerator", default="auto", show_default=True, help="auto, cpu or gpu.")
 @click.option("--devices", type=click.IntRange(1, 64), default=1, show_default=True, help="More than 1 is DDP.")
 @click.option("--precision", help="32-true, bf16-mixed or 16-mixed.  [default: the recipe's]")
 @click.option("--threads", type=click.IntRange(1, 256), help="CPU threads of torch.")
+@click.option("--no-bundle", is_flag=True, help="End with weights and scores alone.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing bundle.")
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
 def command(**flags: Any) -> None:
@@ -42,6 +46,7 @@ def command(**flags: Any) -> None:
     \b
     jmt-edge train --check DATA
     jmt-edge train --recipe biovid-jmt --data DATA --out RUN --seed 0
+    jmt-edge train --recipe biovid-eda,biovid-face,biovid-jmt --data DATA --folds 5 --variant demo --out RUNS
     jmt-edge train --demo all --out DIR
 
     The run keeps its resolved recipe, split, weights, predictions and scores; it ends with a bundle that
@@ -76,7 +81,7 @@ def _cohort(flags: dict[str, Any], folder: Path, classes: tuple[str, ...] = ("BL
     )
 
 
-def _recipe(flags: dict[str, Any]) -> Any:
+def _recipe(flags: dict[str, Any], name: str) -> Any:
     from ..training.recipes import load_recipe
 
     overrides = list(flags["overrides"])
@@ -87,14 +92,14 @@ def _recipe(flags: dict[str, Any]) -> Any:
         overrides.append(f'weights.{modality}="{file}"')
     if flags["precision"]:
         overrides.append(f'precision="{flags["precision"]}"')
-    return load_recipe(flags["recipe"], overrides)
+    return load_recipe(name, overrides, variant=flags["variant"] or "")
 
 
 def _check(flags: dict[str, Any]) -> None:
     from ..training.data import cut_windows, describe
     from ..training.readers import default_task
 
-    recipe = _recipe(flags) if flags["recipe"] else None
+    recipe = _recipe(flags, flags["recipe"]) if flags["recipe"] else None
     cohort = _cohort(flags, flags["check"], recipe.classes if recipe else ("BL1", "PA4"))
     task = recipe.resolve() if recipe else default_task(cohort)
     for line in describe(cohort, cut_windows(cohort, task)):
@@ -133,15 +138,33 @@ def _demo(flags: dict[str, Any]) -> None:
 
 
 def _train(flags: dict[str, Any]) -> None:
-    from ..training.search import run_protocol
+    from ..training.comparison import compare
+    from ..training.experiment import require_modalities
+    from ..training.search import run_protocol, run_seeds
 
-    recipe = _recipe(flags)
-    protocol = f"kfold:{flags['folds']}" if flags["folds"] else "loso" if flags["loso"] else flags["protocol"]
-    cohort = _cohort(flags, flags["data"], recipe.classes)
-    options = _options(flags, recipe.precision)
-    lines = run_protocol(
-        cohort, recipe, flags["out"], protocol=protocol or recipe.protocol, grid=flags["grid"], seed=flags["seed"],
-        options=options, overwrite=flags["overwrite"],
-    )  # fmt: skip
-    for line in [*lines, *cohort.problems.lines()]:
+    recipes = [_recipe(flags, name.strip()) for name in flags["recipe"].split(",")]
+    if len({r.classes for r in recipes}) > 1 or len({r.name for r in recipes}) < len(recipes):
+        raise ConfigError("the recipes of a comparison need one pair of classes and different names; train them apart")
+    if flags["processes"] > 1 and flags["devices"] > 1:
+        raise ConfigError("--processes shares out whole runs and --devices splits each of them; give one of the two")
+    short = f"kfold:{flags['folds']}" if flags["folds"] else "loso" if flags["loso"] else flags["protocol"]
+    cohort = _cohort(flags, flags["data"], recipes[0].classes)
+    for recipe in recipes:
+        require_modalities(cohort, recipe)  # of all before hours go into the first
+    done = []
+    for recipe in recipes:
+        options = _options(flags, recipe.precision)
+        out = flags["out"] if len(recipes) == 1 else flags["out"] / recipe.name
+        how: dict[str, Any] = {
+            "protocol": short or recipe.protocol, "grid": flags["grid"], "options": options,
+            "overwrite": flags["overwrite"], "processes": flags["processes"], "bundle": not flags["no_bundle"],
+        }  # fmt: skip
+        if flags["seeds"] > 1:
+            seeds = range(flags["seed"], flags["seed"] + flags["seeds"])
+            done.append(run_seeds(cohort, recipe, out, seeds=seeds, **how))
+        else:
+            done.append(run_protocol(cohort, recipe, out, seed=flags["seed"], **how))
+        for line in [*([recipe.name] if len(recipes) > 1 else []), *done[-1].lines]:
+            click.echo(line)
+    for line in [*(compare(done, flags["out"]) if len(done) > 1 else []), *cohort.problems.lines()]:
         click.echo(line)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -209,3 +210,14 @@ def test_command_writes_a_marked_bundle(tmp_path: Path) -> None:
     feed = {"face": v.numpy(), "eda": p.numpy(), "present": np.ones((1, 1, 2), np.float32)}
     found = session.run(["pain"], feed)[0]
     assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
+    live = CliRunner().invoke(
+        cli,
+        ["live", "--bundle", str(out), "--duration", "8", "--speed", "max", "--hop", "2", "--output", "jsonl",
+         "--backend", "onnxruntime", "--threads", "1"],
+        catch_exceptions=False,
+    )  # fmt: skip
+    assert live.exit_code == 0
+    rows = [json.loads(line) for line in live.stdout.splitlines() if line.startswith("{")]
+    answers = [row["outputs"]["pain"] for row in rows if row["outputs"].get("pain") is not None]
+    assert answers
+    assert all(0 <= p <= 1 for p in answers)

@@ -241,19 +241,3 @@ def test_affwild2_from_the_command_line(affwild2: Path, tmp_path: Path) -> None:
     )  # fmt: skip
     assert isinstance(refused.exception, DataError)
     assert "was trained on" in str(refused.exception)
-
-
-@pytest.mark.parametrize(
-    "recipe", ["affwild2-vanilla", "affwild2-concat", "affwild2-jca", "affwild2-rjcma", "affwild2-ensemble",
-               "affwild2-jmt-concat", "affwild2-jmt-sigmoid", "affwild2-voice"],
-)  # fmt: skip
-def test_other_systems_on_affwild2(affwild2: Path, tmp_path_factory: pytest.TempPathFactory, recipe: str) -> None:
-    from jmt_edge.cli import cli
-
-    kept = tmp_path_factory.getbasetemp() / "shared-cache"  # the backbones of one recipe serve the next
-    out = tmp_path_factory.mktemp(recipe) / "run"
-    done = CliRunner().invoke(
-        cli, ["train", "--recipe", recipe, "--data", str(affwild2), "--out", str(out), "--cache", str(kept), *AFFECT]
-    )
-    assert done.exit_code == 0, done.output + repr(done.exception)
-    assert np.isfinite(json.loads((out / "summary.json").read_text())["pooled"]["ccc_mean"])
