@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+from ..errors import DataError
+
 T = TypeVar("T")
 
 
@@ -27,6 +29,10 @@ def lock(path: Path, *, wait: bool = True) -> Iterator[bool]:
             fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             yield False
+        except OSError as error:
+            raise DataError(
+                f"{path.parent} cannot be locked ({error.strerror}); put --out and --cache on a disk with locks"
+            ) from None
         else:
             yield True
     finally:

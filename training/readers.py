@@ -123,7 +123,10 @@ def _biovid_samples(root: Path, part_a: Path, problems: Problems) -> tuple[list[
 
 
 def _samples_csv(path: Path, problems: Problems) -> tuple[list[tuple[str, str, str]], dict[str, int]]:
-    lines = [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} is not a readable text file ({error}); restore it") from None
     header = [name.strip() for name in lines[0].split("\t")] if lines else []
     needed = ("subject_id", "subject_name", "class_name", "sample_name")
     lacking = [name for name in needed if name not in header]
@@ -146,7 +149,8 @@ def _samples_csv(path: Path, problems: Problems) -> tuple[list[tuple[str, str, s
         samples.append((subject, sample, name))
 
     for number, line in enumerate(lines[1:], 2):
-        problems.guard(lambda: row(number, line))  # noqa: B023
+        if line.strip():
+            problems.guard(lambda: row(number, line))  # noqa: B023
     return samples, numbers
 
 

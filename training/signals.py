@@ -140,7 +140,9 @@ def _lines(path: Path) -> list[str]:
         raise DataError(f"{path} does not exist; restore it or drop it from the list") from None
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} is not a readable text file ({error}); restore or drop it") from None
-    lines = [line for line in lines if line.strip()]
+    # an empty line at the end is harmless; one in between would shift every row behind it against its frame
+    while lines and not lines[-1].strip():
+        lines.pop()
     if len(lines) < 2:
         raise DataError(f"{path} holds no data row; restore or drop it")
     return lines

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +18,13 @@ import training_tools as tools
 from click.testing import CliRunner
 
 from jmt_edge.cli import cli, main
+from jmt_edge.training.comparison import compare
 from jmt_edge.training.experiment import Options, prepare
 from jmt_edge.training.locks import lock, share_out
 from jmt_edge.training.readers import open_cohort
 from jmt_edge.training.recipes import load_recipe
-from jmt_edge.training.scores import Predictions
+from jmt_edge.training.scores import Predictions, score
+from jmt_edge.training.search import Protocol
 from jmt_edge.training.sets import _delay
 
 QUICK = ["--variant", "demo", "--workers", "1", "--accelerator", "cpu", "--threads", "1"]
@@ -107,10 +110,11 @@ def test_a_grid_is_chosen_by_validation_alone_and_goes_on(biovid: Path, tmp_path
     tried = sorted((tmp_path / "run" / "grid").glob("*/scores.json"))
     records = [json.loads(f.read_text()) for f in tried]
     assert {r["scored"] for r in records} == {"validation"}
-    # the worse trial diverges, and a third value joins the journal of the first two
+    stamps = [f.stat().st_mtime_ns for f in tried]
+    # a third value joins the journal of the first two; it diverges, and nothing is tried twice
     more = train(biovid, tmp_path / "run", "--protocol", "holdout", "--grid", "lr=3e-3,1e-7,1e30", "--quiet")
-    assert "inf" in call(more)
-    assert [f.stat().st_mtime_ns for f in tried] == [f.stat().st_mtime_ns for f in tried]
+    assert "lr=1e30" in call(more).splitlines()[3]
+    assert [f.stat().st_mtime_ns for f in tried] == stamps
     assert len(list((tmp_path / "run" / "grid").glob("*/run.lock"))) == 3
 
 
@@ -124,9 +128,37 @@ def test_recipes_are_compared_with_paired_intervals(biovid: Path, tmp_path: Path
     low, high = second["above_best_single_interval95"]
     assert low <= second["above_best_single"] <= high <= 0.5
     assert f"| {first['recipe']} |" in table
-    # the difference of two systems that answer alike has no spread, however wide each interval is
-    for name in ("biovid-eda", "painmonit-eda"):
-        assert (tmp_path / "runs" / name / "summary.json").is_file()
+
+
+def test_the_difference_of_equal_systems_has_no_spread(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    people = np.repeat([f"p{i}" for i in range(8)], 10)
+    y = np.tile([0.0, 1.0], 40).astype(np.float32)
+
+    def protocol(name: str, logit: np.ndarray) -> Protocol:
+        p = Predictions(
+            ("eda",), people, np.arange(80).astype(str), np.ones(80), {"pain": y[:, None]},
+            {"pain": logit[:, None].astype(np.float32)}, np.ones((80, 1, 1), np.float32), np.empty(0, np.float32),
+        )  # fmt: skip
+        recipe = replace(load_recipe("biovid-eda"), name=name)
+        return Protocol(recipe, [], p, score(p, draws=10), [])
+
+    # people differ widely in how well they are recognised
+    logit = (2 * y - 1) * np.where(rng.random(80) < np.linspace(0.3, 1, 8).repeat(10), 1, -1)
+    better = np.where(np.arange(80) % 10 < 2, 2 * y - 1, logit)
+    rows = {}
+    lines = compare([protocol("a", logit), protocol("b", logit * 3), protocol("c", better)], tmp_path)
+    for row in json.loads((tmp_path / "comparison.json").read_text())["ranking"]:
+        rows[row["recipe"]] = row
+    low, high = rows["a"]["interval95"]
+    assert high - low > 0.1
+    assert rows["a"].get("above_best_single_interval95", rows["b"].get("above_best_single_interval95")) is not None
+    best = json.loads((tmp_path / "comparison.json").read_text())["best_single"]
+    assert best == "c"
+    assert rows["a"]["above_best_single_interval95"] == rows["b"]["above_best_single_interval95"]
+    width = np.diff(rows["a"]["above_best_single_interval95"])[0]
+    assert 0 <= width < high - low  # what two systems share cancels
+    assert len(lines) == 5
 
 
 def test_seeds_are_averaged_beside_their_spread(biovid: Path, tmp_path: Path) -> None:

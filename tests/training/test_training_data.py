@@ -60,6 +60,7 @@ def test_affwild2_tolerates_gaps_sides_and_numbers(tmp_path: Path) -> None:
         ("valence,arousal\n0.1,0.2\n0.1,1.5\n", "row 3"),
         ("valence,arousal\n0.1,oops\n", "row 2"),
         ("valence,excitement\n0.1,0.2\n", "no column 'arousal'"),
+        ("valence,arousal\n0.1,0.2\n\n0.1,0.2\n", "row 3"),  # an empty line would shift the frames behind it
         ("", "no data row"),
     ],
 )
@@ -69,6 +70,20 @@ def test_wrong_labels_name_file_and_row(tmp_path: Path, body: str, says: str) ->
     with pytest.raises(DataError, match=says) as error:
         read_va(file)
     assert str(file) in str(error.value)
+
+
+def test_a_wrong_list_of_samples_names_its_row(tmp_path: Path) -> None:
+    tools.write_biovid(tmp_path, 2, 1, video=False)
+    file = tmp_path / "PartA" / "starting_point" / "samples.csv"
+    text = file.read_text().splitlines()
+    file.write_text("\n".join([text[0], "", text[1], text[2].replace("PA4", "PA9", 1), *text[3:]]) + "\n\n")
+    with pytest.raises(DataError, match="row 4: class 'PA9'") as error:
+        open_cohort(tmp_path)
+    assert str(file) in str(error.value)
+    assert len(open_cohort(tmp_path, skip_bad=True).recordings) == 3
+    file.write_bytes(b"\xff\xfe\x80" * 50)
+    with pytest.raises(DataError, match="not a readable text file"):
+        open_cohort(tmp_path)
 
 
 def test_minus_five_is_a_number(tmp_path: Path) -> None:
