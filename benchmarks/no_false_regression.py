@@ -107,8 +107,20 @@ def main() -> None:
     parser.add_argument("--no-slowed", action="store_true", help="leave the slower stages out")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    tries: list[dict[str, Any]] = []
-    slowed: dict[str, dict[str, Any]] = {}
+    report: dict[str, Any] = {
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "command": "python -m benchmarks.no_false_regression " + " ".join(sys.argv[1:]),
+        "machine": describe(), "limit": LIMIT, "busy": options.busy, "duration": options.duration,
+        "tries": [], "slowed_by_25_percent": {},
+    }  # fmt: skip
+    tries, slowed = report["tries"], report["slowed_by_25_percent"]
+
+    def keep() -> None:
+        report["false_alarms"] = sum(bool(t["regressions"]) for t in tries)
+        report["missed"] = [stage for stage, found in slowed.items() if stage not in found["regressions"]]
+        if options.json:  # after every run: an interrupted series is still a series
+            options.json.write_text(json.dumps(report, indent=1) + "\n")
+
     with tempfile.TemporaryDirectory() as name:
         old, new = Path(name) / "old.json", Path(name) / "new.json"
         for number in range(options.tries):
@@ -116,23 +128,15 @@ def main() -> None:
             with busy(options.busy):
                 code = measure(new, options.duration, old)
             tries.append(row(old, new, code))
+            keep()
             print(f"try {number + 1}: {tries[-1]['regressions'] or 'agree'} {tries[-1]['ratios']}", flush=True)
         for stage in () if options.no_slowed else SLOWED:
             code = measure(new, options.duration, old, stage)
             slowed[stage] = row(old, new, code)
+            keep()
             print(f"{stage} x {SLOWED[stage]}: found {slowed[stage]['regressions']}", flush=True)
-    false = sum(bool(t["regressions"]) for t in tries)
-    missed = [stage for stage, found in slowed.items() if stage not in found["regressions"]]
-    report = {
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command": "python -m benchmarks.no_false_regression " + " ".join(sys.argv[1:]),
-        "machine": describe(), "limit": LIMIT, "busy": options.busy, "duration": options.duration,
-        "false_alarms": false, "missed": missed, "tries": tries, "slowed_by_25_percent": slowed,
-    }  # fmt: skip
-    if options.json:
-        options.json.write_text(json.dumps(report, indent=1) + "\n")
-    print(f"{false} false alarms in {len(tries)} tries; missed {missed or 'none'} of {list(slowed)}")
-    sys.exit(1 if false or missed else 0)
+    print(f"{report['false_alarms']} false alarms in {len(tries)} tries; {report['missed'] or 'none'} missed")
+    sys.exit(1 if report["false_alarms"] or report["missed"] else 0)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from .measure import SCHEMA
 
 _DRAWS = 2000
 _COVER = (2.5, 97.5)  # percentiles of the resampled ratios
+_NEEDED = {"date", "machine", "task", "stages", "references", "end_to_end"}
 END_TO_END = "end to end"
 
 
@@ -45,7 +46,7 @@ def load_report(path: Path) -> dict[str, Any]:
         report = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise DataError(f"{path} is no benchmark report ({error}); write one with `jmt-edge bench --json`") from None
-    if not isinstance(report, dict) or report.get("schema") != SCHEMA or "stages" not in report:
+    if not isinstance(report, dict) or report.get("schema") != SCHEMA or not set(report) >= _NEEDED:
         raise DataError(f"{path} is no report of this version of `jmt-edge bench --json`; measure again")
     return report
 

@@ -51,6 +51,9 @@ def command(
     from .live import demo_bundle
 
     limit = _percent(fail_over)
+    for path in filter(None, (json_path, plot_path)):  # before minutes of measuring
+        if not path.resolve().parent.is_dir():
+            raise ConfigError(f"there is no folder {path.parent} to write {path.name} into; make it first")
     loaded = load_bundle(bundle or demo_bundle(task_name))
     if target is not None:
         _predict(loaded, target, precision, hop, json_path, plot_path, threads, layers)

@@ -1,0 +1,210 @@
+"""The tables of docs/performance.md out of the committed JSON: `python -m benchmarks.tables [--check]`.
+
+Text between `<!-- begin NAME -->` and `<!-- end NAME -->` is made here. `--check` writes nothing and exits 1 where the
+page does not say what `benchmarks/results/*.json` says.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.__main__ import group_tables, groups, stamp_line
+
+ROOT = Path(__file__).parent.parent
+RESULTS, PAGE = ROOT / "benchmarks" / "results", ROOT / "docs" / "performance.md"
+TASKS = ("pain", "affect", "trimodal")
+
+
+def read(name: str) -> dict[str, Any]:
+    report: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text())
+    return report
+
+
+def render(page: str) -> str:
+    """The page with every table made anew. Raises KeyError for a marker without a table."""
+
+    def block(match: re.Match[str]) -> str:
+        name = match.group(1)
+        return f"<!-- begin {name} -->\n" + "\n".join(TABLES[name]()).strip("\n") + f"\n<!-- end {name} -->"
+
+    return re.sub(r"<!-- begin (\S+) -->\n.*?<!-- end \1 -->", block, page, flags=re.S)
+
+
+def bench() -> list[str]:
+    """Every stage of the three demo bundles."""
+    lines = []
+    for task in TASKS:
+        report = read(f"bench-{task}")
+        command = f"jmt-edge bench --task {task} --duration {report['duration']:g} --json bench-{task}.json"
+        live, others = report["end_to_end"], report["other_cores_busy"]
+        lines += [
+            "", f"**{report['bundle']}**, {report['backend']}, batch {report['batch']}, {report['threads']} threads. "
+            + stamp_line({**report, "command": command}), "",
+            "| stage | p50 ms | p90 | p95 | p99 | max | per second |", "|---|---|---|---|---|---|---|",
+        ]  # fmt: skip
+        for name, row in {**report["stages"], "end to end": live}.items():
+            values = " | ".join(f"{row[key]:.2f}" for key in ("p50", "p90", "p95", "p99", "max"))
+            rate = f"{row['per_second']:.0f}" if "per_second" in row else ""
+            lines.append(f"| {name} | {values} | {rate} |")
+        first = report["first_result_s"]
+        lines += [
+            "", f"{live['real_time_factor']:.1f} x real time; {report['streams']} streams at a hop of "
+            f"{report['hop']:g} s by computing time alone; {report['cpu_cores_busy']:.2f} cores busy; peak RSS "
+            f"{report['peak_rss_mb']:.0f} MB; first result {first:.1f} s after process start; "
+            f"other programs kept {others:.2f} cores busy. "
+            f"Flagged: {'; '.join(report['noise']['noisy']) or 'nothing'}.",
+        ]  # fmt: skip
+    return lines
+
+
+def suite() -> list[str]:
+    """Every group of `make bench`."""
+    report = read("suite")
+    skipped = sorted(report["skipped"].items())
+    return [
+        stamp_line(report), f"The whole suite took {report['seconds']:.0f} s.", *group_tables(report),
+        *(["", "Skipped there:", "", *(f"- `{name}`: {reason}" for name, reason in skipped)] if skipped else []),
+    ]  # fmt: skip
+
+
+# what: group, slower side, faster side, what the project promises
+RATIOS = {
+    "fusion, S = 16: published module in eager PyTorch over the default": (
+        "fusion", "published_eager", "product[onnxruntime]", "at least 4"),
+    "fusion: published module over OpenVINO": ("fusion", "published_eager", "product[openvino]", ""),
+    "fusion: published module over ours in eager PyTorch": ("fusion", "published_eager", "ours_eager", ""),
+    "fusion: published module compiled over the default": ("fusion", "published_compiled", "product[onnxruntime]", ""),
+    "live, demo width: naive loop over clip cache": (
+        "live: networks of one hop, affect, S = 16, demo", "naive_loop[demo]", "clip_cache[demo]", ""),
+    "live, full width: naive loop over clip cache": (
+        "live: networks of one hop, affect, S = 16, full", "naive_loop[full]", "clip_cache[full]", ""),
+    "training: epoch that runs the backbones over one on cached features": (
+        "training: one epoch", "recomputed", "cached", "at least 50"),
+    "mel spectrogram: librosa over ours": ("preprocessing: mel", "librosa", "ours", ""),
+    "mel spectrogram: torch.stft over ours": ("preprocessing: mel", "torch_stft", "ours", ""),
+    "face in 640x480: MTCNN in PyTorch over ours on the whole frame": (
+        "preprocessing: face", "mtcnn_in_pytorch", "whole_frame", ""),
+}  # fmt: skip
+
+
+def ratios() -> list[str]:
+    """The comparisons that matter; both sides from one run."""
+    found = groups(read("suite")["benchmarks"])
+    lines = ["| comparison | times | promised |", "|---|---|---|"]
+    for what, (group, slow, fast, promise) in RATIOS.items():
+        rows = {row["name"]: row for row in next(rows for name, rows in found.items() if name.startswith(group))}
+        if slow not in rows or fast not in rows:
+            lines.append(f"| {what} | not measured | {promise} |")
+            continue
+        lines.append(f"| {what} | {rows[slow]['stats']['median'] / rows[fast]['stats']['median']:.1f} | {promise} |")
+        if "clips" in rows[slow]["extra_info"]:
+            clips = rows[slow]["extra_info"]["clips"] / rows[fast]["extra_info"]["clips"]
+            lines.append(f"| the same, clips through the backbones | {clips:.1f} | at least 8 |")
+    return lines
+
+
+def regression() -> list[str]:
+    """False alarms of `bench --compare`, and slower stages found."""
+    lines = [
+        "| second run | tries | false alarms at 10 % | a quarter slower: found | missed | command |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, what in (
+        ("no-false-regression", "as it was"),
+        ("no-false-regression-busy", "with another program on half a core"),
+    ):
+        if not (RESULTS / f"{name}.json").is_file():
+            continue
+        report = read(name)
+        found = [stage for stage in report["slowed_by_25_percent"] if stage not in report["missed"]]
+        lines.append(
+            f"| {what} | {len(report['tries'])} | {report['false_alarms']} | {', '.join(found) or '-'} | "
+            f"{', '.join(report['missed']) or '-'} | `{report['command'].split(' --json')[0]}` |"
+        )
+    return lines
+
+
+def predictions() -> list[str]:
+    """PREDICTED milliseconds of one hop's networks, full size."""
+    report = read("predictions")
+    lines = [
+        "**Predictions by roofline, not measurements.** " + stamp_line(report), "",
+        "| device | task | predicted ms, fp16 | share of a 500 ms hop | predicted ms, int8 backbones | GFLOP |",
+        "|---|---|---|---|---|---|",
+    ]  # fmt: skip
+    by = {(r["target"], r["task"], r["precision"]["face"]): r for r in report["rows"]}
+    for target, task in dict.fromkeys((r["target"], r["task"]) for r in report["rows"]):
+        half, eight = by[target, task, "fp16"], by[target, task, "int8"]
+        lines.append(
+            f"| {half['device']} | {task} | {half['total_ms']:.2f} | {100 * half['share_of_hop']:.1f} % | "
+            f"{eight['total_ms']:.2f} | {half['gflop']:.1f} |"
+        )
+    return lines
+
+
+def here() -> list[str]:
+    """The same prediction for the machine at hand beside its measurement."""
+    report = read("predictions")
+    lines = ["| task | network | predicted ms | measured ms | predicted / measured |", "|---|---|---|---|---|"]
+    for task, found in report["here"].items():
+        for name, row in {**found["networks"], "one hop": found}.items():
+            ms = row.get("ms", row.get("total_ms"))
+            ratio = row["predicted_to_measured"]
+            lines.append(f"| {task} | {name} | {ms:.2f} | {row['measured_ms']:.2f} | {ratio:.2f} |")
+    figures = next(iter(report["here"].values()))["figures"]
+    return [
+        f"Figures measured for it: {figures['peak']['fp32'] / 1e9:.0f} GFLOP/s, {figures['bandwidth'] / 1e9:.1f} GB/s, "
+        f"{figures['launch'] * 1e6:.1f} µs an operator (fp32, onnxruntime, all cores).", "", *lines,
+    ]  # fmt: skip
+
+
+def cost() -> list[str]:
+    """Latency and memory against S, B, M and resolution."""
+    report = read("cost")["sweeps"]
+    lines = [stamp_line(report)]
+    for name, points in report["points"].items():
+        keys = [key for key in ("M", "B", "S", "size") if key in points[0]]
+        lines += ["", f"**{name}**", "", f"| {' | '.join(keys)} | median ms | IQR | memory added, MB |",
+                  "|" + "---|" * (len(keys) + 3)]  # fmt: skip
+        for p in points:
+            lines.append(
+                f"| {' | '.join(str(p[key]) for key in keys)} | {p['ms']:.2f} | {p['iqr_ms']:.2f} | {p['mb']:.0f} |"
+            )
+    return lines
+
+
+def length() -> list[str]:
+    """The long run."""
+    report = read("cost")["length"]
+    first, last = report["minutes"][0], report["minutes"][-1]
+    return [
+        stamp_line(report),
+        f"{report['hours']:g} h of signal of {report['bundle']} (camera `{report['camera']}`, hop {report['hop']:g} s) "
+        f"in {report['seconds']:.0f} s: {report['results']} results, {report['with_outputs']} with numbers. "
+        f"Median of the last third over that of the second third: latency {report['flat']['p50']:.3f}, resident memory "
+        f"{report['flat']['rss_mb']:.3f} (minute 1: {first['rss_mb']:.0f} MB; minute {last['minute']}: "
+        f"{last['rss_mb']:.0f} MB).",
+    ]  # fmt: skip
+
+
+TABLES: dict[str, Callable[[], list[str]]] = {
+    "bench": bench, "suite": suite, "ratios": ratios, "regression": regression, "predictions": predictions,
+    "here": here, "cost": cost, "length": length,
+}  # fmt: skip
+
+
+def main() -> None:
+    page = PAGE.read_text()
+    made = render(page)
+    if "--check" in sys.argv:
+        sys.exit(0 if made == page else f"{PAGE} does not say what {RESULTS} says; run `python -m benchmarks.tables`")
+    PAGE.write_text(made)
+
+
+if __name__ == "__main__":
+    main()

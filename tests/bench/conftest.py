@@ -1,0 +1,18 @@
+"""One whole measurement of the trimodal demo bundle, on an Orin Nano's files."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from bench_tree import write_tree
+
+from jmt_edge.bench.measure import bench
+from jmt_edge.cli.live import demo_bundle
+from jmt_edge.engine.bundle import load_bundle
+
+
+@pytest.fixture(scope="session")
+def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    root = write_tree(tmp_path_factory.mktemp("orin"))
+    return bench(load_bundle(demo_bundle("trimodal")), duration=2.0, threads=1, root=root)

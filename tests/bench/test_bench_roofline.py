@@ -1,0 +1,129 @@
+"""FLOPs against PyTorch's own counter, bytes against sums by hand, times against the two bounds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from jmt_edge.bench import roofline
+from jmt_edge.bench.roofline import Hardware, LayerCost, graph_costs, predict, prediction
+from jmt_edge.cli.live import demo_bundle
+from jmt_edge.engine.bundle import load_bundle
+from jmt_edge.errors import ConfigError
+
+torch = pytest.importorskip("torch")
+
+
+def counted(module: Any, *inputs: Any) -> int:
+    """FLOPs by torch.utils.flop_counter, an implementation that knows nothing of ONNX."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        module(*inputs)
+    return int(counter.get_total_flops())
+
+
+@pytest.mark.parametrize(("task", "name"), [("pain", "face"), ("pain", "eda"), ("affect", "face"), ("affect", "voice")])
+def test_flops_of_every_backbone(task: str, name: str) -> None:
+    """The shipped graph against the PyTorch module that it was exported from."""
+    from jmt_edge.models import build_model
+    from jmt_edge.tasks import get_task
+
+    bundle, preset = load_bundle(demo_bundle(task)), get_task(task, "demo")
+    graph = onnx.load(str(bundle.file(bundle.networks[name]["onnx"])))
+    costs = graph_costs(name, graph, "fp32", {"N": 2, "B": 2, "S": 1})
+    expected = counted(build_model(preset).eval().backbones[name], torch.zeros(2, *preset.modality(name).shape))
+    assert sum(c.flops for c in costs) == pytest.approx(expected, rel=1e-3)
+
+
+def test_flops_of_the_unfolded_fusion() -> None:
+    from jmt_edge.engine.export import unfolded_graph
+    from jmt_edge.models.fusion import JMT
+
+    fusion = JMT(("face", "voice"), 64, ("valence", "arousal")).eval()
+    costs = graph_costs("fusion", unfolded_graph(fusion, 64, 16), "fp32", {"B": 2, "S": 16, "N": 2})
+    expected = counted(fusion, {name: torch.zeros(2, 16, 64) for name in ("face", "voice")}, torch.ones(2, 16, 2))
+    # eager PyTorch projects each of the three queries twice, the exporter finds that they are the same
+    twice = 3 * 2 * (2 * 16) * 64 * 64
+    assert sum(c.flops for c in costs) == expected - twice
+
+
+def test_one_layer_by_hand() -> None:
+    """A 3x3 convolution from 4 to 8 channels over 10x10, and a product (2, 16) by (16, 5)."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    def graph(node: Any, shape: list[int], out: list[int], weight: tuple[int, ...]) -> onnx.ModelProto:
+        ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in (("x", shape), ("y", out))]
+        made = helper.make_graph(
+            [node], "g", [ends[0]], [ends[1]], [numpy_helper.from_array(np.ones(weight, "f"), "w")]
+        )
+        return helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)])
+
+    conv = helper.make_node("Conv", ["x", "w"], ["y"], pads=[1, 1, 1, 1])
+    (row,) = graph_costs("n", graph(conv, [1, 4, 10, 10], [1, 8, 10, 10], (8, 4, 3, 3)), "fp16", {})
+    assert row.flops == 2 * 100 * 8 * 4 * 9
+    assert row.bytes == 2 * (400 + 288 + 800)
+    (row,) = graph_costs(
+        "n", graph(helper.make_node("MatMul", ["x", "w"], ["y"]), [2, 16], [2, 5], (16, 5)), "int8", {}
+    )
+    assert row.flops == 2 * 2 * 16 * 5 and row.bytes == 32 + 80 + 10
+    assert row.intensity == row.flops / row.bytes
+
+
+def test_time_is_the_larger_bound_plus_the_launch() -> None:
+    device = Hardware("d", {"fp32": 1e9}, 1e6, 0.5, "", 0.5, 0.25)
+    few, many = LayerCost("n", "a", "Conv", 1e9, 1e4, 0, "", 0), LayerCost("n", "b", "Conv", 1e7, 1e6, 0, "", 0)
+    compute, memory = predict([few, many], device, {"n": "fp32"})
+    assert (compute.bound, compute.seconds) == ("compute", pytest.approx(1e9 / 0.5e9 + 0.5))
+    assert (memory.bound, memory.seconds) == ("memory", pytest.approx(1e6 / 0.25e6 + 0.5))
+
+
+@pytest.mark.parametrize("name", list(roofline.DEVICES))
+def test_the_devices_figures_are_plausible(name: str) -> None:
+    """Dense half precision is twice INT8's inverse, and a launch costs a microsecond or two."""
+    device = roofline.device(name)
+    assert device.peak["int8"] == pytest.approx(2 * device.peak["fp16"], rel=0.02)
+    assert device.peak["fp16"] > 2 * device.peak["fp32"] and 1e-6 < device.launch < 3e-6
+    assert "data sheet" in device.source or "technical brief" in device.source
+
+
+def test_an_unknown_device_is_refused() -> None:
+    with pytest.raises(ConfigError, match="orin-nano"):
+        roofline.device("xavier")
+
+
+def test_a_prediction_is_labelled_and_adds_up(tmp_path: Path) -> None:
+    bundle = load_bundle(demo_bundle("affect"))
+    table = dict.fromkeys(bundle.networks, "fp16")
+    report = prediction(bundle, roofline.device("orin-nano"), table, 0.5)
+    assert report["label"] == "prediction by roofline, not a measurement"
+    assert report["total_ms"] == pytest.approx(1e3 * sum(layer["seconds"] for layer in report["layers"]))
+    assert report["share_of_hop"] == pytest.approx(report["total_ms"] / 500)
+    faster = prediction(bundle, roofline.device("agx-orin"), table, 0.5)
+    assert faster["total_ms"] < report["total_ms"]
+    pytest.importorskip("matplotlib")
+    assert roofline.plot(report).startswith(b"\x89PNG")
+
+
+def test_the_prediction_for_this_machine_stands_beside_its_measurement(tmp_path: Path) -> None:
+    from click.testing import CliRunner
+
+    from jmt_edge.cli.bench import command
+
+    arguments = ["--task", "pain", "--predict", "here", "--threads", "1", "--json", str(tmp_path / "p.json")]
+    result = CliRunner().invoke(command, [*arguments, "--layers", "--plot", str(tmp_path / "p.png")])
+    assert result.exit_code == 0, result.output
+    assert "PREDICTION" in result.output and result.output.count("predicted / measured") == 4
+    report = json.loads((tmp_path / "p.json").read_text())
+    for row in (*report["networks"].values(), report):
+        ms = row.get("ms", row.get("total_ms"))
+        assert row["predicted_to_measured"] == pytest.approx(ms / row["measured_ms"])
+        # a bound: no network beats it by more than the noise of measuring the bound itself
+        assert 0 < row["predicted_to_measured"] < 3
+    rows = [line for line in result.output.splitlines() if line.endswith(tuple("0123456789")) and "  " in line]
+    assert sum(" Conv " in r or " MatMul " in r or " Gemm " in r for r in rows) == len(report["layers"])
