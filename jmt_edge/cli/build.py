@@ -19,12 +19,15 @@ from ..errors import ConfigError
 )  # fmt: skip
 @click.option(
     "--builder", default="auto",
-    type=click.Choice(["auto", "tensorrt", "tensorrt-rtx", "onnxruntime"]), show_default=True,
+    type=click.Choice(["auto", "tensorrt", "tensorrt-rtx", "torch-tensorrt", "onnxruntime"]), show_default=True,
 )  # fmt: skip
 @click.option(
     "--target", default="current", show_default=True, help="Device: current, or sm_NN to compile for another."
 )
-@click.option("--data", type=click.Path(path_type=Path), help="Dataset or saved windows (.npz) for the fidelity check.")
+@click.option(
+    "--data", type=click.Path(path_type=Path),
+    help="Dataset, recording with raw samples, or saved windows (.npz) for the fidelity check [default: simulated].",
+)  # fmt: skip
 @click.option(
     "--windows", "count", type=click.IntRange(1), default=16, show_default=True, help="Windows to compare on."
 )
@@ -67,7 +70,7 @@ def command(
             from ..engine.cubins import bundle_cubins
 
             on_step(f"cubins for {cubin}", 0.0)
-            extra_files, extra_manifest = bundle_cubins(source, [t.strip() for t in cubin.split(",")])
+            extra_files, extra_manifest = bundle_cubins(source, _targets(cubin))
         chosen, why = choose_builder(builder, target)
         console.print(f"builder: {chosen} ({why})")
         built = build(
@@ -86,6 +89,13 @@ def command(
             "the conversion changes the scores beyond the limit: use a wider precision, or calibrate again", err=True
         )
         raise click.exceptions.Exit(1)
+
+
+def _targets(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise ConfigError(f"--cubin '{text}' names no device; for example --cubin sm_87,sm_110")
+    return names
 
 
 def _batch(text: str | None) -> tuple[int, int, int] | None:

@@ -22,6 +22,8 @@ from numpy.typing import NDArray
 from ..calibration.windows import Windows
 from ..errors import BackendError, BundleError
 from ..tasks import Task
+from .backends import unavailable
+from .backends.onnxruntime import cpu_threads
 from .bundle import Bundle, write_bundle
 from .device import current_device, l4t_release
 from .fidelity import Fidelity, compare, run_networks, session
@@ -30,10 +32,12 @@ from .plan_cache import PlanCache, PlanKey
 from .precision import static_shapes, to_fp16
 from .report import build_report
 from .tensorrt_api import Library, open_library
+from .torch_tensorrt import compile_engine, open_torch_tensorrt
 
 Precision = Literal["fp32", "fp16", "int8"]
-Builder = Literal["tensorrt", "tensorrt-rtx", "onnxruntime"]
+Builder = Literal["tensorrt", "tensorrt-rtx", "torch-tensorrt", "onnxruntime"]
 OPSET = 20
+_WORTH = 0.95  # INT8 must save more than a timing's own scatter, so that `auto` is never slower
 
 
 @dataclass(frozen=True)
@@ -60,8 +64,13 @@ def choose_builder(name: str, target: str) -> tuple[Builder, str]:
     """The builder and why. `auto`: TensorRT where it and a GPU are at hand, TensorRT-RTX for another target it
     can compile for, else onnxruntime. Raises BackendError where an explicit choice cannot work here.
     """
-    if name in ("tensorrt", "tensorrt-rtx"):
-        open_library(name)  # type: ignore[arg-type]
+    if name in ("tensorrt", "tensorrt-rtx", "torch-tensorrt"):
+        if target == "current" or name == "torch-tensorrt":
+            _need_device(name, target)
+        if name == "torch-tensorrt":
+            open_torch_tensorrt()
+        else:
+            open_library(name)  # type: ignore[arg-type]
         return name, "as asked"  # type: ignore[return-value]
     if name == "onnxruntime":
         return name, "as asked"  # type: ignore[return-value]
@@ -74,6 +83,17 @@ def choose_builder(name: str, target: str) -> tuple[Builder, str]:
         return "tensorrt", f"{device.name} and TensorRT are at hand"
     except BackendError as reason:
         return "onnxruntime", f"no TensorRT device: {reason}"
+
+
+def _need_device(builder: str, target: str) -> None:
+    """Raises BackendError where `builder` would have no device to build on."""
+    if target != "current":
+        raise BackendError(f"{builder} builds on the device itself, not for {target}; use --builder tensorrt-rtx")
+    try:
+        current_device()
+    except BackendError as reason:
+        other = "--builder onnxruntime" if builder != "tensorrt-rtx" else "--target sm_86 or another"
+        raise BackendError(f"--builder {builder} has no device to build on: {reason}, or give {other}") from None
 
 
 def load_graphs(bundle: Bundle) -> dict[str, onnx.ModelProto]:
@@ -171,9 +191,15 @@ def build(
                 "--precision auto times engines on the device at hand, and TensorRT plans cannot run here; "
                 "give --precision fp16 or int8"
             )
+        if builder == "torch-tensorrt" and (precision != "fp32" or batch):
+            raise BackendError(
+                "--builder torch-tensorrt builds the modules as they are, in float32 and at batch 1; give --precision "
+                "fp32 without --batch, or use --builder tensorrt"
+            )
         networks = convert(bundle, graphs, precision)
         fidelity = check(networks, precision)
-        files, engine = _plans(bundle, networks, open_library(builder), target, batch, cache or PlanCache(), on_step)
+        library = open_torch_tensorrt() if builder == "torch-tensorrt" else open_library(builder)
+        files, engine = _plans(bundle, networks, library, target, batch, cache or PlanCache(), on_step)
     engine |= {"builder": builder, "why": why, "precision": precision, "timings": timings}
     report = {
         "bundle": bundle.id,
@@ -215,6 +241,7 @@ def _plans(
     files: dict[str, bytes] = {}
     entries: dict[str, Any] = {}
     timing = b""
+    modules = _modules(bundle, library)
     for name, network in networks.items():
         if network.precision == "int8":
             library.require("explicit_qdq")
@@ -230,7 +257,7 @@ def _plans(
             cuda=cuda,
             target=sm,
             l4t=l4t,
-            settings=json.dumps({"strongly_typed": True, "opset": OPSET}),
+            settings=_settings(bundle, library, name),
         )
         hit = cache.get(key)
         if hit is None:
@@ -240,11 +267,21 @@ def _plans(
                 on_step(f"{library.name}: {name}", fraction)
                 return True
 
-            plan = build_plan(
-                library, model, target=None if device else sm, batch=batch, timing_cache=timing, on_progress=progress
-            )
-            timing = plan.timing_cache or timing
-            data, summary = plan.data, plan.summary() | {"seconds": time.perf_counter() - started}
+            if name in modules:
+                progress(0.0)
+                data, summary = compile_engine(modules[name], bundle.task, name), {}
+            else:
+                plan = build_plan(
+                    library,
+                    model,
+                    target=None if device else sm,
+                    batch=batch,
+                    timing_cache=timing,
+                    on_progress=progress,
+                )
+                timing = plan.timing_cache or timing
+                data, summary = plan.data, plan.summary()
+            summary |= {"seconds": time.perf_counter() - started}
             cache.put(key, data, summary)
         else:
             data, summary = hit
@@ -274,6 +311,33 @@ def _plans(
     }
 
 
+def _modules(bundle: Bundle, library: Library) -> dict[str, Any]:
+    """What torch-tensorrt builds from; nothing for the builders that read ONNX."""
+    if library.name != "torch-tensorrt":
+        return {}
+    from .torch_modules import load_modules
+
+    return dict(load_modules(bundle))
+
+
+def _settings(bundle: Bundle, library: Library, network: str) -> str:
+    settings: dict[str, Any] = {"strongly_typed": True, "opset": OPSET}
+    if library.name == "torch-tensorrt":
+        settings["weights"] = bundle.manifest["files"].get(bundle.networks[network].get("weights", ""), "")
+    return json.dumps(settings, sort_keys=True)
+
+
+def build_from_modules(
+    bundle: Bundle, library: Library, cache: PlanCache | None = None
+) -> dict[str, tuple[bytes, str]]:
+    """Engines of every network by torch-tensorrt, for the device at hand: network -> (plan, precision)."""
+    networks = convert(bundle, load_graphs(bundle), "fp32")
+    files, engine = _plans(
+        bundle, networks, library, "current", None, cache or PlanCache(), lambda what, fraction: None
+    )
+    return {name: (files[entry["plan"]], str(entry["precision"])) for name, entry in engine["networks"].items()}
+
+
 def _for_onnxruntime(
     bundle: Bundle,
     graphs: Mapping[str, onnx.ModelProto],
@@ -297,9 +361,16 @@ def _for_onnxruntime(
             continue
         on_step(f"timing {name}", 0.0)
         feeds = _random_feeds(bundle.task, name)
-        wide, narrow = time_pair(exact[name].model, network.model, feeds)
-        timings[name] = {"fp32_ms": wide, "int8_ms": narrow, "chosen": "int8" if narrow < wide else "fp32"}
-        if narrow < wide:
+        pairs = {
+            runtime: time_pair(open_graph(exact[name].model), open_graph(network.model), feeds)
+            for runtime, open_graph in _runtimes().items()
+        }
+        faster = all(narrow < wide * _WORTH for wide, narrow in pairs.values())
+        timings[name] = {
+            **{runtime: {"fp32_ms": wide, "int8_ms": narrow} for runtime, (wide, narrow) in pairs.items()},
+            "chosen": "int8" if faster else "fp32",
+        }
+        if faster:
             chosen[name] = network
     return chosen, timings
 
@@ -312,17 +383,36 @@ def _random_feeds(task: Task, network: str) -> dict[str, NDArray[np.float32]]:
     return feeds | {"present": np.ones((1, task.steps, len(task.names)), np.float32)}
 
 
-def time_pair(first: bytes, second: bytes, feeds: Mapping[str, Any], runs: int = 15) -> tuple[float, float]:
+Runner = Callable[[Mapping[str, Any]], Any]
+
+
+def _runtimes() -> dict[str, Callable[[bytes], Runner]]:
+    """What may run a bundle's CPU graphs here: onnxruntime, and OpenVINO where it is installed."""
+
+    def with_onnxruntime(model: bytes) -> Runner:
+        opened = session(model)
+        return lambda feeds: opened.run(None, dict(feeds))
+
+    def with_openvino(model: bytes) -> Runner:
+        from .backends.openvino import compile_graph
+
+        compiled = compile_graph(model, cpu_threads())
+        return lambda feeds: compiled(dict(feeds))
+
+    found: dict[str, Callable[[bytes], Runner]] = {"onnxruntime": with_onnxruntime}
+    return found | ({"openvino": with_openvino} if unavailable("openvino") is None else {})
+
+
+def time_pair(first: Runner, second: Runner, feeds: Mapping[str, Any], runs: int = 15) -> tuple[float, float]:
     """Median milliseconds of two graphs at batch 1, run in turns so that the machine's drift hits both alike."""
-    sessions = session(first), session(second)
-    for run in sessions:
+    for run in (first, second):
         for _ in range(3):
-            run.run(None, dict(feeds))
+            run(feeds)
     times: tuple[list[float], list[float]] = ([], [])
     for _ in range(runs):
-        for run, spent in zip(sessions, times):
+        for run, spent in zip((first, second), times):
             started = time.perf_counter()
-            run.run(None, dict(feeds))
+            run(feeds)
             spent.append((time.perf_counter() - started) * 1e3)
     return float(np.median(times[0])), float(np.median(times[1]))
 

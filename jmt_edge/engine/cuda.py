@@ -71,6 +71,12 @@ class Buffer:
         kind = cudart.cudaMemcpyKind.cudaMemcpyDeviceToHost
         check(cudart.cudaMemcpyAsync(int(self._pinned), self.device, self.size, kind, stream.handle))
 
+    def copy_into(self, other: Buffer, offset: int, stream: Stream) -> None:
+        """Device to device: all of this buffer into `other`, `offset` bytes behind its start."""
+        cudart = runtime()
+        kind = cudart.cudaMemcpyKind.cudaMemcpyDeviceToDevice
+        check(cudart.cudaMemcpyAsync(int(other.device) + offset, int(self.device), self.size, kind, stream.handle))
+
     def close(self) -> None:
         cudart = runtime()
         cudart.cudaFree(self.device)

@@ -28,6 +28,7 @@ from ..models.fusion_onnx import IR_VERSION, OPSET, fusion_graph
 from ..models.joint import JointModel, build_model
 from ..tasks import Task
 from .bundle import Bundle, write_bundle
+from .torch_modules import PositionalFusion, backbone_options, fusion_options
 
 LABELS = {"pain": ["no pain", "pain"]}
 RANDOM_WEIGHTS = "random"
@@ -49,10 +50,11 @@ def export_bundle(
     """Write `model` as a bundle and load it back.
 
     Per network: `<name>.onnx` (float32, dynamic batch) and `<name>.safetensors` (the module's state, before any
-    folding). `training_weights` false, a demo's default for its size, leaves the latter out, but for a fusion that
-    does not fold. The fusion's graph is the folded one where folding is exact, with `fusion_folded.safetensors`
-    beside it, else the module as it is; the manifest says which and why. `provenance` (data, split, seed, recipe,
-    scores) is completed with the versions and the date; `calibration` holds e.g. {"temperature": T}; `untrained`
+    folding; `options` in the manifest are its constructor's). `training_weights` false, a demo's default for its
+    size, leaves the latter out, but for a fusion that does not fold. The fusion's graph is the folded one where
+    folding is exact, with `fusion_folded.safetensors` beside it, else the module as it is; the manifest says which
+    and why. `provenance` (data, split, seed, recipe, scores) is completed with the versions and the date;
+    `calibration` holds e.g. {"temperature": T}; `untrained`
     names the networks whose weights nobody trained. Raises BundleError where `path` exists and `overwrite` is
     false, ConfigError where the model has inputs that a bundle cannot feed (text features).
     """
@@ -66,10 +68,12 @@ def export_bundle(
             graph = backbone_graph(model.backbones[m.name], m.shape)
             files[f"{m.name}.onnx"] = _save(graph, Path(folder) / f"{m.name}.onnx")
             networks[m.name] = _entry(m.name, graph, model.backbones[m.name])
+            networks[m.name]["options"] = backbone_options(model.backbones[m.name])
         graph, folded, reason = _fusion(model.fusion, task)
         files["fusion.onnx"] = _save(graph, Path(folder) / "fusion.onnx")
         networks["fusion"] = {**_entry("fusion", graph, model.fusion), "folded": folded is not None}
         networks["fusion"]["attention"] = has_attention(model.fusion)
+        networks["fusion"]["options"] = fusion_options(model.fusion)
         if folded is None:
             networks["fusion"]["not_folded_because"] = reason
         else:
@@ -121,18 +125,6 @@ def backbone_graph(backbone: nn.Module, shape: Sequence[int]) -> onnx.ModelProto
     return _trace(network, (example,), ["clip"], ["features"], ({0: "N"},))
 
 
-class _Unfolded(nn.Module):
-    """A fusion with positional inputs and outputs, `attention` always among them."""
-
-    def __init__(self, fusion: Fusion) -> None:
-        super().__init__()
-        self.fusion = fusion
-
-    def forward(self, present: Tensor, *features: Tensor) -> tuple[Tensor, ...]:
-        out = self.fusion(dict(zip(self.fusion.modalities, features)), present, True)
-        return (out.get("attention", present * 0), *(out[name] for name in self.fusion.outputs))
-
-
 def unfolded_graph(fusion: Fusion, dim: int, steps: int) -> onnx.ModelProto:
     """The fusion as it is: `present` and each modality -> `attention` and the outputs; B is dynamic, S too unless
     the weights fix it (joint cross attention)."""
@@ -144,7 +136,7 @@ def unfolded_graph(fusion: Fusion, dim: int, steps: int) -> onnx.ModelProto:
     m = len(fusion.modalities)
     example = (torch.ones(2, s, m), *(torch.zeros(2, s, dim) for _ in range(m)))
     names = ["present", *fusion.modalities]
-    network = _Unfolded(copy.deepcopy(fusion).cpu().eval())
+    network = PositionalFusion(copy.deepcopy(fusion).cpu().eval())
     return _trace(network, example, names, ["attention", *fusion.outputs], (axes, tuple(axes for _ in range(m))))
 
 

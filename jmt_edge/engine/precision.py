@@ -18,7 +18,9 @@ from ..errors import BackendError
 
 # Sums over many elements, and exponentials: FP16's 11 bits and 65504 are not enough for them.
 FP32_OPS = frozenset({"LayerNormalization", "Softmax", "ReduceL2", "LpNormalization", "ReduceSum", "ReduceMean"})
-_SMALLEST_NORMAL = float(np.finfo(np.float16).tiny)
+# What turns such a sum into a norm and divides by it: in FP16 the 1e-12 that keeps it from 0 would itself be 0.
+_NORM_OPS = frozenset({"Sqrt", "Clip", "Max", "Add", "Expand", "Div"})
+_SUMS = frozenset({"ReduceL2", "LpNormalization", "ReduceSum"})
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16)
 
 
@@ -36,7 +38,7 @@ def to_fp16(model: onnx.ModelProto, keep: Callable[[onnx.NodeProto], bool] = lam
     """Convert a float32 graph to FP16, with inputs and outputs left as they are.
 
     `keep` adds nodes that stay in FP32 to `FP32_OPS`. A node with a constant that FP16 cannot hold (beyond
-    65504, or a quantisation scale below the smallest normal number) stays in FP32 too. Nodes keep their
+    65504, or a quantisation scale that would be rounded by more than 2^-10) stays in FP32 too. Nodes keep their
     topological order, which TensorRT's parser demands.
 
     Raises BackendError where the graph has sub-graphs or no inferable types.
@@ -53,6 +55,7 @@ def to_fp16(model: onnx.ModelProto, keep: Callable[[onnx.NodeProto], bool] = lam
     kept = {
         i for i, node in enumerate(graph.node) if node.op_type in FP32_OPS or keep(node) or _overflows(node, constants)
     }
+    kept |= _norms(graph, types)
     home: dict[str, int] = {value.name: TensorProto.FLOAT for value in graph.input}
     for i, node in enumerate(graph.node):
         for name in node.output:
@@ -123,6 +126,20 @@ def to_fp16(model: onnx.ModelProto, keep: Callable[[onnx.NodeProto], bool] = lam
     return Conversion(converted, len(graph.node) - len(kept), names, casts)
 
 
+def _norms(graph: onnx.GraphProto, types: Mapping[str, int]) -> set[int]:
+    """Nodes between a sum of squares and the division by it, the division included."""
+    found: set[int] = set()
+    within: set[str] = set()
+    for i, node in enumerate(graph.node):
+        divisor = node.input[1:] if node.op_type == "Div" else node.input
+        if node.op_type in _SUMS and types.get(node.output[0]) == TensorProto.FLOAT:
+            within |= set(node.output)
+        elif node.op_type in _NORM_OPS and within & set(divisor):
+            found.add(i)
+            within |= set(node.output) if node.op_type != "Div" else set()
+    return found
+
+
 def _tensor_types(graph: onnx.GraphProto) -> dict[str, int]:
     types = {init.name: init.data_type for init in graph.initializer}
     for value in (*graph.input, *graph.value_info, *graph.output):
@@ -138,9 +155,9 @@ def _overflows(node: onnx.NodeProto, constants: dict[str, onnx.TensorProto]) -> 
     for name in node.input:
         if name in constants and constants[name].data_type == TensorProto.FLOAT:
             value = np.abs(numpy_helper.to_array(constants[name]))
-            if value.size and (
-                value.max() > np.finfo(np.float16).max or (name in scales and value.min() < _SMALLEST_NORMAL)
-            ):
+            if value.size and value.max() > np.finfo(np.float16).max:
+                return True
+            if name in scales and np.any(np.abs(value.astype(np.float16) - value) > value * 2.0**-10):
                 return True
     return False
 

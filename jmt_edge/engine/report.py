@@ -27,7 +27,8 @@ def layer_sentence(network: str, entry: dict[str, Any], note: str) -> str:
         parts += [f"{count} {precision}" for precision, count in convolutions.items() if precision != narrow]
     text = ", ".join(parts) or f"computes in {entry['precision']}"
     if "bytes" in entry:
-        text += f"; {entry['layers'].get('layers', 0)} layers, {entry['bytes'] / 1e6:.1f} MB"
+        layers = entry["layers"].get("layers")
+        text += f"; {'' if layers is None else f'{layers} layers, '}{entry['bytes'] / 1e6:.1f} MB"
     return f"{network}: {text}" + (f" ({note})" if note else "")
 
 
@@ -49,10 +50,9 @@ def _markdown(report: dict[str, Any], plots: list[str]) -> str:
     for name, entry in engine["networks"].items():
         lines.append(f"- {layer_sentence(name, entry, report['networks'][name]['note'])}")
     for name, timing in engine.get("timings", {}).items():
-        lines.append(
-            f"- {name} timed here: "
-            + ", ".join(f"{k} {v:.2f}" if isinstance(v, float) else f"{k} {v}" for k, v in timing.items())
-        )
+        for runtime, pair in ((k, v) for k, v in timing.items() if k != "chosen"):
+            lines.append(f"- {name} in {runtime}: float32 {pair['fp32_ms']:.2f} ms, INT8 {pair['int8_ms']:.2f} ms")
+        lines.append(f"- {name}: {timing['chosen']} chosen")
     lines += [
         "",
         "## Against float32",

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from ..errors import BackendError
 
-LibraryName = Literal["tensorrt", "tensorrt-rtx"]
+LibraryName = Literal["tensorrt", "tensorrt-rtx", "torch-tensorrt"]
 OLDEST: dict[str, tuple[int, int]] = {"tensorrt": (10, 3), "tensorrt-rtx": (1, 3)}
 
 # capability -> library -> (first version, what to say where it is absent); a library left out never has it
@@ -39,7 +39,7 @@ RTX_TARGETS = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_120", "sm_121")
 
 @dataclass(frozen=True)
 class Library:
-    """An importable TensorRT: `module` is `tensorrt` or `tensorrt_rtx`."""
+    """An importable TensorRT: `module` is `tensorrt` or `tensorrt_rtx` (also where torch-tensorrt builds with it)."""
 
     name: LibraryName
     module: Any

@@ -7,7 +7,7 @@ import onnx
 import onnxruntime
 import pytest
 from engine_graphs import clips, residual_network
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from jmt_edge.engine.precision import FP32_OPS, static_shapes, to_fp16
 
@@ -60,6 +60,32 @@ def test_a_weight_that_half_cannot_hold_keeps_its_node_wide() -> None:
     value.flat[0] = 1e6
     weight.CopyFrom(numpy_helper.from_array(value, weight.name))
     assert set(to_fp16(model).kept) == {"block.conv1", "norm", "softmax"}
+
+
+def test_a_zero_vector_is_normalised_to_zero() -> None:
+    """x / max(|x|, 1e-12): FP16 has no 1e-12, and 0 / 0 would be no number."""
+    nodes = [
+        helper.make_node("Mul", ["clip", "two"], ["x"], name="mul"),
+        helper.make_node("ReduceL2", ["x", "last"], ["norm"], name="norm", keepdims=1),
+        helper.make_node("Clip", ["norm", "tiny"], ["safe"], name="clamp"),
+        helper.make_node("Expand", ["safe", "shape"], ["wide"], name="expand"),
+        helper.make_node("Div", ["x", "wide"], ["y"], name="divide"),
+        helper.make_node("Add", ["y", "two"], ["features"], name="add"),
+    ]
+    initial = {
+        "two": np.float32(2), "last": np.array([1]), "tiny": np.float32(1e-12), "shape": np.array([2, 4]),
+    }  # fmt: skip
+    graph = helper.make_graph(
+        nodes, "g",
+        [helper.make_tensor_value_info("clip", TensorProto.FLOAT, [2, 4])],
+        [helper.make_tensor_value_info("features", TensorProto.FLOAT, [2, 4])],
+        [numpy_helper.from_array(np.asarray(v), k) for k, v in initial.items()],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    done = to_fp16(model)
+    assert set(done.kept) == {"norm", "clamp", "expand", "divide"}
+    x = np.array([[0, 0, 0, 0], [3, 0, 4, 0]], np.float32)
+    np.testing.assert_allclose(_run(done.model, x), [[2, 2, 2, 2], [2.6, 2, 2.8, 2]], rtol=1e-3)
 
 
 def test_keep_adds_nodes() -> None:

@@ -26,6 +26,10 @@ BACKENDS = {
     "tensorrt": "tensorrt",
     "tensorrt-rtx": "tensorrt_rtx",
     "cubin": "cubin",
+    "torch": "torch",
+    "torch-compile": "torch_compile",
+    "torch-triton": "torch_triton",
+    "torch-tensorrt": "torch_tensorrt",
 }
 # what `auto` tries, in this order: engines that `jmt-edge build` put into the bundle for this device, else the base
 # install's. The rest are for development and comparison, so only by name.

@@ -25,24 +25,29 @@ def load(bundle: Bundle, threads: int | None = None) -> OpenVinoEngine:
     return OpenVinoEngine(bundle, threads or cpu_threads())
 
 
+def compile_graph(graph: str | bytes, threads: int) -> Any:
+    """An ONNX file (path) or model (bytes) compiled for this CPU. Raises RuntimeError where OpenVINO refuses it."""
+    import openvino
+
+    # FP32 inference is asked for because some CPUs would otherwise take bfloat16 on their own
+    config = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
+    core = openvino.Core()
+    return core.compile_model(core.read_model(graph), "CPU", config)
+
+
 class OpenVinoEngine:
     """See `Engine`."""
 
     name = "openvino"
 
     def __init__(self, bundle: Bundle, threads: int) -> None:
-        import openvino
-
         self._task = bundle.task
-        core = openvino.Core()
         self._networks: dict[str, Any] = {}
         self.precision: dict[str, str] = {}
-        # FP32 inference is asked for because some CPUs would otherwise take bfloat16 on their own
-        config = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
         for name in (*bundle.task.names, "fusion"):
             file, self.precision[name] = cpu_graph(bundle, name)
             try:
-                self._networks[name] = core.compile_model(core.read_model(str(file)), "CPU", config)
+                self._networks[name] = compile_graph(str(file), threads)
             except RuntimeError as error:
                 reason = " ".join(str(error).split())[:200]
                 raise BackendError(

@@ -1,12 +1,13 @@
 """TensorRT plans from the bundle, run through cuda-bindings: no torch, no allocation after loading.
 
 Each network owns its buffers. The backbones of one hop run on streams of their own, so a small one fills what a
-large one leaves idle; together they are one CUDA graph per set of modalities, and the fusion is another.
+large one leaves idle; together they are one CUDA graph per set of modalities, and the fusion is another. `step` joins
+both into one graph, in which fresh features reach the fusion on the device.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ from ..cuda import Buffer, Graph, Stream, fork, join
 from ..device import current_device, l4t_release
 from ..tensorrt_api import Library, LibraryName, Messages, make_logger, open_library
 from .base import F32
+
+Plans = dict[str, tuple[bytes, str]]
 
 
 def available() -> str | None:
@@ -35,7 +38,8 @@ def library_available(name: LibraryName) -> str | None:
 
 
 def load(bundle: Bundle, threads: int | None = None) -> TensorRtEngine:
-    return TensorRtEngine(bundle, open_library("tensorrt"))
+    library = open_library("tensorrt")
+    return TensorRtEngine(bundle, library, read_plans(bundle, library))
 
 
 def find_plans(bundle: Bundle, library: Library) -> dict[str, Any]:
@@ -62,6 +66,15 @@ def find_plans(bundle: Bundle, library: Library) -> dict[str, Any]:
             f"the plans of {bundle.path} were built on L4T {entry['l4t']}, here is {l4t_release()}; {remedy}"
         )
     return dict(entry)
+
+
+def read_plans(bundle: Bundle, library: Library) -> Plans:
+    """Network -> (plan, precision) of `find_plans`.
+
+    A plan is code: only a file whose hash the manifest holds is read (`load_bundle` compared it).
+    """
+    entries = find_plans(bundle, library)["networks"]
+    return {name: (bundle.file(e["plan"]).read_bytes(), str(e["precision"])) for name, e in entries.items()}
 
 
 class _Network:
@@ -97,8 +110,14 @@ class _Network:
             self.context.set_tensor_address(tensor, int(buffer.device))
 
     def enqueue(self) -> None:
+        self.upload()
+        self.execute()
+
+    def upload(self) -> None:
         for buffer in self.inputs.values():
             buffer.upload(self.stream)
+
+    def execute(self) -> None:
         if not self.context.execute_async_v3(int(self.stream.handle)):
             raise BackendError("TensorRT refused to run a plan; build it again on this device")
         for buffer in self.outputs.values():
@@ -114,18 +133,15 @@ class _Network:
 class TensorRtEngine:
     """See `Engine`."""
 
-    def __init__(self, bundle: Bundle, library: Library) -> None:
+    def __init__(self, bundle: Bundle, library: Library, plans: Plans) -> None:
         self.name = library.name
         self._task = bundle.task
-        entry = find_plans(bundle, library)
-        self.precision = {name: str(network["precision"]) for name, network in entry["networks"].items()}
+        self.precision = {name: precision for name, (_, precision) in plans.items()}
         self._messages = Messages()
         self._logger = make_logger(library, self._messages)
         self._runtime = library.module.Runtime(self._logger)
         self._networks = {
-            # a plan is code: only the file whose hash the manifest holds is read (`load_bundle` compared it)
-            name: _Network(library, self._runtime, bundle.file(network["plan"]).read_bytes(), name, self._messages)
-            for name, network in entry["networks"].items()
+            name: _Network(library, self._runtime, plan, name, self._messages) for name, (plan, _) in plans.items()
         }
         self._main = Stream()
         self._graphs: dict[tuple[str, ...], Graph] = {}
@@ -154,6 +170,77 @@ class TensorRtEngine:
             for name, buffer in network.outputs.items():
                 results[name].append(buffer.host.astype(np.float32))
         return {name: np.concatenate(parts) for name, parts in results.items()}
+
+    def step(
+        self,
+        clips: Mapping[str, F32],
+        features: Mapping[str, F32],
+        present: NDArray[np.bool_],
+        fresh: Mapping[str, Sequence[int]],
+    ) -> tuple[dict[str, F32], dict[str, F32]]:
+        """`backbones` of one clip each, then `fusion` of one window, as a single CUDA graph.
+
+        `fresh`: modality -> the steps of the window that the clip's feature takes; its rows in `features` are ignored.
+        -> (fresh features, outputs). The first call for a set of modalities and steps is compared bit for bit with the
+        two calls it stands for; raises BackendError where they differ.
+        """
+        fusion = self._networks["fusion"]
+        names = tuple(name for name in self._task.names if name in clips)
+        rows = {name: tuple(fresh[name]) for name in names}
+        for name in names:
+            np.copyto(self._networks[name].inputs["clip"].host, clips[name], casting="same_kind")
+        for name in self._task.names:
+            np.copyto(fusion.inputs[name].host, features[name], casting="same_kind")
+        np.copyto(fusion.inputs["present"].host, present.astype(np.float32), casting="same_kind")
+        key = ("step", *names, *(f"{name}:{row}" for name in names for row in rows[name]))
+        known = key in self._graphs
+        if not known:
+            self._enqueue_step(rows)  # lazy initialisation inside TensorRT must not happen during capture
+            self._main.synchronize()
+            self._graphs[key] = Graph(self._main, lambda: self._enqueue_step(rows))
+        self._graphs[key].replay()
+        self._main.synchronize()
+        found = {name: self._networks[name].outputs["features"].host.astype(np.float32) for name in names}
+        outputs = {name: buffer.host.astype(np.float32) for name, buffer in fusion.outputs.items()}
+        if not known:
+            self._compare_step(clips, features, present, rows, (found, outputs))
+        return found, outputs
+
+    def _enqueue_step(self, rows: Mapping[str, Sequence[int]]) -> None:
+        """Everything hangs on the main stream by events, so one capture holds it all."""
+        fusion = self._networks["fusion"]
+        fork(self._main, fusion.stream)
+        fusion.upload()
+        for name in rows:
+            fork(self._main, self._networks[name].stream)
+            self._networks[name].enqueue()
+        for name, steps in rows.items():
+            network = self._networks[name]
+            fork(network.stream, fusion.stream)
+            result = network.outputs["features"]
+            for step in steps:  # one row of (1, S, d); inputs and outputs of every plan are float32
+                result.copy_into(fusion.inputs[name], step * result.size, fusion.stream)
+        fusion.execute()
+        join(self._main, fusion.stream)
+
+    def _compare_step(
+        self,
+        clips: Mapping[str, F32],
+        features: Mapping[str, F32],
+        present: NDArray[np.bool_],
+        rows: Mapping[str, Sequence[int]],
+        got: tuple[Mapping[str, F32], Mapping[str, F32]],
+    ) -> None:
+        apart = self.backbones(clips)
+        merged = {name: np.array(value, np.float32) for name, value in features.items()}
+        for name, steps in rows.items():
+            merged[name][0, list(steps)] = apart[name][0]
+        for one, two in ((got[0], apart), (got[1], self.fusion(merged, present))):
+            if any(not np.array_equal(one[key], two[key], equal_nan=True) for key in one):
+                raise BackendError(
+                    "the CUDA graph of a whole step gives other numbers than its plans one by one; build the plans "
+                    "again or use --backend onnxruntime"
+                )
 
     def close(self) -> None:
         for graph in self._graphs.values():

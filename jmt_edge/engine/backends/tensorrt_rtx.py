@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..bundle import Bundle
 from ..tensorrt_api import open_library
-from .tensorrt import TensorRtEngine, library_available
+from .tensorrt import TensorRtEngine, library_available, read_plans
 
 
 def available() -> str | None:
@@ -12,4 +12,5 @@ def available() -> str | None:
 
 
 def load(bundle: Bundle, threads: int | None = None) -> TensorRtEngine:
-    return TensorRtEngine(bundle, open_library("tensorrt-rtx"))
+    library = open_library("tensorrt-rtx")
+    return TensorRtEngine(bundle, library, read_plans(bundle, library))

@@ -1,0 +1,32 @@
+"""Engines made by torch-tensorrt from the trained modules, for comparison with the ONNX way; run as every other plan.
+
+The bundle's engines where `jmt-edge build --builder torch-tensorrt` put some, else built here once and kept in the
+plan cache.
+"""
+
+from __future__ import annotations
+
+from ...errors import BackendError
+from ..bundle import Bundle
+from ..device import current_device
+from ..torch_tensorrt import installed, open_torch_tensorrt
+from .tensorrt import TensorRtEngine, read_plans
+
+
+def available() -> str | None:
+    """The driver is asked first: importing torch-tensorrt without a GPU fails, after seconds."""
+    try:
+        current_device()
+    except BackendError as error:
+        return str(error)
+    return installed()
+
+
+def load(bundle: Bundle, threads: int | None = None) -> TensorRtEngine:
+    """Raises BackendError where torch-tensorrt cannot build a network as one engine."""
+    library = open_torch_tensorrt()
+    if f"{library.name}-{current_device().sm}" in bundle.manifest.get("engines", {}):
+        return TensorRtEngine(bundle, library, read_plans(bundle, library))
+    from ..build import build_from_modules
+
+    return TensorRtEngine(bundle, library, build_from_modules(bundle, library))

@@ -1,0 +1,179 @@
+"""A bundle's networks as the torch modules they were exported from. Needs torch.
+
+The manifest's task names the architectures, each network's `options` what else its constructor was given, and
+safetensors hold the weights. A module is used only after it gave the ONNX graph's numbers on one random input,
+because weights that fit a module by name and shape can still belong to another architecture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ..errors import BackendError, ConfigError
+from ..models.backbones import Backbone, EdaCnn, I3dTcn, VideoResNet, build_backbone
+from ..models.fusion import JMT, Concat, Fusion, Unimodal, Vanilla
+from ..models.intra_modal import IntraModalBackbone
+from ..models.jca import JointCrossAttention
+from ..models.joint import build_fusion
+from ..models.temporal import StepGru
+from ..tasks import Task
+from .bundle import Bundle
+from .fidelity import session
+
+F32 = NDArray[np.float32]
+TOLERANCE = 1e-3  # relative L2 error between two float32 implementations; another architecture is off by 1
+
+
+class PositionalFusion(nn.Module):
+    """A fusion with positional inputs and outputs: (present, *features) -> (attention, *outputs).
+
+    `attention` is zero where the fusion defines none.
+    """
+
+    def __init__(self, fusion: Fusion) -> None:
+        super().__init__()
+        self.fusion = fusion
+
+    def forward(self, present: Tensor, *features: Tensor) -> tuple[Tensor, ...]:
+        out = self.fusion(dict(zip(self.fusion.modalities, features)), present, True)
+        return (out.get("attention", present * 0), *(out[name] for name in self.fusion.outputs))
+
+
+def backbone_options(backbone: nn.Module) -> dict[str, Any]:
+    """What `build_backbone` needs beside the task's own fields to make this backbone again."""
+    if isinstance(backbone, VideoResNet):
+        return {"feature": backbone.feature}
+    if isinstance(backbone, EdaCnn):
+        return {"relu": backbone.relu}
+    if isinstance(backbone, I3dTcn):
+        return {"resize": backbone.resize}
+    if isinstance(backbone, IntraModalBackbone):
+        return {"combine": backbone.combine.kind, "parts": [backbone_options(part) for part in backbone.parts]}
+    return {}
+
+
+def fusion_options(fusion: Fusion) -> dict[str, Any]:
+    """What `build_fusion` needs beside the task's own fields to make this fusion again."""
+    options: dict[str, Any] = {"fusion": _kind(fusion)}
+    if isinstance(fusion, JMT):
+        options |= {"head": fusion.head, "attention": fusion.attention_kind, "heads": fusion.attention_heads}
+        options |= {"joint_abs": fusion.joint_abs}
+    if isinstance(fusion, JointCrossAttention):
+        options |= {"recursions": fusion.recursions}
+    voice = dict(fusion.temporal.items()).get("voice")
+    first = voice[0] if isinstance(voice, nn.Sequential) else voice
+    return options | ({"audio_gru": True} if isinstance(first, StepGru) else {})
+
+
+def _kind(fusion: Fusion) -> str:
+    if isinstance(fusion, JMT):
+        return "jmt" if fusion.has_joint else "jmt_no_joint"
+    if isinstance(fusion, JointCrossAttention):
+        return "rjcma" if fusion.temporal else "jca"
+    return {Vanilla: "vanilla", Concat: "concat", Unimodal: "unimodal"}[type(fusion)]
+
+
+def load_modules(bundle: Bundle) -> dict[str, nn.Module]:
+    """Every network in evaluation mode: backbones (N, *shape) -> (N, d), `fusion` as a `PositionalFusion`.
+
+    Raises BackendError where the bundle keeps no training weights, or they do not give its graphs' numbers.
+    """
+    modules: dict[str, nn.Module] = {}
+    with torch.random.fork_rng(devices=[]):
+        for name in (*bundle.task.names, "fusion"):
+            entry = bundle.networks.get(name, {})
+            if "weights" not in entry:
+                raise BackendError(
+                    f"bundle {bundle.path} keeps no training weights of '{name}' (demo bundles leave them out); use "
+                    "--backend onnxruntime, or train a bundle that keeps them"
+                )
+            state = safetensors.torch.load_file(str(bundle.file(entry["weights"])))
+            try:
+                module = _build(bundle.task, name, entry.get("options", {}))
+                module.load_state_dict(state)
+            except (ConfigError, RuntimeError, TypeError) as error:
+                reason = " ".join(str(error).split())[:200]
+                raise BackendError(
+                    f"the weights of '{name}' of {bundle.path} fit no module of this version ({reason}); export it "
+                    "again"
+                ) from None
+            modules[name] = (PositionalFusion(module) if isinstance(module, Fusion) else module).eval()
+    for name, module in modules.items():
+        check_against_graph(bundle, name, module)
+    return modules
+
+
+def _build(task: Task, name: str, options: Mapping[str, Any]) -> nn.Module:
+    rest = dict(options)
+    if name != "fusion":
+        m = task.modality(name)
+        return _backbone(m.backbone, m.shape, m.width, task.dim, task.l2_normalise, rest)
+    joint_abs = rest.pop("joint_abs", False)
+    changes = {key: rest.pop(key) for key in ("head", "attention", "heads") if key in rest}
+    fusion = build_fusion(Task.from_dict(task.to_dict() | changes), **rest)
+    if isinstance(fusion, JMT):
+        fusion.joint_abs = joint_abs
+    return fusion
+
+
+def _backbone(
+    name: str, shape: tuple[int, ...], width: int, dim: int, l2_normalise: bool, options: dict[str, Any]
+) -> Backbone:
+    parts = options.pop("parts", None)
+    if parts is not None:
+        options |= dict(zip(name.split("+"), parts))
+    return build_backbone(name, shape, width, dim, l2_normalise=l2_normalise, **options)
+
+
+def example_inputs(task: Task, network: str, seed: int = 0) -> tuple[F32, ...]:
+    """One random input at batch 1, in the order of the module's arguments: a clip, or `present` and the features."""
+    rng = np.random.default_rng(seed)
+    if network != "fusion":
+        return (rng.standard_normal((1, *task.modality(network).shape), dtype=np.float32),)
+    features = (rng.standard_normal((1, task.steps, task.dim), dtype=np.float32) for _ in task.names)
+    return (np.ones((1, task.steps, len(task.names)), np.float32), *features)
+
+
+def input_names(task: Task, network: str) -> tuple[str, ...]:
+    """The ONNX graph's names of the module's arguments."""
+    return ("clip",) if network != "fusion" else ("present", *task.names)
+
+
+def output_names(task: Task, network: str) -> tuple[str, ...]:
+    """The ONNX graph's names of the module's results."""
+    return ("features",) if network != "fusion" else ("attention", *task.outputs)
+
+
+def check_against_graph(bundle: Bundle, name: str, module: Any, tolerance: float = TOLERANCE) -> None:
+    """Compare one call of `module` (tensors on its own device) with the ONNX graph.
+
+    Raises BackendError where the relative L2 error of all outputs together exceeds `tolerance`.
+    """
+    inputs = example_inputs(bundle.task, name)
+    with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        found = module(*(torch.from_numpy(x).to(_device(module)) for x in inputs))
+    found = found if isinstance(found, tuple) else (found,)
+    graph = session(bundle.file(bundle.networks[name]["onnx"]).read_bytes())
+    feeds = dict(zip(input_names(bundle.task, name), inputs))
+    expected = graph.run(list(output_names(bundle.task, name)), feeds)
+    both = [np.concatenate([np.asarray(x, np.float64).ravel() for x in side]) for side in (
+        [t.float().cpu().numpy() for t in found], expected,
+    )]  # fmt: skip
+    error = float(np.linalg.norm(both[0] - both[1]) / max(float(np.linalg.norm(both[1])), 1e-30))
+    if not error <= tolerance:
+        raise BackendError(
+            f"'{name}' of {bundle.path} gives other numbers in torch than in its ONNX graph (relative error "
+            f"{error:.1e}); use --backend onnxruntime, or export it again"
+        )
+
+
+def _device(module: Any) -> torch.device:
+    first = next(iter(module.parameters()), None) if isinstance(module, nn.Module) else None
+    return first.device if first is not None else torch.device("cpu")

@@ -1,0 +1,67 @@
+"""TensorRT-RTX builds every network of the product, in every precision, for two GPUs that are not here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import onnx
+import pytest
+from engine_networks import NAMES, SHAPES, graph_and_feeds
+
+from jmt_edge.calibration.quantise import find_layers, quantise, tensors_of
+from jmt_edge.calibration.ranges import collect
+from jmt_edge.engine.plan import build_plan
+from jmt_edge.engine.precision import static_shapes, to_fp16
+from jmt_edge.engine.tensorrt_api import Library, open_library
+
+pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
+
+
+@pytest.fixture(scope="module")
+def rtx() -> Library:
+    return open_library("tensorrt-rtx")
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def network(request: pytest.FixtureRequest) -> tuple[dict[str, onnx.ModelProto], dict[str, int]]:
+    """(precision -> static graph, {convolutions, quantised convolutions, quantised matrix products}).
+
+    INT8 quantises what the product quantises; of a fusion, whose layers all stay FP16 by rule, every layer, so that
+    Q/DQ around matrix products is built too.
+    """
+    name: str = request.param
+    graph, feeds = graph_and_feeds(name)
+    steps = feeds["present"].shape[1] if "present" in feeds else 1
+    graph = static_shapes(graph, {"N": 1, "B": 1, "S": steps})
+    found = find_layers(graph)
+    layers = [layer for layer in found if not layer.why_not or name not in SHAPES]
+    ranges = collect(graph, tensors_of(layers), [feeds])
+    small = quantise(graph, layers, {tensor: seen.amax("minmax") for tensor, seen in ranges.items()})
+    graphs = {"fp32": graph, "fp16": to_fp16(graph).model, "int8": to_fp16(small).model}
+    counts = {
+        "convolutions": sum(node.op_type == "Conv" for node in graph.graph.node),
+        "int8 convolutions": sum(layer.op == "Conv" for layer in layers),
+        "int8 products": sum(layer.op != "Conv" for layer in layers),
+    }
+    return graphs, counts
+
+
+@pytest.mark.parametrize("target", ["sm_86", "sm_120"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_every_network_builds(rtx: Library, network: Any, precision: str, target: str) -> None:
+    """The builder's own list of layers: each convolution in the precision it was given, and none in another."""
+    graphs, counts = network
+    plan = build_plan(rtx, graphs[precision].SerializeToString(), target=target)
+    summary = plan.summary()
+    all_, small = counts["convolutions"], counts["int8 convolutions"] if precision == "int8" else 0
+    wide = "fp32" if precision == "fp32" else "fp16"
+    expected = {wide: all_ - small, "int8": small}
+    assert summary["convolutions"] == {k: n for k, n in expected.items() if n}
+    by_precision = summary["by_precision"]
+    if precision == "fp32":
+        assert not {"int8", "fp16"} & set(by_precision) and by_precision["fp32"] > 3
+    elif precision == "fp16":
+        assert "int8" not in by_precision and by_precision["fp16"] > by_precision.get("fp32", 0)
+    else:  # TensorRT may merge matrix products that share an input
+        assert by_precision["int8"] >= 0.8 * (small + counts["int8 products"]) > 0
+    assert len(plan.data) > 10_000
