@@ -112,8 +112,8 @@ def quantise(model: onnx.ModelProto, layers: Collection[Layer], amax: Mapping[st
 
     def activation(name: str) -> str:
         if name not in produced:
-            scale = max(amax[name], 0.0) / 127 or 1 / 127
-            graph.initializer.append(numpy_helper.from_array(np.float32(scale), f"{name}_scale"))
+            scale = half_scale(np.float32(max(amax[name], 0.0) / 127))
+            graph.initializer.append(numpy_helper.from_array(scale, f"{name}_scale"))
             graph.initializer.append(numpy_helper.from_array(np.int8(0), f"{name}_zero"))
             q, dq = f"{name}_quantised", f"{name}_dequantised"
             parts = [f"{name}_scale", f"{name}_zero"]
@@ -143,6 +143,18 @@ def quantise(model: onnx.ModelProto, layers: Collection[Layer], amax: Mapping[st
     return out
 
 
+def half_scale(scale: NDArray[np.float32] | np.float32) -> NDArray[np.float32]:
+    """The next larger scales that FP16 holds exactly, at least 2^-20; 1/127 for 0.
+
+    A scale that FP16 rounds would be another one in the FP16 graph, and one kept in FP32 beside an FP16 one makes
+    TensorRT refuse the layer.
+    """
+    wanted = np.where(np.asarray(scale) > 0, np.maximum(scale, 2.0**-20), 1 / 127).astype(np.float32)
+    held = wanted.astype(np.float16)
+    held = np.where(held.astype(np.float32) < wanted, np.nextafter(held, np.float16(np.inf)), held)
+    return held.astype(np.float32)
+
+
 def _weight(
     graph: onnx.GraphProto, nodes: list[onnx.NodeProto], node: onnx.NodeProto, value: NDArray[np.float32]
 ) -> str:
@@ -150,8 +162,7 @@ def _weight(
     transposed = node.op_type == "Gemm" and any(a.name == "transB" and a.i for a in node.attribute)
     axis = 0 if node.op_type == "Conv" or transposed else value.ndim - 1
     others = tuple(i for i in range(value.ndim) if i != axis)
-    scale = np.abs(value).max(axis=others) / 127
-    scale = np.where(scale > 0, scale, 1 / 127).astype(np.float32)
+    scale = half_scale(np.abs(value).max(axis=others) / 127)
     shape = [-1 if i == axis else 1 for i in range(value.ndim)]
     quantised = np.clip(np.rint(value / scale.reshape(shape)), -127, 127).astype(np.int8)
     name = f"{node.input[1]}_int8"

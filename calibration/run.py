@@ -23,6 +23,7 @@ from .sensitivity import features, give_back, leave_one_in, sqnr
 from .windows import Windows
 
 _SENSITIVITY_CLIPS = 4
+_RANGE_CLIPS = 256  # of each modality: more change no range, and a window of 16 steps holds 16
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def calibrate(
         clips = measured.clips[m.name].reshape(-1, *m.shape)[there]
         if not len(clips):
             raise DataError(f"no window of {windows.origin} has {m.name}; give data in which every sensor works")
-        backbones[m.name] = _ranges(graphs[m.name], clips, on_step, m.name)
+        backbones[m.name] = _ranges(graphs[m.name], clips[_evenly(len(clips), _RANGE_CLIPS)], on_step, m.name)
     for name, backbone in backbones.items():
         _choose_method(backbone, method)
         on_step(f"{name}: sensitivity of {len(backbone.layers)} layers", 0.0)
@@ -142,6 +143,10 @@ def calibrate(
     on_step("writing the bundle", 0.0)
     existing = {name: bundle.file(name) for name in bundle.manifest["files"]}
     return Calibrated(write_bundle(out, manifest, {**existing, **files}), fidelity, report)
+
+
+def _evenly(count: int, most: int) -> NDArray[np.int64]:
+    return np.unique(np.linspace(0, count - 1, min(most, count)).round().astype(np.int64))
 
 
 def _ranges(

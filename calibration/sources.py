@@ -1,4 +1,4 @@
-"""Where representative windows come from: a data set, saved windows, or the simulated person.
+"""Where representative windows come from: a data set, saved windows, a recording, or the simulated person.
 
 Chosen to cover subjects, classes and signal levels: a pool is dealt out subject by subject and class by class,
 then the windows farthest apart in level are kept. The first N of a recording are all alike.
@@ -24,14 +24,16 @@ from ..preprocessing.face import FaceDetector, FaceTracker, align_crop
 from ..preprocessing.voice import voice_clip
 from ..tasks import AUDIO_RATE, Modality, Task
 from ..training.data import Windows as TrainingWindows
+from .recorded import recorded_windows
 from .windows import Windows, random_windows
 
 POOL = 4  # candidates for each window that is kept
-_SIMULATED = 1_000_000  # seeds far from those of cohorts' live examples
+_SIMULATED = 2_000_000  # nobody whom a simulated cohort trains on (those begin at 1 000 000) or a live run shows
 
 
 def load_windows(bundle: Bundle, data: Path | None, count: int, *, seed: int = 0) -> Windows:
-    """`count` windows for `bundle`: from `data` (a data set's folder, or windows saved as `.npz`), else simulated.
+    """`count` windows for `bundle`: from `data` (a data set's or a recording's folder, or saved windows, `.npz`), else
+    simulated.
 
     Networks with random weights get random noise: no data means anything to them. Raises DataError where the
     data gives no window.
@@ -45,6 +47,9 @@ def load_windows(bundle: Bundle, data: Path | None, count: int, *, seed: int = 0
         windows = Windows.load(data)
         windows.check(task)
         return windows.take(spread(windows, min(count, len(windows)), seed))
+    if (data / "timeline.jsonl").is_file():
+        pool = recorded_windows(bundle, data, count, POOL * count)
+        return pool.take(spread(pool, min(count, len(pool)), seed))
     return dataset_windows(task, data, count, seed)
 
 
@@ -92,12 +97,16 @@ def _only_used(windows: TrainingWindows) -> TrainingWindows:
     return replace(windows, clips=clips, rows=rows)
 
 
+def simulated_people(seed: int, count: int) -> list[int]:
+    """Seeds of `count` simulated persons whom no cohort trains on."""
+    return [_SIMULATED + 1000 * seed + k for k in range(count)]
+
+
 def simulated_windows(task: Task, count: int, seed: int = 0, people: int = 8) -> Windows:
     """Windows of `people` simulated persons who are in no training cohort, pain and rest alike."""
     per = -(-POOL * count // people)
     parts: list[Windows] = []
-    for k in range(people):
-        person = _SIMULATED + 1000 * seed + k
+    for k, person in enumerate(simulated_people(seed, people)):
         sources = {m.name: open_simulated(m.name, f"sim:seed={person}") for m in task.modalities}
         ends = _simulated_ends(task, person, -(-per // 2) if per > 2 else per, seed + k)
         clips, present = clips_of(task, sources, ends)

@@ -9,7 +9,10 @@ import click
 
 @click.command(name="calibrate")
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--data", type=click.Path(path_type=Path), help="Dataset or saved windows (.npz) [default: simulated].")
+@click.option(
+    "--data", type=click.Path(path_type=Path),
+    help="Dataset, recording with raw samples, or saved windows (.npz) [default: simulated].",
+)  # fmt: skip
 @click.option("--windows", "count", type=click.IntRange(4), default=128, show_default=True)
 @click.option(
     "--method", type=click.Choice(["minmax", "percentile", "entropy", "mse"]), help="[default: the best of all]"

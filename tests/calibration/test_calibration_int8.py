@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from jmt_edge.calibration.quantise import find_layers, quantise, tensors_of
+from jmt_edge.calibration.quantise import find_layers, half_scale, quantise, tensors_of
 from jmt_edge.calibration.ranges import METHODS, Magnitudes, collect
 from jmt_edge.calibration.sensitivity import features, give_back, leave_one_in, sqnr
 from jmt_edge.calibration.sources import spread
@@ -124,6 +124,14 @@ def test_quantised_weights_are_within_half_a_step() -> None:
     for name in ("block.conv1.weight", "block.conv2.weight"):
         scale = made[f"{name}_int8_scale"].reshape(-1, 1, 1, 1, 1)
         assert np.all(np.abs(made[f"{name}_int8"] * scale - exact[name]) <= scale / 2 + 1e-7)
+
+
+def test_scales_are_fp16_numbers_and_no_smaller_than_asked() -> None:
+    """Down to FP16's subnormal numbers, where a large layer's weights lie."""
+    wanted = np.array([0, 1e-9, 5.3e-5, 6.2e-5, 0.01, 1 / 3, 700], np.float32)
+    got = half_scale(wanted)
+    assert np.array_equal(got, got.astype(np.float16).astype(np.float32)) and got[0] > 0
+    assert np.all(got >= wanted) and np.all(got[2:] <= wanted[2:] * (1 + 2.0**-9))
 
 
 def test_the_quantised_graph_runs_and_is_close() -> None:

@@ -1,0 +1,112 @@
+"""Windows of a recorded run, cut by the live pipeline itself: the same cache, gate and clips as when it ran."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..engine.bundle import Bundle
+from ..errors import DataError
+from ..live.observer import Observer, RunInfo
+from ..live.recording import Recording
+from ..live.replay import replay
+from ..live.result import Result
+from ..live.window import plan_clips
+from ..tasks import Task
+from .windows import Windows
+
+_POOL_BYTES = 4 << 30
+F32 = NDArray[np.float32]
+
+
+def recorded_windows(bundle: Bundle, folder: Path, least: int, most: int) -> Windows:
+    """Between `least` and `most` windows, spread evenly over what `live --record DIR --record-raw ...` wrote.
+
+    Fewer where the run has fewer; fewer than `most` where they would fill 4 GiB. Windows in which nothing was usable
+    are left out, and a recording names no labels. Raises DataError where raw samples are missing or nothing is left.
+    """
+    task = bundle.task
+    recording = Recording(folder)
+    why_not = recording.why_not_recomputable
+    if why_not:
+        raise DataError(
+            f"{folder} cannot be used: {why_not}; record a run with --record-raw {','.join(task.names)} from its start"
+        )
+    size = sum(4 * math.prod(m.shape) * (task.steps if m.stride else 1) for m in task.modalities)
+    cut = _Cut(task, evenly(len(recording.results()), max(least, min(most, _POOL_BYTES // size))))
+    replay(recording, bundle, cut, observers=[cut])
+    if not cut.windows:
+        raise DataError(
+            f"no window of {folder} has anything usable of {', '.join(task.names)}; record a longer run in which every "
+            "sensor works"
+        )
+    clips = {name: np.stack([window[name] for window, _ in cut.windows]) for name in task.names}
+    return Windows(clips, np.stack([present for _, present in cut.windows]), origin=f"recording {folder}")
+
+
+def evenly(count: int, wanted: int) -> set[int]:
+    """At most `wanted` of the numbers 0 to count - 1, as far apart as possible."""
+    return set(np.linspace(0, count - 1, min(wanted, count)).round().astype(int).tolist())
+
+
+class _Cut(Observer):
+    """An engine that computes nothing: a clip's feature is its number, so the fusion's input says which clips, each
+    at its step, make up a window. Keeps the windows at the positions `pool`.
+    """
+
+    name = "cut"
+
+    def __init__(self, task: Task, pool: Collection[int]) -> None:
+        self.precision = dict.fromkeys((*task.names, "fusion"), "fp32")
+        self.windows: list[tuple[dict[str, F32], NDArray[np.bool_]]] = []
+        self._task, self._pool = task, pool
+        self._clips: dict[str, dict[int, F32]] = {name: {} for name in task.names}
+        self._room: dict[str, int] = {}
+        self._count = self._position = 0
+        self._latest: tuple[dict[str, list[F32 | None]], NDArray[np.bool_]] | None = None
+
+    def on_start(self, info: RunInfo) -> None:
+        for name, plan in plan_clips(self._task, info.hop).items():
+            hops = math.ceil((plan.steps - 1) * plan.m.stride / info.hop) + 1
+            self._room[name] = (hops + 1) * plan.new  # clips that some later window may still use
+
+    def backbones(self, clips: Mapping[str, F32]) -> dict[str, F32]:
+        features = {}
+        for name, batch in clips.items():
+            numbers = np.arange(self._count, self._count + len(batch))
+            self._count += len(batch)
+            kept = self._clips[name]
+            kept.update(zip(numbers.tolist(), batch))
+            for old in list(kept)[: max(len(kept) - self._room[name], 0)]:
+                del kept[old]
+            features[name] = np.repeat(numbers[:, None].astype(np.float32), self._task.dim, 1)  # exact to 2^24
+        return features
+
+    def fusion(self, features: Mapping[str, F32], present: NDArray[np.bool_]) -> dict[str, F32]:
+        clips: dict[str, list[F32 | None]] = {}
+        for j, m in enumerate(self._task.modalities):
+            steps = range(self._task.steps) if m.stride else [self._task.steps - 1]
+            numbers = features[m.name][0, :, 0].astype(np.int64).tolist()
+            clips[m.name] = [self._clips[m.name][numbers[s]] if present[0, s, j] else None for s in steps]
+        self._latest = (clips, present[0].copy())
+        shape = present.shape[:2]
+        zeros = {o: np.zeros((*shape, 2) if o == "pain" else shape, np.float32) for o in self._task.outputs}
+        return {"attention": np.zeros(present.shape, np.float32), **zeros}
+
+    def on_result(self, result: Result) -> None:
+        if self._position in self._pool and self._latest is not None:
+            clips, present = self._latest
+            whole = {
+                m.name: np.stack([np.zeros(m.shape, np.float32) if c is None else c for c in clips[m.name]])
+                for m in self._task.modalities
+            }
+            self.windows.append((whole, present))
+        self._position += 1
+        self._latest = None
+
+    def close(self) -> None:
+        self._clips.clear()
