@@ -11,7 +11,7 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmarks.__main__ import group_tables, groups, stamp_line
 
@@ -28,11 +28,11 @@ def read(name: str) -> dict[str, Any]:
 def render(page: str) -> str:
     """The page with every table made anew. Raises KeyError for a marker without a table."""
 
-    def block(match: re.Match[str]) -> str:
+    def made(match: re.Match[str]) -> str:
         name = match.group(1)
-        return f"<!-- begin {name} -->\n" + "\n".join(TABLES[name]()).strip("\n") + f"\n<!-- end {name} -->"
+        return f"<!-- begin {name} -->\n" + "\n".join(block(name)).strip("\n") + f"\n<!-- end {name} -->"
 
-    return re.sub(r"<!-- begin (\S+) -->\n.*?<!-- end \1 -->", block, page, flags=re.S)
+    return re.sub(r"<!-- begin (\S+) -->\n.*?<!-- end \1 -->", made, page, flags=re.S)
 
 
 def bench() -> list[str]:
@@ -149,7 +149,7 @@ def predictions() -> list[str]:
 
 def here() -> list[str]:
     """The same prediction for the machine at hand beside its measurement."""
-    report = read("predictions")
+    report = read("here")
     lines = ["| task | network | predicted ms | measured ms | predicted / measured |", "|---|---|---|---|---|"]
     for task, found in report["here"].items():
         for name, row in {**found["networks"], "one hop": found}.items():
@@ -158,6 +158,7 @@ def here() -> list[str]:
             lines.append(f"| {task} | {name} | {ms:.2f} | {row['measured_ms']:.2f} | {ratio:.2f} |")
     figures = next(iter(report["here"].values()))["figures"]
     return [
+        stamp_line(report),
         f"Figures measured for it: {figures['peak']['fp32'] / 1e9:.0f} GFLOP/s, {figures['bandwidth'] / 1e9:.1f} GB/s, "
         f"{figures['launch'] * 1e6:.1f} µs an operator (fp32, onnxruntime, all cores).", "", *lines,
     ]  # fmt: skip
@@ -192,10 +193,48 @@ def length() -> list[str]:
     ]  # fmt: skip
 
 
-TABLES: dict[str, Callable[[], list[str]]] = {
-    "bench": bench, "suite": suite, "ratios": ratios, "regression": regression, "predictions": predictions,
-    "here": here, "cost": cost, "length": length,
+class Table(NamedTuple):
+    """One block of the page: what it is made from, by which command, and the picture below it."""
+
+    make: Callable[[], list[str]]
+    files: tuple[str, ...]
+    command: str
+    picture: str = ""
+
+
+TABLES = {
+    "bench": Table(bench, tuple(f"bench-{task}" for task in TASKS), "python -m benchmarks.reports bench"),
+    "suite": Table(
+        suite, ("suite",), "python -m benchmarks --keep",
+        "![Times the fastest of each group](../benchmarks/results/suite.png)",
+    ),
+    "ratios": Table(ratios, ("suite",), "python -m benchmarks --keep"),
+    "regression": Table(
+        regression, ("no-false-regression",),
+        "python -m benchmarks.no_false_regression --json benchmarks/results/no-false-regression.json",
+    ),
+    "predictions": Table(
+        predictions, ("predictions",), "python -m benchmarks.reports predictions",
+        "![Roofline of the affect networks on an Orin Nano, predicted](images/performance-roofline.png)",
+    ),
+    "here": Table(here, ("here",), "python -m benchmarks.reports here"),
+    "cost": Table(
+        cost, ("cost",), "python -m benchmarks.cost",
+        "![Latency and memory against S, B, M and resolution](images/performance-cost.png)",
+    ),
+    "length": Table(
+        length, ("cost",), "python -m benchmarks.cost",
+        "![Latency and memory over an hour of signal](images/performance-run-length.png)",
+    ),
 }  # fmt: skip
+
+
+def block(name: str) -> list[str]:
+    """The table and its picture, or that nobody has measured it on a quiet machine yet."""
+    table = TABLES[name]
+    if not all((RESULTS / f"{file}.json").is_file() for file in table.files):
+        return [f"Not measured yet: `{table.command}`, then `python -m benchmarks.tables`."]
+    return [*table.make(), *(["", table.picture] if table.picture else [])]
 
 
 def main() -> None:
