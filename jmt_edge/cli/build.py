@@ -55,6 +55,7 @@ def command(
     target_path = out or bundle.with_name(f"{source.name}-{precision}.jmt")
     console = Console(stderr=True)
     shape = _batch(batch)
+    targets = _targets(cubin) if cubin else []
     with Progress(
         TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn(), console=console
     ) as bar:
@@ -66,11 +67,11 @@ def command(
         windows = load_windows(source, data, count, seed=seed)
         extra_files: dict[str, bytes] = {}
         extra_manifest: dict[str, Any] = {}
-        if cubin:
+        if targets:
             from ..engine.cubins import bundle_cubins
 
-            on_step(f"cubins for {cubin}", 0.0)
-            extra_files, extra_manifest = bundle_cubins(source, _targets(cubin))
+            on_step(f"cubins for {', '.join(targets)}", 0.0)
+            extra_files, extra_manifest = bundle_cubins(source, targets)
         chosen, why = choose_builder(builder, target)
         console.print(f"builder: {chosen} ({why})")
         built = build(
@@ -92,9 +93,14 @@ def command(
 
 
 def _targets(text: str) -> list[str]:
+    """The devices named, checked before any work is done. Raises ConfigError for one that is not known."""
+    from ..kernels.aot import target
+
     names = [name.strip() for name in text.split(",") if name.strip()]
     if not names:
         raise ConfigError(f"--cubin '{text}' names no device; for example --cubin sm_87,sm_110")
+    for name in names:
+        target(name)
     return names
 
 
