@@ -236,7 +236,10 @@ def score(p: Predictions, *, draws: int = 1000, published: bool = False) -> Scor
 
 
 def validation_loss(p: Predictions) -> float:
-    """What the trainer minimises, on all labelled steps: cross-entropy of pain plus the mean 1 - CCC of affect."""
+    """What the trainer minimises, on all labelled steps: cross-entropy of pain plus the mean 1 - CCC of affect.
+    NaN for a network that diverged."""
+    if not all(np.isfinite(y).all() for y in p.outputs.values()):
+        return float("nan")
     affect = [1 - metrics.ccc(p.outputs[o], y) for o, y in p.labels.items() if o != "pain" and (~np.isnan(y)).sum() > 1]
     total = float(np.mean(affect)) if affect else 0.0
     if "pain" in p.labels:
@@ -276,7 +279,7 @@ def fit_temperature(logit: NDArray[Any], label: NDArray[Any]) -> float:
     """The T that minimises the cross-entropy of sigmoid(logit / T) (Guo et al. 2017), by golden section on log T."""
     x, y = np.asarray(logit, float).ravel(), np.asarray(label, float).ravel()
     x, y = x[~np.isnan(y)], y[~np.isnan(y)]
-    if len(np.unique(y)) < 2:
+    if len(np.unique(y)) < 2 or not np.isfinite(x).all():
         return 1.0
 
     def loss(log_t: float) -> float:

@@ -27,8 +27,10 @@ def read_table(path: Path, delimiter: str, columns: tuple[str, ...]) -> dict[str
     for i, line in enumerate(lines[1:]):
         cells = line.split(delimiter)
         try:
+            if len(cells) < len(header):  # cut off: what is left of its last number would pass for one
+                raise ValueError
             rows[i] = [float(cells[k]) for k in at]
-        except (ValueError, IndexError):
+        except ValueError:
             raise DataError(
                 f"{path} row {i + 2}: '{line.strip()[:60]}' is not {len(header)} numbers; mend it"
             ) from None
