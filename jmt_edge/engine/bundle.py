@@ -89,12 +89,14 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
     return Bundle(root, manifest, task, f"{manifest['name']}@{hashlib.sha256(raw).hexdigest()[:8]}")
 
 
-def cpu_graph(bundle: Bundle, network: str) -> tuple[Path, str]:
-    """(ONNX file, precision) of a network for a CPU: what `build --builder onnxruntime` chose, else the export's.
+def cpu_graph(bundle: Bundle, network: str, runtime: str = "onnxruntime") -> tuple[Path, str]:
+    """(ONNX file, precision) of a network for a CPU: what `build --builder onnxruntime` chose for `runtime`
+    (onnxruntime or openvino), else for onnxruntime, else the export's.
 
     Raises BundleError where the bundle has no such network.
     """
-    chosen = bundle.manifest.get("engines", {}).get("onnxruntime", {}).get("networks", {})
+    engines = bundle.manifest.get("engines", {})
+    chosen = (engines.get(runtime) or engines.get("onnxruntime") or {}).get("networks", {})
     entry = chosen.get(network) or bundle.networks.get(network)
     if entry is None:
         raise BundleError(f"bundle {bundle.path} has no network '{network}'; export it again")

@@ -50,9 +50,11 @@ def _markdown(report: dict[str, Any], plots: list[str]) -> str:
     for name, entry in engine["networks"].items():
         lines.append(f"- {layer_sentence(name, entry, report['networks'][name]['note'])}")
     for name, timing in engine.get("timings", {}).items():
-        for runtime, pair in ((k, v) for k, v in timing.items() if k != "chosen"):
-            lines.append(f"- {name} in {runtime}: float32 {pair['fp32_ms']:.2f} ms, INT8 {pair['int8_ms']:.2f} ms")
-        lines.append(f"- {name}: {timing['chosen']} chosen")
+        for runtime, row in timing.items():
+            lines.append(
+                f"- {name} in {runtime}: float32 {row['fp32_ms']:.2f} ms, INT8 {row['int8_ms']:.2f} ms; "
+                f"{row['chosen']} chosen"
+            )
     lines += [
         "",
         "## Against float32",

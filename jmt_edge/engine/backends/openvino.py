@@ -45,7 +45,7 @@ class OpenVinoEngine:
         self._networks: dict[str, Any] = {}
         self.precision: dict[str, str] = {}
         for name in (*bundle.task.names, "fusion"):
-            file, self.precision[name] = cpu_graph(bundle, name)
+            file, self.precision[name] = cpu_graph(bundle, name, "openvino")
             try:
                 self._networks[name] = compile_graph(str(file), threads)
             except RuntimeError as error:
