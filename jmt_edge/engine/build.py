@@ -181,6 +181,7 @@ def build(
 
     timings: dict[str, Any] = {}
     others: dict[str, dict[str, Any]] = {}
+    files: dict[str, bytes] = {}
     if builder == "onnxruntime":
         choices, timings = _for_cpu(bundle, graphs, precision, on_step)
         networks = choices["onnxruntime"]
@@ -191,7 +192,7 @@ def build(
                 checked[small] = check(chosen, "int8" if small else "fp32")
         fidelity = next((f for f in checked.values() if not f.holds), next(iter(checked.values())))
         others = {runtime: _cpu_entry(bundle, chosen, runtime) for runtime, chosen in choices.items()}
-        files, engine = {}, others.pop("onnxruntime")
+        engine = others.pop("onnxruntime")
     else:
         if precision == "auto":
             raise BackendError(
