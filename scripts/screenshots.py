@@ -33,7 +33,7 @@ def main() -> None:
         live = subprocess.Popen(
             [
                 sys.executable, "-m", "jmt_edge", "live", *bundle, "--output", "none", "--threads", "1",
-                "--camera", "sim:seed=3&fps=12", "--microphone", "sim:seed=3", "--eda", "sim:seed=3&drop_at=110",
+                "--camera", "sim:fps=12", "--microphone", "sim:", "--eda", "sim:drop_at=110",
                 "--page", ADDRESS, "--record", f"{folder}/session",
             ],
             cwd=ROOT,
