@@ -101,17 +101,27 @@ def calibrate(
     on_step("float32 reference", 0.0)
     reference = run_networks(task, exact, judged)
 
-    def score(models: Mapping[str, bytes]) -> Fidelity:
-        return compare(task, exact, models, judged, "int8", temperature=temperature, reference_run=reference)
+    known = {(name, frozenset[str]()): reference[0][name] for name in backbones}
+
+    def score(chosen: Mapping[str, list[Layer]]) -> Fidelity:
+        """A backbone whose layers were seen before is not run again."""
+        keys = {name: (name, frozenset(layer.name for layer in layers)) for name, layers in chosen.items()}
+        features = {name: known[key] for name, key in keys.items() if key in known}
+        models = _models(exact, backbones, chosen)
+        run = run_networks(task, models, judged, features)
+        known.update((keys[name], values) for name, values in run[0].items())
+        return compare(
+            task, exact, models, judged, "int8", temperature=temperature, reference_run=reference, converted_run=run
+        )
 
     on_step("scores with everything INT8", 0.0)
     chosen = {name: list(b.layers) for name, b in backbones.items()}
-    whole = score(_models(exact, backbones, chosen))
+    whole = fidelity = score(chosen)
     if not whole.holds:
         on_step("giving layers back to FP16", 0.0)
-        chosen = _give_back(backbones, chosen, lambda layers: score(_models(exact, backbones, layers)).holds)
+        chosen = _give_back(backbones, chosen, lambda layers: score(layers).holds)
+        fidelity = score(chosen)
     models = _models(exact, backbones, chosen)
-    fidelity = score(models) if not whole.holds else whole
 
     table = {
         name: {"method": b.method, "amax": {k: float(v) for k, v in b.amax(b.method).items()}}

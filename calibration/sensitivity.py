@@ -43,15 +43,23 @@ def leave_one_in(
 def give_back(
     layers: Sequence[Layer], order: Sequence[str], holds: Callable[[Sequence[Layer]], bool]
 ) -> tuple[list[Layer], list[str]]:
-    """Layers that stay INT8 and the names given back to FP16: the fewest of `order` (worst first) so that `holds`.
+    """Layers that stay INT8 and the names given back to FP16: the shortest run of `order` (worst first) that `holds`.
 
-    Whether a set holds is not monotone in general, so the search goes one layer at a time. `holds` of no layers
-    is taken as true.
+    By bisection, because each question runs the networks over all windows: what is returned holds, and one layer
+    fewer did not. `holds` of no layers is taken as true.
     """
-    kept, returned = list(layers), []
-    for name in order:
-        if not kept or holds(kept):
-            break
-        kept = [layer for layer in kept if layer.name != name]
-        returned.append(name)
-    return kept, returned
+
+    def without(count: int) -> list[Layer]:
+        returned = set(order[:count])
+        return [layer for layer in layers if layer.name not in returned]
+
+    if not layers or holds(layers):
+        return list(layers), []
+    fails, good = 0, len(order)
+    while good - fails > 1:
+        middle = (fails + good) // 2
+        if holds(without(middle)):
+            good = middle
+        else:
+            fails = middle
+    return without(good), list(order[:good])

@@ -23,6 +23,7 @@ from ..training.metrics import accuracy, auc, ccc
 LIMITS = {"fp16": {"ccc": 0.002, "accuracy": 0.002}, "int8": {"ccc": 0.01, "accuracy": 0.005}}
 _BOOTSTRAPS = 1000
 Array = NDArray[np.float64]
+Run = tuple[dict[str, NDArray[np.float32]], dict[str, Array]]  # what `run_networks` returns
 
 
 @dataclass(frozen=True)
@@ -134,16 +135,17 @@ def compare(
     precision: str,
     *,
     temperature: float = 1.0,
-    reference_run: tuple[dict[str, NDArray[np.float32]], dict[str, Array]] | None = None,
+    reference_run: Run | None = None,
+    converted_run: Run | None = None,
 ) -> Fidelity:
     """Compare `converted` networks with float32 ones on `windows`.
 
     Scores against labels need labels; without them the concordance between the two sides stands in and is
-    named so. `reference_run` is an earlier `run_networks` of the reference, to save its time.
+    named so. `reference_run` and `converted_run` are earlier `run_networks` of either, to save their time.
     """
     windows.check(task)
     exact_features, exact_raw = reference_run or run_networks(task, reference, windows)
-    features, raw = run_networks(task, converted, windows)
+    features, raw = converted_run or run_networks(task, converted, windows)
     networks = [_network(m.name, exact_features[m.name], features[m.name]) for m in task.modalities]
     flat = [np.concatenate([side[o].reshape(len(windows), -1) for o in task.outputs], 1) for side in (exact_raw, raw)]
     networks.append(_network("fusion (with its backbones)", *flat))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from jmt_edge.calibration.quantise import find_layers, half_scale, quantise, tensors_of
+from jmt_edge.calibration.quantise import Layer, find_layers, half_scale, quantise, tensors_of
 from jmt_edge.calibration.ranges import METHODS, Magnitudes, collect
 from jmt_edge.calibration.sensitivity import features, give_back, leave_one_in, sqnr
 from jmt_edge.calibration.sources import spread
@@ -162,6 +163,22 @@ def test_sensitivity_finds_the_layer_that_suffers() -> None:
     kept, returned = give_back(layers, order, lambda s: sqnr(exact, features(quantise(model, s, amax), clips(3))) > 25)
     assert returned == ["block.conv2"]
     assert [layer.name for layer in kept] == ["block.conv1"]
+
+
+@given(st.integers(0, 40), st.integers(0, 40))
+def test_giving_back_stops_at_the_first_run_that_holds(count: int, needed: int) -> None:
+    layers = [Layer(str(i), "Conv", "a", "w", "", 1) for i in range(count)]
+    order = [str(i) for i in reversed(range(count))]
+    asked: list[int] = []
+
+    def holds(kept: Sequence[Layer]) -> bool:
+        asked.append(len(kept))
+        return count - len(kept) >= needed
+
+    kept, returned = give_back(layers, order, holds)
+    assert returned == order[: min(needed, count)]
+    assert [layer.name for layer in kept] == [name for name in map(str, range(count)) if name not in returned]
+    assert len(asked) <= 2 + count.bit_length()  # each question runs the networks over all windows
 
 
 def test_an_all_zero_activation_is_represented_exactly() -> None:
