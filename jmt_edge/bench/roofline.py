@@ -56,7 +56,7 @@ DEVICES = {
     # without the later Super mode; 60 of its 100 TOPS are the GPU's
     "orin-nx": _jetson(
         "Jetson Orin NX 16GB", 1.9, 15, 30, 102,
-        "NVIDIA, Jetson Orin NX data sheet: 1024 cores, 918 MHz, 60 sparse TOPS of the GPU, 102 GB/s",
+        "1024 cores, 918 MHz, 60 sparse TOPS of the GPU, 102 GB/s; from memory of the data sheet, not looked up",
     ),
     "agx-orin": _jetson(
         "Jetson AGX Orin 64GB", 5.3, 42.5, 85, 204.8,
