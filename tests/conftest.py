@@ -3,13 +3,31 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # OpenCV reads this once, at the first video of a process; the product sets it before its own first one
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+
+# Without a GPU the kernels run in Triton's interpreter. Triton chooses when it is first imported, and any test's module
+# may be the first to import it.
+_ours = "TRITON_INTERPRET" not in os.environ and not torch.cuda.is_available()
+if _ours:
+    os.environ["TRITON_INTERPRET"] = "1"
+import triton.experimental.gluon  # noqa: E402, F401 - Triton imports it later otherwise, and it asks again
+
+import jmt_edge.kernels.fusion  # noqa: E402, F401
+
+if _ours:
+    del os.environ["TRITON_INTERPRET"]  # child processes, such as those that compile, are not concerned
+    from triton.runtime.interpreter import interpreter_builder
+
+    # each integer operation in int64 again, to look for overflow: a quarter of the time; offsets here stay small
+    interpreter_builder.options = replace(interpreter_builder.options, sanitize_overflow=False)
 
 
 @pytest.fixture(scope="session")

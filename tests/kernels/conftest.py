@@ -1,32 +1,16 @@
-"""Without a GPU the kernels run in Triton's interpreter, which Triton chooses when it is first imported."""
+"""Fixtures of the kernels' tests. Without a GPU the kernels run in Triton's interpreter (`tests/conftest.py`)."""
 
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-
-_ours = "TRITON_INTERPRET" not in os.environ and not torch.cuda.is_available()
-if _ours:
-    os.environ["TRITON_INTERPRET"] = "1"
-import triton.experimental.gluon  # noqa: E402, F401 - Triton imports it later otherwise, and it asks again
-
-import jmt_edge.kernels.fusion  # noqa: E402, F401
-
-if _ours:
-    del os.environ["TRITON_INTERPRET"]  # child processes, such as those that compile, are not concerned
-    from triton.runtime.interpreter import interpreter_builder
-
-    # each integer operation in int64 again, to look for overflow: a quarter of the time; offsets here stay small
-    interpreter_builder.options = replace(interpreter_builder.options, sanitize_overflow=False)
 
 
 @pytest.fixture(scope="session")
