@@ -58,6 +58,13 @@ class SoundServer:
             time.sleep(0.1)
         raise RuntimeError("PulseAudio did not start")
 
+    def wait_for_playback(self) -> None:
+        for _ in range(100):
+            if subprocess.run(["pactl", "list", "short", "sink-inputs"], env=self.env, capture_output=True).stdout:
+                return
+            time.sleep(0.1)
+        raise RuntimeError("paplay did not start")
+
     def stop(self) -> None:
         if self.process is not None:
             self.process.kill()
@@ -125,11 +132,11 @@ def finish(process: subprocess.Popen[str], server: SoundServer) -> tuple[list, d
 
 @pytest.mark.parametrize("spec", ["default", "default?rate=48000"])
 def test_a_tone_is_heard_in_real_time(server: SoundServer, spec: str) -> None:
-    tone = 0.4 * np.sin(2 * np.pi * 500 * np.arange(8 * 44_100) / 44_100)
+    tone = 0.4 * np.sin(2 * np.pi * 500 * np.arange(40 * 44_100) / 44_100)  # the listener may start late
     wavfile.write(server.home / "tone.wav", 44_100, (tone * 32767).astype(np.int16))
-    process = listen(server, spec, 5.0)
     play = subprocess.Popen(["paplay", str(server.home / "tone.wav")], env=server.env)
-    states, detail, t, x = finish(process, server)
+    server.wait_for_playback()
+    states, detail, t, x = finish(listen(server, spec, 5.0), server)
     play.kill()
     play.wait()
     assert [s[1] for s in states][-1] == State.STREAMING.value
