@@ -35,19 +35,8 @@ def setting() -> dict[str, Any]:
     ours = JMT(("face", "voice"), DIM, ("valence", "arousal")).eval()
     inputs = {name: torch.randn(1, S, DIM) for name in ours.modalities}
     with torch.no_grad():
-        theirs = Published(like(ours), ours.heads)
+        theirs = like(ours)
         return {"ours": ours, "theirs": theirs, "inputs": inputs, "expected": theirs(*inputs.values())}
-
-
-class Published(torch.nn.Module):
-    """The published module with its heads: face and voice (1, S, 512) -> valence and arousal of every step, (1, S)."""
-
-    def __init__(self, fusion: Any, heads: Any) -> None:
-        super().__init__()
-        self.fusion, self.heads = fusion, heads
-
-    def forward(self, face: Any, voice: Any) -> Any:
-        return self.heads(self.fusion(face.transpose(0, 1), voice.transpose(0, 1)).transpose(0, 1))
 
 
 def _check(found: Any, setting: dict[str, Any], tolerance: float = 1e-4) -> None:

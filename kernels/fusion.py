@@ -268,8 +268,8 @@ def fusion_kernel(
 
     p_features (M, B, S, D) and p_work, all intermediates, in the activation dtype; p_weights: all matrices, (out, in)
     rows; p_params: float32 biases, norms, scales; p_present (B*S, M), p_logits (R, outputs), p_attention (R, M):
-    float32, R results: B*S, or B where the schedule gives last steps only; p_table int32 (entries, FIELDS); p_phases int32 (phases, 4): first entry, entries, tiles, 0;
-    p_barrier: one int32, zero before the first launch; n_rows = B * S.
+    float32, R = B*S, or B where the schedule gives last steps only; p_table int32 (entries, FIELDS); p_phases int32
+    (phases, 4): first entry, entries, tiles, 0; p_barrier: one int32, zero before the first launch; n_rows = B * S.
     """
     i_p = tl.program_id(0)
     n_programs = tl.num_programs(0)

@@ -36,8 +36,9 @@ def joint_fusion(
 ) -> tuple[Tensor, Tensor]:
     """features (M, B, S, d), present (B, S, M) -> logits (B, R, outputs), attention (B, R, M), both float32.
 
-    R = `results` is S, or 1 for the last step alone. `weights` to `phases` and `constants` come from a Schedule for exactly this B, S, d and M; `launches` lists
-    first and last phase of each launch; a launch of several phases is cooperative with `programs` programs.
+    R = `results` is S, or 1 for the last step alone. `weights` to `phases` and `constants` come from a Schedule for
+    exactly this B, S, R, d and M; `launches` lists first and last phase of each launch; a launch of several phases is
+    cooperative with `programs` programs.
     """
     m, batch, steps, _ = features.shape
     logits = features.new_empty((batch, results, outputs), dtype=torch.float32)
@@ -123,7 +124,8 @@ class FusedFusion(torch.nn.Module):
             raise ConfigError(f"this fusion was laid out for B, S = {s.batch}, {s.steps}, not {asked}; lay out another")
         return joint_fusion(
             features, present, self.weights, self.params, self.table, self.phases, self.work, self.barrier,
-            s.results, s.logits, self._launches, self._constants, float(s.constants["EPS"]), s.tiles.warps, self.programs,
+            s.results, s.logits, self._launches, self._constants, float(s.constants["EPS"]), s.tiles.warps,
+            self.programs,
         )  # fmt: skip
 
     def forward(

@@ -1,9 +1,9 @@
 """The table of work that `fusion.fusion_kernel` walks: which matrices and buffers, in which phase.
 
-A schedule is made for given weights, batch B, steps S, dtype and tiles, and gives the outputs of every step or, with
-`last`, of each sample's last step: then one query per sample enters the cross-attentions and all that follows has B
-rows instead of B S. It is plain NumPy: the same arrays drive
-the kernel from PyTorch, from the interpreter and, stored in a bundle, from the run-time launcher. Phases:
+A schedule is made for given weights, batch B, steps S, dtype and tiles. It gives the outputs of every step or, with
+`last`, of each sample's last step: one query per sample then enters the cross-attentions, and what follows them has B
+rows instead of B S. It is plain NumPy: the same arrays drive the kernel from PyTorch, from the interpreter and, stored
+in a bundle, from the run-time launcher. Phases:
 
     encoders  project q, v (k) and the joint | attend (| out) | LN, w1, ReLU | w2
     cross     LN, project one q per source, stacked v (k) of the other sources | attend (| out)
@@ -287,7 +287,7 @@ def build_schedule(
     b.buffer("z", length, b.result_rows, hidden if folds is not None else d)
     shared: dict[tuple[int, str], tuple[int, int, int]] = {}
     for a in range(n):
-        # of all rows even where one is used: as many weight bytes up to 16 rows, and the sums of all are normalised here
+        # of all rows even where one is used: up to 16 need the same weight bytes, and the keys are normalised here
         b.project(
             w.cross[a].query, w.cross[a].query_bias, b.at("enc", a), b.at("cross_q", a),
             rows=rows, norm=norms[a], side=b.at("y", a),

@@ -150,7 +150,7 @@ def _compile(weights: FusionWeights, batch: int, steps: int, dtype: DType, to: T
 def _check_sample(
     weights: FusionWeights, batch: int, steps: int, dtype: DType, schedule: Schedule
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32], float]:
-    """A random input with absent modalities, its last step's float64 answer, and eager PyTorch's relative error at `dtype`."""
+    """A random input with absent modalities, its last step's answer in float64, eager PyTorch's relative error."""
     import torch
 
     from ..kernels.reference import Reference, run_table

@@ -49,7 +49,7 @@ def test_flops_of_the_unfolded_fusion() -> None:
     costs = graph_costs("fusion", unfolded_graph(fusion, 64, 16), "fp32", {"B": 2, "S": 16, "N": 2})
     inputs = {name: torch.zeros(2, 16, 64) for name in ("face", "voice")}, torch.ones(2, 16, 2)
     expected = counted(lambda *x: fusion(*x, last=True), *inputs)
-    # eager PyTorch projects each of the three queries, of the last step, twice; the exporter finds that they are the same
+    # eager PyTorch projects each of the three queries (of one step) twice, the exporter finds that they are the same
     twice = 3 * 2 * 2 * 64 * 64
     assert sum(c.flops for c in costs) == expected - twice
 

@@ -45,6 +45,17 @@ def test_full_size(m: int, heads: int, batch: int, steps: int, last: bool, dtype
         assert torch.equal(kernel.raw(features, present)[0], first)
 
 
+@pytest.mark.parametrize("mode", ["persistent", "staged", "phased"])
+@pytest.mark.parametrize("dtype", ["float16", "int8"])
+def test_sanitized(mode: str, dtype: str) -> None:
+    """What scripts/sanitize-kernels.sh runs under compute-sanitizer: a few launches, odd sizes, a mask."""
+    features, present = (t.cuda() for t in inputs(3, 2, 5, 128, seed=1))
+    kernel = FusedFusion(weights_of(random_jmt(3, 128)), 2, 5, dtype, "cuda", mode, last=True)  # type: ignore[arg-type]
+    for _ in range(3):
+        logits, share = kernel.raw(features.half(), present)
+    assert torch.isfinite(logits).all() and torch.isfinite(share).all()
+
+
 def test_launcher_runs_a_cubin_of_this_device(tmp_path: Path) -> None:
     device = current_device()
     if device.sm not in TARGETS:
