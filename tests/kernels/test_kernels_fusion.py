@@ -256,6 +256,21 @@ def test_every_weight_is_read_once_per_row_tile() -> None:
     assert 6.5e6 < weights.matrix_elements < 7.0e6  # deploy.md: folded about 6.9 M parameters
 
 
+def test_the_largest_size() -> None:
+    """B = 64, S = 64: the answer at a width that NumPy manages, and offsets that fit the kernel's int32 at 512."""
+    model = random_jmt(3, 32)
+    features, present = inputs(3, 64, 64, 32, seed=14)
+    want, want_share = oracle(model, features, present, last=True)
+    schedule = build_schedule(weights_of(model), 64, 64, "float32", Tiles(32, 128), last=True)
+    logits, share = run_table(schedule, features.double().numpy(), present.numpy() > 0.5)
+    assert relative(torch.from_numpy(logits), want) < 1e-6
+    assert want_share is not None
+    np.testing.assert_allclose(share, want_share.numpy(), atol=1e-6)
+    for last in (True, False):
+        size = build_schedule(weights_of(model), 64, 64, "float32", Tiles(32, 128), last=last).work_size
+        assert size * 512 // 32 < 2**31
+
+
 def test_float16_and_int8_packing() -> None:
     weights = weights_of(random_jmt(2, 64))
     exact = build_schedule(weights, 1, 1, "float32", Tiles(16, 64))

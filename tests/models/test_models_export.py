@@ -16,6 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+from jmt_edge.cli.live import demo_bundle
 from jmt_edge.engine.bundle import load_bundle
 from jmt_edge.engine.export import backbone_graph, export_bundle, random_bundle, unfolded_graph
 from jmt_edge.errors import BundleError, ConfigError
@@ -78,6 +79,25 @@ def test_folded_graph_at_any_batch_and_length(m: int, head: str, dim: int) -> No
     graph = fusion_graph(fold(fusion))
     for batch, steps in ((1, 16), (3, 1)):
         check_fusion(graph, fusion, dim, batch, steps)
+
+
+@pytest.mark.parametrize("name", ["pain", "affect", "trimodal"])
+def test_shipped_graphs_are_the_folds_of_their_own_weights(name: str) -> None:
+    """The demo bundles' fusion graph gives the last step of the plan beside it, computed in float64."""
+    bundle = load_bundle(demo_bundle(name))
+    with safe_open(bundle.file("fusion_folded.safetensors"), "numpy") as file:
+        plan = FoldedPlan.from_safetensors_dict({k: file.get_tensor(k) for k in file.keys()}, file.metadata())  # noqa: SIM118
+    task, rng = bundle.task, np.random.default_rng(0)
+    features = {m: rng.standard_normal((3, task.steps, task.dim), dtype=np.float32) for m in task.names}
+    present = (rng.random((3, task.steps, len(task.names))) > 0.3).astype(np.float32)
+    feeds = {k: torch.from_numpy(v) for k, v in {**features, "present": present}.items()}
+    found, expected = run(bundle.file("fusion.onnx"), feeds), plan.run_numpy(features, present)
+    assert found.keys() == expected.keys()
+    for key, value in expected.items():
+        last = value[:, -1:]
+        assert found[key].shape == last.shape
+        assert bundle.networks["fusion"]["outputs"][key] == ["B", *last.shape[1:]]
+        np.testing.assert_allclose(found[key], last, atol=1e-5 * np.abs(last).max())
 
 
 def test_joint_abs_graph() -> None:
