@@ -1,46 +1,157 @@
 """The joint fusion on a GPU, every way of running it, in one table: `python benchmarks/fusion_gpu.py`.
 
-Batch 1, the papers' width 512, random weights and inputs. Each variant is captured in a CUDA graph of `CALLS`
-calls that take turns among `SETS` input sets, and the median over graph replays is reported, per call:
+Batch 1, the papers' width 512, random weights and inputs. Everybody gives what a hop needs, the last step's outputs;
+the published module has no way to leave the other steps out and computes all S, and so does each variant whose name
+says `all steps`. Timed are replays of a CUDA graph of `CALLS` calls that take turns among `SETS` input sets; the
+median is reported, per call:
 
 - warm: the calls follow each other, so weights stay in L2 where it holds them;
 - cold: before each call a buffer larger than L2 is written; the same graph without the calls is subtracted.
 
-`floor` divides by the time that the folded matrices' bytes need at the bandwidth of a large copy, measured
-here (bytes read plus bytes written). Errors are relative L2 against the model in float64. Nothing is printed
-unless the kernels' error is at most twice eager PyTorch's in the same precision, their results repeat bit for
-bit, and a mask changes them as it changes the model.
+`x floor` divides by the time that the folded matrices' bytes need at the bandwidth of a large copy, measured here
+(bytes read plus bytes written). Errors are relative L2 against the model in float64 (INT8: against the quantised
+matrices in float64). Nothing is timed before every kernel at every size has an error of at most twice eager
+PyTorch's in the same precision, repeats bit for bit, and follows masks as the model does.
+
+The table is printed, and written with date, device and versions to `benchmarks/results/`. torch.compile may take
+minutes a size; what it cannot begin within `--minutes` (9) is listed as not measured. The size of the goals,
+M = 2 and S = 16, goes first.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import statistics
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
+from published import like
 from torch import Tensor
 
+from jmt_edge.bench.machine import describe
 from jmt_edge.kernels.layout import weights_of
 from jmt_edge.kernels.ops import FusedFusion
-from jmt_edge.kernels.reference import Reference
+from jmt_edge.kernels.reference import Reference, run_table
+from jmt_edge.kernels.schedule import DType, activation
 from jmt_edge.kernels.weights import FusionWeights
 from jmt_edge.models.fusion import JMT
 
-CALLS, SETS, REPLAYS = 10, 4, 60
+RESULTS = Path(__file__).parent / "results"
+CALLS, SETS, REPLAYS, REPEATS = 10, 4, 60, 20
 FLUSH = 512 << 20  # bytes: more than twice any L2
+COMPILE_RESERVE = 150  # seconds that one torch.compile may take
 MODALITIES = ("face", "voice", "eda")
-Call = Callable[[Tensor, Tensor], Tensor]  # features (M, 1, S, d), present (1, S, M) -> logits (1, S, outputs)
+PUBLISHED = "published, eager"
+COMPILED = "published, torch.compile max-autotune, graph"
+OURS = "ours, persistent, graph"
+Call = Callable[[Tensor, Tensor], Tensor]  # features (M, 1, S, d), present (1, S, M) -> logits (1, R, outputs)
+Inputs = tuple[Tensor, Tensor]
 
 
-def median_us(run: Callable[[], None], replays: int = REPLAYS) -> float:
+@dataclass(frozen=True)
+class Variant:
+    """One way of running the fusion. `graph`: timed inside a CUDA graph. `compiles`: its first call takes minutes."""
+
+    name: str
+    call: Call
+    graph: bool = True
+    compiles: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """Microseconds a call, kernels it launches, times the floor, relative error; `not_measured` says why not."""
+
+    M: int
+    S: int
+    variant: str
+    warm_us: float | None = None
+    cold_us: float | None = None
+    launches: int | None = None
+    warm_to_floor: float | None = None
+    cold_to_floor: float | None = None
+    error: float | None = None
+    not_measured: str = ""
+
+
+class Meter(Protocol):
+    """What only a GPU can tell."""
+
+    def facts(self) -> dict[str, Any]:
+        """The device; `bandwidth` in bytes a second."""
+        ...
+
+    def microseconds(self, variant: Variant, sets: Sequence[Inputs]) -> tuple[float, float]:
+        """Per call, warm and cold."""
+        ...
+
+    def launches(self, variant: Variant, inputs: Inputs) -> int:
+        """Kernels that one call launches, copies and fills included."""
+        ...
+
+
+class Gpu:
+    """See `Meter`: CUDA events, CUDA graphs, torch's profiler."""
+
+    def __init__(self) -> None:
+        self._flush = torch.empty(FLUSH // 4, device="cuda")
+
+    def facts(self) -> dict[str, Any]:
+        properties = torch.cuda.get_device_properties(0)
+        return {
+            "name": properties.name,
+            "multiprocessors": properties.multi_processor_count,
+            "sm": f"sm_{properties.major}{properties.minor}",
+            "memory_gb": round(properties.total_memory / 1e9, 1),
+            "l2_mb": round(properties.L2_cache_size / 1e6, 1),
+            "cuda": torch.version.cuda,
+            "bandwidth": self._copy_bandwidth(),
+        }
+
+    def microseconds(self, variant: Variant, sets: Sequence[Inputs]) -> tuple[float, float]:
+        def calls(flushed: bool, working: bool) -> Callable[[], None]:
+            def body() -> None:
+                for i in range(CALLS):
+                    if flushed:
+                        self._flush.fill_(1.0)
+                    if working:
+                        variant.call(*sets[i % len(sets)])
+
+            return captured(body) if variant.graph else body
+
+        warm = median_us(calls(False, True)) / CALLS
+        cold = (median_us(calls(True, True)) - median_us(calls(True, False))) / CALLS
+        return warm, cold
+
+    def launches(self, variant: Variant, inputs: Inputs) -> int:
+        activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
+        variant.call(*inputs)
+        torch.cuda.synchronize()
+        with torch.profiler.profile(activities=activities) as profile:
+            variant.call(*inputs)
+            torch.cuda.synchronize()
+        return sum(event.device_type == torch.autograd.DeviceType.CUDA for event in profile.events())
+
+    def _copy_bandwidth(self) -> float:
+        """Bytes per second of a 1 GiB device-to-device copy, read plus written."""
+        source = torch.randn(1 << 28, device="cuda")
+        target = torch.empty_like(source)
+        run = captured(lambda: target.copy_(source))
+        return 2 * source.nbytes / (median_us(run) * 1e-6)
+
+
+def median_us(run: Callable[[], object]) -> float:
     """Median microseconds of `run` by CUDA events."""
     times = []
-    for _ in range(replays):
+    for _ in range(REPLAYS):
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         start.record()
         run()
@@ -50,9 +161,10 @@ def median_us(run: Callable[[], None], replays: int = REPLAYS) -> float:
     return statistics.median(times)
 
 
-def captured(body: Callable[[], None]) -> Callable[[], None]:
+def captured(body: Callable[[], object]) -> Callable[[], None]:
     """`body` in a CUDA graph; -> its replay."""
     stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         body()
     torch.cuda.synchronize()
@@ -65,141 +177,248 @@ def captured(body: Callable[[], None]) -> Callable[[], None]:
     return graph.replay
 
 
-def copy_bandwidth() -> float:
-    """Bytes per second of a 1 GiB device-to-device copy, read plus written."""
-    source = torch.randn(1 << 28, device="cuda")
-    target = torch.empty_like(source)
-    run = captured(lambda: target.copy_(source))
-    return 2 * source.nbytes / (median_us(run) * 1e-6)
+@dataclass
+class Case:
+    """One size: the model in float64, its kernels' matrices, and the kernels."""
+
+    model: JMT
+    weights: FusionWeights
+    steps: int
+    dtype: DType
+    device: str
+    kernels: dict[str, FusedFusion]
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        found: torch.dtype = getattr(torch, activation(self.dtype))
+        return found
 
 
-def count_kernels(call: Call, features: Tensor, present: Tensor) -> int:
-    """Kernels that one call launches, copies and fills included."""
-    activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
-    call(features, present)
-    torch.cuda.synchronize()
-    with torch.profiler.profile(activities=activities) as profile:
-        call(features, present)
-        torch.cuda.synchronize()
-    return sum(event.device_type == torch.autograd.DeviceType.CUDA for event in profile.events())
+def make_case(m: int, steps: int, dim: int, dtype: DType, device: str) -> Case:
+    """Random weights. The kernels: ours staged and persistent, and persistent for all steps."""
+    model = JMT(MODALITIES[:m], dim, ("valence", "arousal")).double().eval()
+    weights = weights_of(model)
+    kernels = {
+        "ours, staged, graph": FusedFusion(weights, 1, steps, dtype, device, "staged", last=True),
+        OURS: FusedFusion(weights, 1, steps, dtype, device, "persistent", last=True),
+        "ours, persistent, all steps, graph": FusedFusion(weights, 1, steps, dtype, device, "persistent"),
+    }
+    return Case(model, weights, steps, dtype, device, kernels)
 
 
-def stack(model: JMT, out: dict[str, Tensor]) -> Tensor:
+def random_inputs(case: Case, masked: bool) -> Inputs:
+    m = len(case.model.modalities)
+    features = torch.randn(m, 1, case.steps, case.model.dim).to(case.device, case.torch_dtype)
+    present = (torch.rand(1, case.steps, m) > 0.2).float() if masked else torch.ones(1, case.steps, m)
+    return features, present.to(case.device)
+
+
+def side_by_side(model: JMT, out: dict[str, Tensor]) -> Tensor:
     return torch.cat([out[n] if out[n].dim() == 3 else out[n][..., None] for n in model.outputs], -1)
 
 
-def module_call(model: JMT, run: Callable[..., dict[str, Tensor]]) -> Call:
-    return lambda features, present: stack(model, run(dict(zip(model.modalities, features)), present))
+def exact(case: Case, inputs: Inputs) -> Tensor:
+    """The model's logits in float64, every step."""
+    features, present = (x.double().cpu() for x in inputs)
+    return side_by_side(case.model, case.model(dict(zip(case.model.modalities, features)), present))
 
 
-def variants(model: JMT, weights: FusionWeights, steps: int, dtype: str) -> dict[str, tuple[Call, bool]]:
-    """Name -> (call, whether it is timed inside a CUDA graph)."""
-    torch_dtype = getattr(torch, dtype)
-    published = JMT(model.modalities, model.dim, model.outputs)
-    published.load_state_dict(model.state_dict())
-    published = published.to("cuda", torch_dtype).eval()
-    folded = Reference(weights, torch_dtype, "cuda")
-    found: dict[str, tuple[Call, bool]] = {
-        "published, eager": (module_call(model, published), False),
-        "published, eager, graph": (module_call(model, published), True),
-        "folded, eager, graph": (lambda f, p: folded(f, p)[0], True),
-    }
-    for mode in ("default", "max-autotune-no-cudagraphs"):
-        torch._dynamo.reset()
-        name = mode.removesuffix("-no-cudagraphs")  # this script captures the graph, like everyone else's
-        found[f"torch.compile {name}, graph"] = (module_call(model, torch.compile(published, mode=mode)), True)
-    for mode in ("staged", "persistent"):
-        kernel = FusedFusion(weights, 1, steps, dtype, "cuda", mode)  # type: ignore[arg-type]
-        found[f"ours, {mode}, graph"] = (lambda f, p, k=kernel: k.raw(f, p)[0], True)  # type: ignore[misc]
-    return found
+def relative(pairs: Sequence[tuple[Tensor, Tensor]], results: int) -> float:
+    """Relative L2 error over all pairs (got, want), on the last `results` steps."""
+    both = [(got[:, -results:].double().cpu(), want[:, -results:]) for got, want in pairs]
+    difference = sum(float((got - want).square().sum()) for got, want in both)
+    return float((difference / sum(float(want.square().sum()) for _, want in both)) ** 0.5)
 
 
-def check(name: str, call: Call, model: JMT, eager_error: float | None, sets: list[tuple[Tensor, Tensor]]) -> float:
-    """Relative error over all input sets. Raises SystemExit where ours is wrong or does not repeat."""
-    ours = name.startswith("ours")
-    difference = total = 0.0
-    for features, present in sets:
-        got = call(features, present)
-        if ours and not all(torch.equal(got, call(features, present)) for _ in range(20)):
+def check_kernels(case: Case) -> dict[str, float]:
+    """Each kernel's error, half of the inputs masked. Raises SystemExit where one is wrong or does not repeat."""
+    sets = [random_inputs(case, masked=i % 2 == 1) for i in range(SETS)]
+    want = [exact(case, x) for x in sets]
+    reference = Reference(case.weights, case.torch_dtype, case.device)
+    eager = [reference(*x)[0] for x in sets]
+    errors = {}
+    for name, kernel in case.kernels.items():
+        results = kernel.schedule.results
+        allowed = 2 * relative(list(zip(eager, want)), results)
+        got = [kernel.raw(*x)[0] for x in sets]
+        if not all(torch.equal(kernel.raw(*x)[0], first) for x, first in zip(sets, got) for _ in range(REPEATS)):
             sys.exit(f"{name}: results change between runs; no timing is printed for wrong numbers")
-        named = dict(zip(model.modalities, features.double().cpu()))
-        want = stack(model, model(named, present.double().cpu()))
-        difference += float((got.double().cpu() - want).square().sum())
-        total += float(want.square().sum())
-    error = (difference / total) ** 0.5
-    if ours and (eager_error is None or not error <= 2 * eager_error):
-        sys.exit(f"{name}: error {error:.2e}, eager PyTorch has {eager_error:.2e}; no timing is printed")
-    return error
+        if case.dtype == "int8":
+            tables = [run_table(kernel.schedule, f.double().cpu().numpy(), p.cpu().numpy() > 0.5)[0] for f, p in sets]
+            pairs = [(g, torch.from_numpy(t)) for g, t in zip(got, tables)]
+        else:
+            pairs = list(zip(got, want))
+        errors[name] = relative(pairs, results)
+        if not errors[name] <= allowed:
+            sys.exit(
+                f"{name}: error {errors[name]:.2e}, allowed {allowed:.2e} (twice eager PyTorch's); no timing is printed"
+            )
+    return errors
 
 
-def measure(call: Call, graph: bool, sets: list[tuple[Tensor, Tensor]], flush: Tensor) -> tuple[float, float]:
-    """Microseconds per call, warm and cold."""
+def variants(case: Case) -> Iterator[Variant]:
+    """What is timed, in the table's order; made one by one, so that each has the device to itself."""
+    model = case.model
+    published = like(copy.deepcopy(model)).to(case.device, case.torch_dtype)
+    last_step = copy.deepcopy(model).to(case.device, case.torch_dtype)
+    folded = Reference(case.weights, case.torch_dtype, case.device)
 
-    def calls(flushed: bool, working: bool) -> Callable[[], None]:
-        def body() -> None:
-            for i in range(CALLS):
-                if flushed:
-                    flush.fill_(1.0)
-                if working:
-                    call(*sets[i % len(sets)])
+    def of_published(run: Callable[..., dict[str, Tensor]]) -> Call:
+        return lambda features, present: side_by_side(model, run(*features))
 
-        return body
+    def of_ours(run: Callable[..., dict[str, Tensor]]) -> Call:
+        return lambda features, present: side_by_side(
+            model, run(dict(zip(model.modalities, features)), present, False, True)
+        )
 
-    wrap = captured if graph else lambda body: body
-    warm = median_us(wrap(calls(False, True))) / CALLS
-    cold = (median_us(wrap(calls(True, True))) - median_us(wrap(calls(True, False)))) / CALLS
-    return warm, cold
+    yield Variant(PUBLISHED, of_published(published), graph=False)
+    yield Variant("published, eager, graph", of_published(published))
+    yield Variant("folded, eager, all steps, graph", lambda f, p: folded(f, p)[0])
+    yield Variant("folded, eager, graph", lambda f, p: folded(f, p, True)[0])
+    for name, kernel in case.kernels.items():
+        yield Variant(name, lambda f, p, k=kernel: k.raw(f, p)[0])  # type: ignore[misc]
+    # this script captures the graph, like everyone else's
+    for name, mode in ((COMPILED, "max-autotune-no-cudagraphs"), (COMPILED.replace("max-autotune", "default"), None)):
+        torch._dynamo.reset()
+        yield Variant(name, of_published(torch.compile(published, mode=mode)), compiles=True)
+    torch._dynamo.reset()
+    compiled = torch.compile(last_step, mode="max-autotune-no-cudagraphs")
+    yield Variant("our module, torch.compile max-autotune, graph", of_ours(compiled), compiles=True)
+
+
+def measure(
+    meter: Meter,
+    bandwidth: float,
+    sizes: Sequence[tuple[int, int]],
+    dtype: DType,
+    device: str,
+    dim: int,
+    deadline: float,
+    compiling: bool,
+) -> list[Row]:
+    """Check the kernels at every size, then time every variant. `deadline`: of `time.monotonic()`."""
+    cases = {(m, steps): make_case(m, steps, dim, dtype, device) for m, steps in sizes}
+    errors = {size: check_kernels(case) for size, case in cases.items()}
+    rows = []
+    for (m, steps), case in cases.items():
+        sets = [random_inputs(case, masked=False) for _ in range(SETS)]
+        want = [exact(case, x) for x in sets]
+        itemsize = 1 if dtype == "int8" else case.torch_dtype.itemsize
+        floor = case.weights.matrix_elements * itemsize / bandwidth * 1e6
+        for variant in variants(case):
+            if variant.compiles and (not compiling or time.monotonic() + COMPILE_RESERVE > deadline):
+                reason = "no time left (--minutes)" if compiling else "left out (--no-compile)"
+                rows.append(Row(m, steps, variant.name, not_measured=reason))
+                continue
+            try:
+                got = [variant.call(*x) for x in sets]
+                launches = meter.launches(variant, sets[0])
+                warm, cold = meter.microseconds(variant, sets)
+            except Exception as problem:  # the compiler's errors share no base class
+                if not variant.compiles:
+                    raise
+                rows.append(Row(m, steps, variant.name, not_measured=" ".join(str(problem).split())[:100] or "failed"))
+                continue
+            error = errors[m, steps].get(variant.name, relative(list(zip(got, want)), 1))
+            rows.append(Row(m, steps, variant.name, warm, cold, launches, warm / floor, cold / floor, error))
+    return rows
+
+
+def goals(rows: Sequence[Row]) -> list[str]:
+    """The issue's goals for an H200 at M = 2, S = 16 in fp16, beside what was measured, on whatever device this is."""
+    found = {r.variant: r for r in rows if (r.M, r.S) == (2, 16) and r.warm_us is not None}
+    if OURS not in found:
+        return ["goals: M = 2, S = 16 was not measured"]
+    ours = found[OURS]
+    assert ours.warm_us is not None and ours.cold_us is not None
+    lines = [
+        f"- at most 25 us: {ours.warm_us:.1f} warm, {ours.cold_us:.1f} cold",
+        f"- one launch: {ours.launches}",
+    ]
+    for name, times in ((PUBLISHED, 40), (COMPILED, 4)):
+        slow = found.get(name)
+        if slow is None or slow.warm_us is None or slow.cold_us is None:
+            lines.append(f"- at least {times} x faster than '{name}': not measured")
+        else:
+            lines.append(
+                f"- at least {times} x faster than '{name}': {slow.warm_us / ours.warm_us:.1f} x warm, "
+                f"{slow.cold_us / ours.cold_us:.1f} x cold"
+            )
+    return ["Goals on an H200 at M = 2, S = 16, fp16, and what was measured here:", *lines]
+
+
+def table(report: dict[str, Any]) -> list[str]:
+    device, versions = report["device"], report["machine"]["versions"]
+    rows = [Row(**r) for r in report["rows"]]
+    lines = [
+        f"{report['date']}; {device['name']}, {device['multiprocessors']} multiprocessors, CUDA {device['cuda']}, "
+        f"torch {versions.get('torch')}, triton {versions.get('triton')}; {report['dtype']}, B = 1, "
+        f"d = {report['dim']}; copy bandwidth {device['bandwidth'] / 1e12:.2f} TB/s; `{report['command']}`",
+        "",
+        "| M | S | variant | µs warm | µs cold | launches | × floor warm | × floor cold | error |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for r in rows:
+        if r.not_measured:
+            lines.append(f"| {r.M} | {r.S} | {r.variant} | {r.not_measured} | | | | | |")
+        else:
+            lines.append(
+                f"| {r.M} | {r.S} | {r.variant} | {r.warm_us:.1f} | {r.cold_us:.1f} | {r.launches} | "
+                f"{r.warm_to_floor:.1f} | {r.cold_to_floor:.1f} | {r.error:.1e} |"
+            )
+    return [*lines, "", *goals(rows)]
+
+
+def report_of(
+    facts: dict[str, Any], rows: Sequence[Row], dtype: str, dim: int, command: str, began: float
+) -> dict[str, Any]:
+    return {
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "command": command,
+        "seconds": round(time.monotonic() - began, 1),
+        "device": facts,
+        "machine": describe(),
+        "dtype": dtype,
+        "dim": dim,
+        "calls": CALLS,
+        "sets": SETS,
+        "replays": REPLAYS,
+        "rows": [asdict(row) for row in rows],
+    }
+
+
+def write(report: dict[str, Any], folder: Path) -> Path:
+    """`DATE-fusion-DEVICE-DTYPE.json` in `folder`."""
+    device = "-".join("".join(c if c.isalnum() else " " for c in report["device"]["name"]).lower().split())
+    path = folder / f"{report['date'][:10]}-fusion-{device}-{report['dtype']}.json"
+    path.write_text(json.dumps(report, indent=1) + "\n")
+    return path
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dtype", default="float16", choices=["float16", "bfloat16", "float32"])
-    parser.add_argument("--steps", type=int, nargs="+", default=[8, 16, 64])
+    parser.add_argument("--dtype", default="float16", choices=["float16", "bfloat16", "float32", "int8"])
+    parser.add_argument("--steps", type=int, nargs="+", default=[16, 8, 64])
     parser.add_argument("--modalities", type=int, nargs="+", default=[2, 3], choices=[2, 3])
-    parser.add_argument("--json", type=Path, help="write the rows there too")
+    parser.add_argument("--minutes", type=float, default=9.0, help="no torch.compile begins that would end later")
+    parser.add_argument("--no-compile", action="store_true", help="without torch.compile: a minute or two")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the JSON")
     options = parser.parse_args()
     if not torch.cuda.is_available():
         sys.exit("no CUDA device: run this on a machine with an NVIDIA GPU")
+    began = time.monotonic()
     torch.manual_seed(0)
     torch.set_grad_enabled(False)
-    properties = torch.cuda.get_device_properties(0)
-    flush = torch.empty(FLUSH // 4, device="cuda")
-    bandwidth = copy_bandwidth()
-    itemsize = getattr(torch, options.dtype).itemsize
-    rows: list[dict[str, Any]] = []
-    for m in options.modalities:
-        model = JMT(MODALITIES[:m], 512, ("valence", "arousal")).double().eval()
-        weights = weights_of(model)
-        floor = weights.matrix_elements * itemsize / bandwidth * 1e6
-        for steps in options.steps:
-            sets = []
-            for i in range(SETS):
-                features = torch.randn(m, 1, steps, 512).to("cuda", getattr(torch, options.dtype))
-                present = torch.ones(1, steps, m) if i % 2 == 0 else (torch.rand(1, steps, m) > 0.2).float()
-                sets.append((features, present.to("cuda")))
-            eager_error: float | None = None
-            for name, (call, graph) in variants(model, weights, steps, options.dtype).items():
-                error = check(name, call, model, eager_error, sets)
-                eager_error = error if eager_error is None else eager_error
-                warm, cold = measure(call, graph, sets, flush)
-                launches = count_kernels(call, *sets[0])
-                rows.append({
-                    "M": m, "S": steps, "variant": name, "warm_us": warm, "cold_us": cold, "launches": launches,
-                    "warm_to_floor": warm / floor, "cold_to_floor": cold / floor, "error": error,
-                })  # fmt: skip
-    print(
-        f"{properties.name}, {properties.multi_processor_count} multiprocessors, torch {torch.__version__}, "
-        f"{options.dtype}, B = 1, d = 512; copy bandwidth {bandwidth / 1e12:.2f} TB/s"
-    )
-    print("| M | S | variant | µs warm | µs cold | launches | × floor warm | × floor cold | error |")
-    print("|---|---|---|---|---|---|---|---|---|")
-    for r in rows:
-        print(
-            f"| {r['M']} | {r['S']} | {r['variant']} | {r['warm_us']:.1f} | {r['cold_us']:.1f} | {r['launches']} | "
-            f"{r['warm_to_floor']:.1f} | {r['cold_to_floor']:.1f} | {r['error']:.1e} |"
-        )
-    if options.json:
-        options.json.write_text(json.dumps(rows, indent=1))
+    gpu = Gpu()
+    facts = gpu.facts()
+    sizes = [(m, steps) for m in options.modalities for steps in options.steps]
+    deadline = began + 60 * options.minutes
+    rows = measure(gpu, facts["bandwidth"], sizes, options.dtype, "cuda", 512, deadline, not options.no_compile)
+    command = " ".join(["python", "benchmarks/fusion_gpu.py", *sys.argv[1:]])
+    report = report_of(facts, rows, options.dtype, 512, command, began)
+    path = write(report, options.out)
+    print("\n".join(table(report)))
+    print(f"wrote {path}")
 
 
 if __name__ == "__main__":

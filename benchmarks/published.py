@@ -1,7 +1,8 @@
 """The published fusion as its equations stand (arXiv 2403.10488 v2): the yardstick, with nothing folded or shared.
 
 `torch.nn.MultiheadAttention` of one head, sequence first as the released code has it; weights are copied from
-our module, so that both compute the same function and the comparison is of speed alone.
+our module, so that both compute the same function and the comparison is of speed alone. Two modalities are the
+papers' form; three follow the same equations.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from jmt_edge.models.fusion import JMT, JOINT
+from jmt_edge.models.fusion import JMT
 
 
 class EncoderLayer(nn.Module):
@@ -25,36 +26,52 @@ class EncoderLayer(nn.Module):
 
 
 class PublishedJMT(nn.Module):
-    """Face and a second modality, each (S, B, 512) -> fused (S, B, 512)."""
+    """The modalities' features, each (S, B, dim) -> fused (S, B, dim).
 
-    def __init__(self, dim: int = 512) -> None:
+    `blocks`: (query source, key/value source) of each cross-attention, sources numbered as the modalities, the joint
+    one last; at M = 2 the papers' six: v <- p, p <- v, j <- v, v <- j, j <- p, p <- j.
+    """
+
+    def __init__(self, dim: int, modalities: int, blocks: list[tuple[int, int]]) -> None:
         super().__init__()
-        self.joint = nn.Linear(2 * dim, dim)
-        self.encoders = nn.ModuleList(EncoderLayer(dim) for _ in range(3))
-        self.cross = nn.ModuleList(nn.MultiheadAttention(dim, 1) for _ in range(3))
+        self.blocks = blocks
+        self.joint = nn.Linear(modalities * dim, dim)
+        self.encoders = nn.ModuleList(EncoderLayer(dim) for _ in range(modalities + 1))
+        self.cross = nn.ModuleList(nn.MultiheadAttention(dim, 1) for _ in range(modalities + 1))
         self.final_encoder = EncoderLayer(dim)
         self.final_attention = nn.MultiheadAttention(dim, 1)
 
-    def forward(self, v: Tensor, p: Tensor) -> Tensor:
-        j = self.joint(torch.cat([v, p], -1))
-        v, p, j = (encode(x) for encode, x in zip(self.encoders, (v, p, j)))
-        at_v, at_p, at_j = self.cross
-        blocks = [
-            at_v(v, p, p)[0], at_p(p, v, v)[0], at_j(j, v, v)[0], at_v(v, j, j)[0], at_j(j, p, p)[0], at_p(p, j, j)[0],
-        ]  # fmt: skip
-        stacked = torch.stack(blocks)  # (6, S, B, dim): a sequence of six for every step of every sample
-        flat = self.final_encoder(stacked.flatten(1, 2))
-        return self.final_attention(flat, flat, flat)[0][-1].unflatten(0, v.shape[:2])
+    def forward(self, *features: Tensor) -> Tensor:
+        joint = self.joint(torch.cat(features, -1))
+        x = [encode(source) for encode, source in zip(self.encoders, (*features, joint))]
+        stacked = torch.stack([self.cross[q](x[q], x[k], x[k])[0] for q, k in self.blocks])
+        flat = self.final_encoder(stacked.flatten(1, 2))  # (blocks, S B, dim): a sequence for every step of a sample
+        return self.final_attention(flat, flat, flat)[0][-1].unflatten(0, joint.shape[:2])
 
 
-def like(ours: JMT) -> PublishedJMT:
+class Published(nn.Module):
+    """The published fusion with its heads: each modality (B, S, dim) -> the outputs of every step, (B, S, ...).
+
+    It has no way to leave out the steps that nobody asked for.
+    """
+
+    def __init__(self, fusion: PublishedJMT, heads: nn.Module) -> None:
+        super().__init__()
+        self.fusion, self.heads = fusion, heads
+
+    def forward(self, *features: Tensor) -> dict[str, Tensor]:
+        out: dict[str, Tensor] = self.heads(self.fusion(*(x.transpose(0, 1) for x in features)).transpose(0, 1))
+        return out
+
+
+def like(ours: JMT) -> Published:
     """The published module with our weights."""
-    theirs = PublishedJMT(ours.dim).eval()
-    names = (*ours.modalities, JOINT)
+    index = {name: i for i, name in enumerate(ours.sources)}
+    theirs = PublishedJMT(ours.dim, len(ours.modalities), [(index[q], index[k]) for q, k in ours.blocks])
     theirs.joint.load_state_dict(ours.joint.state_dict())
-    for i, name in enumerate(names):
+    for i, name in enumerate(ours.sources):
         theirs.encoders[i].load_state_dict(ours.encoders[name].state_dict())
         theirs.cross[i].load_state_dict(ours.cross[name].state_dict())
     theirs.final_encoder.load_state_dict(ours.block_encoder.state_dict())
     theirs.final_attention.load_state_dict(ours.block_attention.state_dict())
-    return theirs
+    return Published(theirs, ours.heads).eval()

@@ -1,8 +1,14 @@
-"""Group `fusion`: full size, S = 16, batch 1, on a CPU; every contender is checked against the published equations."""
+"""Group `fusion`: full size, S = 16, batch 1, on a CPU.
+
+Every contender gives what a hop needs, the last step's outputs, and is checked against the published equations there.
+The published module has no way to leave the other steps out, so whoever runs it, in whatever runtime, pays for all S;
+ours computes the last step's alone unless a name says `all_steps`.
+"""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +25,7 @@ from jmt_edge.kernels.folding import fold  # noqa: E402
 from jmt_edge.models.fusion import JMT  # noqa: E402
 
 S, DIM = 16, 512
-pytestmark = pytest.mark.benchmark(group="fusion: affect, S = 16, batch 1, one thread")
+pytestmark = pytest.mark.benchmark(group="fusion: a hop's outputs, affect, S = 16, batch 1, one thread")
 
 
 @pytest.fixture(scope="module")
@@ -29,32 +35,50 @@ def setting() -> dict[str, Any]:
     ours = JMT(("face", "voice"), DIM, ("valence", "arousal")).eval()
     inputs = {name: torch.randn(1, S, DIM) for name in ours.modalities}
     with torch.no_grad():
-        return {"ours": ours, "theirs": like(ours), "inputs": inputs, "expected": ours(inputs)}
+        theirs = like(ours)
+        return {"ours": ours, "theirs": theirs, "inputs": inputs, "expected": theirs(*inputs.values())}
 
 
 def _check(found: Any, setting: dict[str, Any], tolerance: float = 1e-4) -> None:
+    """The last step's outputs are the published ones; `found` may hold others before it."""
     for name, value in setting["expected"].items():
-        np.testing.assert_allclose(np.asarray(found[name]), value.numpy(), atol=tolerance * float(value.abs().max()))
+        got, want = np.asarray(found[name])[:, -1], value[:, -1].numpy()
+        np.testing.assert_allclose(got, want, atol=tolerance * float(value.abs().max()))
 
 
 def test_published_eager(benchmark, setting) -> None:  # type: ignore[no-untyped-def]
-    ours, theirs = setting["ours"], setting["theirs"]
-    v, p = (x.transpose(0, 1) for x in setting["inputs"].values())
-
     def run() -> dict[str, Any]:
         with torch.no_grad():
-            return ours.heads(theirs(v, p).transpose(0, 1))
+            return setting["theirs"](*setting["inputs"].values())
 
     _check(run(), setting)
     benchmark(run)
 
 
-def test_ours_eager(benchmark, setting) -> None:  # type: ignore[no-untyped-def]
+@pytest.mark.parametrize("steps", ["last_step", "all_steps"])
+def test_ours_eager(benchmark, setting, steps: str) -> None:  # type: ignore[no-untyped-def]
     def run() -> dict[str, Any]:
         with torch.no_grad():
-            return setting["ours"](setting["inputs"])
+            return setting["ours"](setting["inputs"], last=steps == "last_step")
 
     _check(run(), setting)
+    benchmark(run)
+
+
+@pytest.mark.parametrize("steps", ["last_step", "all_steps"])
+def test_folded_eager(benchmark, setting, steps: str) -> None:  # type: ignore[no-untyped-def]
+    """The folded matrices in eager PyTorch, float32: what folding alone gives, and what the last step alone gives."""
+    from jmt_edge.kernels.layout import weights_of
+    from jmt_edge.kernels.reference import Reference
+
+    reference = Reference(weights_of(setting["ours"]), torch.float32)
+    features, present = torch.stack(list(setting["inputs"].values())), torch.ones(1, S, 2)
+
+    def run() -> Any:
+        with torch.no_grad():
+            return reference(features, present, steps == "last_step")[0]
+
+    _check({name: run()[..., i] for i, name in enumerate(setting["ours"].outputs)}, setting)
     benchmark(run)
 
 
@@ -64,17 +88,33 @@ def test_published_compiled(benchmark, setting) -> None:  # type: ignore[no-unty
     if not shutil.which("g++"):
         pytest.skip("torch.compile on a CPU needs g++")
     compiled = torch.compile(setting["theirs"])
-    v, p = (x.transpose(0, 1) for x in setting["inputs"].values())
 
     def run() -> dict[str, Any]:
         with torch.no_grad():
-            return setting["ours"].heads(compiled(v, p).transpose(0, 1))
+            return compiled(*setting["inputs"].values())
 
     _check(run(), setting)
     benchmark(run)
 
 
-def test_published_onnxruntime(benchmark, setting) -> None:  # type: ignore[no-untyped-def]
+def test_published_onnxruntime(benchmark, setting, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    """The published module exported as anyone would, the other peer without a compiler."""
+    from jmt_edge.engine.fidelity import session
+
+    names, file = ["valence", "arousal"], tmp_path / "published.onnx"
+    with torch.no_grad():
+        torch.onnx.export(
+            setting["theirs"], tuple(setting["inputs"].values()), str(file), input_names=["face", "voice"],
+            output_names=names, opset_version=20, dynamo=True, external_data=False, verbose=False,
+        )  # fmt: skip
+    run = session(file.read_bytes(), threads=1)
+    feeds = {n: x.numpy() for n, x in setting["inputs"].items()}
+    _check(dict(zip(names, run.run(names, feeds))), setting)
+    benchmark(run.run, names, feeds)
+
+
+def test_unfolded_onnxruntime(benchmark, setting) -> None:  # type: ignore[no-untyped-def]
+    """The graph of a fusion that does not fold (several heads): the last step alone, four matrices an attention."""
     from jmt_edge.engine.export import unfolded_graph
     from jmt_edge.engine.fidelity import session
 
@@ -85,7 +125,7 @@ def test_published_onnxruntime(benchmark, setting) -> None:  # type: ignore[no-u
     benchmark(run.run, names, feeds)
 
 
-def test_folded_numpy(benchmark, setting) -> None:  # type: ignore[no-untyped-def]
+def test_folded_numpy_all_steps(benchmark, setting) -> None:  # type: ignore[no-untyped-def]
     plan = fold(setting["ours"])
     feeds = {n: x.numpy() for n, x in setting["inputs"].items()}
     present = np.ones((1, S, 2), np.float32)
@@ -109,7 +149,7 @@ def bundle(setting, tmp_path_factory: pytest.TempPathFactory) -> Bundle:  # type
 
 @pytest.mark.parametrize("backend", [name for name in BACKENDS if name != "torch-compile"])  # it compiles for minutes
 def test_product(benchmark, setting, bundle: Bundle, backend: str) -> None:  # type: ignore[no-untyped-def]
-    """What `live` runs: the folded plan as one ONNX graph, or as the device's engine."""
+    """What `live` runs: the folded plan as one ONNX graph of the last step, or as the device's engine."""
     reason = unavailable(backend)
     if reason:
         pytest.skip(f"{backend}: {reason}")
@@ -130,8 +170,7 @@ def test_triton(benchmark, setting) -> None:  # type: ignore[no-untyped-def]
     from jmt_edge.kernels.layout import weights_of
     from jmt_edge.kernels.ops import FusedFusion
 
-    kernel = FusedFusion(weights_of(setting["ours"].double()), 1, S, "float16", "cuda", "persistent")
-    setting["ours"].float()
+    kernel = FusedFusion(weights_of(setting["ours"]), 1, S, "float16", "cuda", "persistent", last=True)
     features = torch.stack(list(setting["inputs"].values())).half().cuda()
     present = torch.ones(1, S, 2, device="cuda")
 

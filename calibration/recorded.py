@@ -93,9 +93,9 @@ class _Cut(Observer):
             numbers = features[m.name][0, :, 0].astype(np.int64).tolist()
             clips[m.name] = [self._clips[m.name][numbers[s]] if present[0, s, j] else None for s in steps]
         self._latest = (clips, present[0].copy())
-        shape = present.shape[:2]
+        shape = (len(present), 1)
         zeros = {o: np.zeros((*shape, 2) if o == "pain" else shape, np.float32) for o in self._task.outputs}
-        return {"attention": np.zeros(present.shape, np.float32), **zeros}
+        return {"attention": np.zeros((*shape, present.shape[2]), np.float32), **zeros}
 
     def on_result(self, result: Result) -> None:
         if self._position in self._pool and self._latest is not None:

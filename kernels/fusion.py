@@ -9,7 +9,7 @@ one launch per stage (encoders, cross-attentions, final) the staged one, one per
 - PROJECT: `out = relu?(norm?(x) @ w.T * scale + bias) + residual?` for 16 rows and BN columns. Each weight byte
   is read by one program per 16 rows. The input dimension is split over the warps (a batched dot), then summed in
   a fixed order.
-- ATTEND: `softmax(q @ k.T) @ v + bias + residual?` for 16 queries, one head and BC columns.
+- ATTEND: `softmax(q @ k.T) @ v + bias + residual?` for 16 queries (or the last one alone), one head and BC columns.
 - HEAD: the last query's softmax over the blocks, the weighted sum of the projected values, ReLU, the output
   neurons, and the attention of each modality; one row at a time.
 
@@ -126,7 +126,7 @@ def _attend(
     batches, q, k, v = tl.load(e + 1), tl.load(e + 2), tl.load(e + 3), tl.load(e + 4)
     out, bias, residual = tl.load(e + 5), tl.load(e + 6), tl.load(e + 7)
     q_len, k_len, row_step, batch_step = tl.load(e + 8), tl.load(e + 9), tl.load(e + 10), tl.load(e + 11)
-    width, cols = tl.load(e + 12), tl.load(e + 13)
+    width, cols, out_step = tl.load(e + 12), tl.load(e + 13), tl.load(e + 14)
     tiles = tl.cdiv(q_len, BM)
     if tile < batches * tiles:
         base = (tile // tiles) * batch_step
@@ -158,7 +158,7 @@ def _attend(
         b_out = tl.dot(b_p, b_v, input_precision=PRECISION) / b_total[:, None]
         b_out += tl.load(p_params + bias + o_c, mask=m_c & (bias >= 0), other=0)[None, :]
         m_out = m_i[:, None] & m_c[None, :]
-        o_out = o_q[:, None] * width + o_c[None, :]
+        o_out = ((tile // tiles) * out_step + o_i * row_step)[:, None] * width + o_c[None, :]
         p_res = p_work + residual + o_out
         b_out += tl.load(p_res, mask=m_out & (residual >= 0), other=0, cache_modifier=".cg").to(tl.float32)
         tl.store(p_work + out + o_out, b_out.to(p_work.dtype.element_ty), mask=m_out)
@@ -166,13 +166,14 @@ def _attend(
 
 @triton.jit
 def _head(
-    p_work, p_params, p_present, p_logits, p_attention, e, r, n_rows,
+    p_work, p_params, p_present, p_logits, p_attention, e, r,
     D: tl.constexpr, HEADS: tl.constexpr, M: tl.constexpr, MP: tl.constexpr, LP: tl.constexpr, HP: tl.constexpr,
     NO: tl.constexpr, EPS: tl.constexpr,
 ):  # fmt: skip
-    q, k, v, norm = tl.load(e + 2), tl.load(e + 3), tl.load(e + 4), tl.load(e + 5)
+    rows, q, k, v, norm = tl.load(e + 1), tl.load(e + 2), tl.load(e + 3), tl.load(e + 4), tl.load(e + 5)
     blocks, terms, hidden, logits = tl.load(e + 6), tl.load(e + 7), tl.load(e + 8), tl.load(e + 9)
     bias, readout, readout_bias, owner = tl.load(e + 10), tl.load(e + 11), tl.load(e + 12), tl.load(e + 13)
+    span = tl.load(e + 14)  # steps that a result stands for: it is their last
     q, k, v = tl.multiple_of(q, 16), tl.multiple_of(k, 16), tl.multiple_of(v, 16)
     HD: tl.constexpr = D // HEADS
     o_l = tl.arange(0, LP)
@@ -183,7 +184,7 @@ def _head(
     b_share = tl.zeros([MP], dtype=tl.float32)
     if q >= 0:
         o_d = tl.arange(0, HEADS)[None, :, None] * HD + tl.arange(0, HD)[None, None, :]
-        p_k = p_work + k + (o_l[:, None, None] * n_rows + r) * D + o_d
+        p_k = p_work + k + (o_l[:, None, None] * rows + r) * D + o_d
         b_k = tl.load(p_k, mask=m_l[:, None, None], other=0, cache_modifier=".cg").to(tl.float32)  # [LP, HEADS, HD]
         if norm >= 0:
             b_k -= (tl.sum(tl.sum(b_k, 2), 1) / D)[:, None, None]
@@ -197,7 +198,7 @@ def _head(
         if terms == blocks:  # values are still to be summed; otherwise they already are
             b_w = b_p
 
-        b_here = tl.load(p_present + r * M + o_m, mask=m_m, other=0).to(tl.float32)
+        b_here = tl.load(p_present + (r * span + span - 1) * M + o_m, mask=m_m, other=0).to(tl.float32)
         b_here = tl.where(b_here > 0.5, 1.0, 0.0)
         b_owner = tl.load(p_params + owner + o_l, mask=m_l, other=-1).to(tl.int32)  # key source of each block
         b_joint = tl.sum(tl.where(b_owner == M, b_p, 0.0), 0)
@@ -208,7 +209,7 @@ def _head(
 
     o_h, o_o = tl.arange(0, HP), tl.arange(0, NO)
     m_h = o_h < hidden
-    p_v = p_work + v + (o_l[:, None] * n_rows + r) * hidden + o_h[None, :]
+    p_v = p_work + v + (o_l[:, None] * rows + r) * hidden + o_h[None, :]
     b_v = tl.load(p_v, mask=(o_l < terms)[:, None] & m_h[None, :], other=0, cache_modifier=".cg")  # [LP, HP]
     b_h = tl.sum(b_w[:, None] * b_v.to(tl.float32), 0) + tl.load(p_params + bias + o_h, mask=m_h, other=0)
     b_h = tl.maximum(b_h, 0)
@@ -266,9 +267,9 @@ def fusion_kernel(
     """Phases `first` to `last` (exclusive) of the schedule; see the module's docstring.
 
     p_features (M, B, S, D) and p_work, all intermediates, in the activation dtype; p_weights: all matrices, (out, in)
-    rows; p_params: float32 biases, norms, scales; p_present (B*S, M), p_logits (B*S, outputs), p_attention (B*S, M):
-    float32; p_table int32 (entries, FIELDS); p_phases int32 (phases, 4): first entry, entries, tiles, 0;
-    p_barrier: one int32, zero before the first launch; n_rows = B * S.
+    rows; p_params: float32 biases, norms, scales; p_present (B*S, M), p_logits (R, outputs), p_attention (R, M):
+    float32, R = B*S, or B where the schedule gives last steps only; p_table int32 (entries, FIELDS); p_phases int32
+    (phases, 4): first entry, entries, tiles, 0; p_barrier: one int32, zero before the first launch; n_rows = B * S.
     """
     i_p = tl.program_id(0)
     n_programs = tl.num_programs(0)
@@ -302,8 +303,7 @@ def fusion_kernel(
                 _attend(p_work, p_params, e, tile, D, D // HEADS, BC, SP, KSA, KA, PRECISION, COMPILED)
             else:
                 _head(
-                    p_work, p_params, p_present, p_logits, p_attention, e, tile, n_rows,
-                    D, HEADS, M, MP, LP, HP, NO, EPS,
+                    p_work, p_params, p_present, p_logits, p_attention, e, tile, D, HEADS, M, MP, LP, HP, NO, EPS,
                 )  # fmt: skip
         if phase + 1 < last:
             if COMPILED:

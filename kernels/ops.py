@@ -26,6 +26,7 @@ def joint_fusion(
     phases: Tensor,
     work: Tensor,
     barrier: Tensor,
+    results: int,
     outputs: int,
     launches: Sequence[int],
     constants: Sequence[int],
@@ -33,14 +34,15 @@ def joint_fusion(
     warps: int,
     programs: int,
 ) -> tuple[Tensor, Tensor]:
-    """features (M, B, S, d), present (B, S, M) -> logits (B, S, outputs), attention (B, S, M), both float32.
+    """features (M, B, S, d), present (B, S, M) -> logits (B, R, outputs), attention (B, R, M), both float32.
 
-    `weights` to `phases` and `constants` come from a Schedule for exactly this B, S, d and M; `launches` lists
-    first and last phase of each launch; a launch of several phases is cooperative with `programs` programs.
+    R = `results` is S, or 1 for the last step alone. `weights` to `phases` and `constants` come from a Schedule for
+    exactly this B, S, R, d and M; `launches` lists first and last phase of each launch; a launch of several phases is
+    cooperative with `programs` programs.
     """
     m, batch, steps, _ = features.shape
-    logits = features.new_empty((batch, steps, outputs), dtype=torch.float32)
-    attention = features.new_empty((batch, steps, m), dtype=torch.float32)
+    logits = features.new_empty((batch, results, outputs), dtype=torch.float32)
+    attention = features.new_empty((batch, results, m), dtype=torch.float32)
     features, here = features.to(work.dtype).contiguous(), present.to(torch.float32).contiguous()
     named = dict(zip(_NAMES, constants))
     for first, last in zip(launches[::2], launches[1::2]):
@@ -55,18 +57,20 @@ def joint_fusion(
 
 @joint_fusion.register_fake
 def _(  # type: ignore[no-untyped-def]
-    features, present, weights, params, table, phases, work, barrier, outputs, launches, constants, eps, warps, programs
-):
-    m, batch, steps, _ = features.shape
+    features, present, weights, params, table, phases, work, barrier, results, outputs, launches, constants, eps, warps,
+    programs,
+):  # fmt: skip
+    m, batch, _, _ = features.shape
     return (
-        features.new_empty((batch, steps, outputs), dtype=torch.float32),
-        features.new_empty((batch, steps, m), dtype=torch.float32),
+        features.new_empty((batch, results, outputs), dtype=torch.float32),
+        features.new_empty((batch, results, m), dtype=torch.float32),
     )
 
 
 class FusedFusion(torch.nn.Module):
     """A fusion for one B and S on one device. `mode`: persistent, staged or phased (see `Schedule.launches`).
 
+    `last`: the outputs of the last step alone, its axis kept at length 1 (R = 1 below, else R = S).
     `programs`: programs per launch; by default one per multiprocessor, in the interpreter one (where a
     launch of several phases runs with exactly one, because it executes programs one after the other).
     """
@@ -80,6 +84,7 @@ class FusedFusion(torch.nn.Module):
         device: str | torch.device = "cuda",
         mode: str = "persistent",
         programs: int | None = None,
+        last: bool = False,
     ) -> None:
         super().__init__()
         device = torch.device(device)
@@ -90,7 +95,7 @@ class FusedFusion(torch.nn.Module):
         else:
             count, shared = 1, 99 * 1024
         self.schedule: Schedule = build_schedule(
-            weights, batch, steps, dtype, choose_tiles(count, shared, dtype, weights.dim)
+            weights, batch, steps, dtype, choose_tiles(count, shared, dtype, weights.dim), last=last
         )
         s = self.schedule
         if device.type != "cuda" and not interpreted():
@@ -112,20 +117,21 @@ class FusedFusion(torch.nn.Module):
         self._constants = [int(s.constants[name]) for name in _NAMES]
 
     def raw(self, features: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
-        """features (M, B, S, d) in the activation dtype, present (B, S, M) -> logits (B, S, outputs), attention."""
+        """features (M, B, S, d) in the activation dtype, present (B, S, M) -> logits (B, R, outputs), attention."""
         s = self.schedule
         if features.shape[1:3] != (s.batch, s.steps):
             asked = tuple(features.shape[1:3])
             raise ConfigError(f"this fusion was laid out for B, S = {s.batch}, {s.steps}, not {asked}; lay out another")
         return joint_fusion(
             features, present, self.weights, self.params, self.table, self.phases, self.work, self.barrier,
-            s.logits, self._launches, self._constants, float(s.constants["EPS"]), s.tiles.warps, self.programs,
+            s.results, s.logits, self._launches, self._constants, float(s.constants["EPS"]), s.tiles.warps,
+            self.programs,
         )  # fmt: skip
 
     def forward(
         self, features: Mapping[str, Tensor], present: Tensor | None = None, return_attention: bool = False
     ) -> dict[str, Tensor]:
-        """Per modality (B, S, d) -> per output (B, S) or, with several logits, (B, S, logits); and `attention`."""
+        """Per modality (B, S, d) -> per output (B, R) or, with several logits, (B, R, logits); and `attention`."""
         stacked = torch.stack([features[name] for name in self.schedule.modalities]).to(self.dtype)
         if present is None:
             present = stacked.new_ones((*stacked.shape[1:3], len(self.schedule.modalities)))
@@ -137,7 +143,7 @@ class FusedFusion(torch.nn.Module):
         return results
 
     def buffer(self, name: str) -> Tensor:
-        """A stage's result in the work buffer, for tests: `enc` (N, B·S, d), `z` (L, B·S, d), ..."""
+        """A stage's result in the work buffer, for tests: `enc` (N, B·S, d), `z` (L, B·R, d), ..."""
         offset, shape = self.schedule.buffers[name]
         work: Tensor = self.work  # type: ignore[assignment]
         return work[offset : offset + int(np.prod(shape))].view(shape)

@@ -37,10 +37,12 @@ class Reference:
         joint = F.linear(both, self.t(self.w.joint), self.t(self.w.joint_bias))
         return torch.stack([self._layer(e, x) for e, x in zip(self.w.encoders, [*features, joint])])
 
-    def cross(self, sums: Tensor) -> Tensor:
-        """Encoders' sums (N, B, S, d) -> blocks (L, B, S, d), query source and key/value source by `w.blocks`."""
+    def cross(self, sums: Tensor, last: bool = False) -> Tensor:
+        """Encoders' sums (N, B, S, d) -> blocks (L, B, S, d), query source and key/value source by `w.blocks`; with
+        `last` those of the last step, (L, B, 1, d)."""
         y = [self._norm(e.norm2, x) for e, x in zip(self.w.encoders, sums)]
-        return torch.stack([self._attention(self.w.cross[a], y[a], y[b])[0] for a, b in self.w.blocks])
+        x = [rows[:, -1:] for rows in y] if last else y
+        return torch.stack([self._attention(self.w.cross[a], x[a], y[b])[0] for a, b in self.w.blocks])
 
     def final(self, z: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         """Blocks (L, B, S, d) -> logits (B, S, outputs) and attention (B, S, M)."""
@@ -57,8 +59,10 @@ class Reference:
         h = F.linear(out, self.t(w.hidden), self.t(w.hidden_bias)).relu()
         return F.linear(h, self.t(w.readout), self.t(w.readout_bias)), attention
 
-    def __call__(self, features: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
-        return self.final(self.cross(self.encoders(features, present)), present)
+    def __call__(self, features: Tensor, present: Tensor, last: bool = False) -> tuple[Tensor, Tensor]:
+        """features (M, B, S, d), present (B, S, M) -> logits and attention of every step, or of the last, S = 1."""
+        sums = self.encoders(features, present)
+        return self.final(self.cross(sums, last), present[:, -1:] if last else present)
 
     def _attention(self, a: Attention, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """x (..., S, d) attends to y (..., T, d) -> (..., S, d) and weights (..., S, T), their mean over heads."""
@@ -93,7 +97,7 @@ class Reference:
 def run_table(
     s: Schedule, features: NDArray[np.float64], present: NDArray[np.bool_]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Run a schedule's own table in float64 NumPy: logits (B, S, outputs) and attention (B, S, M).
+    """Run a schedule's own table in float64 NumPy: logits (B, R, outputs) and attention (B, R, M), R = `s.results`.
 
     Independent of Triton. With INT8 weights it is the exact answer for the quantised matrices.
     """
@@ -102,7 +106,7 @@ def run_table(
     weights = _decode(s.weights)
     params, here = s.params.astype(np.float64), present.reshape(rows, m) > 0.5
     work, given = np.full(s.work_size, np.nan), np.asarray(features, np.float64).ravel()
-    logits, attention = np.zeros((rows, s.logits)), np.zeros((rows, m))
+    logits, attention = np.zeros((s.batch * s.results, s.logits)), np.zeros((s.batch * s.results, m))
 
     def norm(x: Array, offset: int) -> Array:
         x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + float(s.constants["EPS"]))
@@ -112,10 +116,11 @@ def run_table(
         for e in s.table[first : first + count].tolist():
             op, n = e[0], e[1]
             if op == ATTEND:
-                _, batches, q, k, v, out, bias, residual, q_len, k_len, row_step, step, width, cols, *_ = e
-                for base in range(0, batches * step, step):
-                    i = (base + np.arange(q_len) * row_step)[:, None]
-                    j = (base + np.arange(k_len) * row_step)[:, None]
+                _, batches, q, k, v, out, bias, residual, q_len, k_len, row_step, step, width, cols, out_step, _ = e
+                for batch in range(batches):
+                    i = (batch * step + np.arange(q_len) * row_step)[:, None]
+                    j = (batch * step + np.arange(k_len) * row_step)[:, None]
+                    o = (batch * out_step + np.arange(q_len) * row_step)[:, None]
                     inner = np.arange(d // heads)
                     p = _softmax(work[q + i * d + inner] @ work[k + j * d + inner].T)
                     c = np.arange(cols)
@@ -123,23 +128,24 @@ def run_table(
                     if bias >= 0:
                         y += params[bias + c]
                     if residual >= 0:
-                        y += work[residual + i * width + c]
-                    work[out + i * width + c] = y
+                        y += work[residual + o * width + c]
+                    work[out + o * width + c] = y
             elif op == HEAD:
-                _, _, q, k, v, gain, blocks, terms, hidden, outputs, bias, readout, read_bias, owner, *_ = e
-                for row in range(rows):
+                _, _, q, k, v, gain, blocks, terms, hidden, outputs, bias, readout, read_bias, owner, span, _ = e
+                for row in range(n):
+                    there = here[row * span + span - 1]
                     mix = np.ones(terms)
                     if q >= 0:
-                        keys = work[k + ((np.arange(blocks) * rows + row) * d)[:, None] + columns]
+                        keys = work[k + ((np.arange(blocks) * n + row) * d)[:, None] + columns]
                         keys = norm(keys, gain) if gain >= 0 else keys
                         products = (work[q + row * d + columns] * keys).reshape(blocks, heads, -1)
                         p = _softmax(products.sum(-1).T).mean(0)
                         mix = p if terms == blocks else mix
                         own = params[owner : owner + blocks]
                         share = np.array([p[own == source].sum() for source in range(m)])
-                        share = here[row] * (share + p[own == m].sum() / max(here[row].sum(), 1))
+                        share = there * (share + p[own == m].sum() / max(there.sum(), 1))
                         attention[row] = share / max(share.sum(), 1e-12)
-                    h = mix @ work[v + ((np.arange(terms) * rows + row) * hidden)[:, None] + np.arange(hidden)]
+                    h = mix @ work[v + ((np.arange(terms) * n + row) * hidden)[:, None] + np.arange(hidden)]
                     h = np.maximum(h + params[bias : bias + hidden], 0)
                     matrix = params[readout : readout + outputs * hidden].reshape(outputs, hidden)
                     logits[row] = matrix @ h + params[read_bias : read_bias + outputs]
@@ -166,7 +172,7 @@ def run_table(
                 work[out + r * stride + c] = y
                 if side >= 0:
                     work[side + r * d + col + c] = parts[0][:, col + c]
-    return logits.reshape(s.batch, s.steps, -1), attention.reshape(s.batch, s.steps, m)
+    return logits.reshape(s.batch, s.results, -1), attention.reshape(s.batch, s.results, m)
 
 
 def _softmax(x: Array) -> Array:

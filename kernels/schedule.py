@@ -1,7 +1,9 @@
 """The table of work that `fusion.fusion_kernel` walks: which matrices and buffers, in which phase.
 
-A schedule is made for given weights, batch B, steps S, dtype and tiles. It is plain NumPy: the same arrays drive
-the kernel from PyTorch, from the interpreter and, stored in a bundle, from the run-time launcher. Phases:
+A schedule is made for given weights, batch B, steps S, dtype and tiles. It gives the outputs of every step or, with
+`last`, of each sample's last step: one query per sample then enters the cross-attentions, and what follows them has B
+rows instead of B S. It is plain NumPy: the same arrays drive the kernel from PyTorch, from the interpreter and, stored
+in a bundle, from the run-time launcher. Phases:
 
     encoders  project q, v (k) and the joint | attend (| out) | LN, w1, ReLU | w2
     cross     LN, project one q per source, stacked v (k) of the other sources | attend (| out)
@@ -70,6 +72,7 @@ class Schedule:
     dtype: DType
     batch: int
     steps: int
+    results: int  # steps per sample that are given: S, or 1
     modalities: tuple[str, ...]
     outputs: tuple[tuple[str, int], ...]
     weights: NDArray[Any]  # flat; bfloat16 as its bits in uint16
@@ -101,6 +104,7 @@ class Schedule:
 class _Builder:
     dtype: DType
     rows: int
+    result_rows: int  # of all that follows the cross-attentions
     dim: int
     modalities: int
     tiles: Tiles
@@ -191,12 +195,14 @@ class _Builder:
         row_step: int,
         batches: int,
         batch_step: int,
+        out_step: int | None = None,
         width: int | None = None,
         queries: int | None = None,
         bias: Array | None = None,
         residual: int = -1,
     ) -> None:
-        """Entries for one attention, per head and tile of columns; row i of batch b is b·batch_step + i·row_step."""
+        """Entries for one attention, per head and tile of columns; row i of batch b is b·batch_step + i·row_step,
+        of `out` and `residual` b·out_step + i·row_step."""
         width = self.dim if width is None else width
         head_dim = self.dim // heads
         step = min(self.tiles.attend, head_dim)
@@ -208,10 +214,11 @@ class _Builder:
                 batches * -(-queries // _BM), ATTEND, batches, q + head, k + head, v + c, out + c,
                 biases + c if biases >= 0 else -1, residual + c if residual >= 0 else -1,
                 queries, length, row_step, batch_step, width, min(step, width - c),
+                batch_step if out_step is None else out_step,
             )  # fmt: skip
 
     def head(self, *values: int) -> None:
-        self._entry(self.rows, HEAD, self.rows, *values)
+        self._entry(self.result_rows, HEAD, self.result_rows, *values, self.rows // self.result_rows)
 
 
 def _aligned(n: int) -> int:
@@ -235,8 +242,13 @@ def quantise(values: Array, dtype: DType) -> tuple[NDArray[Any], NDArray[np.floa
     return values.astype(dtype), ones
 
 
-def build_schedule(w: FusionWeights, batch: int, steps: int, dtype: DType, tiles: Tiles) -> Schedule:
-    """Lay out weights, buffers and phases. Raises ConfigError for a size or dtype the kernels do not serve."""
+def build_schedule(
+    w: FusionWeights, batch: int, steps: int, dtype: DType, tiles: Tiles, *, last: bool = False
+) -> Schedule:
+    """Lay out weights, buffers and phases; `last`: for the last step's outputs alone.
+
+    Raises ConfigError for a size or dtype the kernels do not serve.
+    """
     m, n, d, order = len(w.modalities), w.sources, w.dim, w.blocks
     length, rows, hidden = len(order), batch * steps, len(w.hidden)
     if dtype not in DTYPES:
@@ -251,7 +263,8 @@ def build_schedule(w: FusionWeights, batch: int, steps: int, dtype: DType, tiles
             f"the fusion kernels need a width that is a power of two of at least 32 (16 per head), not {d} in "
             f"{w.heads} heads; use the onnxruntime engine"
         )
-    b = _Builder(dtype, rows, d, m, tiles)
+    results = 1 if last else steps
+    b = _Builder(dtype, rows, batch * results, d, m, tiles)
     for name in ("source", "q", "v", "mid", "mid_norm", "ffn", "enc", "y", "cross_q"):
         b.buffer(name, n, rows, d)
     multi = w.heads > 1
@@ -259,7 +272,7 @@ def build_schedule(w: FusionWeights, batch: int, steps: int, dtype: DType, tiles
         b.buffer("k", n, rows, d)
         b.buffer("context", n, rows, d)
         b.buffer("cross_k", length, rows, d)
-        b.buffer("cross_context", length, rows, d)
+        b.buffer("cross_context", length, b.result_rows, d)
     steps_of = {"length": steps, "row_step": 1, "batches": batch, "batch_step": steps}
     zero = np.zeros(d)
 
@@ -271,9 +284,10 @@ def build_schedule(w: FusionWeights, batch: int, steps: int, dtype: DType, tiles
     folds = _concat_folds(w) if w.head == "concat" else None
     width = hidden if folds is not None and not multi else d
     b.buffer("cross_v", length, rows, width)
-    b.buffer("z", length, rows, hidden if folds is not None else d)
+    b.buffer("z", length, b.result_rows, hidden if folds is not None else d)
     shared: dict[tuple[int, str], tuple[int, int, int]] = {}
     for a in range(n):
+        # of all rows even where one is used: up to 16 need the same weight bytes, and the keys are normalised here
         b.project(
             w.cross[a].query, w.cross[a].query_bias, b.at("enc", a), b.at("cross_q", a),
             rows=rows, norm=norms[a], side=b.at("y", a),
@@ -294,13 +308,16 @@ def build_schedule(w: FusionWeights, batch: int, steps: int, dtype: DType, tiles
         keys = b.at("cross_k", l) if multi else b.at("y", s)
         out = b.at("cross_context" if multi else "z", l)
         bias = None if multi or folds is not None else w.cross[a].bias
-        b.attend(b.at("cross_q", a), keys, b.at("cross_v", l), out, heads=w.heads, width=width, bias=bias, **steps_of)
+        b.attend(
+            b.at("cross_q", a) + (steps - results) * d, keys, b.at("cross_v", l), out,
+            heads=w.heads, width=width, queries=results, out_step=results, bias=bias, **steps_of,
+        )  # fmt: skip
     b.end_phase()
     if multi:
         packed = {a: (*b.matrix(_matrix(w.cross[a].out)), d) for a in range(n)} if folds is None else {}
         for l, (a, _) in enumerate(order):
             matrix, bias = (packed[a], w.cross[a].bias) if folds is None else (folds[0][l], np.zeros(hidden))
-            b.project(matrix, bias, b.at("cross_context", l), b.at("z", l), rows=rows)
+            b.project(matrix, bias, b.at("cross_context", l), b.at("z", l), rows=b.result_rows)
         b.end_phase()
     stages["cross"] = (stages["encoders"][1], len(b.phases))
 
@@ -320,7 +337,7 @@ def build_schedule(w: FusionWeights, batch: int, steps: int, dtype: DType, tiles
         "NO": max(2, _power(len(w.readout))), "PRECISION": "ieee", "EPS": w.eps,
     }  # fmt: skip
     return Schedule(
-        dtype, batch, steps, w.modalities, w.outputs, np.concatenate(b.matrices), np.concatenate(b.vectors),
+        dtype, batch, steps, results, w.modalities, w.outputs, np.concatenate(b.matrices), np.concatenate(b.vectors),
         np.array(b.entries, np.int32), np.array(b.phases, np.int32), stages, b.buffers, b.n_work, constants,
         tiles,
     )  # fmt: skip
@@ -399,8 +416,8 @@ def _matrix(matrix: Array | None) -> Array:
 
 def _final(b: _Builder, w: FusionWeights, length: int) -> None:
     assert w.final is not None and w.last is not None
-    rows, d, hidden, e, last = b.rows, b.dim, len(w.hidden), w.final, w.last
-    every = length * rows  # the L blocks of all rows
+    rows, d, hidden, e, last = b.result_rows, b.dim, len(w.hidden), w.final, w.last
+    every = length * rows  # the L blocks of all results
     multi = w.heads > 1
     blocks_of = {"length": length, "row_step": rows, "batches": rows, "batch_step": 1}
     for name in ("final_q", "final_v", "final_mid", "final_mid_norm", "final_ffn", "final_enc"):

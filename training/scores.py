@@ -21,7 +21,8 @@ SMOOTH = {"valence": 20, "arousal": 50}  # frames, the published code's lengths
 class Predictions:
     """Test windows with labels and outputs; the last step is the result.
 
-    outputs: `pain` (W, S) logit of class 1 against 0, `valence`, `arousal` (W, S). attention (W, S, M) or empty.
+    outputs: `pain` (W, S) logit of class 1 against 0, `valence`, `arousal` (W, S). attention (W, S, M) or empty. A
+    bundle's engine gives the last step alone, S = 1 in both.
     """
 
     names: tuple[str, ...]

@@ -126,8 +126,8 @@ def backbone_graph(backbone: nn.Module, shape: Sequence[int]) -> onnx.ModelProto
 
 
 def unfolded_graph(fusion: Fusion, dim: int, steps: int) -> onnx.ModelProto:
-    """The fusion as it is: `present` and each modality -> `attention` and the outputs; B is dynamic, S too unless
-    the weights fix it (joint cross attention)."""
+    """The fusion as it is: `present` and each modality -> `attention` and the outputs of the last step, as in
+    `fusion_graph`; B is dynamic, S too unless the weights fix it (joint cross attention)."""
     from ..models.jca import JointCrossAttention
 
     fixed = isinstance(fusion, JointCrossAttention)

@@ -24,6 +24,7 @@ from ..models.jca import JointCrossAttention
 from ..models.joint import build_fusion
 from ..models.temporal import StepGru
 from ..tasks import Task
+from .backends.base import last_step
 from .bundle import Bundle
 from .fidelity import session
 
@@ -32,9 +33,9 @@ TOLERANCE = 1e-3  # relative L2 error between two float32 implementations; anoth
 
 
 class PositionalFusion(nn.Module):
-    """A fusion with positional inputs and outputs: (present, *features) -> (attention, *outputs).
+    """A fusion with positional inputs and outputs: (present, *features) -> (attention, *outputs) of the last step.
 
-    `attention` is zero where the fusion defines none.
+    Shapes as in `backends.base.Engine.fusion`. `attention` is zero where the fusion defines none.
     """
 
     def __init__(self, fusion: Fusion) -> None:
@@ -42,8 +43,8 @@ class PositionalFusion(nn.Module):
         self.fusion = fusion
 
     def forward(self, present: Tensor, *features: Tensor) -> tuple[Tensor, ...]:
-        out = self.fusion(dict(zip(self.fusion.modalities, features)), present, True)
-        return (out.get("attention", present * 0), *(out[name] for name in self.fusion.outputs))
+        out = self.fusion(dict(zip(self.fusion.modalities, features)), present, True, last=True)
+        return (out.get("attention", present[:, -1:] * 0), *(out[name] for name in self.fusion.outputs))
 
 
 def backbone_options(backbone: nn.Module) -> dict[str, Any]:
@@ -162,9 +163,11 @@ def check_against_graph(bundle: Bundle, name: str, module: Any, tolerance: float
     found = found if isinstance(found, tuple) else (found,)
     graph = session(bundle.file(bundle.networks[name]["onnx"]).read_bytes())
     feeds = dict(zip(input_names(bundle.task, name), inputs))
-    expected = graph.run(list(output_names(bundle.task, name)), feeds)
+    expected = dict(zip(output_names(bundle.task, name), graph.run(list(output_names(bundle.task, name)), feeds)))
+    if name == "fusion":
+        expected = last_step(expected)
     both = [np.concatenate([np.asarray(x, np.float64).ravel() for x in side]) for side in (
-        [t.float().cpu().numpy() for t in found], expected,
+        [t.float().cpu().numpy() for t in found], expected.values(),
     )]  # fmt: skip
     error = float(np.linalg.norm(both[0] - both[1]) / max(float(np.linalg.norm(both[1])), 1e-30))
     if not error <= tolerance:

@@ -40,16 +40,23 @@ class Fusion(nn.Module):
         self.temporal = nn.ModuleDict(dict(temporal or {}))
 
     def forward(
-        self, features: dict[str, Tensor], present: Tensor | None = None, return_attention: bool = False
+        self,
+        features: dict[str, Tensor],
+        present: Tensor | None = None,
+        return_attention: bool = False,
+        last: bool = False,
     ) -> dict[str, Tensor]:
-        """Outputs per step; with `return_attention` also `attention` (B, S, M) where the fusion has one."""
+        """Outputs per step; with `return_attention` also `attention` (B, S, M) where the fusion has one.
+
+        `last`: of the last step alone, its axis kept at length 1, which is all that a live window needs.
+        """
         if present is None:
             x = features[self.modalities[0]]
             present = x.new_ones(x.shape[0], x.shape[1], len(self.modalities))
         filled = self.missing(features, present)
         for name, network in self.temporal.items():
             filled[name] = network(filled[name])
-        mixed, attention = self.mix(filled, present)
+        mixed, attention = self.mix_last(filled, present) if last else self.mix(filled, present)
         out = self.heads(mixed)
         if return_attention and attention is not None:
             out["attention"] = attention
@@ -58,6 +65,11 @@ class Fusion(nn.Module):
     def mix(self, features: dict[str, Tensor], present: Tensor) -> tuple[Tensor, Tensor | None]:
         """Fused features (B, S, width) and, where defined, the weight of each modality (B, S, M)."""
         raise AssertionError("each fusion defines mix")
+
+    def mix_last(self, features: dict[str, Tensor], present: Tensor) -> tuple[Tensor, Tensor | None]:
+        """`mix` for the last step: (B, 1, width), (B, 1, M). A fusion that need not compute the others overrides it."""
+        mixed, attention = self.mix(features, present)
+        return mixed[:, -1:], None if attention is None else attention[:, -1:]
 
 
 class JMT(Fusion):
@@ -112,12 +124,19 @@ class JMT(Fusion):
             self.heads = OutputHeads(2 * dim, outputs, max(dim // 4, 1), dropout, linear=("pain",))
 
     def mix(self, features: dict[str, Tensor], present: Tensor) -> tuple[Tensor, Tensor | None]:
+        return self._mix(features, present, last=False)
+
+    def mix_last(self, features: dict[str, Tensor], present: Tensor) -> tuple[Tensor, Tensor | None]:
+        return self._mix(features, present[:, -1:], last=True)
+
+    def _mix(self, features: dict[str, Tensor], present: Tensor, last: bool) -> tuple[Tensor, Tensor | None]:
+        """`present` of the steps that are results. The encoders see all: their rows are the keys and values."""
         sources = dict(features)
         if self.has_joint:
             both = torch.cat([features[m] for m in self.modalities], -1)
             sources[JOINT] = self.joint(both.abs() if self.joint_abs else both)
         encoded = {s: self.encoders[s](sources[s]) for s in self.sources}
-        blocks = [self.cross[q](encoded[q], encoded[k])[0] for q, k in self.blocks]
+        blocks = [self.cross[q](encoded[q], encoded[k], last)[0] for q, k in self.blocks]
         if self.head == "concat":
             return self.concat(torch.cat(blocks, -1)), None
         stacked = torch.stack(blocks, 2)  # (B, S, blocks, dim)

@@ -1,7 +1,9 @@
 """The folded fusion as an ONNX graph, built node by node from a plan (opset 20, float32, dynamic B and S).
 
-The blocks stay grouped by query source, one matrix product for all keys of a query: the self-attention over
-blocks has no positions, so only the index of the kept block and the meaning of each weight follow the order.
+Only the last step is a result, so only the encoders, whose outputs are the keys and values, run over all steps; what
+follows them has one row per window. The encoders' linear layers take rows (B S, d), which runtimes turn into one
+product with bias. Batching the three sources' matrices into one product was tried and was three times slower in
+onnxruntime, which packs constant matrices ahead of time only one by one.
 """
 
 from __future__ import annotations
@@ -18,55 +20,64 @@ OPSET, IR_VERSION = 20, 9
 
 
 def fusion_graph(plan: FoldedPlan) -> onnx.ModelProto:
-    """Inputs: each modality (B, S, d) and `present` (B, S, M), float32; outputs: `attention` and the plan's outputs.
+    """Inputs: each modality (B, S, d) and `present` (B, S, M), float32; outputs, of the last step: `attention`
+    (B, 1, M) and the plan's, `pain` (B, 1, 2), `valence` and `arousal` (B, 1).
 
-    `attention` is (B, S, M), all zero where the plan has none (head `concat`).
+    `attention` is all zero where the plan has none (head `concat`).
     """
     g = _Graph(plan)
+    n, d = len(plan.sources), plan.dim
     there = g.add("Greater", "present", g.constant(0.5))
     sources = []
     for i, name in enumerate(plan.modalities):
-        column = g.add("Gather", there, g.constant([i], np.int64), axis=2)  # (B, S, 1)
+        column = g.gather(there, [i], axis=2)  # (B, S, 1)
         sources.append(g.add("Where", column, name, g.constant(plan.matrices["tokens"][i])))
-    both = g.add("Concat", *sources, axis=-1)
-    sources.append(g.linear(g.add("Abs", both) if plan.joint_abs else both, "joint.w", "joint.b"))
-    encoded = [g.encoder(x, "encoder.", s) for s, x in enumerate(sources)]
-    transposed = [g.add("Transpose", x, perm=[0, 2, 1]) for x in encoded]
-    attended = {q: _cross(g, encoded, transposed, q, keys) for q, keys, _ in plan.groups()}
-    order = [i for _, _, where in plan.groups() for i in where]
+    both = g.reshape(g.add("Concat", *sources, axis=-1), [-1, len(sources) * d])
+    rows = [g.reshape(x, [-1, d]) for x in sources]
+    rows.append(g.linear(g.add("Abs", both) if plan.joint_abs else both, "joint.w", "joint.b"))
+    sequence = g.add("Shape", plan.modalities[0])  # B, S, d
+    apart = g.add("Concat", g.add("Shape", "present", end=1), g.constant([1], np.int64),
+                  g.add("Shape", plan.modalities[0], start=1), axis=0)  # fmt: skip
+    encoded = [g.add("Reshape", g.encoder(x, sequence, "encoder.", s), apart) for s, x in enumerate(rows)]
+
+    # every source's last step against every source's steps: n x n small products cost less than to pick the pairs
+    y = g.add("Concat", *encoded, axis=1)  # (B, keys n, S, d)
+    last = [g.gather(x, [-1], axis=2) for x in encoded]  # (B, 1, 1, d)
+    queries = g.add("Concat", *(g.linear(x, "cross.a", "cross.c", q) for q, x in enumerate(last)), axis=2)
+    scores = g.add("MatMul", queries, g.add("Transpose", y, perm=[0, 1, 3, 2]))  # (B, keys n, queries n, S)
+    mixed = g.reshape(g.add("MatMul", g.add("Softmax", scores, axis=-1), y), [0, n * n, d])
     if plan.head == "concat":
-        mixed = g.add("Concat", *attended.values(), axis=2)
-        mixed = g.add("Reshape", mixed, g.constant([0, 0, len(order) * plan.dim], np.int64))
-        w1 = plan.matrices["head.w1"].reshape(len(order), plan.dim, -1)[order].reshape(len(order) * plan.dim, -1)
-        hidden = g.add("Add", g.add("MatMul", mixed, g.constant(w1)), g.weight("head.b1"))
-        g.add("Mul", "present", g.constant(0.0), out="attention")
+        blocks = g.gather(mixed, [k * n + q for q, k in plan.blocks], axis=1)
+        fused = g.reshape(blocks, [0, 1, len(plan.blocks) * d])
+        g.add("Mul", g.gather("present", [-1], axis=1), g.constant(0.0), out="attention")
     else:
-        blocks = g.add("Concat", *(g.linear(x, "cross.o", "cross.o_bias", q) for q, x in attended.items()), axis=2)
-        tokens = g.add("Reshape", blocks, g.constant([-1, len(order), plan.dim], np.int64))  # (B S, blocks, d)
-        z = g.encoder(tokens, "final.")
-        kept = g.add("Gather", z, g.constant([order.index(len(order) - 1)], np.int64), axis=1)
-        scores = g.add("MatMul", g.linear(kept, "last.a", "last.c"), g.add("Transpose", z, perm=[0, 2, 1]))
-        weights = g.add("Softmax", scores, axis=-1)  # (B S, 1, blocks)
-        mixed = g.add("MatMul", weights, z)
-        g.attention(weights, there, order)
-        hidden = g.linear(mixed, "head.w1", "head.b1")  # (B S, 1, H)
-    logits = g.linear(g.add("Relu", hidden), "head.w2", "head.b2")
-    steps = g.add("Shape", "present", end=2)
-    logits = g.add("Reshape", logits, g.add("Concat", steps, g.constant([-1], np.int64), axis=0))
+        fused = _mix_blocks(g, mixed, g.gather(there, [-1], axis=1))
+    hidden = g.add("Relu", g.linear(fused, "head.w1", "head.b1"))
+    logits = g.linear(hidden, "head.w2", "head.b2")  # (B, 1, logits)
     for name, where in plan.output_slices.items():
         index = list(range(where.start, where.stop)) if LOGITS[name] > 1 else where.start
-        g.add("Gather", logits, g.constant(index, np.int64), axis=2, out=name)
+        g.gather(logits, index, axis=2, out=name)
     return g.model()
 
 
-def _cross(g: _Graph, encoded: list[str], transposed: list[str], q: int, keys: tuple[int, ...]) -> str:
-    """One query source against all its key sources: attended keys (B, S, keys, d)."""
-    one = g.constant([1], np.int64)
-    query = g.add("Unsqueeze", g.linear(encoded[q], "cross.a", "cross.c", q), one)  # (B, 1, S, d)
-    k = g.add("Concat", *(g.add("Unsqueeze", transposed[s], one) for s in keys), axis=1)  # (B, keys, d, S)
-    v = g.add("Concat", *(g.add("Unsqueeze", encoded[s], one) for s in keys), axis=1)  # (B, keys, S, d)
-    mixed = g.add("MatMul", g.add("Softmax", g.add("MatMul", query, k), axis=-1), v)
-    return g.add("Transpose", mixed, perm=[0, 2, 1, 3])
+def _mix_blocks(g: _Graph, mixed: str, there: str) -> str:
+    """Attended keys (B, n n, d), by key, then query -> the kept block (B, 1, d); writes `attention`.
+
+    The blocks stay grouped by query source, because these share a matrix: the self-attention over blocks has no
+    positions, so only the index of the kept block and the meaning of each weight follow the order.
+    """
+    plan = g.plan
+    n, d = len(plan.sources), plan.dim
+    groups = [g.gather(mixed, [k * n + q for k in keys], axis=1) for q, keys, _ in plan.groups()]
+    tokens = g.add("Concat", *(g.linear(x, "cross.o", "cross.o_bias", q) for q, x in enumerate(groups)), axis=1)
+    order = [i for _, _, where in plan.groups() for i in where]
+    shape = g.constant([-1, len(order), d], np.int64)
+    z = g.add("Reshape", g.encoder(g.reshape(tokens, [-1, d]), shape, "final."), shape)  # (B, blocks, d)
+    kept = g.gather(z, [order.index(len(order) - 1)], axis=1)
+    scores = g.add("MatMul", g.linear(kept, "last.a", "last.c"), g.add("Transpose", z, perm=[0, 2, 1]))
+    weights = g.add("Softmax", scores, axis=-1)  # (B, 1, blocks)
+    g.attention(weights, there, order)
+    return g.add("MatMul", weights, z)
 
 
 class _Graph:
@@ -94,6 +105,12 @@ class _Graph:
             return self.constant(matrix, name=name)
         return self.constant(matrix[row], name=f"{name}.{self.plan.sources[row]}")
 
+    def gather(self, x: str, index: list[int] | int, axis: int, out: str | None = None) -> str:
+        return self.add("Gather", x, self.constant(index, np.int64), axis=axis, out=out)
+
+    def reshape(self, x: str, shape: list[int]) -> str:
+        return self.add("Reshape", x, self.constant(shape, np.int64))
+
     def linear(self, x: str, w: str, b: str, row: int | None = None) -> str:
         return self.add("Add", self.add("MatMul", x, self.weight(w, row)), self.weight(b, row))
 
@@ -101,11 +118,13 @@ class _Graph:
         gain, shift = self.weight(f"{prefix}.g", row), self.weight(f"{prefix}.b", row)
         return self.add("LayerNormalization", x, gain, shift, axis=-1, epsilon=self.plan.eps)
 
-    def encoder(self, x: str, prefix: str, row: int | None = None) -> str:
-        """(batch, T, d) -> (batch, T, d)."""
-        query = self.linear(x, f"{prefix}a", f"{prefix}c", row)
-        weights = self.add("Softmax", self.add("MatMul", query, self.add("Transpose", x, perm=[0, 2, 1])), axis=-1)
-        attended = self.linear(self.add("MatMul", weights, x), f"{prefix}o", f"{prefix}o_bias", row)
+    def encoder(self, x: str, shape: str, prefix: str, row: int | None = None) -> str:
+        """(batch T, d) -> (batch T, d); `shape` names the tensor [batch, T, d]."""
+        query = self.add("Reshape", self.linear(x, f"{prefix}a", f"{prefix}c", row), shape)
+        keys = self.add("Reshape", x, shape)
+        weights = self.add("Softmax", self.add("MatMul", query, self.add("Transpose", keys, perm=[0, 2, 1])), axis=-1)
+        mixed = self.reshape(self.add("MatMul", weights, keys), [-1, self.plan.dim])
+        attended = self.linear(mixed, f"{prefix}o", f"{prefix}o_bias", row)
         x1 = self.norm(self.add("Add", x, attended), f"{prefix}norm1", row)
         hidden = self.add("Relu", self.linear(x1, f"{prefix}w1", f"{prefix}b1", row))
         return self.norm(
@@ -113,13 +132,10 @@ class _Graph:
         )
 
     def attention(self, weights: str, there: str, order: list[int]) -> None:
-        """Weights over the grouped blocks (B S, 1, blocks) -> output `attention` (B, S, M)."""
+        """Weights over the grouped blocks (B, 1, blocks), who is there (B, 1, M) -> output `attention` (B, 1, M)."""
         m = len(self.plan.modalities)
-        share = self.add("MatMul", weights, self.constant(self.plan.share[order]))  # (B S, 1, M + 1)
-        target = self.add("Concat", self.add("Shape", "present", end=2), self.constant([-1], np.int64), axis=0)
-        share = self.add("Reshape", share, target)  # (B, S, M + 1)
-        by_modality = self.add("Gather", share, self.constant(list(range(m)), np.int64), axis=2)
-        joint = self.add("Gather", share, self.constant([m], np.int64), axis=2)
+        share = self.add("MatMul", weights, self.constant(self.plan.share[order]))  # (B, 1, M + 1)
+        by_modality, joint = self.gather(share, list(range(m)), axis=2), self.gather(share, [m], axis=2)
         here = self.add("Cast", there, to=TensorProto.FLOAT)
         last = self.constant([-1], np.int64)
         count = self.add("Max", self.add("ReduceSum", here, last, keepdims=1), self.constant(1.0))
@@ -129,9 +145,10 @@ class _Graph:
 
     def model(self) -> onnx.ModelProto:
         m, d = len(self.plan.modalities), self.plan.dim
-        inputs = [_value(name, d) for name in self.plan.modalities] + [_value("present", m)]
-        outputs = [_value("attention", m)]
-        outputs += [_value(name, LOGITS[name] if LOGITS[name] > 1 else None) for name in self.plan.outputs]
+        inputs = [_value(name, "B", "S", d) for name in self.plan.modalities] + [_value("present", "B", "S", m)]
+        outputs = [_value("attention", "B", 1, m)]
+        for name in self.plan.outputs:
+            outputs.append(_value(name, "B", 1, LOGITS[name]) if LOGITS[name] > 1 else _value(name, "B", 1))
         graph = helper.make_graph(self.nodes, "fusion", inputs, outputs, list(self.constants.values()))
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="jmt-edge")
         model.ir_version = IR_VERSION
@@ -139,5 +156,5 @@ class _Graph:
         return model
 
 
-def _value(name: str, last: int | None) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(name, TensorProto.FLOAT, ["B", "S"] if last is None else ["B", "S", last])
+def _value(name: str, *shape: int | str) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape))

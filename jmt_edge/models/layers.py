@@ -42,12 +42,16 @@ class Attention(nn.Module):
         nn.init.xavier_uniform_(self.in_proj_weight)
         nn.init.zeros_(self.out_proj.bias)
 
-    def forward(self, query: Tensor, source: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, Tq, dim), (B, Tk, dim) -> attended (B, Tq, dim) and the weights, mean over heads, (B, Tq, Tk)."""
+    def forward(self, query: Tensor, source: Tensor, last: bool = False) -> tuple[Tensor, Tensor]:
+        """(B, Tq, dim), (B, Tk, dim) -> attended (B, Tq, dim) and the weights, mean over heads, (B, Tq, Tk).
+
+        `last`: the last row of both alone, from the whole of what it attends to.
+        """
         wq, wk, wv = self.in_proj_weight.chunk(3)
         bq, bk, bv = self.in_proj_bias.chunk(3)
-        q = self._split(F.linear(query, wq, bq))
-        k = self._split(F.linear(source, wk, bk))
+        of_query = self.kind == "standard"  # whose rows the result has
+        q = self._split(F.linear(query[:, -1:] if last and of_query else query, wq, bq))
+        k = self._split(F.linear(source[:, -1:] if last and not of_query else source, wk, bk))
         v = self._split(F.linear(source, wv, bv))
         d_k = self.dim // self.heads
         if self.kind == "standard":

@@ -47,10 +47,28 @@ def test_flops_of_the_unfolded_fusion() -> None:
 
     fusion = JMT(("face", "voice"), 64, ("valence", "arousal")).eval()
     costs = graph_costs("fusion", unfolded_graph(fusion, 64, 16), "fp32", {"B": 2, "S": 16, "N": 2})
-    expected = counted(fusion, {name: torch.zeros(2, 16, 64) for name in ("face", "voice")}, torch.ones(2, 16, 2))
-    # eager PyTorch projects each of the three queries twice, the exporter finds that they are the same
-    twice = 3 * 2 * (2 * 16) * 64 * 64
+    inputs = {name: torch.zeros(2, 16, 64) for name in ("face", "voice")}, torch.ones(2, 16, 2)
+    expected = counted(lambda *x: fusion(*x, last=True), *inputs)
+    # eager PyTorch projects each of the three queries (of one step) twice, the exporter finds that they are the same
+    twice = 3 * 2 * 2 * 64 * 64
     assert sum(c.flops for c in costs) == expected - twice
+
+
+def test_flops_of_the_folded_fusion() -> None:
+    """No product is lost to a shape that is not inferred, and only the encoders have S rows."""
+    from jmt_edge.kernels.folding import fold
+    from jmt_edge.models.fusion import JMT
+    from jmt_edge.models.fusion_onnx import fusion_graph
+
+    graph = fusion_graph(fold(JMT(("face", "voice"), 64, ("valence", "arousal")).eval()))
+    costs = graph_costs("fusion", graph, "fp32", {"B": 2, "S": 16, "N": 2})
+    assert len(costs) == sum(node.op_type == "MatMul" for node in graph.graph.node)
+    d, s = 64, 16
+    encoders = 3 * s * (4 * d * d + 2 * s * d) + s * 2 * d * d  # and the joint source
+    cross = 3 * d * d + 2 * 9 * s * d + 6 * d * d  # queries, every source against every other and itself, outputs
+    final = 6 * (4 * d * d + 2 * 6 * d) + d * d + 2 * 6 * d + 6 * 3  # the encoder over blocks, the kept block, shares
+    heads = d * 32 + 32 * 2
+    assert sum(c.flops for c in costs) == 2 * 2 * (encoders + cross + final + heads)
 
 
 def test_one_layer_by_hand() -> None:

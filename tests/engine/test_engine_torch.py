@@ -44,7 +44,7 @@ def _agree(bundle: Bundle, name: str) -> None:
         for found, expected in pairs:
             assert found.keys() == expected.keys()
             for key, value in expected.items():
-                assert found[key].dtype == np.float32 and value.std() > 0
+                assert found[key].dtype == np.float32 and value.any()
                 np.testing.assert_allclose(found[key], value, atol=1e-4 * np.abs(value).max())
     assert engine.name == name
     engine.close()

@@ -28,13 +28,19 @@ def random_jmt(
 
 
 @torch.no_grad()
-def oracle(fusion: JMT, features: Tensor, present: Tensor) -> tuple[Tensor, Tensor | None]:
-    """features (M, B, S, d), present (B, S, M) -> logits (B, S, outputs) side by side, attention (B, S, M) or None."""
+def oracle(fusion: JMT, features: Tensor, present: Tensor, last: bool = False) -> tuple[Tensor, Tensor | None]:
+    """features (M, B, S, d), present (B, S, M) -> logits (B, S, outputs) side by side, attention (B, S, M) or None.
+
+    `last`: the last step of them, computed with all others.
+    """
     dtype = next(fusion.parameters()).dtype
     named = {name: x.to(dtype) for name, x in zip(fusion.modalities, features)}
     out = fusion(named, present.to(dtype), return_attention=True)
     logits = [out[name] if out[name].dim() == 3 else out[name][..., None] for name in fusion.outputs]
-    return torch.cat(logits, -1), out.get("attention")
+    side_by_side, attention = torch.cat(logits, -1), out.get("attention")
+    if last:
+        return side_by_side[:, -1:], None if attention is None else attention[:, -1:]
+    return side_by_side, attention
 
 
 def inputs(m: int, batch: int, steps: int, d: int, seed: int) -> tuple[Tensor, Tensor]:

@@ -19,7 +19,7 @@ from safetensors import safe_open
 from jmt_edge.cli.live import demo_bundle
 from jmt_edge.engine import cuda
 from jmt_edge.engine.backends import cubin, open_engine
-from jmt_edge.engine.bundle import load_bundle
+from jmt_edge.engine.bundle import load_bundle, write_bundle
 from jmt_edge.engine.cubins import CubinPackage, compile_cubins, read_cubins
 from jmt_edge.errors import BackendError, BundleError, ConfigError
 from jmt_edge.kernels.folding import FoldedPlan
@@ -105,7 +105,7 @@ def schedule_of(compiled: dict[str, Any], sm: str) -> Schedule:
             file.metadata(),
         )
     tiles = json.loads((compiled["bundle"] / "cubins.json").read_text())["targets"][sm]["tiles"]
-    return build_schedule(weights_of(plan), 1, 3, "float16", Tiles(**tiles))
+    return build_schedule(weights_of(plan), 1, 3, "float16", Tiles(**tiles), last=True)
 
 
 def test_wrong_device_and_altered_files_are_refused(compiled: dict[str, Any], tmp_path: Path) -> None:
@@ -116,6 +116,12 @@ def test_wrong_device_and_altered_files_are_refused(compiled: dict[str, Any], tm
         read_cubins(bundle, "sm_86")
     with pytest.raises(BackendError, match="no cubins"):
         read_cubins(load_bundle(compiled["bundle"].with_name("bare.jmt")), "sm_87")
+    files = {name: (bundle.path / name).read_bytes() for name in bundle.manifest["files"]}
+    index = {**json.loads(files["cubins.json"]), "schema": 1}  # kernels that give every step
+    manifest = {k: v for k, v in bundle.manifest.items() if k not in ("files", "schema")}
+    old = write_bundle(tmp_path / "old.jmt", manifest, {**files, "cubins.json": json.dumps(index).encode()})
+    with pytest.raises(BackendError, match=r"have schema 1, not 2; run .*--cubin sm_87"):
+        read_cubins(old, "sm_87")
     for name in ("cubins/sm_87/fusion.cubin", "cubins/fusion.safetensors", "cubins.json"):
         copy = tmp_path / name.replace("/", "-")
         shutil.copytree(compiled["bundle"], copy)
@@ -348,7 +354,7 @@ def test_engine_takes_backbones_from_another_engine(stand_in: StandIn) -> None:
     assert engine.backbones({"face": np.ones(1, np.float32)})["face"] == 2
     names = stand_in.package.modalities
     out = engine.fusion({n: np.zeros((1, 3, 64), np.float32) for n in names}, np.ones((1, 3, 2), bool))
-    assert out["pain"].shape == (1, 3, 2)
+    assert out["pain"].shape == out["attention"].shape == (1, 1, 2)
     engine.close()
     assert other.closed
 
@@ -415,7 +421,8 @@ def test_build_puts_cubins_of_the_demo_weights_into_a_new_bundle(tmp_path: Path)
     # the launcher's table, run in NumPy, gives what onnxruntime gives for the same bundle
     with safe_open(out / "fusion_folded.safetensors", "numpy") as file:
         plan = FoldedPlan.from_safetensors_dict({n: file.get_tensor(n) for n in file.keys()}, file.metadata())  # noqa: SIM118
-    schedule = build_schedule(weights_of(plan), 1, 1, "float16", Tiles(**index["targets"]["sm_87"]["tiles"]))
+    tiles = Tiles(**index["targets"]["sm_87"]["tiles"])
+    schedule = build_schedule(weights_of(plan), 1, 1, "float16", tiles, last=True)
     np.testing.assert_array_equal(package.weights, schedule.weights)
     features = dict(zip(bundle.task.names, package.features))
     engine = open_engine(bundle, "onnxruntime", 1)

@@ -28,20 +28,32 @@ pytestmark = [
 @pytest.mark.parametrize("mode", ["persistent", "staged", "phased"])
 @pytest.mark.parametrize(("m", "heads", "batch", "steps"), [(2, 1, 1, 16), (3, 1, 1, 64), (2, 1, 64, 7), (2, 8, 3, 33)])
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
-def test_full_size(m: int, heads: int, batch: int, steps: int, dtype: str, mode: str) -> None:
+@pytest.mark.parametrize("last", [True, False])
+def test_full_size(m: int, heads: int, batch: int, steps: int, last: bool, dtype: str, mode: str) -> None:
     model = random_jmt(m, 512, heads)
     same = random_jmt(m, 512, heads).to("cuda", getattr(torch, dtype))
-    kernel = FusedFusion(weights_of(model), batch, steps, dtype, "cuda", mode)  # type: ignore[arg-type]
+    kernel = FusedFusion(weights_of(model), batch, steps, dtype, "cuda", mode, last=last)  # type: ignore[arg-type]
     features, present = inputs(m, batch, steps, 512, seed=steps)
     features = features.to(getattr(torch, dtype)).float()
-    want, _ = oracle(model, features, present)
+    want, _ = oracle(model, features, present, last)
     features, present = features.cuda(), present.cuda()
-    eager, _ = oracle(same, features, present)
+    eager, _ = oracle(same, features, present, last)
     first, _ = kernel.raw(features, present)
     error, eager_error = (float((x.double().cpu() - want).norm()) for x in (first, eager))
     assert error <= 2 * eager_error
     for _ in range(200):  # a race would show as a result that moves
         assert torch.equal(kernel.raw(features, present)[0], first)
+
+
+@pytest.mark.parametrize("mode", ["persistent", "staged", "phased"])
+@pytest.mark.parametrize("dtype", ["float16", "int8"])
+def test_sanitized(mode: str, dtype: str) -> None:
+    """What scripts/sanitize-kernels.sh runs under compute-sanitizer: a few launches, odd sizes, a mask."""
+    features, present = (t.cuda() for t in inputs(3, 2, 5, 128, seed=1))
+    kernel = FusedFusion(weights_of(random_jmt(3, 128)), 2, 5, dtype, "cuda", mode, last=True)  # type: ignore[arg-type]
+    for _ in range(3):
+        logits, share = kernel.raw(features.half(), present)
+    assert torch.isfinite(logits).all() and torch.isfinite(share).all()
 
 
 def test_launcher_runs_a_cubin_of_this_device(tmp_path: Path) -> None:
@@ -55,7 +67,7 @@ def test_launcher_runs_a_cubin_of_this_device(tmp_path: Path) -> None:
     bundle = write_bundle(tmp_path / "gpu.jmt", manifest, {**files, "cubins.json": index})
     fusion = cubin.FusedFusion(read_cubins(load_bundle(bundle.path), device.sm), device.sms)
     features, present = inputs(2, 3, 16, 512, seed=1)
-    want, _ = oracle(random_jmt(2, 512), features, present)
+    want, _ = oracle(random_jmt(2, 512), features, present, last=True)
     got = fusion(dict(zip(task.names, features.numpy())), present.numpy() > 0.5)
     fusion.close()
     logits = np.concatenate([got["pain"], got["valence"][..., None], got["arousal"][..., None]], -1)

@@ -21,7 +21,10 @@ from jmt_edge.tasks import Task
 
 def hand_bundle(task: Task, path: Path, *, demo: bool = True, extra: dict[str, Any] | None = None) -> Bundle:
     """Networks by hand: a clip's feature is its mean in every dimension; pain's logits are (0, the sum over present
-    modalities of the newest feature), valence that sum, arousal its negative; attention is equal among the present."""
+    modalities of that step's feature), valence that sum, arousal its negative; attention is equal among the present.
+
+    The fusion's graph gives all steps, as graphs of earlier versions do: engines give the last.
+    """
     from onnx import TensorProto, helper, numpy_helper
 
     def initial(name: str, value: Any, dtype: Any = np.float32) -> Any:
@@ -112,7 +115,7 @@ class FakeEngine:
         out = {"attention": here / np.maximum(here.sum(2, keepdims=True), 1e-9)}
         for name in self.task.outputs:
             out[name] = np.stack([0 * total, total], 2) if name == "pain" else total
-        return out
+        return {name: value[:, -1:] for name, value in out.items()}
 
     def close(self) -> None:
         self.closed = True

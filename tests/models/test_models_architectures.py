@@ -80,6 +80,10 @@ def test_fusions_do_not_mix_samples(kind: str, changes: dict[str, Any], options:
     assert_batch_invariant(fusion, call)
     with torch.no_grad():
         out = call([0, 1, 2])
+        last = fusion(features, present, return_attention=True, last=True)
+    for name, value in out.items():  # the last step alone is the last of all
+        torch.testing.assert_close(last[name], value[:, -1:])
+    assert last.keys() == out.keys()
     assert out["valence"].shape == out["arousal"].shape == (3, 5)
     assert ("attention" in out) == (kind.startswith("jmt") and task.head == "self_attention")
 

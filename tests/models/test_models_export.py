@@ -16,6 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+from jmt_edge.cli.live import demo_bundle
 from jmt_edge.engine.bundle import load_bundle
 from jmt_edge.engine.export import backbone_graph, export_bundle, random_bundle, unfolded_graph
 from jmt_edge.errors import BundleError, ConfigError
@@ -45,15 +46,16 @@ def check_fusion(graph: onnx.ModelProto | Path, fusion: Any, dim: int, batch: in
     features = {m: torch.randn(batch, steps, dim) for m in fusion.modalities}
     present = (torch.rand(batch, steps, len(fusion.modalities)) > 0.3).float()
     with torch.no_grad():
-        expected = fusion(features, present, return_attention=True)
-    expected.setdefault("attention", torch.zeros_like(present))
+        every = fusion(features, present, return_attention=True)
+    expected = {name: value[:, -1:] for name, value in every.items()}
+    expected.setdefault("attention", torch.zeros(batch, 1, len(fusion.modalities)))
     found = run(graph, {**features, "present": present})
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         if name == "attention" and not value.any():
             assert not found[name].any()
         else:
-            assert value.std() > 0
+            assert every[name].std() > 0
             close(found[name], value)
 
 
@@ -77,6 +79,25 @@ def test_folded_graph_at_any_batch_and_length(m: int, head: str, dim: int) -> No
     graph = fusion_graph(fold(fusion))
     for batch, steps in ((1, 16), (3, 1)):
         check_fusion(graph, fusion, dim, batch, steps)
+
+
+@pytest.mark.parametrize("name", ["pain", "affect", "trimodal"])
+def test_shipped_graphs_are_the_folds_of_their_own_weights(name: str) -> None:
+    """The demo bundles' fusion graph gives the last step of the plan beside it, computed in float64."""
+    bundle = load_bundle(demo_bundle(name))
+    with safe_open(bundle.file("fusion_folded.safetensors"), "numpy") as file:
+        plan = FoldedPlan.from_safetensors_dict({k: file.get_tensor(k) for k in file.keys()}, file.metadata())  # noqa: SIM118
+    task, rng = bundle.task, np.random.default_rng(0)
+    features = {m: rng.standard_normal((3, task.steps, task.dim), dtype=np.float32) for m in task.names}
+    present = (rng.random((3, task.steps, len(task.names))) > 0.3).astype(np.float32)
+    feeds = {k: torch.from_numpy(v) for k, v in {**features, "present": present}.items()}
+    found, expected = run(bundle.file("fusion.onnx"), feeds), plan.run_numpy(features, present)
+    assert found.keys() == expected.keys()
+    for key, value in expected.items():
+        last = value[:, -1:]
+        assert found[key].shape == last.shape
+        assert bundle.networks["fusion"]["outputs"][key] == ["B", *last.shape[1:]]
+        np.testing.assert_allclose(found[key], last, atol=1e-5 * np.abs(last).max())
 
 
 def test_joint_abs_graph() -> None:
@@ -120,7 +141,7 @@ def test_bundle_of_a_small_trimodal_model(tmp_path: Path) -> None:
     check_fusion(bundle.file("fusion.onnx"), model.fusion, task.dim, 2, 4)
     assert bundle.networks["fusion"]["inputs"]["present"] == ["B", "S", 3]
     assert bundle.networks["fusion"]["outputs"] == {
-        "attention": ["B", "S", 3], "pain": ["B", "S", 2], "valence": ["B", "S"], "arousal": ["B", "S"],
+        "attention": ["B", 1, 3], "pain": ["B", 1, 2], "valence": ["B", 1], "arousal": ["B", 1],
     }  # fmt: skip
     again = build_model(task)
     for name, module in (*again.backbones.items(), ("fusion", again.fusion)):

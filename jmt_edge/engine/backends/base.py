@@ -25,13 +25,18 @@ class Engine(Protocol):
         ...
 
     def fusion(self, features: Mapping[str, F32], present: NDArray[np.bool_]) -> dict[str, F32]:
-        """{every modality: (B, S, d) float32}, (B, S, M) bool -> the outputs of the fusion network.
+        """{every modality: (B, S, d) float32}, (B, S, M) bool -> the outputs of the fusion network for the last step.
 
-        `attention` (B, S, M), and `pain` (B, S, 2) logits or `valence`, `arousal` (B, S) by the task's outputs.
-        Where `present` is False the features are not used.
+        `attention` (B, 1, M), and `pain` (B, 1, 2) logits or `valence`, `arousal` (B, 1) by the task's outputs. The
+        other steps are what the last one attends to. Where `present` is False the features are not used.
         """
         ...
 
     def close(self) -> None:
         """Free the device; once."""
         ...
+
+
+def last_step(outputs: Mapping[str, F32]) -> dict[str, F32]:
+    """What a fusion graph gave -> the last step's part, axis kept: graphs of earlier versions give every step."""
+    return {name: value[:, -1:] for name, value in outputs.items()}

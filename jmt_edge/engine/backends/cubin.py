@@ -79,8 +79,8 @@ class FusedFusion:
         half = np.dtype(np.uint16) if package.activation == "bfloat16" else np.dtype(package.activation)
         self._features = Buffer((m, package.batch, package.steps, package.dim), half)
         self._present = Buffer((package.batch, package.steps, m), np.float32)
-        self._logits = Buffer((package.batch, package.steps, sum(n for _, n in package.outputs)), np.float32)
-        self._attention = Buffer((package.batch, package.steps, m), np.float32)
+        self._logits = Buffer((package.batch, 1, sum(n for _, n in package.outputs)), np.float32)
+        self._attention = Buffer((package.batch, 1, m), np.float32)
         self._constant = [_upload(a) for a in (package.weights, package.scales, package.table, package.phases)]
         self._scratch = [_upload(np.zeros(package.work_size, half)), _upload(np.zeros(1, np.int32))]
         weights, scales, table, phases = self._constant
@@ -101,7 +101,7 @@ class FusedFusion:
         self._check()
 
     def __call__(self, features: Mapping[str, F32], present: NDArray[np.bool_]) -> dict[str, F32]:
-        """{modality: (B, S, d)}, (B, S, M) -> outputs; one replay per `package.batch` windows."""
+        """{modality: (B, S, d)}, (B, S, M) -> the last step's outputs; one replay per `package.batch` windows."""
         package = self._package
         parts: list[tuple[F32, F32]] = []
         for start in range(0, len(present), package.batch):
@@ -188,7 +188,7 @@ def encode(values: F32, activation: str) -> NDArray[Any]:
 
 
 def split_outputs(package: CubinPackage, logits: F32, attention: F32) -> dict[str, F32]:
-    """(B, S, all logits) -> `attention` (zero where the head defines none) and {output: (B, S) or (B, S, logits)}."""
+    """(B, 1, all logits) -> `attention` (zero where the head defines none) and {output: (B, 1) or (B, 1, logits)}."""
     results: dict[str, F32] = {"attention": attention}
     start = 0
     for name, count in package.outputs:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ...errors import BackendError, BundleError
 from ..bundle import Bundle, cpu_graph
-from .base import F32
+from .base import F32, last_step
 
 
 def available() -> str | None:
@@ -49,7 +49,7 @@ class OnnxRuntimeEngine:
     def fusion(self, features: Mapping[str, F32], present: NDArray[np.bool_]) -> dict[str, F32]:
         names = ("attention", *self._task.outputs)
         inputs = {**features, "present": present.astype(np.float32)}
-        return dict(zip(names, self._sessions["fusion"].run(names, inputs)))
+        return last_step(dict(zip(names, self._sessions["fusion"].run(names, inputs))))
 
     def close(self) -> None:
         self._sessions.clear()

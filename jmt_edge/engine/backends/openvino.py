@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ...errors import BackendError
 from ..bundle import Bundle, cpu_graph
-from .base import F32
+from .base import F32, last_step
 from .onnxruntime import cpu_threads
 
 
@@ -59,7 +59,7 @@ class OpenVinoEngine:
 
     def fusion(self, features: Mapping[str, F32], present: NDArray[np.bool_]) -> dict[str, F32]:
         found = self._run("fusion", {**features, "present": present.astype(np.float32)})
-        return {name: found[name] for name in ("attention", *self._task.outputs) if name in found}
+        return last_step({name: found[name] for name in ("attention", *self._task.outputs) if name in found})
 
     def close(self) -> None:
         self._networks.clear()

@@ -18,7 +18,7 @@ from ..bundle import Bundle
 from ..cuda import Buffer, Graph, Stream, fork, join
 from ..device import current_device, l4t_release
 from ..tensorrt_api import Library, LibraryName, Messages, make_logger, open_library
-from .base import F32
+from .base import F32, last_step
 
 Plans = dict[str, tuple[bytes, str]]
 
@@ -169,7 +169,7 @@ class TensorRtEngine:
             self._run(("fusion",))
             for name, buffer in network.outputs.items():
                 results[name].append(buffer.host.astype(np.float32))
-        return {name: np.concatenate(parts) for name, parts in results.items()}
+        return last_step({name: np.concatenate(parts) for name, parts in results.items()})
 
     def step(
         self,
@@ -201,7 +201,7 @@ class TensorRtEngine:
         self._graphs[key].replay()
         self._main.synchronize()
         found = {name: self._networks[name].outputs["features"].host.astype(np.float32) for name in names}
-        outputs = {name: buffer.host.astype(np.float32) for name, buffer in fusion.outputs.items()}
+        outputs = last_step({name: buffer.host.astype(np.float32) for name, buffer in fusion.outputs.items()})
         if not known:
             self._compare_step(clips, features, present, rows, (found, outputs))
         return found, outputs

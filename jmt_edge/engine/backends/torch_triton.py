@@ -44,7 +44,7 @@ def load(bundle: Bundle, threads: int | None = None) -> TorchEngine:
 
 
 class _Triton:
-    """(present, *features) -> (attention, *outputs) on the GPU; laid out anew for each batch size."""
+    """(present, *features) -> (attention, *outputs) of the last step, on the GPU; laid out anew for each batch size."""
 
     def __init__(self, weights: Any, steps: int) -> None:
         self._weights, self._steps = weights, steps
@@ -55,12 +55,12 @@ class _Triton:
         from ...kernels.ops import FusedFusion
 
         if batch not in self._fusions:
-            self._fusions[batch] = FusedFusion(self._weights, batch, self._steps, "float16", "cuda")
+            self._fusions[batch] = FusedFusion(self._weights, batch, self._steps, "float16", "cuda", last=True)
         return self._fusions[batch]
 
     def __call__(self, present: torch.Tensor, *features: torch.Tensor) -> tuple[torch.Tensor, ...]:
         names = self._weights.modalities
         moved = {name: x.cuda() for name, x in zip(names, features)}
         out = self._fusion(len(present))(moved, present.cuda(), True)
-        attention = out["attention"] if "attention" in out else present.cuda() * 0
+        attention = out["attention"] if "attention" in out else present.cuda()[:, -1:] * 0
         return (attention, *(out[name] for name, _ in self._weights.outputs))

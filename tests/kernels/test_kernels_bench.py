@@ -1,0 +1,99 @@
+"""`benchmarks/fusion_gpu.py` as far as a CPU goes: its own checks in the interpreter, its table, its JSON, its goals.
+
+Only `Meter` is stood in for, which measures on a GPU.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import fusion_gpu
+import pytest
+import torch
+from fusion_gpu import COMPILED, OURS, PUBLISHED, Inputs, Row, Variant
+
+FACTS = {"name": "NVIDIA X-1 (test)", "multiprocessors": 8, "cuda": "13.0", "bandwidth": 1e12}
+
+
+class Stopwatch:
+    """Invents times: 10 us times the variant's place, twice that cold; every call really runs once."""
+
+    def __init__(self) -> None:
+        self.timed: list[str] = []
+
+    def facts(self) -> dict[str, Any]:
+        return FACTS
+
+    def microseconds(self, variant: Variant, sets: Sequence[Inputs]) -> tuple[float, float]:
+        self.timed.append(variant.name)
+        return 10.0 * len(self.timed), 20.0 * len(self.timed)
+
+    def launches(self, variant: Variant, inputs: Inputs) -> int:
+        return 1 if variant.name == OURS else 99
+
+
+@pytest.fixture(autouse=True)
+def _little_work(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """One input set with a mask and one without, one repetition: the interpreter is slow."""
+    monkeypatch.setattr(fusion_gpu, "SETS", 2)
+    monkeypatch.setattr(fusion_gpu, "REPEATS", 1)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        yield
+
+
+def measured(meter: Stopwatch, device: str, dtype: str = "float16", **options: Any) -> list[Row]:
+    arguments = {"bandwidth": 1e12, "sizes": [(2, 16)], "dim": 32, "deadline": time.monotonic() + 1e6}
+    return fusion_gpu.measure(meter, dtype=dtype, device=device, **{"compiling": False, **arguments, **options})  # type: ignore[arg-type]
+
+
+def test_one_call_gives_every_row_its_numbers_and_the_goals(tmp_path: Path, device: str) -> None:
+    meter = Stopwatch()
+    rows = measured(meter, device)
+    names = [row.variant for row in rows]
+    assert len(set(names)) == len(names) == 10
+    assert {PUBLISHED, "published, eager, graph", "folded, eager, graph", "ours, staged, graph", OURS} <= set(names)
+    assert sum("torch.compile" in name for name in names) == 3
+    weights = fusion_gpu.make_case(2, 16, 32, "float16", device).weights.matrix_elements
+    for place, row in enumerate((r for r in rows if not r.not_measured), 1):
+        assert row.error is not None and 0 < row.error < 0.01
+        assert row.warm_us == 10 * place and row.cold_us == 20 * place
+        assert row.warm_to_floor == pytest.approx(10 * place / (weights * 2 / 1e12 * 1e6))
+    report = fusion_gpu.report_of(FACTS, rows, "float16", 32, "python benchmarks/fusion_gpu.py", time.monotonic())
+    path = fusion_gpu.write(report, tmp_path)
+    assert path.name == f"{report['date'][:10]}-fusion-nvidia-x-1-test-float16.json"
+    again = json.loads(path.read_text())
+    assert again["machine"]["versions"]["torch"] == torch.__version__.split("+")[0]
+    text = "\n".join(fusion_gpu.table(again))
+    assert all(f"| 2 | 16 | {name} |" in text for name in names) and text.count("left out (--no-compile)") == 3
+    ours = names.index(OURS) + 1
+    assert f"at least 40 x faster than '{PUBLISHED}': {1 / ours:.1f} x warm" in text
+    assert f"at least 4 x faster than '{COMPILED}': not measured" in text and "- one launch: 1" in text
+
+
+@pytest.mark.parametrize("wrong", ["off", "unsteady"])
+def test_nothing_is_timed_for_wrong_numbers(wrong: str, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    right, calls = fusion_gpu.FusedFusion.raw, iter(range(10**6))
+
+    def raw(self: Any, features: Any, present: Any) -> Any:
+        logits, attention = right(self, features, present)
+        return logits * (1.05 if wrong == "off" else 1 + 1e-3 * next(calls)), attention
+
+    monkeypatch.setattr(fusion_gpu.FusedFusion, "raw", raw)
+    meter = Stopwatch()
+    with pytest.raises(SystemExit, match="no timing is printed"):
+        measured(meter, device, sizes=[(2, 1)])
+    assert not meter.timed
+
+
+def test_int8_of_three_modalities_with_no_time_left_for_compilers(device: str) -> None:
+    """INT8 is judged against the quantised matrices; what cannot end in time does not begin."""
+    rows = measured(Stopwatch(), device, "int8", sizes=[(3, 1)], compiling=True, deadline=time.monotonic())
+    assert all(row.error is not None and row.error < 0.01 for row in rows if row.variant.startswith("ours"))
+    late = [row for row in rows if row.not_measured]
+    assert [row.not_measured for row in late] == ["no time left (--minutes)"] * 3
+    assert all("torch.compile" in row.variant for row in late)
