@@ -135,8 +135,8 @@ def _show(report: dict[str, Any]) -> None:
         heat = max(board["temperature_max"].items(), key=lambda zone: zone[1])
         click.echo(f"  hottest {heat[0]} {heat[1]:.1f} °C")
     if board["over_current"] or board["throttled"]:
-        alerts = ", ".join(board["throttled"]) or "no thermal alert"
-        click.echo(f"  THROTTLED: {board['over_current']} over-current events, {alerts}")
+        events = [f"{count} over-current events ({kind})" for kind, count in board["over_current"].items()]
+        click.echo(f"  THROTTLED: {', '.join([*events, *board['throttled']])}")
     for reason in report["noise"]["noisy"]:
         click.echo(f"  NOISY: {reason}")
 
