@@ -1,8 +1,8 @@
 """Does `bench --compare` cry wolf? `python -m benchmarks.no_false_regression [--tries N] [--busy SHARE] [--json FILE]`
 
-Each try is two runs of the same build, the second compared with the first at 10 %. With `--busy 0.5` another program
-takes half of one core, in bursts, during the second run only. Then each stage in turn gets a quarter slower (it spins
-for 25 % of what it took, in every process of the run), which has to be found. Exits 1 for a false alarm or a miss.
+Each try compares a run of the same build with the one before, at 10 %. With `--busy 0.5` another program takes half of
+one core, in bursts, during every second run. Then each stage in turn gets a quarter slower (it spins for 25 % of what
+it took, in every process of the run), which has to be found. Exits 1 for a false alarm or a miss.
 """
 
 from __future__ import annotations
@@ -132,13 +132,16 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as name:
         old, new = Path(name) / "old.json", Path(name) / "new.json"
+        measure(old, options.duration)
         for number in range(options.tries):
-            measure(old, options.duration)
-            with busy(options.busy):
+            with busy(options.busy if number % 2 == 0 else 0.0):
                 code = measure(new, options.duration, old)
             tries.append(row(old, new, code))
             keep()
+            new.replace(old)
             print(f"try {number + 1}: {tries[-1]['regressions'] or 'agree'} {tries[-1]['ratios']}", flush=True)
+        if options.busy and options.tries % 2:
+            measure(old, options.duration)  # the last one was disturbed
         for stage in () if options.no_slowed else SLOWED:
             code = measure(new, options.duration, old, stage)
             slowed[stage] = row(old, new, code)

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jmt_edge.bench import measure, stages
+from jmt_edge.bench import measure, process, stages
 from jmt_edge.bench.measure import bench
-from jmt_edge.bench.stages import Stage, make_references, make_stages
+from jmt_edge.bench.process import Job, fresh
+from jmt_edge.bench.stages import ALL_CORES, Stage, make_references, make_stages
 from jmt_edge.cli.live import demo_bundle
 from jmt_edge.engine.backends import open_engine
 from jmt_edge.engine.bundle import load_bundle
@@ -38,7 +39,8 @@ def test_every_stage_of_every_modality_is_there(report: dict[str, Any]) -> None:
     for row in (*report["stages"].values(), report["end_to_end"]):
         assert 0 < row["p50"] <= row["p90"] <= row["p95"] <= row["p99"] <= row["max"]
     for row in report["stages"].values():
-        assert len(row["rounds"]) == measure.ROUNDS and row["n"] >= 3 * measure.ROUNDS
+        assert len(row["processes"]) == 2 == report["processes"] and row["n"] >= 2 * 3 * process.ROUNDS
+        assert max(row["processes"]) <= row["p90"] and row["cores"] >= 1
         assert row["per_second"] == pytest.approx(1e3 / row["p50"])
     whole, parts = report["stages"]["networks"]["p50"], ["backbone face", "backbone voice", "backbone eda", "fusion"]
     assert whole > max(report["stages"][part]["p50"] for part in parts) * 0.5
@@ -56,14 +58,18 @@ def test_what_else_an_engineer_asks(report: dict[str, Any]) -> None:
 
 
 def test_percentiles_are_numpys() -> None:
-    stage = Stage(lambda: None, items=4)
+    """Over the calls of all processes; and one low percentile for each process."""
     values = np.random.default_rng(0).exponential(2.0, 600)
-    stage.rounds = [part.tolist() for part in np.array_split(values, 12)]
-    row = stage.summary()
+    parts = [
+        {"rounds": [block.tolist() for block in np.array_split(half, 4)], "items": 4, "cores": cores}
+        for half, cores in zip(np.array_split(values, 3), (1.0, 1.5, 1.1))
+    ]
+    row = measure._stage(parts)
     for p in (50, 90, 95, 99):
         assert row[f"p{p}"] == np.percentile(values, p)
     assert row["max"] == values.max() and row["per_second"] == pytest.approx(4e3 / np.median(values))
-    assert row["rounds"] == [np.percentile(part, 25) for part in np.array_split(values, 12)]
+    assert row["processes"] == [np.percentile(part, 5) for part in np.array_split(values, 3)]
+    assert row["n"] == 600 and row["cores"] == 1.1
 
 
 def test_a_stage_is_called_three_times_at_least() -> None:
@@ -110,8 +116,18 @@ def test_inputs_change_from_call_to_call_and_repeat_with_the_seed() -> None:
 
 def test_the_references_do_the_same_work_on_one_core_and_on_all() -> None:
     found = make_references(3)
-    assert len(found["all cores"].work()) == 3  # type: ignore[arg-type]
-    np.testing.assert_array_equal(found["one core"].work(), found["all cores"].work()[2])  # type: ignore[index]
+    everywhere = found[ALL_CORES].work()
+    assert len(everywhere) == 3  # type: ignore[arg-type]
+    np.testing.assert_array_equal(found["arithmetic"].work(), everywhere[2])  # type: ignore[index]
+
+
+def test_cores_are_counted_by_their_threads() -> None:
+    """By processor time, whoever else is on the machine."""
+    found = make_references(2)
+    for stage in found.values():
+        stage.measure(0.05)
+    assert found[ALL_CORES].cores() > 1.5
+    assert all(stage.cores() < 1.2 for name, stage in found.items() if name != ALL_CORES)
 
 
 def test_the_simulated_video_does_not_stay_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,7 +161,7 @@ def test_doubts(
 
 def test_another_programs_load_is_seen() -> None:
     """A second process that spins: it is counted as others', not as ours."""
-    span = measure._Span(Path("/"))
+    span = process.Span(Path("/"))
     spin = "import time; t = time.time()\nwhile time.time() < t + 1.0: pass"
     subprocess.run([sys.executable, "-c", spin], check=True)
     mine, others = span.end()
@@ -154,7 +170,9 @@ def test_another_programs_load_is_seen() -> None:
     assert others > 0.3 and mine < 0.5
 
 
-@pytest.mark.parametrize("options", [{"batch": 0}, {"batch": 4096}, {"duration": 0.5}, {"duration": 1e6}])
+@pytest.mark.parametrize(
+    "options", [{"batch": 0}, {"batch": 4096}, {"duration": 0.5}, {"duration": 1e6}, {"processes": 0}]
+)
 def test_a_setting_out_of_range_is_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="choose"):
         bench(load_bundle(demo_bundle("pain")), **options)
@@ -167,35 +185,36 @@ def test_a_backend_that_cannot_run_is_refused(monkeypatch: pytest.MonkeyPatch) -
         bench(load_bundle(demo_bundle("pain")), backend="tensorrt")
 
 
-def test_the_command_measures_writes_and_compares(tmp_path: Path) -> None:
-    """Twice in fresh processes, a batch of two; and the run-time stays free of torch."""
-    old = tmp_path / "old.json"
-    base = [
-        sys.executable,
-        "-X",
-        "importtime",
-        "-m",
-        "jmt_edge",
-        "bench",
-        "--task",
-        "pain",
-        "--duration",
-        "2",
-        "--batch",
-        "2",
-    ]
-    first = subprocess.run([*base, "--json", str(old)], capture_output=True, text=True, timeout=200)
-    assert first.returncode == 0, first.stderr[-2000:]
-    assert " torch\n" not in first.stderr and "backbone eda" in first.stdout and "end to end" in first.stdout
-    report = json.loads(old.read_text())
-    assert report["batch"] == 2 and list(report["stages"])[-1] == "networks"
-    if report["energy"] is None:
-        assert "no INA3221 rails" in first.stdout
-    again = subprocess.run(
-        [*base, "--compare", str(old), "--fail-over", "400%"], capture_output=True, text=True, timeout=200
-    )
-    assert again.returncode == 0, again.stdout + again.stderr[-2000:]
-    assert again.stdout.count(" -> ") == len(report["stages"]) + 1
+def test_a_measuring_process_that_fails_is_reported_in_one_sentence() -> None:
+    with pytest.raises(BackendError, match="measuring process ended with code 1") as error:
+        fresh(Job("/nowhere.jmt", "onnxruntime", 1, 1, 0.5, 0.1, 0, 0.0, "/"))
+    assert "\n" not in str(error.value) and "nowhere.jmt" in str(error.value)
+
+
+def test_a_measuring_process_never_imports_torch() -> None:
+    job = Job(str(demo_bundle("pain")), "onnxruntime", 2, 1, 0.5, 0.1, 0, 0.0, "/")
+    command = [sys.executable, "-X", "importtime", "-m", "jmt_edge.bench.process"]
+    done = subprocess.run(command, input=json.dumps(vars(job)), capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert " torch\n" not in done.stderr and "jmt_edge.bench.live" in done.stderr
+    answer = json.loads(done.stdout.splitlines()[-1])
+    assert answer["stages"]["fusion"]["items"] == 2 and len(answer["end_to_end"]["calls"]) >= 12
+
+
+def test_the_command_measures_writes_and_compares(report: dict[str, Any], tmp_path: Path) -> None:
+    """In a fresh process, against another real run."""
+    old, new = tmp_path / "old.json", tmp_path / "new.json"
+    old.write_text(json.dumps(report))
+    command = [sys.executable, "-m", "jmt_edge", "bench", "--task", "trimodal", "--duration", "2", "--threads", "1"]
+    command += ["--processes", "2", "--json", str(new), "--compare", str(old), "--fail-over", "100000%"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr[-2000:]
+    assert "backbone eda" in done.stdout and "end to end" in done.stdout
+    assert done.stdout.count(" -> ") == len(STAGES) + 1 and "note: board" in done.stdout
+    written = json.loads(new.read_text())
+    assert list(written["stages"]) == STAGES and written["processes"] == 2
+    if written["energy"] is None:
+        assert "no INA3221 rails" in done.stdout
 
 
 def test_the_reference_engine_gives_numbers() -> None:
