@@ -19,7 +19,7 @@ from ..errors import ConfigError
 from .live import first_result
 from .machine import PowerMeter, describe, rails
 from .process import Job, fresh
-from .stages import percentiles, quick
+from .stages import percentiles
 
 SCHEMA = 3
 PROCESSES = 5
@@ -99,7 +99,7 @@ def bench(
         "first_result_s": first,
         "board": board.to_dict(),
         "energy": answers[0]["energy"],
-        "references": {key: _quick([a["references"][key] for a in answers]) for key in spreads},
+        "references": {key: [a["references"][key]["quick"] for a in answers] for key in spreads},
         "noise": {"reference_spread": spreads, "noisy": _noise(spreads, others, machine, board.throttled)},
     }
 
@@ -114,10 +114,6 @@ def _calls(part: dict[str, Any]) -> list[float]:
     return [ms for part_of_it in part["rounds"] for ms in part_of_it]
 
 
-def _quick(parts: list[dict[str, Any]]) -> list[float]:
-    return [quick(_calls(part)) for part in parts]
-
-
 def _stage(parts: list[dict[str, Any]]) -> dict[str, Any]:
     """Percentiles over all calls, results per second at the median, cores, and one quick value a process to compare
     by."""
@@ -127,7 +123,7 @@ def _stage(parts: list[dict[str, Any]]) -> dict[str, Any]:
         **percentiles(calls),
         "per_second": float(parts[0]["items"] * 1e3 / np.median(calls)),
         "cores": float(np.median([part["cores"] for part in parts])),
-        "processes": _quick(parts),
+        "processes": [part["quick"] for part in parts],
     }
 
 
@@ -137,7 +133,7 @@ def _end_to_end(parts: list[dict[str, Any]]) -> dict[str, Any]:
         "n": len(calls),
         **percentiles(calls or [np.nan]),
         "cores": float(np.median([part["cores"] for part in parts])),
-        "processes": [quick(part["calls"]) for part in parts if part["calls"]],
+        "processes": [part["quick"] for part in parts if part["calls"]],
         "real_time_factor": _mean([part["real_time_factor"] for part in parts]),
         "busy_ms_per_hop": float(np.mean(calls or [np.nan])),
         "cpu_cores_busy": _mean([part["cpu_cores_busy"] for part in parts]),

@@ -85,7 +85,7 @@ def measure(job: Job) -> dict[str, Any]:
 
 
 def _answer(stage: Stage) -> dict[str, Any]:
-    return {"rounds": stage.rounds, "items": stage.items, "cores": stage.cores()}
+    return {"rounds": stage.rounds, "quick": stage.quick(), "items": stage.items, "cores": stage.cores()}
 
 
 class Span:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import time
@@ -25,28 +26,61 @@ from ..tasks import AUDIO_RATE, Task
 
 PERCENTILES = (50, 90, 95, 99)
 QUICK = 5  # percentile of a process's calls that stands for it: calls that another program delayed lie above
+LONG = 1e-3  # seconds of a call from which on it is delayed so often that the delay is looked up
 POOL = 3  # inputs drawn beforehand; each call takes one at random
 Work = Callable[[], object]
 
 
+class Delay:
+    """Seconds that the calling thread was ready and waited for a processor that others had: `with Delay() as delay`.
+
+    The second number of schedstat (kernel, Documentation/scheduler/sched-stats.rst); 0 where there is none.
+    """
+
+    def __enter__(self) -> Delay:
+        try:
+            self._file = os.open("/proc/thread-self/schedstat", os.O_RDONLY)
+        except OSError:
+            self._file = -1
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+
+    def seconds(self) -> float:
+        return int(os.pread(self._file, 100, 0).split()[1]) / 1e9 if self._file >= 0 else 0.0
+
+
 @dataclass
 class Stage:
-    """Milliseconds of one stage, by round; `items` results come out of one call (the batch)."""
+    """Milliseconds of one stage, by round; `items` results come out of one call (the batch).
+
+    net: the same calls without the time that they waited for a processor; cpu: seconds of the whole process, and of
+    the thread that calls.
+    """
 
     work: Work
     items: int = 1
     rounds: list[list[float]] = field(default_factory=list)
-    cpu: list[float] = field(default_factory=lambda: [0.0, 0.0])  # seconds of the whole process, and of our thread
+    net: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=lambda: [0.0, 0.0])
 
     def measure(self, seconds: float) -> None:
         """One round: calls for about `seconds`, three at least."""
         times: list[float] = []
         process, thread = time.process_time(), time.thread_time()
-        until = time.perf_counter() + seconds
-        while len(times) < 3 or time.perf_counter() < until:
-            began = time.perf_counter()
-            self.work()
-            times.append((time.perf_counter() - began) * 1e3)
+        until, look = time.perf_counter() + seconds, True
+        with Delay() as delay:
+            while len(times) < 3 or time.perf_counter() < until:
+                waited = delay.seconds() if look else 0.0
+                began = time.perf_counter()
+                self.work()
+                spent = time.perf_counter() - began
+                waited = delay.seconds() - waited if look else 0.0
+                times.append(spent * 1e3)
+                self.net.append((spent - waited) * 1e3)
+                look = spent > LONG
         self.rounds.append(times)
         self.cpu[0] += time.process_time() - process
         self.cpu[1] += time.thread_time() - thread
@@ -55,6 +89,10 @@ class Stage:
         """Cores that the stage computes on: 1 where all is done by the thread that calls, whatever else runs."""
         return max(1.0, self.cpu[0] / self.cpu[1]) if self.cpu[1] else 1.0
 
+    def quick(self) -> float:
+        """What a process is compared by (ms): the `QUICK` percentile of its calls, without waiting for a processor."""
+        return quick(self.net)
+
 
 def percentiles(calls: Sequence[float]) -> dict[str, float]:
     """`p50` and so on, and `max`, of milliseconds."""
@@ -62,7 +100,6 @@ def percentiles(calls: Sequence[float]) -> dict[str, float]:
 
 
 def quick(calls: Sequence[float]) -> float:
-    """What a process is compared by: the `QUICK` percentile of its calls."""
     return float(np.percentile(calls, QUICK))
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -58,18 +61,45 @@ def test_what_else_an_engineer_asks(report: dict[str, Any]) -> None:
 
 
 def test_percentiles_are_numpys() -> None:
-    """Over the calls of all processes; and one low percentile for each process."""
+    """Over the calls of all processes."""
     values = np.random.default_rng(0).exponential(2.0, 600)
     parts = [
-        {"rounds": [block.tolist() for block in np.array_split(half, 4)], "items": 4, "cores": cores}
-        for half, cores in zip(np.array_split(values, 3), (1.0, 1.5, 1.1))
+        {"rounds": [block.tolist() for block in np.array_split(part, 4)], "items": 4, "cores": cores, "quick": cores}
+        for part, cores in zip(np.array_split(values, 3), (1.0, 1.5, 1.1))
     ]
     row = measure._stage(parts)
     for p in (50, 90, 95, 99):
         assert row[f"p{p}"] == np.percentile(values, p)
     assert row["max"] == values.max() and row["per_second"] == pytest.approx(4e3 / np.median(values))
-    assert row["processes"] == [np.percentile(part, 5) for part in np.array_split(values, 3)]
-    assert row["n"] == 600 and row["cores"] == 1.1
+    assert row["n"] == 600 and row["cores"] == 1.1 and row["processes"] == [1.0, 1.5, 1.1]
+    stage = Stage(lambda: None, net=values.tolist())
+    assert stage.quick() == np.percentile(values, 5)
+
+
+def test_waiting_for_a_processor_is_not_what_a_process_is_compared_by() -> None:
+    """Four threads of 5 ms of arithmetic for one processor: a call takes several times as long as it computes."""
+    if not Path("/proc/thread-self/schedstat").is_file():
+        pytest.skip("this kernel does not count waiting")
+    x, mine = np.ones(200_000), os.sched_getaffinity(0)
+
+    def work() -> None:
+        began = time.thread_time()
+        while time.thread_time() < began + 0.005:
+            np.tanh(x)  # lets other threads have the interpreter
+
+    stop = threading.Event()
+    others = [threading.Thread(target=lambda: [np.tanh(x) for _ in iter(stop.is_set, True)]) for _ in range(3)]
+    stage = Stage(work)
+    os.sched_setaffinity(0, {min(mine)})
+    try:
+        for thread in others:
+            thread.start()
+        stage.measure(0.5)
+    finally:
+        stop.set()
+        os.sched_setaffinity(0, mine)
+    wall = float(np.median(stage.rounds[0]))
+    assert wall > 10 and stage.quick() < 0.7 * wall
 
 
 def test_a_stage_is_called_three_times_at_least() -> None:
