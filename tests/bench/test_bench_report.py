@@ -55,7 +55,7 @@ def test_what_else_an_engineer_asks(report: dict[str, Any]) -> None:
     live = report["end_to_end"]
     assert live["real_time_factor"] > 0 and live["n"] >= 12 and live["dropped"] == 0
     assert report["streams"] == int(500 // live["busy_ms_per_hop"])
-    assert report["first_result_s"] > 0.2 and report["peak_rss_mb"] > 50 and 0 < report["cpu_cores_busy"] < 64
+    assert report["peak_rss_mb"] > 50 and 0 < report["cpu_cores_busy"] < 64
     assert report["threads"] == 1 and report["backend"] == "onnxruntime" and report["seed"] == 0
     assert {"processor", "cores", "governor", "load", "versions", "python"} <= set(report["machine"])
     assert report["gpu_memory_mb"] is None or report["gpu_memory_mb"] > 0
@@ -234,7 +234,7 @@ def test_the_command_measures_writes_and_compares(report: dict[str, Any], tmp_pa
     old.write_text(json.dumps(report))
     (tmp_path / "torch.py").write_text(f"open({str(asked)!r}, 'w')\nraise ImportError('no torch at run time')\n")
     command = [sys.executable, "-m", "jmt_edge", "bench", "--task", "trimodal", "--duration", "2", "--threads", "1"]
-    command += ["--batch", "2", "--processes", "2", "--json", str(new), "--compare", str(old), "--fail-over", "100000%"]
+    command += ["--batch", "2", "--processes", "1", "--json", str(new), "--compare", str(old), "--fail-over", "100000%"]
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr[-2000:]
@@ -242,7 +242,7 @@ def test_the_command_measures_writes_and_compares(report: dict[str, Any], tmp_pa
     assert "backbone eda" in done.stdout and "end to end" in done.stdout
     assert done.stdout.count(" -> ") == len(STAGES) + 1 and "note: board" in done.stdout
     written = json.loads(new.read_text())
-    assert list(written["stages"]) == STAGES and written["processes"] == 2
+    assert list(written["stages"]) == STAGES and written["processes"] == 1 and written["first_result_s"] > 0.2
     if written["energy"] is None:
         assert "no INA3221 rails" in done.stdout
 
