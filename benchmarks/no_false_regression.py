@@ -109,7 +109,7 @@ def row(old: Path, new: Path, code: int) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tries", type=int, default=10)
-    parser.add_argument("--duration", type=float, default=5.0)
+    parser.add_argument("--duration", type=float, default=10.0)
     parser.add_argument("--busy", type=float, default=0.0)
     parser.add_argument("--no-slowed", action="store_true", help="leave the slower stages out")
     parser.add_argument("--json", type=Path)
