@@ -1,8 +1,13 @@
-"""Make the committed reports: `python -m benchmarks.reports [bench] [predictions] [here]` (all three by default).
+"""Make the committed reports of docs/performance.md: `python -m benchmarks.reports [STEP ...]`, all steps by default.
 
-bench: `jmt-edge bench --json` of the three demo bundles. predictions: full-size networks (random weights) on every
-device of the roofline; nothing is measured. here: this machine's own prediction beside what it measures. All under
-`benchmarks/results/`.
+    bench        `jmt-edge bench --json` of the three demo bundles
+    predictions  full-size networks (random weights) on every device of the roofline; nothing is measured
+    here         this machine's own prediction beside what it measures
+    cost         latency and memory against S, B, M, resolution and run length
+    suite        `make bench`
+    regression   false alarms of `bench --compare`, and slower stages found
+
+Each step writes below `benchmarks/results/` and says how long it took; at the end the page's tables are made anew.
 """
 
 from __future__ import annotations
@@ -12,7 +17,8 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
@@ -76,19 +82,49 @@ def keep(name: str, label: str, **content: Any) -> None:
     (RESULTS / f"{name}.json").write_text(json.dumps(stamp | content, indent=1) + "\n")
 
 
+def module(name: str, *arguments: str) -> int:
+    return subprocess.run([sys.executable, "-m", f"benchmarks{name}", *arguments], cwd=ROOT).returncode
+
+
+def make_bench() -> None:
+    for task in TASK_NAMES:
+        cli("--task", task, "--duration", str(DURATION), "--json", str(RESULTS / f"bench-{task}.json"))
+
+
+def make_predictions() -> None:
+    with full_size() as bundles:
+        keep("predictions", "predictions by roofline, not measurements", rows=predictions(bundles))
+
+
+def make_here() -> None:
+    with full_size() as bundles:
+        keep("here", "prediction beside measurement", here=here(bundles))
+
+
+STEPS: dict[str, Callable[[], object]] = {
+    "bench": make_bench,
+    "predictions": make_predictions,
+    "here": make_here,
+    "cost": lambda: module(".cost"),
+    "suite": lambda: module("", "--keep"),
+    "regression": lambda: module(".no_false_regression", "--json", str(RESULTS / "no-false-regression.json")),
+}
+
+
 def main() -> None:
-    wanted = sys.argv[1:] or ["bench", "predictions", "here"]
+    wanted = sys.argv[1:] or list(STEPS)
+    if unknown := set(wanted) - set(STEPS):
+        sys.exit(f"no step {', '.join(sorted(unknown))}; choose from {', '.join(STEPS)}")
     RESULTS.mkdir(exist_ok=True)
     IMAGES.mkdir(exist_ok=True)
-    if "bench" in wanted:
-        for task in TASK_NAMES:
-            cli("--task", task, "--duration", str(DURATION), "--json", str(RESULTS / f"bench-{task}.json"))
-    if {"predictions", "here"} & set(wanted):
-        with full_size() as bundles:
-            if "predictions" in wanted:
-                keep("predictions", "predictions by roofline, not measurements", rows=predictions(bundles))
-            if "here" in wanted:
-                keep("here", "prediction beside measurement", here=here(bundles))
+    failed = []
+    for name in wanted:
+        began = time.monotonic()
+        if STEPS[name]():  # an exit code: the report is written all the same
+            failed.append(name)
+        print(f"{name}: {time.monotonic() - began:.0f} s", flush=True)
+    module(".tables")
+    sys.exit(f"{', '.join(failed)} ended with an error" if failed else 0)
 
 
 if __name__ == "__main__":

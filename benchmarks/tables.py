@@ -110,10 +110,7 @@ def ratios() -> list[str]:
 
 def regression() -> list[str]:
     """False alarms of `bench --compare`, and slower stages found."""
-    lines = [
-        "| second run | tries | false alarms at 10 % | a quarter slower: found | missed | command |",
-        "|---|---|---|---|---|---|",
-    ]
+    rows, stamps = [], []
     for name, what in (
         ("no-false-regression", "as it was"),
         ("no-false-regression-busy", "with another program on half a core"),
@@ -121,12 +118,20 @@ def regression() -> list[str]:
         if not (RESULTS / f"{name}.json").is_file():
             continue
         report = read(name)
+        command = report["command"].split(" --json")[0]
         found = [stage for stage in report["slowed_by_25_percent"] if stage not in report["missed"]]
-        lines.append(
+        busy = [share for t in report["tries"] for share in t["others_busy"] if share is not None]
+        rows.append(
             f"| {what} | {len(report['tries'])} | {report['false_alarms']} | {', '.join(found) or '-'} | "
-            f"{', '.join(report['missed']) or '-'} | `{report['command'].split(' --json')[0]}` |"
+            f"{', '.join(report['missed']) or '-'} | {sum(busy) / len(busy):.2f} | `{command}` |"
         )
-    return lines
+        stamps.append(stamp_line({**report, "command": command}))
+    return [
+        *dict.fromkeys(stamps), "",
+        "| second run | tries | false alarms at 10 % | a quarter slower: found | missed | cores busy with others | "
+        "command |",
+        "|---|---|---|---|---|---|---|", *rows,
+    ]  # fmt: skip
 
 
 def predictions() -> list[str]:

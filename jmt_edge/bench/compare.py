@@ -1,8 +1,9 @@
 """Two reports of the same bundle side by side: ratios with intervals that cover what the machine itself may have done.
 
-Nobody knows how much of another program's load a stage felt: none of it, or as much as the reference workload on one
-core, or on all. So each ratio is taken three ways (raw, and with either reference's drift divided out). The one nearest
-to 1 is shown, the interval covers all three, and only what lies beyond the limit as a whole is a regression.
+Each process is one observation. On the logarithm of its quick time, Welch's interval says how far two runs of one build
+may differ by the luck of their processes. How much of the machine's own slowness a stage felt nobody knows: none of it,
+or as much as a reference workload; so the ratio is also taken process by process relative to each reference. The ratio
+nearest to 1 is shown, the interval covers all of them, and only what lies beyond the limit as a whole is a regression.
 """
 
 from __future__ import annotations
@@ -14,19 +15,20 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import stdtrit
 
 from ..errors import DataError
 from .measure import SCHEMA
+from .stages import ALL_CORES
 
-_DRAWS = 2000
-_COVER = (2.5, 97.5)  # percentiles of the resampled ratios
+SHARED = 1.2  # cores from which on other cores' slowness is felt, too
 _NEEDED = {"date", "machine", "task", "stages", "references", "end_to_end"}
 END_TO_END = "end to end"
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """New over old time of a stage (above 1 is slower), with an interval over resampled rounds and ways of counting."""
+    """New over old time of a stage (above 1 is slower), with an interval over processes and ways of counting."""
 
     stage: str
     old_ms: float
@@ -46,9 +48,15 @@ def load_report(path: Path) -> dict[str, Any]:
         report = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise DataError(f"{path} is no benchmark report ({error}); write one with `jmt-edge bench --json`") from None
-    if not isinstance(report, dict) or report.get("schema") != SCHEMA or not set(report) >= _NEEDED:
-        raise DataError(f"{path} is no report of this version of `jmt-edge bench --json`; measure again")
-    return report
+    schema = report.get("schema") if isinstance(report, dict) else None
+    if isinstance(schema, int) and schema != SCHEMA:
+        raise DataError(
+            f"{path} was written by another version of `jmt-edge bench` (report schema {schema}, here {SCHEMA}); "
+            "measure again with one version on both sides"
+        )
+    if schema is None or not set(report) >= _NEEDED:
+        raise DataError(f"{path} is no benchmark report; write one with `jmt-edge bench --json`")
+    return dict(report)
 
 
 def compare(old: dict[str, Any], new: dict[str, Any]) -> list[Ratio]:
@@ -58,54 +66,50 @@ def compare(old: dict[str, Any], new: dict[str, Any]) -> list[Ratio]:
             raise DataError(
                 f"the reports differ in {key} ({old.get(key)} and {new.get(key)}); measure the same setting"
             )
-    drift = [(_array(old["references"][key]), _array(new["references"][key])) for key in old["references"]]
-    rows = [
-        _ratio(name, old["stages"][name]["rounds"], new["stages"][name]["rounds"], drift)
-        for name in old["stages"]
-        if name in new["stages"]
-    ]
-    before, after = old["end_to_end"], new["end_to_end"]
-    if before["n"] and after["n"]:
-        still = [(_array([before["references"][k]]), _array([after["references"][k]])) for k in before["references"]]
-        rows.append(_ratio(END_TO_END, before["rounds"], after["rounds"], still))
+    before = {**old["stages"], END_TO_END: old["end_to_end"]}
+    after = {**new["stages"], END_TO_END: new["end_to_end"]}
+    drift = {key: (_log(old["references"][key]), _log(new["references"][key])) for key in old["references"]}
+    rows = []
+    for name in before:
+        if name not in after or not before[name]["processes"] or not after[name]["processes"]:
+            continue
+        shared = max(before[name]["cores"], after[name]["cores"]) > SHARED
+        felt = [pair for key, pair in drift.items() if shared or key != ALL_CORES]
+        rows.append(_ratio(name, _log(before[name]["processes"]), _log(after[name]["processes"]), felt))
     return rows
 
 
 def different_settings(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """What else differs between the two runs, which a ratio then includes: `backend: onnxruntime, now openvino`."""
     pairs = [(key, old.get(key), new.get(key)) for key in ("bundle", "backend", "precision", "threads")]
-    pairs += [(key, old["machine"].get(key), new["machine"].get(key)) for key in ("processor", "board", "governor")]
+    keys = ("processor", "board", "governor", "power_mode")
+    pairs += [(key, old["machine"].get(key), new["machine"].get(key)) for key in keys]
     return [f"{key}: {a}, now {b}" for key, a, b in pairs if a != b]
 
 
-def _array(values: Any) -> NDArray[np.float64]:
-    return np.asarray(values, np.float64)
+Logs = NDArray[np.float64]
 
 
-def _ratio(name: str, old: Any, new: Any, drift: list[tuple[NDArray[np.float64], NDArray[np.float64]]]) -> Ratio:
-    a, b = _array(old), _array(new)
-    ways = [(a, b)]
-    for x, y in drift:
-        # round by round where both were measured in rounds: a slow moment slows both
-        ways.append((a / _fit(x, a.size), b / _fit(y, b.size)))
-    found = [(float(np.median(y) / np.median(x)), *_interval(x, y)) for x, y in ways]
-    nearest = min(found, key=lambda way: abs(np.log(way[0])))[0]
-    return Ratio(
-        name, float(np.median(a)), float(np.median(b)), nearest,
-        min(way[1] for way in found), max(way[2] for way in found),
-    )  # fmt: skip
+def _log(values: Any) -> Logs:
+    return np.log(np.asarray(values, np.float64))
 
 
-def _fit(reference: NDArray[np.float64], rounds: int) -> NDArray[np.float64]:
-    return reference if reference.size == rounds else np.full(rounds, np.median(reference))
+def _ratio(name: str, old: Logs, new: Logs, drift: list[tuple[Logs, Logs]]) -> Ratio:
+    # a slow moment of one process slows its references, too
+    ways = [(old, new), *((old - x, new - y) for x, y in drift if x.size == old.size and y.size == new.size)]
+    found = [_welch(x, y) for x, y in ways]
+    nearest = min((middle for middle, _ in found), key=abs)
+    low, high = min(m - half for m, half in found), max(m + half for m, half in found)
+    return Ratio(name, *(float(v) for v in np.exp([old.mean(), new.mean(), nearest, low, high])))
 
 
-def _interval(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[float, float]:
-    """Percentile interval of the ratio of medians over resampled rounds; everything where there is one round."""
+def _welch(x: Logs, y: Logs) -> tuple[float, float]:
+    """Difference of the means and half of its 95 % interval; infinitely wide where one side has one process."""
+    difference = float(y.mean() - x.mean())
     if min(x.size, y.size) < 2:
-        return 0.0, float("inf")
-    rng = np.random.default_rng(0)
-    tops = np.median(rng.choice(y, (_DRAWS, y.size)), axis=1)
-    bottoms = np.median(rng.choice(x, (_DRAWS, x.size)), axis=1)
-    low, high = np.percentile(tops / bottoms, _COVER)
-    return float(low), float(high)
+        return difference, float("inf")
+    a, b = float(x.var(ddof=1)) / x.size, float(y.var(ddof=1)) / y.size
+    if a + b == 0.0:
+        return difference, 0.0
+    freedom = (a + b) ** 2 / (a**2 / (x.size - 1) + b**2 / (y.size - 1))
+    return difference, float(stdtrit(freedom, 0.975) * np.sqrt(a + b))

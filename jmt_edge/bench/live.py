@@ -7,49 +7,59 @@ import sys
 import time
 from typing import Any
 
-import numpy as np
-
 from ..capture import open_source
 from ..engine.backends.base import Engine
 from ..engine.bundle import Bundle
 from ..live import Options, run
 from ..live.observer import Observer
 from ..live.result import Result
-from .stages import PERCENTILES, quick
+from .stages import Delay, quick
 
 _SENSORS = "sim:seed=900001"
-_BLOCKS = 6
 
 
 class _Collect(Observer):
-    def __init__(self) -> None:
+    """Milliseconds of every result with a number, and the same without waiting for a processor.
+
+    The loop says how long a result took, not how long it waited in that time: the share of waiting since the last
+    result stands for it.
+    """
+
+    def __init__(self, delay: Delay) -> None:
         self.totals: list[float] = []
+        self.net: list[float] = []
+        self._delay = delay
+        self._last = (time.thread_time(), delay.seconds())
 
     def on_result(self, result: Result) -> None:
+        now = (time.thread_time(), self._delay.seconds())
+        ran, waited = now[0] - self._last[0], now[1] - self._last[1]
+        self._last = now
         total = result.latency_ms.get("total")
         if result.outputs is not None and total is not None:
             self.totals.append(float(total))
+            self.net.append(float(total) * ran / (ran + waited))
 
 
 def live_loop(bundle: Bundle, engine: Engine, hop: float, seconds: float) -> dict[str, Any]:
     """Window end to result over simulated sensors at full speed: `seconds` of signal, twelve results at least.
 
-    Closes the engine.
+    Milliseconds of every result in `calls`. Closes the engine.
     """
-    seen = _Collect()
     sources = {m: s for m in bundle.task.names if (s := open_source(m, _SENSORS)) is not None}
     signal = max(bundle.task.window + 12 * hop, seconds)
-    summary = run(bundle, engine, sources, Options(hop, False, signal), [seen])
-    totals = np.array(seen.totals or [np.nan])
+    process, thread, began = time.process_time(), time.thread_time(), time.perf_counter()
+    with Delay() as delay:
+        seen = _Collect(delay)
+        summary = run(bundle, engine, sources, Options(hop, False, signal), [seen])
+    spent = time.process_time() - process
     return {
-        "n": len(seen.totals),
-        **{f"p{p}": float(np.percentile(totals, p)) for p in PERCENTILES},
-        "max": float(totals.max()),
-        "rounds": quick([block.tolist() for block in np.array_split(totals, min(_BLOCKS, totals.size))]),
+        "calls": seen.totals,
+        "quick": quick(seen.net) if seen.net else None,
+        "cores": max(1.0, spent / (time.thread_time() - thread)),
+        "cpu_cores_busy": spent / (time.perf_counter() - began),
         "real_time_factor": summary.real_time_factor,
-        "busy_ms_per_hop": float(np.mean(totals)),
         "dropped": summary.dropped,
-        "from": "window end to result, computing time, simulated sensors",
     }
 
 

@@ -1,7 +1,8 @@
 """The machine a number was measured on: processor, governor, load, and on a Jetson power, clocks and heat.
 
 A number without these cannot be compared. Everything is read from files, below `root` so that a recorded tree
-serves for tests.
+serves for tests. Layouts: the kernel's Documentation/hwmon/ina3221.rst and ina238.rst, NVIDIA's Jetson Linux developer
+guide ("Platform Power and Performance"), and what owners of Orin and Thor boards have published.
 """
 
 from __future__ import annotations
@@ -22,10 +23,27 @@ _PACKAGES = ("jmt-edge", "numpy", "opencv-python-headless", "onnxruntime", "open
 
 
 def _read(path: Path) -> str:
+    """Text of a small file, stripped; empty where it cannot be read.
+
+    Without Python's file objects: a sensor that is switched off answers EAGAIN (`cv0-thermal` of an Orin, `gpu-thermal`
+    of an idle Thor), which they turn into None and then into a TypeError.
+    """
+    parts = []
     try:
-        return path.read_text(errors="replace").strip()
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            while part := os.read(handle, 1 << 16):
+                parts.append(part)
+        finally:
+            os.close(handle)
     except OSError:
         return ""
+    return b"".join(parts).decode(errors="replace").strip()
+
+
+def _number(path: Path) -> int | None:
+    value = _read(path)
+    return int(value) if re.fullmatch(r"-?\d+", value) else None
 
 
 def cpu_busy_seconds(root: Path = Path("/")) -> float | None:
@@ -42,7 +60,7 @@ def cpu_busy_seconds(root: Path = Path("/")) -> float | None:
 
 
 def describe(root: Path = Path("/")) -> dict[str, Any]:
-    """Processor, cores, governor, load average, memory, L4T, versions."""
+    """Processor, cores, governor, load average, memory, L4T and a Jetson's power mode, versions."""
     info = _read(root / "proc/cpuinfo")
     model = re.search(r"^(?:model name|Model)\s*:\s*(.+)$", info, re.M)
     board = _read(root / "proc/device-tree/model").rstrip("\0")
@@ -64,60 +82,87 @@ def describe(root: Path = Path("/")) -> dict[str, Any]:
         "load": float(load[0]) if load else None,
         "memory_gb": round(int(memory.group(1)) / 1e6, 1) if memory else None,
         "l4t": l4t_release(root),
+        "power_mode": power_mode(root),
         "system": platform.platform(),
         "python": platform.python_version(),
         "versions": versions,
     }
 
 
-@dataclass
+def power_mode(root: Path = Path("/")) -> str | None:
+    """A Jetson's power mode, `2 MAXN_SUPER`; None without one. A number without a name is not in nvpmodel.conf."""
+    number = re.search(r"pmode:(\d+)", _read(root / "var/lib/nvpmodel/status"))
+    if not number:
+        return None
+    table = re.findall(r"<\s*POWER_MODEL\s+ID=(\d+)\s+NAME=([^\s>]+)", _read(root / "etc/nvpmodel.conf"))
+    mode = int(number.group(1))
+    return " ".join([str(mode), *(name for key, name in table if int(key) == mode)])
+
+
+@dataclass(frozen=True)
 class Rail:
-    """One channel of an INA3221: its label, millivolts and milliamperes files."""
+    """One supply that is measured: by its chip (`power`, microwatts), or as millivolts times milliamperes."""
 
     label: str
     voltage: Path
     current: Path
+    power: Path | None = None
 
     def watts(self) -> float | None:
-        try:
-            return int(self.voltage.read_text()) * int(self.current.read_text()) / 1e6
-        except (OSError, ValueError):
-            return None
+        """None while the channel is switched off: it then answers with an error."""
+        if self.power is not None:
+            microwatts = _number(self.power)
+            return None if microwatts is None else microwatts / 1e6
+        millivolts, milliamperes = _number(self.voltage), _number(self.current)
+        return None if millivolts is None or milliamperes is None else millivolts * milliamperes / 1e6
+
+
+BOARD_INPUT = "VIN"  # a Thor's INA238: the module and its carrier board together
 
 
 def rails(root: Path = Path("/")) -> list[Rail]:
-    """The board's power rails (INA3221 in hwmon). Empty on machines without one."""
+    """The board's supplies (INA3221 and INA238 in hwmon). Empty on machines without them.
+
+    Only labelled channels with a current are supplies: channels 4 to 7 of an INA3221 are shunt voltages and their sum,
+    `NC` is a channel that is not connected. hwmon numbers change from boot to boot, so chips are known by name.
+    """
     found = []
     for chip in sorted(root.glob("sys/class/hwmon/hwmon*")):
-        if _read(chip / "name") != "ina3221":
-            continue
-        for label in sorted(chip.glob("in*_label")):
-            number = label.name[2:].split("_")[0]
-            voltage, current = chip / f"in{number}_input", chip / f"curr{number}_input"
-            if voltage.is_file() and current.is_file():
-                found.append(Rail(_read(label), voltage, current))
+        name = _read(chip / "name")
+        if name == "ina238":
+            label = _read(chip / "in1_label") or _read(chip / "label") or BOARD_INPUT
+            found.append(Rail(label, chip / "in1_input", chip / "curr1_input", chip / "power1_input"))
+        elif name == "ina3221":
+            for file in sorted(chip.glob("in*_label")):
+                number, label = file.name[2:].split("_")[0], _read(file)
+                voltage, current = chip / f"in{number}_input", chip / f"curr{number}_input"
+                if label not in ("", "NC") and voltage.exists() and current.exists():
+                    found.append(Rail(label, voltage, current))
     return found
 
 
 def temperatures(root: Path = Path("/")) -> dict[str, float]:
-    """Degrees Celsius of each thermal zone that answers (a zone that is off does not)."""
+    """Degrees Celsius of each thermal zone that answers (one that is off does not, or claims -256)."""
     found = {}
     for zone in sorted(root.glob("sys/class/thermal/thermal_zone*")):
-        value = _read(zone / "temp")
-        if re.fullmatch(r"-?\d+", value):
-            found[_read(zone / "type") or zone.name] = int(value) / 1000
+        value = _number(zone / "temp")
+        if value is not None and value > -256_000:
+            found[_read(zone / "type") or zone.name] = value / 1000
     return found
 
 
 def clocks(root: Path = Path("/")) -> dict[str, float]:
-    """MHz of every processor core and devfreq device (a Jetson's GPU) that says so."""
+    """MHz of every processor core and devfreq device that says so (`17000000.gpu` on an Orin, `gpu-gpc-0` on a Thor).
+
+    They are what the governor asked for: the milliseconds of an over-current event do not show in them.
+    """
     found = {}
     for file in sorted(root.glob("sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_cur_freq")):
-        if (value := _read(file)).isdigit():
-            found[file.parent.parent.name] = int(value) / 1e3
+        if (value := _number(file)) is not None:
+            found[file.parent.parent.name] = value / 1e3
     for device in sorted(root.glob("sys/class/devfreq/*")):
-        if (value := _read(device / "cur_freq")).isdigit():
-            found[device.name] = int(value) / 1e6
+        if (value := _number(device / "cur_freq")) is not None:
+            found[device.name] = value / 1e6
     return found
 
 
@@ -125,31 +170,38 @@ def throttling(root: Path = Path("/")) -> set[str]:
     """Cooling devices of the kind that alerts (`gpu-throttle-alert`, `hot-surface-alert`) that are active now."""
     active = set()
     for device in root.glob("sys/class/thermal/cooling_device*"):
-        kind, state = _read(device / "type"), _read(device / "cur_state")
-        if kind.endswith("-alert") and state.isdigit() and int(state) > 0:
+        kind, state = _read(device / "type"), _number(device / "cur_state")
+        if kind.endswith("-alert") and state:
             active.add(kind)
     return active
 
 
-def throttle_events(root: Path = Path("/")) -> int:
-    """Over-current events counted by the board since it started (`oc1_event_cnt` and so on)."""
-    counters = root.glob("sys/class/hwmon/hwmon*/oc*_event_cnt")
-    return sum(int(value) for value in map(_read, counters) if value.isdigit())
+def throttle_events(root: Path = Path("/")) -> dict[str, int]:
+    """Over-current events that the board counted since it started, by kind.
+
+    On an Orin `oc1` is under-voltage, `oc2` average and `oc3` instantaneous over-current; each halves the clocks for
+    about a millisecond.
+    """
+    found = {}
+    for file in sorted(root.glob("sys/class/hwmon/hwmon*/oc*_event_cnt")):
+        if (value := _number(file)) is not None:
+            found[file.name.split("_")[0]] = value
+    return found
 
 
 @dataclass
 class Power:
     """Mean watts per rail and of the whole module over a span, and what the board did meanwhile.
 
-    seconds: the span; temperature_max: degrees Celsius; clock_mean: MHz; over_current: events counted in the span;
-    throttled: cooling alerts that were active at some moment of it.
+    seconds: the span; temperature_max: degrees Celsius; clock_mean: MHz; over_current: events counted in the span, by
+    kind, where there were any; throttled: cooling alerts that were active at some moment of it.
     """
 
     seconds: float
     watts: dict[str, float]
     temperature_max: dict[str, float]
     clock_mean: dict[str, float]
-    over_current: int
+    over_current: dict[str, int]
     throttled: list[str]
     total: float | None
 
@@ -204,22 +256,22 @@ class PowerMeter:
         """What was seen between entry and exit."""
         watts = {label: sum(v) / len(v) for label, v in self._watts.items() if v}
         clock = {name: sum(v) / len(v) for name, v in self._clocks.items()}
+        counted = {k: n - self._events.get(k, n) for k, n in throttle_events(self._root).items()}
+        events = {kind: count for kind, count in counted.items() if count}
         return Power(
-            self._seconds, watts, dict(self._heat), clock, throttle_events(self._root) - self._events,
-            sorted(self._throttled), module_watts(watts),
-        )  # fmt: skip
+            self._seconds, watts, dict(self._heat), clock, events, sorted(self._throttled), module_watts(watts)
+        )
 
 
 def module_watts(watts: dict[str, float]) -> float | None:
     """Watts of the whole module out of its rails'; None without rails.
 
-    VDD_IN (Orin Nano, Orin NX) feeds the whole module and the other rails are part of it. An AGX Orin has no such
-    rail: its GPU, CPU and 5 V rails add up; VDDQ_VDD2_1V8AO is fed from the 5 V rail, so it is left out where that one
-    is there.
+    VDD_IN (Orin Nano, Orin NX) feeds the whole module and the other rails are part of it. An AGX Orin and a Thor have
+    no such rail: their GPU, CPU and 5 V rails add up. VDDQ_VDD2_1V8AO is fed from the 5 V rail, so it is left out where
+    that one is there; a Thor's VIN has the carrier board in it.
     """
-    if not watts:
-        return None
     if "VDD_IN" in watts:
         return watts["VDD_IN"]
     inner = {"VDDQ_VDD2_1V8AO"} if "VIN_SYS_5V0" in watts else set()
-    return sum(value for label, value in watts.items() if label not in inner | {"NC"})
+    parts = [value for label, value in watts.items() if label not in inner | {BOARD_INPUT}]
+    return sum(parts) if parts else None

@@ -1,13 +1,11 @@
-"""Measure one bundle on one backend: every stage in turn, round after round, so that drift hits all alike.
+"""Measure one bundle on one backend, in several fresh processes, and put their answers together.
 
-Two reference workloads run in every round, on one core and on all. What they gain or lose between two runs is the
-machine, not the program, and `compare` takes it into account.
+Reference workloads run in every round of every process. What they gain or lose between two runs is the machine, not
+the program, and `compare` takes it into account.
 """
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
@@ -18,13 +16,13 @@ import numpy as np
 from ..engine.backends import choose_engine
 from ..engine.bundle import Bundle
 from ..errors import ConfigError
-from ..live.summary import peak_memory_mb
-from .live import first_result, live_loop
-from .machine import PowerMeter, cpu_busy_seconds, describe, rails
-from .stages import Stage, make_references, make_stages, quick
+from .live import first_result
+from .machine import PowerMeter, describe, rails
+from .process import Job, fresh
+from .stages import percentiles
 
-SCHEMA = 2
-ROUNDS = 20
+SCHEMA = 3
+PROCESSES = 5
 NOISY = 0.10  # relative spread of the rounds of a reference workload
 OTHERS = 0.25  # cores that other programs kept busy
 ENERGY = 0.15  # share of the duration for the energy of the networks, where there are power rails
@@ -35,51 +33,46 @@ def bench(
     *,
     backend: str = "auto",
     batch: int = 1,
-    duration: float = 30.0,
+    duration: float = 20.0,
     hop: float = 0.5,
     threads: int | None = None,
     seed: int = 0,
+    processes: int = PROCESSES,
     root: Path = Path("/"),
     on_step: Callable[[str, float], None] = lambda what, fraction: None,
 ) -> dict[str, Any]:
-    """The report, as `--json` writes it. `duration` (s) is shared out over stages, live loop and rounds.
+    """The report, as `--json` writes it. `duration` (s) is shared out over processes, stages, live loop and rounds.
 
     root: where the machine's state is read from. Raises BackendError where the backend cannot run here, ConfigError
-    for a batch or duration out of range.
+    for a setting out of range.
     """
     if not 1 <= batch <= 1024:
         raise ConfigError(f"a batch of {batch} is out of range; choose 1 to 1024")
     if not 2 <= duration <= 3600:
         raise ConfigError(f"a duration of {duration:g} s is out of range; choose 2 to 3600 s")
+    if not 1 <= processes <= 100:
+        raise ConfigError(f"{processes} processes are out of range; choose 1 to 100")
     machine = describe(root)  # before our own work shows in the load
     on_step("first result of a fresh process", 0.0)
     first = first_result(bundle, backend, threads)
     engine, why = choose_engine(bundle, backend, threads)
-    precision, name = dict(engine.precision), engine.name
+    name = engine.name
+    engine.close()
     cores = threads or machine["cores"]
-    stages = make_stages(bundle.task, engine, batch, np.random.default_rng(seed))
-    references = make_references(cores)
-    everything = {**references, **stages}
-    for stage in everything.values():
-        for _ in range(3):
-            stage.work()
-    share = 0.6 * duration / ROUNDS / len(everything)
-    span = _Span(root)
+    answers = []
     with PowerMeter(root) as meter:
-        for number in range(ROUNDS):
-            for what, stage in everything.items():
-                on_step(what, number / ROUNDS)
-                stage.measure(share)
-    busy, others = span.end()
+        for number in range(processes):
+            on_step(f"process {number + 1} of {processes}", number / processes)
+            energy = ENERGY * duration if rails(root) and number == 0 else 0.0
+            job = Job(
+                str(bundle.path), name, batch, cores, hop, duration / processes, seed, energy, str(root)
+            )  # fmt: skip
+            answers.append(fresh(job))
     board = meter.result()
-    energy = None
-    if rails(root):
-        on_step("energy", 1.0)
-        energy = _energy(stages["networks"], batch, ENERGY * duration, root)
-    on_step("live loop", 1.0)
-    live = _live(bundle, engine, hop, 0.4 * duration, references, share)
+    others = _mean([a["other_cores_busy"] for a in answers])
+    spreads = {key: _spread([a["references"][key] for a in answers]) for key in answers[0]["references"]}
+    live = _end_to_end([a["end_to_end"] for a in answers])
     per_hop = live["busy_ms_per_hop"]
-    spreads = {key: _spread(stage.rounds[:ROUNDS]) for key, stage in references.items()}
     return {
         "schema": SCHEMA,
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -89,78 +82,69 @@ def bench(
         "variant": bundle.task.variant,
         "backend": name,
         "why": why,
-        "precision": precision,
+        "precision": answers[0]["precision"],
         "batch": batch,
         "hop": hop,
         "threads": cores,
         "duration": duration,
+        "processes": processes,
         "seed": seed,
-        "stages": {key: stage.summary() for key, stage in stages.items()},
+        "stages": {key: _stage([a["stages"][key] for a in answers]) for key in answers[0]["stages"]},
         "end_to_end": live,
         "streams": int(hop * 1e3 // per_hop) if per_hop > 0 else 0,
-        "cpu_cores_busy": busy,
+        "cpu_cores_busy": _mean([a["cpu_cores_busy"] for a in answers]),
         "other_cores_busy": others,
-        "peak_rss_mb": peak_memory_mb(),
-        "gpu_memory_mb": _gpu_memory(),
+        "peak_rss_mb": max(a["peak_rss_mb"] for a in answers),
+        "gpu_memory_mb": answers[-1]["gpu_memory_mb"],
         "first_result_s": first,
         "board": board.to_dict(),
-        "energy": energy,
-        "references": {key: quick(stage.rounds[:ROUNDS]) for key, stage in references.items()},
+        "energy": answers[0]["energy"],
+        "references": {key: [a["references"][key]["quick"] for a in answers] for key in spreads},
         "noise": {"reference_spread": spreads, "noisy": _noise(spreads, others, machine, board.throttled)},
     }
 
 
-class _Span:
-    """Cores kept busy from now to `end`: by this process, and by all others (None where the system does not say)."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self._mine, self._all, self._began = _cpu_seconds(), cpu_busy_seconds(root), time.perf_counter()
-
-    def end(self) -> tuple[float, float | None]:
-        seconds = time.perf_counter() - self._began
-        mine, everybody = _cpu_seconds() - self._mine, cpu_busy_seconds(self._root)
-        if everybody is None or self._all is None:
-            return mine / seconds, None
-        return mine / seconds, max(0.0, everybody - self._all - mine) / seconds
+def _mean(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
 
 
-def _live(
-    bundle: Bundle, engine: Any, hop: float, seconds: float, references: dict[str, Stage], share: float
-) -> dict[str, Any]:
-    """`live_loop` between two rounds of the references, which stand for the machine during all of it."""
-    for stage in references.values():
-        stage.measure(share)
-    span = _Span(Path("/"))
-    live = live_loop(bundle, engine, hop, seconds)
-    live["cpu_cores_busy"], _ = span.end()
-    for stage in references.values():
-        stage.measure(share)
-    live["references"] = {key: float(np.mean(quick(stage.rounds[-2:]))) for key, stage in references.items()}
-    return live
+def _calls(part: dict[str, Any]) -> list[float]:
+    """Milliseconds of every call that one process made."""
+    return [ms for part_of_it in part["rounds"] for ms in part_of_it]
 
 
-def _energy(networks: Stage, batch: int, seconds: float, root: Path) -> dict[str, Any]:
-    """Joules of one window's inference: the networks of a hop, back to back and alone, after a second of rest."""
-    with PowerMeter(root) as resting:
-        time.sleep(min(1.0, seconds))
-    count, until = 0, time.perf_counter() + seconds
-    with PowerMeter(root) as meter:
-        while count < 3 or time.perf_counter() < until:
-            networks.work()
-            count += batch
-    power, rest = meter.result(), resting.result()
-    joules = power.joules_per(count)
-    above = None
-    if joules is not None and rest.total is not None:
-        above = joules - rest.total * power.seconds / count
-    return {"inferences": count, "joules_per_inference": joules, "above_rest": above,
-            "rest_watts": rest.total, "power": power.to_dict()}  # fmt: skip
+def _stage(parts: list[dict[str, Any]]) -> dict[str, Any]:
+    """Percentiles over all calls, results per second at the median, cores, and one quick value a process to compare
+    by."""
+    calls = [ms for part in parts for ms in _calls(part)]
+    return {
+        "n": len(calls),
+        **percentiles(calls),
+        "per_second": float(parts[0]["items"] * 1e3 / np.median(calls)),
+        "cores": float(np.median([part["cores"] for part in parts])),
+        "processes": [part["quick"] for part in parts],
+    }
 
 
-def _spread(rounds: list[list[float]]) -> float:
-    """Median absolute deviation of the rounds, over their median."""
-    values = np.asarray(quick(rounds))
+def _end_to_end(parts: list[dict[str, Any]]) -> dict[str, Any]:
+    calls = [ms for part in parts for ms in part["calls"]]
+    return {
+        "n": len(calls),
+        **percentiles(calls or [np.nan]),
+        "cores": float(np.median([part["cores"] for part in parts])),
+        "processes": [part["quick"] for part in parts if part["calls"]],
+        "real_time_factor": _mean([part["real_time_factor"] for part in parts]),
+        "busy_ms_per_hop": float(np.mean(calls or [np.nan])),
+        "cpu_cores_busy": _mean([part["cpu_cores_busy"] for part in parts]),
+        "dropped": sum(part["dropped"] for part in parts),
+        "from": "window end to result, computing time, simulated sensors",
+    }
+
+
+def _spread(parts: list[dict[str, Any]]) -> float:
+    """Median absolute deviation of the rounds' medians, over their median."""
+    values = np.array([np.median(calls) for part in parts for calls in part["rounds"]])
     middle = float(np.median(values))
     return float(np.median(np.abs(values - middle)) / middle) if middle else 0.0
 
@@ -168,7 +152,7 @@ def _spread(rounds: list[list[float]]) -> float:
 def _noise(spreads: dict[str, float], others: float | None, machine: dict[str, Any], throttled: list[str]) -> list[str]:
     """One clause for each thing that makes this run's numbers doubtful."""
     reasons = [
-        f"the reference workload on {key} varied by {spread:.0%} between rounds"
+        f"the reference workload '{key}' varied by {spread:.0%} between rounds"
         for key, spread in spreads.items()
         if spread > NOISY
     ]
@@ -181,19 +165,3 @@ def _noise(spreads: dict[str, float], others: float | None, machine: dict[str, A
     if throttled:
         reasons.append(f"the board throttled itself ({', '.join(throttled)}); cool it")
     return reasons
-
-
-def _cpu_seconds() -> float:
-    times = os.times()
-    return times.user + times.system
-
-
-def _gpu_memory() -> float | None:
-    """MB in use on the GPU, by the whole machine; None without one."""
-    try:
-        from cuda.bindings import runtime
-
-        status, free, total = runtime.cudaMemGetInfo()
-    except (ImportError, RuntimeError):
-        return None
-    return (total - free) / 1e6 if int(status) == 0 else None

@@ -1,16 +1,17 @@
-"""What is timed: every stage of one hop by itself, and two reference workloads that are nothing of ours."""
+"""What is timed: every stage of one hop by itself, and four reference workloads that are nothing of ours."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -24,44 +25,86 @@ from ..preprocessing.voice import voice_clip
 from ..tasks import AUDIO_RATE, Task
 
 PERCENTILES = (50, 90, 95, 99)
-QUICK = 25  # percentile of a round that stands for it: calls that another program delayed lie above
+QUICK = 5  # percentile of a process's calls that stands for it: calls that another program delayed lie above
+LONG = 1e-3  # seconds of a call from which on it is delayed so often that the delay is looked up
 POOL = 3  # inputs drawn beforehand; each call takes one at random
 Work = Callable[[], object]
 
 
+class Delay:
+    """Seconds that the calling thread was ready and waited for a processor that others had: `with Delay() as delay`.
+
+    The second number of schedstat (kernel, Documentation/scheduler/sched-stats.rst); 0 where there is none.
+    """
+
+    def __enter__(self) -> Delay:
+        try:
+            self._file = os.open("/proc/thread-self/schedstat", os.O_RDONLY)
+        except OSError:
+            self._file = -1
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+
+    def seconds(self) -> float:
+        return int(os.pread(self._file, 100, 0).split()[1]) / 1e9 if self._file >= 0 else 0.0
+
+
 @dataclass
 class Stage:
-    """Milliseconds of one stage, by round; `items` results come out of one call (the batch)."""
+    """Milliseconds of one stage, by round; `items` results come out of one call (the batch).
+
+    net: the same calls without the time that they waited for a processor; cpu: seconds of the whole process, and of
+    the thread that calls.
+    """
 
     work: Work
     items: int = 1
     rounds: list[list[float]] = field(default_factory=list)
+    net: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=lambda: [0.0, 0.0])
 
     def measure(self, seconds: float) -> None:
         """One round: calls for about `seconds`, three at least."""
         times: list[float] = []
-        until = time.perf_counter() + seconds
-        while len(times) < 3 or time.perf_counter() < until:
-            began = time.perf_counter()
-            self.work()
-            times.append((time.perf_counter() - began) * 1e3)
+        process, thread = time.process_time(), time.thread_time()
+        until, look = time.perf_counter() + seconds, True
+        with Delay() as delay:
+            while len(times) < 3 or time.perf_counter() < until:
+                start = time.perf_counter()
+                before = delay.seconds() if look else 0.0
+                began = time.perf_counter()
+                self.work()
+                spent = time.perf_counter() - began
+                times.append(spent * 1e3)
+                if look:  # read within the time it is taken from, so that less than all of it was waiting
+                    waited = delay.seconds() - before
+                    self.net.append((time.perf_counter() - start - waited) * 1e3)
+                else:
+                    self.net.append(spent * 1e3)
+                look = spent > LONG
         self.rounds.append(times)
+        self.cpu[0] += time.process_time() - process
+        self.cpu[1] += time.thread_time() - thread
 
-    def summary(self) -> dict[str, Any]:
-        """Percentiles over all calls, results per second at the median, and one quick value a round to compare by."""
-        values = np.concatenate([np.asarray(r) for r in self.rounds])
-        return {
-            "n": int(values.size),
-            **{f"p{p}": float(np.percentile(values, p)) for p in PERCENTILES},
-            "max": float(values.max()),
-            "per_second": float(self.items * 1e3 / np.median(values)),
-            "rounds": quick(self.rounds),
-        }
+    def cores(self) -> float:
+        """Cores that the stage computes on: 1 where all is done by the thread that calls, whatever else runs."""
+        return max(1.0, self.cpu[0] / self.cpu[1]) if self.cpu[1] else 1.0
+
+    def quick(self) -> float:
+        """What a process is compared by (ms): the `QUICK` percentile of its calls, without waiting for a processor."""
+        return quick(self.net)
 
 
-def quick(rounds: list[list[float]]) -> list[float]:
-    """The `QUICK` percentile of each round."""
-    return [float(np.percentile(r, QUICK)) for r in rounds]
+def percentiles(calls: Sequence[float]) -> dict[str, float]:
+    """`p50` and so on, and `max`, of milliseconds."""
+    return {**{f"p{p}": float(np.percentile(calls, p)) for p in PERCENTILES}, "max": float(np.max(calls))}
+
+
+def quick(calls: Sequence[float]) -> float:
+    return float(np.percentile(calls, QUICK))
 
 
 def make_stages(task: Task, engine: Engine, batch: int, rng: np.random.Generator) -> dict[str, Stage]:
@@ -105,22 +148,45 @@ def make_stages(task: Task, engine: Engine, batch: int, rng: np.random.Generator
     return stages
 
 
+ALL_CORES = "all cores"  # the reference for stages that compute on several
+
+
 def make_references(threads: int) -> dict[str, Stage]:
-    """The same arithmetic on one core, and on `threads` cores that wait for each other as an engine's threads do.
+    """What a stage may depend on, each by itself: the interpreter with small arrays, arithmetic in the cache, memory,
+    and arithmetic on `threads` cores that wait for each other as an engine's threads do.
 
     What they gain or lose between two runs is the machine, not the program.
     """
-    x = np.linspace(-3, 3, 1_000_000, dtype=np.float32)
+    rng = np.random.default_rng(0)
+    small = rng.standard_normal(256)
+    big, target = np.linspace(-3, 3, 1_000_000, dtype=np.float32), np.empty(1_000_000, np.float32)
+    # 64x64 products: below the size at which a BLAS starts threads of its own
+    left, right = rng.standard_normal((48, 64, 64), dtype=np.float32), rng.standard_normal((64, 64), dtype=np.float32)
+    results = [np.empty_like(left) for _ in range(threads)]
     pool = ThreadPoolExecutor(threads, thread_name_prefix="reference")
 
-    def part(_: int = 0) -> object:
-        return np.tanh(x).copy()
+    def interpreter() -> object:
+        counts: dict[int, float] = {}
+        for i in range(1500):
+            counts[i % 97] = counts.get(i % 97, 0.0) + 0.5 * i
+        for _ in range(10):
+            counts[0] += float(np.interp(small, small, np.sort(small)).std())
+        return counts
 
-    return {"one core": Stage(part), "all cores": Stage(lambda: list(pool.map(part, range(threads))))}
+    def arithmetic(i: int = 0) -> object:
+        return np.matmul(left, right, out=results[i])
+
+    return {
+        "interpreter": Stage(interpreter),
+        "arithmetic": Stage(arithmetic),
+        "memory": Stage(lambda: np.tanh(big, out=target)),
+        ALL_CORES: Stage(lambda: list(pool.map(arithmetic, range(threads)))),
+    }
 
 
+@cache
 def simulated_frames(count: int = 32) -> list[NDArray[np.uint8]]:
-    """Frames (480, 640, 3) of the simulated camera."""
+    """Frames (480, 640, 3) of the simulated camera. Drawing them takes longer than all else before measuring."""
     source = open_simulated("face", "sim:seed=900001&fps=25&size=640x480")
     source.open(0.0)
     images = list(source.read(count / 25.0).values)[:count]

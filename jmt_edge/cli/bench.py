@@ -18,10 +18,13 @@ from ..errors import ConfigError
 )
 @click.option("--backend", default="auto", show_default=True)
 @click.option("--batch", type=int, default=1, show_default=True)
-@click.option("--duration", type=float, default=30.0, show_default=True, help="Seconds to measure for.")
+@click.option(
+    "--duration", type=float, default=20.0, show_default=True, help="Seconds to measure for, all processes together."
+)
 @click.option("--hop", type=float, default=0.5, show_default=True)
 @click.option("--threads", type=click.IntRange(1, 256))
 @click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--processes", type=int, default=5, show_default=True, help="Fresh processes to measure in.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the report here.")
 @click.option(
     "--compare", "old", type=click.Path(path_type=Path), help="An earlier report: print ratios with intervals."
@@ -37,8 +40,8 @@ from ..errors import ConfigError
 @click.option("--plot", "plot_path", type=click.Path(path_type=Path), help="With --predict: write the roofline as PNG.")
 def command(
     bundle: Path | None, task_name: str, backend: str, batch: int, duration: float, hop: float, threads: int | None,
-    seed: int, json_path: Path | None, old: Path | None, fail_over: str, target: str | None, precision: str,
-    layers: bool, plot_path: Path | None,
+    seed: int, processes: int, json_path: Path | None, old: Path | None, fail_over: str, target: str | None,
+    precision: str, layers: bool, plot_path: Path | None,
 ) -> None:  # fmt: skip
     """Measure each stage of BUNDLE on this machine: latency percentiles, throughput, memory, power.
 
@@ -67,7 +70,7 @@ def command(
         job = bar.add_task("warming up", total=1.0)
         report = bench(
             loaded, backend=backend, batch=batch, duration=duration, hop=hop, threads=threads, seed=seed,
-            on_step=lambda what, fraction: bar.update(job, description=what, completed=fraction),
+            processes=processes, on_step=lambda what, fraction: bar.update(job, description=what, completed=fraction),
         )  # fmt: skip
     if json_path:
         json_path.write_text(json.dumps(report, indent=1) + "\n")
@@ -75,7 +78,10 @@ def command(
     if earlier is None:
         return
     rows = compare(earlier, report)
-    click.echo(f"\nagainst {old} ({earlier['date']}); ratio = new / old (interval with the machine's own drift)")
+    click.echo(
+        f"\nagainst {old} ({earlier['date']}): quick time of a process; ratio = new / old "
+        f"(95 % interval over {earlier['processes']} and {processes} processes, with the machine's own drift)"
+    )
     for line in different_settings(earlier, report):
         click.echo(f"  note: {line}")
     for row in rows:
@@ -103,7 +109,7 @@ def _show(report: dict[str, Any]) -> None:
     click.echo(
         f"{report['bundle']}  {report['backend']}  {report['precision']}  batch {report['batch']}\n"
         f"{machine['processor']}, {machine['cores']} cores, governor {machine['governor']}, load {machine['load']}, "
-        f"{report['threads']} threads, seed {report['seed']}"
+        f"{report['threads']} threads, seed {report['seed']}, {report['processes']} processes"
     )
     click.echo(f"  {'ms':<16} {'p50':>9} {'p90':>9} {'p95':>9} {'p99':>9} {'max':>9}   per s")
     rows = {**report["stages"], "end to end": report["end_to_end"]}
@@ -135,8 +141,8 @@ def _show(report: dict[str, Any]) -> None:
         heat = max(board["temperature_max"].items(), key=lambda zone: zone[1])
         click.echo(f"  hottest {heat[0]} {heat[1]:.1f} °C")
     if board["over_current"] or board["throttled"]:
-        alerts = ", ".join(board["throttled"]) or "no thermal alert"
-        click.echo(f"  THROTTLED: {board['over_current']} over-current events, {alerts}")
+        events = [f"{count} over-current events ({kind})" for kind, count in board["over_current"].items()]
+        click.echo(f"  THROTTLED: {', '.join([*events, *board['throttled']])}")
     for reason in report["noise"]["noisy"]:
         click.echo(f"  NOISY: {reason}")
 

@@ -15,4 +15,6 @@ from jmt_edge.engine.bundle import load_bundle
 @pytest.fixture(scope="session")
 def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     root = write_tree(tmp_path_factory.mktemp("orin"))
-    return bench(load_bundle(demo_bundle("trimodal")), duration=2.0, threads=1, root=root)
+    with pytest.MonkeyPatch.context() as patch:  # the command's own test has a real one
+        patch.setattr("jmt_edge.bench.measure.first_result", lambda *a: 1.5)
+        return bench(load_bundle(demo_bundle("trimodal")), duration=2.0, batch=2, threads=1, processes=2, root=root)
