@@ -177,15 +177,15 @@ class Judged:
     subject: NDArray[np.str_]
 
 
-def judged(p: Predictions) -> list[Judged]:
-    """Accuracy of pain and CCC of valence and arousal, each with what it is computed on.
+def judged(p: Predictions, pain: str = "accuracy") -> list[Judged]:
+    """A metric of pain and the CCC of valence and arousal, each with what it is computed on.
 
     Frames of videos are smoothed causally, as a live display could.
     """
     found = []
     if "pain" in p.labels:
-        metric, y = metrics.PAIN_METRICS["accuracy"], p.labels["pain"][:, -1].astype(float)
-        found.append(Judged("accuracy", metric, p.probability(), y, p.subject))
+        metric, y = metrics.PAIN_METRICS[pain], p.labels["pain"][:, -1].astype(float)
+        found.append(Judged(pain, metric, p.probability(), y, p.subject))
     for o in ("valence", "arousal"):
         if o in p.labels:
             x, truth, who = _frames(p, o)
