@@ -135,7 +135,7 @@ def each_step(p: Predictions, task: Task) -> Predictions:
 
 @dataclass
 class Scores:
-    """`pooled[metric]`; `interval[metric]` (low, high); `subjects[metric]` {subject: value}; `extras`."""
+    """`pooled[metric]`; `interval[metric]` (low, high) where there is one; `subjects[metric]` {subject: value}."""
 
     windows: int
     pooled: dict[str, float]
@@ -232,7 +232,8 @@ def score(p: Predictions, *, draws: int = 1000, published: bool = False) -> Scor
         subjects[name] = metrics.by_subject(metrics.ccc, x, truth, part.subject)
     if "ccc_valence" in pooled and "ccc_arousal" in pooled:
         pooled["ccc_mean"] = (pooled["ccc_valence"] + pooled["ccc_arousal"]) / 2
-    return Scores(len(p.end), pooled, interval, subjects, extras)
+    known = {name: pair for name, pair in interval.items() if not np.isnan(pair).any()}
+    return Scores(len(p.end), pooled, known, subjects, extras)
 
 
 def validation_loss(p: Predictions) -> float:

@@ -325,4 +325,4 @@ def table(recipe: Recipe, results: Sequence[Result], pooled: Scores) -> list[str
         f"{'subjects mean (SD)':<29} "
         + " ".join(f"{'' if np.isnan(a) else f'{a:.3f} ({b:.3f})':>18}" for a, b in means)
     )
-    return lines + beside(recipe)
+    return lines + beside(recipe.name)

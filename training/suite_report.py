@@ -12,6 +12,7 @@ from ..bench.machine import describe
 from . import suite_plots
 from .comparison import DRAWS
 from .evaluation import NOISE_LEVELS
+from .published import NOTE, PUBLISHED
 from .recipes import Recipe
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def write(out: Path, found: Findings, command: str) -> Path:
             lines += ["", "### Fewer training subjects", "", *_fewer(found, metric), "", f"![data](data_{metric}.png)"]
         names = {s: shown(s, r) for s, r in found.systems.items()}
         suite_plots.all_plots(out, found, metric, LABELS[metric], names)
-    lines += ["", "## Cost", "", *_costs(found)]
+    lines += ["", "## Cost", "", *_costs(found), *_published(found)]
     path = out / "report.md"
     path.write_text("\n".join(lines) + "\n")
     return path
@@ -169,6 +170,15 @@ def _fewer(found: Findings, metric: str) -> list[str]:
 def _cell(found: Findings, share: str, system: str, condition: str, metric: str) -> str:
     table = found.results[share][system]
     return f"{table[condition].pooled[metric]:.3f}" if condition in table else ""
+
+
+def _published(found: Findings) -> list[str]:
+    """The papers' numbers for these systems, where they have any."""
+    rows = [(s, line) for s in found.systems for line in PUBLISHED.get(f"{found.recipe.layout}-{s}", ())]
+    if not rows:
+        return []
+    lines = [_row(shown(s, found.systems[s]), line) for s, line in rows]
+    return ["", "## Beside it", "", f"{NOTE[0].upper()}{NOTE[1:]}.", "", *_head("system", "published"), *lines]
 
 
 def _costs(found: Findings) -> list[str]:

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from ..errors import ConfigError
+from .train import require_folder
 
 
 @click.command("evaluate")
@@ -59,6 +60,8 @@ def command(**flags: Any) -> None:
     options = Options(flags["cache"] or default_cache(), device, flags["workers"] or os.cpu_count() or 1)
     if not flags["quiet"]:
         options = replace(options, progress=console_progress())
+    if flags["out"] is not None:
+        require_folder(flags["out"])
     if flags["suite"]:
         return _suite(flags, options)
     if flags["target"] is None:

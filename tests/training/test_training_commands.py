@@ -356,8 +356,18 @@ def test_weights_from_a_file_are_where_training_starts(biovid: Path, tmp_path: P
 def test_other_mistakes(
     biovid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    text = tmp_path / "notes.pt"
+    text.write_text("root:x:0:0")
     for arguments, says in (
         (["train", "--recipe", "biovid-eda"], "--out"),
+        (train(biovid, text), "cannot be a folder"),
+        (train(biovid, tmp_path / "a", "--weights", f"eda={text}"), "cannot be read as a checkpoint"),
+        (train(biovid, tmp_path / "a", "--weights", f"skin={text}"), "no recipe here has that network; it has eda"),
+        (train(biovid, tmp_path / "a", "--precision", "8-bit"), "'8-bit' does not run here"),
+        (train(biovid, tmp_path / "a", "--set", "eda.batch=0"), "batch cannot be 0"),
+        (train(biovid, tmp_path / "a", "--protocol", "kfold:x"), "unknown protocol 'kfold:x'"),
+        (train(biovid, tmp_path / "a", "--set", 'backbone={"eda": "eda_pooled"}', "--set", "calibrated=true"),
+         "use eda_cnn1d_centred"),
         (["train", "--recipe", "biovid-eda", "--out", str(tmp_path)], "--data"),
         (train(biovid, tmp_path / "a", "--folds", "9"), "9 folds"),
         (train(biovid, tmp_path / "a", "--protocol", "random"), "unknown protocol"),
