@@ -101,7 +101,7 @@ def report(data: Path, run: Path) -> dict[str, Any]:
     from jmt_edge.training.suite import paired
 
     seeds = {}
-    for folder in sorted(run.glob("seed*"), key=lambda f: int(f.name.removeprefix("seed"))):
+    for folder in sorted(run.glob("seed[0-9]*"), key=lambda f: int(f.name.removeprefix("seed"))):
         parts = [Predictions.load(f) for f in sorted(folder.glob("loso-*/predictions.npz"))]
         seeds[folder.name] = Predictions.join(parts)
     network = Predictions.mean(list(seeds.values()))

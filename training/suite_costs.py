@@ -74,11 +74,11 @@ def peak_memory(network: nn.Module, run: Callable[[], Any]) -> int:
     return alive.peak + sum(storages.values())
 
 
-class _Alive(TorchDispatchMode):
+class _Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Sums the storages that operators make, each until it is freed. known: addresses that count as there already."""
 
     def __init__(self, known: set[int]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.known, self.sizes, self.now, self.peak = known, dict[int, int](), 0, 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
