@@ -24,9 +24,16 @@ def main_metric(p: Predictions) -> str:
     return "accuracy" if "pain" in p.labels else "ccc_mean"
 
 
-def drawn(p: Predictions, draws: list[NDArray[np.int64]], subjects: Sequence[str]) -> NDArray[np.float64]:
-    """The main metric under each draw of subjects (indices into `subjects`)."""
-    parts = [part for part in judged(p) if part.name == "accuracy" or main_metric(p) == "ccc_mean"]
+def draw_subjects(count: int, seed: int = 0) -> list[NDArray[np.int64]]:
+    """DRAWS bootstrap samples of `count` subjects, as indices; systems that share them are compared in pairs."""
+    rng = np.random.default_rng(seed)
+    return [rng.integers(0, count, count) for _ in range(DRAWS)]
+
+
+def drawn(p: Predictions, metric: str, draws: list[NDArray[np.int64]], subjects: Sequence[str]) -> NDArray[np.float64]:
+    """The metric (one of pain's, or `ccc_mean`) under each draw of subjects (indices into `subjects`)."""
+    pain = metric != "ccc_mean"
+    parts = [part for part in judged(p, metric if pain else "accuracy") if part.name.startswith("ccc_") != pain]
     columns = []
     for part in parts:
         rows = {s: np.flatnonzero(part.subject == s) for s in subjects}
@@ -41,9 +48,8 @@ def compare(protocols: Sequence[Protocol], out: Path, *, seed: int = 0) -> list[
         raise ConfigError("a comparison needs at least one recipe")
     metric = main_metric(protocols[0].predictions)
     subjects = sorted(set.intersection(*({str(s) for s in p.predictions.subject} for p in protocols)))
-    rng = np.random.default_rng(seed)
-    draws = [rng.integers(0, len(subjects), len(subjects)) for _ in range(DRAWS)]
-    under = {p.recipe.name: drawn(p.predictions, draws, subjects) for p in protocols}
+    draws = draw_subjects(len(subjects), seed)
+    under = {p.recipe.name: drawn(p.predictions, metric, draws, subjects) for p in protocols}
     ranked = sorted(protocols, key=lambda p: -p.scores.pooled[metric])
     single = next((p for p in ranked if p.recipe.fusion == "unimodal"), None)
     rows = []
@@ -51,7 +57,7 @@ def compare(protocols: Sequence[Protocol], out: Path, *, seed: int = 0) -> list[
         mean, sd = _mean_sd(p, metric)
         row: dict[str, Any] = {
             "recipe": p.recipe.name, "fusion": p.recipe.fusion, "windows": p.scores.windows,
-            metric: round(p.scores.pooled[metric], 4), "interval95": _interval(under[p.recipe.name]),
+            metric: round(p.scores.pooled[metric], 4), "interval95": interval95(under[p.recipe.name]),
             "subjects_mean": mean, "subjects_sd": sd,
             "pooled": {k: round(v, 4) for k, v in p.scores.pooled.items()},
             "splits": {r.split.name: round(r.scores.pooled[metric], 4) for r in p.results},
@@ -59,7 +65,7 @@ def compare(protocols: Sequence[Protocol], out: Path, *, seed: int = 0) -> list[
         }  # fmt: skip
         if single is not None and p is not single:
             row["above_best_single"] = round(p.scores.pooled[metric] - single.scores.pooled[metric], 4)
-            row["above_best_single_interval95"] = _interval(under[p.recipe.name] - under[single.recipe.name])
+            row["above_best_single_interval95"] = interval95(under[p.recipe.name] - under[single.recipe.name])
         rows.append(row)
     data = {"metric": metric, "subjects": len(subjects), "best_single": single and single.recipe.name, "ranking": rows}
     (out / "comparison.json").write_text(json.dumps(data, indent=1) + "\n")
@@ -88,7 +94,8 @@ def _shown(pair: Sequence[float]) -> str:
     return f"[{pair[0]:.3f}, {pair[1]:.3f}]"
 
 
-def _interval(values: NDArray[np.float64]) -> list[float]:
+def interval95(values: NDArray[np.float64]) -> list[float]:
+    """2.5 and 97.5 % of bootstrap values."""
     return [round(float(v), 4) for v in np.nanpercentile(values, [2.5, 97.5])]
 
 

@@ -182,9 +182,11 @@ def cut_windows(cohort: Cohort, task: Task, *, hop: float | None = None) -> Wind
             owner.append(number)
             ends.append(end)
     if not owner:
+        longest = max((r.duration for r in cohort.recordings), default=0.0)
         raise DataError(
-            f"{cohort.root} holds no window that task '{task.name}' can use: it has {', '.join(cohort.modalities)}; "
-            "run `jmt-edge train --check` on it"
+            f"{cohort.root} holds no window that task '{task.name}' can use: it has {', '.join(cohort.modalities)} in "
+            f"recordings of up to {longest:.1f} s for clips of {max(m.span for m in task.modalities):.1f} s; run "
+            "`jmt-edge train --check` on it (PainMonit: with its --rate)"
         )
     shape = (len(owner), task.steps)
     return Windows(

@@ -154,7 +154,7 @@ def evaluate(
     or the bundle's provenance lists as held out, `official` the challenge's validation set, "" is `test` for a run
     and `all` for a bundle. Raises DataError where a scored subject was trained on (unless `allow_trained`).
     """
-    parts, recipe = _parts(target, cohort, options)
+    parts, recipe, trained_by = _parts(target, cohort, options)
     chosen: list[Windows] = []
     protocol = protocol or ("all" if recipe is None else "test")
     if len(parts) > 1 and protocol != "test":
@@ -193,7 +193,7 @@ def evaluate(
     lines = lines_of(table)
     if recipe is not None and recipe.calibrated:
         lines.insert(0, "mode calibrated: each person's EDA in units of their own mean and SD")
-    return lines + (beside(recipe) if recipe else [])
+    return lines + beside(trained_by)
 
 
 @dataclass
@@ -205,14 +205,15 @@ class _Part:
     trained: set[str]
 
 
-def _parts(target: Path, cohort: Cohort, options: Options) -> tuple[list[_Part], Recipe | None]:
-    """A bundle or a run is one part, a run with folds one a fold. The recipe is a run's."""
+def _parts(target: Path, cohort: Cohort, options: Options) -> tuple[list[_Part], Recipe | None, str]:
+    """A bundle or a run is one part, a run with folds one a fold. The recipe is a run's, its name a bundle's too."""
     if (target / "manifest.json").is_file():
         bundle = load_bundle(target)
         windows, stores = _prepare_task(cohort, bundle.task, options)
-        split = bundle.manifest.get("provenance", {}).get("split", {})
+        provenance = bundle.manifest.get("provenance", {})
+        split, name = provenance.get("split", {}), provenance.get("recipe", {}).get("name", "")
         scorer = BundleScorer(bundle, windows, stores, options)
-        return [_Part(scorer, split.get("test_subjects", []), set(split.get("train_subjects", [])))], None
+        return [_Part(scorer, split.get("test_subjects", []), set(split.get("train_subjects", [])))], None, name
     folders = [target] if (target / "recipe.json").is_file() else run_folders(target)
     if not folders:
         raise DataError(
@@ -226,7 +227,7 @@ def _parts(target: Path, cohort: Cohort, options: Options) -> tuple[list[_Part],
         parts.append(
             _Part(RunScorer(prepared, folder, options), split["test"], {*split["train"], *split["validation"]})
         )
-    return parts, recipe
+    return parts, recipe, recipe.name
 
 
 def run_folders(target: Path) -> list[Path]:

@@ -137,7 +137,7 @@ def make_splits(cohort: Cohort, protocol: str, *, seed: int, windows: Windows | 
     name, _, number = protocol.partition(":")
     if name == "holdout":
         return [splits.holdout(subjects, seed=seed)]
-    if name == "kfold":
+    if name == "kfold" and (number or "5").isdecimal():
         return splits.k_fold(subjects, int(number or 5), seed=seed)
     if name == "loso":
         return splits.loso(subjects, seed=seed)

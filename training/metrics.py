@@ -135,10 +135,13 @@ def bootstrap_interval(
 ) -> tuple[float, float]:
     """Percentile interval of the pooled metric when whole subjects are drawn with replacement.
 
-    Samples of one subject are not independent, so the subject is the unit that is resampled.
+    Samples of one subject are not independent, so the subject is the unit that is resampled. NaN with one subject, of
+    whom nothing follows for others.
     """
     p, y, s = np.asarray(prediction, float), np.asarray(label, float), np.asarray(subject)
     rows = [np.flatnonzero(s == name) for name in np.unique(s)]
+    if len(rows) < 2:
+        return float("nan"), float("nan")
     rng = np.random.default_rng(seed)
     values = []
     for _ in range(draws):

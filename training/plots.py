@@ -83,9 +83,8 @@ def reliability(path: Path, p: Predictions) -> None:
         ax.annotate(str(n), (x, v), textcoords="offset points", xytext=(0, 9), ha="center", fontsize=7)
     low = min(0.45, float(right[some].min()) - 0.08)
     ax.set(xlabel="confidence of the decision", ylabel="share that is right", xlim=(0.48, 1.02), ylim=(low, 1.06))
-    ax.set_title(
-        f"ECE {metrics.ece(p.probability(), y):.3f}, T = {p.temperature:.2f}, windows at the points", fontsize=9
-    )
+    scaled = "" if p.temperature == 1 else f", T = {p.temperature:.2f}"  # folds are joined at their own temperatures
+    ax.set_title(f"ECE {metrics.ece(p.probability(), y):.3f}{scaled}, windows at the points", fontsize=9)
     _save(figure, path)
 
 

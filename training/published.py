@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from .recipes import Recipe
-
 NOTE = "published (sample-level folds and best test epoch in the BioVid code, so not comparable one to one)"
 
 # Recipe -> lines. BioVid: BL1 vs PA4, 5 folds, accuracy. Affwild2: CCC of valence, arousal and their mean.
@@ -36,7 +34,7 @@ PUBLISHED: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 
 
-def beside(recipe: Recipe) -> list[str]:
-    """Lines for under a table; none where the papers have no number for the recipe."""
-    lines = PUBLISHED.get(recipe.name, ())
+def beside(recipe: str) -> list[str]:
+    """Lines for under a table; none where the papers have no number for the recipe of that name."""
+    lines = PUBLISHED.get(recipe, ())
     return [f"{NOTE}:", *(f"  {line}" for line in lines)] if lines else []

@@ -265,6 +265,9 @@ def read_painmonit(root: Path, problems: Problems, *, channel: str = "Eda_RB", r
     for name, array in ((y_file.name, y), ("subjects.npy", who)):
         if len(array) != len(x):
             raise DataError(f"{root / name} has {len(array)} rows and X.npy {len(x)}; export them together")
+    if not np.issubdtype(y.dtype, np.number) or not np.isfinite(y).all():
+        bad = int(np.argmin(np.isfinite(y))) if np.issubdtype(y.dtype, np.number) else 0
+        raise DataError(f"{y_file} row {bad}: {y[bad]} is no label; export two classes as numbers")
     low, high = (int(v) for v in (np.min(y), np.max(y)))
     if low == high:
         raise DataError(f"{y_file} holds one class only ({low}); export two classes")

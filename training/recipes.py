@@ -34,6 +34,14 @@ class Stage:
     dropout: float = 0.0  # in the linear layers of the head
     balance: bool = False  # weigh the pain classes by the inverse of their share in training
 
+    def __post_init__(self) -> None:
+        for name, right in (
+            ("batch", self.batch >= 1), ("epochs", self.epochs >= 0), ("patience", self.patience >= 0),
+            ("lr", self.lr > 0), ("dropout", 0 <= self.dropout < 1),
+        ):  # fmt: skip
+            if not right:
+                raise ConfigError(f"a stage's {name} cannot be {getattr(self, name)}; see docs/training.md")
+
 
 @dataclass(frozen=True)
 class Augment:
@@ -103,6 +111,11 @@ class Recipe:
         """The task preset with this recipe's changes. Raises ConfigError where they do not fit."""
         if self.fusion not in FUSIONS:
             raise ConfigError(f"recipe {self.name}: fusion '{self.fusion}' is not one of {', '.join(FUSIONS)}")
+        if self.calibrated and self.backbone.get("eda") == "eda_pooled":
+            raise ConfigError(
+                f"recipe {self.name}: eda_pooled takes the logarithm of the conductance, which calibrated EDA does not "
+                "keep; use eda_cnn1d_centred"
+            )
         task = get_task(self.task, self.variant)  # type: ignore[arg-type]
         names = self.modalities or task.names
         modalities = tuple(self._modality(task.modality(n)) for n in names)

@@ -136,7 +136,7 @@ def each_step(p: Predictions, task: Task) -> Predictions:
 
 @dataclass
 class Scores:
-    """`pooled[metric]`; `interval[metric]` (low, high); `subjects[metric]` {subject: value}; `extras`."""
+    """`pooled[metric]`; `interval[metric]` (low, high) where there is one; `subjects[metric]` {subject: value}."""
 
     windows: int
     pooled: dict[str, float]
@@ -178,15 +178,15 @@ class Judged:
     subject: NDArray[np.str_]
 
 
-def judged(p: Predictions) -> list[Judged]:
-    """Accuracy of pain and CCC of valence and arousal, each with what it is computed on.
+def judged(p: Predictions, pain: str = "accuracy") -> list[Judged]:
+    """A metric of pain and the CCC of valence and arousal, each with what it is computed on.
 
     Frames of videos are smoothed causally, as a live display could.
     """
     found = []
     if "pain" in p.labels:
-        metric, y = metrics.PAIN_METRICS["accuracy"], p.labels["pain"][:, -1].astype(float)
-        found.append(Judged("accuracy", metric, p.probability(), y, p.subject))
+        metric, y = metrics.PAIN_METRICS[pain], p.labels["pain"][:, -1].astype(float)
+        found.append(Judged(pain, metric, p.probability(), y, p.subject))
     for o in ("valence", "arousal"):
         if o in p.labels:
             x, truth, who = _frames(p, o)
@@ -233,7 +233,8 @@ def score(p: Predictions, *, draws: int = 1000, published: bool = False) -> Scor
         subjects[name] = metrics.by_subject(metrics.ccc, x, truth, part.subject)
     if "ccc_valence" in pooled and "ccc_arousal" in pooled:
         pooled["ccc_mean"] = (pooled["ccc_valence"] + pooled["ccc_arousal"]) / 2
-    return Scores(len(p.end), pooled, interval, subjects, extras)
+    known = {name: pair for name, pair in interval.items() if not np.isnan(pair).any()}
+    return Scores(len(p.end), pooled, known, subjects, extras)
 
 
 def validation_loss(p: Predictions) -> float:

@@ -222,7 +222,8 @@ def _finished(prepared: Prepared, split: Split, folder: Path, seed: int) -> Resu
     if not all(f.is_file() for f in files):
         return None
     record, recipe, kept = (json.loads(f.read_text()) for f in files[:3])
-    if recipe != prepared.recipe.to_dict() or kept != split.to_dict() or record["seed"] != seed:
+    # a recipe of an older version lacks the settings that came since; they mean what they default to
+    if from_dict(recipe).to_dict() != prepared.recipe.to_dict() or kept != split.to_dict() or record["seed"] != seed:
         raise ConfigError(f"{folder} holds a run of another recipe, split or seed; choose another --out or remove it")
     predictions = Predictions.load(files[3])
     windows = prepared.windows
@@ -324,4 +325,4 @@ def table(recipe: Recipe, results: Sequence[Result], pooled: Scores) -> list[str
         f"{'subjects mean (SD)':<29} "
         + " ".join(f"{'' if np.isnan(a) else f'{a:.3f} ({b:.3f})':>18}" for a, b in means)
     )
-    return lines + beside(recipe)
+    return lines + beside(recipe.name)

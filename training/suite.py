@@ -1,26 +1,24 @@
 """The ablation suite: every fusion, clean and disturbed, with all and with few subjects, and what each costs.
 
-Backbones are trained once per share of the subjects and serve every fusion, so the fusions differ in nothing else.
+Backbones are trained once per split and share of the subjects and serve every system, so the fusions differ in nothing
+else. A trained split is found again from its folder: the same command scores and reports without training.
 """
 
 from __future__ import annotations
 
+import csv
 import itertools
 import json
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from ..errors import ConfigError
-from ..tasks import Task
-from . import suite_plots
+from . import suite_report
+from .comparison import draw_subjects, drawn, interval95
 from .data import Cohort
 from .evaluation import NOISE_LEVELS, RunScorer
 from .experiment import Options, Prepared, Result, make_splits, prepare
@@ -29,21 +27,56 @@ from .recipes import Recipe
 from .scores import Predictions, Scores, score
 from .search import run_splits
 from .splits import fraction
+from .suite_costs import Cost, measure
 
 FUSIONS = ("concat", "vanilla", "jmt_no_joint", "jmt", "jca", "rjcma")
-NAMES = {"jmt_no_joint": "JMT without joint", "jmt": "JMT", "jca": "JCA", "rjcma": "RJCMA"}
-METRICS = {"balanced_accuracy": "balanced accuracy", "ccc_mean": "mean CCC"}
+METRICS = ("balanced_accuracy", "ccc_mean")
 Table = dict[str, Scores]  # condition -> scores
+Difference = tuple[float, float, float]  # of pooled scores, and its 95 % interval by subject
 
 
 @dataclass(frozen=True)
-class Cost:
-    """Of one fusion at batch 1: parameters, FLOPs, latency in ms (median, this machine's CPU), peak memory in MB."""
+class Findings:
+    """All that the report shows; shares are written as in the folders' names.
 
-    parameters: int
-    flops: int
-    latency_ms: float
-    memory_mb: float
+    results: share -> system -> condition -> scores. interval, and above[metric][reference][system] (a system minus the
+    reference on the same draws of subjects), are of clean input at the largest share. trained: share -> fewest and most
+    training subjects of a split; selected: the same of the validation side.
+    """
+
+    recipe: Recipe
+    systems: dict[str, Recipe]
+    results: dict[str, dict[str, Table]]
+    interval: dict[str, dict[str, tuple[float, float]]]
+    above: dict[str, dict[str, dict[str, Difference]]]
+    costs: dict[str, Cost]
+    protocol: str
+    seed: int
+    subjects: int  # scored
+    windows: int
+    trained: dict[str, tuple[int, int]]
+    selected: tuple[int, int]
+    cohort: str
+
+    @property
+    def full(self) -> dict[str, Table]:
+        return self.results[max(self.results, key=float)]
+
+    def metrics(self) -> list[str]:
+        some = next(iter(self.full.values()))["clean"].pooled
+        return [m for m in METRICS if m in some]
+
+    def order(self, metric: str) -> list[str]:
+        """Systems, the best clean score first."""
+        return sorted(self.full, key=lambda s: -self.full[s]["clean"].pooled[metric])
+
+    def best_single(self, metric: str) -> str:
+        """The best modality alone, "" without any."""
+        return next((s for s in self.order(metric) if self.systems[s].fusion == "unimodal"), "")
+
+    def conditions(self) -> list[str]:
+        found = dict.fromkeys(c for table in self.full.values() for c in table)
+        return sorted(found, key=lambda c: (c != "clean", c.startswith("without")))
 
 
 def systems_of(recipe: Recipe) -> dict[str, Recipe]:
@@ -66,14 +99,6 @@ def _on(recipe: Recipe, name: str, fusion: str, modalities: tuple[str, ...]) -> 
     )
 
 
-def shown(system: str, recipe: Recipe) -> str:
-    """A system's name in the report."""
-    if system.startswith("jmt_") and "+" in system:
-        return f"JMT {system.removeprefix('jmt_').replace('+', ' + ')}"
-    trimodal = system == "jmt" and len(recipe.modalities) > 2
-    return "JMT, trimodal" if trimodal else NAMES.get(system, {"eda": "EDA"}.get(system, system))
-
-
 def run_suite(
     cohort: Cohort,
     recipe: Recipe,
@@ -83,11 +108,13 @@ def run_suite(
     fractions: Sequence[float],
     systems: Sequence[str] = (),
     protocol: str = "holdout",
+    command: str = "",
     options: Options,
 ) -> Path:
     """Train and score everything (finished parts are found again); returns the report's path.
 
     protocol: as in training; with folds, each subject is scored by the weights of the fold that never saw it.
+    command: what the report says it was made by. Writes `report.md` with plots, `suite.json` and `suite.csv`.
     """
     wanted = systems_of(recipe)
     unknown = [s for s in systems if s not in wanted]
@@ -97,206 +124,95 @@ def run_suite(
         raise ConfigError(f"--fractions {','.join(map(str, fractions))}: each must lie in (0, 1]")
     chosen = {k: v for k, v in wanted.items() if not systems or k in systems}
     splits = make_splits(cohort, protocol, seed=seed)
-    results: dict[str, dict[str, Table]] = {}  # fraction -> system -> condition
+    results: dict[str, dict[str, Table]] = {}
+    clean: dict[str, Predictions] = {}  # of the largest share
+    trained: dict[str, tuple[int, int]] = {}
     total, done = len(fractions) * len(chosen), 0
     for share in fractions:
+        parts = [fraction(s, share, seed=seed) if share < 1 else s for s in splits]
+        trained[f"{share:g}"] = _fewest_most(len(s.train) for s in parts)
         for name, system in chosen.items():
             prepared = prepare(cohort, system, options)
-            parts = [fraction(s, share, seed=seed) if share < 1 else s for s in splits]
-            trained = run_splits(prepared, parts, out / f"{share:g}" / name, seed=seed, options=options)
-            results.setdefault(f"{share:g}", {})[name] = _conditions(
-                prepared, trained, options, disturbed=share == max(fractions)
-            )
+            runs = run_splits(prepared, parts, out / f"{share:g}" / name, seed=seed, options=options)
+            predictions = Predictions.join([r.predictions for r in runs]) if len(runs) > 1 else runs[0].predictions
+            table = {"clean": score(predictions)} | _disturbed(prepared, runs, options)
+            results.setdefault(f"{share:g}", {})[name] = table
+            if share == max(fractions):
+                clean[name] = predictions
             done += 1
             options.progress("suite", done, total)
     costs = {k: measure(fusion_of(r, r.resolve(), 0.0).eval(), r.resolve()) for k, r in chosen.items()}
+    some = next(iter(clean.values()))
+    found = Findings(
+        recipe, chosen, results, {}, {}, costs, protocol, seed, len(set(some.subject.tolist())), len(some.end), trained,
+        _fewest_most(len(s.validation) for s in splits),
+        f"{cohort.root.name} ({cohort.layout}): {len(cohort.recordings)} recordings of {len(cohort.subjects)} subjects",
+    )  # fmt: skip
+    for metric in found.metrics():
+        found.interval[metric], found.above[metric] = paired(
+            clean, metric, [r for r in (found.best_single(metric), "jmt") if r in clean], seed=seed
+        )
+    _write(out, found, [s.to_dict() for s in splits])
+    return suite_report.write(out, found, command)
+
+
+def _fewest_most(counts: Iterable[int]) -> tuple[int, int]:
+    values = list(counts)
+    return min(values), max(values)
+
+
+def _disturbed(prepared: Prepared, runs: Sequence[Result], options: Options) -> Table:
+    """Noise on each modality, and each modality missing, all folds together."""
+    scorers = [(RunScorer(prepared, r.folder, options), r.split.test) for r in runs]
+
+    def under(**change: Any) -> Scores:
+        found = [s.predict(s.windows.of(test), **change) for s, test in scorers]
+        return score(Predictions.join(found) if len(found) > 1 else found[0], draws=200)
+
+    names = prepared.task.names
+    table = {f"noise {level:g} on {m}": under(noise=(m, level)) for m in names for level in NOISE_LEVELS}
+    return table | ({f"without {m}": under(without=m) for m in names} if len(names) > 1 else {})
+
+
+def paired(
+    clean: dict[str, Predictions], metric: str, references: Sequence[str], *, seed: int = 0
+) -> tuple[dict[str, tuple[float, float]], dict[str, dict[str, Difference]]]:
+    """Each system's 95 % interval, and its difference from each reference with the interval of the difference.
+
+    The same subjects are drawn for all systems, so what they share cancels.
+    """
+    subjects = sorted({str(s) for s in next(iter(clean.values())).subject})
+    draws = draw_subjects(len(subjects), seed)
+    everyone = [np.arange(len(subjects))]
+    under = {s: drawn(p, metric, draws, subjects) for s, p in clean.items()}
+    pooled = {s: float(drawn(p, metric, everyone, subjects)[0]) for s, p in clean.items()}
+    interval = {s: _pair(values) for s, values in under.items()}
+    above = {r: {s: (pooled[s] - pooled[r], *_pair(under[s] - under[r])) for s in clean if s != r} for r in references}
+    return interval, above
+
+
+def _pair(values: np.ndarray) -> tuple[float, float]:
+    low, high = interval95(values)
+    return low, high
+
+
+def _write(out: Path, found: Findings, splits: list[dict[str, Any]]) -> None:
+    """suite.json (everything) and suite.csv (share, system, condition, metric, value, interval)."""
     data = {
-        "recipe": recipe.to_dict(), "seed": seed, "protocol": protocol, "splits": [s.to_dict() for s in splits],
-        "results": {f: {s: {c: v.to_dict() for c, v in t.items()} for s, t in r.items()} for f, r in results.items()},
-        "costs": {k: vars(c) for k, c in costs.items()},
+        "recipe": found.recipe.to_dict(), "seed": found.seed, "protocol": found.protocol, "splits": splits,
+        "training_subjects": found.trained, "validation_subjects": found.selected,
+        "results": {
+            f: {s: {c: v.to_dict() for c, v in t.items()} for s, t in r.items()} for f, r in found.results.items()
+        },
+        "interval95": found.interval, "differences": found.above, "costs": {k: vars(c) for k, c in found.costs.items()},
     }  # fmt: skip
     (out / "suite.json").write_text(json.dumps(data, indent=1) + "\n")
-    return report(out, Findings(recipe, chosen, results, costs, protocol, len({s for p in splits for s in p.test})))
-
-
-def _conditions(prepared: Prepared, trained: Sequence[Result], options: Options, *, disturbed: bool) -> Table:
-    """Clean, and with `disturbed` also under noise and absence, all folds together."""
-    scorers = [(RunScorer(prepared, r.folder, options), r.split.test) for r in trained]
-
-    def under(draws: int = 200, **change: Any) -> Scores:
-        found = [s.predict(s.windows.of(test), **change) for s, test in scorers]
-        return score(Predictions.join(found) if len(found) > 1 else found[0], draws=draws)
-
-    table = {"clean": under(1000)}
-    if disturbed:
-        for m in prepared.task.names:
-            table |= {f"noise {level:g} on {m}": under(noise=(m, level)) for level in NOISE_LEVELS}
-        if len(prepared.task.names) > 1:
-            table |= {f"without {m}": under(without=m) for m in prepared.task.names}
-    return table
-
-
-def measure(fusion: nn.Module, task: Task) -> Cost:
-    """Cost of a fusion's forward pass at batch 1 on this CPU with one thread."""
-    names = fusion.modalities  # type: ignore[union-attr]
-    x = {m: torch.randn(1, task.steps, task.dim) for m in names}  # type: ignore[union-attr]
-    present = torch.ones(1, task.steps, len(x))
-    with torch.inference_mode():
-        with FlopCounterMode(display=False) as counter:
-            fusion(x, present)
-        times = _times(lambda: fusion(x, present))
-        memory = _peak(fusion, x, present)
-    parameters = sum(p.numel() for p in fusion.parameters())
-    return Cost(parameters, counter.get_total_flops(), 1000 * float(np.median(times)), memory / 1e6)
-
-
-def _times(run: Callable[[], Any], count: int = 30) -> list[float]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        for _ in range(3):
-            run()
-        times = []
-        for _ in range(count):
-            began = time.perf_counter()
-            run()
-            times.append(time.perf_counter() - began)
-        return times
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _peak(fusion: nn.Module, x: dict[str, Tensor], present: Tensor) -> float:
-    """Bytes of weights plus the largest sum of tensors alive during the pass, by torch's own profiler."""
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-        fusion(x, present)
-    alive = peak = 0
-    for event in sorted((e for e in profile.events() if e.name == "[memory]"), key=lambda e: e.time_range.start):
-        alive += event.cpu_memory_usage if hasattr(event, "cpu_memory_usage") else event.self_cpu_memory_usage
-        peak = max(peak, alive)
-    return float(peak + sum(p.numel() * p.element_size() for p in fusion.parameters()))
-
-
-# ---- report --------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Findings:
-    """All that the report shows. results: fraction -> system -> condition -> scores."""
-
-    recipe: Recipe
-    systems: dict[str, Recipe]
-    results: dict[str, dict[str, Table]]
-    costs: dict[str, Cost]
-    protocol: str
-    subjects: int  # scored
-
-    @property
-    def full(self) -> dict[str, Table]:
-        return self.results[max(self.results, key=float)]
-
-    def metrics(self) -> list[str]:
-        some = next(iter(self.full.values()))["clean"].pooled
-        return [m for m in METRICS if m in some]
-
-    def order(self, metric: str) -> list[str]:
-        """Systems, the best clean score first."""
-        return sorted(self.full, key=lambda s: -self.full[s]["clean"].pooled[metric])
-
-    def name(self, system: str) -> str:
-        return shown(system, self.systems[system])
-
-
-def report(out: Path, found: Findings) -> Path:
-    """`report.md`: for each metric three tables and three plots, then what each fusion costs."""
-    recipe = found.recipe
-    lines = [
-        f"# Ablation suite: {recipe.title}", "",
-        f"Recipe `{recipe.name}` ({recipe.variant}), protocol {found.protocol}, {found.subjects} subjects scored. "
-        "Scores are pooled over their windows; intervals draw whole subjects.",
-    ]  # fmt: skip
-    for metric in found.metrics():
-        lines += ["", f"## {METRICS[metric][0].upper()}{METRICS[metric][1:]}", "", *_clean(found, metric)]
-        lines += ["", finding(found, metric), "", f"![systems](systems_{metric}.png)"]
-        lines += ["", "### Noise and absence", "", *_disturbed(found, metric), "", f"![noise](noise_{metric}.png)"]
-        if len(found.results) > 1:
-            lines += ["", "### Fewer training subjects", "", *_fewer(found, metric), "", f"![data](data_{metric}.png)"]
-        suite_plots.all_plots(out, found, metric, METRICS[metric])
-    lines += ["", "## Cost", "", *_costs(found)]
-    path = out / "report.md"
-    path.write_text("\n".join(lines) + "\n")
-    return path
-
-
-def _row(*cells: str) -> str:
-    return "| " + " | ".join(cells) + " |"
-
-
-def _head(*cells: str) -> list[str]:
-    return [_row(*cells), "|---" * len(cells) + "|"]
-
-
-def _clean(found: Findings, metric: str) -> list[str]:
-    lines = _head("system", METRICS[metric], "95 %", "subjects mean (SD)")
-    for s in found.order(metric):
-        clean = found.full[s]["clean"]
-        pair = clean.interval.get(metric)
-        mean, sd = clean.mean_sd(metric)
-        lines.append(
-            _row(
-                found.name(s), f"{clean.pooled[metric]:.3f}", f"{pair[0]:.3f} to {pair[1]:.3f}" if pair else "",
-                "" if np.isnan(mean) else f"{mean:.3f} ({sd:.3f})",
-            )
-        )  # fmt: skip
-    return lines
-
-
-def _disturbed(found: Findings, metric: str) -> list[str]:
-    order = found.order(metric)
-    conditions = list(dict.fromkeys(c for s in order for c in found.full[s]))
-    lines = ["Noise is added to a modality's features, in units of their SD.", ""]
-    lines += _head("condition", *(found.name(s) for s in order))
-    for c in conditions:
-        lines.append(_row(c, *(f"{found.full[s][c].pooled[metric]:.3f}" if c in found.full[s] else "" for s in order)))
-    return lines
-
-
-def _fewer(found: Findings, metric: str) -> list[str]:
-    order = found.order(metric)
-    lines = _head("share", *(found.name(s) for s in order))
-    for share in sorted(found.results, key=float):
-        row = found.results[share]
-        lines.append(_row(f"{float(share):.0%}", *(f"{row[s]['clean'].pooled[metric]:.3f}" for s in order)))
-    return lines
-
-
-def _costs(found: Findings) -> list[str]:
-    lines = ["The network behind the backbones alone, batch 1, one thread of this machine's CPU.", ""]
-    lines += _head("system", "parameters", "MFLOPs", "latency (ms)", "memory (MB)")
-    for s, cost in found.costs.items():
-        lines.append(
-            _row(
-                found.name(s), f"{cost.parameters:,}", f"{cost.flops / 1e6:.3g}", f"{cost.latency_ms:.2f}",
-                f"{cost.memory_mb:.1f}",
-            )
-        )  # fmt: skip
-    return lines
-
-
-def finding(found: Findings, metric: str) -> str:
-    """One sentence: whether a fusion beats the best single modality beyond its interval."""
-    order = found.order(metric)
-    single = [s for s in order if found.systems[s].fusion == "unimodal"]
-    fused = [s for s in order if found.systems[s].fusion != "unimodal"]
-    if not single or not fused:
-        return ""
-    a, b = found.full[fused[0]]["clean"], found.full[single[0]]["clean"]
-    gain = a.pooled[metric] - b.pooled[metric]
-    text = (
-        f"The best fusion ({found.name(fused[0])}) scores {gain:+.3f} against the best single modality "
-        f"({found.name(single[0])})"
-    )
-    if metric not in a.interval:
-        return f"{text}."
-    verdict = "lies above" if a.interval[metric][0] > b.pooled[metric] else "does not exclude"
-    return f"{text}; its interval {verdict} that modality's score."
+    with (out / "suite.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["share", "system", "condition", "metric", "value", "low95", "high95"])
+        for share, systems in found.results.items():
+            for system, table in systems.items():
+                for condition, scores in table.items():
+                    for metric, value in scores.pooled.items():
+                        low, high = scores.interval.get(metric, ("", ""))
+                        writer.writerow([share, system, condition, metric, value, low, high])

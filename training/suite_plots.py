@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,27 +18,30 @@ if TYPE_CHECKING:
     from .suite import Findings
 
 MARKERS = "osD^vP*X<>ph"
+# of the fusions: none is taken for the colour of a modality alone
+FUSED = ("#d62728", "#9467bd", "#8c564b", "#e377c2", "#17becf", "#bcbd22", "#000000", "#7f7f7f", "#f2a900")
+TITLES = {"eda": "EDA"}
 
 
-def all_plots(out: Path, found: Findings, metric: str, label: str) -> None:
-    """systems_, noise_ and, with several shares of the subjects, data_<metric>.png."""
-    styles = _styles(found, metric)
-    _systems(out / f"systems_{metric}.png", found, metric, label)
+def all_plots(out: Path, found: Findings, metric: str, label: str, names: dict[str, str]) -> None:
+    """systems_, noise_ and, with several shares of the subjects, data_<metric>.png. names: of the systems, as shown."""
+    styles = _styles(found, metric, names)
+    _systems(out / f"systems_{metric}.png", found, metric, label, names)
     _noise(out / f"noise_{metric}.png", found, metric, label, styles)
     if len(found.results) > 1:
         _data(out / f"data_{metric}.png", found, metric, label, styles)
 
 
-def _styles(found: Findings, metric: str) -> dict[str, dict[str, Any]]:
+def _styles(found: Findings, metric: str, names: dict[str, str]) -> dict[str, dict[str, Any]]:
     """One colour and marker a system, the same in all plots; single modalities are dashed in their own colour."""
-    colours = iter(plt.get_cmap("tab10").colors)  # type: ignore[attr-defined]
+    colours = itertools.cycle(FUSED)
     styles: dict[str, dict[str, Any]] = {}
     for number, s in enumerate(found.order(metric)):
         alone = found.systems[s].fusion == "unimodal"
         styles[s] = {
             "color": COLOURS.get(s, "grey") if alone else next(colours),
             "linestyle": "--" if alone else "-", "marker": MARKERS[number % len(MARKERS)], "ms": 4, "lw": 1.2,
-            "label": found.name(s),
+            "label": names[s],
         }  # fmt: skip
     return styles
 
@@ -47,19 +51,18 @@ def _save(figure: Any, path: Path) -> None:
     plt.close(figure)
 
 
-def _systems(path: Path, found: Findings, metric: str, label: str) -> None:
+def _systems(path: Path, found: Findings, metric: str, label: str, names: dict[str, str]) -> None:
     """Points with intervals: bars from zero would hide what differs."""
     order = found.order(metric)[::-1]
     figure, ax = plt.subplots(figsize=(6.4, 0.36 * len(order) + 1.1))
     for y, s in enumerate(order):
         clean = found.full[s]["clean"]
         colour = COLOURS.get(s, "#1b6ca8") if found.systems[s].fusion == "unimodal" else "#333333"
-        if metric in clean.interval:
-            ax.plot(clean.interval[metric], [y, y], color=colour, lw=1.5)
+        ax.plot(found.interval[metric][s], [y, y], color=colour, lw=1.5)
         ax.plot(clean.pooled[metric], y, "o", color=colour, ms=6)
     if metric == "balanced_accuracy":
         ax.axvline(0.5, color="grey", lw=0.8, ls=":")
-    ax.set_yticks(range(len(order)), [found.name(s) for s in order])
+    ax.set_yticks(range(len(order)), [names[s] for s in order])
     ax.set_xlabel(f"{label}, 95 % by subject")
     ax.grid(axis="x", alpha=0.3)
     _save(figure, path)
@@ -72,21 +75,23 @@ def _noise(path: Path, found: Findings, metric: str, label: str, styles: dict[st
     if not modalities:
         return
     figure, axes = plt.subplots(
-        1, len(modalities), figsize=(3.6 * len(modalities), 3.2), squeeze=False, sharey=True, layout="constrained"
+        1, len(modalities), figsize=(4.0 * len(modalities), 3.4), squeeze=False, sharey=True, layout="constrained"
     )
     levels = (0.0, *NOISE_LEVELS)
+    missing = len(levels) + 0.2
     for ax, m in zip(axes[0], modalities):
-        for s in order:
+        for number, s in enumerate(order):
             if f"noise {levels[1]:g} on {m}" not in full[s]:
                 continue
             y = [full[s]["clean" if not v else f"noise {v:g} on {m}"].pooled[metric] for v in levels]
             ax.plot(range(len(levels)), y, **styles[s])
             if f"without {m}" in full[s]:
-                style = {**styles[s], "linestyle": "none", "ms": 7, "label": None}
-                ax.plot(len(levels), full[s][f"without {m}"].pooled[metric], **style)
+                style = {**styles[s], "linestyle": "none", "ms": 6, "label": None}
+                x = missing + 0.9 * (number / max(1, len(order) - 1) - 0.5)  # side by side: equal scores would hide
+                ax.plot(x, full[s][f"without {m}"].pooled[metric], **style)
         ax.axvline(len(levels) - 0.5, color="grey", lw=0.6)
-        ax.set_xticks(range(len(levels) + 1), [*(f"{v:g}" for v in levels), "missing"])
-        ax.set(title=m, xlabel="noise (SD of the features)")
+        ax.set_xticks([*range(len(levels)), missing], [*(f"{v:g}" for v in levels), "missing"])
+        ax.set(title=TITLES.get(m, m), xlabel="noise (SD of the features)")
         ax.grid(axis="y", alpha=0.3)
     axes[0][0].set_ylabel(label)
     handles = {h.get_label(): h for ax in axes[0] for h in ax.get_lines() if not str(h.get_label()).startswith("_")}

@@ -17,6 +17,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch import Tensor, nn
@@ -215,25 +216,31 @@ def _run(
         warnings.filterwarnings("ignore", module="lightning")
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-        trainer = pl.Trainer(
-            accelerator=device.accelerator,
-            devices=device.devices,
-            strategy="ddp_spawn" if device.devices > 1 else "auto",
-            precision=device.precision,  # type: ignore[arg-type]
-            max_epochs=stage.epochs,
-            callbacks=callbacks,
-            logger=[
-                CSVLogger(folder, name="csv", version=""),
-                TensorBoardLogger(folder, name="tensorboard", version=""),
-            ],
-            default_root_dir=folder,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-            log_every_n_steps=1_000_000,
-            use_distributed_sampler=False,
-            deterministic="warn",
-        )
+        try:
+            trainer = pl.Trainer(
+                accelerator=device.accelerator,
+                devices=device.devices,
+                strategy="ddp_spawn" if device.devices > 1 else "auto",
+                precision=device.precision,  # type: ignore[arg-type]
+                max_epochs=stage.epochs,
+                callbacks=callbacks,
+                logger=[
+                    CSVLogger(folder, name="csv", version=""),
+                    TensorBoardLogger(folder, name="tensorboard", version=""),
+                ],
+                default_root_dir=folder,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+                num_sanity_val_steps=0,
+                log_every_n_steps=1_000_000,
+                use_distributed_sampler=False,
+                deterministic="warn",
+            )
+        except (MisconfigurationException, ValueError) as error:  # no such device here, or no such precision
+            raise ConfigError(
+                f"accelerator '{device.accelerator}' with precision '{device.precision}' does not run here "
+                f"({str(error).splitlines()[0]}); use cpu and 32-true, or a machine that has it"
+            ) from None
         last = checkpoints / "last.ckpt"
         if has_3d_convolutions(network):
             # 3-D convolutions run twice as fast on a CPU with the channels last; the weights stay the same

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import click
 
 from ..errors import ConfigError
+from .train import require_folder
 
 
 @click.command("evaluate")
@@ -58,6 +60,8 @@ def command(**flags: Any) -> None:
     options = Options(flags["cache"] or default_cache(), device, flags["workers"] or os.cpu_count() or 1)
     if not flags["quiet"]:
         options = replace(options, progress=console_progress())
+    if flags["out"] is not None:
+        require_folder(flags["out"])
     if flags["suite"]:
         return _suite(flags, options)
     if flags["target"] is None:
@@ -109,6 +113,17 @@ def _suite(flags: dict[str, Any], options: Any) -> None:
     systems = tuple(flags["systems"].split(",")) if flags["systems"] else ()
     report = run_suite(
         _cohort(flags, None), recipe, flags["out"], seed=flags["seed"], fractions=fractions, systems=systems,
-        protocol=flags["protocol"] or "holdout", options=options,
+        protocol=flags["protocol"] or "holdout", command=_suite_command(flags), options=options,
     )  # fmt: skip
     click.echo(f"report: {report}")
+
+
+def _suite_command(flags: dict[str, Any]) -> str:
+    """What repeats the suite, with DATA and OUT for this machine's folders."""
+    words = ["jmt-edge", "evaluate", "--suite", "--recipe", flags["recipe"], "--data", "DATA", "--out", "OUT"]
+    for name in ("variant", "protocol", "fractions", "systems", "seed"):
+        if flags[name]:
+            words += [f"--{name}", str(flags[name])]
+    for change in flags["overrides"]:
+        words += ["--set", change]
+    return shlex.join(words)

@@ -58,11 +58,20 @@ def command(**flags: Any) -> None:
         return _check(flags)
     if flags["out"] is None:
         raise ConfigError("train needs --out, the folder of the run")
+    require_folder(flags["out"])
     if flags["demo"]:
         return _demo(flags)
     if not flags["recipe"] or flags["data"] is None:
         raise ConfigError("train needs --recipe and --data (or --demo, --check or --list)")
     _train(flags)
+
+
+def require_folder(out: Path) -> None:
+    """Makes the folder of results. Raises ConfigError where it cannot be one, before hours of work end there."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--out {out} cannot be a folder ({error.strerror}); give another") from None
 
 
 def _list() -> None:
@@ -93,6 +102,16 @@ def _recipe(flags: dict[str, Any], name: str) -> Any:
     if flags["precision"]:
         overrides.append(f'precision="{flags["precision"]}"')
     return load_recipe(name, overrides, variant=flags["variant"] or "")
+
+
+def _require_use_of_weights(weights: tuple[str, ...], recipes: list[Any]) -> None:
+    """Raises ConfigError for --weights of a network that no recipe has: they would be left unread."""
+    known = {name for r in recipes for name in (*r.resolve().names, *(["second"] if r.second else []))}
+    for modality in (w.partition("=")[0] for w in weights):
+        if modality not in known:
+            raise ConfigError(
+                f"--weights {modality}=...: no recipe here has that network; it has {', '.join(sorted(known))}"
+            )
 
 
 def _check(flags: dict[str, Any]) -> None:
@@ -143,6 +162,7 @@ def _train(flags: dict[str, Any]) -> None:
     from ..training.search import run_protocol, run_seeds
 
     recipes = [_recipe(flags, name.strip()) for name in flags["recipe"].split(",")]
+    _require_use_of_weights(flags["weights"], recipes)
     if len({r.classes for r in recipes}) > 1 or len({r.name for r in recipes}) < len(recipes):
         raise ConfigError("the recipes of a comparison need one pair of classes and different names; train them apart")
     if flags["processes"] > 1 and flags["devices"] > 1:

@@ -156,6 +156,47 @@ class EdaCnn(Backbone):
         return F.relu(x) if self.relu else x
 
 
+class EdaPooled(Backbone):
+    """Skin conductance whose responses count the same wherever they lie in the clip: (N, 1, samples) -> (N, dim). Ours.
+
+    The clip, a fixed multiple of µS without an offset, is averaged down to about 120 values: conductance has nothing
+    faster than some Hz, and a kernel then spans a response at any rate. Four channels follow: the deviation from the
+    clip's mean and the slope over 1/30 of the clip, of the conductance (responses in µS) and of its logarithm
+    (responses relative to the person's level, which differs by factors between people). Each is compressed,
+    sign(v) log(1 + |v|), because responses differ as much. Three convolutions; the features are a linear layer of
+    their mean and maximum over time.
+    """
+
+    def __init__(self, samples: int, width: int, dim: int) -> None:
+        super().__init__()
+        if samples < 60:
+            raise ConfigError(f"{samples} EDA samples are too few for the network; use at least 60")
+        self.step = max(samples // 120, 1)
+        self.lag = max(samples // self.step // 30, 1)
+        self.conv1 = nn.Conv1d(4, width, 7, stride=2, padding=3)
+        self.conv2 = nn.Conv1d(width, 2 * width, 5, padding=2)
+        self.conv3 = nn.Conv1d(2 * width, 2 * width, 5, padding=2)
+        self.fc = nn.Linear(4 * width, dim)
+
+    def features(self, clip: Tensor) -> Tensor:
+        level = F.avg_pool1d(clip, self.step)
+        relative = (
+            50 * level.clamp_min(0.05).log()
+        )  # a response of 2 % is 1, as is one of 0.1 µS where that is the unit
+        x = torch.cat([*self._channels(level), *self._channels(relative)], 1)
+        x = F.max_pool1d(F.relu(self.conv2(F.relu(self.conv1(x)))), 2)
+        x = F.relu(self.conv3(x))
+        return F.relu(self.fc(torch.cat([x.mean(-1), x.amax(-1)], 1)))
+
+    def _channels(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        slope = F.pad(x[..., self.lag :] - x[..., : -self.lag], (self.lag // 2, self.lag - self.lag // 2))
+        return _compress(x - x.mean(-1, keepdim=True)), _compress(slope)
+
+
+def _compress(x: Tensor) -> Tensor:
+    return x.sign() * torch.log1p(x.abs())
+
+
 class I3dTcn(Backbone):
     """Inception I3D pooled over space, a TCN of four levels over time, the maximum over time.
 
@@ -208,6 +249,10 @@ def _eda_centred(shape: Sequence[int], width: int, dim: int, relu: bool = True) 
     return EdaCnn(shape[-1], width, dim, relu, centre=True)
 
 
+def _eda_pooled(shape: Sequence[int], width: int, dim: int) -> Backbone:
+    return EdaPooled(shape[-1], width, dim)
+
+
 BACKBONES: dict[str, Callable[..., Backbone]] = {
     "r2plus1d_18": _r2plus1d,
     "r3d_18": _r3d,
@@ -215,6 +260,7 @@ BACKBONES: dict[str, Callable[..., Backbone]] = {
     "resnet18_audio": _audio,
     "eda_cnn1d": _eda,
     "eda_cnn1d_centred": _eda_centred,
+    "eda_pooled": _eda_pooled,
 }
 
 

@@ -65,7 +65,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         raise DataError(
             f"{file} is not a plain state dict (damaged, or it pickles code); save `model.state_dict()` and give that"
         ) from None
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, LookupError, zipfile.BadZipFile) as error:
         raise DataError(
             f"{file} cannot be read as a checkpoint ({_first_line(error)}); copy or save it again"
         ) from None

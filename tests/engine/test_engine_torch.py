@@ -68,6 +68,7 @@ BACKBONES: list[tuple[str, tuple[int, ...], dict[str, Any]]] = [
     ("resnet18_audio", (1, 64, 32), {}),
     ("eda_cnn1d", (1, 256), {"relu": False}),
     ("eda_cnn1d_centred", (1, 256), {}),
+    ("eda_pooled", (1, 256), {}),
     ("r2plus1d_18+r3d_18", (3, 8, 16, 16), {"combine": "tr", "r3d_18": {"feature": "fc"}}),
 ]
 

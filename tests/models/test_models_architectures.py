@@ -188,6 +188,7 @@ BACKBONES: list[tuple[str, tuple[int, ...], dict[str, Any]]] = [
     ("resnet18_audio", (1, 64, 107), {}),
     ("eda_cnn1d", (1, 704), {}),
     ("eda_cnn1d", (1, 2816), {"relu": False}),
+    ("eda_pooled", (1, 240), {}),
     ("r2plus1d_18+i3d", TINY_FACE, {"combine": "fc", "i3d": {"resize": 64}}),
     ("r2plus1d_18+i3d", TINY_FACE, {"combine": "tr", "i3d": {"resize": 64}}),
 ]
@@ -220,6 +221,26 @@ def test_eda_lengths_of_the_paper() -> None:
     assert sizes == [1406, 699]
     with pytest.raises(ConfigError, match="too few"):
         build_backbone("eda_cnn1d", (1, 20), 32, 512)
+
+
+@pytest.mark.parametrize(("samples", "shift"), [(240, 40), (2500, 400)])  # 30 s at 8 Hz, 10 s at 250 Hz
+def test_pooled_eda_sees_a_response_not_its_place(samples: int, shift: int) -> None:
+    torch.manual_seed(0)
+    backbone = build_backbone("eda_pooled", (1, samples), 8, 32).eval()
+    t = torch.linspace(0, 1, samples)
+    pulse = torch.exp(-(((t - 0.4) / 0.04) ** 2))
+
+    def seen(level: float, height: float, by: int = 0) -> torch.Tensor:
+        with torch.no_grad():
+            return backbone((level + height * torch.roll(pulse, by))[None, None])[0]
+
+    one = seen(50, 2)
+    scale = (one - seen(50, 0)).norm()
+    assert (one - seen(50, 2, shift)).norm() < 0.02 * scale  # later, and all the same
+    assert (one - seen(50, 4)).norm() > 0.1 * scale  # twice as high is something else
+    assert (one - seen(60, 2)).norm() < 0.1 * scale  # the level alone hardly counts
+    with pytest.raises(ConfigError, match="too few"):
+        build_backbone("eda_pooled", (1, 50), 8, 32)
 
 
 @pytest.mark.parametrize("name", ["r2plus1d_18", "r3d_18"])

@@ -21,7 +21,7 @@ from jmt_edge.engine.bundle import load_bundle
 from jmt_edge.engine.export import backbone_graph, export_bundle, random_bundle, unfolded_graph
 from jmt_edge.errors import BundleError, ConfigError
 from jmt_edge.kernels.folding import FoldedPlan, fold
-from jmt_edge.models import JMT, build_fusion, build_model
+from jmt_edge.models import JMT, build_backbone, build_fusion, build_model
 from jmt_edge.models.fusion_onnx import fusion_graph
 from jmt_edge.tasks import get_task
 
@@ -186,6 +186,14 @@ def test_text_cannot_be_exported(tmp_path: Path) -> None:
     model = build_model(task, "rjcma", text=True)
     with pytest.raises(ConfigError, match="text features from a file"):
         export_bundle(model, task, tmp_path / "x.jmt", name="x")
+
+
+def test_pooled_eda_graph() -> None:
+    backbone = build_backbone("eda_pooled", (1, 240), 8, 32).eval()
+    clip = torch.rand(1, 1, 240) * 50
+    with torch.no_grad():
+        expected = backbone(clip)
+    close(run(backbone_graph(backbone, (1, 240)), {"clip": clip})["features"], expected)
 
 
 @pytest.mark.slow

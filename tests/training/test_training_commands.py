@@ -16,6 +16,7 @@ import pytest
 import torch
 import training_tools as tools
 from click.testing import CliRunner
+from sklearn.metrics import balanced_accuracy_score
 
 from jmt_edge.cli import cli, main
 from jmt_edge.training.comparison import compare
@@ -26,6 +27,7 @@ from jmt_edge.training.recipes import load_recipe
 from jmt_edge.training.scores import Predictions, score
 from jmt_edge.training.search import Protocol
 from jmt_edge.training.sets import _delay
+from jmt_edge.training.suite import paired
 
 QUICK = ["--variant", "demo", "--workers", "1", "--accelerator", "cpu", "--threads", "1"]
 
@@ -159,6 +161,19 @@ def test_the_difference_of_equal_systems_has_no_spread(tmp_path: Path) -> None:
     width = np.diff(rows["a"]["above_best_single_interval95"])[0]
     assert 0 <= width < high - low  # what two systems share cancels
     assert len(lines) == 5
+
+    # the suite pairs any two systems, by any metric; of the wide spread over people nothing is left in a difference
+    clean = {name: protocol(name, z).predictions for name, z in (("a", logit), ("b", logit * 3), ("c", better))}
+    interval, above = paired(clean, "balanced_accuracy", ["a"])
+    assert np.diff(interval["a"])[0] > 0.1
+    assert above["a"]["b"] == (0, 0, 0)
+    gain, low, high = above["a"]["c"]
+    assert gain == pytest.approx(balanced_accuracy_score(y, better > 0) - balanced_accuracy_score(y, logit > 0))
+    right = ((better > 0) == y).astype(float) - ((logit > 0) == y)
+    people_gain = [np.mean(right[people == p]) for p in np.unique(people)]
+    # each class has as many windows of each person, so the pooled difference is the mean of the people's
+    se = np.std(people_gain) / np.sqrt(len(people_gain))
+    assert (low, high) == pytest.approx((gain - 1.96 * se, gain + 1.96 * se), abs=0.25 * (high - low))
 
 
 def test_seeds_are_averaged_beside_their_spread(biovid: Path, tmp_path: Path) -> None:
@@ -341,8 +356,18 @@ def test_weights_from_a_file_are_where_training_starts(biovid: Path, tmp_path: P
 def test_other_mistakes(
     biovid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    text = tmp_path / "notes.pt"
+    text.write_text("root:x:0:0")
     for arguments, says in (
         (["train", "--recipe", "biovid-eda"], "--out"),
+        (train(biovid, text), "cannot be a folder"),
+        (train(biovid, tmp_path / "a", "--weights", f"eda={text}"), "cannot be read as a checkpoint"),
+        (train(biovid, tmp_path / "a", "--weights", f"skin={text}"), "no recipe here has that network; it has eda"),
+        (train(biovid, tmp_path / "a", "--precision", "8-bit"), "'8-bit' does not run here"),
+        (train(biovid, tmp_path / "a", "--set", "eda.batch=0"), "batch cannot be 0"),
+        (train(biovid, tmp_path / "a", "--protocol", "kfold:x"), "unknown protocol 'kfold:x'"),
+        (train(biovid, tmp_path / "a", "--set", 'backbone={"eda": "eda_pooled"}', "--set", "calibrated=true"),
+         "use eda_cnn1d_centred"),
         (["train", "--recipe", "biovid-eda", "--out", str(tmp_path)], "--data"),
         (train(biovid, tmp_path / "a", "--folds", "9"), "9 folds"),
         (train(biovid, tmp_path / "a", "--protocol", "random"), "unknown protocol"),

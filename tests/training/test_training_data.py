@@ -115,6 +115,9 @@ def test_painmonit_shapes_and_nan(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="row 5"):
         open_cohort(tmp_path / "b", rate=10)
     assert len(open_cohort(tmp_path / "b", rate=10, skip_bad=True).recordings) == 7
+    np.save(tmp_path / "b" / "y_heater.npy", np.where(np.arange(8) == 6, np.nan, np.arange(8) % 2))
+    with pytest.raises(DataError, match=r"y_heater.npy row 6: nan is no label"):
+        open_cohort(tmp_path / "b", rate=10)
     with pytest.raises(DataError, match="no PainMonit channel"):
         open_cohort(tmp_path / "a", channel="gsr")
 

@@ -145,6 +145,7 @@ def test_interval_covers_and_widens_with_fewer_subjects() -> None:
     of_few = metrics.bootstrap_interval(metrics.accuracy, shifted >= 0.5, y, few)
     of_many = metrics.bootstrap_interval(metrics.accuracy, shifted >= 0.5, y, many)
     assert of_few[1] - of_few[0] > of_many[1] - of_many[0]
+    assert np.isnan(metrics.bootstrap_interval(metrics.auc, p, y, np.zeros(2000))).all()  # one subject says nothing
 
 
 def test_temperature_recovers_the_scale() -> None:

@@ -231,6 +231,7 @@ def test_affwild2_from_the_command_line(affwild2: Path, tmp_path: Path) -> None:
          "--workers", "1", "--quiet", "--no-robustness", "--out", str(tmp_path / "e")],
     )  # fmt: skip
     assert checked.exit_code == 0, checked.output + repr(checked.exception)
+    assert "published" in checked.output
     results = json.loads((tmp_path / "e" / "results.json").read_text())["conditions"]["clean"]["pooled"]
     # onnxruntime on the exported bundle gives what torch gave on the run
     assert results["ccc_valence"] == pytest.approx(summary["pooled"]["ccc_valence"], abs=2e-3)

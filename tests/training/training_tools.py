@@ -6,6 +6,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from noneeg import write_painmonit
+
+__all__ = ["write_affwild2", "write_bio", "write_biovid", "write_painmonit", "write_video"]
 
 CLASSES = ("BL1", "PA1", "PA2", "PA3", "PA4")
 
@@ -84,15 +87,4 @@ def write_affwild2(root: Path, videos: int = 4, frames: int = 240, seed: int = 0
         wavfile.write(
             root / "audio" / f"{name.removesuffix('_left')}.wav", 44100, np.int16(np.clip(sound, -1, 1) * 32767)
         )
-    return root
-
-
-def write_painmonit(root: Path, x: np.ndarray, y: np.ndarray, subjects: np.ndarray) -> Path:
-    """PainMonit arrays out of EDA windows (N, L): the other five channels are zero."""
-    root.mkdir(parents=True, exist_ok=True)
-    whole = np.zeros((*x.shape, 6), np.float32)
-    whole[..., 3] = x
-    np.save(root / "X.npy", whole)
-    np.save(root / "y_heater.npy", y)
-    np.save(root / "subjects.npy", subjects)
     return root
