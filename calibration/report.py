@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from typing import Any
 
 
@@ -52,11 +53,13 @@ def _markdown(report: dict[str, Any], plot: bool) -> str:
     for name, network in report["networks"].items():
         lines += ["", f"## {name}", ""]
         lines.append(f"{len(network['int8'])} layers INT8, {len(network['fp16'])} not; ranges by {network['method']}.")
-        lines += ["", "| method | SQNR of the features, dB |", "|---|---|"]
+        lines += ["", "| method | SQNR of the outputs, dB |", "|---|---|"]
         lines += [f"| {method} | {value:.1f} |" for method, value in network["sqnr_by_method"].items()]
         lines += ["", "| layer alone in INT8 | SQNR, dB | as shipped |", "|---|---|---|"]
-        for layer, value in sorted(network["sensitivity"].items(), key=lambda item: item[1]):
-            lines.append(f"| {layer} | {value:.1f} | {'FP16' if layer in network['given_back'] else 'INT8'} |")
+        known = {layer: math.inf if value is None else value for layer, value in network["sensitivity"].items()}
+        for layer, value in sorted(known.items(), key=lambda item: item[1]):
+            loss = f"{value:.1f}" if math.isfinite(value) else "no change"
+            lines.append(f"| {layer} | {loss} | {'FP16' if layer in network['given_back'] else 'INT8'} |")
         lines += [f"| {layer} | | FP16 ({why}) |" for layer, why in network["by_rule"].items()]
     if plot:
         lines += ["", "![Sensitivity of each layer](sensitivity.png)"]
@@ -73,7 +76,7 @@ def _sensitivity(networks: dict[str, Any]) -> bytes:
 
     figure = Figure(figsize=(8, 3 * len(networks)), layout="constrained")
     for axes, (name, network) in zip(figure.subplots(len(networks), squeeze=False)[:, 0], networks.items()):
-        axes.bar(range(len(network["sensitivity"])), list(network["sensitivity"].values()))
+        axes.bar(range(len(network["sensitivity"])), [value or 0.0 for value in network["sensitivity"].values()])
         axes.set(title=f"{name}: one layer in INT8 at a time", xlabel="layer, in graph order", ylabel="SQNR, dB")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=100)

@@ -45,6 +45,11 @@ class Windows:
             self.origin,
         )
 
+    def there(self, task: Task, modality: str) -> NDArray[np.bool_]:
+        """(N, S or 1) bool: the clips of a modality that are not absent."""
+        column = self.present[:, :, task.names.index(modality)]
+        return column if self.clips[modality].shape[1] == column.shape[1] else column.any(1, keepdims=True)
+
     def check(self, task: Task) -> None:
         """Raises DataError where the windows do not fit `task`."""
         for m in task.modalities:

@@ -7,7 +7,8 @@ between roundings; a device's own sums can differ further, which only the device
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -78,6 +79,7 @@ def session(model: bytes, threads: int = 0) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # as the engine runs them
     try:
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises classes of its own C++ module
@@ -85,34 +87,66 @@ def session(model: bytes, threads: int = 0) -> onnxruntime.InferenceSession:
         raise BackendError(f"onnxruntime refuses the ONNX graph ({reason}); export the bundle again") from None
 
 
-def run_networks(
-    task: Task, models: Mapping[str, bytes], windows: Windows, features: Mapping[str, NDArray[np.float32]] | None = None
-) -> tuple[dict[str, NDArray[np.float32]], dict[str, Array]]:
-    """Features (N, S, d) per modality and raw fusion outputs of the last step: pain logits (N, 2), else (N,).
+def run_backbones(
+    task: Task,
+    models: Mapping[str, bytes],
+    windows: Windows,
+    known: Mapping[str, NDArray[np.float32]] | None = None,
+    on_clip: Callable[[str, float], None] = lambda name, fraction: None,
+) -> dict[str, NDArray[np.float32]]:
+    """Features (N, S or 1, d) per modality. A clip that several windows hold is run once, an absent one never: zero.
 
-    `features` given: the backbones it holds are not run again.
+    The backbones that `known` holds are not run again. `on_clip(modality, fraction)` follows the work.
     """
-    ready = dict(features or {})
+    ready = dict(known or {})
     for m in task.modalities:
         if m.name in ready:
             continue
         run = session(models[m.name])
         clips = windows.clips[m.name]
-        flat = clips.reshape(-1, *m.shape)
-        rows = [np.asarray(run.run(["features"], {"clip": clip[None]})[0], np.float32)[0] for clip in flat]
-        ready[m.name] = np.stack(rows).reshape(*clips.shape[:2], -1)
-    fusion = session(models["fusion"])
-    names = [*task.outputs]
-    results: dict[str, list[Any]] = {name: [] for name in names}
+        there = windows.there(task, m.name)
+        features = np.zeros((*clips.shape[:2], task.dim), np.float32)
+        seen: dict[bytes, NDArray[np.float32]] = {}
+        places = np.argwhere(there)
+        for count, (i, s) in enumerate(places):
+            on_clip(m.name, count / len(places))
+            clip = clips[i, s]
+            digest = hashlib.sha256(np.ascontiguousarray(clip)).digest()
+            if digest not in seen:
+                seen[digest] = np.asarray(run.run(["features"], {"clip": clip[None]})[0], np.float32)[0]
+            features[i, s] = seen[digest]
+        ready[m.name] = features
+    return ready
+
+
+def fusion_feeds(
+    task: Task, features: Mapping[str, NDArray[np.float32]], windows: Windows
+) -> Iterator[dict[str, NDArray[np.float32]]]:
+    """What the fusion network takes, one window after another: each modality (1, S, d) and `present` (1, S, M)."""
     for i in range(len(windows)):
-        feeds: dict[str, Any] = {
-            m.name: np.broadcast_to(ready[m.name][i : i + 1], (1, task.steps, task.dim)).astype(np.float32)
+        feeds = {
+            m.name: np.broadcast_to(features[m.name][i : i + 1], (1, task.steps, task.dim)).astype(np.float32)
             for m in task.modalities
         }
-        feeds["present"] = windows.present[i : i + 1].astype(np.float32)
+        yield feeds | {"present": windows.present[i : i + 1].astype(np.float32)}
+
+
+def run_networks(
+    task: Task,
+    models: Mapping[str, bytes],
+    windows: Windows,
+    known: Mapping[str, NDArray[np.float32]] | None = None,
+    on_clip: Callable[[str, float], None] = lambda name, fraction: None,
+) -> Run:
+    """`run_backbones`, and the raw fusion outputs of the last step: pain logits (N, 2), else (N,)."""
+    features = run_backbones(task, models, windows, known, on_clip)
+    fusion = session(models["fusion"])
+    names = [*task.outputs]
+    results: dict[str, list[Array]] = {name: [] for name in names}
+    for feeds in fusion_feeds(task, features, windows):
         for name, value in zip(names, fusion.run(names, feeds)):
             results[name].append(np.asarray(value, np.float64)[0, -1])
-    return ready, {name: np.stack(values) for name, values in results.items()}
+    return features, {name: np.stack(values) for name, values in results.items()}
 
 
 def decide(task: Task, raw: Mapping[str, Array], temperature: float = 1.0) -> dict[str, Array]:
@@ -146,7 +180,10 @@ def compare(
     windows.check(task)
     exact_features, exact_raw = reference_run or run_networks(task, reference, windows)
     features, raw = converted_run or run_networks(task, converted, windows)
-    networks = [_network(m.name, exact_features[m.name], features[m.name]) for m in task.modalities]
+    there = {m.name: windows.there(task, m.name) for m in task.modalities}
+    networks = [
+        _network(name, exact_features[name][here], features[name][here]) for name, here in there.items() if here.any()
+    ]
     flat = [np.concatenate([side[o].reshape(len(windows), -1) for o in task.outputs], 1) for side in (exact_raw, raw)]
     networks.append(_network("fusion (with its backbones)", *flat))
     exact, approximate = decide(task, exact_raw, temperature), decide(task, raw, temperature)

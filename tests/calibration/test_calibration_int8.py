@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from jmt_edge.calibration.quantise import Layer, find_layers, half_scale, quantise, tensors_of
 from jmt_edge.calibration.ranges import METHODS, Magnitudes, collect
-from jmt_edge.calibration.sensitivity import features, give_back, leave_one_in, sqnr
+from jmt_edge.calibration.sensitivity import answers, give_back, leave_one_in, sqnr
 from jmt_edge.calibration.sources import spread
 from jmt_edge.calibration.windows import Windows, random_windows
 from jmt_edge.errors import DataError
@@ -90,9 +90,13 @@ def test_minmax_agrees_with_onnxruntime_calibrator(tmp_path: Path) -> None:
         assert seen.amax("minmax") == pytest.approx(max(abs(low), abs(high)), rel=1e-5)
 
 
+def _feeds(count: int) -> list[dict[str, np.ndarray]]:
+    return [{"clip": clip[None]} for clip in clips(count)]
+
+
 def _quantised(model: onnx.ModelProto) -> onnx.ModelProto:
     layers = [layer for layer in find_layers(model) if not layer.why_not]
-    seen = collect(model, tensors_of(layers), [{"clip": c[None]} for c in clips(4)])
+    seen = collect(model, tensors_of(layers), _feeds(4))
     return quantise(model, layers, {name: s.amax("minmax") for name, s in seen.items()})
 
 
@@ -137,8 +141,7 @@ def test_scales_are_fp16_numbers_and_no_smaller_than_asked() -> None:
 
 def test_the_quantised_graph_runs_and_is_close() -> None:
     model = residual_network()
-    x = clips(3)
-    exact, other = features(model, x), features(_quantised(model), x)
+    exact, other = answers(model, _feeds(3)), answers(_quantised(model), _feeds(3))
     assert sqnr(exact, other) > 25
 
 
@@ -154,13 +157,13 @@ def test_sensitivity_finds_the_layer_that_suffers() -> None:
     w[:, 0] = 0  # the loud channel itself carries nothing
     weight.CopyFrom(numpy_helper.from_array(w, weight.name))
     layers = [layer for layer in find_layers(model) if not layer.why_not]
-    seen = collect(model, tensors_of(layers), [{"clip": c[None]} for c in clips(4)])
+    seen = collect(model, tensors_of(layers), _feeds(4))
     amax = {name: s.amax("minmax") for name, s in seen.items()}
-    found = leave_one_in(model, layers, amax, clips(3))
+    found = leave_one_in(model, layers, amax, _feeds(3))
     assert found["block.conv2"] < found["block.conv1"] - 10
     order = sorted(found, key=found.__getitem__)
-    exact = features(model, clips(3))
-    kept, returned = give_back(layers, order, lambda s: sqnr(exact, features(quantise(model, s, amax), clips(3))) > 25)
+    exact = answers(model, _feeds(3))
+    kept, returned = give_back(layers, order, lambda s: sqnr(exact, answers(quantise(model, s, amax), _feeds(3))) > 25)
     assert returned == ["block.conv2"]
     assert [layer.name for layer in kept] == ["block.conv1"]
 
@@ -186,7 +189,7 @@ def test_an_all_zero_activation_is_represented_exactly() -> None:
     for init in model.graph.initializer:
         if init.name in ("stem.weight", "stem.bias"):
             init.CopyFrom(numpy_helper.from_array(np.zeros_like(numpy_helper.to_array(init)), init.name))
-    out = features(_quantised(model), clips(1))
+    out = answers(_quantised(model), _feeds(1))
     assert np.isfinite(out).all()
 
 

@@ -18,6 +18,7 @@ from jmt_edge.calibration.sources import load_windows, simulated_people
 from jmt_edge.calibration.windows import Windows, random_windows
 from jmt_edge.capture import open_source
 from jmt_edge.cli.live import demo_bundle
+from jmt_edge.engine.backends.base import TwoCalls
 from jmt_edge.engine.bundle import Bundle, load_bundle
 from jmt_edge.engine.export import random_bundle
 from jmt_edge.engine.fidelity import compare
@@ -119,7 +120,7 @@ def test_pools_are_spread_over_the_run() -> None:
 SOURCES = {"face": "sim:seed=5&fps=12&size=192x144", "voice": "sim:seed=5", "eda": "sim:seed=5&rate=64"}
 
 
-class _Flat:
+class _Flat(TwoCalls):
     """An engine whose numbers do not matter to what is recorded."""
 
     name = "flat"

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from engine_networks import NAMES
+from live_fixture import check_step
 
 from jmt_edge.cli.live import demo_bundle
 from jmt_edge.engine import torch_modules
@@ -46,6 +47,7 @@ def _agree(bundle: Bundle, name: str) -> None:
             for key, value in expected.items():
                 assert found[key].dtype == np.float32 and value.std() > 0
                 np.testing.assert_allclose(found[key], value, atol=1e-4 * np.abs(value).max())
+    check_step(engine, task, 1e-5)
     assert engine.name == name
     engine.close()
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from live_fixture import FakeEngine, hand_bundle
+from live_fixture import FakeEngine, check_step, hand_bundle
 
 from jmt_edge.engine import backends
 from jmt_edge.engine.backends import AUTO, BACKENDS, choose_engine, open_engine, unavailable
@@ -60,6 +60,7 @@ def test_every_available_backend_agrees_with_the_reference(name: str, bundles: B
                 sign = -1 if key == "arousal" else 1
                 assert got[key].dtype == np.float32 and got[key].shape == want[key].shape
                 np.testing.assert_allclose(got[key], sign * want[key], atol=2e-2 if name != "onnxruntime" else 1e-4)
+        check_step(engine, task, 1e-5)
         assert set(engine.precision) == {*task.names, "fusion"} and engine.name.startswith(name)
         engine.close()
 

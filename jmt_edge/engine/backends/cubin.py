@@ -19,7 +19,7 @@ from ..bundle import Bundle
 from ..cubins import CubinPackage, read_cubins
 from ..cuda import Buffer, Graph, Stream, check, runtime
 from ..device import current_device
-from .base import F32, Engine
+from .base import F32, Engine, TwoCalls
 
 
 def available() -> str | None:
@@ -48,8 +48,11 @@ def _backbone_engine(bundle: Bundle, threads: int | None) -> Engine:
     return open_engine(bundle, "onnxruntime", threads)
 
 
-class CubinEngine:
-    """See `Engine`: another engine's backbones, this module's fusion."""
+class CubinEngine(TwoCalls):
+    """See `Engine`: another engine's backbones, this module's fusion.
+
+    Two graphs: the plans give float32, the kernel takes half precision, and the host converts between them.
+    """
 
     def __init__(self, backbones: Engine, fusion: FusedFusion) -> None:
         self.name = "cubin"
