@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import math
+import re
+from collections import Counter
 from typing import Any
 
 
@@ -18,6 +20,14 @@ def calibration_report(report: dict[str, Any]) -> dict[str, bytes]:
         "calibration.md": _markdown(report, bool(plot)).encode(),
     }
     return files | ({"sensitivity.png": plot} if plot else {})
+
+
+def kept_sentence(network: dict[str, Any]) -> str:
+    """For example `FP16 by rule: 1 stem, 11 small; 2 given back`."""
+    counts = Counter(re.split("[:,]", why)[0] for why in network["by_rule"].values())
+    parts = [f"FP16 by rule: {', '.join(f'{count} {what}' for what, count in counts.items())}"] if counts else []
+    returned = len(network["given_back"])
+    return "; ".join([*parts, *([f"{returned} given back"] if returned else [])])
 
 
 def score_rows(fidelity: dict[str, Any]) -> list[str]:

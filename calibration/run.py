@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from ..engine.fidelity import Fidelity, compare, fusion_feeds, run_backbones, ru
 from ..errors import BundleError, DataError
 from .quantise import Layer, find_layers, quantise, tensors_of
 from .ranges import METHODS, Magnitudes, Method, collect
-from .report import calibration_report
+from .report import calibration_report, kept_sentence
 from .sensitivity import Feed, answers, give_back, leave_one_in, sqnr
 from .windows import Windows
 
@@ -128,13 +128,14 @@ def calibrate(
     models = _models(exact, found, chosen)
 
     table = {name: {"method": n.method, "amax": n.amax} for name, n in found.items()}
+    described = {name: _describe(n, chosen[name]) for name, n in found.items()}
     report = {
         "bundle": bundle.id,
         "seed": seed,
         "windows": {"ranges": len(measured), "scores": len(judged), "origin": windows.origin},
         "fidelity_all_int8": whole.to_dict(),
         "fidelity": fidelity.to_dict(),
-        "networks": {name: _describe(n, chosen[name]) for name, n in found.items()},
+        "networks": described,
     }
     files: dict[str, bytes] = {f"int8/{name}.onnx": models[name] for name in found if chosen[name]}
     files["int8/ranges.json"] = json.dumps(table, indent=1, sort_keys=True).encode()
@@ -145,8 +146,8 @@ def calibrate(
         "table": "int8/ranges.json",
         "report": "reports/calibration/calibration.json",
         "networks": {
-            name: {"onnx": f"int8/{name}.onnx", "kept": report["networks"][name]["fp16"]}  # type: ignore[index]
-            for name in found
+            name: {"onnx": f"int8/{name}.onnx", "kept": row["fp16"], "note": kept_sentence(row)}
+            for name, row in described.items()
             if chosen[name]
         },
     }
@@ -164,7 +165,7 @@ def _prepare(
     name: str,
     model: onnx.ModelProto,
     outputs: tuple[str, ...],
-    feeds: list[Feed],
+    feeds: Sequence[Feed],
     on_step: Callable[[str, float], None],
 ) -> tuple[_Network, dict[str, Magnitudes]]:
     """The network's layers, its sample for comparisons, and the magnitudes of what its layers read."""

@@ -48,7 +48,8 @@ class Windows:
     def there(self, task: Task, modality: str) -> NDArray[np.bool_]:
         """(N, S or 1) bool: the clips of a modality that are not absent."""
         column = self.present[:, :, task.names.index(modality)]
-        return column if self.clips[modality].shape[1] == column.shape[1] else column.any(1, keepdims=True)
+        one_for_all = self.clips[modality].shape[1] != column.shape[1]
+        return np.asarray(column.any(1, keepdims=True)) if one_for_all else column
 
     def check(self, task: Task) -> None:
         """Raises DataError where the windows do not fit `task`."""

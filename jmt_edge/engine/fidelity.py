@@ -24,6 +24,8 @@ from ..training.metrics import accuracy, auc, ccc
 LIMITS = {"fp16": {"ccc": 0.002, "accuracy": 0.002}, "int8": {"ccc": 0.01, "accuracy": 0.005}}
 _BOOTSTRAPS = 1000
 Array = NDArray[np.float64]
+# {modality: (1, S, d)}, present (1, S, M) -> {output: (1, S or 1, ...)}, as `Engine.fusion`
+FusionCall = Callable[[Mapping[str, NDArray[np.float32]], NDArray[np.bool_]], Mapping[str, NDArray[Any]]]
 Run = tuple[dict[str, NDArray[np.float32]], dict[str, Array]]  # what `run_networks` returns
 
 
@@ -111,7 +113,7 @@ def run_backbones(
         for count, (i, s) in enumerate(places):
             on_clip(m.name, count / len(places))
             clip = clips[i, s]
-            digest = hashlib.sha256(np.ascontiguousarray(clip)).digest()
+            digest = hashlib.sha256(clip.tobytes()).digest()
             if digest not in seen:
                 seen[digest] = np.asarray(run.run(["features"], {"clip": clip[None]})[0], np.float32)[0]
             features[i, s] = seen[digest]
@@ -131,6 +133,19 @@ def fusion_feeds(
         yield feeds | {"present": windows.present[i : i + 1].astype(np.float32)}
 
 
+def outputs_of(
+    task: Task, fusion: FusionCall, features: Mapping[str, NDArray[np.float32]], windows: Windows
+) -> dict[str, Array]:
+    """Raw outputs of the last step from any implementation of the fusion: pain logits (N, 2), else (N,)."""
+    results: dict[str, list[Array]] = {name: [] for name in task.outputs}
+    for feeds in fusion_feeds(task, features, windows):
+        present = feeds.pop("present") > 0
+        for name, value in fusion(feeds, present).items():
+            if name in results:
+                results[name].append(np.asarray(value, np.float64)[0, -1])
+    return {name: np.stack(values) for name, values in results.items()}
+
+
 def run_networks(
     task: Task,
     models: Mapping[str, bytes],
@@ -140,13 +155,14 @@ def run_networks(
 ) -> Run:
     """`run_backbones`, and the raw fusion outputs of the last step: pain logits (N, 2), else (N,)."""
     features = run_backbones(task, models, windows, known, on_clip)
-    fusion = session(models["fusion"])
-    names = [*task.outputs]
-    results: dict[str, list[Array]] = {name: [] for name in names}
-    for feeds in fusion_feeds(task, features, windows):
-        for name, value in zip(names, fusion.run(names, feeds)):
-            results[name].append(np.asarray(value, np.float64)[0, -1])
-    return features, {name: np.stack(values) for name, values in results.items()}
+    return features, outputs_of(task, _opened(task, models["fusion"]), features, windows)
+
+
+def _opened(task: Task, model: bytes) -> FusionCall:
+    run, names = session(model), [*task.outputs]
+    return lambda features, present: dict(
+        zip(names, run.run(names, {**features, "present": present.astype(np.float32)}))
+    )
 
 
 def decide(task: Task, raw: Mapping[str, Array], temperature: float = 1.0) -> dict[str, Array]:
@@ -171,8 +187,9 @@ def compare(
     temperature: float = 1.0,
     reference_run: Run | None = None,
     converted_run: Run | None = None,
+    fusion: FusionCall | None = None,
 ) -> Fidelity:
-    """Compare `converted` networks with float32 ones on `windows`.
+    """Compare `converted` networks with float32 ones on `windows`. `fusion` given: it stands for the fusion's graph.
 
     Scores against labels need labels; without them the concordance between the two sides stands in and is
     named so. `reference_run` and `converted_run` are earlier `run_networks` of either, to save their time.
@@ -180,12 +197,18 @@ def compare(
     windows.check(task)
     exact_features, exact_raw = reference_run or run_networks(task, reference, windows)
     features, raw = converted_run or run_networks(task, converted, windows)
+    if fusion is not None:
+        raw = outputs_of(task, fusion, features, windows)
     there = {m.name: windows.there(task, m.name) for m in task.modalities}
     networks = [
         _network(name, exact_features[name][here], features[name][here]) for name, here in there.items() if here.any()
     ]
-    flat = [np.concatenate([side[o].reshape(len(windows), -1) for o in task.outputs], 1) for side in (exact_raw, raw)]
-    networks.append(_network("fusion (with its backbones)", *flat))
+    alone = outputs_of(task, fusion or _opened(task, converted["fusion"]), exact_features, windows)
+    flat = [
+        np.concatenate([side[o].reshape(len(windows), -1) for o in task.outputs], 1) for side in (exact_raw, alone, raw)
+    ]
+    networks.append(_network("fusion", flat[0], flat[1]))
+    networks.append(_network("fusion (with its backbones)", flat[0], flat[2]))
     exact, approximate = decide(task, exact_raw, temperature), decide(task, raw, temperature)
     limits = LIMITS.get(precision, {})
     scores: list[ScoreChange] = []

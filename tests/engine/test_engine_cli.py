@@ -260,24 +260,26 @@ def test_auto_keeps_float32_where_int8_is_not_faster(
     from jmt_edge.engine import build as module
 
     measured = {"onnxruntime": onnxruntime, "openvino": openvino}
-    monkeypatch.setattr(module, "_runtimes", lambda: {name: lambda model, name=name: name for name in measured})
-    monkeypatch.setattr(module, "time_pair", lambda first, second, feeds: (5.0, measured[first]))
+    monkeypatch.setattr(
+        module, "cpu_runtimes", lambda: {name: lambda model, name=name: lambda feeds: name for name in measured}
+    )
+    monkeypatch.setattr(module, "time_in_turns", lambda runs: {"fp32": 5.0, "int8": measured[runs["int8"]()]})
     built = build(
         calibrated, tmp_path / "auto.jmt", precision="auto", builder="onnxruntime", why="", target="current",
         windows=random_windows(calibrated.task, 2),
     )  # fmt: skip
     quantised = set(calibrated.manifest["int8"]["networks"])
-    assert quantised == {"eda", "voice"}
+    assert quantised == {"eda", "voice", "fusion"}
     engine = built.report["engine"]
     report = built.bundle.file(engine["report"].replace(".json", ".md")).read_text()
     for runtime, took in measured.items():
         chosen = "int8" if took < 4.75 else "fp32"
-        row = {"fp32_ms": 5.0, "int8_ms": took, "chosen": chosen}
-        assert all(engine["timings"][name][runtime] == row for name in quantised)
-        assert f"eda in {runtime}: float32 5.00 ms, INT8 {took:.2f} ms; {chosen} chosen" in report
+        row = {"ms": {"fp32": 5.0, "int8": took}, "chosen": chosen}
+        assert engine["timings"][runtime] == dict.fromkeys(quantised, row)
+        assert f"eda in {runtime}: fp32 5.00 ms, int8 {took:.2f} ms; {chosen} chosen" in report
         for name in ("eda", "voice", "fusion"):
             path, precision = cpu_graph(built.bundle, name, runtime)
-            assert precision == (chosen if name in quantised else "fp32")
+            assert precision == chosen
             assert path.parent.name == ("int8" if precision == "int8" else built.bundle.path.name)
     # a later choice replaces both
     plain = build(

@@ -39,12 +39,13 @@ def load(bundle: Bundle, threads: int | None = None) -> CubinEngine:
 
 
 def _backbone_engine(bundle: Bundle, threads: int | None) -> Engine:
-    """TensorRT where it runs and the bundle has plans for this device, else onnxruntime."""
+    """A TensorRT that runs and for which the bundle has plans for this device, else onnxruntime."""
     from . import open_engine, unavailable
 
-    if unavailable("tensorrt") is None:
-        with suppress(BackendError):
-            return open_engine(bundle, "tensorrt", threads)
+    for library in ("tensorrt", "tensorrt-rtx"):
+        if unavailable(library) is None:
+            with suppress(BackendError):
+                return open_engine(bundle, library, threads)
     return open_engine(bundle, "onnxruntime", threads)
 
 

@@ -134,7 +134,7 @@ class TensorRtEngine(TwoCalls):
     """See `Engine`. `plans` may hold some of the networks only, to time them."""
 
     def __init__(self, bundle: Bundle, library: Library, plans: Plans) -> None:
-        self.name = library.name
+        self.name: str = library.name
         self._task = bundle.task
         self.precision = {name: precision for name, (_, precision) in plans.items()}
         self._messages = Messages()
