@@ -10,6 +10,7 @@ import onnx
 import onnxruntime
 import pytest
 from engine_graphs import clips, residual_network
+from engine_networks import graph_and_feeds
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
@@ -211,6 +212,29 @@ def test_weight_heavy_linear_layers_are_quantised() -> None:
     run = onnxruntime.InferenceSession(quantised.SerializeToString(), providers=["CPUExecutionProvider"])
     assert sqnr(x @ w.T, np.asarray(run.run(None, {"clip": x})[0])) > 30
     assert len(quantised.SerializeToString()) < 0.3 * len(model.SerializeToString())
+
+
+@pytest.mark.parametrize("name", ["jmt_2", "jmt_3"])
+def test_a_fusion_keeps_its_heads_and_its_small_layers(name: str) -> None:
+    """Every projection of an encoder or of cross-attention is INT8; what turns the last mix into answers is not."""
+    model, feeds = graph_and_feeds(name)
+    layers = find_layers(model)
+    sources = len(feeds)  # the modalities and the joint one, for `present`
+    weight = {init.name: int(np.prod(init.dims)) for init in model.graph.initializer}
+    total = sum(weight[layer.weight] for layer in layers)
+    stays = {layer.weight: layer.why_not for layer in layers if layer.why_not}
+    heads = {w for w in stays if w.startswith("head.")}
+    assert heads == {"head.w1", "head.w2"} and all(stays[w] == "head" or weight[w] < 0.01 * total for w in heads)
+    assert all(weight[w] < 0.01 * total for w in stays if w not in heads)
+    quantised = [layer for layer in layers if not layer.why_not]
+    # four in each encoder, two for each query source, the joint layer, the block encoder's four and the last query
+    assert len(quantised) == 4 * sources + 2 * sources + 1 + 4 + 1
+    assert sum(weight[layer.weight] for layer in quantised) > 0.95 * total
+    ranges = collect(model, tensors_of(quantised), [feeds])
+    small = quantise(model, quantised, {tensor: seen.amax("minmax") for tensor, seen in ranges.items()})
+    outputs = [value.name for value in model.graph.output if value.name != "attention"]
+    assert sqnr(answers(model, [feeds], outputs), answers(small, [feeds], outputs)) > 20
+    assert len(small.SerializeToString()) < 0.3 * len(model.SerializeToString())
 
 
 def _labelled(count: int) -> Windows:

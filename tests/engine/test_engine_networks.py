@@ -6,7 +6,7 @@ from typing import Any
 
 import onnx
 import pytest
-from engine_networks import NAMES, SHAPES, graph_and_feeds
+from engine_networks import NAMES, graph_and_feeds
 
 from jmt_edge.calibration.quantise import find_layers, quantise, tensors_of
 from jmt_edge.calibration.ranges import collect
@@ -26,15 +26,14 @@ def rtx() -> Library:
 def network(request: pytest.FixtureRequest) -> tuple[dict[str, onnx.ModelProto], dict[str, int]]:
     """(precision -> static graph, {convolutions, quantised convolutions, quantised matrix products}).
 
-    INT8 quantises what the product quantises; of a fusion, whose layers all stay FP16 by rule, every layer, so that
-    Q/DQ around matrix products is built too.
+    INT8 quantises what the product quantises; of joint cross attention, whose layers all stay FP16 by rule, every one.
     """
     name: str = request.param
     graph, feeds = graph_and_feeds(name)
     steps = feeds["present"].shape[1] if "present" in feeds else 1
     graph = static_shapes(graph, {"N": 1, "B": 1, "S": steps})
     found = find_layers(graph)
-    layers = [layer for layer in found if not layer.why_not or name not in SHAPES]
+    layers = [layer for layer in found if not layer.why_not] or found
     ranges = collect(graph, tensors_of(layers), [feeds])
     small = quantise(graph, layers, {tensor: seen.amax("minmax") for tensor, seen in ranges.items()})
     graphs = {"fp32": graph, "fp16": to_fp16(graph).model, "int8": to_fp16(small).model}
