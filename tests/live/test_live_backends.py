@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from live_fixture import FakeEngine, check_step, hand_bundle
+from engine_contract import check_step
+from live_fixture import FakeEngine, hand_bundle
 
 from jmt_edge.engine import backends
 from jmt_edge.engine.backends import AUTO, BACKENDS, choose_engine, open_engine, unavailable
