@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -26,6 +27,7 @@ from .windows import Windows
 # see many and one of 20 G multiply-adds a clip is done in minutes on two cores. Clips are spread over all windows.
 _RANGES = (32, 256, 1.3e12)
 _SENSITIVITY = (2, 32, 1e10)  # run once for each layer
+_QUESTIONS = (3, 64, 1e13)  # how often all windows are run to find the layers that go back to FP16
 
 
 @dataclass(frozen=True)
@@ -54,9 +56,12 @@ class _Network:
 
     def spread(self, count: int, bounds: tuple[int, int, float]) -> NDArray[np.int64]:
         """Indices into `count` feeds, evenly apart, as many as `bounds` allow."""
-        fewest, most, budget = bounds
-        cost = sum(layer.multiply_adds for layer in (*self.layers, *self.skipped))
-        return _evenly(count, int(np.clip(budget / max(cost, 1), fewest, most)))
+        return _evenly(count, _within(bounds, self.cost))
+
+    @property
+    def cost(self) -> int:
+        """Multiply-adds of one clip."""
+        return sum(layer.multiply_adds for layer in (*self.layers, *self.skipped))
 
     def quantised(self, layers: list[Layer]) -> onnx.ModelProto:
         return quantise(self.model, layers, self.amax)
@@ -123,7 +128,14 @@ def calibrate(
     chosen = {name: list(network.layers) for name, network in found.items()}
     whole = fidelity = score("scores with everything INT8", chosen)
     if not whole.holds:
-        chosen = _give_back(found, chosen, lambda layers: score("giving layers back to FP16", layers).holds)
+        runs = {name: int(judged.there(task, name).sum()) for name in task.names}
+        questions = _within(_QUESTIONS, sum(count * found[name].cost for name, count in runs.items()))
+        asked = itertools.count()  # the first is about everything INT8 again, which is known
+
+        def holds(layers: Mapping[str, list[Layer]]) -> bool:
+            return score(f"giving layers back to FP16 ({next(asked)})", layers).holds
+
+        chosen = _give_back(found, chosen, holds, questions)
         fidelity = score("scores as shipped", chosen)
     models = _models(exact, found, chosen)
 
@@ -155,6 +167,11 @@ def calibrate(
     on_step("writing the bundle", 0.0)
     existing = {name: bundle.file(name) for name in bundle.manifest["files"]}
     return Calibrated(write_bundle(out, manifest, {**existing, **files}), fidelity, report)
+
+
+def _within(bounds: tuple[int, int, float], cost: int) -> int:
+    fewest, most, budget = bounds
+    return int(np.clip(budget / max(cost, 1), fewest, most))
 
 
 def _evenly(count: int, most: int) -> NDArray[np.int64]:
@@ -215,6 +232,7 @@ def _give_back(
     networks: Mapping[str, _Network],
     chosen: Mapping[str, list[Layer]],
     holds: Callable[[Mapping[str, list[Layer]]], bool],
+    questions: int,
 ) -> dict[str, list[Layer]]:
     """Over all networks at once, the most sensitive layer first."""
     everything = [(name, layer) for name, layers in chosen.items() for layer in layers]
@@ -229,7 +247,7 @@ def _give_back(
             out[name].append(original)
         return out
 
-    kept, _ = give_back(flat, order, lambda layers: holds(group(list(layers))))
+    kept, _ = give_back(flat, order, lambda layers: holds(group(list(layers))), questions)
     return group(kept)
 
 

@@ -45,12 +45,13 @@ def leave_one_in(
 
 
 def give_back(
-    layers: Sequence[Layer], order: Sequence[str], holds: Callable[[Sequence[Layer]], bool]
+    layers: Sequence[Layer], order: Sequence[str], holds: Callable[[Sequence[Layer]], bool], questions: int = 64
 ) -> tuple[list[Layer], list[str]]:
     """Layers that stay INT8 and the names given back to FP16: the shortest run of `order` (worst first) that `holds`.
 
     By bisection, because each question runs the networks over all windows: what is returned holds, and one layer
-    fewer did not. `holds` of no layers is taken as true.
+    fewer did not. With fewer `questions` than that takes, what is returned holds, and some layers fewer might too.
+    `holds` of no layers is taken as true.
     """
 
     def without(count: int) -> list[Layer]:
@@ -60,7 +61,8 @@ def give_back(
     if not layers or holds(layers):
         return list(layers), []
     fails, good = 0, len(order)
-    while good - fails > 1:
+    while good - fails > 1 and questions > 0:
+        questions -= 1
         middle = (fails + good) // 2
         if holds(without(middle)):
             good = middle

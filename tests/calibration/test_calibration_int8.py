@@ -169,6 +169,15 @@ def test_sensitivity_finds_the_layer_that_suffers() -> None:
     assert [layer.name for layer in kept] == ["block.conv1"]
 
 
+def test_fewer_questions_give_back_more_and_still_hold() -> None:
+    layers = [Layer(str(i), "Conv", "a", "w", "", 1) for i in range(64)]
+    for needed in (1, 20, 63):
+        asked: list[int] = []
+        holds = lambda kept: asked.append(0) or 64 - len(kept) >= needed  # noqa: B023, E731
+        _, returned = give_back(layers, [str(i) for i in range(64)], holds, questions=3)
+        assert needed <= len(returned) <= needed + 64 // 2**3 and len(asked) == 1 + 3
+
+
 @given(st.integers(0, 40), st.integers(0, 40))
 def test_giving_back_stops_at_the_first_run_that_holds(count: int, needed: int) -> None:
     layers = [Layer(str(i), "Conv", "a", "w", "", 1) for i in range(count)]
