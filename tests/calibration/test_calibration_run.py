@@ -232,3 +232,14 @@ def test_simulated_windows_show_nobody_whom_a_demo_was_trained_on() -> None:
         trained |= {int(person.removeprefix("sim")) for person in (*split["train_subjects"], *split["test_subjects"])}
     shown = {int(person) for seed in (0, 1) for person in simulated_people(seed, 8)}
     assert len(shown) == 16 and trained and not shown & trained
+
+
+def test_noise_is_reported_but_judges_nothing(pain: Bundle) -> None:
+    """The same windows with people's signals in them are held to the limits."""
+    models = {name: pain.file(entry["onnx"]).read_bytes() for name, entry in pain.networks.items()}
+    windows = random_windows(pain.task, 3)
+    assert windows.take(np.array([1])).noise
+    (score,) = compare(pain.task, models, models, windows, "int8").scores
+    assert score.limit is None and score.score == "CCC with float32 (no labels)" and score.converted == 1
+    (score,) = compare(pain.task, models, models, replace(windows, noise=False), "int8").scores
+    assert score.limit == 0.01
