@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from importlib.util import find_spec
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ import numpy as np
 import onnx
 import pytest
 from onnx import helper
+from rich.console import Console
 
 from jmt_edge.calibration.windows import random_windows
+from jmt_edge.cli._progress import step_bar
 from jmt_edge.engine.backends import tensorrt as backend
 from jmt_edge.engine.build import build, choose_builder
 from jmt_edge.engine.bundle import Bundle, cpu_graph, write_bundle
@@ -80,6 +83,15 @@ def _graph(node: onnx.NodeProto, domain: str = "") -> bytes:
     )
     opsets = [helper.make_opsetid("", 20), *([helper.make_opsetid(domain, 1)] if domain else [])]
     return bytes(helper.make_model(graph, opset_imports=opsets, ir_version=10).SerializeToString())
+
+
+def test_each_step_of_a_long_command_has_its_own_bar() -> None:
+    screen = Console(file=StringIO(), force_terminal=True, width=80)
+    with step_bar(screen) as on_step:
+        for what, fraction in (("face: ranges", 0.0), ("face: ranges", 0.9), ("eda: ranges", 0.1)):
+            on_step(what, fraction)
+    shown = screen.file.getvalue()  # type: ignore[attr-defined]
+    assert "face: ranges" not in shown.splitlines()[-2] and "eda: ranges" in shown and "0:00:00" in shown
 
 
 @rtx
