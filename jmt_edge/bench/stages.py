@@ -101,7 +101,7 @@ def make_stages(task: Task, engine: Engine, batch: int, rng: np.random.Generator
         sequence = features[rng.integers(POOL)]
         new = {name: pool[rng.integers(POOL)] for name, pool in clips.items()}
         if batch == 1:
-            return engine.step(new, sequence, present, rows)
+            return engine.step(new, sequence, present, rows).outputs
         for name, found in engine.backbones(new).items():
             sequence[name][:, rows[name][0]] = found[:, None]
         return engine.fusion(sequence, present)
