@@ -4,6 +4,10 @@ Placement follows what TensorRT fuses (and onnxruntime runs): int8 per-channel s
 per-tensor symmetric int8 activation before each quantised layer; where a quantised convolution feeds an Add,
 the other (residual) branch is quantised once, so that convolution and addition become one kernel. The
 three-channel (or one-channel) stem, small layers, LayerNorm, softmax and heads stay as they are.
+
+A linear layer at batch 1 is a product with a vector or a few rows: its time is that of reading its weights, and INT8
+halves those. It is worth two more kernels where they are many (`HEAVY_WEIGHTS`), or where a network is made of little
+else (the fusion: `LINEAR_SHARE` of all its weights).
 """
 
 from __future__ import annotations
@@ -17,12 +21,17 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 SMALL_SHARE = 0.01  # of the network's multiply-adds: below it a layer gains nothing
-HEAVY_WEIGHTS = 1 << 20  # a matrix-vector product is worth int8 only for the bytes of its weights
+HEAVY_WEIGHTS = 1 << 20
+LINEAR_SHARE = 0.01  # of the weights of a network without convolutions
+_MIXES = ("Softmax", "LayerNormalization")  # what a head has no more of behind it
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A convolution or a weight-heavy fully connected layer. `why_not` is empty where it may be quantised."""
+    """A convolution or a linear layer with constant weights. `why_not` is empty where it may be quantised.
+
+    `multiply_adds` of one clip; of a linear layer, of one row.
+    """
 
     name: str
     op: str
@@ -50,22 +59,55 @@ def find_layers(model: onnx.ModelProto) -> list[Layer]:
             positions = int(np.prod(outer[2:], dtype=np.int64)) if node.op_type == "Conv" else 1
             found.append((node, int(np.prod(weight.dims, dtype=np.int64)) * max(positions, 1)))
     total = sum(cost for _, cost in found) or 1
-    return [_layer(node, cost, total, constants, users) for node, cost in found]
+    linear = _why_not_linear(model.graph, [node for node, _ in found], constants)
+    return [_layer(node, cost, total, linear, constants, users) for node, cost in found]
+
+
+def _why_not_linear(
+    graph: onnx.GraphProto, layers: Collection[onnx.NodeProto], constants: Mapping[str, onnx.TensorProto]
+) -> dict[str, str]:
+    """Output of each linear layer that stays FP16 -> the rule."""
+    weights = {node.output[0]: int(np.prod(constants[node.input[1]].dims, dtype=np.int64)) for node in layers}
+    convolutional = any(node.op_type == "Conv" for node in layers)
+    heads = _heads(graph)
+    least = LINEAR_SHARE * sum(weights.values())
+    why = {}
+    for name in (node.output[0] for node in layers if node.op_type != "Conv"):
+        if weights[name] >= HEAVY_WEIGHTS:
+            continue
+        if convolutional or weights[name] < least:
+            why[name] = "matrix-vector product with few weights"
+        elif name in heads:
+            why[name] = "head"
+    return why
+
+
+def _heads(graph: onnx.GraphProto) -> set[str]:
+    """Every tensor from which an answer is reached without attention or normalisation in between."""
+    maker = {name: node for node in graph.node for name in node.output}
+    rest = [value.name for value in graph.output if value.name != "attention"]
+    found: set[str] = set()
+    while rest:
+        name = rest.pop()
+        if name in found or name not in maker or maker[name].op_type in _MIXES:
+            continue
+        found.add(name)
+        rest += maker[name].input
+    return found
 
 
 def _layer(
     node: onnx.NodeProto,
     cost: int,
     total: int,
+    linear: Mapping[str, str],
     constants: Mapping[str, onnx.TensorProto],
     users: Mapping[str, list[onnx.NodeProto]],
 ) -> Layer:
     weight = constants[node.input[1]]
-    why = ""
+    why = linear.get(node.output[0], "")
     if node.op_type == "Conv" and weight.dims[1] <= 3:
         why = "stem: few input channels do better in FP16"
-    elif node.op_type != "Conv" and int(np.prod(weight.dims)) < HEAVY_WEIGHTS:
-        why = "matrix-vector product with few weights"
     elif node.op_type == "Conv" and cost < SMALL_SHARE * total:
         why = f"small: {100 * cost / total:.2f} % of the multiply-adds"
     residual = ""

@@ -37,13 +37,15 @@ class Magnitudes:
 
         Values that are not finite are left out.
         """
-        flat = np.abs(values.ravel())
-        finite = np.isfinite(flat)
-        if not finite.any():
-            return
-        top = float(flat.max(where=finite, initial=0.0))
+        flat = values.ravel()
         step = max(flat.size // _SAMPLES, 1)
-        size = flat[::step][finite[::step]]
+        size = np.abs(flat[::step])
+        top = float(max(flat.max(), -flat.min()))  # no copy: most of a large tensor is not sampled
+        if not np.isfinite(top):
+            size, finite = size[np.isfinite(size)], flat[np.isfinite(flat)]
+            if not finite.size:
+                return
+            top = float(np.abs(finite).max())
         if self.reach == 0.0:
             self.reach = max(top, 1e-12) * (1 + 1e-9)
         while top >= self.reach:  # neighbouring bins merge: counts stay exact

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ..engine.backends.base import TwoCalls
 from ..engine.bundle import Bundle
 from ..errors import DataError
 from ..live.observer import Observer, RunInfo
@@ -53,7 +54,7 @@ def evenly(count: int, wanted: int) -> set[int]:
     return set(np.linspace(0, count - 1, min(wanted, count)).round().astype(int).tolist())
 
 
-class _Cut(Observer):
+class _Cut(TwoCalls, Observer):
     """An engine that computes nothing: a clip's feature is its number, so the fusion's input says which clips, each
     at its step, make up a window. Keeps the windows at the positions `pool`.
     """

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import math
+import re
+from collections import Counter
 from typing import Any
 
 
@@ -17,6 +20,14 @@ def calibration_report(report: dict[str, Any]) -> dict[str, bytes]:
         "calibration.md": _markdown(report, bool(plot)).encode(),
     }
     return files | ({"sensitivity.png": plot} if plot else {})
+
+
+def kept_sentence(network: dict[str, Any]) -> str:
+    """For example `FP16 by rule: 1 stem, 11 small; 2 given back`."""
+    counts = Counter(re.split("[:,]", why)[0] for why in network["by_rule"].values())
+    parts = [f"FP16 by rule: {', '.join(f'{count} {what}' for what, count in counts.items())}"] if counts else []
+    returned = len(network["given_back"])
+    return "; ".join([*parts, *([f"{returned} given back"] if returned else [])])
 
 
 def score_rows(fidelity: dict[str, Any]) -> list[str]:
@@ -52,11 +63,13 @@ def _markdown(report: dict[str, Any], plot: bool) -> str:
     for name, network in report["networks"].items():
         lines += ["", f"## {name}", ""]
         lines.append(f"{len(network['int8'])} layers INT8, {len(network['fp16'])} not; ranges by {network['method']}.")
-        lines += ["", "| method | SQNR of the features, dB |", "|---|---|"]
+        lines += ["", "| method | SQNR of the outputs, dB |", "|---|---|"]
         lines += [f"| {method} | {value:.1f} |" for method, value in network["sqnr_by_method"].items()]
         lines += ["", "| layer alone in INT8 | SQNR, dB | as shipped |", "|---|---|---|"]
-        for layer, value in sorted(network["sensitivity"].items(), key=lambda item: item[1]):
-            lines.append(f"| {layer} | {value:.1f} | {'FP16' if layer in network['given_back'] else 'INT8'} |")
+        known = {layer: math.inf if value is None else value for layer, value in network["sensitivity"].items()}
+        for layer, value in sorted(known.items(), key=lambda item: item[1]):
+            loss = f"{value:.1f}" if math.isfinite(value) else "no change"
+            lines.append(f"| {layer} | {loss} | {'FP16' if layer in network['given_back'] else 'INT8'} |")
         lines += [f"| {layer} | | FP16 ({why}) |" for layer, why in network["by_rule"].items()]
     if plot:
         lines += ["", "![Sensitivity of each layer](sensitivity.png)"]
@@ -73,7 +86,7 @@ def _sensitivity(networks: dict[str, Any]) -> bytes:
 
     figure = Figure(figsize=(8, 3 * len(networks)), layout="constrained")
     for axes, (name, network) in zip(figure.subplots(len(networks), squeeze=False)[:, 0], networks.items()):
-        axes.bar(range(len(network["sensitivity"])), list(network["sensitivity"].values()))
+        axes.bar(range(len(network["sensitivity"])), [value or 0.0 for value in network["sensitivity"].values()])
         axes.set(title=f"{name}: one layer in INT8 at a time", xlabel="layer, in graph order", ylabel="SQNR, dB")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=100)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,19 @@ from numpy.typing import NDArray
 
 from ..engine.build import load_graphs
 from ..engine.bundle import Bundle, write_bundle
-from ..engine.fidelity import Fidelity, compare, run_networks
+from ..engine.fidelity import Fidelity, compare, fusion_feeds, run_backbones, run_networks
 from ..errors import BundleError, DataError
 from .quantise import Layer, find_layers, quantise, tensors_of
 from .ranges import METHODS, Magnitudes, Method, collect
-from .report import calibration_report
-from .sensitivity import features, give_back, leave_one_in, sqnr
+from .report import calibration_report, kept_sentence
+from .sensitivity import Feed, answers, give_back, leave_one_in, sqnr
 from .windows import Windows
 
-_SENSITIVITY_CLIPS = 4
-_RANGE_CLIPS = 256  # of each modality: more change no range, and a window of 16 steps holds 16
+# How many clips (of the fusion: windows) are looked at: (fewest, most, multiply-adds in all), so that small networks
+# see many and one of 20 G multiply-adds a clip is done in minutes on two cores. Clips are spread over all windows.
+_RANGES = (32, 256, 1.3e12)
+_SENSITIVITY = (2, 32, 1e10)  # run once for each layer
+_QUESTIONS = (3, 64, 1e13)  # how often all windows are run to find the layers that go back to FP16
 
 
 @dataclass(frozen=True)
@@ -36,19 +40,31 @@ class Calibrated:
 
 
 @dataclass
-class _Backbone:
+class _Network:
+    """A backbone or the fusion on the way to INT8; `outputs` are the tensors whose error counts."""
+
+    name: str
     model: onnx.ModelProto
+    outputs: tuple[str, ...]
     layers: list[Layer]
     skipped: list[Layer]
-    magnitudes: dict[str, Magnitudes]
-    clips: NDArray[np.float32]
+    sample: list[Feed] = field(default_factory=list)
     method: Method = "mse"
-    by_method: dict[Method, float] | None = None
-    sensitivity: dict[str, float] | None = None
-    returned: list[str] | None = None
+    amax: dict[str, float] = field(default_factory=dict)
+    by_method: dict[Method, float] = field(default_factory=dict)
+    sensitivity: dict[str, float] = field(default_factory=dict)
 
-    def amax(self, method: Method) -> dict[str, float]:
-        return {name: magnitude.amax(method) for name, magnitude in self.magnitudes.items()}
+    def spread(self, count: int, bounds: tuple[int, int, float]) -> NDArray[np.int64]:
+        """Indices into `count` feeds, evenly apart, as many as `bounds` allow."""
+        return _evenly(count, _within(bounds, self.cost))
+
+    @property
+    def cost(self) -> int:
+        """Multiply-adds of one clip."""
+        return sum(layer.multiply_adds for layer in (*self.layers, *self.skipped))
+
+    def quantised(self, layers: list[Layer]) -> onnx.ModelProto:
+        return quantise(self.model, layers, self.amax)
 
 
 def calibrate(
@@ -60,10 +76,11 @@ def calibrate(
     seed: int = 0,
     on_step: Callable[[str, float], None] = lambda what, fraction: None,
 ) -> Calibrated:
-    """Quantise every backbone of `bundle` and write the result at `out`.
+    """Quantise every backbone and the fusion of `bundle` and write the result at `out`.
 
     Half of `windows` give the ranges, the other half the scores that must hold (|change of CCC| <= 0.01, of
-    accuracy <= 0.005). `method` fixes how ranges are read; None compares all four by the features' SQNR.
+    accuracy <= 0.005). `method` fixes how ranges are read; None compares all four by the SQNR of each network's
+    outputs. `on_step(what, fraction)` follows the work.
 
     Raises BundleError where `out` exists, DataError for fewer than four windows.
     """
@@ -77,65 +94,62 @@ def calibrate(
     measured = windows.take(np.sort(order[: len(order) // 2]))
     judged = windows.take(np.sort(order[len(order) // 2 :]))
     graphs = load_graphs(bundle)
+    exact = {name: graph.SerializeToString() for name, graph in graphs.items()}
 
-    backbones = {}
-    for j, m in enumerate(task.modalities):
-        on_step(f"{m.name}: ranges over {len(measured)} windows", 0.0)
-        there = measured.present[:, :, j].reshape(-1) if m.stride else measured.present[:, -1, j]
-        clips = measured.clips[m.name].reshape(-1, *m.shape)[there]
+    networks = {}
+    for m in task.modalities:
+        clips = measured.clips[m.name][measured.there(task, m.name)]
         if not len(clips):
             raise DataError(f"no window of {windows.origin} has {m.name}; give data in which every sensor works")
-        backbones[m.name] = _ranges(graphs[m.name], clips[_evenly(len(clips), _RANGE_CLIPS)], on_step, m.name)
-    for name, backbone in backbones.items():
-        _choose_method(backbone, method)
-        on_step(f"{name}: sensitivity of {len(backbone.layers)} layers", 0.0)
-        count = len(backbone.layers)
-        done = iter(range(1, count + 1))
-        backbone.sensitivity = leave_one_in(
-            backbone.model, backbone.layers, backbone.amax(backbone.method), backbone.clips[:_SENSITIVITY_CLIPS],
-            lambda layer, n=name, d=done, c=count: on_step(f"{n}: sensitivity", next(d) / c),  # type: ignore[misc]
-        )  # fmt: skip
+        networks[m.name] = _prepare(m.name, graphs[m.name], ("features",), [{"clip": c[None]} for c in clips], on_step)
+    features = run_backbones(task, exact, measured, None, lambda name, f: on_step(f"{name}: features", f))
+    feeds = list(fusion_feeds(task, features, measured))
+    networks["fusion"] = _prepare("fusion", graphs["fusion"], task.outputs, feeds, on_step)
+    for network, magnitudes in networks.values():
+        _choose_method(network, magnitudes, method)
+        _sensitivity(network, on_step)
+    found = {name: network for name, (network, _) in networks.items()}
 
-    exact = {name: graph.SerializeToString() for name, graph in graphs.items()}
     temperature = float(bundle.manifest.get("calibration", {}).get("temperature", 1.0))
-    on_step("float32 reference", 0.0)
-    reference = run_networks(task, exact, judged)
+    reference = run_networks(task, exact, judged, None, lambda name, f: on_step(f"{name}: float32 reference", f))
+    known = {(name, frozenset[str]()): values for name, values in reference[0].items()}
 
-    known = {(name, frozenset[str]()): reference[0][name] for name in backbones}
-
-    def score(chosen: Mapping[str, list[Layer]]) -> Fidelity:
+    def score(what: str, chosen: Mapping[str, list[Layer]]) -> Fidelity:
         """A backbone whose layers were seen before is not run again."""
-        keys = {name: (name, frozenset(layer.name for layer in layers)) for name, layers in chosen.items()}
-        features = {name: known[key] for name, key in keys.items() if key in known}
-        models = _models(exact, backbones, chosen)
-        run = run_networks(task, models, judged, features)
+        keys = {name: (name, frozenset(layer.name for layer in chosen[name])) for name in task.names}
+        ready = {name: known[key] for name, key in keys.items() if key in known}
+        models = _models(exact, found, chosen)
+        run = run_networks(task, models, judged, ready, lambda name, f: on_step(f"{name}: {what}", f))
         known.update((keys[name], values) for name, values in run[0].items())
         return compare(
             task, exact, models, judged, "int8", temperature=temperature, reference_run=reference, converted_run=run
         )
 
-    on_step("scores with everything INT8", 0.0)
-    chosen = {name: list(b.layers) for name, b in backbones.items()}
-    whole = fidelity = score(chosen)
+    chosen = {name: list(network.layers) for name, network in found.items()}
+    whole = fidelity = score("scores with everything INT8", chosen)
     if not whole.holds:
-        on_step("giving layers back to FP16", 0.0)
-        chosen = _give_back(backbones, chosen, lambda layers: score(layers).holds)
-        fidelity = score(chosen)
-    models = _models(exact, backbones, chosen)
+        runs = {name: int(judged.there(task, name).sum()) for name in task.names}
+        questions = _within(_QUESTIONS, sum(count * found[name].cost for name, count in runs.items()))
+        asked = itertools.count()  # the first is about everything INT8 again, which is known
 
-    table = {
-        name: {"method": b.method, "amax": {k: float(v) for k, v in b.amax(b.method).items()}}
-        for name, b in backbones.items()
-    }
+        def holds(layers: Mapping[str, list[Layer]]) -> bool:
+            return score(f"giving layers back to FP16 ({next(asked)})", layers).holds
+
+        chosen = _give_back(found, chosen, holds, questions)
+        fidelity = score("scores as shipped", chosen)
+    models = _models(exact, found, chosen)
+
+    table = {name: {"method": n.method, "amax": n.amax} for name, n in found.items()}
+    described = {name: _describe(n, chosen[name]) for name, n in found.items()}
     report = {
         "bundle": bundle.id,
         "seed": seed,
         "windows": {"ranges": len(measured), "scores": len(judged), "origin": windows.origin},
         "fidelity_all_int8": whole.to_dict(),
         "fidelity": fidelity.to_dict(),
-        "networks": {name: _describe(b, chosen[name]) for name, b in backbones.items()},
+        "networks": described,
     }
-    files: dict[str, bytes] = {f"int8/{name}.onnx": models[name] for name in backbones if chosen[name]}
+    files: dict[str, bytes] = {f"int8/{name}.onnx": models[name] for name in found if chosen[name]}
     files["int8/ranges.json"] = json.dumps(table, indent=1, sort_keys=True).encode()
     files |= {f"reports/calibration/{name}": content for name, content in calibration_report(report).items()}
     manifest = {k: v for k, v in bundle.manifest.items() if k not in ("files", "schema")}
@@ -144,8 +158,8 @@ def calibrate(
         "table": "int8/ranges.json",
         "report": "reports/calibration/calibration.json",
         "networks": {
-            name: {"onnx": f"int8/{name}.onnx", "kept": report["networks"][name]["fp16"]}  # type: ignore[index]
-            for name in backbones
+            name: {"onnx": f"int8/{name}.onnx", "kept": row["fp16"], "note": kept_sentence(row)}
+            for name, row in described.items()
             if chosen[name]
         },
     }
@@ -155,63 +169,76 @@ def calibrate(
     return Calibrated(write_bundle(out, manifest, {**existing, **files}), fidelity, report)
 
 
+def _within(bounds: tuple[int, int, float], cost: int) -> int:
+    fewest, most, budget = bounds
+    return int(np.clip(budget / max(cost, 1), fewest, most))
+
+
 def _evenly(count: int, most: int) -> NDArray[np.int64]:
     return np.unique(np.linspace(0, count - 1, min(most, count)).round().astype(np.int64))
 
 
-def _ranges(
-    model: onnx.ModelProto, clips: NDArray[np.float32], on_step: Callable[[str, float], None], name: str
-) -> _Backbone:
+def _prepare(
+    name: str,
+    model: onnx.ModelProto,
+    outputs: tuple[str, ...],
+    feeds: Sequence[Feed],
+    on_step: Callable[[str, float], None],
+) -> tuple[_Network, dict[str, Magnitudes]]:
+    """The network's layers, its sample for comparisons, and the magnitudes of what its layers read."""
     layers = find_layers(model)
     usable = [layer for layer in layers if not layer.why_not]
+    network = _Network(name, model, outputs, usable, [layer for layer in layers if layer.why_not])
+    network.sample = [feeds[i] for i in network.spread(len(feeds), _SENSITIVITY)]
+    counted = network.spread(len(feeds), _RANGES)
 
-    def feeds() -> Iterator[dict[str, NDArray[np.float32]]]:
-        for i, clip in enumerate(clips):
-            on_step(f"{name}: ranges", i / len(clips))
-            yield {"clip": clip[None]}
+    def some() -> Iterator[Feed]:
+        for count, i in enumerate(counted):
+            on_step(f"{name}: ranges", count / len(counted))
+            yield feeds[i]
 
-    magnitudes = collect(model, tensors_of(usable), feeds())
-    return _Backbone(model, usable, [layer for layer in layers if layer.why_not], magnitudes, clips)
+    return network, collect(model, tensors_of(usable), some())
 
 
-def _choose_method(backbone: _Backbone, method: Method | None) -> None:
-    """The method whose fully quantised features have the best SQNR; ties go to the simpler one."""
-    if not backbone.layers:
+def _choose_method(network: _Network, magnitudes: Mapping[str, Magnitudes], method: Method | None) -> None:
+    """The method with which the wholly quantised network has the best SQNR; ties go to the simpler one."""
+    if not network.layers:
         return
-    exact = features(backbone.model, backbone.clips[:_SENSITIVITY_CLIPS])
-    scores: dict[Method, float] = {
-        name: sqnr(
-            exact,
-            features(
-                quantise(backbone.model, backbone.layers, backbone.amax(name)), backbone.clips[:_SENSITIVITY_CLIPS]
-            ),
-        )
-        for name in METHODS
-    }
-    backbone.by_method = scores
-    backbone.method = method if method is not None else max(scores, key=lambda name: scores[name])
+    exact = answers(network.model, network.sample, network.outputs)
+    amax = {name: {tensor: float(seen.amax(name)) for tensor, seen in magnitudes.items()} for name in METHODS}
+    for name in METHODS:
+        model = quantise(network.model, network.layers, amax[name])
+        network.by_method[name] = sqnr(exact, answers(model, network.sample, network.outputs))
+    network.method = method if method is not None else max(METHODS, key=network.by_method.__getitem__)
+    network.amax = amax[network.method]
+
+
+def _sensitivity(network: _Network, on_step: Callable[[str, float], None]) -> None:
+    done = iter(range(len(network.layers)))
+    network.sensitivity = leave_one_in(
+        network.model, network.layers, network.amax, network.sample, network.outputs,
+        lambda layer: on_step(f"{network.name}: sensitivity", next(done) / len(network.layers)),
+    )  # fmt: skip
 
 
 def _models(
-    exact: Mapping[str, bytes], backbones: Mapping[str, _Backbone], chosen: Mapping[str, list[Layer]]
+    exact: Mapping[str, bytes], networks: Mapping[str, _Network], chosen: Mapping[str, list[Layer]]
 ) -> dict[str, bytes]:
-    models = dict(exact)
-    for name, b in backbones.items():
-        if chosen[name]:
-            models[name] = quantise(b.model, chosen[name], b.amax(b.method)).SerializeToString()
-    return models
+    quantised = {name: n.quantised(chosen[name]).SerializeToString() for name, n in networks.items() if chosen[name]}
+    return {**exact, **quantised}
 
 
 def _give_back(
-    backbones: Mapping[str, _Backbone],
+    networks: Mapping[str, _Network],
     chosen: Mapping[str, list[Layer]],
     holds: Callable[[Mapping[str, list[Layer]]], bool],
+    questions: int,
 ) -> dict[str, list[Layer]]:
-    """Over all backbones at once, the most sensitive layer first."""
+    """Over all networks at once, the most sensitive layer first."""
     everything = [(name, layer) for name, layers in chosen.items() for layer in layers]
     key = {f"{name}/{layer.name}": (name, layer) for name, layer in everything}
     flat = [Layer(k, v.op, v.activation, v.weight, v.residual, v.multiply_adds) for k, (_, v) in key.items()]
-    order = sorted(key, key=lambda k: (backbones[key[k][0]].sensitivity or {})[key[k][1].name])
+    order = sorted(key, key=lambda k: networks[key[k][0]].sensitivity[key[k][1].name])
 
     def group(layers: list[Layer]) -> dict[str, list[Layer]]:
         out: dict[str, list[Layer]] = {name: [] for name in chosen}
@@ -220,18 +247,19 @@ def _give_back(
             out[name].append(original)
         return out
 
-    kept, _ = give_back(flat, order, lambda layers: holds(group(list(layers))))
+    kept, _ = give_back(flat, order, lambda layers: holds(group(list(layers))), questions)
     return group(kept)
 
 
-def _describe(b: _Backbone, chosen: list[Layer]) -> dict[str, Any]:
+def _describe(network: _Network, chosen: list[Layer]) -> dict[str, Any]:
     names = {layer.name for layer in chosen}
-    by_rule = {layer.name: layer.why_not for layer in b.skipped}
-    given_back = [layer.name for layer in b.layers if layer.name not in names]
+    by_rule = {layer.name: layer.why_not for layer in network.skipped}
+    given_back = [layer.name for layer in network.layers if layer.name not in names]
     return {
-        "method": b.method,
-        "sqnr_by_method": b.by_method or {},
-        "sensitivity": b.sensitivity or {},
+        "method": network.method,
+        "sqnr_by_method": network.by_method,
+        # None: no rounding reached the outputs (a softmax over one key is 1 whatever its scores)
+        "sensitivity": {name: v if np.isfinite(v) else None for name, v in network.sensitivity.items()},
         "int8": [asdict(layer) for layer in chosen],
         "fp16": [*by_rule, *given_back],
         "by_rule": by_rule,

@@ -11,42 +11,47 @@ from numpy.typing import NDArray
 from ..engine.fidelity import session
 from .quantise import Layer, quantise
 
+Array = NDArray[np.float32]
+Feed = Mapping[str, Array]
 
-def sqnr(exact: NDArray[np.float32], other: NDArray[np.float32]) -> float:
+
+def sqnr(exact: Array, other: Array) -> float:
     """Signal to quantisation noise in dB: 10 log10(sum x^2 / sum (x - y)^2); inf where nothing changed."""
     noise = float(np.sum((exact.astype(np.float64) - other) ** 2))
     return float("inf") if noise == 0 else 10 * np.log10(float(np.sum(exact.astype(np.float64) ** 2)) / noise)
 
 
-def features(model: onnx.ModelProto, clips: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(N, d) of the backbone for clips (N, *shape), one at a time as live runs them."""
+def answers(model: onnx.ModelProto, feeds: Sequence[Feed], outputs: Sequence[str] = ("features",)) -> Array:
+    """(N, k): all `outputs` of the network for each feed, one after another as live runs them."""
     run = session(model.SerializeToString())
-    return np.concatenate([np.asarray(run.run(["features"], {"clip": clip[None]})[0]) for clip in clips])
+    return np.stack([np.concatenate([np.ravel(x) for x in run.run([*outputs], dict(feed))]) for feed in feeds])
 
 
 def leave_one_in(
     model: onnx.ModelProto,
     layers: Sequence[Layer],
     amax: Mapping[str, float],
-    clips: NDArray[np.float32],
+    feeds: Sequence[Feed],
+    outputs: Sequence[str] = ("features",),
     on_layer: Callable[[str], None] = lambda name: None,
 ) -> dict[str, float]:
-    """SQNR (dB) of the features with one layer quantised at a time: the lower, the more that layer suffers."""
-    exact = features(model, clips)
+    """SQNR (dB) of the outputs with one layer quantised at a time: the lower, the more that layer suffers."""
+    exact = answers(model, feeds, outputs)
     found = {}
     for layer in layers:
         on_layer(layer.name)
-        found[layer.name] = sqnr(exact, features(quantise(model, [layer], amax), clips))
+        found[layer.name] = sqnr(exact, answers(quantise(model, [layer], amax), feeds, outputs))
     return found
 
 
 def give_back(
-    layers: Sequence[Layer], order: Sequence[str], holds: Callable[[Sequence[Layer]], bool]
+    layers: Sequence[Layer], order: Sequence[str], holds: Callable[[Sequence[Layer]], bool], questions: int = 64
 ) -> tuple[list[Layer], list[str]]:
     """Layers that stay INT8 and the names given back to FP16: the shortest run of `order` (worst first) that `holds`.
 
     By bisection, because each question runs the networks over all windows: what is returned holds, and one layer
-    fewer did not. `holds` of no layers is taken as true.
+    fewer did not. With fewer `questions` than that takes, what is returned holds, and some layers fewer might too.
+    `holds` of no layers is taken as true.
     """
 
     def without(count: int) -> list[Layer]:
@@ -56,7 +61,8 @@ def give_back(
     if not layers or holds(layers):
         return list(layers), []
     fails, good = 0, len(order)
-    while good - fails > 1:
+    while good - fails > 1 and questions > 0:
+        questions -= 1
         middle = (fails + good) // 2
         if holds(without(middle)):
             good = middle

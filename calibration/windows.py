@@ -24,6 +24,7 @@ class Windows:
     targets: output -> (N,) float64, NaN where unlabelled; of the last step. Pain is 0 or 1.
     subjects: (N,) str, empty strings where nobody is named.
     origin: what the windows were taken from, for reports.
+    noise: nobody's signals, so that scores on them mean nothing and no limit applies.
     """
 
     clips: dict[str, NDArray[np.float32]]
@@ -31,6 +32,7 @@ class Windows:
     targets: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     subjects: NDArray[np.str_] = field(default_factory=lambda: np.empty(0, "U1"))
     origin: str = ""
+    noise: bool = False
 
     def __len__(self) -> int:
         return len(self.present)
@@ -43,7 +45,14 @@ class Windows:
             {name: values[index] for name, values in self.targets.items()},
             self.subjects[index] if len(self.subjects) else self.subjects,
             self.origin,
+            self.noise,
         )
+
+    def there(self, task: Task, modality: str) -> NDArray[np.bool_]:
+        """(N, S or 1) bool: the clips of a modality that are not absent."""
+        column = self.present[:, :, task.names.index(modality)]
+        one_for_all = self.clips[modality].shape[1] != column.shape[1]
+        return np.asarray(column.any(1, keepdims=True)) if one_for_all else column
 
     def check(self, task: Task) -> None:
         """Raises DataError where the windows do not fit `task`."""
@@ -63,7 +72,8 @@ class Windows:
     def save(self, path: Path) -> None:
         """One `.npz` file."""
         arrays = {f"clip_{k}": v for k, v in self.clips.items()} | {f"target_{k}": v for k, v in self.targets.items()}
-        np.savez(path, present=self.present, subjects=self.subjects, origin=np.array(self.origin), **arrays)  # type: ignore[arg-type]
+        about = {"origin": np.array(self.origin), "noise": np.array(self.noise)}
+        np.savez(path, present=self.present, subjects=self.subjects, **about, **arrays)  # type: ignore[arg-type]
 
     @classmethod
     def load(cls, path: Path) -> Windows:
@@ -76,6 +86,7 @@ class Windows:
                     {k[7:]: data[k] for k in data.files if k.startswith("target_")},
                     data["subjects"],
                     str(data["origin"]),
+                    bool(data["noise"]) if "noise" in data.files else False,
                 )
         except (OSError, ValueError, KeyError) as error:
             raise DataError(f"{path} holds no saved windows ({error}); run the command that wrote it again") from None
@@ -88,4 +99,5 @@ def random_windows(task: Task, count: int, seed: int = 0) -> Windows:
         m.name: rng.standard_normal((count, 1 if m.stride == 0 else task.steps, *m.shape), dtype=np.float32)
         for m in task.modalities
     }
-    return Windows(clips, np.ones((count, task.steps, len(task.modalities)), bool), origin=f"random noise, seed {seed}")
+    present = np.ones((count, task.steps, len(task.modalities)), bool)
+    return Windows(clips, present, origin=f"random noise, seed {seed}", noise=True)

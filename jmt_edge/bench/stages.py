@@ -110,7 +110,8 @@ def quick(calls: Sequence[float]) -> float:
 def make_stages(task: Task, engine: Engine, batch: int, rng: np.random.Generator) -> dict[str, Stage]:
     """Every stage of one hop, in the order of the data; inputs are drawn at random for each call.
 
-    `networks` is all of a hop's inference: each backbone on one new clip, then the fusion.
+    `networks` is all of a hop's inference: each backbone on one new clip, then the fusion; at batch 1 as the live loop
+    asks for it, `Engine.step`.
     """
     stages: dict[str, Stage] = {}
     if "face" in task.names:
@@ -137,11 +138,15 @@ def make_stages(task: Task, engine: Engine, batch: int, rng: np.random.Generator
     features = [{name: rng.standard_normal(shape, dtype=np.float32) for name in task.names} for _ in range(POOL)]
     stages["fusion"] = Stage(lambda: engine.fusion(features[rng.integers(POOL)], present), batch)
 
+    rows = {m.name: [[*range(task.steps)] if m.stride == 0 else [task.steps - 1]] for m in task.modalities}
+
     def hop() -> object:
         sequence = features[rng.integers(POOL)]
-        fresh = engine.backbones({name: pool[rng.integers(POOL)] for name, pool in clips.items()})
-        for name, rows in fresh.items():
-            sequence[name][:, -1] = rows
+        new = {name: pool[rng.integers(POOL)] for name, pool in clips.items()}
+        if batch == 1:
+            return engine.step(new, sequence, present, rows).outputs
+        for name, found in engine.backbones(new).items():
+            sequence[name][:, rows[name][0]] = found[:, None]
         return engine.fusion(sequence, present)
 
     stages["networks"] = Stage(hop, batch)

@@ -41,29 +41,23 @@ def command(
     """Build engines for every network of BUNDLE into a new bundle, with a fidelity report.
 
     Without a GPU, TensorRT-RTX compiles for --target sm_86 and others, --cubin compiles the fused fusion for
-    any device, and onnxruntime engines are timed on this CPU.
+    any device, and onnxruntime engines are timed on this CPU. On a GPU, auto times FP16, INT8 and the cubin.
     """
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     from ..calibration.sources import load_windows
     from ..engine.build import build, choose_builder
     from ..engine.bundle import load_bundle
-    from ..engine.report import layer_sentence
+    from ..engine.report import layer_sentence, timing_lines
+    from ._progress import step_bar
 
     source = load_bundle(bundle)
     target_path = out or bundle.with_name(f"{source.name}-{precision}.jmt")
     console = Console(stderr=True)
     shape = _batch(batch)
     targets = _targets(cubin) if cubin else []
-    with Progress(
-        TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn(), console=console
-    ) as bar:
-        job = bar.add_task("windows for the comparison", total=1.0)
-
-        def on_step(what: str, fraction: float) -> None:
-            bar.update(job, description=what, completed=fraction)
-
+    with step_bar(console) as on_step:
+        on_step("windows for the comparison", 0.0)
         windows = load_windows(source, data, count, seed=seed)
         extra_files: dict[str, bytes] = {}
         extra_manifest: dict[str, Any] = {}
@@ -81,6 +75,8 @@ def command(
     engine = built.report["engine"]
     for name, entry in engine["networks"].items():
         click.echo(layer_sentence(name, entry, built.report["networks"][name]["note"]))
+    for line in timing_lines(engine["timings"]):
+        click.echo(line.removeprefix("- "))
     for score in built.fidelity.scores:
         limit = "" if score.limit is None else f" (limit {score.limit:g}: {'holds' if score.holds else 'BROKEN'})"
         click.echo(f"{score.output} {score.score}: {score.reference:.4f} -> {score.converted:.4f}{limit}")

@@ -20,27 +20,21 @@ import click
 @click.option("--out", type=click.Path(path_type=Path), help="New bundle [default: NAME-calibrated.jmt beside it].")
 @click.option("--seed", type=int, default=0, show_default=True)
 def command(bundle: Path, data: Path | None, count: int, method: str | None, out: Path | None, seed: int) -> None:
-    """Quantise the backbones of BUNDLE to INT8 (explicit Q/DQ) and keep the fewest layers in FP16 that it takes.
+    """Quantise the networks of BUNDLE to INT8 (explicit Q/DQ) and keep the fewest layers in FP16 that it takes.
 
     Half of the windows give the ranges, the other half the scores. Runs on a CPU.
     """
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     from ..calibration.report import score_rows
     from ..calibration.run import calibrate
     from ..calibration.sources import load_windows
     from ..engine.bundle import load_bundle
+    from ._progress import step_bar
 
     source = load_bundle(bundle)
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-    ) as bar:
-        job = bar.add_task("choosing windows", total=1.0)
+    with step_bar(Console(stderr=True)) as on_step:
+        on_step("choosing windows", 0.0)
         windows = load_windows(source, data, count, seed=seed)
         done = calibrate(
             source,
@@ -48,7 +42,7 @@ def command(bundle: Path, data: Path | None, count: int, method: str | None, out
             windows,
             method=method,  # type: ignore[arg-type]
             seed=seed,
-            on_step=lambda what, fraction: bar.update(job, description=what, completed=fraction),
+            on_step=on_step,
         )
     for name, network in done.report["networks"].items():
         total = len(network["int8"]) + len(network["fp16"])

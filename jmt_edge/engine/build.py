@@ -6,38 +6,32 @@ changes the scores beyond the limit is never written without the report saying s
 
 from __future__ import annotations
 
-import hashlib
-import json
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import onnx
-from numpy.typing import NDArray
 
 from ..calibration.windows import Windows
 from ..errors import BackendError, BundleError
-from ..tasks import Task
-from .backends import unavailable
-from .backends.onnxruntime import cpu_threads
+from .auto import choose, cpu_runtimes, device_runners, open_kernel, random_feeds, report_of, time_in_turns
 from .bundle import Bundle, write_bundle
-from .device import current_device, l4t_release
-from .fidelity import Fidelity, compare, run_networks, session
-from .plan import build_plan
-from .plan_cache import PlanCache, PlanKey
-from .precision import static_shapes, to_fp16
+from .device import current_device
+from .fidelity import Fidelity, FusionCall, compare, run_networks
+from .plan_cache import PlanCache
+from .plans import OPSET, Network, PlanMaker
+from .precision import to_fp16
 from .report import build_report
 from .tensorrt_api import Library, open_library
-from .torch_tensorrt import compile_engine, open_torch_tensorrt
+from .torch_tensorrt import open_torch_tensorrt
 
 Precision = Literal["fp32", "fp16", "int8"]
 Builder = Literal["tensorrt", "tensorrt-rtx", "torch-tensorrt", "onnxruntime"]
-OPSET = 20
-_WORTH = 0.95  # INT8 must save more than a timing's own scatter, so that `auto` is never slower
 
 
 @dataclass(frozen=True)
@@ -47,17 +41,6 @@ class Built:
     bundle: Bundle
     fidelity: Fidelity
     report: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Network:
-    """One network converted to a precision. `kept` are the nodes left wider than asked, `why` the rule."""
-
-    name: str
-    model: bytes
-    precision: str
-    kept: tuple[str, ...] = ()
-    note: str = ""
 
 
 def choose_builder(name: str, target: str) -> tuple[Builder, str]:
@@ -137,7 +120,10 @@ def convert(
                 out[name] = Network(name, source.SerializeToString(), "int8", kept, "calibrated Q/DQ")
                 continue
         result = to_fp16(source)
-        note = "calibrated Q/DQ, the rest FP16" if label == "int8" else f"{len(result.kept)} nodes in FP32 by rule"
+        notes = [f"{len(result.kept)} nodes in FP32 by rule"]
+        if label == "int8":
+            notes = ["calibrated Q/DQ", *filter(None, [quantised[name].get("note", "")]), *notes]
+        note = "; ".join(notes)
         out[name] = Network(name, result.model.SerializeToString(), label, (*kept, *result.kept), note)
     return out
 
@@ -167,47 +153,38 @@ def build(
     if out.exists():
         raise BundleError(f"{out} exists; choose another --out, or remove it first")
     graphs = load_graphs(bundle)
-    temperature = float(bundle.manifest.get("calibration", {}).get("temperature", 1.0))
-    exact_models = {name: graph.SerializeToString() for name, graph in graphs.items()}
-    on_step("float32 reference", 0.0)
-    reference = run_networks(bundle.task, exact_models, windows)
-
-    def check(networks: Mapping[str, Network], label: str) -> Fidelity:
-        on_step(f"fidelity of {label}", 0.0)
-        models = {name: network.model for name, network in networks.items()}
-        return compare(
-            bundle.task, exact_models, models, windows, label, temperature=temperature, reference_run=reference
-        )
-
-    timings: dict[str, Any] = {}
-    others: dict[str, dict[str, Any]] = {}
+    check = _Check(bundle, graphs, windows, on_step)
     files: dict[str, bytes] = {}
+    others: dict[str, dict[str, Any]] = {}
+    timings: dict[str, Any] = {}
     if builder == "onnxruntime":
-        choices, timings = _for_cpu(bundle, graphs, precision, on_step)
+        choices, timings = _for_cpu(bundle, graphs, precision, check, on_step)
         networks = choices["onnxruntime"]
-        checked = {}
-        for chosen in choices.values():
-            small = tuple(name for name, n in chosen.items() if n.precision == "int8")
-            if small not in checked:
-                checked[small] = check(chosen, "int8" if small else "fp32")
-        fidelity = next((f for f in checked.values() if not f.holds), next(iter(checked.values())))
+        checked = [check(chosen) for chosen in choices.values()]
+        fidelity = next((f for f in checked if not f.holds), checked[0])
         others = {runtime: _cpu_entry(bundle, chosen, runtime) for runtime, chosen in choices.items()}
         engine = others.pop("onnxruntime")
     else:
-        if precision == "auto":
-            raise BackendError(
-                "--precision auto times engines on the device at hand, and TensorRT plans cannot run here; "
-                "give --precision fp16 or int8"
-            )
         if builder == "torch-tensorrt" and (precision != "fp32" or batch):
             raise BackendError(
                 "--builder torch-tensorrt builds the modules as they are, in float32 and at batch 1; give --precision "
                 "fp32 without --batch, or use --builder tensorrt"
             )
-        networks = convert(bundle, graphs, precision)
-        fidelity = check(networks, precision)
+        if precision == "auto" and target != "current":
+            raise BackendError(
+                f"--precision auto times engines on the device at hand, and plans for {target} cannot run here; "
+                "give --precision fp16 or int8"
+            )
         library = open_torch_tensorrt() if builder == "torch-tensorrt" else open_library(builder)
-        files, engine = _plans(bundle, networks, library, target, batch, cache or PlanCache(), on_step)
+        maker = PlanMaker(bundle, library, target, batch, cache or PlanCache(), on_step)
+        if precision == "auto":
+            with _with_files(bundle, extra_files, extra_manifest) as whole:
+                networks, chosen, timings, fidelity = _for_device(whole, graphs, maker, check, on_step)
+        else:
+            networks, chosen = convert(bundle, graphs, precision), {}
+            fidelity = check(networks)
+        files, engine = maker.entry(networks)
+        engine |= chosen
     engine |= {"builder": builder, "why": why, "precision": precision, "timings": timings}
     report = {
         "bundle": bundle.id,
@@ -223,136 +200,138 @@ def build(
     files |= {f"{folder}/{name}": content for name, content in build_report(report).items()}
     files |= dict(extra_files or {})
     engine["report"] = f"{folder}/build.json"
-    manifest = {k: v for k, v in bundle.manifest.items() if k not in ("files", "schema")} | dict(extra_manifest or {})
+    manifest = _kept(bundle) | dict(extra_manifest or {})
     manifest["name"] = out.name.removesuffix(".jmt")
     before = dict(bundle.manifest.get("engines", {}))
     if builder == "onnxruntime":
         before.pop("openvino", None)  # an earlier choice, which this one replaces
     manifest["engines"] = {**before, key: engine, **others}
     manifest["built_from"] = bundle.id
-    existing = {name: bundle.file(name) for name in bundle.manifest["files"]}
     on_step("writing the bundle", 0.0)
-    return Built(write_bundle(out, manifest, {**existing, **files}), fidelity, report)
+    return Built(write_bundle(out, manifest, {**_files(bundle), **files}), fidelity, report)
 
 
-def _plans(
-    bundle: Bundle,
-    networks: Mapping[str, Network],
-    library: Library,
-    target: str,
-    batch: tuple[int, int, int] | None,
-    cache: PlanCache,
-    on_step: Callable[[str, float], None],
-) -> tuple[dict[str, bytes], dict[str, Any]]:
-    device = None if target != "current" else current_device()
-    sm = device.sm if device else target
-    cuda, l4t = (device.cuda, l4t_release()) if device else ("", "")
-    table = bundle.manifest.get("int8", {}).get("table")
-    calibration = bundle.manifest["files"][table] if table else ""
-    files: dict[str, bytes] = {}
-    entries: dict[str, Any] = {}
-    timing = b""
-    modules = _modules(bundle, library)
-    for name, network in networks.items():
-        if network.precision == "int8":
-            library.require("explicit_qdq")
-        sizes = {"S": bundle.task.steps} | ({} if batch else {"N": 1, "B": 1})
-        model = static_shapes(onnx.load_from_string(network.model), sizes).SerializeToString()
-        key = PlanKey(
-            graph=hashlib.sha256(model).hexdigest(),
-            shapes=json.dumps(bundle.networks[name].get("inputs", {}), sort_keys=True) + f" batch={batch or 1}",
-            precision=network.precision,
-            calibration=calibration if network.precision == "int8" else "",
-            library=library.name,
-            library_version=library.version,
-            cuda=cuda,
-            target=sm,
-            l4t=l4t,
-            settings=_settings(bundle, library, name),
-        )
-        hit = cache.get(key)
-        if hit is None:
-            started = time.perf_counter()
+class _Check:
+    """Fidelity of converted networks against float32, each set compared once."""
 
-            def progress(fraction: float, name: str = name) -> bool:
-                on_step(f"{library.name}: {name}", fraction)
-                return True
+    def __init__(
+        self,
+        bundle: Bundle,
+        graphs: Mapping[str, onnx.ModelProto],
+        windows: Windows,
+        on_step: Callable[[str, float], None],
+    ) -> None:
+        self._task, self._windows, self._on_step = bundle.task, windows, on_step
+        self._temperature = float(bundle.manifest.get("calibration", {}).get("temperature", 1.0))
+        self._exact = {name: graph.SerializeToString() for name, graph in graphs.items()}
+        self._reference = run_networks(bundle.task, self._exact, windows, None, self._follow("float32 reference"))
+        self._features = {(name, "fp32"): values for name, values in self._reference[0].items()}
+        self._known: dict[tuple[str, ...], Fidelity] = {}
 
-            if name in modules:
-                progress(0.0)
-                data, summary = compile_engine(modules[name], bundle.task, name), {}
-            else:
-                plan = build_plan(
-                    library,
-                    model,
-                    target=None if device else sm,
-                    batch=batch,
-                    timing_cache=timing,
-                    on_progress=progress,
-                )
-                timing = plan.timing_cache or timing
-                data, summary = plan.data, plan.summary()
-            summary |= {"seconds": time.perf_counter() - started}
-            cache.put(key, data, summary)
-        else:
-            data, summary = hit
-        file = f"plans/{library.name}-{sm}/{name}.plan"
-        files[file] = data
-        entries[name] = {
-            "plan": file,
-            "precision": network.precision,
-            "bytes": len(data),
-            "cached": hit is not None,
-            "key": asdict(key),
-            "layers": {k: v for k, v in summary.items() if k != "detail"},
-        }
-        files[f"plans/{library.name}-{sm}/{name}.layers.json"] = json.dumps(
-            summary.get("detail", []), indent=1
-        ).encode()
-    if timing:
-        files[f"plans/{library.name}-{sm}/timing.cache"] = timing
-    return files, {
-        "library_version": library.version,
-        "target": sm,
-        "device": device.name if device else "",
-        "cuda": cuda,
-        "l4t": l4t,
-        "batch": list(batch) if batch else [1, 1, 1],
-        "networks": entries,
-    }
+    def __call__(self, networks: Mapping[str, Network], fusion: FusionCall | None = None) -> Fidelity:
+        """`fusion` stands for the fusion network where it is computed by something else than an ONNX graph."""
+        precisions = {name: n.precision for name, n in networks.items()}
+        at = (*(f"{name} {p}" for name, p in precisions.items()), "kernel" if fusion else "")
+        if at not in self._known:
+            narrowest = next((p for p in ("int8", "fp16") if p in precisions.values()), "fp16" if fusion else "fp32")
+            models = {name: network.model for name, network in networks.items()}
+            ready = {n: self._features[n, p] for n, p in precisions.items() if (n, p) in self._features}
+            run = run_networks(self._task, models, self._windows, ready, self._follow(f"{narrowest} against float32"))
+            self._features.update(((name, precisions[name]), values) for name, values in run[0].items())
+            self._known[at] = compare(
+                self._task, self._exact, models, self._windows, narrowest,
+                temperature=self._temperature, reference_run=self._reference, converted_run=run, fusion=fusion,
+            )  # fmt: skip
+        return self._known[at]
+
+    def _follow(self, what: str) -> Callable[[str, float], None]:
+        return lambda name, fraction: self._on_step(f"{name}: {what}", fraction)
 
 
-def _modules(bundle: Bundle, library: Library) -> dict[str, Any]:
-    """What torch-tensorrt builds from; nothing for the builders that read ONNX."""
-    if library.name != "torch-tensorrt":
-        return {}
-    from .torch_modules import load_modules
-
-    return dict(load_modules(bundle))
+def _kept(bundle: Bundle) -> dict[str, Any]:
+    return {k: v for k, v in bundle.manifest.items() if k not in ("files", "schema")}
 
 
-def _settings(bundle: Bundle, library: Library, network: str) -> str:
-    settings: dict[str, Any] = {"strongly_typed": True, "opset": OPSET}
-    if library.name == "torch-tensorrt":
-        settings["weights"] = bundle.manifest["files"].get(bundle.networks[network].get("weights", ""), "")
-    return json.dumps(settings, sort_keys=True)
+def _files(bundle: Bundle) -> dict[str, bytes | Path]:
+    return {name: bundle.file(name) for name in bundle.manifest["files"]}
+
+
+@contextmanager
+def _with_files(
+    bundle: Bundle, files: Mapping[str, bytes] | None, manifest: Mapping[str, Any] | None
+) -> Iterator[Bundle]:
+    """The bundle with files that this build adds (cubins), for as long as they are timed."""
+    if not files:
+        yield bundle
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / bundle.path.name
+        yield write_bundle(path, _kept(bundle) | dict(manifest or {}), {**_files(bundle), **files})
 
 
 def build_from_modules(
     bundle: Bundle, library: Library, cache: PlanCache | None = None
 ) -> dict[str, tuple[bytes, str]]:
     """Engines of every network by torch-tensorrt, for the device at hand: network -> (plan, precision)."""
-    networks = convert(bundle, load_graphs(bundle), "fp32")
-    files, engine = _plans(
-        bundle, networks, library, "current", None, cache or PlanCache(), lambda what, fraction: None
-    )
-    return {name: (files[entry["plan"]], str(entry["precision"])) for name, entry in engine["networks"].items()}
+    maker = PlanMaker(bundle, library, "current", None, cache or PlanCache(), lambda what, fraction: None)
+    made = {name: maker.make(network) for name, network in convert(bundle, load_graphs(bundle), "fp32").items()}
+    return {name: (m.data, m.precision) for name, m in made.items()}
+
+
+def _for_device(
+    bundle: Bundle,
+    graphs: Mapping[str, onnx.ModelProto],
+    maker: PlanMaker,
+    check: _Check,
+    on_step: Callable[[str, float], None],
+) -> tuple[dict[str, Network], dict[str, Any], dict[str, Any], Fidelity]:
+    """The fastest faithful networks on the device at hand: them, what runs the fusion, all timings, the fidelity.
+
+    FP16 (float32 where FP16 breaks the limits), INT8 where calibrated, and the fused kernel where the bundle holds one.
+    """
+    assert maker.device is not None
+    wide = convert(bundle, graphs, "fp16")
+    if not check(wide).holds:
+        wide = convert(bundle, graphs, "fp32")
+    small = convert(bundle, graphs, "int8") if "int8" in bundle.manifest else {}
+    small = {name: network for name, network in small.items() if network.precision == "int8"}
+    ways = {name: {wide[name].precision: wide[name]} for name in wide}
+    for name, network in small.items():
+        ways[name]["int8"] = network
+    plans = {
+        precision: {name: maker.make(of[precision]) for name, of in ways.items() if precision in of}
+        for precision in dict.fromkeys(p for of in ways.values() for p in of)
+    }
+    kernel, no_kernel = open_kernel(bundle, maker.device.sm, maker.device.sms)
+    try:
+        with device_runners(bundle, maker.library, plans, kernel) as runners:
+            times = {}
+            for i, (name, of) in enumerate(runners.items()):
+                on_step(f"timing {name}", i / len(runners))
+                times[name] = time_in_turns(of, runs=200, warm=20)
+
+        def networks(choice: Mapping[str, str]) -> dict[str, Network]:
+            """The plan of a fusion that the kernel computes is the wide one: what other backends run."""
+            return {name: ways[name].get(way, wide[name]) for name, way in choice.items()}
+
+        def fidelity(choice: Mapping[str, str]) -> Fidelity:
+            return check(networks(choice), kernel if choice["fusion"] == "cubin" else None)
+
+        choice = choose(times, lambda asked: fidelity(asked).holds)
+        found = fidelity(choice)
+    finally:
+        if kernel is not None:
+            kernel.close()
+    runs = "cubin" if choice["fusion"] == "cubin" else "plan"
+    chosen = {"fusion": runs} | ({"no_cubin": no_kernel} if no_kernel else {})
+    return networks(choice), chosen, {maker.library.name: report_of(times, choice)}, found
 
 
 def _for_cpu(
     bundle: Bundle,
     graphs: Mapping[str, onnx.ModelProto],
     precision: Literal["fp32", "fp16", "int8", "auto"],
+    check: _Check,
     on_step: Callable[[str, float], None],
 ) -> tuple[dict[str, dict[str, Network]], dict[str, Any]]:
     """Runtime -> the networks it runs, and the timings of `auto`. OpenVINO unnamed runs what onnxruntime does."""
@@ -367,64 +346,24 @@ def _for_cpu(
     small = convert(bundle, graphs, "int8", half=False)
     if precision == "int8":
         return {"onnxruntime": small}, {}
-    runtimes = _runtimes()
-    choices = {runtime: dict(exact) for runtime in runtimes}
+    choices: dict[str, dict[str, Network]] = {}
     timings: dict[str, Any] = {}
-    for name, network in small.items():
-        if network.precision != "int8":
-            continue
-        on_step(f"timing {name}", 0.0)
-        feeds = _random_feeds(bundle.task, name)
-        timings[name] = {}
-        for runtime, open_graph in runtimes.items():
-            wide, narrow = time_pair(open_graph(exact[name].model), open_graph(network.model), feeds)
-            faster = narrow < wide * _WORTH
-            timings[name][runtime] = {"fp32_ms": wide, "int8_ms": narrow, "chosen": "int8" if faster else "fp32"}
-            if faster:
-                choices[runtime][name] = network
+    quantised = [name for name, network in small.items() if network.precision == "int8"]
+    for runtime, open_graph in cpu_runtimes().items():
+        times = {name: {"fp32": 0.0} for name in exact}
+        for i, name in enumerate(quantised):
+            on_step(f"timing {name} in {runtime}", i / len(quantised))
+            feeds = random_feeds(bundle.task, name)
+            opened = {"fp32": open_graph(exact[name].model), "int8": open_graph(small[name].model)}
+            times[name] = time_in_turns({way: partial(run, feeds) for way, run in opened.items()})
+
+        def networks(choice: Mapping[str, str]) -> dict[str, Network]:
+            return {name: (small if way == "int8" else exact)[name] for name, way in choice.items()}
+
+        choice = choose(times, lambda asked: check(networks(asked)).holds)
+        choices[runtime] = networks(choice)
+        timings[runtime] = report_of({name: times[name] for name in quantised}, choice)
     return choices, timings
-
-
-def _random_feeds(task: Task, network: str) -> dict[str, NDArray[np.float32]]:
-    rng = np.random.default_rng(0)
-    if network != "fusion":
-        return {"clip": rng.standard_normal((1, *task.modality(network).shape), dtype=np.float32)}
-    feeds = {name: rng.standard_normal((1, task.steps, task.dim), dtype=np.float32) for name in task.names}
-    return feeds | {"present": np.ones((1, task.steps, len(task.names)), np.float32)}
-
-
-Runner = Callable[[Mapping[str, Any]], Any]
-
-
-def _runtimes() -> dict[str, Callable[[bytes], Runner]]:
-    """What may run a bundle's CPU graphs here: onnxruntime, and OpenVINO where it is installed."""
-
-    def with_onnxruntime(model: bytes) -> Runner:
-        opened = session(model)
-        return lambda feeds: opened.run(None, dict(feeds))
-
-    def with_openvino(model: bytes) -> Runner:
-        from .backends.openvino import compile_graph
-
-        compiled = compile_graph(model, cpu_threads())
-        return lambda feeds: compiled(dict(feeds))
-
-    found: dict[str, Callable[[bytes], Runner]] = {"onnxruntime": with_onnxruntime}
-    return found | ({"openvino": with_openvino} if unavailable("openvino") is None else {})
-
-
-def time_pair(first: Runner, second: Runner, feeds: Mapping[str, Any], runs: int = 15) -> tuple[float, float]:
-    """Median milliseconds of two graphs at batch 1, run in turns so that the machine's drift hits both alike."""
-    for run in (first, second):
-        for _ in range(3):
-            run(feeds)
-    times: tuple[list[float], list[float]] = ([], [])
-    for _ in range(runs):
-        for run, spent in zip((first, second), times):
-            started = time.perf_counter()
-            run(feeds)
-            spent.append((time.perf_counter() - started) * 1e3)
-    return float(np.median(times[0])), float(np.median(times[1]))
 
 
 def _cpu_entry(bundle: Bundle, networks: Mapping[str, Network], runtime: str) -> dict[str, Any]:

@@ -7,7 +7,8 @@ between roundings; a device's own sums can differ further, which only the device
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -23,6 +24,8 @@ from ..training.metrics import accuracy, auc, ccc
 LIMITS = {"fp16": {"ccc": 0.002, "accuracy": 0.002}, "int8": {"ccc": 0.01, "accuracy": 0.005}}
 _BOOTSTRAPS = 1000
 Array = NDArray[np.float64]
+# {modality: (1, S, d)}, present (1, S, M) -> {output: (1, S or 1, ...)}, as `Engine.fusion`
+FusionCall = Callable[[Mapping[str, NDArray[np.float32]], NDArray[np.bool_]], Mapping[str, NDArray[Any]]]
 Run = tuple[dict[str, NDArray[np.float32]], dict[str, Array]]  # what `run_networks` returns
 
 
@@ -78,6 +81,7 @@ def session(model: bytes, threads: int = 0) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # as the engine runs them
     try:
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises classes of its own C++ module
@@ -85,34 +89,80 @@ def session(model: bytes, threads: int = 0) -> onnxruntime.InferenceSession:
         raise BackendError(f"onnxruntime refuses the ONNX graph ({reason}); export the bundle again") from None
 
 
-def run_networks(
-    task: Task, models: Mapping[str, bytes], windows: Windows, features: Mapping[str, NDArray[np.float32]] | None = None
-) -> tuple[dict[str, NDArray[np.float32]], dict[str, Array]]:
-    """Features (N, S, d) per modality and raw fusion outputs of the last step: pain logits (N, 2), else (N,).
+def run_backbones(
+    task: Task,
+    models: Mapping[str, bytes],
+    windows: Windows,
+    known: Mapping[str, NDArray[np.float32]] | None = None,
+    on_clip: Callable[[str, float], None] = lambda name, fraction: None,
+) -> dict[str, NDArray[np.float32]]:
+    """Features (N, S or 1, d) per modality. A clip that several windows hold is run once, an absent one never: zero.
 
-    `features` given: the backbones it holds are not run again.
+    The backbones that `known` holds are not run again. `on_clip(modality, fraction)` follows the work.
     """
-    ready = dict(features or {})
+    ready = dict(known or {})
     for m in task.modalities:
         if m.name in ready:
             continue
         run = session(models[m.name])
         clips = windows.clips[m.name]
-        flat = clips.reshape(-1, *m.shape)
-        rows = [np.asarray(run.run(["features"], {"clip": clip[None]})[0], np.float32)[0] for clip in flat]
-        ready[m.name] = np.stack(rows).reshape(*clips.shape[:2], -1)
-    fusion = session(models["fusion"])
-    names = [*task.outputs]
-    results: dict[str, list[Any]] = {name: [] for name in names}
+        there = windows.there(task, m.name)
+        features = np.zeros((*clips.shape[:2], task.dim), np.float32)
+        seen: dict[bytes, NDArray[np.float32]] = {}
+        places = np.argwhere(there)
+        for count, (i, s) in enumerate(places):
+            on_clip(m.name, count / len(places))
+            clip = clips[i, s]
+            digest = hashlib.sha256(clip.tobytes()).digest()
+            if digest not in seen:
+                seen[digest] = np.asarray(run.run(["features"], {"clip": clip[None]})[0], np.float32)[0]
+            features[i, s] = seen[digest]
+        ready[m.name] = features
+    return ready
+
+
+def fusion_feeds(
+    task: Task, features: Mapping[str, NDArray[np.float32]], windows: Windows
+) -> Iterator[dict[str, NDArray[np.float32]]]:
+    """What the fusion network takes, one window after another: each modality (1, S, d) and `present` (1, S, M)."""
     for i in range(len(windows)):
-        feeds: dict[str, Any] = {
-            m.name: np.broadcast_to(ready[m.name][i : i + 1], (1, task.steps, task.dim)).astype(np.float32)
+        feeds = {
+            m.name: np.broadcast_to(features[m.name][i : i + 1], (1, task.steps, task.dim)).astype(np.float32)
             for m in task.modalities
         }
-        feeds["present"] = windows.present[i : i + 1].astype(np.float32)
-        for name, value in zip(names, fusion.run(names, feeds)):
-            results[name].append(np.asarray(value, np.float64)[0, -1])
-    return ready, {name: np.stack(values) for name, values in results.items()}
+        yield feeds | {"present": windows.present[i : i + 1].astype(np.float32)}
+
+
+def outputs_of(
+    task: Task, fusion: FusionCall, features: Mapping[str, NDArray[np.float32]], windows: Windows
+) -> dict[str, Array]:
+    """Raw outputs of the last step from any implementation of the fusion: pain logits (N, 2), else (N,)."""
+    results: dict[str, list[Array]] = {name: [] for name in task.outputs}
+    for feeds in fusion_feeds(task, features, windows):
+        present = feeds.pop("present") > 0
+        for name, value in fusion(feeds, present).items():
+            if name in results:
+                results[name].append(np.asarray(value, np.float64)[0, -1])
+    return {name: np.stack(values) for name, values in results.items()}
+
+
+def run_networks(
+    task: Task,
+    models: Mapping[str, bytes],
+    windows: Windows,
+    known: Mapping[str, NDArray[np.float32]] | None = None,
+    on_clip: Callable[[str, float], None] = lambda name, fraction: None,
+) -> Run:
+    """`run_backbones`, and the raw fusion outputs of the last step: pain logits (N, 2), else (N,)."""
+    features = run_backbones(task, models, windows, known, on_clip)
+    return features, outputs_of(task, _opened(task, models["fusion"]), features, windows)
+
+
+def _opened(task: Task, model: bytes) -> FusionCall:
+    run, names = session(model), [*task.outputs]
+    return lambda features, present: dict(
+        zip(names, run.run(names, {**features, "present": present.astype(np.float32)}))
+    )
 
 
 def decide(task: Task, raw: Mapping[str, Array], temperature: float = 1.0) -> dict[str, Array]:
@@ -137,20 +187,31 @@ def compare(
     temperature: float = 1.0,
     reference_run: Run | None = None,
     converted_run: Run | None = None,
+    fusion: FusionCall | None = None,
 ) -> Fidelity:
-    """Compare `converted` networks with float32 ones on `windows`.
+    """Compare `converted` networks with float32 ones on `windows`. `fusion` given: it stands for the fusion's graph.
 
-    Scores against labels need labels; without them the concordance between the two sides stands in and is
-    named so. `reference_run` and `converted_run` are earlier `run_networks` of either, to save their time.
+    Scores against labels need labels; without them the concordance between the two sides stands in and is named so.
+    Of noise it is reported, but no limit applies: what random weights say about noise varies less than the rounding of
+    any precision. `reference_run` and `converted_run` are earlier `run_networks` of either, to save their time.
     """
     windows.check(task)
     exact_features, exact_raw = reference_run or run_networks(task, reference, windows)
     features, raw = converted_run or run_networks(task, converted, windows)
-    networks = [_network(m.name, exact_features[m.name], features[m.name]) for m in task.modalities]
-    flat = [np.concatenate([side[o].reshape(len(windows), -1) for o in task.outputs], 1) for side in (exact_raw, raw)]
-    networks.append(_network("fusion (with its backbones)", *flat))
+    if fusion is not None:
+        raw = outputs_of(task, fusion, features, windows)
+    there = {m.name: windows.there(task, m.name) for m in task.modalities}
+    networks = [
+        _network(name, exact_features[name][here], features[name][here]) for name, here in there.items() if here.any()
+    ]
+    alone = outputs_of(task, fusion or _opened(task, converted["fusion"]), exact_features, windows)
+    flat = [
+        np.concatenate([side[o].reshape(len(windows), -1) for o in task.outputs], 1) for side in (exact_raw, alone, raw)
+    ]
+    networks.append(_network("fusion", flat[0], flat[1]))
+    networks.append(_network("fusion (with its backbones)", flat[0], flat[2]))
     exact, approximate = decide(task, exact_raw, temperature), decide(task, raw, temperature)
-    limits = LIMITS.get(precision, {})
+    limits = {} if windows.noise else LIMITS.get(precision, {})
     scores: list[ScoreChange] = []
     for name in task.outputs:
         label = windows.targets.get(name, np.full(len(windows), np.nan))

@@ -27,6 +27,16 @@ class Layer:
     def convolution(self) -> bool:
         return self.kind.lower() in ("correlation", "convolution", "caskconvolution", "cublasconvolution")
 
+    @property
+    def product(self) -> bool:
+        """A matrix product, alone or with what follows it."""
+        return "gemm" in self.kind.lower() or self.kind.lower() == "matrixmultiply" or "_Fc" in self.name
+
+    @property
+    def attention(self) -> bool:
+        """Scores, softmax and values in one kernel."""
+        return re.search(r"f?mha|attention", f"{self.kind} {self.name}", re.I) is not None
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -39,11 +49,13 @@ class Plan:
     warnings: tuple[str, ...]
 
     def summary(self) -> dict[str, Any]:
-        """Counts by kind and precision, for the report."""
+        """Counts by kind and precision for the report; `wait` and `signal` between streams are no layers."""
         return {
-            "layers": len(self.layers),
+            "layers": sum(layer.precision != "unknown" for layer in self.layers),
             "by_precision": dict(Counter(layer.precision for layer in self.layers)),
             "convolutions": dict(Counter(layer.precision for layer in self.layers if layer.convolution)),
+            "products": dict(Counter(layer.precision for layer in self.layers if layer.product)),
+            "fused_attention": sum(layer.attention for layer in self.layers),
             "detail": [asdict(layer) for layer in self.layers],
         }
 

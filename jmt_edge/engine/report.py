@@ -17,19 +17,36 @@ def build_report(report: dict[str, Any]) -> dict[str, bytes]:
 
 
 def layer_sentence(network: str, entry: dict[str, Any], note: str) -> str:
-    """For example `face: 19 of 20 convolutions int8, 1 fp16; 51 layers, 35.9 MB`."""
-    convolutions = entry.get("layers", {}).get("convolutions", {})
-    total = sum(convolutions.values())
-    parts = []
-    if total:
-        narrow = max(convolutions, key=lambda p: convolutions[p])
-        parts.append(f"{convolutions[narrow]} of {total} convolutions {narrow}")
-        parts += [f"{count} {precision}" for precision, count in convolutions.items() if precision != narrow]
+    """For example `face: 24 of 37 convolutions int8, 13 fp16; 60 layers, 35.9 MB`, and of a fusion whether TensorRT has
+    fused its attention.
+    """
+    layers = entry.get("layers", {})
+    parts: list[str] = []
+    for kind in ("convolutions", "products"):
+        counts = layers.get(kind, {})
+        if counts and not (kind == "products" and parts):
+            narrow = max(counts, key=lambda p: (p == "int8", counts[p]))
+            noun = "convolutions" if kind == "convolutions" else "matrix products"
+            parts.append(f"{counts[narrow]} of {sum(counts.values())} {noun} {narrow}")
+            parts += [f"{count} {precision}" for precision, count in counts.items() if precision != narrow]
     text = ", ".join(parts) or f"computes in {entry['precision']}"
     if "bytes" in entry:
-        layers = entry["layers"].get("layers")
-        text += f"; {'' if layers is None else f'{layers} layers, '}{entry['bytes'] / 1e6:.1f} MB"
+        count = layers.get("layers")
+        text += f"; {'' if count is None else f'{count} layers, '}{entry['bytes'] / 1e6:.1f} MB"
+    if network == "fusion" and "fused_attention" in layers:
+        fused = layers["fused_attention"]
+        text += f"; attention {f'fused in {fused} layers' if fused else 'not fused'} by TensorRT"
     return f"{network}: {text}" + (f" ({note})" if note else "")
+
+
+def timing_lines(timings: dict[str, Any]) -> list[str]:
+    """What `auto` timed, one Markdown item a network and runtime."""
+    lines = []
+    for runtime, of in timings.items():
+        for name, row in of.items():
+            times = ", ".join(f"{way} {ms:.2f} ms" for way, ms in row["ms"].items())
+            lines.append(f"- {name} in {runtime}: {times}; {row['chosen']} chosen")
+    return lines
 
 
 def _markdown(report: dict[str, Any], plots: list[str]) -> str:
@@ -49,12 +66,10 @@ def _markdown(report: dict[str, Any], plots: list[str]) -> str:
     ]
     for name, entry in engine["networks"].items():
         lines.append(f"- {layer_sentence(name, entry, report['networks'][name]['note'])}")
-    for name, timing in engine.get("timings", {}).items():
-        for runtime, row in timing.items():
-            lines.append(
-                f"- {name} in {runtime}: float32 {row['fp32_ms']:.2f} ms, INT8 {row['int8_ms']:.2f} ms; "
-                f"{row['chosen']} chosen"
-            )
+    lines += timing_lines(engine.get("timings", {}))
+    if "fusion" in engine:
+        why = f" (no cubin timed: {engine['no_cubin']})" if "no_cubin" in engine else ""
+        lines.append(f"- the fusion is run by the {engine['fusion']}{why}")
     lines += [
         "",
         "## Against float32",

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigError
 from .recording import Recording
+from .result import STAGES
 
 Table = dict[str, list[Any]]  # column -> values, None where there is none
 
@@ -34,8 +35,8 @@ def tables(recording: Recording) -> dict[str, Table]:
         table[f"{name}_ok"] = [r["quality"][name]["ok"] for r in results]
         table[f"{name}_reason"] = [r["quality"][name]["reason"] for r in results]
         table[f"{name}_attention"] = [r["attention"][name] for r in results]
-    for stage in ("preprocess", "backbones", "fusion", "total"):
-        table[f"{stage}_ms"] = [r["latency_ms"][stage] for r in results]
+    for stage in STAGES:
+        table[f"{stage}_ms"] = [r["latency_ms"].get(stage) for r in results]
     table["dropped"] = [r["dropped"] for r in results]
     times, values = recording.eda()
     marks = recording.marks()

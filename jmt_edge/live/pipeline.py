@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..capture.base import Chunk, Status
-from ..engine.backends.base import Engine
+from ..engine.backends.base import Engine, Step
 from ..engine.bundle import Bundle
 from ..errors import BundleError
 from ..preprocessing.face import Face
@@ -89,24 +89,21 @@ class Pipeline:
         clips, qualities = self._cut(t, statuses)
         cut = time.perf_counter()
         preprocess = self._preprocess + cut - began
-        fresh = self._engine.backbones({name: np.stack(list(of.values())) for name, of in clips.items()})
+        features, present, fresh = self._sequence(t, qualities, clips)
+        step = self._run(clips, features, present, fresh)
+        networks = time.perf_counter() - cut
         for name, of in clips.items():
             for row, end in enumerate(of):
-                self._cache[name, end].features = fresh[name][row]
-        backbones = time.perf_counter() - cut
-        features, present = self._sequence(t, qualities)
-        outputs, reason, fusion = None, "", None
+                self._cache[name, end].features = step.features[name][row]
+        outputs, reason = None, ""
         attention: dict[str, float | None] = dict.fromkeys(self.task.names)
         if present.any():
-            began = time.perf_counter()
-            raw = self._engine.fusion(features, present)
-            fusion = time.perf_counter() - began
-            outputs = self._outputs(raw)
+            outputs = self._outputs(step.outputs)
             if outputs is None:
                 reason = "the network gave a number that is not finite"
             else:
                 outputs = self._smooth(t, outputs)
-                shares = raw["attention"][0, -1]
+                shares = step.outputs["attention"][0, -1]
                 attention = {
                     name: float(share) if here else None
                     for name, share, here in zip(self.task.names, shares, present[0, -1])
@@ -116,8 +113,9 @@ class Pipeline:
         now = time.perf_counter()
         seconds = {
             "preprocess": preprocess,
-            "backbones": backbones if clips else None,
-            "fusion": fusion,
+            "backbones": step.seconds.get("backbones"),
+            "fusion": step.seconds.get("fusion"),
+            "networks": networks if clips or present.any() else None,
             "total": now - since if since is not None else preprocess + now - cut,
         }
         self._forget(index)
@@ -150,21 +148,48 @@ class Pipeline:
             qualities[name] = self._cache[name, time_key(plan.ends(t)[-1])].quality
         return clips, qualities
 
-    def _sequence(self, t: float, qualities: Mapping[str, Quality]) -> tuple[dict[str, F32], NDArray[np.bool_]]:
-        """({modality: (1, S, d)}, (1, S, M) bool). A modality whose newest clip is not usable is absent throughout."""
+    def _run(
+        self,
+        clips: Mapping[str, Mapping[int, F32]],
+        features: Mapping[str, F32],
+        present: NDArray[np.bool_],
+        fresh: Mapping[str, list[list[int]]],
+    ) -> Step:
+        """The window's inference; without a usable modality only that of the clips, which later windows may use."""
+        stacked = {name: np.stack(list(of.values())) for name, of in clips.items()}
+        if present.any():
+            return self._engine.step(stacked, features, present, fresh)
+        began = time.perf_counter()
+        found = self._engine.backbones(stacked) if stacked else {}
+        return Step(found, {}, {"backbones": time.perf_counter() - began} if stacked else {})
+
+    def _sequence(
+        self, t: float, qualities: Mapping[str, Quality], clips: Mapping[str, Mapping[int, F32]]
+    ) -> tuple[dict[str, F32], NDArray[np.bool_], dict[str, list[list[int]]]]:
+        """({modality: (1, S, d)}, (1, S, M) bool, the steps that each new clip takes).
+
+        Features of new clips are zero still. A modality whose newest clip is not usable is absent throughout.
+        """
         steps = self.task.steps
         features = {name: np.zeros((1, steps, self.task.dim), np.float32) for name in self.task.names}
         present = np.zeros((1, steps, len(self.task.names)), bool)
+        rows = {name: {end: row for row, end in enumerate(of)} for name, of in clips.items()}
+        fresh: dict[str, list[list[int]]] = {name: [[] for _ in of] for name, of in clips.items()}
         for column, (name, plan) in enumerate(self.plans.items()):
             if not qualities[name].ok:
                 continue
             ends = plan.ends(t)
             for step in range(steps):
-                cached = self._cache.get((name, time_key(ends[step if len(ends) > 1 else 0])))
-                if cached is not None and cached.features is not None:
+                end = time_key(ends[step if len(ends) > 1 else 0])
+                cached = self._cache.get((name, end))
+                if end in rows.get(name, {}):
+                    fresh[name][rows[name][end]].append(step)
+                elif cached is None or cached.features is None:
+                    continue
+                else:
                     features[name][0, step] = cached.features
-                    present[0, step, column] = True
-        return features, present
+                present[0, step, column] = True
+        return features, present, fresh
 
     def _outputs(self, raw: Mapping[str, F32]) -> dict[str, float] | None:
         """The last step's outputs in the user's units; None where one is not finite."""

@@ -76,7 +76,8 @@ class Summary:
             values = [self.stages[stage](p) for p in (50, 95, 99)]
             text = "  ".join(f"p{p} {v:8.2f}" for p, v in zip((50, 95, 99), values) if v is not None)
             note = f"   ({total})" if stage == "total" and text else ""
-            lines.append(f"  {stage:<10} ms  {text or 'did not run'}{note}")
+            absent = "not apart from networks" if self.stages["networks"](50) is not None else "did not run"
+            lines.append(f"  {stage:<10} ms  {text or absent}{note}")
         factor = self.real_time_factor
         speed = f"{factor:.1f} x real time" if factor is not None else "no signal"
         lines.append(f"  speed {speed}   peak memory {peak_memory_mb():.0f} MB")

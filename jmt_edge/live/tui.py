@@ -211,7 +211,11 @@ class Terminal(Observer):
     def _latency(self, result: Result | None) -> RenderableType:
         if result is None:
             return Text(" ")
-        stages = [f"{stage} {'—' if (ms := result.latency_ms[stage]) is None else f'{ms:.0f}'}" for stage in STAGES]
+        # 80 columns: the parts where they were timed, else the whole
+        apart = any(result.latency_ms.get(stage) is not None for stage in ("backbones", "fusion"))
+        shown = [stage for stage in STAGES if stage not in (("networks",) if apart else ("backbones", "fusion"))]
+        times = {stage: result.latency_ms.get(stage) for stage in shown}
+        stages = [f"{stage} {'—' if ms is None else f'{ms:.0f}'}" for stage, ms in times.items()]
         p95 = self._total(95)
         spread = f" (p95 {p95:.0f})" if p95 is not None else ""
         dropped = Text(f"dropped {result.dropped}  ", style="bold red" if result.dropped else "", no_wrap=True)

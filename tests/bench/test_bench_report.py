@@ -20,6 +20,7 @@ from jmt_edge.bench.process import Job, fresh
 from jmt_edge.bench.stages import ALL_CORES, Stage, make_references, make_stages
 from jmt_edge.cli.live import demo_bundle
 from jmt_edge.engine.backends import open_engine
+from jmt_edge.engine.backends.base import TwoCalls
 from jmt_edge.engine.bundle import load_bundle
 from jmt_edge.errors import BackendError, ConfigError
 from jmt_edge.tasks import get_task
@@ -112,7 +113,7 @@ def test_a_stage_is_called_three_times_at_least() -> None:
     assert len(calls) == 3 == len(stage.rounds[0])
 
 
-class _Spy:
+class _Spy(TwoCalls):
     """An engine that keeps what it was given."""
 
     name, precision = "spy", {"face": "fp32"}

@@ -10,13 +10,14 @@ import onnx
 import onnxruntime
 import pytest
 from engine_graphs import clips, residual_network
+from engine_networks import graph_and_feeds
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from jmt_edge.calibration.quantise import Layer, find_layers, half_scale, quantise, tensors_of
 from jmt_edge.calibration.ranges import METHODS, Magnitudes, collect
-from jmt_edge.calibration.sensitivity import features, give_back, leave_one_in, sqnr
+from jmt_edge.calibration.sensitivity import answers, give_back, leave_one_in, sqnr
 from jmt_edge.calibration.sources import spread
 from jmt_edge.calibration.windows import Windows, random_windows
 from jmt_edge.errors import DataError
@@ -90,9 +91,13 @@ def test_minmax_agrees_with_onnxruntime_calibrator(tmp_path: Path) -> None:
         assert seen.amax("minmax") == pytest.approx(max(abs(low), abs(high)), rel=1e-5)
 
 
+def _feeds(count: int) -> list[dict[str, np.ndarray]]:
+    return [{"clip": clip[None]} for clip in clips(count)]
+
+
 def _quantised(model: onnx.ModelProto) -> onnx.ModelProto:
     layers = [layer for layer in find_layers(model) if not layer.why_not]
-    seen = collect(model, tensors_of(layers), [{"clip": c[None]} for c in clips(4)])
+    seen = collect(model, tensors_of(layers), _feeds(4))
     return quantise(model, layers, {name: s.amax("minmax") for name, s in seen.items()})
 
 
@@ -137,8 +142,7 @@ def test_scales_are_fp16_numbers_and_no_smaller_than_asked() -> None:
 
 def test_the_quantised_graph_runs_and_is_close() -> None:
     model = residual_network()
-    x = clips(3)
-    exact, other = features(model, x), features(_quantised(model), x)
+    exact, other = answers(model, _feeds(3)), answers(_quantised(model), _feeds(3))
     assert sqnr(exact, other) > 25
 
 
@@ -154,15 +158,24 @@ def test_sensitivity_finds_the_layer_that_suffers() -> None:
     w[:, 0] = 0  # the loud channel itself carries nothing
     weight.CopyFrom(numpy_helper.from_array(w, weight.name))
     layers = [layer for layer in find_layers(model) if not layer.why_not]
-    seen = collect(model, tensors_of(layers), [{"clip": c[None]} for c in clips(4)])
+    seen = collect(model, tensors_of(layers), _feeds(4))
     amax = {name: s.amax("minmax") for name, s in seen.items()}
-    found = leave_one_in(model, layers, amax, clips(3))
+    found = leave_one_in(model, layers, amax, _feeds(3))
     assert found["block.conv2"] < found["block.conv1"] - 10
     order = sorted(found, key=found.__getitem__)
-    exact = features(model, clips(3))
-    kept, returned = give_back(layers, order, lambda s: sqnr(exact, features(quantise(model, s, amax), clips(3))) > 25)
+    exact = answers(model, _feeds(3))
+    kept, returned = give_back(layers, order, lambda s: sqnr(exact, answers(quantise(model, s, amax), _feeds(3))) > 25)
     assert returned == ["block.conv2"]
     assert [layer.name for layer in kept] == ["block.conv1"]
+
+
+def test_fewer_questions_give_back_more_and_still_hold() -> None:
+    layers = [Layer(str(i), "Conv", "a", "w", "", 1) for i in range(64)]
+    for needed in (1, 20, 63):
+        asked: list[int] = []
+        holds = lambda kept: asked.append(0) or 64 - len(kept) >= needed  # noqa: B023, E731
+        _, returned = give_back(layers, [str(i) for i in range(64)], holds, questions=3)
+        assert needed <= len(returned) <= needed + 64 // 2**3 and len(asked) == 1 + 3
 
 
 @given(st.integers(0, 40), st.integers(0, 40))
@@ -186,7 +199,7 @@ def test_an_all_zero_activation_is_represented_exactly() -> None:
     for init in model.graph.initializer:
         if init.name in ("stem.weight", "stem.bias"):
             init.CopyFrom(numpy_helper.from_array(np.zeros_like(numpy_helper.to_array(init)), init.name))
-    out = features(_quantised(model), clips(1))
+    out = answers(_quantised(model), _feeds(1))
     assert np.isfinite(out).all()
 
 
@@ -208,6 +221,29 @@ def test_weight_heavy_linear_layers_are_quantised() -> None:
     run = onnxruntime.InferenceSession(quantised.SerializeToString(), providers=["CPUExecutionProvider"])
     assert sqnr(x @ w.T, np.asarray(run.run(None, {"clip": x})[0])) > 30
     assert len(quantised.SerializeToString()) < 0.3 * len(model.SerializeToString())
+
+
+@pytest.mark.parametrize("name", ["jmt_2", "jmt_3"])
+def test_a_fusion_keeps_its_heads_and_its_small_layers(name: str) -> None:
+    """Every projection of an encoder or of cross-attention is INT8; what turns the last mix into answers is not."""
+    model, feeds = graph_and_feeds(name)
+    layers = find_layers(model)
+    sources = len(feeds)  # the modalities and the joint one, for `present`
+    weight = {init.name: int(np.prod(init.dims)) for init in model.graph.initializer}
+    total = sum(weight[layer.weight] for layer in layers)
+    stays = {layer.weight: layer.why_not for layer in layers if layer.why_not}
+    heads = {w for w in stays if w.startswith("head.")}
+    assert heads == {"head.w1", "head.w2"} and all(stays[w] == "head" or weight[w] < 0.01 * total for w in heads)
+    assert all(weight[w] < 0.01 * total for w in stays if w not in heads)
+    quantised = [layer for layer in layers if not layer.why_not]
+    # four in each encoder, two for each query source, the joint layer, the block encoder's four and the last query
+    assert len(quantised) == 4 * sources + 2 * sources + 1 + 4 + 1
+    assert sum(weight[layer.weight] for layer in quantised) > 0.95 * total
+    ranges = collect(model, tensors_of(quantised), [feeds])
+    small = quantise(model, quantised, {tensor: seen.amax("minmax") for tensor, seen in ranges.items()})
+    outputs = [value.name for value in model.graph.output if value.name != "attention"]
+    assert sqnr(answers(model, [feeds], outputs), answers(small, [feeds], outputs)) > 20
+    assert len(small.SerializeToString()) < 0.3 * len(model.SerializeToString())
 
 
 def _labelled(count: int) -> Windows:

@@ -18,6 +18,7 @@ from jmt_edge.calibration.sources import load_windows, simulated_people
 from jmt_edge.calibration.windows import Windows, random_windows
 from jmt_edge.capture import open_source
 from jmt_edge.cli.live import demo_bundle
+from jmt_edge.engine.backends.base import TwoCalls
 from jmt_edge.engine.bundle import Bundle, load_bundle
 from jmt_edge.engine.export import random_bundle
 from jmt_edge.engine.fidelity import compare
@@ -104,7 +105,11 @@ def test_layers_are_given_back_until_the_scores_hold(
     assert done.fidelity.holds and done.report["fidelity"]["scores"][0]["change"] <= limit
     report = done.report["networks"]
     returned = [(name, layer) for name, network in report.items() for layer in network["given_back"]]
-    every = {(name, layer): v for name, n in report.items() for layer, v in n["sensitivity"].items()}
+    every = {
+        (name, layer): np.inf if v is None else v
+        for name, network in report.items()
+        for layer, v in network["sensitivity"].items()
+    }
     assert returned and report["face"]["int8"]
     assert max(every[r] for r in returned) <= min(v for k, v in every.items() if k not in returned)
     assert done.bundle.manifest["int8"]["networks"]["face"]["kept"] == report["face"]["fp16"]
@@ -119,7 +124,7 @@ def test_pools_are_spread_over_the_run() -> None:
 SOURCES = {"face": "sim:seed=5&fps=12&size=192x144", "voice": "sim:seed=5", "eda": "sim:seed=5&rate=64"}
 
 
-class _Flat:
+class _Flat(TwoCalls):
     """An engine whose numbers do not matter to what is recorded."""
 
     name = "flat"
@@ -227,3 +232,14 @@ def test_simulated_windows_show_nobody_whom_a_demo_was_trained_on() -> None:
         trained |= {int(person.removeprefix("sim")) for person in (*split["train_subjects"], *split["test_subjects"])}
     shown = {int(person) for seed in (0, 1) for person in simulated_people(seed, 8)}
     assert len(shown) == 16 and trained and not shown & trained
+
+
+def test_noise_is_reported_but_judges_nothing(pain: Bundle) -> None:
+    """The same windows with people's signals in them are held to the limits."""
+    models = {name: pain.file(entry["onnx"]).read_bytes() for name, entry in pain.networks.items()}
+    windows = random_windows(pain.task, 3)
+    assert windows.take(np.array([1])).noise
+    (score,) = compare(pain.task, models, models, windows, "int8").scores
+    assert score.limit is None and score.score == "CCC with float32 (no labels)" and score.converted == 1
+    (score,) = compare(pain.task, models, models, replace(windows, noise=False), "int8").scores
+    assert score.limit == 0.01

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from importlib.util import find_spec
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ import numpy as np
 import onnx
 import pytest
 from onnx import helper
+from rich.console import Console
 
 from jmt_edge.calibration.windows import random_windows
+from jmt_edge.cli._progress import step_bar
 from jmt_edge.engine.backends import tensorrt as backend
 from jmt_edge.engine.build import build, choose_builder
 from jmt_edge.engine.bundle import Bundle, cpu_graph, write_bundle
@@ -80,6 +83,15 @@ def _graph(node: onnx.NodeProto, domain: str = "") -> bytes:
     )
     opsets = [helper.make_opsetid("", 20), *([helper.make_opsetid(domain, 1)] if domain else [])]
     return bytes(helper.make_model(graph, opset_imports=opsets, ir_version=10).SerializeToString())
+
+
+def test_each_step_of_a_long_command_has_its_own_bar() -> None:
+    screen = Console(file=StringIO(), force_terminal=True, width=80)
+    with step_bar(screen) as on_step:
+        for what, fraction in (("face: ranges", 0.0), ("face: ranges", 0.9), ("eda: ranges", 0.1)):
+            on_step(what, fraction)
+    shown = screen.file.getvalue()  # type: ignore[attr-defined]
+    assert "face: ranges" not in shown.splitlines()[-2] and "eda: ranges" in shown and "0:00:00" in shown
 
 
 @rtx
@@ -260,24 +272,26 @@ def test_auto_keeps_float32_where_int8_is_not_faster(
     from jmt_edge.engine import build as module
 
     measured = {"onnxruntime": onnxruntime, "openvino": openvino}
-    monkeypatch.setattr(module, "_runtimes", lambda: {name: lambda model, name=name: name for name in measured})
-    monkeypatch.setattr(module, "time_pair", lambda first, second, feeds: (5.0, measured[first]))
+    monkeypatch.setattr(
+        module, "cpu_runtimes", lambda: {name: lambda model, name=name: lambda feeds: name for name in measured}
+    )
+    monkeypatch.setattr(module, "time_in_turns", lambda runs: {"fp32": 5.0, "int8": measured[runs["int8"]()]})
     built = build(
         calibrated, tmp_path / "auto.jmt", precision="auto", builder="onnxruntime", why="", target="current",
         windows=random_windows(calibrated.task, 2),
     )  # fmt: skip
     quantised = set(calibrated.manifest["int8"]["networks"])
-    assert quantised == {"eda", "voice"}
+    assert quantised == {"eda", "voice", "fusion"}
     engine = built.report["engine"]
     report = built.bundle.file(engine["report"].replace(".json", ".md")).read_text()
     for runtime, took in measured.items():
         chosen = "int8" if took < 4.75 else "fp32"
-        row = {"fp32_ms": 5.0, "int8_ms": took, "chosen": chosen}
-        assert all(engine["timings"][name][runtime] == row for name in quantised)
-        assert f"eda in {runtime}: float32 5.00 ms, INT8 {took:.2f} ms; {chosen} chosen" in report
+        row = {"ms": {"fp32": 5.0, "int8": took}, "chosen": chosen}
+        assert engine["timings"][runtime] == dict.fromkeys(quantised, row)
+        assert f"eda in {runtime}: fp32 5.00 ms, int8 {took:.2f} ms; {chosen} chosen" in report
         for name in ("eda", "voice", "fusion"):
             path, precision = cpu_graph(built.bundle, name, runtime)
-            assert precision == (chosen if name in quantised else "fp32")
+            assert precision == chosen
             assert path.parent.name == ("int8" if precision == "int8" else built.bundle.path.name)
     # a later choice replaces both
     plain = build(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from engine_graphs import clips, residual_network
@@ -9,8 +11,10 @@ from onnx import helper
 
 from jmt_edge.calibration.quantise import find_layers, quantise, tensors_of
 from jmt_edge.calibration.ranges import collect
-from jmt_edge.engine.plan import build_plan, parse_layer
+from jmt_edge.calibration.report import kept_sentence
+from jmt_edge.engine.plan import Plan, build_plan, parse_layer
 from jmt_edge.engine.precision import static_shapes, to_fp16
+from jmt_edge.engine.report import layer_sentence
 from jmt_edge.engine.tensorrt_api import CAPABILITIES, OLDEST, Library, open_library
 from jmt_edge.errors import BackendError
 
@@ -125,6 +129,35 @@ def test_layer_lines_are_read() -> None:
         True,
     )
     assert (layer.inputs, layer.outputs) == (("Int8",), ("Float",))
+
+
+def _layers(*lines: tuple[str, str, str]) -> dict[str, Any]:
+    """Name, kind and input type of each line -> the summary of a plan with these layers."""
+    text = "Name: {}, LayerType: {}, Inputs: [ {{ Name: a, Datatype: {} }}], Outputs: [ {{ Name: b }}], StreamId: 0"
+    plan = Plan(b"x" * 3_400_000, tuple(parse_layer(text.format(*line)) for line in lines), 0.0, b"", ())
+    return {"precision": "int8", "bytes": len(plan.data), "layers": plan.summary()}
+
+
+def test_a_network_is_summed_up_in_a_line() -> None:
+    convolutions = [("c", "correlation", "Int8")] * 47 + [("c", "correlation", "Half")] * 2 + [("p", "kgen", "Half")]
+    assert layer_sentence("face", _layers(*convolutions), "FP16 by rule: 1 stem, 1 small") == (
+        "face: 47 of 49 convolutions int8, 2 fp16; 50 layers, 3.4 MB (FP16 by rule: 1 stem, 1 small)"
+    )
+    products = [("n_matmul_6", "gemm", "Int8"), ("__myl_FcAdd", "runtime_fusion", "Half"), ("w", "wait", "")]
+    assert layer_sentence("fusion", _layers(*products), "") == (
+        "fusion: 1 of 2 matrix products int8, 1 fp16; 2 layers, 3.4 MB; attention not fused by TensorRT"
+    )
+    fused = [*products, ("_gemm_mha_v2_myl0_3", "kgen", "Half")]
+    assert layer_sentence("fusion", _layers(*fused), "").endswith("attention fused in 1 layers by TensorRT")
+
+
+def test_what_calibration_left_alone_is_counted_by_rule() -> None:
+    rules = {"a": "stem: few input channels do better in FP16", "b": "small: 0.13 % of the multiply-adds"}
+    rules |= {"c": "small: 0.68 % of the multiply-adds", "d": "head"}
+    assert (
+        kept_sentence({"by_rule": rules, "given_back": ["e"]}) == "FP16 by rule: 1 stem, 2 small, 1 head; 1 given back"
+    )
+    assert kept_sentence({"by_rule": {}, "given_back": []}) == ""
 
 
 def test_the_quantised_graph_itself_is_close() -> None:

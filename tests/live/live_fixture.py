@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from jmt_edge.capture.base import Chunk, State, Status, empty_chunk
+from jmt_edge.engine.backends.base import TwoCalls
 from jmt_edge.engine.bundle import Bundle, write_bundle
 from jmt_edge.preprocessing.face import Face
 from jmt_edge.tasks import Task
@@ -86,7 +87,7 @@ def hand_bundle(task: Task, path: Path, *, demo: bool = True, extra: dict[str, A
     return write_bundle(path, manifest, files)
 
 
-class FakeEngine:
+class FakeEngine(TwoCalls):
     """Counts its work; features are the clip's mean, outputs as in `hand_bundle`."""
 
     name = "fake"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from engine_contract import check_step
 from live_fixture import FakeEngine, hand_bundle
 
 from jmt_edge.engine import backends
@@ -60,6 +61,7 @@ def test_every_available_backend_agrees_with_the_reference(name: str, bundles: B
                 sign = -1 if key == "arousal" else 1
                 assert got[key].dtype == np.float32 and got[key].shape == want[key].shape
                 np.testing.assert_allclose(got[key], sign * want[key], atol=2e-2 if name != "onnxruntime" else 1e-4)
+        check_step(engine, task, 1e-5)
         assert set(engine.precision) == {*task.names, "fusion"} and engine.name.startswith(name)
         engine.close()
 

@@ -34,7 +34,7 @@ def check(line: dict, bundle: Bundle) -> None:
         assert set(quality) == {"ok", "reason"} and isinstance(quality["ok"], bool)
         assert bool(quality["reason"]) != quality["ok"]
         assert (line["attention"][name] is not None) == (quality["ok"] and line["outputs"] is not None)
-    assert set(line["latency_ms"]) == {"preprocess", "backbones", "fusion", "total"}
+    assert set(line["latency_ms"]) == {"preprocess", "backbones", "fusion", "networks", "total"}
     if line["outputs"] is None:
         assert line["reason"]
         return

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,10 +15,12 @@ from live_fixture import FakeEngine, hand_bundle
 
 from jmt_edge.capture import open_source
 from jmt_edge.capture.base import Chunk, State, Status
+from jmt_edge.engine.backends.base import Step
 from jmt_edge.engine.bundle import Bundle
 from jmt_edge.errors import BundleError
 from jmt_edge.live import Pipeline, Result
 from jmt_edge.live.smoothing import TrailingMean
+from jmt_edge.live.summary import Summary
 from jmt_edge.tasks import get_task, split_steps
 
 Bundles = Callable[[str], Bundle]
@@ -165,6 +168,34 @@ def test_no_result_from_data_older_than_the_window(bundles: Bundles) -> None:
     assert results[19].outputs is not None
     silent = [r for r in results if r.t > 11.01]
     assert all(r.outputs is None and r.quality["eda"].reason == "sensor lost: unplugged" for r in silent)
+
+
+class OneGraph(FakeEngine):
+    """Runs a hop as a whole and cannot say how long its parts took."""
+
+    def step(self, clips: Any, features: Any, present: Any, fresh: Any) -> Step:
+        done = super().step(clips, features, present, fresh)
+        return Step(done.features, done.outputs)
+
+
+def test_one_graph_is_timed_as_a_whole(bundles: Bundles) -> None:
+    """The same numbers as from two calls; no time is invented for parts that were not apart."""
+    bundle = bundles("pain")
+    results, summaries = [], []
+    for engine in (FakeEngine(bundle.task), OneGraph(bundle.task)):
+        summary = Summary(bundle.id, False, False)
+        results.append(play(Pipeline(bundle, engine, 0.5, ["eda"]), {"eda": eda()}, range(1, 15), 0.5))
+        for result in results[-1]:
+            summary.add(result)
+        summaries.append([line.split()[:2] for line in summary.lines() if "not apart from networks" in line])
+    two, one = (rows[-1] for rows in results)
+    assert two.outputs == one.outputs is not None and two.attention == one.attention
+    apart = [two.latency_ms[stage] for stage in ("backbones", "fusion")]
+    assert all(ms is not None and ms > 0 for ms in apart) and two.latency_ms["networks"] >= max(apart)  # type: ignore[type-var]
+    assert one.latency_ms["backbones"] is None and one.latency_ms["fusion"] is None
+    assert 0 < one.latency_ms["networks"] <= one.latency_ms["total"]  # type: ignore[operator]
+    assert results[1][0].outputs is None and results[1][0].latency_ms["networks"] is None
+    assert summaries == [[], [["backbones", "ms"], ["fusion", "ms"]]]
 
 
 def test_uncalibrated_readings_are_no_microsiemens(bundles: Bundles) -> None:

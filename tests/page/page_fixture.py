@@ -15,6 +15,7 @@ import numpy as np
 from jmt_edge.capture import open_source
 from jmt_edge.cli.live import demo_bundle
 from jmt_edge.engine.backends import open_engine
+from jmt_edge.engine.backends.base import TwoCalls
 from jmt_edge.engine.bundle import Bundle, load_bundle, write_bundle
 from jmt_edge.live import Controls, Options, run
 from jmt_edge.live.page import PageObserver, start_page
@@ -29,7 +30,7 @@ def empty_bundle(task: Task, path: Path) -> Bundle:
     return write_bundle(path, manifest, {"none": b""})
 
 
-class Dial:
+class Dial(TwoCalls):
     """An engine that says what the test wants: `pain` 0..1, `affect` (valence, arousal); `gate` cleared: it hangs."""
 
     name = "dial"

@@ -15,6 +15,7 @@ from types import ModuleType
 
 from ...errors import BackendError, ConfigError
 from ..bundle import Bundle
+from ..device import current_device
 from .base import Engine
 
 __all__ = ["AUTO", "BACKENDS", "Engine", "choose_engine", "open_engine", "unavailable"]
@@ -78,10 +79,14 @@ def choose_engine(bundle: Bundle, name: str = "auto", threads: int | None = None
             raise BackendError(f"backend '{name}' cannot run here: {reason}; use --backend auto or another")
         return _module(name).load(bundle, threads), "as asked"
     passed: list[str] = []
+    order: tuple[str, ...] = AUTO
     driver = no_gpu_driver()
     if driver is not None:  # their libraries cost seconds and 100 MB to import
         passed.append(f"{', '.join(_NEED_GPU)}: {driver}")
-    for candidate in AUTO:
+    else:
+        order, slower = auto_order(bundle)
+        passed += [slower] if slower else []
+    for candidate in order:
         if driver is not None and candidate in _NEED_GPU:
             continue
         reason = unavailable(candidate)
@@ -94,6 +99,22 @@ def choose_engine(bundle: Bundle, name: str = "auto", threads: int | None = None
                 return engine, f"auto; {'; '.join(passed)}" if passed else "auto"
         passed.append(f"{candidate}: {re.split('[;(]', reason)[0].strip()}")
     raise BackendError(f"no backend can run {bundle.path} ({'; '.join(passed)}); reinstall onnxruntime")
+
+
+def auto_order(bundle: Bundle) -> tuple[tuple[str, ...], str]:
+    """What `auto` tries on the GPU at hand: plans first, and a clause that says so, where `build --precision auto`
+    timed the fusion on such a GPU and found the cubin no faster.
+    """
+    try:
+        sm = current_device().sm
+    except BackendError:
+        return AUTO, ""
+    engines = bundle.manifest.get("engines", {})
+    for library in ("tensorrt", "tensorrt-rtx"):
+        if engines.get(f"{library}-{sm}", {}).get("fusion") == "plan":
+            rest = tuple(name for name in AUTO if name not in (library, "onnxruntime"))
+            return (library, *rest, "onnxruntime"), f"cubin: no faster than the plan when `build` timed both on {sm}"
+    return AUTO, ""
 
 
 def open_engine(bundle: Bundle, name: str = "auto", threads: int | None = None) -> Engine:

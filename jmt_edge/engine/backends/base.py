@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 F32 = NDArray[np.float32]
+Fresh = Mapping[str, Sequence[Sequence[int]]]  # modality -> for each of its clips, the steps that take its features
+
+
+@dataclass(frozen=True)
+class Step:
+    """All of a hop's inference: {modality: (N, d)} of the fresh clips, and what `Engine.fusion` returns.
+
+    seconds: of `backbones` and of `fusion`, each only where it ran by itself; one CUDA graph has no such parts.
+    """
+
+    features: dict[str, F32]
+    outputs: dict[str, F32]
+    seconds: dict[str, float] = field(default_factory=dict)
 
 
 class Engine(Protocol):
@@ -32,6 +47,15 @@ class Engine(Protocol):
         """
         ...
 
+    def step(
+        self, clips: Mapping[str, F32], features: Mapping[str, F32], present: NDArray[np.bool_], fresh: Fresh
+    ) -> Step:
+        """`backbones` of `clips`, then `fusion` of one window (B = 1) in which the fresh features stand.
+
+        The rows of `features` that `fresh` names are ignored. As one CUDA graph where the engine can.
+        """
+        ...
+
     def close(self) -> None:
         """Free the device; once."""
         ...
@@ -40,3 +64,32 @@ class Engine(Protocol):
 def last_step(outputs: Mapping[str, F32]) -> dict[str, F32]:
     """What a fusion graph gave -> the last step's part, axis kept: graphs of earlier versions give every step."""
     return {name: value[:, -1:] for name, value in outputs.items()}
+
+
+class TwoCalls:
+    """`Engine.step` for an engine that has no single graph of it: one call after the other."""
+
+    def step(
+        self: Engine, clips: Mapping[str, F32], features: Mapping[str, F32], present: NDArray[np.bool_], fresh: Fresh
+    ) -> Step:
+        seconds: dict[str, float] = {}
+        found: dict[str, F32] = {}
+        began = time.perf_counter()
+        if clips:
+            found = self.backbones(clips)
+            seconds["backbones"] = time.perf_counter() - began
+        whole = merge(features, found, fresh)
+        began = time.perf_counter()
+        outputs = self.fusion(whole, present)
+        seconds["fusion"] = time.perf_counter() - began
+        return Step(found, outputs, seconds)
+
+
+def merge(features: Mapping[str, F32], found: Mapping[str, F32], fresh: Fresh) -> dict[str, F32]:
+    """`features` {modality: (1, S, d)} with the fresh features (N, d) at their steps, as a copy where any are."""
+    whole = dict(features)
+    for name, rows in found.items():
+        whole[name] = np.array(features[name], np.float32)
+        for row, steps in zip(rows, fresh[name]):
+            whole[name][0, list(steps)] = row
+    return whole

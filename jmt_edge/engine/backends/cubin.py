@@ -19,7 +19,7 @@ from ..bundle import Bundle
 from ..cubins import CubinPackage, read_cubins
 from ..cuda import Buffer, Graph, Stream, check, runtime
 from ..device import current_device
-from .base import F32, Engine
+from .base import F32, Engine, TwoCalls
 
 
 def available() -> str | None:
@@ -39,17 +39,21 @@ def load(bundle: Bundle, threads: int | None = None) -> CubinEngine:
 
 
 def _backbone_engine(bundle: Bundle, threads: int | None) -> Engine:
-    """TensorRT where it runs and the bundle has plans for this device, else onnxruntime."""
+    """A TensorRT that runs and for which the bundle has plans for this device, else onnxruntime."""
     from . import open_engine, unavailable
 
-    if unavailable("tensorrt") is None:
-        with suppress(BackendError):
-            return open_engine(bundle, "tensorrt", threads)
+    for library in ("tensorrt", "tensorrt-rtx"):
+        if unavailable(library) is None:
+            with suppress(BackendError):
+                return open_engine(bundle, library, threads)
     return open_engine(bundle, "onnxruntime", threads)
 
 
-class CubinEngine:
-    """See `Engine`: another engine's backbones, this module's fusion."""
+class CubinEngine(TwoCalls):
+    """See `Engine`: another engine's backbones, this module's fusion.
+
+    Two graphs: the plans give float32, the kernel takes half precision, and the host converts between them.
+    """
 
     def __init__(self, backbones: Engine, fusion: FusedFusion) -> None:
         self.name = "cubin"

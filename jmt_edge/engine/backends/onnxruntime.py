@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ...errors import BackendError, BundleError
 from ..bundle import Bundle, cpu_graph
-from .base import F32, last_step
+from .base import F32, TwoCalls, last_step
 
 
 def available() -> str | None:
@@ -30,7 +30,7 @@ def load(bundle: Bundle, threads: int | None = None) -> OnnxRuntimeEngine:
     return OnnxRuntimeEngine(bundle, threads or cpu_threads())
 
 
-class OnnxRuntimeEngine:
+class OnnxRuntimeEngine(TwoCalls):
     """See `Engine`. The threads of all networks sleep when idle, so that capture has the cores between two windows."""
 
     name = "onnxruntime"

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ...errors import BackendError
 from ..bundle import Bundle, cpu_graph
-from .base import F32, last_step
+from .base import F32, TwoCalls, last_step
 from .onnxruntime import cpu_threads
 
 
@@ -35,7 +35,7 @@ def compile_graph(graph: str | bytes, threads: int) -> Any:
     return core.compile_model(core.read_model(graph), "CPU", config)
 
 
-class OpenVinoEngine:
+class OpenVinoEngine(TwoCalls):
     """See `Engine`."""
 
     name = "openvino"

@@ -18,7 +18,7 @@ from ..bundle import Bundle
 from ..cuda import Buffer, Graph, Stream, fork, join
 from ..device import current_device, l4t_release
 from ..tensorrt_api import Library, LibraryName, Messages, make_logger, open_library
-from .base import F32, last_step
+from .base import F32, Fresh, Step, TwoCalls, last_step, merge
 
 Plans = dict[str, tuple[bytes, str]]
 
@@ -130,11 +130,11 @@ class _Network:
         self.stream.close()
 
 
-class TensorRtEngine:
-    """See `Engine`."""
+class TensorRtEngine(TwoCalls):
+    """See `Engine`. `plans` may hold some of the networks only, to time them."""
 
     def __init__(self, bundle: Bundle, library: Library, plans: Plans) -> None:
-        self.name = library.name
+        self.name: str = library.name
         self._task = bundle.task
         self.precision = {name: precision for name, (_, precision) in plans.items()}
         self._messages = Messages()
@@ -176,17 +176,18 @@ class TensorRtEngine:
         clips: Mapping[str, F32],
         features: Mapping[str, F32],
         present: NDArray[np.bool_],
-        fresh: Mapping[str, Sequence[int]],
-    ) -> tuple[dict[str, F32], dict[str, F32]]:
-        """`backbones` of one clip each, then `fusion` of one window, as a single CUDA graph.
+        fresh: Fresh,
+    ) -> Step:
+        """One CUDA graph where no modality has more than one fresh clip, else two calls.
 
-        `fresh`: modality -> the steps of the window that the clip's feature takes; its rows in `features` are ignored.
-        -> (fresh features, outputs). The first call for a set of modalities and steps is compared bit for bit with the
-        two calls it stands for; raises BackendError where they differ.
+        The first call for a set of modalities and steps is compared bit for bit with the two calls it stands for;
+        raises BackendError where they differ.
         """
+        if any(len(batch) > 1 for batch in clips.values()):
+            return super().step(clips, features, present, fresh)
         fusion = self._networks["fusion"]
         names = tuple(name for name in self._task.names if name in clips)
-        rows = {name: tuple(fresh[name]) for name in names}
+        rows = {name: tuple(fresh[name][0]) for name in names}
         for name in names:
             np.copyto(self._networks[name].inputs["clip"].host, clips[name], casting="same_kind")
         for name in self._task.names:
@@ -203,8 +204,8 @@ class TensorRtEngine:
         found = {name: self._networks[name].outputs["features"].host.astype(np.float32) for name in names}
         outputs = last_step({name: buffer.host.astype(np.float32) for name, buffer in fusion.outputs.items()})
         if not known:
-            self._compare_step(clips, features, present, rows, (found, outputs))
-        return found, outputs
+            self._compare_step(clips, features, present, fresh, (found, outputs))
+        return Step(found, outputs)
 
     def _enqueue_step(self, rows: Mapping[str, Sequence[int]]) -> None:
         """Everything hangs on the main stream by events, so one capture holds it all."""
@@ -228,14 +229,11 @@ class TensorRtEngine:
         clips: Mapping[str, F32],
         features: Mapping[str, F32],
         present: NDArray[np.bool_],
-        rows: Mapping[str, Sequence[int]],
+        fresh: Fresh,
         got: tuple[Mapping[str, F32], Mapping[str, F32]],
     ) -> None:
         apart = self.backbones(clips)
-        merged = {name: np.array(value, np.float32) for name, value in features.items()}
-        for name, steps in rows.items():
-            merged[name][0, list(steps)] = apart[name][0]
-        for one, two in ((got[0], apart), (got[1], self.fusion(merged, present))):
+        for one, two in ((got[0], apart), (got[1], self.fusion(merge(features, apart, fresh), present))):
             if any(not np.array_equal(one[key], two[key], equal_nan=True) for key in one):
                 raise BackendError(
                     "the CUDA graph of a whole step gives other numbers than its plans one by one; build the plans "

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..bundle import Bundle
-from .base import F32
+from .base import F32, TwoCalls
 
 if TYPE_CHECKING:
     import torch
@@ -28,7 +28,7 @@ def load(bundle: Bundle, threads: int | None = None) -> TorchEngine:
     return TorchEngine("torch", bundle, load_modules(bundle), threads)
 
 
-class TorchEngine:
+class TorchEngine(TwoCalls):
     """See `Engine`. `modules` {network: positional module}, see `torch_modules`; `threads` holds for the process."""
 
     def __init__(

@@ -1,0 +1,152 @@
+"""What `--precision auto` keeps: the choice by itself, its timings, and that the backends follow it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from jmt_edge.calibration.windows import random_windows
+from jmt_edge.engine import backends
+from jmt_edge.engine.auto import choose, fastest, random_feeds, time_in_turns
+from jmt_edge.engine.backends import AUTO, auto_order, choose_engine, open_engine
+from jmt_edge.engine.bundle import Bundle
+from jmt_edge.engine.device import Device
+from jmt_edge.engine.fidelity import outputs_of, run_networks
+from jmt_edge.engine.plans import stored_timing_cache
+from jmt_edge.engine.tensorrt_api import Library
+from jmt_edge.errors import BackendError
+
+
+@pytest.mark.parametrize(
+    ("times", "kept"),
+    [
+        ({"fp16": 1.0}, "fp16"),
+        ({"fp16": 1.0, "int8": 1.0}, "fp16"),  # a tie keeps the wider one
+        ({"fp16": 1.0, "int8": 0.96}, "fp16"),  # within the scatter
+        ({"fp16": 1.0, "int8": 0.94}, "int8"),
+        ({"fp16": 1.0, "int8": 0.8, "cubin": 0.5}, "cubin"),
+        ({"fp16": 1.0, "int8": 0.8, "cubin": 0.77}, "int8"),  # no 5 % below the best plan
+        ({"fp16": 1.0, "int8": 0.96, "cubin": 0.94}, "cubin"),  # INT8 was no way, so FP16 is what it is compared with
+        ({"fp16": 1.0, "cubin": 0.97}, "fp16"),
+        ({"fp32": 0.0}, "fp32"),
+    ],
+)
+def test_a_way_is_left_only_for_one_that_is_faster(times: dict[str, float], kept: str) -> None:
+    assert fastest(times) == kept
+
+
+TIMES = {"face": {"fp16": 4.0, "int8": 2.0}, "eda": {"fp16": 1.0, "int8": 1.5}, "fusion": {"fp16": 0.3, "cubin": 0.1}}
+
+
+@pytest.mark.parametrize(
+    ("unfaithful", "face", "fusion", "asked"),
+    [
+        ((), "int8", "cubin", 1),
+        (("cubin",), "int8", "fp16", 2),
+        (("int8",), "fp16", "cubin", 3),
+        (("int8", "cubin"), "fp16", "fp16", 3),
+    ],
+)
+def test_what_breaks_the_scores_is_left_out(unfaithful: tuple[str, ...], face: str, fusion: str, asked: int) -> None:
+    questions: list[Mapping[str, str]] = []
+
+    def holds(choice: Mapping[str, str]) -> bool:
+        questions.append(choice)
+        return not set(unfaithful) & set(choice.values())
+
+    assert choose(TIMES, holds) == {"face": face, "eda": "fp16", "fusion": fusion}
+    assert len(questions) == asked and all(q not in questions[:i] for i, q in enumerate(questions))
+
+
+def test_without_int8_and_cubin_nothing_is_asked() -> None:
+    def never(choice: Mapping[str, str]) -> bool:
+        raise AssertionError(choice)
+
+    assert choose({"face": {"fp16": 1.0}, "fusion": {"fp16": 1.0}}, never) == {"face": "fp16", "fusion": "fp16"}
+
+
+def test_timings_are_medians_taken_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the test's own clock: `slow` takes 3 ms and now and then 100, `quick` 2; who runs when is written down."""
+    now, order = 0.0, ""
+
+    def run(name: str) -> None:
+        nonlocal now, order
+        order += name[0]
+        now += 0.002 if name == "quick" else 0.1 if order.count("s") % 5 == 0 else 0.003
+
+    monkeypatch.setattr("jmt_edge.engine.auto.time.perf_counter", lambda: now)
+    found = time_in_turns({name: lambda name=name: run(name) for name in ("slow", "quick")}, runs=11, warm=2)
+    assert found == pytest.approx({"slow": 3.0, "quick": 2.0})
+    assert order == "ssqq" + "sq" * 11
+
+
+def test_random_feeds_fit_every_network(flat: Bundle) -> None:
+    task = flat.task
+    engine = open_engine(flat, "onnxruntime")
+    for m in task.modalities:
+        assert engine.backbones({m.name: random_feeds(task, m.name)["clip"]})[m.name].shape == (1, task.dim)
+    feeds = random_feeds(task, "fusion")
+    assert engine.fusion(feeds, feeds.pop("present") > 0)["pain"].std() > 0
+
+
+def test_a_fusion_that_is_no_graph_is_compared_by_its_outputs(flat: Bundle) -> None:
+    """The engine's own fusion gives the graph's numbers; one that is off shows."""
+    task, windows = flat.task, random_windows(flat.task, 3)
+    models = {name: flat.file(entry["onnx"]).read_bytes() for name, entry in flat.networks.items()}
+    features, exact = run_networks(task, models, windows)
+    engine = open_engine(flat, "onnxruntime")
+    same = outputs_of(task, engine.fusion, features, windows)
+    np.testing.assert_allclose(same["pain"], exact["pain"], rtol=1e-5)
+    off = outputs_of(task, lambda f, p: {"pain": engine.fusion(f, p)["pain"] + 1}, features, windows)
+    np.testing.assert_allclose(off["pain"], exact["pain"] + 1, rtol=1e-5)
+
+
+def _with_engines(bundle: Bundle, **engines: Any) -> Bundle:
+    named = {key.replace("_sm", "-sm").replace("tensorrt_rtx", "tensorrt-rtx"): entry for key, entry in engines.items()}
+    return Bundle(bundle.path, {**bundle.manifest, "engines": named}, bundle.task, bundle.id)
+
+
+def test_auto_follows_what_was_timed_on_this_gpu(flat: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backends, "current_device", lambda: Device("a GPU", "sm_87", 8, 8 << 30, "12.6"))
+    assert auto_order(flat) == (AUTO, "")
+    assert auto_order(_with_engines(flat, tensorrt_sm_87={"fusion": "cubin"})) == (AUTO, "")
+    assert auto_order(_with_engines(flat, tensorrt_sm_110={"fusion": "plan"})) == (AUTO, ""), "timed on another GPU"
+    timed = _with_engines(flat, tensorrt_rtx_sm_87={"fusion": "plan"})
+    order, why = auto_order(timed)
+    assert order == ("tensorrt-rtx", "cubin", "tensorrt", "onnxruntime") and set(order) == set(AUTO)
+    assert why == "cubin: no faster than the plan when `build` timed both on sm_87"
+    monkeypatch.setattr(backends, "no_gpu_driver", lambda: None)
+    monkeypatch.setattr(backends, "unavailable", lambda name: None if name == "onnxruntime" else "not in this test")
+    _, said = choose_engine(timed, threads=1)
+    assert said.startswith(f"auto; {why}; tensorrt-rtx: not in this test; cubin: not in this test; tensorrt:")
+
+
+@pytest.mark.parametrize("version", ["10.3.0", "10.13.0"])
+def test_a_timing_cache_is_used_where_it_was_made(flat: Bundle, tmp_path: Path, version: str) -> None:
+    library, file = Library("tensorrt", None, version), "plans/tensorrt-sm_87/timing.cache"
+    (tmp_path / "plans/tensorrt-sm_87").mkdir(parents=True)
+    (tmp_path / file).write_bytes(b"learnt")
+    entry = {"library_version": "10.3.0", "device": "Orin"}
+    manifest = {**flat.manifest, "files": {file: "a hash"}, "engines": {"tensorrt-sm_87": entry}}
+    bundle = Bundle(tmp_path, manifest, flat.task, "b")
+    same = version == "10.3.0"
+    assert stored_timing_cache(bundle, library, "sm_87", "Orin") == (b"learnt" if same else b"")
+    assert stored_timing_cache(bundle, library, "sm_87", "AGX Orin") == b""
+    assert stored_timing_cache(bundle, library, "sm_110", "Orin") == b""
+    assert stored_timing_cache(flat, library, "sm_87", "Orin") == b""
+
+
+def test_auto_for_a_device_that_is_not_here_is_refused(flat: Bundle, tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
+    from jmt_edge.engine.build import build
+
+    with pytest.raises(BackendError, match="plans for sm_86 cannot run here; give --precision fp16 or int8"):
+        build(
+            flat, tmp_path / "x.jmt", precision="auto", builder="tensorrt-rtx", why="", target="sm_86",
+            windows=random_windows(flat.task, 1),
+        )  # fmt: skip
+    assert not list(tmp_path.iterdir())
