@@ -196,13 +196,19 @@ def _pair(values: np.ndarray) -> tuple[float, float]:
     return low, high
 
 
+def _plain(scores: Scores, condition: str) -> dict[str, Any]:
+    """Scores for suite.json; the single subjects of clean input alone, or the file would be many times as large."""
+    data = scores.to_dict()
+    return data if condition == "clean" else {k: v for k, v in data.items() if not k.startswith("subject")}
+
+
 def _write(out: Path, found: Findings, splits: list[dict[str, Any]]) -> None:
     """suite.json (everything) and suite.csv (share, system, condition, metric, value, interval)."""
     data = {
         "recipe": found.recipe.to_dict(), "seed": found.seed, "protocol": found.protocol, "splits": splits,
         "training_subjects": found.trained, "validation_subjects": found.selected,
         "results": {
-            f: {s: {c: v.to_dict() for c, v in t.items()} for s, t in r.items()} for f, r in found.results.items()
+            f: {s: {c: _plain(v, c) for c, v in t.items()} for s, t in r.items()} for f, r in found.results.items()
         },
         "interval95": found.interval, "differences": found.above, "costs": {k: vars(c) for k, c in found.costs.items()},
     }  # fmt: skip
