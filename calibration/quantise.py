@@ -20,7 +20,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-SMALL_SHARE = 0.01  # of the network's multiply-adds: below it a layer gains nothing
+SMALL_SHARE = 0.01  # of the network's multiply-adds and of its weights: below both a convolution gains nothing
 HEAVY_WEIGHTS = 1 << 20
 LINEAR_SHARE = 0.01  # of the weights of a network without convolutions
 _MIXES = ("Softmax", "LayerNormalization")  # what a head has no more of behind it
@@ -59,8 +59,9 @@ def find_layers(model: onnx.ModelProto) -> list[Layer]:
             positions = int(np.prod(outer[2:], dtype=np.int64)) if node.op_type == "Conv" else 1
             found.append((node, int(np.prod(weight.dims, dtype=np.int64)) * max(positions, 1)))
     total = sum(cost for _, cost in found) or 1
+    weights = sum(int(np.prod(constants[node.input[1]].dims, dtype=np.int64)) for node, _ in found)
     linear = _why_not_linear(model.graph, [node for node, _ in found], constants)
-    return [_layer(node, cost, total, linear, constants, users) for node, cost in found]
+    return [_layer(node, cost, (total, weights), linear, constants, users) for node, cost in found]
 
 
 def _why_not_linear(
@@ -99,7 +100,7 @@ def _heads(graph: onnx.GraphProto) -> set[str]:
 def _layer(
     node: onnx.NodeProto,
     cost: int,
-    total: int,
+    totals: tuple[int, int],
     linear: Mapping[str, str],
     constants: Mapping[str, onnx.TensorProto],
     users: Mapping[str, list[onnx.NodeProto]],
@@ -108,8 +109,10 @@ def _layer(
     why = linear.get(node.output[0], "")
     if node.op_type == "Conv" and weight.dims[1] <= 3:
         why = "stem: few input channels do better in FP16"
-    elif node.op_type == "Conv" and cost < SMALL_SHARE * total:
-        why = f"small: {100 * cost / total:.2f} % of the multiply-adds"
+    elif node.op_type == "Conv":
+        shares = cost / totals[0], int(np.prod(weight.dims, dtype=np.int64)) / totals[1]
+        if max(shares) < SMALL_SHARE:
+            why = f"small: {100 * shares[0]:.2f} % of the multiply-adds, {100 * shares[1]:.2f} % of the weights"
     residual = ""
     after = users.get(node.output[0], [])
     if node.op_type == "Conv" and len(after) == 1 and after[0].op_type == "Add":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -150,3 +151,69 @@ def test_auto_for_a_device_that_is_not_here_is_refused(flat: Bundle, tmp_path: P
             windows=random_windows(flat.task, 1),
         )  # fmt: skip
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture(scope="module")
+def calibrated(flat: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    from jmt_edge.calibration.run import calibrate
+
+    out = tmp_path_factory.mktemp("auto") / "flat.jmt"
+    return calibrate(flat, out, random_windows(flat.task, 4), method="minmax").bundle
+
+
+@pytest.mark.parametrize(
+    ("int8", "cubin", "wrong", "runs", "precision"),
+    [(0.5, 0.2, False, "cubin", "fp16"), (0.5, 0.2, True, "plan", "int8"), (2.0, None, False, "plan", "fp16")],
+)
+def test_what_was_chosen_is_what_is_built(
+    calibrated: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    int8: float, cubin: float | None, wrong: bool, runs: str, precision: str,
+) -> None:  # fmt: skip
+    """Real plans; the GPU's clock and its kernel are the test's, so nothing of a device is shown here."""
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
+    from contextlib import nullcontext
+
+    from jmt_edge.engine import build as module
+    from jmt_edge.engine import plans
+    from jmt_edge.engine.plan_cache import PlanCache
+
+    real = plans.build_plan
+    times = {"fp16": 1.0, "int8": int8, "cubin": cubin}
+    monkeypatch.setattr(plans, "current_device", lambda: Device("a GPU", "sm_86", 28, 8 << 30, "13.0"))
+    monkeypatch.setattr(plans, "build_plan", lambda *a, **k: real(*a, **{**k, "target": "sm_86"}))
+    engine = open_engine(calibrated, "onnxruntime")
+
+    class Kernel:
+        def __call__(self, features: Any, present: Any) -> dict[str, Any]:
+            return {"pain": engine.fusion(features, present)["pain"][..., :: -1 if wrong else 1]}
+
+        def close(self) -> None: ...
+
+    kernel = (None, "no cubins here") if cubin is None else (Kernel(), "")
+    monkeypatch.setattr(module, "open_kernel", lambda bundle, sm, sms: kernel)
+
+    def runners(bundle: Bundle, library: Any, made: Any, fused: Any) -> Any:
+        ways = {name: {p: p for p in made if name in made[p]} for name in bundle.networks}
+        ways["fusion"] |= {"cubin": "cubin"} if fused else {}
+        return nullcontext(ways)
+
+    monkeypatch.setattr(module, "device_runners", runners)
+    monkeypatch.setattr(module, "time_in_turns", lambda ways, runs, warm: {way: times[way] for way in ways})
+    windows = random_windows(calibrated.task, 6)
+    models = {name: calibrated.file(entry["onnx"]).read_bytes() for name, entry in calibrated.networks.items()}
+    said = run_networks(calibrated.task, models, windows)[1]["pain"].argmax(1)
+    labelled = replace(windows, noise=False, targets={"pain": said.astype(float)})
+    done = module.build(
+        calibrated, tmp_path / "out.jmt", precision="auto", builder="tensorrt-rtx", why="", target="current",
+        windows=labelled, cache=PlanCache(tmp_path / "cache"),
+    )  # fmt: skip
+    entry = done.bundle.manifest["engines"]["tensorrt-rtx-sm_86"]
+    backbone = "int8" if int8 < 0.95 else "fp16"
+    assert entry["fusion"] == runs
+    assert {name: e["precision"] for name, e in entry["networks"].items()} == {
+        "eda": backbone, "voice": backbone, "fusion": precision,
+    }  # fmt: skip
+    rows = entry["timings"]["tensorrt-rtx"]
+    assert rows["fusion"]["chosen"] == ("cubin" if runs == "cubin" else precision) and rows["eda"]["ms"]["fp16"] == 1.0
+    assert ("no_cubin" in entry) == (cubin is None)
+    assert f"the fusion is run by the {runs}" in done.bundle.file(entry["report"].replace(".json", ".md")).read_text()
