@@ -97,11 +97,20 @@ def test_auto_says_what_it_saw(pty: tuple[int, str], monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("jmt_edge.capture.eda.identify._LISTEN", 0.2)
     with pytest.raises(SourceError, match=r"it sent nothing at 115200 .* neither as BITalino nor as Shimmer3"):
         open_eda(f"auto:{pty[1]}").open(0.0)
-    talker = threading.Thread(target=lambda: [os.write(pty[0], b"hello\n") or time.sleep(0.02) for _ in range(100)])
+    heard = threading.Event()
+
+    def talk() -> None:
+        while not heard.wait(0.02):
+            os.write(pty[0], b"hello\n")
+
+    talker = threading.Thread(target=talk)
     talker.start()
-    with pytest.raises(SourceError, match=r"hello"):
-        open_eda(f"auto:{pty[1]}").open(0.0)
-    talker.join()
+    try:
+        with pytest.raises(SourceError, match=r"hello"):
+            open_eda(f"auto:{pty[1]}").open(0.0)
+    finally:
+        heard.set()
+        talker.join()
 
 
 @pytest.mark.parametrize(
