@@ -17,7 +17,8 @@ No complete dump of one board was found in public, so each tree is put together:
   github.com/rbonghi/jetson_stats/pull/900; 23 W at light load: a published inference study.
 
 What is not from a board: the second and third rails' millivolts of the Orin Nano (the kernel gives them with the same
-supply), the currents of AGX Orin's 5 V rails (from its tegrastats), load average, memory size.
+supply), the currents of AGX Orin's 5 V rails (from its tegrastats), the INA238's millivolts and milliamperes and the
+`gpu-nvd-0` clock of the Thor (filled in to fit), load average, memory size.
 """
 
 from __future__ import annotations
