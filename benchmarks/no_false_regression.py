@@ -116,7 +116,7 @@ def main() -> None:
     options = parser.parse_args()
     report: dict[str, Any] = {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command": "python -m benchmarks.no_false_regression " + " ".join(sys.argv[1:]),
+        "command": " ".join(["python -m benchmarks.no_false_regression", *sys.argv[1:]]).split(" --json")[0],
         "machine": describe(), "limit": LIMIT, "busy": options.busy, "duration": options.duration,
         "tries": [], "slowed_by_25_percent": {},
     }  # fmt: skip

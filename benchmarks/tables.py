@@ -118,14 +118,13 @@ def regression() -> list[str]:
         if not (RESULTS / f"{name}.json").is_file():
             continue
         report = read(name)
-        command = report["command"].split(" --json")[0]
         found = [stage for stage in report["slowed_by_25_percent"] if stage not in report["missed"]]
         busy = [share for t in report["tries"] for share in t["others_busy"] if share is not None]
         rows.append(
             f"| {what} | {len(report['tries'])} | {report['false_alarms']} | {', '.join(found) or '-'} | "
-            f"{', '.join(report['missed']) or '-'} | {sum(busy) / len(busy):.2f} | `{command}` |"
+            f"{', '.join(report['missed']) or '-'} | {sum(busy) / len(busy):.2f} | `{report['command']}` |"
         )
-        stamps.append(stamp_line({**report, "command": command}))
+        stamps.append(stamp_line(report))
     return [
         *dict.fromkeys(stamps), "",
         "| second run | tries | false alarms at 10 % | a quarter slower: found | missed | cores busy with others | "
