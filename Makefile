@@ -34,7 +34,7 @@ lint: setup
 
 test: lint
 	$(RUN) pytest -n $(JOBS) -m 'not realtime'
-	$(RUN) pytest -n 2 --dist=loadfile -m realtime
+	$(RUN) pytest -m realtime
 
 bench: setup
 	$(RUN) python -m benchmarks

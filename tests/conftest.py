@@ -39,8 +39,8 @@ def shared_data() -> Path:
     return path
 
 
-# Tests whose subject is real time (a browser, a sound server, a board on a pseudo-terminal): they run after the
-# others, a file to a worker, because a starved machine is not what they are about. They mostly wait.
+# Tests whose subject is real time (a browser, a sound server, a board on a pseudo-terminal): they run alone, after
+# the others, because a starved machine is not what they are about.
 REAL_TIME = ("test_page_browser.py", "test_capture_microphone.py", "test_eda_source.py", "test_capture_camera.py")
 
 
