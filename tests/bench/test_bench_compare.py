@@ -66,7 +66,8 @@ def test_equal_builds_agree_whatever_the_machine_does(load: dict[str, float], no
         for row in compare(synthetic(2 * seed, noise=noise), synthetic(2 * seed + 1, noise=noise, load=load))
         if row.regressed(0.10)
     ]
-    assert len(false) <= 3, false  # of 1000 comparisons; the interval leaves 25, but the limit lies 10 % beyond 1
+    # of 1000 comparisons; where processes scatter by 15 % the interval alone would leave 25
+    assert len(false) <= (2 if noise > 0.1 else 0), false
 
 
 @pytest.mark.parametrize("stage", ["eda", "backbone face", "fusion", "end to end"])
@@ -77,7 +78,7 @@ def test_a_slower_stage_is_found_and_only_that(stage: str) -> None:
         names = [row.stage for row in rows if row.regressed(0.10)]
         found += stage in names
         other += len(set(names) - {stage})
-    assert found >= 85 and not other, (found, other)
+    assert found >= 90 and not other, (found, other)
 
 
 def test_a_slow_program_is_no_slow_machine() -> None:

@@ -149,6 +149,7 @@ def test_a_prediction_is_labelled_and_adds_up(tmp_path: Path) -> None:
     assert roofline.plot(report).startswith(b"\x89PNG")
 
 
+@pytest.mark.realtime  # the bound and the networks are timed one after the other: alone, nobody works during one only
 def test_the_prediction_for_this_machine_stands_beside_its_measurement(tmp_path: Path) -> None:
     from click.testing import CliRunner
 
@@ -162,6 +163,7 @@ def test_the_prediction_for_this_machine_stands_beside_its_measurement(tmp_path:
     for row in (*report["networks"].values(), report):
         ms = row.get("ms", row.get("total_ms"))
         assert row["predicted_to_measured"] == pytest.approx(ms / row["measured_ms"])
-        assert 0.01 < row["predicted_to_measured"] < 100  # the same units; how near depends on who else is at work
+        # a bound: no network beats it by more than the noise of measuring the bound itself
+        assert 0 < row["predicted_to_measured"] < 3
     rows = [line for line in result.output.splitlines() if line.endswith(tuple("0123456789")) and "  " in line]
     assert sum(" Conv " in r or " MatMul " in r or " Gemm " in r for r in rows) == len(report["layers"])
