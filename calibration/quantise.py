@@ -3,7 +3,9 @@
 Placement follows what TensorRT fuses (and onnxruntime runs): int8 per-channel symmetric weights and a
 per-tensor symmetric int8 activation before each quantised layer; where a quantised convolution feeds an Add,
 the other (residual) branch is quantised once, so that convolution and addition become one kernel. The
-three-channel (or one-channel) stem, small layers, LayerNorm, softmax and heads stay as they are.
+three-channel (or one-channel) stem, small layers, LayerNorm, softmax and heads stay as they are. A small convolution
+whose activation is quantised for a neighbour anyway (the 1x1 of a downsampling block) joins it: in FP16 it would need
+that tensor a second time.
 
 A linear layer at batch 1 is a product with a vector or a few rows: its time is that of reading its weights, and INT8
 halves those. It is worth two more kernels where they are many (`HEAVY_WEIGHTS`), or where a network is made of little
@@ -13,7 +15,7 @@ else (the fusion: `LINEAR_SHARE` of all its weights).
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
@@ -61,7 +63,10 @@ def find_layers(model: onnx.ModelProto) -> list[Layer]:
     total = sum(cost for _, cost in found) or 1
     weights = sum(int(np.prod(constants[node.input[1]].dims, dtype=np.int64)) for node, _ in found)
     linear = _why_not_linear(model.graph, [node for node, _ in found], constants)
-    return [_layer(node, cost, (total, weights), linear, constants, users) for node, cost in found]
+    layers = [_layer(node, cost, (total, weights), linear, constants, users) for node, cost in found]
+    at_hand = {layer.activation for layer in layers if layer.op == "Conv" and not layer.why_not}
+    free = [layer.why_not.startswith("small") and layer.activation in at_hand for layer in layers]
+    return [replace(layer, why_not="") if is_free else layer for layer, is_free in zip(layers, free)]
 
 
 def _why_not_linear(

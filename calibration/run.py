@@ -20,6 +20,7 @@ from ..errors import BundleError, DataError
 from .quantise import Layer, find_layers, quantise, tensors_of
 from .ranges import METHODS, Magnitudes, Method, collect
 from .report import calibration_report, kept_sentence
+from .scales import equalise
 from .sensitivity import Feed, answers, give_back, leave_one_in, sqnr
 from .windows import Windows
 
@@ -50,7 +51,9 @@ class _Network:
     skipped: list[Layer]
     sample: list[Feed] = field(default_factory=list)
     method: Method = "mse"
-    amax: dict[str, float] = field(default_factory=dict)
+    measured: dict[str, float] = field(default_factory=dict)
+    amax: dict[str, float] = field(default_factory=dict)  # of `equal`, which the INT8 graph is made of
+    equal: onnx.ModelProto = field(default_factory=onnx.ModelProto)
     by_method: dict[Method, float] = field(default_factory=dict)
     sensitivity: dict[str, float] = field(default_factory=dict)
 
@@ -64,7 +67,7 @@ class _Network:
         return sum(layer.multiply_adds for layer in (*self.layers, *self.skipped))
 
     def quantised(self, layers: list[Layer]) -> onnx.ModelProto:
-        return quantise(self.model, layers, self.amax)
+        return quantise(self.equal, layers, self.amax)
 
 
 def calibrate(
@@ -139,7 +142,7 @@ def calibrate(
         fidelity = score("scores as shipped", chosen)
     models = _models(exact, found, chosen)
 
-    table = {name: {"method": n.method, "amax": n.amax} for name, n in found.items()}
+    table = {name: {"method": n.method, "measured": n.measured, "amax": n.amax} for name, n in found.items()}
     described = {name: _describe(n, chosen[name]) for name, n in found.items()}
     report = {
         "bundle": bundle.id,
@@ -210,13 +213,14 @@ def _choose_method(network: _Network, magnitudes: Mapping[str, Magnitudes], meth
         model = quantise(network.model, network.layers, amax[name])
         network.by_method[name] = sqnr(exact, answers(model, network.sample, network.outputs))
     network.method = method if method is not None else max(METHODS, key=network.by_method.__getitem__)
-    network.amax = amax[network.method]
+    network.measured = amax[network.method]
+    network.equal, network.amax = equalise(network.model, network.measured)
 
 
 def _sensitivity(network: _Network, on_step: Callable[[str, float], None]) -> None:
     done = iter(range(len(network.layers)))
     network.sensitivity = leave_one_in(
-        network.model, network.layers, network.amax, network.sample, network.outputs,
+        network.equal, network.layers, network.amax, network.sample, network.outputs,
         lambda layer: on_step(f"{network.name}: sensitivity", next(done) / len(network.layers)),
     )  # fmt: skip
 

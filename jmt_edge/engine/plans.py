@@ -15,7 +15,7 @@ from .bundle import Bundle
 from .device import current_device, l4t_release
 from .plan import build_plan
 from .plan_cache import PlanCache, PlanKey
-from .precision import static_shapes
+from .precision import pad_channels, static_shapes
 from .tensorrt_api import Library
 from .torch_tensorrt import compile_engine
 
@@ -109,7 +109,10 @@ class PlanMaker:
         if network.precision == "int8":
             self.library.require("explicit_qdq")
         sizes = {"S": self._bundle.task.steps} | ({} if self._batch else {"N": 1, "B": 1})
-        model = static_shapes(onnx.load_from_string(network.model), sizes).SerializeToString()
+        graph = static_shapes(onnx.load_from_string(network.model), sizes)
+        if self.library.name == "tensorrt-rtx":  # TensorRT pads in the copy that changes the layout
+            graph = pad_channels(graph)
+        model = graph.SerializeToString()
         key = self._key(network, model)
         hit = self._cache.get(key)
         if hit is not None:

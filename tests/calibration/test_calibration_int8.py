@@ -123,6 +123,26 @@ def test_placement_follows_the_rules() -> None:
             assert len(next(i for i in graph.initializer if i.name == f"{init.name}_scale").dims) == 1
 
 
+def test_a_small_convolution_follows_the_neighbour_that_reads_the_same() -> None:
+    """The 1x1 of a downsampling block; what is small and reads something else stays in FP16."""
+    model, _ = graph_and_feeds("r2plus1d_18")
+    layers = [layer for layer in find_layers(model) if layer.op == "Conv"]
+    weights = {init.name: int(np.prod(init.dims)) for init in model.graph.initializer}
+    all_weights, work = sum(weights[v.weight] for v in layers), sum(v.multiply_adds for v in layers)
+    small = [v for v in layers if max(v.multiply_adds / work, weights[v.weight] / all_weights) < 0.01]
+    read = {v.activation for v in layers if v not in small and not v.why_not}
+    joined = [v for v in small if v.activation in read]
+    assert len(joined) >= 2 and not any(v.why_not for v in joined)
+    assert all(v.why_not.startswith(("small", "stem")) for v in small if v not in joined)
+    # alone, the same layer is left alone
+    stem = next(node for node in model.graph.node if node.op_type == "Conv")
+    for node in model.graph.node:
+        if node.op_type == "Conv" and node.input[0] == joined[0].activation and node.input[1] != joined[0].weight:
+            node.input[0] = stem.output[0]
+    again = {v.weight: v.why_not for v in find_layers(model)}
+    assert again[joined[0].weight].startswith("small")
+
+
 def test_quantised_weights_are_within_half_a_step() -> None:
     model = residual_network()
     exact = {i.name: numpy_helper.to_array(i) for i in model.graph.initializer}

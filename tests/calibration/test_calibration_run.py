@@ -14,6 +14,7 @@ import pytest
 from jmt_edge.calibration import run as module
 from jmt_edge.calibration.recorded import evenly, recorded_windows
 from jmt_edge.calibration.run import calibrate
+from jmt_edge.calibration.scales import RANGE
 from jmt_edge.calibration.sources import load_windows, simulated_people
 from jmt_edge.calibration.windows import Windows, random_windows
 from jmt_edge.capture import open_source
@@ -74,6 +75,10 @@ def test_the_report_compares_methods_and_layers(pain: Bundle, tmp_path: Path) ->
     layers = {layer["name"] for layer in face["int8"]}
     assert set(face["sensitivity"]) == layers | set(face["given_back"]) and len(layers) > 5
     assert all(np.isfinite(value) for value in face["sensitivity"].values())
+    # the table names what was measured and what the graph's scales are made of; inside a block they are all the same
+    table = json.loads(_table(done.bundle))["face"]
+    assert set(table["measured"]) == set(table["amax"]) and table["measured"] != table["amax"]
+    assert sum(value == RANGE for value in table["amax"].values()) > 5 > len(set(table["measured"].values()) & {RANGE})
     # one layer alone loses less than all together
     assert min(face["sensitivity"].values()) > face["sqnr_by_method"][face["method"]] - 3
     assert report["windows"] == {"ranges": 2, "scores": 2, "origin": "random noise, seed 0"}

@@ -7,6 +7,7 @@ import onnx
 import onnxruntime
 import pytest
 from engine_graphs import clips, residual_network
+from engine_networks import graph_and_feeds
 from onnx import TensorProto, helper, numpy_helper
 
 from jmt_edge.engine.precision import FP32_OPS, static_shapes, to_fp16
@@ -86,6 +87,34 @@ def test_a_zero_vector_is_normalised_to_zero() -> None:
     assert set(done.kept) == {"norm", "clamp", "expand", "divide"}
     x = np.array([[0, 0, 0, 0], [3, 0, 4, 0]], np.float32)
     np.testing.assert_allclose(_run(done.model, x), [[2, 2, 2, 2], [2.6, 2, 2.8, 2]], rtol=1e-3)
+
+
+def test_light_arithmetic_between_wide_nodes_stays_wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shares of modalities from the last softmax: a handful of numbers, for which FP16 would only cost casts."""
+    model, feeds = graph_and_feeds("jmt_2")
+    done = to_fp16(model)
+    weights = {init.name: int(np.prod(init.dims)) for init in model.graph.initializer}
+    heavy = {n.name for n in model.graph.node if n.op_type == "MatMul" and weights.get(n.input[1], 999) > 64}
+    assert len(heavy) > 20 and not (heavy | {n.name for n in model.graph.node if n.op_type == "Relu"}) & set(done.kept)
+    # backwards from the shares, every node that computes with numbers, down to the softmax
+    makers = {name: node for node in model.graph.node for name in node.output}
+    share, rest = set(), ["attention"]
+    while rest:
+        node = makers[rest.pop()]
+        share.add(node.name)
+        if node.op_type not in ("Softmax", "Cast"):
+            rest += [name for name in node.input if name in makers]
+    assert len(share) > 8 and share <= set(done.kept)
+    monkeypatch.setattr("jmt_edge.engine.precision._between", lambda *graph: set())
+    narrow = to_fp16(model)
+    assert done.casts < narrow.casts
+    exact, wide, half = (
+        onnxruntime.InferenceSession(m.SerializeToString(), providers=["CPUExecutionProvider"]).run(
+            ["attention"], feeds
+        )[0]
+        for m in (model, done.model, narrow.model)
+    )
+    assert np.abs(wide - exact).max() <= np.abs(half - exact).max()
 
 
 def test_keep_adds_nodes() -> None:
