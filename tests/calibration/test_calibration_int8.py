@@ -214,6 +214,14 @@ def test_giving_back_stops_at_the_first_run_that_holds(count: int, needed: int) 
     assert len(asked) <= 2 + count.bit_length()  # each question runs the networks over all windows
 
 
+def test_few_layers_go_back_where_the_scores_waver() -> None:
+    """A decision or two that flip by chance: 8 layers given back hold, so do 50, and half of them do not."""
+    layers = [Layer(str(i), "Conv", "a", "w", "", 1) for i in range(80)]
+    holds = lambda kept: 8 <= 80 - len(kept) <= 12 or 80 - len(kept) >= 50  # noqa: E731
+    _, returned = give_back(layers, [str(i) for i in range(80)], holds)
+    assert len(returned) == 8
+
+
 def test_an_all_zero_activation_is_represented_exactly() -> None:
     model = residual_network()
     for init in model.graph.initializer:
