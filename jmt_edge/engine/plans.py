@@ -110,7 +110,7 @@ class PlanMaker:
             self.library.require("explicit_qdq")
         sizes = {"S": self._bundle.task.steps} | ({} if self._batch else {"N": 1, "B": 1})
         graph = static_shapes(onnx.load_from_string(network.model), sizes)
-        if self.library.name == "tensorrt-rtx":  # TensorRT pads in the copy that changes the layout
+        if self.library.name == "tensorrt-rtx":  # how TensorRT itself pads could not be looked at without a GPU
             graph = pad_channels(graph)
         model = graph.SerializeToString()
         key = self._key(network, model)
