@@ -18,9 +18,9 @@ from ..live.replay import replay
 from ..live.result import Result
 from ..live.window import plan_clips
 from ..tasks import Task
-from .windows import Windows
+from .windows import Clips, Windows
 
-_POOL_BYTES = 4 << 30
+POOL_BYTES = 4 << 30  # candidates to choose windows from fill no more
 F32 = NDArray[np.float32]
 
 
@@ -37,16 +37,19 @@ def recorded_windows(bundle: Bundle, folder: Path, least: int, most: int) -> Win
         raise DataError(
             f"{folder} cannot be used: {why_not}; record a run with --record-raw {','.join(task.names)} from its start"
         )
-    size = sum(4 * math.prod(m.shape) * (task.steps if m.stride else 1) for m in task.modalities)
-    cut = _Cut(task, evenly(len(recording.results()), max(least, min(most, _POOL_BYTES // size))))
+    cut = _Cut(task, evenly(len(recording.results()), max(least, min(most, POOL_BYTES // window_bytes(task)))))
     replay(recording, bundle, cut, observers=[cut])
     if not cut.windows:
         raise DataError(
             f"no window of {folder} has anything usable of {', '.join(task.names)}; record a longer run in which every "
             "sensor works"
         )
-    clips = {name: np.stack([window[name] for window, _ in cut.windows]) for name in task.names}
-    return Windows(clips, np.stack([present for _, present in cut.windows]), origin=f"recording {folder}")
+    return Windows(cut.clips(), np.stack([present for _, present in cut.windows]), origin=f"recording {folder}")
+
+
+def window_bytes(task: Task) -> int:
+    """What the clips of one window take, if it shares none with another."""
+    return sum(4 * math.prod(m.shape) * (task.steps if m.stride else 1) for m in task.modalities)
 
 
 def evenly(count: int, wanted: int) -> set[int]:
@@ -63,12 +66,13 @@ class _Cut(TwoCalls, Observer):
 
     def __init__(self, task: Task, pool: Collection[int]) -> None:
         self.precision = dict.fromkeys((*task.names, "fusion"), "fp32")
-        self.windows: list[tuple[dict[str, F32], NDArray[np.bool_]]] = []
+        self.windows: list[tuple[dict[str, list[int]], NDArray[np.bool_]]] = []  # numbers of clips, -1 for absent
         self._task, self._pool = task, pool
         self._clips: dict[str, dict[int, F32]] = {name: {} for name in task.names}
         self._room: dict[str, int] = {}
         self._count = self._position = 0
-        self._latest: tuple[dict[str, list[F32 | None]], NDArray[np.bool_]] | None = None
+        self._kept: dict[str, dict[int, F32]] = {name: {} for name in task.names}  # that a window in `windows` holds
+        self._latest: tuple[dict[str, list[int]], NDArray[np.bool_]] | None = None
 
     def on_start(self, info: RunInfo) -> None:
         for name, plan in plan_clips(self._task, info.hop).items():
@@ -88,26 +92,34 @@ class _Cut(TwoCalls, Observer):
         return features
 
     def fusion(self, features: Mapping[str, F32], present: NDArray[np.bool_]) -> dict[str, F32]:
-        clips: dict[str, list[F32 | None]] = {}
+        held: dict[str, list[int]] = {}
         for j, m in enumerate(self._task.modalities):
             steps = range(self._task.steps) if m.stride else [self._task.steps - 1]
             numbers = features[m.name][0, :, 0].astype(np.int64).tolist()
-            clips[m.name] = [self._clips[m.name][numbers[s]] if present[0, s, j] else None for s in steps]
-        self._latest = (clips, present[0].copy())
+            held[m.name] = [numbers[s] if present[0, s, j] else -1 for s in steps]
+        self._latest = (held, present[0].copy())
         shape = (len(present), 1)
         zeros = {o: np.zeros((*shape, 2) if o == "pain" else shape, np.float32) for o in self._task.outputs}
         return {"attention": np.zeros((*shape, present.shape[2]), np.float32), **zeros}
 
     def on_result(self, result: Result) -> None:
         if self._position in self._pool and self._latest is not None:
-            clips, present = self._latest
-            whole = {
-                m.name: np.stack([np.zeros(m.shape, np.float32) if c is None else c for c in clips[m.name]])
-                for m in self._task.modalities
-            }
-            self.windows.append((whole, present))
+            held, _ = self._latest
+            for name, numbers in held.items():
+                self._kept[name] |= {number: self._clips[name][number] for number in numbers if number >= 0}
+            self.windows.append(self._latest)
         self._position += 1
         self._latest = None
+
+    def clips(self) -> dict[str, Clips]:
+        """The clips of `windows`, in their order."""
+        found = {}
+        for m in self._task.modalities:
+            kept = self._kept[m.name]
+            place = {number: row for row, number in enumerate(kept)} | {-1: -1}
+            rows = np.array([[place[number] for number in held[m.name]] for held, _ in self.windows])
+            found[m.name] = Clips([*kept.values()], rows, m.shape)
+        return found
 
     def close(self) -> None:
         self._clips.clear()

@@ -101,10 +101,13 @@ def calibrate(
 
     networks = {}
     for m in task.modalities:
-        clips = measured.clips[m.name][measured.there(task, m.name)]
-        if not len(clips):
+        clips = measured.clips[m.name]
+        rows = clips.distinct(measured.there(task, m.name))
+        if not len(rows):
             raise DataError(f"no window of {windows.origin} has {m.name}; give data in which every sensor works")
-        networks[m.name] = _prepare(m.name, graphs[m.name], ("features",), [{"clip": c[None]} for c in clips], on_step)
+        networks[m.name] = _prepare(
+            m.name, graphs[m.name], ("features",), [{"clip": clips.stored[row][None]} for row in rows], on_step
+        )
     features = run_backbones(task, exact, measured, None, lambda name, f: on_step(f"{name}: features", f))
     feeds = list(fusion_feeds(task, features, measured))
     networks["fusion"] = _prepare("fusion", graphs["fusion"], task.outputs, feeds, on_step)
@@ -131,7 +134,7 @@ def calibrate(
     chosen = {name: list(network.layers) for name, network in found.items()}
     whole = fidelity = score("scores with everything INT8", chosen)
     if not whole.holds:
-        runs = {name: int(judged.there(task, name).sum()) for name in task.names}
+        runs = {name: len(judged.clips[name].distinct(judged.there(task, name))) for name in task.names}
         questions = _within(_QUESTIONS, sum(count * found[name].cost for name, count in runs.items()))
         asked = itertools.count()  # the first is about everything INT8 again, which is known
 

@@ -24,8 +24,8 @@ from ..preprocessing.face import FaceDetector, FaceTracker, align_crop
 from ..preprocessing.voice import voice_clip
 from ..tasks import AUDIO_RATE, Modality, Task
 from ..training.data import Windows as TrainingWindows
-from .recorded import recorded_windows
-from .windows import Windows, random_windows
+from .recorded import POOL_BYTES, recorded_windows, window_bytes
+from .windows import Clips, Windows, random_windows
 
 POOL = 4  # candidates for each window that is kept
 _SIMULATED = 2_000_000  # nobody whom a simulated cohort trains on (those begin at 1 000 000) or a live run shows
@@ -66,21 +66,22 @@ def dataset_windows(task: Task, root: Path, count: int, seed: int = 0) -> Window
         raise DataError(f"{root} has no window with all of {', '.join(task.names)}; give data that has them")
     labels = {o: y[complete, -1].astype(np.float64) for o, y in every.labels.items()}
     strata = _strata(every.subject[complete], labels)
-    pool = complete[_deal(strata, min(POOL * count, len(complete)), seed)]
+    candidates = max(count, min(POOL * count, POOL_BYTES // window_bytes(task)))
+    pool = complete[_deal(strata, min(candidates, len(complete)), seed)]
     chosen = every.take(pool)
     small = _only_used(chosen)
     stores = build_clips(small, default_cache(), cohort.problems)
-    clips: dict[str, NDArray[np.float32]] = {}
+    clips: dict[str, Clips] = {}
     present = np.zeros((len(small), task.steps, len(task.modalities)), bool)
     for j, m in enumerate(task.modalities):
         rows = small.rows[m.name]
         store = stores[m.name]
         there = (rows >= 0) & store.present[np.maximum(rows, 0)]
         present[:, :, j] = there
-        taken = rows[:, -1:] if m.stride == 0 else rows
-        loaded = store.load(np.maximum(taken, 0).ravel()).reshape(*taken.shape, *m.shape)
-        loaded[~(there[:, -1:] if m.stride == 0 else there)] = 0
-        clips[m.name] = loaded
+        last = slice(-1, None) if m.stride == 0 else slice(None)
+        used = np.unique(rows[:, last][there[:, last]])
+        loaded = [store.load(used[i : i + 1])[0] for i in range(len(used))]  # one by one: each can be let go alone
+        clips[m.name] = Clips(loaded, np.where(there, np.searchsorted(used, rows), -1)[:, last], m.shape)
     targets = {o: y[:, -1].astype(np.float64) for o, y in small.labels.items()}
     windows = Windows(clips, present, targets, small.subject, f"{cohort.layout} at {root}")
     windows.check(task)
@@ -116,7 +117,7 @@ def simulated_windows(task: Task, count: int, seed: int = 0, people: int = 8) ->
             targets["pain"] = np.array([np.nan if v is None else float(v) for v in verdicts])
         parts.append(Windows(clips, present, targets, np.array([str(person)] * len(ends))))
     pool = Windows(
-        {m.name: np.concatenate([p.clips[m.name] for p in parts]) for m in task.modalities},
+        {m.name: Clips.joined([p.clips[m.name] for p in parts]) for m in task.modalities},
         np.concatenate([p.present for p in parts]),
         {o: np.concatenate([p.targets[o] for p in parts]) for o in task.outputs},
         np.concatenate([p.subjects for p in parts]),
@@ -141,24 +142,34 @@ def _simulated_ends(task: Task, person: int, count: int, seed: int) -> list[floa
 
 def clips_of(
     task: Task, sources: Mapping[str, Source], ends: Sequence[float]
-) -> tuple[dict[str, NDArray[np.float32]], NDArray[np.bool_]]:
+) -> tuple[dict[str, Clips], NDArray[np.bool_]]:
     """Clips (N, S or 1, *shape) and presence (N, S, M) of windows that end at `ends`, read from `sources`.
 
-    A source is read hop by hop and forgotten behind the oldest window, so an hour of it needs little memory.
+    A source is read hop by hop and forgotten behind the oldest window, so an hour of it needs little memory. A clip
+    that several windows hold is made once.
     """
     steps = {m.name: 1 if m.stride == 0 else task.steps for m in task.modalities}
-    clips = {m.name: np.zeros((len(ends), steps[m.name], *m.shape), np.float32) for m in task.modalities}
+    clips: dict[str, Clips] = {}
     present = np.zeros((len(ends), task.steps, len(task.modalities)), bool)
     for j, m in enumerate(task.modalities):
         source = sources[m.name]
         source.open(0.0)
         try:
             reader: _Reader = _READERS[m.name](m, source)
+            made: dict[float, tuple[int, bool]] = {}
+            stored: list[NDArray[np.float32]] = []
+            rows = np.zeros((len(ends), steps[m.name]), np.int64)
             for i, end in enumerate(ends):
                 reader.advance(end, [end + offset for offset in m.clip_ends(steps[m.name])])
                 for s, offset in enumerate(m.clip_ends(steps[m.name])):
-                    clips[m.name][i, s], ok = reader.clip(end + offset)
+                    at = round(end + offset, 6)
+                    if at not in made:
+                        clip, ok = reader.clip(end + offset)
+                        made[at] = len(stored), ok
+                        stored.append(clip)
+                    rows[i, s], ok = made[at]
                     present[i, s if steps[m.name] > 1 else slice(None), j] = ok
+            clips[m.name] = Clips(stored, rows, m.shape)
         finally:
             source.close()
     return clips, present
@@ -280,9 +291,5 @@ def spread(windows: Windows, count: int, seed: int = 0) -> NDArray[np.int64]:
 
 def _levels(windows: Windows) -> NDArray[np.float64]:
     """(N, 2 M) mean and spread of each modality's clips, standardised: how loud, bright or sweaty a window is."""
-    columns = []
-    for clips in windows.clips.values():
-        flat = clips.reshape(len(clips), -1)
-        columns += [flat.mean(1, dtype=np.float64), flat.std(1, dtype=np.float64)]
-    levels = np.stack(columns, 1)
+    levels = np.concatenate([clips.levels() for clips in windows.clips.values()], 1)
     return np.asarray((levels - levels.mean(0)) / np.maximum(levels.std(0), 1e-9), np.float64)

@@ -5,14 +5,82 @@ They are what INT8 ranges are measured on and what every converted engine is com
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
 from ..tasks import Task
+
+
+@dataclass(frozen=True)
+class Clips:
+    """(N, S, *shape) float32, each clip held once however many windows have it, and never copied: at full size 128
+    windows of 16 steps are 2.4 GB.
+
+    stored: K clips of (*shape). rows: (N, S), where in `stored`; -1 for a clip of zeros.
+    """
+
+    stored: Sequence[NDArray[np.float32]]
+    rows: NDArray[np.int64]
+    clip_shape: tuple[int, ...]
+
+    @classmethod
+    def of(cls, dense: NDArray[np.float32]) -> Clips:
+        """Clips that are all different, from (N, S, *shape)."""
+        count = dense.shape[0] * dense.shape[1]
+        clips = [*dense.reshape(count, *dense.shape[2:])]
+        return cls(clips, np.arange(count).reshape(dense.shape[:2]), dense.shape[2:])
+
+    @classmethod
+    def joined(cls, parts: Sequence[Clips]) -> Clips:
+        """The windows of all parts, one part after another."""
+        starts = np.cumsum([0, *(len(part.stored) for part in parts)])
+        rows = [np.where(part.rows < 0, -1, part.rows + start) for part, start in zip(parts, starts)]
+        return cls([clip for part in parts for clip in part.stored], np.concatenate(rows), parts[0].clip_shape)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (*self.rows.shape, *self.clip_shape)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, at: tuple[int, int]) -> NDArray[np.float32]:
+        """The clip of a window at a step."""
+        row = self.rows[at]
+        return np.zeros(self.clip_shape, np.float32) if row < 0 else self.stored[row]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        dense = np.zeros(self.shape, dtype or np.float32)
+        for at in np.argwhere(self.rows >= 0):
+            dense[tuple(at)] = self.stored[self.rows[tuple(at)]]
+        return dense
+
+    def take(self, index: NDArray[np.int64]) -> Clips:
+        """The windows at `index`, without the clips that none of them has."""
+        rows = self.rows[index]
+        used = np.unique(rows[rows >= 0])
+        return Clips(
+            [self.stored[row] for row in used], np.where(rows < 0, -1, np.searchsorted(used, rows)), self.clip_shape
+        )
+
+    def distinct(self, there: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """Rows of the different clips among those that are `there` (N, S)."""
+        rows = self.rows[there]
+        return np.unique(rows[rows >= 0])
+
+    def levels(self) -> NDArray[np.float64]:
+        """(N, 2): mean and standard deviation of each window's numbers."""
+        moments = np.zeros((len(self.stored) + 1, 2))  # the last for row -1
+        for i, clip in enumerate(self.stored):
+            moments[i] = clip.mean(dtype=np.float64), np.square(clip, dtype=np.float64).mean()
+        mean, square = moments[self.rows].mean(1).T
+        return np.stack([mean, np.sqrt(np.maximum(square - mean**2, 0))], 1)
 
 
 @dataclass(frozen=True)
@@ -27,7 +95,7 @@ class Windows:
     noise: nobody's signals, so that scores on them mean nothing and no limit applies.
     """
 
-    clips: dict[str, NDArray[np.float32]]
+    clips: dict[str, Clips]
     present: NDArray[np.bool_]
     targets: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     subjects: NDArray[np.str_] = field(default_factory=lambda: np.empty(0, "U1"))
@@ -40,7 +108,7 @@ class Windows:
     def take(self, index: NDArray[np.int64]) -> Windows:
         """The windows at `index`, in that order."""
         return Windows(
-            {name: clips[index] for name, clips in self.clips.items()},
+            {name: clips.take(index) for name, clips in self.clips.items()},
             self.present[index],
             {name: values[index] for name, values in self.targets.items()},
             self.subjects[index] if len(self.subjects) else self.subjects,
@@ -71,7 +139,9 @@ class Windows:
 
     def save(self, path: Path) -> None:
         """One `.npz` file."""
-        arrays = {f"clip_{k}": v for k, v in self.clips.items()} | {f"target_{k}": v for k, v in self.targets.items()}
+        arrays: dict[str, NDArray[Any]] = {f"clip_{k}": _stacked(v) for k, v in self.clips.items()}
+        arrays |= {f"rows_{k}": v.rows for k, v in self.clips.items()}
+        arrays |= {f"target_{k}": v for k, v in self.targets.items()}
         about = {"origin": np.array(self.origin), "noise": np.array(self.noise)}
         np.savez(path, present=self.present, subjects=self.subjects, **about, **arrays)  # type: ignore[arg-type]
 
@@ -81,7 +151,7 @@ class Windows:
         try:
             with np.load(path, allow_pickle=False) as data:
                 return cls(
-                    {k[5:]: data[k] for k in data.files if k.startswith("clip_")},
+                    {k[5:]: _unstacked(data[k], data[f"rows_{k[5:]}"]) for k in data.files if k.startswith("clip_")},
                     data["present"],
                     {k[7:]: data[k] for k in data.files if k.startswith("target_")},
                     data["subjects"],
@@ -92,11 +162,19 @@ class Windows:
             raise DataError(f"{path} holds no saved windows ({error}); run the command that wrote it again") from None
 
 
+def _stacked(clips: Clips) -> NDArray[np.float32]:
+    return np.stack([*clips.stored]) if clips.stored else np.zeros((0, *clips.clip_shape), np.float32)
+
+
+def _unstacked(stored: NDArray[np.float32], rows: NDArray[np.int64]) -> Clips:
+    return Clips([*stored], rows, stored.shape[1:])
+
+
 def random_windows(task: Task, count: int, seed: int = 0) -> Windows:
     """Normal noise in every clip: for networks with random weights, where only arithmetic is compared."""
     rng = np.random.default_rng(seed)
     clips = {
-        m.name: rng.standard_normal((count, 1 if m.stride == 0 else task.steps, *m.shape), dtype=np.float32)
+        m.name: Clips.of(rng.standard_normal((count, 1 if m.stride == 0 else task.steps, *m.shape), dtype=np.float32))
         for m in task.modalities
     }
     present = np.ones((count, task.steps, len(task.modalities)), bool)

@@ -7,7 +7,6 @@ between roundings; a device's own sums can differ further, which only the device
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -107,16 +106,14 @@ def run_backbones(
         run = session(models[m.name])
         clips = windows.clips[m.name]
         there = windows.there(task, m.name)
-        features = np.zeros((*clips.shape[:2], task.dim), np.float32)
-        seen: dict[bytes, NDArray[np.float32]] = {}
-        places = np.argwhere(there)
-        for count, (i, s) in enumerate(places):
-            on_clip(m.name, count / len(places))
-            clip = clips[i, s]
-            digest = hashlib.sha256(clip.tobytes()).digest()
-            if digest not in seen:
-                seen[digest] = np.asarray(run.run(["features"], {"clip": clip[None]})[0], np.float32)[0]
-            features[i, s] = seen[digest]
+        features = np.zeros((*clips.rows.shape, task.dim), np.float32)
+        rows = clips.distinct(there)
+        of_row = np.zeros((len(rows), task.dim), np.float32)
+        for i, row in enumerate(rows):
+            on_clip(m.name, i / len(rows))
+            of_row[i] = run.run(["features"], {"clip": clips.stored[row][None]})[0][0]
+        held = there & (clips.rows >= 0)
+        features[held] = of_row[np.searchsorted(rows, clips.rows[held])]
         ready[m.name] = features
     return ready
 
