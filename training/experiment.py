@@ -479,20 +479,23 @@ def _torch_device(device: Device) -> str:
 
 
 def console_progress() -> Progress:
-    """Done of total with the time left, on stderr."""
+    """Done of total with the time left, on stderr. A stage that ended and comes again, as in each fold, begins anew."""
     began: dict[str, tuple[float, int]] = {}
     shown = [0.0]
 
     def show(stage: str, done: int, total: int) -> None:
         now = time.monotonic()
         start, first = began.setdefault(stage, (now, done))
-        left = (now - start) / max(1, done - first) * (total - done)
-        line = f"{stage}: {done}/{total}, {left:.0f} s left"
+        line = f"{stage}: {done}/{total}"
+        if done > first:
+            line += f", {(now - start) / (done - first) * (total - done):.0f} s left"
         if sys.stderr.isatty():
             print(f"\r\x1b[K{line}", end="\n" if done == total else "", file=sys.stderr, flush=True)
         elif now - shown[0] > 10 or (done == total and done > first):
             shown[0] = now
             print(line, file=sys.stderr, flush=True)
+        if done == total:
+            del began[stage]
 
     return show
 

@@ -20,7 +20,7 @@ from sklearn.metrics import balanced_accuracy_score
 
 from jmt_edge.cli import cli, main
 from jmt_edge.training.comparison import compare
-from jmt_edge.training.experiment import Options, prepare
+from jmt_edge.training.experiment import Options, console_progress, prepare
 from jmt_edge.training.locks import lock, share_out
 from jmt_edge.training.readers import open_cohort
 from jmt_edge.training.recipes import load_recipe
@@ -379,3 +379,20 @@ def test_other_mistakes(
           "--fractions", "0,2"], "(0, 1]"),
     ):  # fmt: skip
         assert says in refused([*arguments, "--quiet"], monkeypatch, capsys)
+
+
+def test_time_left_is_that_of_this_fold(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """15 batches at a second each, in two folds with minutes of other work between them."""
+    now = [0.0]
+    monkeypatch.setattr("jmt_edge.training.experiment.time.monotonic", lambda: now[0])
+    show = console_progress()
+    for fold in range(2):
+        for done in range(1, 16):
+            show("face features", done, 15)
+            now[0] += 1.0
+        lines = capsys.readouterr().err.splitlines()
+        assert lines[-1] == "face features: 15/15, 0 s left"
+        left = {int(line.split()[2].split("/")[0]): int(line.split()[3]) for line in lines if "left" in line}
+        assert left and all(seconds == 15 - done for done, seconds in left.items())
+        assert fold == 0 or "face features: 1/15" in lines  # nothing is known yet
+        now[0] += 300.0
