@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from jmt_edge.bench.machine import describe
+from jmt_edge.machine import describe
 
 OUT = Path(".benchmarks")
 KEPT = Path(__file__).parent / "results"

@@ -23,8 +23,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from jmt_edge.bench.machine import describe
 from jmt_edge.engine.bundle import load_bundle
+from jmt_edge.machine import describe
 
 BUNDLES = Path(__file__).parent.parent / "jmt_edge/engine/bundles"
 FULL, DEMOS, TARGET = ("pain", "affect"), ("pain", "affect", "trimodal"), "sm_86"
@@ -32,7 +32,7 @@ SHARE, SECONDS = 0.30, 180.0
 LIBRARIES = ("tensorrt-rtx", "onnxruntime", "openvino", "onnx", "torch")
 # In a process of its own: memory that this one once held would count as the commands'
 EXPORT = """
-from jmt_edge.engine.export import random_bundle
+from jmt_edge.compiler.export import random_bundle
 from jmt_edge.tasks import get_task
 random_bundle(get_task("{0}"), "{0}.jmt")
 """

@@ -24,11 +24,11 @@ from typing import Any
 import cv2
 import numpy as np
 
-from jmt_edge.bench.machine import describe
 from jmt_edge.capture import open_source
 from jmt_edge.capture.base import Source
 from jmt_edge.capture.camera import Camera
 from jmt_edge.live.loop import PULL
+from jmt_edge.machine import describe
 
 FPS, WIDTH, HEIGHT, EDA_RATE = 30, 640, 480, 1000
 LIMIT = 0.25  # of a core

@@ -13,7 +13,7 @@ from jmt_edge.engine.bundle import Bundle
 def make_bundle(tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyped-def]
     """`make_bundle("pain", "full")`: random weights, for timing only."""
     pytest.importorskip("torch", reason="torch is not installed")
-    from jmt_edge.engine.export import random_bundle
+    from jmt_edge.compiler.export import random_bundle
     from jmt_edge.tasks import get_task
 
     made: dict[tuple[str, str], Bundle] = {}

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from jmt_edge.bench.machine import describe
+from jmt_edge.machine import describe
 
 ROOT = Path(__file__).parent.parent
 RESULTS, IMAGES = ROOT / "benchmarks" / "results", ROOT / "docs" / "images"
@@ -33,8 +33,8 @@ HOP, CAMERA = 5.0, "sim:seed=900001&fps=5&size=320x240"
 
 def point(path: str, shapes: dict[str, list[int]]) -> dict[str, float]:
     """In a fresh process: median milliseconds of a graph on random inputs, and the memory that it added (MB)."""
-    from jmt_edge.engine.fidelity import session
-    from jmt_edge.live.summary import peak_memory_mb
+    from jmt_edge.engine.session import session
+    from jmt_edge.summary import peak_memory_mb
 
     rng = np.random.default_rng(0)
     before = peak_memory_mb()
@@ -67,9 +67,9 @@ def sweeps(folder: Path) -> dict[str, list[dict[str, Any]]]:
     import onnx
     import torch
 
-    from jmt_edge.engine.export import backbone_graph
-    from jmt_edge.kernels.folding import fold
+    from jmt_edge.compiler.export import backbone_graph
     from jmt_edge.models import build_model
+    from jmt_edge.models.folding import fold
     from jmt_edge.models.fusion import JMT
     from jmt_edge.models.fusion_onnx import fusion_graph
     from jmt_edge.tasks import get_task
@@ -108,8 +108,8 @@ def run_length(hours: float) -> dict[str, Any]:
     from jmt_edge.engine.backends import open_engine
     from jmt_edge.engine.bundle import load_bundle
     from jmt_edge.live import Options, run
-    from jmt_edge.live.observer import Observer
-    from jmt_edge.live.result import Result
+    from jmt_edge.observer import Observer
+    from jmt_edge.result import Result
 
     minutes: list[dict[str, float]] = []
     totals: list[float] = []

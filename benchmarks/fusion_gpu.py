@@ -36,12 +36,12 @@ import torch
 from published import like
 from torch import Tensor
 
-from jmt_edge.bench.machine import describe
 from jmt_edge.kernels.layout import weights_of
 from jmt_edge.kernels.ops import FusedFusion
 from jmt_edge.kernels.reference import Reference, run_table
 from jmt_edge.kernels.schedule import DType, activation
 from jmt_edge.kernels.weights import FusionWeights
+from jmt_edge.machine import describe
 from jmt_edge.models.fusion import JMT
 
 RESULTS = Path(__file__).parent / "results"

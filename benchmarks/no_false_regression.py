@@ -20,7 +20,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from jmt_edge.bench.machine import describe
+from jmt_edge.machine import describe
 
 ROOT = Path(__file__).parent.parent
 LIMIT = 0.10

@@ -24,9 +24,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from jmt_edge.bench.machine import describe
 from jmt_edge.bench.roofline import DEVICES, device, plot, prediction
 from jmt_edge.engine.bundle import Bundle
+from jmt_edge.machine import describe
 from jmt_edge.tasks import TASK_NAMES, get_task
 
 ROOT = Path(__file__).parent.parent
@@ -41,7 +41,7 @@ def cli(*arguments: str) -> None:
 @contextmanager
 def full_size() -> Iterator[dict[str, Bundle]]:
     """Bundles of random weights at the papers' width."""
-    from jmt_edge.engine.export import random_bundle
+    from jmt_edge.compiler.export import random_bundle
 
     with tempfile.TemporaryDirectory() as folder:
         yield {task: random_bundle(get_task(task), Path(folder) / f"{task}.jmt") for task in TASK_NAMES}

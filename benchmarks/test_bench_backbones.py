@@ -14,8 +14,8 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 
 from jmt_edge.calibration.quantise import find_layers, quantise, tensors_of  # noqa: E402
 from jmt_edge.calibration.ranges import collect  # noqa: E402
+from jmt_edge.compiler.fidelity import session  # noqa: E402
 from jmt_edge.engine.backends import open_engine, unavailable  # noqa: E402
-from jmt_edge.engine.fidelity import session  # noqa: E402
 from jmt_edge.errors import BackendError  # noqa: E402
 
 CASES = {"r3d_18": ("pain", "face"), "eda_cnn1d": ("pain", "eda"), "r2plus1d_18": ("affect", "face"),

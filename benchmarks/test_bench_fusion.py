@@ -21,7 +21,7 @@ from published import like  # noqa: E402
 from jmt_edge.engine.backends import BACKENDS, open_engine, unavailable  # noqa: E402
 from jmt_edge.engine.bundle import Bundle  # noqa: E402
 from jmt_edge.errors import BackendError  # noqa: E402
-from jmt_edge.kernels.folding import fold  # noqa: E402
+from jmt_edge.models.folding import fold  # noqa: E402
 from jmt_edge.models.fusion import JMT  # noqa: E402
 
 S, DIM = 16, 512
@@ -99,7 +99,7 @@ def test_published_compiled(benchmark, setting) -> None:  # type: ignore[no-unty
 
 def test_published_onnxruntime(benchmark, setting, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     """The published module exported as anyone would, the other peer without a compiler."""
-    from jmt_edge.engine.fidelity import session
+    from jmt_edge.engine.session import session
 
     names, file = ["valence", "arousal"], tmp_path / "published.onnx"
     with torch.no_grad():
@@ -115,8 +115,8 @@ def test_published_onnxruntime(benchmark, setting, tmp_path: Path) -> None:  # t
 
 def test_unfolded_onnxruntime(benchmark, setting) -> None:  # type: ignore[no-untyped-def]
     """The graph of a fusion that does not fold (several heads): the last step alone, four matrices an attention."""
-    from jmt_edge.engine.export import unfolded_graph
-    from jmt_edge.engine.fidelity import session
+    from jmt_edge.compiler.export import unfolded_graph
+    from jmt_edge.engine.session import session
 
     run = session(unfolded_graph(setting["ours"], DIM, S).SerializeToString(), threads=1)
     feeds = {n: x.numpy() for n, x in setting["inputs"].items()} | {"present": np.ones((1, S, 2), np.float32)}
@@ -136,7 +136,7 @@ def test_folded_numpy_all_steps(benchmark, setting) -> None:  # type: ignore[no-
 @pytest.fixture(scope="module")
 def bundle(setting, tmp_path_factory: pytest.TempPathFactory) -> Bundle:  # type: ignore[no-untyped-def]
     """The fusion at full size behind the demo's small backbones, which are not run here."""
-    from jmt_edge.engine.export import export_bundle
+    from jmt_edge.compiler.export import export_bundle
     from jmt_edge.models import build_model
     from jmt_edge.tasks import get_task
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from jmt_edge.clips.cutters import plan_clips
 from jmt_edge.engine.backends import open_engine
-from jmt_edge.live.window import plan_clips
 
 FEWER = 8  # how many times fewer clips the cache has to leave to the backbones
 

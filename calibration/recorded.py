@@ -9,16 +9,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ..clips.cutters import plan_clips
+from ..clips.window_set import Clips, Windows
 from ..engine.backends.base import TwoCalls
 from ..engine.bundle import Bundle
 from ..errors import DataError
-from ..live.observer import Observer, RunInfo
-from ..live.recording import Recording
-from ..live.replay import replay
-from ..live.result import Result
-from ..live.window import plan_clips
+from ..live.pipeline import Pipeline
+from ..observer import Observer, RunInfo
+from ..recording.reader import Recording
+from ..recording.replay import replay
+from ..result import Result
 from ..tasks import Task
-from .windows import Clips, Windows
 
 POOL_BYTES = 4 << 30  # candidates to choose windows from fill no more
 F32 = NDArray[np.float32]
@@ -38,7 +39,7 @@ def recorded_windows(bundle: Bundle, folder: Path, least: int, most: int) -> Win
             f"{folder} cannot be used: {why_not}; record a run with --record-raw {','.join(task.names)} from its start"
         )
     cut = _Cut(task, evenly(len(recording.results()), max(least, min(most, POOL_BYTES // window_bytes(task)))))
-    replay(recording, bundle, cut, observers=[cut])
+    replay(recording, bundle, cut, Pipeline, observers=[cut])
     if not cut.windows:
         raise DataError(
             f"no window of {folder} has anything usable of {', '.join(task.names)}; record a longer run in which every "

@@ -13,16 +13,16 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from ..engine.build import load_graphs
+from ..clips.window_set import Windows
+from ..compiler.build import load_graphs
+from ..compiler.fidelity import Fidelity, compare, fusion_feeds, run_backbones, run_networks
 from ..engine.bundle import Bundle, write_bundle
-from ..engine.fidelity import Fidelity, compare, fusion_feeds, run_backbones, run_networks
 from ..errors import BundleError, DataError
 from .quantise import Layer, find_layers, quantise, tensors_of
 from .ranges import METHODS, Magnitudes, Method, collect
 from .report import calibration_report, kept_sentence
 from .scales import equalise
 from .sensitivity import Feed, answers, give_back, leave_one_in, sqnr
-from .windows import Windows
 
 # How many clips (of the fusion: windows) are looked at: (fewest, most, multiply-adds in all), so that small networks
 # see many and one of 20 G multiply-adds a clip is done in minutes on two cores. Clips are spread over all windows.

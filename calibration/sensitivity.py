@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from ..engine.fidelity import session
+from ..engine.session import session
 from .quantise import Layer, quantise
 
 Array = NDArray[np.float32]

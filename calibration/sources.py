@@ -16,16 +16,16 @@ from numpy.typing import NDArray
 
 from ..capture.base import Source
 from ..capture.simulated import open_simulated, simulated_truth, window_label
+from ..clips.frames import face_clip, frame_times
+from ..clips.window_set import Clips, Windows, random_windows
 from ..engine.bundle import Bundle
 from ..errors import DataError
-from ..preprocessing.clips import face_clip, frame_times
 from ..preprocessing.eda import normalise_eda, resample_eda
 from ..preprocessing.face import FaceDetector, FaceTracker, align_crop
 from ..preprocessing.voice import voice_clip
 from ..tasks import AUDIO_RATE, Modality, Task
 from ..training.data import Windows as TrainingWindows
 from .recorded import POOL_BYTES, recorded_windows, window_bytes
-from .windows import Clips, Windows, random_windows
 
 POOL = 4  # candidates for each window that is kept
 _SIMULATED = 2_000_000  # nobody whom a simulated cohort trains on (those begin at 1 000 000) or a live run shows

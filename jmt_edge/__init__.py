@@ -1,11 +1,27 @@
 """The Joint Multimodal Transformer at the edge. A research prototype; not for clinical use."""
 
-import os
+import sys
+from importlib.machinery import ModuleSpec
+from importlib.util import spec_from_file_location
+from pathlib import Path
 
 __version__ = "0.1.0"
 
-# In a checkout `kernels`, `calibration` and `training` lie beside this package, not in it; an installed copy
-# has them inside. This makes `import jmt_edge.kernels` work with only the checkout on PYTHONPATH.
-_checkout = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-if os.path.isfile(os.path.join(_checkout, "pyproject.toml")) and os.path.isdir(os.path.join(_checkout, "training")):
-    __path__.append(_checkout)
+
+class _Checkout:
+    """Finds `jmt_edge.kernels`, `.calibration` and `.training` beside this folder, where a checkout keeps them."""
+
+    root = Path(__file__).parents[1]
+
+    @classmethod
+    def find_spec(cls, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        package, _, sub = name.rpartition(".")
+        if package != __name__ or sub not in ("kernels", "calibration", "training"):
+            return None
+        folder = cls.root / sub
+        return spec_from_file_location(name, folder / "__init__.py", submodule_search_locations=[str(folder)])
+
+
+# an installed copy has the three inside
+if not Path(__file__).with_name("training").is_dir():
+    sys.meta_path.append(_Checkout)  # type: ignore[arg-type]

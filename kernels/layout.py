@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import ConfigError
+from ..models.folding import LOGITS, FoldedPlan, fold
 from ..models.fusion import JMT, Fusion
-from .folding import LOGITS, FoldedPlan, fold
 from .weights import Array, Attention, Encoder, FusionWeights, stack_readouts
 
 

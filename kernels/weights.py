@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ..models.folding import JOINT, block_order
 
 Array = NDArray[np.float64]
 
@@ -81,7 +82,9 @@ class FusionWeights:
 
     @property
     def blocks(self) -> list[tuple[int, int]]:
-        return block_order(len(self.modalities))
+        """(query source, key/value source) of each cross-attention, in stacking order; the joint is source M."""
+        place = {name: i for i, name in enumerate((*self.modalities, JOINT))}
+        return [(place[q], place[kv]) for q, kv in block_order(self.modalities)]
 
     @property
     def matrix_elements(self) -> int:
@@ -90,15 +93,6 @@ class FusionWeights:
         for e in (*self.encoders, *([self.final] if self.final is not None else [])):
             total += e.attention.elements + e.w1.size + e.w2.size
         return total + sum(a.elements for a in (*self.cross, *([self.last] if self.last is not None else [])))
-
-
-def block_order(modalities: int) -> list[tuple[int, int]]:
-    """(query source, key/value source) of each cross-attention, in stacking order; the joint is source M.
-
-    For each pair a < b of modalities a<-b, b<-a; then for each modality m: j<-m, m<-j (the papers' order at M = 2).
-    """
-    pairs = [p for a, b in combinations(range(modalities), 2) for p in ((a, b), (b, a))]
-    return pairs + [p for m in range(modalities) for p in ((modalities, m), (m, modalities))]
 
 
 def stack_readouts(

@@ -26,9 +26,10 @@ from numpy.typing import NDArray
 from .. import preprocessing
 from ..capture import simulated
 from ..errors import DataError
+from ..media import dataset_files as signals
 from ..preprocessing.eda import normalise_eda
 from ..tasks import Modality
-from . import signals, streams
+from . import streams
 from .data import Problems, Recording, Windows
 
 log = logging.getLogger(__name__)
@@ -253,7 +254,7 @@ def _compute(job: tuple[Recording, Modality, list[float]]) -> tuple[Any, Any, st
 
 
 def _face(recording: Recording, m: Modality, ends: Sequence[float]) -> tuple[list[NDArray[np.float32]], list[bool]]:
-    from ..preprocessing.clips import face_clip, frame_times
+    from ..clips.frames import face_clip, frame_times
 
     wanted = np.unique(np.concatenate([frame_times(m, end, start=0.0) for end in ends]))
     crops = sorted(_crops(recording, m, wanted[wanted >= -1e-6]), key=lambda item: item[0])

@@ -446,7 +446,7 @@ def exportable(recipe: Recipe, task: Task) -> bool:
 
 def export_run(result: Result, path: Path, *, cohort: Cohort, name: str, demo: bool, overwrite: bool) -> Any:
     """The bundle of a trained split; its provenance names data, split, seed, recipe and scores."""
-    from ..engine.export import export_bundle
+    from ..compiler.export import export_bundle
 
     recipe, task, backbones, fusion, _ = load_run(result.folder)
     model = JointModel(task, backbones, fusion)  # type: ignore[arg-type]

@@ -9,8 +9,8 @@ import matplotlib as mpl
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import metrics
 from ..tasks import Task
-from . import metrics
 from .scores import Predictions, Scores
 
 mpl.use("Agg")

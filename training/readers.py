@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
+from ..media.dataset_files import read_table, video_times
 from ..tasks import Task, get_task
 from .data import Cohort, Labels, Problems, Recording
-from .signals import read_table, video_times
 
 BIOVID_CLASSES = ("BL1", "PA1", "PA2", "PA3", "PA4")
 TRIAL = 5.5  # seconds of a BioVid sample

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .. import metrics
 from ..tasks import Task
-from . import metrics
 from .data import Recording, Windows, step_times
 
 SMOOTH = {"valence": 20, "arousal": 50}  # frames, the published code's lengths

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..bench.machine import describe
+from ..machine import describe
 from . import suite_plots
 from .comparison import DRAWS
 from .evaluation import NOISE_LEVELS

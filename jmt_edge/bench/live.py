@@ -11,8 +11,8 @@ from ..capture import open_source
 from ..engine.backends.base import Engine
 from ..engine.bundle import Bundle
 from ..live import Options, run
-from ..live.observer import Observer
-from ..live.result import Result
+from ..observer import Observer
+from ..result import Result
 from .stages import Delay, quick
 
 _SENSORS = "sim:seed=900001"

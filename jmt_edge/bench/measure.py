@@ -16,8 +16,8 @@ import numpy as np
 from ..engine.backends import choose_engine
 from ..engine.bundle import Bundle
 from ..errors import ConfigError
+from ..machine import PowerMeter, describe, rails
 from .live import first_result
-from .machine import PowerMeter, describe, rails
 from .process import Job, fresh
 from .stages import percentiles
 

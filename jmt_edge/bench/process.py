@@ -19,9 +19,9 @@ import numpy as np
 from ..engine.backends import open_engine
 from ..engine.bundle import load_bundle
 from ..errors import BackendError
-from ..live.summary import peak_memory_mb
+from ..machine import PowerMeter, cpu_busy_seconds
+from ..summary import peak_memory_mb
 from .live import live_loop
-from .machine import PowerMeter, cpu_busy_seconds
 from .stages import Stage, make_references, make_stages
 
 ROUNDS = 4

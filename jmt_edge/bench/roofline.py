@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import onnx
 
+from ..compiler.fp16 import static_shapes
 from ..engine.bundle import Bundle
-from ..engine.precision import static_shapes
 from ..errors import ConfigError
 
 _HEAVY = ("Conv", "Gemm", "MatMul", "ConvTranspose")
@@ -179,7 +179,7 @@ def _session(products: list[tuple[tuple[int, int], tuple[int, int]]], threads: i
     from onnx import TensorProto, helper, numpy_helper
 
     from ..engine.backends.onnxruntime import cpu_threads
-    from ..engine.fidelity import session
+    from ..engine.session import session
 
     nodes, constants, last = [], [], "x"
     for i, (_, shape) in enumerate(products):

@@ -4,11 +4,10 @@
 |---|---|---|---|
 | `none` | no source | no source | no source |
 | `sim:` or `sim:seed=3&...` | simulated person | simulated person | simulated person |
-| `replay:DIR` | a recording's raw video | its raw sound | its EDA |
 | a path | video, folder of images (`?fps=`) | WAV, other sound, a video's sound | see `eda_files` |
 | a device | `0`, `/dev/video0`, `csi:0`, GStreamer | index or name | `bitalino:/dev/...`, `auto:...`, `/dev/...` |
 
-Cameras take `?width=&height=&fps=`, microphones `?rate=`.
+`recording.open_source` also knows `replay:DIR`. Cameras take `?width=&height=&fps=`, microphones `?rate=`.
 """
 
 from __future__ import annotations
@@ -18,7 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import SourceError
-from .base import Chunk, Source, Status
+from ..media.chunk import Chunk
+from .base import Source, Status
 
 MODALITIES = ("face", "voice", "eda")
 _EDA_DEVICES = ("bitalino:", "shimmer3:", "grove:", "csv:", "auto:", "/dev/")
@@ -50,9 +50,7 @@ def _open(modality: str, spec: str) -> Source:
 
         return open_simulated(modality, spec)
     if spec.startswith("replay:"):
-        from ..live.recording import RecordedSource
-
-        return RecordedSource(modality, Path(spec.removeprefix("replay:")))
+        raise SourceError(f"'{spec}' names a recording, not a device or a file; open it with jmt_edge.recording")
     return {"face": _open_face, "voice": _open_voice, "eda": _open_eda}[modality](spec)
 
 

@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
+from ..media.chunk import Chunk
 
 
 class State(str, Enum):
@@ -23,26 +22,6 @@ class State(str, Enum):
     LOST = "lost"
     BACKOFF = "backoff"
     ENDED = "ended"  # a file or a simulation of given length came to its end
-
-
-@dataclass
-class Chunk:
-    """Samples in time order.
-
-    times: (n,) float64, stream time in seconds.
-    values: face: list of n images (H, W, 3) uint8 BGR; voice: (n,) float32 mono in [-1, 1] at `rate`;
-        eda: (n,) float32 in µS, NaN where the sensor gave no valid number.
-    rate: nominal samples per second, 0 where only the times tell.
-    lost: samples known to be lost since the previous chunk.
-    """
-
-    times: NDArray[np.float64]
-    values: Any
-    rate: float = 0.0
-    lost: int = 0
-
-    def __len__(self) -> int:
-        return len(self.times)
 
 
 @dataclass
@@ -87,9 +66,3 @@ class Source(Protocol):
     def status(self) -> Status: ...
 
     def close(self) -> None: ...
-
-
-def empty_chunk(modality: str, rate: float = 0.0) -> Chunk:
-    """A chunk without samples."""
-    values: Any = [] if modality == "face" else np.empty(0, np.float32)
-    return Chunk(np.empty(0), values, rate)

@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import SourceError
-from .base import Chunk, Status
+from ..media.chunk import Chunk
+from .base import Status
 from .files import query_number, quiet_opencv, split_query
 from .reconnect import DeviceLost, Link, Supervisor, Timing
 

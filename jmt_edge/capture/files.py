@@ -16,10 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import SourceError
+from ..media.chunk import Chunk, empty_chunk
+from ..media.eda_files import EdaRecording, read_eda_file
+from ..media.sound import F32, sound_blocks
 from ..tasks import AUDIO_RATE
-from .audio import F32, sound_blocks
-from .base import Chunk, State, Status, empty_chunk
-from .eda_files import EdaRecording, read_eda_file
+from .base import State, Status
 
 Image = NDArray[np.uint8]
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")

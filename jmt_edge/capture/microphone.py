@@ -20,9 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import SourceError
+from ..media.chunk import Chunk
+from ..media.sound import F32, StreamResampler
 from ..tasks import AUDIO_RATE
-from .audio import F32, StreamResampler
-from .base import Chunk, Status
+from .base import Status
 from .clock import ClockFit
 from .files import query_number, split_query
 from .reconnect import DeviceLost, Link, Supervisor, Timing

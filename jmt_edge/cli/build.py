@@ -46,9 +46,9 @@ def command(
     from rich.console import Console
 
     from ..calibration.sources import load_windows
-    from ..engine.build import build, choose_builder
+    from ..compiler.build import build, choose_builder
+    from ..compiler.report import layer_sentence, timing_lines
     from ..engine.bundle import load_bundle
-    from ..engine.report import layer_sentence, timing_lines
     from ._progress import step_bar
 
     source = load_bundle(bundle)
@@ -62,7 +62,7 @@ def command(
         extra_files: dict[str, bytes] = {}
         extra_manifest: dict[str, Any] = {}
         if targets:
-            from ..engine.cubins import bundle_cubins
+            from ..compiler.cubins import bundle_cubins
 
             on_step(f"cubins for {', '.join(targets)}", 0.0)
             extra_files, extra_manifest = bundle_cubins(source, targets)

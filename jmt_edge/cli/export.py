@@ -19,8 +19,8 @@ def command(folder: Path, form: str, out: Path | None) -> None:
     Raw video and sound lie in the recording itself as ordinary Matroska and WAV files.
     """
     from ..errors import ConfigError
-    from ..live.export import EXPORTERS
-    from ..live.recording import Recording
+    from ..recording.export import EXPORTERS
+    from ..recording.reader import Recording
 
     recording = Recording(folder)
     target = out or folder.with_name(folder.name + SUFFIX[form])

@@ -40,8 +40,8 @@ def command(
 
     import torch
 
+    from ..compiler.export import export_bundle
     from ..engine.bundle import sha256_file
-    from ..engine.export import export_bundle
     from ..models import Backbone, JointModel, build_backbone, load_pretrained, read_checkpoint
     from ..models.released import import_released
     from ..tasks import get_task

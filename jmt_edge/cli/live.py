@@ -14,9 +14,9 @@ from ..tasks import TASK_NAMES, get_task
 
 if TYPE_CHECKING:
     from ..capture.base import Source
+    from ..controls import Controls
     from ..engine.bundle import Bundle
-    from ..live.controls import Controls
-    from ..live.observer import Observer
+    from ..observer import Observer
 
 OPTIONS = {"face": "camera", "voice": "microphone", "eda": "eda"}  # modality -> its option
 
@@ -78,7 +78,7 @@ def command(
 
     from ..engine.backends import choose_engine
     from ..live import Controls, Options, run
-    from ..live.signals import stop_on_signals
+    from ..live.interrupt import stop_on_signals
 
     delays = {"voice": audio_delay, "eda": eda_delay}
     sources = _sources(bundle, {"face": camera, "voice": microphone, "eda": eda}, delays)
@@ -134,7 +134,7 @@ def demo_bundle(task_name: str) -> Path:
 
 def _sources(bundle: Bundle, given: dict[str, str | None], delays: dict[str, float]) -> dict[str, Source]:
     """Unopened sources of the task's modalities, without those that are `none`."""
-    from ..capture import open_source
+    from ..recording import open_source
 
     names = bundle.task.names
     for modality, spec in given.items():
@@ -173,7 +173,7 @@ def _observers(
 
     observers: list[Observer] = []
     if record is not None:
-        from ..live.recorder import Recorder
+        from ..recording.recorder import Recorder
 
         recorder = Recorder(record, bundle, raw, threads=threads)
         controls.recording = recorder

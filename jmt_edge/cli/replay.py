@@ -11,7 +11,7 @@ import click
 from ..errors import BackendError, BundleError, ConfigError
 
 if TYPE_CHECKING:
-    from ..live.observer import Observer
+    from ..observer import Observer
 
 
 @click.command()
@@ -35,12 +35,13 @@ def command(
         raise ConfigError("--check compares computed results, and --as-recorded computes none; leave one out")
     factor = _speed(speed)
 
+    from ..controls import Controls
     from ..engine.backends import open_engine
     from ..engine.bundle import load_bundle
-    from ..live.controls import Controls
-    from ..live.recording import Recording
-    from ..live.replay import replay
-    from ..live.signals import stop_on_signals
+    from ..live.interrupt import stop_on_signals
+    from ..live.pipeline import Pipeline
+    from ..recording.reader import Recording
+    from ..recording.replay import replay
 
     recording = Recording(folder)
     wanted = recording.manifest["bundle"]
@@ -80,7 +81,7 @@ def command(
 
         observers.append(Terminal(controls))
     with stop_on_signals(controls):
-        outcome = replay(recording, bundle, engine, speed=factor, observers=observers, controls=controls)
+        outcome = replay(recording, bundle, engine, Pipeline, speed=factor, observers=observers, controls=controls)
     for line in (*outcome.summary.lines(), outcome.line()):
         click.echo(line, err=True)
     if not recording.complete:

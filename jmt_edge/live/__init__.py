@@ -4,11 +4,11 @@ A run is `run(bundle, engine, sources, options, observers, controls)`; whoever w
 an `Observer`, whoever wants to act on it holds its `Controls`.
 """
 
-from .controls import Controls
+from ..controls import Controls
+from ..observer import Mark, Observer, RunInfo
+from ..result import Quality, Result
+from ..summary import Summary
 from .loop import Options, run
-from .observer import Mark, Observer, RunInfo
 from .pipeline import Pipeline
-from .result import Quality, Result
-from .summary import Summary
 
 __all__ = ["Controls", "Mark", "Observer", "Options", "Pipeline", "Quality", "Result", "RunInfo", "Summary", "run"]

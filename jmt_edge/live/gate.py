@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..capture.base import State, Status
+from ..clips.cutters import ClipPlan, Stream
 from ..preprocessing.quality import Verdict
-from .result import Quality
-from .window import ClipPlan, Stream
+from ..result import Quality
 
 MIN_COVERAGE = {"face": 0.5, "voice": 0.8, "eda": 0.8}  # share of a clip that must be real samples (face: faces)
 STALE = 1.0  # s between the newest sample and a clip's end

@@ -15,13 +15,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..capture.base import Source, State, Status
+from ..controls import Controls
 from ..engine.backends.base import Engine
 from ..engine.bundle import Bundle
 from ..errors import ConfigError
-from .controls import Controls
-from .observer import Mark, Observer, RunInfo
+from ..observer import Mark, Observer, RunInfo
+from ..summary import Summary
 from .pipeline import Pipeline
-from .summary import Summary
 
 PULL = 0.04  # s between two pulls in real time
 MAX_STEP = 0.25  # s of signal in one pull: bounds the frames in memory at once

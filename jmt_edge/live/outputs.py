@@ -7,10 +7,10 @@ import sys
 import threading
 from typing import IO
 
+from ..controls import Controls
 from ..errors import ConfigError
-from .controls import Controls
-from .observer import Observer
-from .result import Result
+from ..observer import Observer
+from ..result import Result
 
 
 class JsonLines(Observer):

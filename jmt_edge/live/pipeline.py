@@ -13,16 +13,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..capture.base import Chunk, Status
+from ..capture.base import Status
+from ..clips.cutters import ClipPlan, open_stream, plan_clips, time_key
 from ..engine.backends.base import Engine, Step
 from ..engine.bundle import Bundle
 from ..errors import BundleError
+from ..media.chunk import Chunk
 from ..preprocessing.face import Face
+from ..result import Quality, Result
 from ..tasks import Task
 from .gate import NO_SOURCE, after_clip, before_clip, no_result_reason
-from .result import Quality, Result
 from .smoothing import TrailingMean
-from .window import ClipPlan, open_stream, plan_clips, time_key
 
 F32 = NDArray[np.float32]
 

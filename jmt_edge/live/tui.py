@@ -20,12 +20,13 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from ..capture.base import Chunk, State, Status
+from ..capture.base import State, Status
+from ..controls import Controls
 from ..errors import ConfigError
-from .controls import Controls
-from .observer import Mark, Observer, RunInfo
-from .result import STAGES, Result
-from .summary import DEMO_NOTICE, NOTICE, Percentiles, Summary
+from ..media.chunk import Chunk
+from ..observer import Mark, Observer, RunInfo
+from ..result import STAGES, Result
+from ..summary import DEMO_NOTICE, NOTICE, Percentiles, Summary
 
 BARS = "▁▂▃▄▅▆▇█"
 RANGES = {"pain": (0.0, 1.0), "valence": (-1.0, 1.0), "arousal": (-1.0, 1.0)}

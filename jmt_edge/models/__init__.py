@@ -1,29 +1,42 @@
-"""PyTorch modules: what is trained, exported and imported. Needs torch; the live run-time never imports it."""
+"""The networks in PyTorch: backbones, fusions, whole models; and folding, which is NumPy and never loads torch."""
 
-from .backbones import BACKBONES, Backbone, build_backbone
-from .fusion import JMT, Concat, Fusion, Unimodal, Vanilla
-from .intra_modal import IntraModalBackbone, IntraModalFusion
-from .jca import JointCrossAttention
-from .joint import FUSIONS, JointModel, build_fusion, build_model
-from .pretrained import LoadReport, load_pretrained, read_checkpoint
+from __future__ import annotations
 
-__all__ = [
-    "BACKBONES",
-    "FUSIONS",
-    "JMT",
-    "Backbone",
-    "Concat",
-    "Fusion",
-    "IntraModalBackbone",
-    "IntraModalFusion",
-    "JointCrossAttention",
-    "JointModel",
-    "LoadReport",
-    "Unimodal",
-    "Vanilla",
-    "build_backbone",
-    "build_fusion",
-    "build_model",
-    "load_pretrained",
-    "read_checkpoint",
-]
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .backbones import BACKBONES as BACKBONES
+    from .backbones import Backbone as Backbone
+    from .backbones import build_backbone as build_backbone
+    from .fusion import JMT as JMT
+    from .fusion import Concat as Concat
+    from .fusion import Fusion as Fusion
+    from .fusion import Unimodal as Unimodal
+    from .fusion import Vanilla as Vanilla
+    from .intra_modal import IntraModalBackbone as IntraModalBackbone
+    from .intra_modal import IntraModalFusion as IntraModalFusion
+    from .jca import JointCrossAttention as JointCrossAttention
+    from .joint import FUSIONS as FUSIONS
+    from .joint import JointModel as JointModel
+    from .joint import build_fusion as build_fusion
+    from .joint import build_model as build_model
+    from .pretrained import LoadReport as LoadReport
+    from .pretrained import load_pretrained as load_pretrained
+    from .pretrained import read_checkpoint as read_checkpoint
+
+_HOME = {
+    "backbones": ("BACKBONES", "Backbone", "build_backbone"),
+    "fusion": ("JMT", "Concat", "Fusion", "Unimodal", "Vanilla"),
+    "intra_modal": ("IntraModalBackbone", "IntraModalFusion"),
+    "jca": ("JointCrossAttention",),
+    "joint": ("FUSIONS", "JointModel", "build_fusion", "build_model"),
+    "pretrained": ("LoadReport", "load_pretrained", "read_checkpoint"),
+}
+_MODULE = {name: module for module, names in _HOME.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    return getattr(import_module(f".{_MODULE[name]}", __name__), name)

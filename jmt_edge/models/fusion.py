@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError
-from ..kernels.folding import JOINT, block_order, modality_share
+from .folding import JOINT, block_order, modality_share
 from .layers import Attention, EncoderLayer, MissingTokens, OutputHeads
 
 

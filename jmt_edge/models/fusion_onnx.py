@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from ..kernels.folding import LOGITS, FoldedPlan
+from .folding import LOGITS, FoldedPlan
 
 OPSET, IR_VERSION = 20, 9
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import ConfigError
-from ..kernels.folding import LOGITS
+from .folding import LOGITS
 
 ATTENTION_KINDS = ("standard", "key_based", "sigmoid")
 

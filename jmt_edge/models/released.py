@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import DataError
-from ..kernels.folding import JOINT, LOGITS
 from ..tasks import Task
+from .folding import JOINT, LOGITS
 from .fusion import JMT
 from .pretrained import LoadReport
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from bench_tree import AGX_ORIN, INA3221, THOR, write_tree
 
-from jmt_edge.bench import machine
-from jmt_edge.bench.machine import PowerMeter
+from jmt_edge import machine
+from jmt_edge.machine import PowerMeter
 
 WATTS = {"VDD_IN": 5.016 * 1.616, "VDD_CPU_GPU_CV": 5.016 * 0.448, "VDD_SOC": 5.016 * 0.488}
 

@@ -42,7 +42,7 @@ def test_flops_of_every_backbone(task: str, name: str) -> None:
 
 
 def test_flops_of_the_unfolded_fusion() -> None:
-    from jmt_edge.engine.export import unfolded_graph
+    from jmt_edge.compiler.export import unfolded_graph
     from jmt_edge.models.fusion import JMT
 
     fusion = JMT(("face", "voice"), 64, ("valence", "arousal")).eval()
@@ -56,7 +56,7 @@ def test_flops_of_the_unfolded_fusion() -> None:
 
 def test_flops_of_the_folded_fusion() -> None:
     """No product is lost to a shape that is not inferred, and only the encoders have S rows."""
-    from jmt_edge.kernels.folding import fold
+    from jmt_edge.models.folding import fold
     from jmt_edge.models.fusion import JMT
     from jmt_edge.models.fusion_onnx import fusion_graph
 

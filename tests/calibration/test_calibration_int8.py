@@ -19,7 +19,7 @@ from jmt_edge.calibration.quantise import Layer, find_layers, half_scale, quanti
 from jmt_edge.calibration.ranges import METHODS, Magnitudes, collect
 from jmt_edge.calibration.sensitivity import answers, give_back, leave_one_in, sqnr
 from jmt_edge.calibration.sources import spread
-from jmt_edge.calibration.windows import Windows, random_windows
+from jmt_edge.clips.window_set import Windows, random_windows
 from jmt_edge.errors import DataError
 from jmt_edge.tasks import get_task
 

@@ -16,18 +16,18 @@ from jmt_edge.calibration.recorded import evenly, recorded_windows
 from jmt_edge.calibration.run import calibrate
 from jmt_edge.calibration.scales import RANGE
 from jmt_edge.calibration.sources import load_windows, simulated_people
-from jmt_edge.calibration.windows import Windows, random_windows
 from jmt_edge.capture import open_source
 from jmt_edge.cli.live import demo_bundle
+from jmt_edge.clips.window_set import Windows, random_windows
+from jmt_edge.compiler.export import random_bundle
+from jmt_edge.compiler.fidelity import compare
 from jmt_edge.engine.backends.base import TwoCalls
 from jmt_edge.engine.bundle import Bundle, load_bundle
-from jmt_edge.engine.export import random_bundle
-from jmt_edge.engine.fidelity import compare
 from jmt_edge.errors import DataError
 from jmt_edge.live import Options, run
 from jmt_edge.live.pipeline import Pipeline
-from jmt_edge.live.recorder import Recorder
-from jmt_edge.live.recording import Passed, Recording, Skipped, Window
+from jmt_edge.recording.reader import Passed, Recording, Skipped, Window
+from jmt_edge.recording.recorder import Recorder
 from jmt_edge.tasks import get_task
 
 METHODS = {"minmax", "percentile", "entropy", "mse"}

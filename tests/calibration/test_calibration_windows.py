@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jmt_edge.calibration.sources import clips_of
-from jmt_edge.calibration.windows import Clips, Windows
 from jmt_edge.capture.simulated import open_simulated
-from jmt_edge.engine import fidelity
+from jmt_edge.clips.window_set import Clips, Windows
+from jmt_edge.compiler import fidelity
 from jmt_edge.tasks import get_task
 
 

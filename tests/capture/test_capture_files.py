@@ -19,10 +19,11 @@ from scipy import signal
 from scipy.io import wavfile
 
 from jmt_edge.capture import open_source
-from jmt_edge.capture.audio import StreamResampler, WavFile
-from jmt_edge.capture.base import Chunk, Source, State
-from jmt_edge.capture.eda_files import opensignals_us, read_eda_file
+from jmt_edge.capture.base import Source, State
 from jmt_edge.errors import SourceError
+from jmt_edge.media.chunk import Chunk
+from jmt_edge.media.eda_files import opensignals_us, read_eda_file
+from jmt_edge.media.sound import StreamResampler, WavFile
 
 
 def opened(modality: str, spec: object, **options: float) -> Source:

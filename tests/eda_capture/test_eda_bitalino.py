@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jmt_edge.capture.boards.firmware import bitalino_frame
-from jmt_edge.capture.eda.bitalino import RUN, BitalinoDecoder, frame_length, microsiemens, pack, syndromes, unpack
+from jmt_edge.capture.eda.bitalino import RUN, BitalinoDecoder, frame_length, pack, syndromes, unpack
 from jmt_edge.capture.eda.port import Port
+from jmt_edge.media.units import bitalino_us
 
 GOLDEN = [
     ("00 88 50", 5, 0b1000, [512]),
@@ -60,8 +61,8 @@ def test_crc_finds_every_single_bit_error() -> None:
 
 def test_microsiemens() -> None:
     adc = np.array([0, 100, 512, 1023])
-    np.testing.assert_allclose(microsiemens(adc), [0, 2.441, 12.5, 24.976], atol=5e-4)
-    np.testing.assert_allclose(microsiemens(adc, generation="original"), 1 / (1 - adc / 1024))
+    np.testing.assert_allclose(bitalino_us(adc), [0, 2.441, 12.5, 24.976], atol=5e-4)
+    np.testing.assert_allclose(bitalino_us(adc, generation="original"), 1 / (1 - adc / 1024))
 
 
 def stream(values: list[int], start: int = 0, channels: int = 1) -> bytes:
@@ -73,7 +74,7 @@ def test_clean_stream_loses_nothing_whatever_the_signal() -> None:
     got = decode(BitalinoDecoder(), [stream(values), pack(5000 % 16, 0, [500])])
     assert got.lost == 0
     np.testing.assert_array_equal(got.counts, np.arange(5000))
-    np.testing.assert_array_equal(got.values, microsiemens(np.array(values)).astype(np.float32))
+    np.testing.assert_array_equal(got.values, bitalino_us(np.array(values)).astype(np.float32))
 
 
 def test_open_and_saturated_electrodes_are_no_data() -> None:
@@ -113,7 +114,7 @@ def test_realigns_after_lost_inserted_and_replaced_bytes(data: st.DataObject) ->
     raw = raw[:at] + data.draw(st.binary(max_size=30)) + raw[at + removed :]
     got = decode(BitalinoDecoder(channels, rate=10), [raw])
     first = -(-(at + removed) // length)
-    expected = microsiemens(np.array(values[first + 2 :])).astype(np.float32)
+    expected = bitalino_us(np.array(values[first + 2 :])).astype(np.float32)
     np.testing.assert_array_equal(got.values[len(got) - len(expected) :], expected)
 
 
@@ -170,7 +171,7 @@ def test_recording_over_a_pty_with_corrupted_bytes(recording: list[int]) -> None
     assert decoder.report.bytes == len(sent)
     counts = np.concatenate([p.counts for p in parts])
     values = np.concatenate([p.values for p in parts])
-    truth = microsiemens(np.array(recording)).astype(np.float32)
+    truth = bitalino_us(np.array(recording)).astype(np.float32)
     assert np.all(np.diff(counts) > 0)
     np.testing.assert_array_equal(values, truth[counts])
     missing = counts[-1] + 1 - len(counts)
@@ -186,7 +187,7 @@ def _write_all(fd: int, data: bytes) -> None:
 def test_corrupted_bytes_hardly_ever_pass(recording: list[int]) -> None:
     """Random replacement of 1 % of the bytes: of a million samples at most ten are wrong (CRC-4 alone: 1300)."""
     clean = np.frombuffer(stream(recording), np.uint8)
-    truth = microsiemens(np.array(recording)).astype(np.float32)
+    truth = bitalino_us(np.array(recording)).astype(np.float32)
     wrong = total = 0
     for seed in range(12):
         random = np.random.default_rng(100 + seed)

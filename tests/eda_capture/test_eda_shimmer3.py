@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jmt_edge.capture.boards.firmware import Shimmer3Firmware
-from jmt_edge.capture.eda.shimmer3 import Layout, Shimmer3Decoder, microsiemens
+from jmt_edge.capture.eda.shimmer3 import Layout, Shimmer3Decoder
 from jmt_edge.capture.reconnect import DeviceLost
+from jmt_edge.media.units import shimmer3_us
 
 LAYOUT = Layout(256, (0x12, 0x1C))
 
@@ -24,9 +25,9 @@ def stream(words: list[int], start: int = 0, divider: int = 256) -> bytes:
 
 def test_golden_values() -> None:
     words = np.array([0x0800, 0x4800, 0x8800, 0xC800, 0x0FFF])
-    np.testing.assert_allclose(microsiemens(words), [49.769, 6.971, 2.001, 0.606, 124.4], rtol=5e-4)
-    np.testing.assert_allclose(1000 / microsiemens(words)[:4], [20.093, 143.447, 499.817, 1649.4], rtol=1e-4)
-    assert np.isnan(microsiemens(np.array([0x4258]))).all()
+    np.testing.assert_allclose(shimmer3_us(words), [49.769, 6.971, 2.001, 0.606, 124.4], rtol=5e-4)
+    np.testing.assert_allclose(1000 / shimmer3_us(words)[:4], [20.093, 143.447, 499.817, 1649.4], rtol=1e-4)
+    assert np.isnan(shimmer3_us(np.array([0x4258]))).all()
 
 
 def test_open_disconnected_and_saturated_are_no_data() -> None:

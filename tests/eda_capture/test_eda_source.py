@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 from eda_streams import wait_until
 
-from jmt_edge.capture.base import Chunk, State
+from jmt_edge.capture.base import State
 from jmt_edge.capture.boards import FIRMWARE, Faults, SimulatedBoard, open_signal
 from jmt_edge.capture.eda import EDA_PROTOCOLS, SerialEda, open_eda
 from jmt_edge.capture.eda.csv import Csv
 from jmt_edge.capture.eda.port import Port
 from jmt_edge.capture.reconnect import DeviceLost, Timing
 from jmt_edge.errors import SourceError
+from jmt_edge.media.chunk import Chunk
 
 SPECS = {
     "bitalino": "channel=3&rate=1000",

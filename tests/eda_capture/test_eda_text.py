@@ -12,14 +12,15 @@ from jmt_edge.capture.eda import csv, grove
 from jmt_edge.capture.eda.csv import CsvDecoder
 from jmt_edge.capture.eda.grove import GroveDecoder
 from jmt_edge.capture.eda.identify import text_protocol
+from jmt_edge.media.units import grove_us
 
 PARTIAL = b"rest of a line\n"
 
 
 def test_grove_golden_values() -> None:
     x = np.array([0, 100, 256, 400, 511])
-    np.testing.assert_allclose(grove.microsiemens(x), [50.0, 33.66, 16.667, 6.140, 0.049], atol=5e-3)
-    assert np.isnan(grove.microsiemens(np.array([512, 1023]))).all()
+    np.testing.assert_allclose(grove_us(x), [50.0, 33.66, 16.667, 6.140, 0.049], atol=5e-3)
+    assert np.isnan(grove_us(np.array([512, 1023]))).all()
 
 
 def test_grove_lines() -> None:

@@ -58,8 +58,8 @@ def build_bytes() -> int:
     """`compile_engine` with the real builder; only the look at the finished engine, which needs a driver, is out."""
     from torch_tensorrt.dynamo.conversion import _TRTInterpreter
 
-    from jmt_edge.engine.torch_modules import PositionalFusion
-    from jmt_edge.engine.torch_tensorrt import compile_engine, open_torch_tensorrt
+    from jmt_edge.compiler.torch_tensorrt import compile_engine, open_torch_tensorrt
+    from jmt_edge.models.from_bundle import PositionalFusion
     from jmt_edge.models.joint import build_model
     from jmt_edge.tasks import get_task
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
+from jmt_edge.compiler.export import export_bundle
 from jmt_edge.engine.bundle import Bundle
-from jmt_edge.engine.export import export_bundle
 from jmt_edge.models.joint import build_model
 from jmt_edge.tasks import Task, get_task
 

@@ -9,10 +9,10 @@ import onnx
 import torch
 from torch import nn
 
-from jmt_edge.engine.export import backbone_graph, unfolded_graph
-from jmt_edge.engine.torch_modules import PositionalFusion
-from jmt_edge.kernels.folding import fold
+from jmt_edge.compiler.export import backbone_graph, unfolded_graph
 from jmt_edge.models.backbones import build_backbone
+from jmt_edge.models.folding import fold
+from jmt_edge.models.from_bundle import PositionalFusion
 from jmt_edge.models.fusion import JMT
 from jmt_edge.models.fusion_onnx import fusion_graph
 from jmt_edge.models.joint import build_fusion

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jmt_edge.calibration.windows import random_windows
+from jmt_edge.clips.window_set import random_windows
+from jmt_edge.compiler.choice import choose, fastest, random_feeds, time_in_turns
+from jmt_edge.compiler.fidelity import outputs_of, run_networks
+from jmt_edge.compiler.plan_maker import stored_timing_cache
 from jmt_edge.engine import backends
-from jmt_edge.engine.auto import choose, fastest, random_feeds, time_in_turns
 from jmt_edge.engine.backends import AUTO, auto_order, choose_engine, open_engine
 from jmt_edge.engine.bundle import Bundle
 from jmt_edge.engine.device import Device
-from jmt_edge.engine.fidelity import outputs_of, run_networks
-from jmt_edge.engine.plans import stored_timing_cache
 from jmt_edge.engine.tensorrt_api import Library
 from jmt_edge.errors import BackendError
 
@@ -79,7 +79,7 @@ def test_timings_are_medians_taken_in_turns(monkeypatch: pytest.MonkeyPatch) -> 
         order += name[0]
         now += 0.002 if name == "quick" else 0.1 if order.count("s") % 5 == 0 else 0.003
 
-    monkeypatch.setattr("jmt_edge.engine.auto.time.perf_counter", lambda: now)
+    monkeypatch.setattr("jmt_edge.compiler.choice.time.perf_counter", lambda: now)
     found = time_in_turns({name: lambda name=name: run(name) for name in ("slow", "quick")}, runs=11, warm=2)
     assert found == pytest.approx({"slow": 3.0, "quick": 2.0})
     assert order == "ssqq" + "sq" * 11
@@ -143,7 +143,7 @@ def test_a_timing_cache_is_used_where_it_was_made(flat: Bundle, tmp_path: Path, 
 
 def test_auto_for_a_device_that_is_not_here_is_refused(flat: Bundle, tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
-    from jmt_edge.engine.build import build
+    from jmt_edge.compiler.build import build
 
     with pytest.raises(BackendError, match="plans for sm_86 cannot run here; give --precision fp16 or int8"):
         build(
@@ -173,14 +173,14 @@ def test_what_was_chosen_is_what_is_built(
     pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
     from contextlib import nullcontext
 
-    from jmt_edge.engine import build as module
-    from jmt_edge.engine import plans
-    from jmt_edge.engine.plan_cache import PlanCache
+    from jmt_edge.compiler import build as module
+    from jmt_edge.compiler import plan_maker
+    from jmt_edge.compiler.plan_cache import PlanCache
 
-    real = plans.build_plan
+    real = plan_maker.build_plan
     times = {"fp16": 1.0, "int8": int8, "cubin": cubin}
-    monkeypatch.setattr(plans, "current_device", lambda: Device("a GPU", "sm_86", 28, 8 << 30, "13.0"))
-    monkeypatch.setattr(plans, "build_plan", lambda *a, **k: real(*a, **{**k, "target": "sm_86"}))
+    monkeypatch.setattr(plan_maker, "current_device", lambda: Device("a GPU", "sm_86", 28, 8 << 30, "13.0"))
+    monkeypatch.setattr(plan_maker, "build_plan", lambda *a, **k: real(*a, **{**k, "target": "sm_86"}))
     engine = open_engine(calibrated, "onnxruntime")
 
     class Kernel:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from jmt_edge.compiler.plan_cache import PlanCache, PlanKey, cache_root
 from jmt_edge.engine.device import current_device, l4t_release
-from jmt_edge.engine.plan_cache import PlanCache, PlanKey, cache_root
 from jmt_edge.errors import BackendError
 
 KEY = PlanKey("g", "s", "fp16", "", "tensorrt", "10.3.0", "12.6", "sm_87", "36.4", "{}")

@@ -18,13 +18,13 @@ import pytest
 from onnx import helper
 from rich.console import Console
 
-from jmt_edge.calibration.windows import random_windows
 from jmt_edge.cli._progress import step_bar
+from jmt_edge.clips.window_set import random_windows
+from jmt_edge.compiler.build import build, choose_builder
+from jmt_edge.compiler.plan_cache import PlanCache
 from jmt_edge.engine.backends import tensorrt as backend
-from jmt_edge.engine.build import build, choose_builder
 from jmt_edge.engine.bundle import Bundle, cpu_graph, write_bundle
 from jmt_edge.engine.device import Device, current_device
-from jmt_edge.engine.plan_cache import PlanCache
 from jmt_edge.engine.tensorrt_api import Library, open_library
 from jmt_edge.errors import BackendError
 
@@ -146,11 +146,11 @@ def test_running_out_of_memory_is_one_sentence(flat: Bundle, tmp_path: Path) -> 
     script = tmp_path / "little.py"
     script.write_text(
         "import resource, sys\n"
-        "from jmt_edge.engine.plan import build_plan\n"
+        "from jmt_edge.compiler.plan import build_plan\n"
         "from jmt_edge.engine.tensorrt_api import open_library\n"
         "from jmt_edge.errors import BackendError\n"
         "from engine_graphs import residual_network\n"
-        "from jmt_edge.engine.precision import static_shapes\n"
+        "from jmt_edge.compiler.fp16 import static_shapes\n"
         "rtx = open_library('tensorrt-rtx')\n"
         "def graph(channels): return static_shapes(residual_network(channels=channels), {'N': 1}).SerializeToString()\n"
         "small, large = graph(16), graph(128)\n"
@@ -269,7 +269,7 @@ def test_auto_keeps_float32_where_int8_is_not_faster(
     calibrated: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, onnxruntime: float, openvino: float
 ) -> None:
     """The clock is the test's: what each runtime is given must follow it, and the report must show it."""
-    from jmt_edge.engine import build as module
+    from jmt_edge.compiler import build as module
 
     measured = {"onnxruntime": onnxruntime, "openvino": openvino}
     monkeypatch.setattr(

@@ -11,8 +11,8 @@ from onnx import TensorProto, helper
 
 from jmt_edge.calibration.quantise import find_layers, quantise, tensors_of
 from jmt_edge.calibration.ranges import collect
-from jmt_edge.engine.plan import build_plan
-from jmt_edge.engine.precision import static_shapes, to_fp16
+from jmt_edge.compiler.fp16 import static_shapes, to_fp16
+from jmt_edge.compiler.plan import build_plan
 from jmt_edge.engine.tensorrt_api import Library, open_library
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")

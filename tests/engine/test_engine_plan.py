@@ -12,9 +12,9 @@ from onnx import helper
 from jmt_edge.calibration.quantise import find_layers, quantise, tensors_of
 from jmt_edge.calibration.ranges import collect
 from jmt_edge.calibration.report import kept_sentence
-from jmt_edge.engine.plan import Plan, build_plan, parse_layer
-from jmt_edge.engine.precision import static_shapes, to_fp16
-from jmt_edge.engine.report import layer_sentence
+from jmt_edge.compiler.fp16 import static_shapes, to_fp16
+from jmt_edge.compiler.plan import Plan, build_plan, parse_layer
+from jmt_edge.compiler.report import layer_sentence
 from jmt_edge.engine.tensorrt_api import CAPABILITIES, OLDEST, Library, open_library
 from jmt_edge.errors import BackendError
 

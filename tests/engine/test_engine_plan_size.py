@@ -14,12 +14,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 from jmt_edge.calibration.quantise import find_layers, quantise, tensors_of
 from jmt_edge.calibration.scales import equalise
-from jmt_edge.engine.build import load_graphs
-from jmt_edge.engine.export import random_bundle
-from jmt_edge.engine.plan import build_plan
-from jmt_edge.engine.plan_cache import PlanCache
-from jmt_edge.engine.plans import Network, PlanMaker
-from jmt_edge.engine.precision import pad_channels, static_shapes, to_fp16
+from jmt_edge.compiler.build import load_graphs
+from jmt_edge.compiler.export import random_bundle
+from jmt_edge.compiler.fp16 import pad_channels, static_shapes, to_fp16
+from jmt_edge.compiler.plan import build_plan
+from jmt_edge.compiler.plan_cache import PlanCache
+from jmt_edge.compiler.plan_maker import Network, PlanMaker
 from jmt_edge.engine.tensorrt_api import Library, open_library
 from jmt_edge.tasks import get_task
 

@@ -10,7 +10,7 @@ from engine_graphs import clips, residual_network
 from engine_networks import graph_and_feeds
 from onnx import TensorProto, helper, numpy_helper
 
-from jmt_edge.engine.precision import FP32_OPS, static_shapes, to_fp16
+from jmt_edge.compiler.fp16 import FP32_OPS, static_shapes, to_fp16
 
 
 def _run(model: onnx.ModelProto, x: np.ndarray) -> np.ndarray:
@@ -105,7 +105,7 @@ def test_light_arithmetic_between_wide_nodes_stays_wide(monkeypatch: pytest.Monk
         if node.op_type not in ("Softmax", "Cast"):
             rest += [name for name in node.input if name in makers]
     assert len(share) > 8 and share <= set(done.kept)
-    monkeypatch.setattr("jmt_edge.engine.precision._between", lambda *graph: set())
+    monkeypatch.setattr("jmt_edge.compiler.fp16._between", lambda *graph: set())
     narrow = to_fp16(model)
     assert done.casts < narrow.casts
     exact, wide, half = (

@@ -18,13 +18,13 @@ from engine_contract import check_step
 from engine_networks import NAMES
 
 from jmt_edge.cli.live import demo_bundle
-from jmt_edge.engine import torch_modules
+from jmt_edge.compiler.build import choose_builder
 from jmt_edge.engine.backends import BACKENDS, open_engine, unavailable
-from jmt_edge.engine.build import choose_builder
 from jmt_edge.engine.bundle import Bundle, load_bundle, write_bundle
-from jmt_edge.engine.torch_modules import backbone_options, fusion_options
 from jmt_edge.errors import BackendError
+from jmt_edge.models import from_bundle
 from jmt_edge.models.backbones import build_backbone
+from jmt_edge.models.from_bundle import backbone_options, fusion_options
 from jmt_edge.models.fusion import JMT
 from jmt_edge.models.joint import build_fusion
 from jmt_edge.tasks import get_task
@@ -84,7 +84,7 @@ def test_recorded_options_rebuild_a_backbone(name: str, shape: tuple[int, ...], 
     torch.manual_seed(0)
     built = build_backbone(name, shape, 4, 8, **options).eval()
     written = json.loads(json.dumps(backbone_options(built)))
-    again = torch_modules._backbone(name, shape, 4, 8, False, written).eval()
+    again = from_bundle._backbone(name, shape, 4, 8, False, written).eval()
     again.load_state_dict(built.state_dict())
     clip = torch.randn(2, *shape)
     with torch.no_grad():
@@ -112,7 +112,7 @@ def test_recorded_options_rebuild_a_fusion(kind: str, changes: dict[str, Any], a
     if isinstance(built, JMT) and built.head == "concat":
         built.joint_abs = True  # only an imported checkpoint sets it
     written = json.loads(json.dumps(fusion_options(built)))
-    again = torch_modules._build(preset, "fusion", written).eval()  # the options win over the task
+    again = from_bundle._build(preset, "fusion", written).eval()  # the options win over the task
     again.load_state_dict(built.state_dict())
     features = {m: torch.randn(2, 4, 16) for m in preset.names}
     with torch.no_grad():

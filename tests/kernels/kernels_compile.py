@@ -11,11 +11,11 @@ import torch
 from kernels_fixture import random_jmt
 from safetensors.numpy import save
 
+from jmt_edge.compiler.cubins import _compile, bundle_cubins
 from jmt_edge.engine.bundle import write_bundle
-from jmt_edge.engine.cubins import _compile, bundle_cubins
 from jmt_edge.kernels.aot import target
-from jmt_edge.kernels.folding import fold
 from jmt_edge.kernels.layout import weights_of
+from jmt_edge.models.folding import fold
 from jmt_edge.models.fusion import JMT
 from jmt_edge.tasks import get_task
 

@@ -17,15 +17,16 @@ import pytest
 from safetensors import safe_open
 
 from jmt_edge.cli.live import demo_bundle
+from jmt_edge.compiler.cubins import compile_cubins
 from jmt_edge.engine import cuda
 from jmt_edge.engine.backends import cubin, open_engine
 from jmt_edge.engine.bundle import load_bundle, write_bundle
-from jmt_edge.engine.cubins import CubinPackage, compile_cubins, read_cubins
+from jmt_edge.engine.cubins import CubinPackage, read_cubins
 from jmt_edge.errors import BackendError, BundleError, ConfigError
-from jmt_edge.kernels.folding import FoldedPlan
 from jmt_edge.kernels.layout import weights_of
 from jmt_edge.kernels.reference import run_table
 from jmt_edge.kernels.schedule import Schedule, Tiles, build_schedule
+from jmt_edge.models.folding import FoldedPlan
 
 SHARED = {"sm_87": 163 * 1024, "sm_90": 227 * 1024, "sm_110": 227 * 1024}
 

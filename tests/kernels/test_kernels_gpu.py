@@ -10,9 +10,10 @@ import pytest
 import torch
 from kernels_fixture import inputs, oracle, random_jmt
 
+from jmt_edge.compiler.cubins import compile_cubins
 from jmt_edge.engine.backends import cubin
 from jmt_edge.engine.bundle import load_bundle, write_bundle
-from jmt_edge.engine.cubins import compile_cubins, read_cubins
+from jmt_edge.engine.cubins import read_cubins
 from jmt_edge.engine.device import current_device
 from jmt_edge.kernels.aot import TARGETS
 from jmt_edge.kernels.layout import weights_of

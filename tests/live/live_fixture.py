@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jmt_edge.capture.base import Chunk, State, Status, empty_chunk
+from jmt_edge.capture.base import State, Status
 from jmt_edge.engine.backends.base import TwoCalls
 from jmt_edge.engine.bundle import Bundle, write_bundle
+from jmt_edge.media.chunk import Chunk, empty_chunk
 from jmt_edge.preprocessing.face import Face
 from jmt_edge.tasks import Task
 

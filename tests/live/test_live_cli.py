@@ -242,7 +242,7 @@ def test_memory_stays_flat(bundles: Bundles) -> None:
 
     def peak(seconds: int) -> float:
         code = (
-            "from jmt_edge.cli import cli; from jmt_edge.live.summary import peak_memory_mb\n"
+            "from jmt_edge.cli import cli; from jmt_edge.summary import peak_memory_mb\n"
             f"cli(['live', '--bundle', {str(bundles('pain').path)!r}, '--camera', 'sim:fps=5&size=160x120',"
             f" '--eda', 'sim:', '--speed', 'max', '--duration', '{seconds}', '--output', 'none'],"
             " standalone_mode=False)\n"

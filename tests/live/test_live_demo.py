@@ -18,10 +18,10 @@ from jmt_edge.cli.live import demo_bundle
 from jmt_edge.engine.backends import open_engine
 from jmt_edge.engine.bundle import load_bundle
 from jmt_edge.live import Options, run
-from jmt_edge.live.observer import Observer
-from jmt_edge.live.result import Result
+from jmt_edge.metrics import auc
+from jmt_edge.observer import Observer
+from jmt_edge.result import Result
 from jmt_edge.tasks import TASK_NAMES
-from jmt_edge.training.metrics import auc
 
 BUNDLES = Path(str(resources.files("jmt_edge.engine"))) / "bundles"
 

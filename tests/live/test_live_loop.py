@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 from live_fixture import FakeEngine, ListSource
 
-from jmt_edge.capture.base import Chunk, State, Status, empty_chunk
+from jmt_edge.capture.base import State, Status
 from jmt_edge.engine.bundle import Bundle
 from jmt_edge.errors import ConfigError, SourceError
 from jmt_edge.live import Controls, Observer, Options, Pipeline, Result, run
 from jmt_edge.live.loop import MAX_PENDING
-from jmt_edge.live.summary import Percentiles
+from jmt_edge.media.chunk import Chunk, empty_chunk
+from jmt_edge.summary import Percentiles
 
 Bundles = Callable[[str], Bundle]
 

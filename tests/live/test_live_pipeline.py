@@ -14,13 +14,14 @@ import pytest
 from live_fixture import FakeEngine, hand_bundle
 
 from jmt_edge.capture import open_source
-from jmt_edge.capture.base import Chunk, State, Status
+from jmt_edge.capture.base import State, Status
 from jmt_edge.engine.backends.base import Step
 from jmt_edge.engine.bundle import Bundle
 from jmt_edge.errors import BundleError
 from jmt_edge.live import Pipeline, Result
 from jmt_edge.live.smoothing import TrailingMean
-from jmt_edge.live.summary import Summary
+from jmt_edge.media.chunk import Chunk
+from jmt_edge.summary import Summary
 from jmt_edge.tasks import get_task, split_steps
 
 Bundles = Callable[[str], Bundle]

@@ -20,10 +20,11 @@ import numpy as np
 from live_fixture import jmt_edge
 from rich.console import Console
 
-from jmt_edge.capture.base import Chunk, State, Status
+from jmt_edge.capture.base import State, Status
 from jmt_edge.engine.bundle import Bundle
 from jmt_edge.live import Controls, Mark, Quality, Result, RunInfo
 from jmt_edge.live.tui import Terminal, sparkline
+from jmt_edge.media.chunk import Chunk
 
 Bundles = Callable[[str], Bundle]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from jmt_edge.capture.base import Chunk
+from jmt_edge.clips.cutters import EdaStream, FaceStream, VoiceStream, plan_clips, time_key
+from jmt_edge.clips.frames import frame_times
 from jmt_edge.errors import DataError
-from jmt_edge.live.window import EdaStream, FaceStream, VoiceStream, plan_clips, time_key
-from jmt_edge.preprocessing.clips import frame_times
+from jmt_edge.media.chunk import Chunk
 from jmt_edge.preprocessing.eda import resample_eda
 from jmt_edge.preprocessing.voice import voice_clip
 from jmt_edge.tasks import AUDIO_RATE, get_task, split_steps

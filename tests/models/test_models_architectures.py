@@ -13,7 +13,6 @@ import torchvision
 from torch import Tensor, nn
 
 from jmt_edge.errors import ConfigError, DataError
-from jmt_edge.kernels.folding import block_order
 from jmt_edge.models import (
     JMT,
     IntraModalFusion,
@@ -23,6 +22,7 @@ from jmt_edge.models import (
     build_model,
     load_pretrained,
 )
+from jmt_edge.models.folding import block_order
 from jmt_edge.models.layers import Attention
 from jmt_edge.models.temporal import StepGru, TemporalConvNet
 from jmt_edge.tasks import get_task, split_steps

@@ -17,11 +17,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from jmt_edge.cli.live import demo_bundle
+from jmt_edge.compiler.export import backbone_graph, export_bundle, random_bundle, unfolded_graph
 from jmt_edge.engine.bundle import load_bundle
-from jmt_edge.engine.export import backbone_graph, export_bundle, random_bundle, unfolded_graph
 from jmt_edge.errors import BundleError, ConfigError
-from jmt_edge.kernels.folding import FoldedPlan, fold
 from jmt_edge.models import JMT, build_backbone, build_fusion, build_model
+from jmt_edge.models.folding import FoldedPlan, fold
 from jmt_edge.models.fusion_onnx import fusion_graph
 from jmt_edge.tasks import get_task
 

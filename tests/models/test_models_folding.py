@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from jmt_edge.errors import ConfigError
-from jmt_edge.kernels.folding import FoldedPlan, fold
+from jmt_edge.models.folding import FoldedPlan, fold
 from jmt_edge.models.fusion import JMT, Concat
 
 AFFECT = ("valence", "arousal")

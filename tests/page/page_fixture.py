@@ -19,7 +19,7 @@ from jmt_edge.engine.backends.base import TwoCalls
 from jmt_edge.engine.bundle import Bundle, load_bundle, write_bundle
 from jmt_edge.live import Controls, Options, run
 from jmt_edge.live.page import PageObserver, start_page
-from jmt_edge.live.recorder import Recorder
+from jmt_edge.recording.recorder import Recorder
 from jmt_edge.tasks import Task, get_task
 
 

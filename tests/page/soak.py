@@ -20,7 +20,7 @@ import time
 from datetime import datetime, timezone
 from pathlib import Path
 
-from jmt_edge.bench.machine import describe
+from jmt_edge.machine import describe
 
 MAX_GROWTH_MB, MAX_SHARE = 20.0, 0.15
 

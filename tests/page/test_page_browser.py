@@ -19,7 +19,7 @@ from typing import Any
 from page_fixture import Stage, wait_for
 
 from jmt_edge.live.page.audit import verify
-from jmt_edge.live.recording import Recording
+from jmt_edge.recording.reader import Recording
 
 Visit = Callable[..., Any]
 

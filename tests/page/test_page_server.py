@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from page_fixture import Http, empty_bundle, wait_for
 
-from jmt_edge.capture.base import Chunk, State, Status
+from jmt_edge.capture.base import State, Status
 from jmt_edge.errors import ConfigError
 from jmt_edge.live import Controls, Mark, Quality, Result, RunInfo
 from jmt_edge.live.page import PageObserver, start_page
@@ -30,6 +30,7 @@ from jmt_edge.live.page.frames import blurred
 from jmt_edge.live.page.security import MAX_CLIENTS, Guard, is_loopback, parse_address
 from jmt_edge.live.page.server import TOKEN_VARIABLE
 from jmt_edge.live.page.traces import Trace, VoiceLevel, pack
+from jmt_edge.media.chunk import Chunk
 from jmt_edge.preprocessing.face import Face
 from jmt_edge.tasks import get_task
 

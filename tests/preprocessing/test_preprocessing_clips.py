@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jmt_edge.preprocessing.clips import clip_indices, face_clip, frame_times
+from jmt_edge.clips.frames import clip_indices, face_clip, frame_times
 from jmt_edge.tasks import Modality, get_task
 
 AFFECT = get_task("affect").modality("face")

@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jmt_edge.capture.base import Chunk, Clock, State, Status
+from jmt_edge.capture.base import Clock, State, Status
 from jmt_edge.engine.bundle import Bundle
 from jmt_edge.errors import ConfigError
-from jmt_edge.live.export import export_csv, export_parquet, export_xdf
-from jmt_edge.live.observer import Mark, RunInfo
-from jmt_edge.live.recorder import Recorder
-from jmt_edge.live.recording import Recording
-from jmt_edge.live.result import Quality, Result
+from jmt_edge.media.chunk import Chunk
+from jmt_edge.observer import Mark, RunInfo
+from jmt_edge.recording.export import export_csv, export_parquet, export_xdf
+from jmt_edge.recording.reader import Recording
+from jmt_edge.recording.recorder import Recorder
+from jmt_edge.result import Quality, Result
 
 NAMES = ("face", "voice", "eda")
 EDA_T = np.arange(6000) / 64 + 0.1

@@ -21,18 +21,19 @@ from hypothesis import strategies as st
 from live_fixture import FakeEngine, jmt_edge, json_lines
 
 from jmt_edge.capture import open_source
-from jmt_edge.capture.audio import WavFile
-from jmt_edge.capture.base import Chunk, Clock, State, Status
+from jmt_edge.capture.base import Clock, State, Status
 from jmt_edge.engine.backends import open_engine
 from jmt_edge.engine.bundle import Bundle
 from jmt_edge.errors import ConfigError, SourceError
-from jmt_edge.live import Controls, Options, run
-from jmt_edge.live import recorder as module
-from jmt_edge.live.observer import Mark, Observer, RunInfo
-from jmt_edge.live.recorder import Recorder, pack_times, unpack_times
-from jmt_edge.live.recording import Gap, Passed, RecordedSource, Recording, Skipped, Window
-from jmt_edge.live.replay import replay
-from jmt_edge.live.result import Quality, Result
+from jmt_edge.live import Controls, Options, Pipeline, run
+from jmt_edge.media.chunk import Chunk
+from jmt_edge.media.sound import WavFile
+from jmt_edge.observer import Mark, Observer, RunInfo
+from jmt_edge.recording import recorder as module
+from jmt_edge.recording.reader import Gap, Passed, RecordedSource, Recording, Skipped, Window
+from jmt_edge.recording.recorder import Recorder, pack_times, unpack_times
+from jmt_edge.recording.replay import replay
+from jmt_edge.result import Quality, Result
 
 ALL = ("face", "voice", "eda")
 SMALL = {
@@ -137,7 +138,7 @@ def test_replay_computes_the_same_results_bit_for_bit(recorded: tuple[Path, Watc
     for speed in (None, 40.0):
         again = Watch()
         engine = open_engine(trimodal, "onnxruntime", 1)
-        outcome = replay(Recording(folder), trimodal, engine, speed=speed, observers=[again])
+        outcome = replay(Recording(folder), trimodal, engine, Pipeline, speed=speed, observers=[again])
         assert (outcome.recomputed, outcome.equal, outcome.played) == (len(live.results), len(live.results), 0)
         assert [r.to_json() for r in again.results] == [r.to_json() for r in live.results]
         assert again.results == live.results
@@ -151,13 +152,13 @@ def test_replay_tells_when_results_differ(recorded: tuple[Path, Watch], trimodal
     changed = next(line for line in lines if line["outputs"])
     changed["outputs"]["pain"] = float(np.nextafter(changed["outputs"]["pain"], 2.0))
     (folder / "results.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    outcome = replay(Recording(folder), trimodal, open_engine(trimodal, "onnxruntime", 1))
+    outcome = replay(Recording(folder), trimodal, open_engine(trimodal, "onnxruntime", 1), Pipeline)
     assert outcome.recomputed - outcome.equal == 1 and "1 NOT equal" in outcome.line()
 
 
 def test_replay_at_a_speed_takes_its_time(recorded: tuple[Path, Watch], trimodal: Bundle) -> None:
     began = time.monotonic()
-    replay(Recording(recorded[0]), trimodal, None, speed=8.0)
+    replay(Recording(recorded[0]), trimodal, None, Pipeline, speed=8.0)
     assert time.monotonic() - began >= 8.0 / 8.0 - 0.1
 
 
@@ -169,7 +170,7 @@ def test_without_raw_video_results_are_shown_as_recorded(tmp_path: Path, trimoda
     ]  # fmt: skip
     assert "raw face was not recorded" in recording.why_not_recomputable
     again = Watch()
-    outcome = replay(recording, trimodal, open_engine(trimodal, "onnxruntime", 1), observers=[again])
+    outcome = replay(recording, trimodal, open_engine(trimodal, "onnxruntime", 1), Pipeline, observers=[again])
     assert (outcome.played, outcome.recomputed) == (len(live.results), 0) and "not computed" in outcome.line()
     assert again.results == live.results
     assert {name for name, _ in again.chunks} == {"voice", "eda"}
@@ -195,7 +196,7 @@ def test_a_late_engine_in_real_time_is_replayed_with_its_dropped_windows(tmp_pat
     assert live.results[-1].dropped >= 4
     recording, again = Recording(tmp_path / "run"), Watch()
     assert sum(isinstance(e, Skipped) for e in recording.events()) >= 2
-    outcome = replay(recording, trimodal, FakeEngine(trimodal.task), observers=[again])
+    outcome = replay(recording, trimodal, FakeEngine(trimodal.task), Pipeline, observers=[again])
     assert outcome.equal == outcome.recomputed == len(live.results)
     assert again.results == live.results
 
@@ -385,7 +386,7 @@ def test_a_killed_recording_is_readable_to_its_last_second(tmp_path: Path, trimo
     if (folder / "voice.wav").stat().st_size > 44:
         WavFile(folder / "voice.wav")
     if windows:
-        outcome = replay(recording, trimodal, open_engine(trimodal, "onnxruntime", 1))
+        outcome = replay(recording, trimodal, open_engine(trimodal, "onnxruntime", 1), Pipeline)
         assert outcome.recomputed == outcome.equal > 0
 
 

@@ -14,7 +14,8 @@ from sklearn import metrics as sk
 from torchmetrics.classification import BinaryCalibrationError
 from torchmetrics.functional import concordance_corrcoef
 
-from jmt_edge.training import losses, metrics
+from jmt_edge import metrics
+from jmt_edge.training import losses
 
 finite = st.floats(-3, 3, width=32)
 N = st.integers(3, 60)

@@ -33,7 +33,7 @@ def open_signal(text: str = "sine", seed: int = 0) -> Signal:
         return Signal(_Simulated(seed))
     if not Path(text).is_file():
         raise SourceError(f"--signal: there is no '{text}'; give sine, sim or a recording")
-    from ..eda_files import read_eda_file
+    from ...media.eda_files import read_eda_file
 
     found = read_eda_file(Path(text))
     period = float(found.times[-1] + np.median(np.diff(found.times)))

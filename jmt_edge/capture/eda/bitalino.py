@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import SourceError
+from ...media.units import bitalino_us
 from ..reconnect import DeviceLost
 from .base import DISCONNECTED, Int64, Report, Samples
 from .framing import Bytes, RunFramer
@@ -92,12 +93,6 @@ def pack(sequence: int, digital: int, analog: list[int]) -> bytes:
     raw = np.array(b[::-1], np.uint8)
     raw[-1] |= syndromes(raw, len(raw))[0]
     return raw.tobytes()
-
-
-def microsiemens(adc: NDArray, bits: int = 10, generation: str = "revolution") -> NDArray[np.float64]:
-    """(r)evolution: µS = ADC / 2^n * 3.3 / 0.132; original: µS = 1 / (1 - ADC / 2^n)."""
-    share = np.asarray(adc, np.float64) / 2**bits
-    return share * 3.3 / 0.132 if generation == "revolution" else 1.0 / (1.0 - share)
 
 
 class BitalinoDecoder:
@@ -188,7 +183,7 @@ class BitalinoDecoder:
 
     def _samples(self, table: Int64, lost: int) -> Samples:
         adc = table[:, 2]
-        values = microsiemens(adc, self._bits, self._generation)
+        values = bitalino_us(adc, self._bits, self._generation)
         floor = values < DISCONNECTED if self._generation == "revolution" else adc == 0
         reasons = np.where(adc >= 2**self._bits - 1, 2, np.where(floor, 1, 0)).astype(np.uint8)
         values[reasons > 0] = np.nan

@@ -8,21 +8,14 @@ from __future__ import annotations
 import re
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ...errors import SourceError
+from ...media.units import NOMINAL_CAL, grove_us
 from .base import DISCONNECTED, Report, Samples
 from .lines import LineSplitter
 from .port import Port
 
-NOMINAL_CAL = 512
 LINE = re.compile(rb"(?:GSR\s*:\s*)?(\d{1,4})", re.IGNORECASE)
-
-
-def microsiemens(reading: NDArray, cal: int = NOMINAL_CAL) -> NDArray[np.float64]:
-    """R = (1024 + 2 x) * 10^4 / (cal - x) Ω -> µS = 100 (cal - x) / (1024 + 2 x); NaN for x >= cal (open)."""
-    x = np.asarray(reading, np.float64)
-    return np.where(x >= cal, np.nan, 100.0 * (cal - x) / (1024.0 + 2.0 * x))
 
 
 class GroveDecoder:
@@ -56,7 +49,7 @@ class GroveDecoder:
             self._next += 1
         self.report.rejected += lost
         x = np.array(readings, np.int64)
-        values = microsiemens(x, self._cal)
+        values = grove_us(x, self._cal)
         reasons = np.where(x == 0, 2, np.where(values >= DISCONNECTED, 0, 1)).astype(np.uint8)
         values[reasons > 0] = np.nan
         return self.report.count(Samples(np.array(counts, np.int64), values.astype(np.float32), lost), reasons)

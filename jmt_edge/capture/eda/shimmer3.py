@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import SourceError
+from ...media.units import shimmer3_us
 from ..clock import unwrap
 from ..reconnect import DeviceLost
 from .base import DISCONNECTED, Report, Samples
@@ -28,19 +29,6 @@ RUN = 3
 _SLACK = 2  # ticks that a period may differ from the nominal one
 _MOST_LOST = 64  # packets lost within a run; more begin a new one
 _TWO_BYTES = frozenset(range(0x13)) | {GSR}  # channel ids of 16-bit channels: inertial, battery, ADC, GSR
-_FEEDBACK = (40.2, 287.0, 1000.0, 3300.0)  # kΩ, by range
-_OPEN_ADC = 683
-
-
-def microsiemens(word: NDArray) -> NDArray[np.float64]:
-    """GSR words (range in bits 15-14, ADC in 11-0) -> µS; NaN below ADC 683, where no skin is connected.
-
-    V = ADC * 3 / 4095, R = Rf / (V / 0.5 - 1), µS = 1000 / R with R in kΩ.
-    """
-    word = np.asarray(word, np.int64)
-    adc = word & 0x0FFF
-    gain = adc * (3.0 / 4095 / 0.5) - 1
-    return np.where(adc < _OPEN_ADC, np.nan, 1000.0 * gain / np.array(_FEEDBACK)[word >> 14 & 3])
 
 
 @dataclass(frozen=True)
@@ -118,7 +106,7 @@ class Shimmer3Decoder:
             counts.append(ticks)
             words.append(raw[:, self._at] | raw[:, self._at + 1] << 8)
         word = np.concatenate(words)
-        values = microsiemens(word)
+        values = shimmer3_us(word)
         reasons = np.where(word & 0x0FFF == 0x0FFF, 2, np.where(values >= DISCONNECTED, 0, 1)).astype(np.uint8)
         values[reasons > 0] = np.nan
         return self.report.count(Samples(np.concatenate(counts), values.astype(np.float32), lost), reasons)

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import SourceError
-from ..base import Chunk, State, Status
+from ...media.chunk import Chunk
+from ..base import State, Status
 from ..clock import Timeline
 from ..reconnect import DeviceLost, Link, Supervisor, Timing
 from .base import Decoder, Driver, Samples

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import SourceError
-from ..base import Chunk, Source, State, Status, empty_chunk
+from ...media.chunk import Chunk, empty_chunk
+from ..base import Source, State, Status
 from .eda import Skin
 from .expression import Expressions
 from .face import FaceRenderer, Image

@@ -23,7 +23,7 @@ def available() -> str | None:
 
 def load(bundle: Bundle, threads: int | None = None) -> TorchEngine:
     """Raises BackendError where the bundle keeps no training weights."""
-    from ..torch_modules import load_modules
+    from ...models.from_bundle import load_modules
 
     return TorchEngine("torch", bundle, load_modules(bundle), threads)
 

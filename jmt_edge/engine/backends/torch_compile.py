@@ -22,7 +22,7 @@ def load(bundle: Bundle, threads: int | None = None) -> TorchEngine:
     """Raises BackendError where torch's compiler fails, or what it compiled gives other numbers."""
     import torch
 
-    from ..torch_modules import check_against_graph, load_modules
+    from ...models.from_bundle import check_against_graph, load_modules
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     modules = {name: torch.compile(module.to(device)) for name, module in load_modules(bundle).items()}

@@ -6,10 +6,10 @@ plan cache.
 
 from __future__ import annotations
 
+from ...compiler.torch_tensorrt import installed, open_torch_tensorrt
 from ...errors import BackendError
 from ..bundle import Bundle
 from ..device import current_device
-from ..torch_tensorrt import installed, open_torch_tensorrt
 from .tensorrt import TensorRtEngine, read_plans
 
 
@@ -27,6 +27,6 @@ def load(bundle: Bundle, threads: int | None = None) -> TensorRtEngine:
     library = open_torch_tensorrt()
     if f"{library.name}-{current_device().sm}" in bundle.manifest.get("engines", {}):
         return TensorRtEngine(bundle, library, read_plans(bundle, library))
-    from ..build import build_from_modules
+    from ...compiler.build import build_from_modules
 
     return TensorRtEngine(bundle, library, build_from_modules(bundle, library))

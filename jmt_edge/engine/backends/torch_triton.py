@@ -30,7 +30,7 @@ def available() -> str | None:
 def load(bundle: Bundle, threads: int | None = None) -> TorchEngine:
     """Raises BackendError where the kernels do not compute the bundle's fusion, or give other numbers."""
     from ...kernels.layout import weights_of
-    from ..torch_modules import check_against_graph, load_modules
+    from ...models.from_bundle import check_against_graph, load_modules
 
     modules: dict[str, Any] = dict(load_modules(bundle))
     try:

@@ -11,11 +11,12 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
-from ...capture.base import Chunk, Status
+from ...capture.base import Status
+from ...media.chunk import Chunk
+from ...observer import Mark, Observer, RunInfo
 from ...preprocessing.face import Face
-from ..observer import Mark, Observer, RunInfo
-from ..result import Result
-from ..summary import Summary
+from ...result import Result
+from ...summary import Summary
 
 INBOX = 2000  # entries; at 25 pulls a second of two modalities about half a minute
 

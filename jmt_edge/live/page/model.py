@@ -10,16 +10,17 @@ from typing import Any
 import numpy as np
 
 from ... import __version__
-from ...capture.base import Chunk, Status
 from ...capture.base import State as SourceState
+from ...capture.base import Status
+from ...controls import Controls
 from ...engine.bundle import INTENDED_USE
+from ...media.chunk import Chunk
+from ...observer import Mark
 from ...preprocessing.quality import EdaQuality
+from ...result import Result
+from ...summary import DEMO_NOTICE, NOTICE
 from ..alarms import Alarm, Alarms, Event, Priority, Threshold
-from ..controls import Controls
 from ..gate import WARMING_UP
-from ..observer import Mark
-from ..result import Result
-from ..summary import DEMO_NOTICE, NOTICE
 from .feed import Feed
 from .frames import FPS, Frames
 from .traces import EDA_RATE, EDA_SECONDS, Trace, VoiceLevel

@@ -15,9 +15,9 @@ from typing import IO, Any
 import numpy as np
 
 from ...errors import SourceError, UserError
-from ..export import export_csv
-from ..recorder import video_name
-from ..recording import Recording
+from ...recording.export import export_csv
+from ...recording.reader import Recording
+from ...recording.recorder import video_name
 from .frames import blurred, jpeg, shrink
 
 MAX_LISTED = 500

@@ -22,9 +22,9 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route, WebSocketRoute
 
+from ...controls import Controls
 from ...errors import ConfigError
-from ..controls import Controls
-from ..summary import Summary
+from ...summary import Summary
 from .api import OPERATIONS, Api
 from .audit import AuditLog
 from .clients import FAST, Clients

@@ -17,14 +17,14 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..capture.base import Chunk
 from ..errors import DataError
-from ..preprocessing.clips import MAX_OFFSET, face_clip, frame_times
+from ..media.chunk import Chunk
 from ..preprocessing.eda import normalise_eda, resample_eda
 from ..preprocessing.face import Face, FaceDetector, FaceTracker, align_crop
 from ..preprocessing.quality import EdaQuality, FaceQuality, Verdict, VoiceQuality
 from ..preprocessing.voice import voice_clip
 from ..tasks import AUDIO_RATE, Modality, Task
+from .frames import MAX_OFFSET, face_clip, frame_times
 
 F32 = NDArray[np.float32]
 

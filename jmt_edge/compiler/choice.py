@@ -14,15 +14,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..engine.backends import unavailable
+from ..engine.backends.base import Engine
+from ..engine.backends.onnxruntime import cpu_threads
+from ..engine.bundle import Bundle
+from ..engine.session import session
+from ..engine.tensorrt_api import Library
 from ..errors import BackendError
 from ..tasks import Task
-from .backends import unavailable
-from .backends.base import Engine
-from .backends.onnxruntime import cpu_threads
-from .bundle import Bundle
-from .fidelity import session
-from .plans import Made
-from .tensorrt_api import Library
+from .plan_maker import Made
 
 _WORTH = 0.95  # another way must save more than a timing's own scatter, so that `auto` is never slower
 _OPTIONAL = ("int8", "cubin")  # what may change the scores beyond the limit and is then left out
@@ -96,7 +96,7 @@ def cpu_runtimes() -> dict[str, Callable[[bytes], Callable[[Mapping[str, Any]], 
         return lambda feeds: opened.run(None, dict(feeds))
 
     def with_openvino(model: bytes) -> Callable[[Mapping[str, Any]], Any]:
-        from .backends.openvino import compile_graph
+        from ..engine.backends.openvino import compile_graph
 
         compiled = compile_graph(model, cpu_threads())
         return lambda feeds: compiled(dict(feeds))
@@ -113,7 +113,7 @@ def device_runners(
 
     plans: precision -> network -> plan. kernel: the fused fusion (`backends.cubin.FusedFusion`), or None.
     """
-    from .backends.tensorrt import TensorRtEngine
+    from ..engine.backends.tensorrt import TensorRtEngine
 
     task = bundle.task
     engines: dict[str, TensorRtEngine] = {}
@@ -149,8 +149,8 @@ def _window(task: Task) -> tuple[dict[str, NDArray[np.float32]], NDArray[np.bool
 
 def open_kernel(bundle: Bundle, sm: str, sms: int) -> tuple[Any, str]:
     """The bundle's fused fusion on this GPU, or None and why not."""
-    from .backends.cubin import FusedFusion
-    from .cubins import read_cubins
+    from ..engine.backends.cubin import FusedFusion
+    from ..engine.cubins import read_cubins
 
     try:
         return FusedFusion(read_cubins(bundle, sm), sms), ""

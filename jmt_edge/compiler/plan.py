@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ..engine.tensorrt_api import RTX_TARGETS, Library, Messages, make_error_recorder, make_logger, make_progress
 from ..errors import BackendError
-from .tensorrt_api import RTX_TARGETS, Library, Messages, make_error_recorder, make_logger, make_progress
 
 
 @dataclass(frozen=True)

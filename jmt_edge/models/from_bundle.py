@@ -16,17 +16,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ..engine.backends.base import last_step
+from ..engine.bundle import Bundle
+from ..engine.session import session
 from ..errors import BackendError, ConfigError
-from ..models.backbones import Backbone, EdaCnn, I3dTcn, VideoResNet, build_backbone
-from ..models.fusion import JMT, Concat, Fusion, Unimodal, Vanilla
-from ..models.intra_modal import IntraModalBackbone
-from ..models.jca import JointCrossAttention
-from ..models.joint import build_fusion
-from ..models.temporal import StepGru
 from ..tasks import Task
-from .backends.base import last_step
-from .bundle import Bundle
-from .fidelity import session
+from .backbones import Backbone, EdaCnn, I3dTcn, VideoResNet, build_backbone
+from .fusion import JMT, Concat, Fusion, Unimodal, Vanilla
+from .intra_modal import IntraModalBackbone
+from .jca import JointCrossAttention
+from .joint import build_fusion
+from .temporal import StepGru
 
 F32 = NDArray[np.float32]
 TOLERANCE = 1e-3  # relative L2 error between two float32 implementations; another architecture is off by 1

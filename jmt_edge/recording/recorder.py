@@ -30,13 +30,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import __version__
-from ..capture.base import Chunk, Status
+from ..capture.base import Status
 from ..engine.bundle import INTENDED_USE, Bundle
 from ..errors import ConfigError
+from ..media.chunk import Chunk
+from ..observer import Mark, Observer, RunInfo
+from ..result import Result
+from ..summary import Summary
 from ..tasks import AUDIO_RATE
-from .observer import Mark, Observer, RunInfo
-from .result import Result
-from .summary import Summary
 
 log = logging.getLogger(__name__)
 

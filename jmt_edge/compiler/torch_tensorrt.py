@@ -12,9 +12,9 @@ import logging
 from importlib import import_module, metadata
 from typing import Any
 
+from ..engine.tensorrt_api import Library
 from ..errors import BackendError
 from ..tasks import Task
-from .tensorrt_api import Library
 
 
 def open_torch_tensorrt() -> Library:
@@ -53,7 +53,7 @@ def export_program(module: Any, task: Task, network: str) -> tuple[Any, tuple[An
     """The module's exported program at batch 1 and the inputs it was exported with, on the GPU where there is one."""
     import torch
 
-    from .torch_modules import example_inputs
+    from ..models.from_bundle import example_inputs
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     inputs = tuple(torch.from_numpy(x).to(device) for x in example_inputs(task, network))
@@ -69,7 +69,7 @@ def compile_engine(module: Any, task: Task, network: str) -> bytes:
     import torch
     import torch_tensorrt
 
-    from .torch_modules import input_names, output_names
+    from ..models.from_bundle import input_names, output_names
 
     outputs = output_names(task, network)
     logger = logging.getLogger("torch_tensorrt")  # it logs a traceback of each error that it raises

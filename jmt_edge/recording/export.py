@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError
-from .recording import Recording
-from .result import STAGES
+from ..result import STAGES
+from .reader import Recording
 
 Table = dict[str, list[Any]]  # column -> values, None where there is none
 

@@ -24,7 +24,7 @@ import numpy.typing as npt
 from ..errors import ConfigError
 
 if TYPE_CHECKING:  # a saved plan is read without torch
-    from ..models.fusion import JMT, Fusion
+    from .fusion import JMT, Fusion
 
 Array = npt.NDArray[Any]
 LOGITS = {"pain": 2, "valence": 1, "arousal": 1}
@@ -207,7 +207,7 @@ def fold(fusion: Fusion) -> FoldedPlan:
 
     Raises ConfigError, naming the reason, for a fusion that has no exact folded form.
     """
-    from ..models.fusion import JMT
+    from .fusion import JMT
 
     if not isinstance(fusion, JMT):
         raise ConfigError(f"a {type(fusion).__name__} fusion does not fold; only the joint transformer does")

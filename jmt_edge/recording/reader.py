@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..capture.audio import WavFile
-from ..capture.base import Chunk, Clock, State, Status, empty_chunk
+from ..capture.base import Clock, State, Status
 from ..errors import SourceError
-from .observer import Mark
+from ..media.chunk import Chunk, empty_chunk
+from ..media.sound import WavFile
+from ..observer import Mark
+from ..result import Quality, Result
 from .recorder import FORMAT, VERSION, unpack_times, video_name
-from .result import Quality, Result
 
 
 @dataclass(frozen=True)

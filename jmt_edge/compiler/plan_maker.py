@@ -11,12 +11,12 @@ from typing import Any
 
 import onnx
 
-from .bundle import Bundle
-from .device import current_device, l4t_release
+from ..engine.bundle import Bundle
+from ..engine.device import current_device, l4t_release
+from ..engine.tensorrt_api import Library
+from .fp16 import pad_channels, static_shapes
 from .plan import build_plan
 from .plan_cache import PlanCache, PlanKey
-from .precision import pad_channels, static_shapes
-from .tensorrt_api import Library
 from .torch_tensorrt import compile_engine
 
 OPSET = 20
@@ -176,7 +176,7 @@ def _modules(bundle: Bundle, library: Library) -> dict[str, Any]:
     """What torch-tensorrt builds from; nothing for the builders that read ONNX."""
     if library.name != "torch-tensorrt":
         return {}
-    from .torch_modules import load_modules
+    from ..models.from_bundle import load_modules
 
     return dict(load_modules(bundle))
 

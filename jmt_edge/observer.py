@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..capture.base import Chunk, Status
+from .capture.base import Status
+from .media.chunk import Chunk
 
 if TYPE_CHECKING:
-    from ..engine.bundle import Bundle
-    from ..preprocessing.face import Face
+    from .engine.bundle import Bundle
+    from .preprocessing.face import Face
     from .result import Result
     from .summary import Summary
 

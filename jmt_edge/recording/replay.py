@@ -9,17 +9,29 @@ it was recorded; the summary has the replay's own.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Protocol
 
+from ..capture.base import Status
+from ..controls import Controls
 from ..engine.backends.base import Engine
 from ..engine.bundle import Bundle
-from .controls import Controls
-from .observer import Mark, Observer, RunInfo
-from .pipeline import Pipeline
-from .recording import Gap, Passed, Recording, Skipped, Window
-from .result import Result
-from .summary import Summary
+from ..media.chunk import Chunk
+from ..observer import Mark, Observer, RunInfo
+from ..result import Result
+from ..summary import Summary
+from .reader import Gap, Passed, Recording, Skipped, Window
+
+
+class Pipeline(Protocol):
+    """What computes a window again: `live.Pipeline`, a new one for each replay."""
+
+    def push(self, modality: str, chunk: Chunk) -> None: ...
+
+    def skip_to(self, index: int) -> None: ...
+
+    def infer(self, index: int, statuses: Mapping[str, Status], *, dropped: int = 0) -> Result: ...
 
 
 @dataclass
@@ -47,6 +59,7 @@ def replay(
     recording: Recording,
     bundle: Bundle,
     engine: Engine | None,
+    make_pipeline: Callable[..., Pipeline],
     *,
     speed: float | None = None,
     observers: Iterable[Observer] = (),
@@ -54,6 +67,7 @@ def replay(
 ) -> Outcome:
     """Run the recording through `engine`, or with None show its results; `speed` x real time, None: unpaced.
 
+    make_pipeline: `live.Pipeline`, which this room cannot import.
     The engine is closed at the end. Observers see what they saw in the live run, chunks that were kept included.
     """
     manifest = recording.manifest
@@ -63,7 +77,7 @@ def replay(
     first: int = manifest["first"]
     pipeline: Pipeline | None = None
     if engine is not None and not recording.why_not_recomputable:
-        pipeline = Pipeline(
+        pipeline = make_pipeline(
             bundle, engine, manifest["hop"], recording.connected, smooth=manifest["smooth"], first=first,
             on_face=lambda t, face: _tell(observers, "on_face", t, face),
         )  # fmt: skip

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from .controls import Controls
+from ..controls import Controls
 
 
 @contextmanager

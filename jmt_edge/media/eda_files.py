@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import SourceError
+from .units import opensignals_us
 
 F64 = NDArray[np.float64]
 
@@ -75,15 +76,6 @@ def read_eda_file(path: Path, rate: float | None = None, column: str | None = No
             f"EDA file {path} holds no valid number; check the file or the electrode it was recorded with"
         )
     return _advancing(found)
-
-
-def opensignals_us(adc: F64, bits: int, sensor: str) -> F64:
-    """ADC counts of an OpenSignals file -> µS: EDABITREV `adc/2^n · 3.3/0.132`, EDABIT `1/(1 - adc/2^n)` (PLUX data
-    sheets). The converter's ends (an open or a shorted electrode) are NaN."""
-    from .eda.bitalino import microsiemens
-
-    us = microsiemens(adc, bits, "revolution" if sensor == "EDABITREV" else "original")
-    return np.where((adc > 0) & (adc < 2**bits - 1), us, np.nan)
 
 
 def _open_text(path: Path) -> IO[str]:

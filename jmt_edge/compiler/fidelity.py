@@ -12,13 +12,12 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
-from ..calibration.windows import Windows
-from ..errors import BackendError
+from ..clips.window_set import Windows
+from ..engine.session import session
+from ..metrics import accuracy, auc, ccc
 from ..tasks import Task
-from ..training.metrics import accuracy, auc, ccc
 
 LIMITS = {"fp16": {"ccc": 0.002, "accuracy": 0.002}, "int8": {"ccc": 0.01, "accuracy": 0.005}}
 _BOOTSTRAPS = 1000
@@ -73,19 +72,6 @@ class Fidelity:
 
     def to_dict(self) -> dict[str, Any]:
         return {**asdict(self), "holds": self.holds}
-
-
-def session(model: bytes, threads: int = 0) -> onnxruntime.InferenceSession:
-    """An onnxruntime CPU session. Raises BackendError with onnxruntime's reason for a graph it refuses."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = threads
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # as the engine runs them
-    try:
-        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime raises classes of its own C++ module
-        reason = " ".join(str(error).split())[:300]
-        raise BackendError(f"onnxruntime refuses the ONNX graph ({reason}); export the bundle again") from None
 
 
 def run_backbones(

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from ..errors import ConfigError
+from .errors import ConfigError
 
 
 class Recording(Protocol):

@@ -17,17 +17,17 @@ from typing import Any, Literal
 
 import onnx
 
-from ..calibration.windows import Windows
+from ..clips.window_set import Windows
+from ..engine.bundle import Bundle, write_bundle
+from ..engine.device import current_device
+from ..engine.tensorrt_api import Library, open_library
 from ..errors import BackendError, BundleError
-from .auto import choose, cpu_runtimes, device_runners, open_kernel, random_feeds, report_of, time_in_turns
-from .bundle import Bundle, write_bundle
-from .device import current_device
+from .choice import choose, cpu_runtimes, device_runners, open_kernel, random_feeds, report_of, time_in_turns
 from .fidelity import Fidelity, FusionCall, compare, run_networks
+from .fp16 import to_fp16
 from .plan_cache import PlanCache
-from .plans import OPSET, Network, PlanMaker
-from .precision import to_fp16
+from .plan_maker import OPSET, Network, PlanMaker
 from .report import build_report
-from .tensorrt_api import Library, open_library
 from .torch_tensorrt import open_torch_tensorrt
 
 Precision = Literal["fp32", "fp16", "int8"]

@@ -21,14 +21,14 @@ import torch
 from torch import Tensor, nn
 
 from .. import __version__
+from ..engine.bundle import Bundle, write_bundle
 from ..errors import ConfigError
-from ..kernels.folding import fold
+from ..models.folding import fold
+from ..models.from_bundle import PositionalFusion, backbone_options, fusion_options
 from ..models.fusion import JMT, Fusion
 from ..models.fusion_onnx import IR_VERSION, OPSET, fusion_graph
 from ..models.joint import JointModel, build_model
 from ..tasks import Task
-from .bundle import Bundle, write_bundle
-from .torch_modules import PositionalFusion, backbone_options, fusion_options
 
 LABELS = {"pain": ["no pain", "pain"]}
 RANDOM_WEIGHTS = "random"
