@@ -31,6 +31,7 @@ lint: setup
 	$(RUN) ruff format --check .
 	rm -rf .cache/typed && $(UV) pip install --quiet --no-deps --target .cache/typed .
 	cd .cache/typed && $(CURDIR)/.venv/bin/mypy --config-file $(CURDIR)/pyproject.toml -p jmt_edge
+	cd .cache/typed && $(CURDIR)/.venv/bin/lint-imports --no-logo $(CURDIR)/pyproject.toml
 
 test: lint
 	$(RUN) pytest -n $(JOBS) -m 'not realtime'
