@@ -1,4 +1,6 @@
-"""Make the committed reports of docs/performance.md: `python -m benchmarks.reports [STEP ...]`, all steps by default.
+"""Make the committed reports of `docs/reference/performance.md` and `benchmarks/NOTES.md`.
+
+`python -m benchmarks.reports [STEP ...]`, all steps by default:
 
     bench        `jmt-edge bench --json` of the three demo bundles
     predictions  full-size networks (random weights) on every device of the roofline; nothing is measured
@@ -7,7 +9,7 @@
     suite        `make bench`
     regression   false alarms of `bench --compare`, and slower stages found
 
-Each step writes below `benchmarks/results/` and says how long it took; at the end the page's tables are made anew.
+Each step writes below `benchmarks/results/` and says how long it took; at the end the tables of both pages are remade.
 """
 
 from __future__ import annotations

@@ -1,12 +1,13 @@
-"""The tables of docs/performance.md out of the committed JSON: `python -m benchmarks.tables [--check]`.
+"""The tables of `docs/reference/performance.md` and `benchmarks/NOTES.md` out of the committed JSON.
 
-Text between `<!-- begin NAME -->` and `<!-- end NAME -->` is made here. `--check` writes nothing and exits 1 where the
-page does not say what `benchmarks/results/*.json` says.
+`python -m benchmarks.tables [--check]`: text between `<!-- begin NAME -->` and `<!-- end NAME -->` is made here.
+`--check` writes nothing and exits 1 if a page differs from what `benchmarks/results/*.json` gives.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -16,7 +17,8 @@ from typing import Any, NamedTuple
 from benchmarks.__main__ import group_tables, groups, stamp_line
 
 ROOT = Path(__file__).parent.parent
-RESULTS, PAGE = ROOT / "benchmarks" / "results", ROOT / "docs" / "performance.md"
+RESULTS = ROOT / "benchmarks" / "results"
+PAGES = (ROOT / "docs" / "reference" / "performance.md", ROOT / "benchmarks" / "NOTES.md")
 TASKS = ("pain", "affect", "trimodal")
 
 
@@ -25,14 +27,14 @@ def read(name: str) -> dict[str, Any]:
     return report
 
 
-def render(page: str) -> str:
-    """The page with every table made anew. Raises KeyError for a marker without a table."""
+def render(text: str, folder: Path) -> str:
+    """The page in `folder` with every table remade. Raises KeyError for a marker without a table."""
 
     def made(match: re.Match[str]) -> str:
         name = match.group(1)
-        return f"<!-- begin {name} -->\n" + "\n".join(block(name)).strip("\n") + f"\n<!-- end {name} -->"
+        return f"<!-- begin {name} -->\n" + "\n".join(block(name, folder)).strip("\n") + f"\n<!-- end {name} -->"
 
-    return re.sub(r"<!-- begin (\S+) -->\n.*?<!-- end \1 -->", made, page, flags=re.S)
+    return re.sub(r"<!-- begin (\S+) -->\n.*?<!-- end \1 -->", made, text, flags=re.S)
 
 
 def bench() -> list[str]:
@@ -198,19 +200,19 @@ def length() -> list[str]:
 
 
 class Table(NamedTuple):
-    """One block of the page: what it is made from, by which command, and the picture below it."""
+    """One block of a page: what it is made from, by which command, and the picture below it (caption, file)."""
 
     make: Callable[[], list[str]]
     files: tuple[str, ...]
     command: str
-    picture: str = ""
+    picture: tuple[str, str] | None = None
 
 
 TABLES = {
     "bench": Table(bench, tuple(f"bench-{task}" for task in TASKS), "python -m benchmarks.reports bench"),
     "suite": Table(
         suite, ("suite",), "python -m benchmarks --keep",
-        "![Times the fastest of each group](../benchmarks/results/suite.png)",
+        ("Times the fastest of each group", "benchmarks/results/suite.png"),
     ),
     "ratios": Table(ratios, ("suite",), "python -m benchmarks --keep"),
     "regression": Table(
@@ -219,34 +221,40 @@ TABLES = {
     ),
     "predictions": Table(
         predictions, ("predictions",), "python -m benchmarks.reports predictions",
-        "![Roofline of the affect networks on an Orin Nano, predicted](images/performance-roofline.png)",
+        ("Roofline of the affect networks on an Orin Nano, predicted", "docs/images/performance-roofline.png"),
     ),
     "here": Table(here, ("here",), "python -m benchmarks.reports here"),
     "cost": Table(
         cost, ("cost",), "python -m benchmarks.cost",
-        "![Latency and memory against S, B, M and resolution](images/performance-cost.png)",
+        ("Latency and memory against S, B, M and resolution", "docs/images/performance-cost.png"),
     ),
     "length": Table(
         length, ("cost",), "python -m benchmarks.cost",
-        "![Latency and memory over an hour of signal](images/performance-run-length.png)",
+        ("Latency and memory over an hour of signal", "docs/images/performance-run-length.png"),
     ),
 }  # fmt: skip
 
 
-def block(name: str) -> list[str]:
-    """The table and its picture, or that nobody has measured it on a quiet machine yet."""
+def block(name: str, folder: Path) -> list[str]:
+    """The table and its picture, linked from a page in `folder`, or that it was not measured on a quiet machine yet."""
     table = TABLES[name]
     if not all((RESULTS / f"{file}.json").is_file() for file in table.files):
         return [f"Not measured yet: `{table.command}`, then `python -m benchmarks.tables`."]
-    return [*table.make(), *(["", table.picture] if table.picture else [])]
+    lines = table.make()
+    if table.picture:
+        caption, file = table.picture
+        lines += ["", f"![{caption}]({os.path.relpath(ROOT / file, folder)})"]
+    return lines
 
 
 def main() -> None:
-    page = PAGE.read_text()
-    made = render(page)
-    if "--check" in sys.argv:
-        sys.exit(0 if made == page else f"{PAGE} does not say what {RESULTS} says; run `python -m benchmarks.tables`")
-    PAGE.write_text(made)
+    for page in PAGES:
+        text = page.read_text()
+        made = render(text, page.parent)
+        if "--check" not in sys.argv:
+            page.write_text(made)
+        elif made != text:
+            sys.exit(f"{page} differs from {RESULTS}; run `python -m benchmarks.tables`")
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ class Result:
     outputs: pain is a probability 0..1; valence and arousal lie in [-1, 1]. None where no modality was usable, and
         then `reason` says why: no number ever stands for missing data.
     attention: each modality's share of the last fusion step, None where the modality was absent.
-    latency_ms: by stage, None where a stage did not run by itself; see `docs/live.md` for what each counts.
+    latency_ms: by stage, None where a stage did not run by itself; see `docs/reference/result.md` for what each counts.
     dropped: windows dropped since the run began.
     """
 

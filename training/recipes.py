@@ -40,7 +40,7 @@ class Stage:
             ("lr", self.lr > 0), ("dropout", 0 <= self.dropout < 1),
         ):  # fmt: skip
             if not right:
-                raise ConfigError(f"a stage's {name} cannot be {getattr(self, name)}; see docs/training.md")
+                raise ConfigError(f"a stage's {name} cannot be {getattr(self, name)}; see docs/reference/recipes.md")
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Recipe:
     title: str
     source: str
     task: str
-    row: int = 0  # of the list in docs/training.md
+    row: int = 0  # of the list in docs/reference/recipes.md
     layout: str = "biovid"
     variant: str = "full"
     fusion: str = "jmt"  # one of FUSIONS; unimodal: one backbone with its head
@@ -220,7 +220,7 @@ def override(data: dict[str, Any], text: str) -> None:
     for part in parts[:-1]:
         target = target.setdefault(part, {})
         if not isinstance(target, dict):
-            raise ConfigError(f"'{key}' is no setting of a recipe; see docs/training.md")
+            raise ConfigError(f"'{key}' is no setting of a recipe; see docs/reference/recipes.md")
     try:
         target[parts[-1]] = json.loads(value)
     except ValueError:

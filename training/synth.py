@@ -1,7 +1,7 @@
 """Synthetic cohorts in the real datasets' layouts: BioVid, Affwild2, and BioVid with voice (`trimodal`).
 
 Everything a person does comes from `jmt_edge.capture.simulated`, the generator behind `sim:`; this module only cuts
-trials and writes files. The layouts, the latent truth beside them and the parameters: `docs/synthetic.md`.
+trials and writes files. The layouts, the latent truth beside them and the parameters: `docs/reference/data-sets.md`.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from ..media.chunk import Chunk
 
 
 class State(str, Enum):
-    """A source's life: see `docs/capture.md` for the transitions."""
+    """A source's life: see `docs/reference/sources.md` for the transitions."""
 
     CONNECTING = "connecting"
     STREAMING = "streaming"

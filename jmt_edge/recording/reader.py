@@ -1,4 +1,4 @@
-"""Reading a recording: its events in order, its tables, its modalities as sources. See `docs/recording.md`.
+"""Reading a recording: its events in order, its tables, its modalities as sources. See `docs/reference/recordings.md`.
 
 A recording whose process was killed is read to the last event all of whose data lies on the disk.
 """

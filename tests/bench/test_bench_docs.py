@@ -1,4 +1,4 @@
-"""docs/performance.md says what the committed JSON says, and the files stay small."""
+"""The tables of docs and notes say what the committed JSON says, and the files stay small."""
 
 from __future__ import annotations
 
@@ -22,26 +22,32 @@ def tables(monkeypatch: pytest.MonkeyPatch) -> Any:
     return tables
 
 
-def test_every_number_of_the_page_comes_from_the_committed_json(tables: Any) -> None:
-    page = tables.PAGE.read_text()
-    assert tables.PAGE == ROOT / "docs/performance.md" and tables.render(page) == page
+PAGES = [ROOT / "docs/reference/performance.md", ROOT / "benchmarks/NOTES.md"]
+
+
+def test_every_number_of_the_pages_comes_from_the_committed_json(tables: Any) -> None:
+    assert list(tables.PAGES) == PAGES
+    for page in PAGES:
+        assert tables.render(page.read_text(), page.parent) == page.read_text(), page
 
 
 def test_an_altered_page_is_noticed(tables: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Every block, in its committed state, is put back after somebody changed a line of it by hand."""
-    page = tables.PAGE.read_text()
-    names = re.findall(r"<!-- begin (\S+) -->", page)
+    """Every block, in its committed state, is restored after somebody changed a line of it by hand."""
+    names = []
+    for page in PAGES:
+        text = page.read_text()
+        for name in re.findall(r"<!-- begin (\S+) -->", text):
+            names.append(name)
+            start = f"<!-- begin {name} -->\n"
+            wrong = text.replace(start, start + "| invented | 0.001 |\n")
+            assert wrong != text and tables.render(wrong, page.parent) == text, name
     assert sorted(names) == sorted(tables.TABLES)
-    for name in names:
-        start = f"<!-- begin {name} -->\n"
-        wrong = page.replace(start, start + "| invented | 0.001 |\n")
-        assert wrong != page and tables.render(wrong) == page, name
     (tmp_path / "page.md").write_text(wrong)
-    monkeypatch.setattr(tables, "PAGE", tmp_path / "page.md")
+    monkeypatch.setattr(tables, "PAGES", (tmp_path / "page.md",))
     monkeypatch.setattr(sys, "argv", ["tables", "--check"])
     with pytest.raises(SystemExit) as exit:
         tables.main()
-    assert "does not say" in str(exit.value)
+    assert "differs from" in str(exit.value)
 
 
 def test_tables_are_made_from_reports(
@@ -51,8 +57,8 @@ def test_tables_are_made_from_reports(
     for task in ("pain", "affect", "trimodal"):
         (tmp_path / f"bench-{task}.json").write_text(json.dumps(report | {"other_cores_busy": 0.0}))
     monkeypatch.setattr(tables, "RESULTS", tmp_path)
-    text = "\n".join(tables.block("bench"))
-    assert "Not measured yet" in tables.block("suite")[0]
+    text = "\n".join(tables.block("bench", tmp_path))
+    assert "Not measured yet" in tables.block("suite", tmp_path)[0]
     for name, row in report["stages"].items():
         assert text.count(f"| {name} | {row['p50']:.2f} | {row['p90']:.2f} |") == 3
 
@@ -62,7 +68,9 @@ def test_results_are_trimmed() -> None:
     assert not large
 
 
-def test_pictures_of_the_page_exist() -> None:
-    page = ROOT / "docs/performance.md"
-    for name in re.findall(r"!\[[^]]*\]\(([^)]+)\)", page.read_text()):
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_pictures_of_the_pages_exist(page: Path) -> None:
+    names = re.findall(r"!\[[^]]*\]\(([^)]+)\)", page.read_text())
+    assert names
+    for name in names:
         assert (page.parent / name).resolve().read_bytes().startswith(b"\x89PNG"), name

@@ -1,4 +1,4 @@
-"""Every row of the list in docs/training.md from the command line: trained, evaluated, bundled where live has it."""
+"""Every row of docs/reference/recipes.md from the command line: trained, evaluated, bundled where live has it."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def test_the_baseline_leaves_each_person_out(shared_data: Path) -> None:
     x, y, who = stress_windows(shared_data / "eda" / "noneeg_20subj_eda_8hz.mat")
     features = compressed(hand_made(x.astype(np.float32).astype(float)))  # as X.npy holds them
     logit = left_out(features, y, who)
-    assert balanced_accuracy_score(y, logit > 0) == pytest.approx(0.774, abs=0.003)  # docs/training.md
+    assert balanced_accuracy_score(y, logit > 0) == pytest.approx(0.774, abs=0.003)  # docs/reference/scores.md
     changed = y.copy()
     changed[who == 3] = 1 - changed[who == 3]
     assert np.array_equal(left_out(features, changed, who)[who == 3], logit[who == 3])  # its labels are not looked at

@@ -1,6 +1,7 @@
 """A simulated person: face, voice and skin conductance moved by one latent pain, valence and arousal.
 
-The same generator serves live (`sim:`) and the synthetic cohort (`jmt-edge synth`); see `docs/synthetic.md`.
+The same generator serves live (`sim:`) and the synthetic cohort (`jmt-edge synth`); see
+`docs/reference/simulated-person.md`.
 """
 
 from __future__ import annotations

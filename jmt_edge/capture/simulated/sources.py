@@ -34,7 +34,7 @@ Span = tuple[float, float]  # stream time [start, end) in seconds
 
 @dataclass(frozen=True)
 class SimulatedSpec:
-    """A parsed `sim:` specification; see `docs/synthetic.md` for its keys."""
+    """A parsed `sim:` specification; see `docs/reference/simulated-person.md` for its keys."""
 
     seed: int = 0
     responder: bool = True
