@@ -1,4 +1,4 @@
-"""Make the pictures of the README and of docs/page.md: `make screenshots`.
+"""Make the pictures of the README and of docs/reference/page.md: `make screenshots`.
 
 Runs `jmt-edge live --page` on simulated sensors and photographs it with headless Chromium.
 """

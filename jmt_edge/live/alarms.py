@@ -1,4 +1,6 @@
-"""Alarms of a run: a state machine for each condition, and one pause for all. The tables are in `docs/alarms.md`.
+"""Alarms of a run: a state machine for each condition, and one pause for all.
+
+The tables are in `docs/reference/alarms.md`.
 
 Physiological alarms speak of the person (an output beyond its threshold), technical ones of the equipment (a sensor,
 the engine, the recorder). Priorities, colours and flash rates follow the usage of bedside monitors; nothing here

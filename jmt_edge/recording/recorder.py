@@ -1,8 +1,8 @@
 """The recorder: an observer that writes a run into a folder, in a thread of its own.
 
 The format is in `docs/reference/recordings.md`. Every file only grows (the WAV's size field and the manifest apart), is
-flushed every `FLUSH` seconds, and can be read after the process was killed at any moment. In real time the loop never waits
-for the disk: where the disk cannot follow, samples are left out and the recording says so. A run faster than real
+flushed every `FLUSH` seconds, and can be read after the process was killed at any moment. In real time the loop never
+waits for the disk: where the disk cannot follow, samples are left out and the recording says so. A run faster than real
 time waits instead. A full disk ends the recording and nothing else.
 """
 

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from jmt_edge.errors import ConfigError
 from jmt_edge.live.alarms import SIGNALS, Alarm, Alarms, AlarmSettings, Event, Priority, State, Threshold, transition
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "alarms.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "reference" / "alarms.md"
 
 
 def documented() -> dict[tuple[State, Event], str]:
-    """The table of docs/alarms.md: (state, event) -> cell."""
+    """The table of docs/reference/alarms.md: (state, event) -> cell."""
     rows = [
         [cell.strip() for cell in line.strip("|\n").split("|")]
         for line in DOCUMENT.read_text().splitlines()

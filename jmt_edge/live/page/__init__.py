@@ -1,4 +1,4 @@
-"""The bedside page: `jmt-edge live --page [HOST:PORT]`. See `docs/page.md`."""
+"""The bedside page: `jmt-edge live --page [HOST:PORT]`. See `docs/reference/page.md`."""
 
 from .server import PageObserver, start_page
 
