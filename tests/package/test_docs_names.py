@@ -51,7 +51,6 @@ def named(page: Path) -> set[str]:
     text = page.read_text()
     if page.name == "CHANGELOG.md":
         text = re.sub(r"^\|.*?\|", "", text, flags=re.M)
-        text = re.sub(r"^### Fixed\n.*?(?=^## )", "", text, flags=re.M | re.S)  # names of faults that are gone
     return set(DOTTED.findall(text)) | {name for code in PYTHON.findall(text) for name in imports(code)}
 
 
