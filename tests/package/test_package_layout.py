@@ -68,6 +68,16 @@ def test_checkout_on_pythonpath_needs_no_installation() -> None:
     assert done.stdout.strip() == str(ROOT / "kernels" / "__init__.py"), done.stderr
 
 
+@pytest.mark.parametrize("name", ["jmt_edge", "tests", "benchmarks", "examples", "docs", "scripts"])
+def test_nothing_else_of_a_checkout_is_part_of_the_package(name: str) -> None:
+    """A checkout on `__path__` would give second copies of every module: `jmt_edge.jmt_edge.tasks`."""
+    code = f"import jmt_edge.{name}"
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", code], capture_output=True, text=True, env={"PYTHONPATH": str(ROOT)}, cwd="/"
+    )
+    assert done.returncode == 1 and f"No module named 'jmt_edge.{name}'" in done.stderr
+
+
 def test_help_lists_every_command_without_heavy_imports() -> None:
     code = (
         "import sys; sys.argv = ['jmt-edge', '--help']\n"
