@@ -23,10 +23,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import preprocessing
+from .. import media, preprocessing
 from ..capture import simulated
-from ..errors import DataError
-from ..media import dataset_files as signals
+from ..errors import DataError, SourceError
+from ..media.eda_files import read_eda_file
+from ..media.sound import sound_blocks
+from ..media.video import read_image, video_frames
 from ..preprocessing.eda import normalise_eda
 from ..tasks import Modality
 from . import streams
@@ -118,8 +120,8 @@ def _stamp(path: Path) -> tuple[int, int]:
 def _code() -> str:
     """Hash of the preprocessing and decoding sources: a changed rule is another cache."""
     digest = hashlib.sha256()
-    sources = [Path(str(m.__file__)) for m in (signals, streams)] + [Path(__file__)]
-    for package in (preprocessing, simulated):
+    sources = [Path(str(m.__file__)) for m in (streams,)] + [Path(__file__)]
+    for package in (media, preprocessing, simulated):
         sources += sorted(Path(str(package.__file__)).parent.glob("*.py"))
     for file in sources:
         digest.update(file.read_bytes())
@@ -248,7 +250,7 @@ def _compute(job: tuple[Recording, Modality, list[float]]) -> tuple[Any, Any, st
     recording, m, ends = job
     try:
         clips, present = {"face": _face, "voice": _voice, "eda": _eda}[m.name](recording, m, ends)
-    except DataError as error:
+    except (DataError, SourceError) as error:
         return None, None, str(error)
     return np.stack([compress(c, m) for c in clips]), np.array(present, np.uint8), ""
 
@@ -282,7 +284,7 @@ def _crops(
             if not file.is_file():
                 yield float(times[i]), None
                 continue
-            image = cv2.cvtColor(signals.read_image(file), cv2.COLOR_BGR2RGB)
+            image = cv2.cvtColor(read_image(file), cv2.COLOR_BGR2RGB)
             if image.shape[:2] != (size, size):
                 image = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
             yield float(times[i]), np.asarray(image, np.uint8)
@@ -293,7 +295,7 @@ def _crops(
     if recording.kind == "sim":
         images = streams.frames(recording, wanted)
     else:
-        images = nearest_frames(signals.read_video(path), wanted)
+        images = nearest_frames(video_frames(path), wanted)
     for t, image in images:
         face = tracker.update(image, t)
         yield t, None if face is None else align_crop(image, face, size)
@@ -329,13 +331,14 @@ def _voice(recording: Recording, m: Modality, ends: Sequence[float]) -> tuple[li
 
     if recording.kind == "sim":
         return [voice_clip(streams.sound(recording, end - m.span, end), m) for end in ends], [True] * len(ends)
-    samples = signals.read_audio(recording.files["voice"])
+    blocks = list(sound_blocks(recording.files["voice"]))
+    times = np.concatenate([t + np.arange(len(x)) / AUDIO_RATE for t, x in blocks])
+    samples = np.concatenate([x for _, x in blocks])
     clips, present = [], []
     for end in ends:
-        last = min(round(end * AUDIO_RATE), samples.size)
-        first = max(round((end - m.span) * AUDIO_RATE), 0)
+        first, last = np.searchsorted(times, np.array([max(end - m.span, 0.0), end]) - 0.5 / AUDIO_RATE)
         present.append(last - first >= 0.5 * m.span * AUDIO_RATE)
-        clips.append(voice_clip(samples[first : max(last, first)], m))
+        clips.append(voice_clip(samples[first:last], m))
     return clips, present
 
 
@@ -352,8 +355,8 @@ def _eda(recording: Recording, m: Modality, ends: Sequence[float]) -> tuple[list
             samples = skin.samples(first, int(end * rate) + 1 - first, rate)
             pairs.append(resample_eda((first + np.arange(len(samples))) / rate, samples.astype(np.float32), end, m))
         return [clip for clip, _ in pairs], [float(share) >= MIN_EDA for _, share in pairs]
-    times, values = signals.read_biovid_eda(recording.files["eda"])
-    pairs = [resample_eda(times, np.asarray(values, np.float32), end, m) for end in ends]
+    found = read_eda_file(recording.files["eda"], column="gsr", strict=True)
+    pairs = [resample_eda(found.times, np.asarray(found.values, np.float32), end, m) for end in ends]
     return [clip for clip, _ in pairs], [float(share) >= MIN_EDA for _, share in pairs]
 
 

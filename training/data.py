@@ -17,7 +17,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DataError
+from ..errors import DataError, SourceError
 from ..tasks import Task
 
 log = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ class Problems:
         """`read()`, or None where it fails and bad samples are skipped."""
         try:
             return read()
-        except DataError as error:
+        except (DataError, SourceError) as error:
             if not self.skip:
                 raise DataError(f"{error} (or pass --skip-bad)") from None
             self.bad.append(str(error))

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
-from ..media.dataset_files import read_table, video_times
+from ..media.tables import column_indices, label_lines, read_table
+from ..media.video import video_times
 from ..tasks import Task, get_task
 from .data import Cohort, Labels, Problems, Recording
 
@@ -123,16 +124,9 @@ def _biovid_samples(root: Path, part_a: Path, problems: Problems) -> tuple[list[
 
 
 def _samples_csv(path: Path, problems: Problems) -> tuple[list[tuple[str, str, str]], dict[str, int]]:
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} is not a readable text file ({error}); restore it") from None
-    header = [name.strip() for name in lines[0].split("\t")] if lines else []
+    lines = label_lines(path)
     needed = ("subject_id", "subject_name", "class_name", "sample_name")
-    lacking = [name for name in needed if name not in header]
-    if lacking:
-        raise DataError(f"{path} row 1: no column '{lacking[0]}' (tab-separated); restore the file")
-    at = {name: header.index(name) for name in needed}
+    at = dict(zip(needed, column_indices(path, lines[0], "\t", needed)))
     samples: list[tuple[str, str, str]] = []
     numbers: dict[str, int] = {}
 

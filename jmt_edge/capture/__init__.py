@@ -19,6 +19,7 @@ import numpy as np
 from ..errors import SourceError
 from ..media.chunk import Chunk
 from .base import Source, Status
+from .spec import number, split_query
 
 MODALITIES = ("face", "voice", "eda")
 _EDA_DEVICES = ("bitalino:", "shimmer3:", "grove:", "csv:", "auto:", "/dev/")
@@ -59,11 +60,11 @@ def _open_face(spec: str) -> Source:
         from .camera import Camera
 
         return Camera(spec)
-    from .files import ImageFolder, VideoFile, query_number, split_query
+    from .files import ImageFolder, VideoFile
 
     path, given = split_query(spec, "fps")
     file = _existing(path, "--camera", "a video, a folder of images, an index, /dev/videoN, csi:N, sim: or none")
-    fps = query_number(spec, given, "fps", 0.1, 1000)
+    fps = number(spec, given, "fps", 0.1, 1000)
     if file.is_dir():
         return ImageFolder(file) if fps is None else ImageFolder(file, fps)
     if fps is not None:
@@ -89,13 +90,13 @@ def _open_eda(spec: str) -> Source:
         from .eda import open_eda
 
         return open_eda(spec)
-    from .files import EdaFile, query_number, split_query
+    from .files import EdaFile
 
     path, given = split_query(spec, "rate", "column")
     file = _existing(path, "--eda", "a recording, bitalino:/dev/..., auto:/dev/..., sim: or none")
     if file.is_dir():
         raise SourceError(f"{file} is a folder, not an EDA recording; give --eda a file")
-    return EdaFile(file, query_number(spec, given, "rate", 0.1, 100_000), given.get("column"))
+    return EdaFile(file, number(spec, given, "rate", 0.1, 100_000), given.get("column"))
 
 
 def _existing(path: str, option: str, choices: str) -> Path:

@@ -17,15 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..errors import SourceError
 from ..media.chunk import Chunk
+from ..media.video import Image, quiet_opencv
 from .base import Status
-from .files import query_number, quiet_opencv, split_query
 from .reconnect import DeviceLost, Link, Supervisor, Timing
+from .spec import number, split_query
 
-Image = NDArray[np.uint8]
 RING_BYTES = 192 << 20  # a second of 1080p at 30 fps; the loop reads 25 times a second
 RING_FRAMES = 90
 OPEN_TIMEOUT_MS, READ_TIMEOUT_MS = 5000, 1000
@@ -66,9 +65,9 @@ def parse_camera(spec: str) -> CameraSpec:
     csi = target.startswith("csi:")
     if csi and not target[4:].isdigit():
         raise SourceError(f"'{spec}' names no CSI sensor; write csi:0 for the first one")
-    width = query_number(spec, given, "width", 16, 8192) or (1280 if csi else 640)
-    height = query_number(spec, given, "height", 16, 8192) or (720 if csi else 480)
-    fps = query_number(spec, given, "fps", 1, 1000) or 30.0
+    width = number(spec, given, "width", 16, 8192) or (1280 if csi else 640)
+    height = number(spec, given, "height", 16, 8192) or (720 if csi else 480)
+    fps = number(spec, given, "fps", 1, 1000) or 30.0
     if csi:
         return CameraSpec("csi", target[4:], int(width), int(height), fps)
     path = f"/dev/video{int(target)}" if target.isdigit() else target

@@ -21,12 +21,12 @@ from numpy.typing import NDArray
 
 from ..errors import SourceError
 from ..media.chunk import Chunk
-from ..media.sound import F32, StreamResampler
+from ..media.sound import F32, StreamResampler, down_mix
 from ..tasks import AUDIO_RATE
 from .base import Status
 from .clock import ClockFit
-from .files import query_number, split_query
 from .reconnect import DeviceLost, Link, Supervisor, Timing
+from .spec import number, split_query
 
 RING_SECONDS = 20.0
 _PORTAUDIO = threading.Lock()  # initialisation is global to the process
@@ -99,7 +99,7 @@ class _Stream:
     def _callback(self, indata: F32, frames: int, info: Any, flags: Any) -> None:
         now = time.monotonic()
         self.latency = info.currentTime - info.inputBufferAdcTime
-        mono = indata[:, 0].copy() if indata.shape[1] == 1 else indata.mean(axis=1)
+        mono = down_mix(indata).copy()  # PortAudio uses `indata` again
         self._blocks.append((now, mono, bool(flags.input_overflow)))
         self._arrived.set()
 
@@ -128,7 +128,7 @@ class Microphone:
 
     def __init__(self, spec: str, *, timing: Timing | None = None) -> None:
         self._which, given = split_query(spec, "rate")
-        self._forced = query_number(spec, given, "rate", 4000, 384_000)
+        self._forced = number(spec, given, "rate", 4000, 384_000)
         self.name = spec
         self._link = Link(timing)
         self._supervisor = Supervisor(self._connect, self._link, f"microphone {spec}")

@@ -13,18 +13,16 @@ A blank or `nan` value is NaN: no data. Rows whose time does not advance are lef
 
 from __future__ import annotations
 
-import gzip
 import json
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import SourceError
+from .tables import number_rows, read_lines
 from .units import opensignals_us
 
 F64 = NDArray[np.float64]
@@ -40,28 +38,32 @@ _MILLIS_WRAP = 2.0**32 * 1e-3  # s: an Arduino's millis()
 
 @dataclass(frozen=True)
 class EdaRecording:
-    """times: (n,) seconds from the first sample, increasing; values: (n,) µS or NaN; rate: nominal Hz, 0 if unknown."""
+    """times: (n,) seconds from the first sample, increasing; values: (n,) µS or NaN; rows: (n,) of the file, from 1;
+    rate: nominal Hz, 0 if unknown."""
 
     times: F64
     values: F64
+    rows: NDArray[np.int64]
     rate: float
     kind: str
     lost: int = 0
 
 
-def read_eda_file(path: Path, rate: float | None = None, column: str | None = None) -> EdaRecording:
+def read_eda_file(
+    path: Path, rate: float | None = None, column: str | None = None, *, strict: bool = False
+) -> EdaRecording:
     """Read any of the formats above. `column` names the value column of a CSV.
 
-    Raises SourceError, one sentence naming the file and where possible the row.
+    strict: every row must hold a number and advance in time, as training demands of its data sets. Raises SourceError,
+    one sentence naming the file and where possible the row.
     """
     try:
-        with _open_text(path) as file:
-            lines = file.read().splitlines()
+        lines = read_lines(path)
     except UnicodeDecodeError:
         raise SourceError(
-            f"EDA file {path} is not text; give a CSV, an OpenSignals .txt or an Empatica EDA.csv"
+            f"EDA file {path} is not a readable text file; give a CSV, an OpenSignals .txt or an Empatica EDA.csv"
         ) from None
-    except (OSError, EOFError) as error:
+    except OSError as error:
         raise SourceError(f"cannot read the EDA file {path} ({error}); check the file") from None
     if lines and lines[0].startswith("# OpenSignals"):
         found = _opensignals(path, lines)
@@ -71,17 +73,27 @@ def read_eda_file(path: Path, rate: float | None = None, column: str | None = No
         found = _numbers(path, lines, 2, float(lines[1].split(",")[0]), "empatica")
     else:
         found = _table(path, lines, column)
+    if strict:
+        _demand_every_row(path, lines, found)
+    found = _advancing(found)
     if not np.isfinite(found.values).any():
         raise SourceError(
             f"EDA file {path} holds no valid number; check the file or the electrode it was recorded with"
         )
-    return _advancing(found)
+    return found
 
 
-def _open_text(path: Path) -> IO[str]:
-    if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8-sig")
-    return path.open(encoding="utf-8-sig")
+def _demand_every_row(path: Path, lines: list[str], found: EdaRecording) -> None:
+    wrong = np.flatnonzero(~np.isfinite(found.values) | ~np.isfinite(found.times))
+    back = np.flatnonzero(np.diff(found.times) <= 0) + 1
+    last = max(row for row, line in enumerate(lines, 1) if line.strip())
+    for rows, what in (
+        (found.rows[wrong], "the skin conductance or its time is not a number"),
+        (found.rows[back], "time does not increase"),
+        ([last] if found.rows[-1] < last else [], "the row was cut off"),
+    ):
+        if len(rows):
+            raise SourceError(f"EDA file {path} row {rows[0]}: {what}; correct or drop the file")
 
 
 def _number_rows(lines: list[str]) -> bool:
@@ -94,33 +106,29 @@ def _is_empatica(lines: list[str]) -> bool:
     return len(first) == 3 and _number_rows(first) and float(first[0]) > 1e9 and 0 < float(first[1]) <= 2000
 
 
-def _cells(path: Path, lines: list[str], start: int, sep: str | None, columns: list[int]) -> Iterator[list[float]]:
-    """The numbers in `columns` of each row from `start` on; a last row cut short is left out."""
-    for n, line in enumerate(lines[start:], start + 1):
-        cells = line.split(sep) if sep else line.split()
-        if not any(c.strip() for c in cells):
-            continue
-        try:
-            yield [float(cells[c].strip() or "nan") for c in columns]
-        except (IndexError, ValueError):
-            if n == len(lines):
-                return
+def _array(
+    path: Path, lines: list[str], start: int, sep: str | None, columns: list[int], width: int = 0
+) -> tuple[NDArray[np.int64], F64]:
+    """The rows from index `start` on, counted from 1, and their numbers in `columns` (n, columns); a last row that was
+    cut off is left out."""
+    rows, table = [], []
+    for row, numbers in number_rows(lines, start, sep, columns, max(width, 1 + max(columns))):
+        if numbers is not None:
+            rows.append(row)
+            table.append(numbers)
+        elif row < len(lines):
             raise SourceError(
-                f"EDA file {path}, row {n}, is not numbers ('{line[:40]}'); give a CSV, an OpenSignals .txt or an "
-                "Empatica EDA.csv"
-            ) from None
-
-
-def _array(path: Path, lines: list[str], start: int, sep: str | None, columns: list[int]) -> F64:
-    rows = np.array(list(_cells(path, lines, start, sep, columns)), np.float64)
-    if not len(rows):
+                f"EDA file {path} row {row}: '{lines[row - 1][:40]}' is not numbers; give a CSV, an OpenSignals .txt "
+                "or an Empatica EDA.csv"
+            )
+    if not rows:
         raise SourceError(f"EDA file {path} holds no samples; record it again or give another file")
-    return rows
+    return np.array(rows), np.array(table)
 
 
 def _numbers(path: Path, lines: list[str], start: int, rate: float, kind: str) -> EdaRecording:
-    values = _array(path, lines, start, ",", [0])[:, 0]
-    return EdaRecording(np.arange(len(values)) / rate, values, rate, kind)
+    rows, table = _array(path, lines, start, ",", [0])
+    return EdaRecording(np.arange(len(rows)) / rate, table[:, 0], rows, rate, kind)
 
 
 def _table(path: Path, lines: list[str], column: str | None) -> EdaRecording:
@@ -132,16 +140,19 @@ def _table(path: Path, lines: list[str], column: str | None) -> EdaRecording:
     time = next((i for i, name in enumerate(names) if name in _TIME_SCALE), None)
     value = next((i for i, name in enumerate(names) if name in wanted and i != time), None)
     if time is None or value is None:
-        lacking = "time column (t, t_ms, time_us)" if time is None else f"column {' or '.join(wanted[:4])}"
+        names_sought = "' or '".join(wanted[:4])
+        lacking = "time column (t, t_ms, time_us)" if time is None else f"column '{names_sought}'"
         raise SourceError(
-            f"EDA file {path} has no {lacking} in its first row ('{header[:60]}'); add a header such as `t_ms,uS`, or "
+            f"EDA file {path} row 1: no {lacking} in the header ('{header[:60]}'); add a header such as `t_ms,uS`, or "
             "write FILE?rate=HZ for one number a row"
         )
-    rows = _array(path, lines, 1, sep, [time, value])
-    t = rows[:, 0] * (1e-6 if biovid else _TIME_SCALE[names[time]])
+    # a cut-off row's last cell would pass for a number; other tables may leave trailing cells out
+    rows, table = _array(path, lines, 1, sep, [time, value], len(names) if biovid else 0)
+    t = table[:, 0] * (1e-6 if biovid else _TIME_SCALE[names[time]])
     if names[time] == "t_ms":
         t = t + _MILLIS_WRAP * np.cumsum(np.diff(t, prepend=t[0]) < -_MILLIS_WRAP / 2)
-    return EdaRecording(t - t[0], rows[:, 1], 0.0, "biovid" if biovid else "csv")
+    first = t[np.argmax(np.isfinite(t))]
+    return EdaRecording(t - first, table[:, 1], rows, 0.0, "biovid" if biovid else "csv")
 
 
 def _opensignals(path: Path, lines: list[str]) -> EdaRecording:
@@ -169,15 +180,15 @@ def _opensignals(path: Path, lines: list[str]) -> EdaRecording:
             raise ValueError("sampling rate")
     except (KeyError, IndexError, ValueError, StopIteration, AttributeError, TypeError) as error:
         raise SourceError(f"OpenSignals file {path} has a damaged header ({error!r}); export it again") from None
-    rows = _array(path, lines, body, None, [0, index])
+    rows, table = _array(path, lines, body, None, [0, index])
     n = np.arange(len(rows), dtype=np.float64)
     lost = 0
-    if seq_bits and np.any(np.diff(rows[:, 0])):
-        step = np.diff(rows[:, 0]) % 2**seq_bits
+    if seq_bits and np.any(np.diff(table[:, 0])):
+        step = np.diff(table[:, 0]) % 2**seq_bits
         step[step == 0] = 1  # a repeated number: the row itself is the only witness
         n = np.concatenate([[0.0], np.cumsum(step)])
         lost = int((step - 1).sum())
-    return EdaRecording(n / rate, opensignals_us(rows[:, 1], bits, sensor), rate, "opensignals", lost)
+    return EdaRecording(n / rate, opensignals_us(table[:, 1], bits, sensor), rows, rate, "opensignals", lost)
 
 
 def _advancing(found: EdaRecording) -> EdaRecording:
@@ -187,4 +198,4 @@ def _advancing(found: EdaRecording) -> EdaRecording:
     kept[1:] = t[1:] > np.maximum.accumulate(t)[:-1]
     kept &= np.isfinite(t)
     lost = found.lost + int((~kept).sum())
-    return EdaRecording(found.times[kept], found.values[kept], found.rate, found.kind, lost)
+    return replace(found, times=found.times[kept], values=found.values[kept], rows=found.rows[kept], lost=lost)

@@ -1,15 +1,14 @@
-"""Sound as blocks: WAV files read in place, compressed audio decoded as it is needed, any rate to 44.1 kHz.
+"""Sound of any file as 44.1 kHz mono, in blocks: decoded to float, averaged over the channels, resampled, stamped.
 
-A block is `(t, samples)`: the stream time of its first sample (s) and float32 mono samples in [-1, 1] at 44.1 kHz.
+A block is `(t, samples)`: the stream time of its first sample (s) and float32 mono samples in [-1, 1] at 44.1 kHz. WAV
+files are read in place; PyAV decodes the rest. Whatever the format, samples become float, mono and 44.1 kHz by the
+functions below, so the same samples give the same numbers.
 """
 
 from __future__ import annotations
 
-import shutil
 import struct
-import subprocess
 from collections.abc import Iterator
-from itertools import chain
 from math import gcd
 from pathlib import Path
 from typing import Any
@@ -22,8 +21,26 @@ from ..errors import SourceError
 from ..tasks import AUDIO_RATE
 
 F32 = NDArray[np.float32]
+Piece = tuple[float | None, F32, int]  # (time stamp in s, mono samples, their rate in Hz)
 _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
-_MAX_GAP = 0.02  # s: a container's time stamp this far from the sample count is a real gap
+_COVER = 0x400  # FFmpeg's AV_DISPOSITION_ATTACHED_PIC
+_RATES = (1000, 768_000)  # Hz
+_MAX_GAP = 0.02  # s: a time stamp this far from the sample count is a real gap
+_RESTART = 1.0  # s: a time stamp this far back means that the stamps began again
+
+
+def to_float(x: NDArray[Any]) -> F32:
+    """Samples of any type as float32; the range of an integer type becomes [-1, 1)."""
+    if x.dtype == np.uint8:
+        return (x.astype(np.float32) - 128.0) / np.float32(128.0)
+    if x.dtype.kind == "i":
+        return (x.astype(np.float64) / 2.0 ** (8 * x.dtype.itemsize - 1)).astype(np.float32)
+    return x.astype(np.float32)
+
+
+def down_mix(x: F32) -> F32:
+    """(n, channels) -> (n,): the mean of the channels, for every layout."""
+    return x[:, 0] if x.shape[1] == 1 else np.asarray(np.ascontiguousarray(x).mean(axis=1), np.float32)
 
 
 class WavFile:
@@ -78,16 +95,13 @@ class WavFile:
 
     def read(self, i: int, j: int) -> F32:
         """Frames i..j-1, mixed to mono as the mean of the channels: (j - i,) float32."""
-        raw = self._raw[i:j]
-        if self._is_float:
-            x = np.ascontiguousarray(raw).view(f"<f{self._width}")[..., 0].astype(np.float32)
-        elif self._width == 1:
-            x = (raw[..., 0].astype(np.float32) - 128.0) / 128.0
-        else:
+        raw = np.ascontiguousarray(self._raw[i:j])
+        if self._width == 3:
             wide = np.zeros((*raw.shape[:2], 4), np.uint8)
-            wide[..., 4 - self._width :] = raw
-            x = (wide.view("<i4")[..., 0].astype(np.float64) / 2.0**31).astype(np.float32)
-        return x[:, 0] if self.channels == 1 else np.asarray(x.mean(axis=1), np.float32)
+            wide[..., 1:] = raw
+            raw = wide
+        kind = "f" if self._is_float else "u" if self._width == 1 else "i"
+        return down_mix(to_float(raw.view(f"<{kind}{raw.shape[2]}")[..., 0]))
 
 
 class StreamResampler:
@@ -142,96 +156,117 @@ class StreamResampler:
         return out
 
 
-def wav_blocks(wav: WavFile) -> Iterator[tuple[float, F32]]:
-    """The file as blocks of about a second, time 0 at its first sample."""
-    resample = StreamResampler(wav.rate)
-    done = 0
-    for i in range(0, wav.frames, wav.rate):
-        out = resample(wav.read(i, min(i + wav.rate, wav.frames)))
-        if len(out):
-            yield done / AUDIO_RATE, out
-            done += len(out)
-    if len(out := resample.flush()):
-        yield done / AUDIO_RATE, out
+def sound_blocks(path: Path) -> Iterator[tuple[float, F32]]:
+    """The sound of a file as blocks in time order; a gap between their times is a gap of the file's time stamps.
 
-
-def compressed_blocks(path: Path) -> Iterator[tuple[float, F32]]:
-    """The sound of a compressed file or of a video, by PyAV where it is installed, else by the program ffmpeg.
-
-    Time 0 is the video stream's first frame where there is one. Raises SourceError where neither decoder is there or
-    the file has no sound; at the first `next`, not before.
+    Time 0 is the first frame of the file's video, or its first sample where there is no video. Memory does not grow
+    with the file's length. Raises SourceError, at the first `next`, for a file without readable sound.
     """
+    with path.open("rb") as file:
+        head = file.read(12)
+    pieces = _wav_pieces(WavFile(path)) if head[:4] == b"RIFF" and head[8:] == b"WAVE" else _decoded_pieces(path)
+    resample, start, done = StreamResampler(AUDIO_RATE), 0.0, 0
+    for begins, samples, rate in _placed(pieces):
+        if begins is not None:
+            if len(rest := resample.flush()):
+                yield start + done / AUDIO_RATE, rest
+            if not _RATES[0] <= rate <= _RATES[1]:
+                raise SourceError(f"sound file {path} has a rate of {rate} Hz; convert it to 44100 Hz")
+            resample, start, done = StreamResampler(rate), begins, 0
+        if len(out := resample(samples)):
+            yield start + done / AUDIO_RATE, out
+            done += len(out)
+    if len(rest := resample.flush()):
+        yield start + done / AUDIO_RATE, rest
+    elif not done:
+        raise SourceError(f"sound file {path} holds 0 samples; record it again or give another file")
+
+
+def _placed(pieces: Iterator[Piece]) -> Iterator[Piece]:
+    """The pieces with their time only where a stretch begins: at first, after a gap, and where the rate changes.
+
+    One stray time stamp is ignored, samples that overlap those before them are dropped, and stamps that begin again
+    continue where the sound was.
+    """
+    start = heard = shift = 0.0  # of the stretch: its begin, the seconds since; what is added to the stamps
+    last_rate = 0
+    piece = next(pieces, None)
+    while piece is not None:
+        (t, samples, rate), following = piece, next(pieces, None)
+        end, begins = start + heard, None
+        if not last_rate:
+            begins = t or 0.0
+        elif t is not None:
+            after = None if following is None else following[0]
+            if after is None or abs(after + shift - end - len(samples) / rate) > _MAX_GAP:
+                if t + shift < end - _RESTART:
+                    shift = end - t
+                elif t + shift < end - _MAX_GAP:
+                    samples = samples[round((end - t - shift) * rate) :]
+                elif t + shift > end + _MAX_GAP:
+                    begins = t + shift
+        if begins is None and rate != last_rate:
+            begins = end
+        if begins is not None:
+            start, heard, last_rate = begins, 0.0, rate
+        yield begins, samples, rate
+        heard += len(samples) / rate
+        piece = following
+
+
+def _wav_pieces(wav: WavFile) -> Iterator[Piece]:
+    for i in range(0, wav.frames, wav.rate):
+        yield None, wav.read(i, min(i + wav.rate, wav.frames)), wav.rate
+
+
+def _decoded_pieces(path: Path) -> Iterator[Piece]:
+    """What PyAV decodes of the first sound track. A damaged packet leaves a gap; a file cut short ends early."""
     try:
-        import av  # noqa: F401
+        import av
     except ImportError:
-        pass
-    else:
-        return _av_blocks(path)
-    if shutil.which("ffmpeg"):
-        return _ffmpeg_blocks(path)
-    raise SourceError(
-        f"cannot decode the sound of {path} without PyAV or ffmpeg; `pip install 'jmt-edge[record]'` or give a WAV file"
-    )
-
-
-def _av_blocks(path: Path) -> Iterator[tuple[float, F32]]:
-    import av
-
+        raise SourceError(
+            f"decoding the sound of {path} needs PyAV; run `pip install 'jmt-edge[record]'` or give a WAV file"
+        ) from None
     try:
         container: Any = av.open(str(path))
-    except (OSError, ValueError) as error:
+    except (av.FFmpegError, OSError, ValueError) as error:
         raise SourceError(f"cannot read the sound of {path} ({_first_line(error)}); convert it to WAV") from None
     with container:
         if not container.streams.audio:
-            raise SourceError(f"{path} has no sound; give --microphone another file, or none")
+            raise SourceError(f"{path} has no sound track; give another file, or none")
         stream = container.streams.audio[0]
-        origin = 0.0
-        for zero in (*container.streams.video[:1], stream):
-            if zero.start_time is not None:
-                origin = float(zero.start_time * zero.time_base)
+        # a cover picture is a video stream too; PyAV before 14.2 cannot tell
+        videos = [v for v in container.streams.video if not getattr(v, "disposition", 0) & _COVER]
+        origin: float | None = None
+        if videos and videos[0].start_time is not None:
+            origin = float(videos[0].start_time * videos[0].time_base)
+        problem: Exception | None = None
+        decoded = False
+        packets = container.demux(stream)
+        while True:
+            try:
+                frames = next(packets).decode()
+            except StopIteration:
                 break
-        mono = av.AudioResampler(format="flt", layout="mono", rate=AUDIO_RATE)
-        expected: float | None = None
-        try:
-            for frame in chain(container.decode(stream), [None]):  # None: the resampler's rest
-                if frame is not None and frame.pts is not None:
-                    t = float(frame.pts * frame.time_base) - origin
-                    if expected is None or abs(t - expected) > _MAX_GAP:
-                        expected = t
-                for out in mono.resample(frame):
-                    samples = np.array(out.to_ndarray()[0], np.float32)
-                    yield expected or 0.0, samples
-                    expected = (expected or 0.0) + len(samples) / AUDIO_RATE
-        except av.FFmpegError:
-            return  # a file cut short ends at its last whole packet
+            except av.FFmpegError as error:
+                problem = error
+                continue
+            for frame in frames:
+                decoded = True
+                t = None if frame.pts is None else float(frame.pts * frame.time_base)
+                origin = t if origin is None else origin
+                yield None if t is None or origin is None else t - origin, _mono(frame, path), frame.sample_rate
+    if problem and not decoded:
+        raise SourceError(f"cannot decode the sound of {path} ({_first_line(problem)}); convert it to WAV")
 
 
-def _ffmpeg_blocks(path: Path) -> Iterator[tuple[float, F32]]:
-    command = ["ffmpeg", "-v", "error", "-nostdin", "-i", str(path), "-vn", "-af", "aresample=async=1:first_pts=0"]
-    command += ["-ac", "1", "-ar", str(AUDIO_RATE), "-f", "f32le", "-"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        assert process.stdout is not None and process.stderr is not None
-        done = 0
-        try:
-            while block := process.stdout.read(4 * AUDIO_RATE):
-                samples = np.frombuffer(block[: len(block) // 4 * 4], "<f4").copy()
-                yield done / AUDIO_RATE, samples
-                done += len(samples)
-            if done == 0:
-                why = process.stderr.read().decode(errors="replace").strip().splitlines()
-                raise SourceError(f"cannot read the sound of {path} ({why[-1] if why else 'it has none'}); give a WAV")
-        finally:
-            process.kill()
+def _mono(frame: Any, path: Path) -> F32:
+    try:
+        x = frame.to_ndarray()
+    except ValueError:
+        raise SourceError(f"{path} holds samples of type {frame.format.name}; convert it to 16-bit WAV") from None
+    return down_mix(to_float(x.T if frame.format.is_planar else x.reshape(-1, frame.layout.nb_channels)))
 
 
 def _first_line(error: Exception) -> str:
     return getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
-
-
-def sound_blocks(path: Path) -> Iterator[tuple[float, F32]]:
-    """Blocks of any sound file; see `wav_blocks` and `compressed_blocks`."""
-    with path.open("rb") as file:
-        head = file.read(12)
-    if head[:4] == b"RIFF" and head[8:] == b"WAVE":
-        return wav_blocks(WavFile(path))
-    return compressed_blocks(path)

@@ -8,7 +8,6 @@ of 1e-10, then (x - mean) / std of the modality.
 from __future__ import annotations
 
 from functools import lru_cache
-from math import gcd
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,20 +46,6 @@ def voice_clip(samples: NDArray[np.float32], m: Modality) -> NDArray[np.float32]
     wanted = round(m.span * AUDIO_RATE)
     last = np.asarray(samples, np.float32)[-wanted:]
     return log_mel(np.pad(last, (wanted - len(last), 0)), m)
-
-
-def resample_audio(samples: NDArray[np.float32], rate: float) -> NDArray[np.float32]:
-    """`samples` (n,) or (n, channels) at `rate` Hz -> (n',) float32 mono at 44.1 kHz, by a polyphase filter."""
-    mono = np.asarray(samples, np.float32)
-    if mono.ndim == 2:
-        mono = mono.mean(axis=1)
-    source = round(rate)
-    if source <= 0:
-        raise DataError(f"a sampling rate of {rate} Hz is not usable; give the recording's rate in Hz")
-    if source == AUDIO_RATE or not len(mono):
-        return mono
-    common = gcd(AUDIO_RATE, source)
-    return np.asarray(signal.resample_poly(mono, AUDIO_RATE // common, source // common), np.float32)
 
 
 @lru_cache(maxsize=1)

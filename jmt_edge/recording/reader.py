@@ -6,7 +6,7 @@ A recording whose process was killed is read to the last event all of whose data
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from ..capture.base import Clock, State, Status
 from ..errors import SourceError
 from ..media.chunk import Chunk, empty_chunk
 from ..media.sound import WavFile
+from ..media.video import lossless_frames
 from ..observer import Mark
 from ..result import Quality, Result
 from .recorder import FORMAT, VERSION, unpack_times, video_name
@@ -229,20 +230,12 @@ def _eda_rows(path: Path) -> Iterator[tuple[float, float]]:
             yield float(t), float(value or "nan")
 
 
-def _frames(folder: Path) -> Any:
+def _frames(folder: Path) -> Generator[NDArray[np.uint8], None, None]:
     """The recorded images (H, W, 3) uint8 BGR of all parts, in order."""
     part = 1
     while (path := folder / video_name(part)).is_file():
-        try:
-            import av
-        except ImportError:
-            raise SourceError("reading recorded video needs PyAV; run `pip install 'jmt-edge[record]'`") from None
-        try:
-            with av.open(str(path)) as container:
-                for frame in container.decode(video=0):
-                    yield frame.to_ndarray(format="bgr24")
-        except (av.FFmpegError, IndexError):
-            pass  # the last part of a killed recording may end within a frame, or before its first
+        for _, image in lossless_frames(path):
+            yield image
         part += 1
 
 

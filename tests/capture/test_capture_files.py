@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-import shutil
 import sys
-import wave
 from fractions import Fraction
 from pathlib import Path
 
@@ -15,7 +13,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import signal
 from scipy.io import wavfile
 
 from jmt_edge.capture import open_source
@@ -23,7 +20,6 @@ from jmt_edge.capture.base import Source, State
 from jmt_edge.errors import SourceError
 from jmt_edge.media.chunk import Chunk
 from jmt_edge.media.eda_files import opensignals_us, read_eda_file
-from jmt_edge.media.sound import StreamResampler, WavFile
 
 
 def opened(modality: str, spec: object, **options: float) -> Source:
@@ -121,16 +117,6 @@ def test_wav_formats_agree_with_scipy(tmp_path: Path, dtype: type, channels: int
     np.testing.assert_allclose(times, np.arange(len(x)) / 44_100, atol=1e-9)
 
 
-def test_wav_of_24_bits(tmp_path: Path) -> None:
-    values = np.array([0, 1, -1, 2**23 - 1, -(2**23)] * 100)
-    with wave.open(str(tmp_path / "x.wav"), "wb") as out:
-        out.setnchannels(1)
-        out.setsampwidth(3)
-        out.setframerate(44_100)
-        out.writeframes(b"".join(int(v).to_bytes(3, "little", signed=True) for v in values))
-    np.testing.assert_array_equal(WavFile(tmp_path / "x.wav").read(0, 500), (values / 2**23).astype(np.float32))
-
-
 def test_wav_cut_short_is_read_to_its_last_whole_frame(tmp_path: Path) -> None:
     wavfile.write(tmp_path / "x.wav", 44_100, tone(44_100))
     whole = (tmp_path / "x.wav").read_bytes()
@@ -138,19 +124,6 @@ def test_wav_cut_short_is_read_to_its_last_whole_frame(tmp_path: Path) -> None:
     _, samples = joined(read_all(opened("voice", tmp_path / "cut.wav")))
     np.testing.assert_array_equal(samples, tone(44_100)[: len(samples)])
     assert len(samples) == len(tone(44_100)) - 1001
-
-
-@pytest.mark.parametrize("rate", [8_000, 16_000, 22_050, 48_000, 96_000])
-def test_stream_resampler_equals_scipy_for_any_cutting(rate: int) -> None:
-    x = np.random.default_rng(rate).normal(size=rate // 2).astype(np.float32)
-    whole = StreamResampler(rate)
-    expected = np.concatenate([whole(x), whole.flush()])
-    reference = signal.resample_poly(x.astype(np.float64), 44_100, rate)
-    np.testing.assert_allclose(expected, reference, atol=1e-5)
-    for size in (7, 441, 1000):
-        pieces = StreamResampler(rate)
-        out = [pieces(x[i : i + size]) for i in range(0, len(x), size)]
-        np.testing.assert_array_equal(np.concatenate([*out, pieces.flush()]), expected)
 
 
 def test_sound_resampled_while_read_is_the_same_at_any_speed(tmp_path: Path) -> None:
@@ -162,27 +135,16 @@ def test_sound_resampled_while_read_is_the_same_at_any_speed(tmp_path: Path) -> 
     assert len(runs[0][1]) == int(2.5 * 44_100)
 
 
-def test_sound_of_a_video(shared_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    video = shared_data / "av/grid/bbaf2n.mpg"
+def test_sound_of_a_video(shared_data: Path) -> None:
     pytest.importorskip("av")
-    times, samples = joined(read_all(opened("voice", video)))
+    times, samples = joined(read_all(opened("voice", shared_data / "av/grid/bbaf2n.mpg")))
     assert abs(len(samples) / 44_100 - 2.95) < 0.1
     assert 0.01 < samples.std() < 0.5
     assert np.all(np.diff(times) > 0)
-    if shutil.which("ffmpeg") is None:
-        return
-    monkeypatch.setitem(sys.modules, "av", None)
-    _, again = joined(read_all(opened("voice", video)))
-    n = min(len(samples), len(again))
-    assert abs(len(samples) - len(again)) < 3000
-    np.testing.assert_allclose(samples[:n], again[:n], atol=2e-4)
 
 
-def test_compressed_sound_without_a_decoder_is_one_sentence(
-    shared_data: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_compressed_sound_without_a_decoder_is_one_sentence(shared_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "av", None)
-    monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(SourceError, match=r"jmt-edge\[record\]"):
         opened("voice", shared_data / "av/grid/bbaf2n.mpg")
 

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import signal
 
+from jmt_edge.media.sound import sound_blocks
 from jmt_edge.preprocessing.face import TEMPLATE, Face, FaceDetector, FaceTracker, align_crop
 from jmt_edge.preprocessing.quality import EdaQuality, FaceQuality, Verdict, VoiceQuality
-from jmt_edge.preprocessing.voice import resample_audio
 
 # --- face ---
 
@@ -224,13 +224,9 @@ def test_chunks_of_sound_do_not_matter(cuts: list[int]) -> None:
 
 
 def test_real_speech(shared_data: Path, tmp_path: Path) -> None:
-    av = pytest.importorskip("av")
+    pytest.importorskip("av")
     for path in sorted((shared_data / "av" / "grid").glob("*.mpg")):
-        with av.open(str(path)) as container:
-            rate = container.streams.audio[0].rate
-            x = np.concatenate([frame.to_ndarray() for frame in container.decode(audio=0)], axis=1)
-        scale = 1.0 if x.dtype.kind == "f" else 32768.0
-        mono = resample_audio((x.T / scale).astype(np.float32), rate)
+        mono = np.concatenate([samples for _, samples in sound_blocks(path)])
         quality = VoiceQuality()
         quality.update(np.arange(len(mono)) / RATE, mono)
         assert quality.verdict(2.0, 1.0667).ok, path.name

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jmt_edge.errors import DataError
-from jmt_edge.preprocessing.voice import log_mel, mel_filters, resample_audio, voice_clip
+from jmt_edge.preprocessing.voice import log_mel, mel_filters, voice_clip
 from jmt_edge.tasks import get_task
 
 M = get_task("affect").modality("voice")
@@ -67,25 +67,3 @@ def test_too_short_for_a_spectrogram() -> None:
     assert log_mel(np.zeros(513, np.float32), M).shape == (1, 64, 2)
     with pytest.raises(DataError, match="513"):
         log_mel(np.zeros(512, np.float32), M)
-
-
-@pytest.mark.parametrize("rate", [8_000, 16_000, 22_050, 44_100, 48_000, 96_000])
-def test_resampled_tone_is_the_same_tone(rate: int) -> None:
-    seconds = 1.0
-    tone = np.sin(2 * np.pi * 1000 * np.arange(int(rate * seconds)) / rate).astype(np.float32)
-    ours = resample_audio(tone, rate)
-    assert ours.dtype == np.float32 and len(ours) == 44_100
-    expected = np.sin(2 * np.pi * 1000 * np.arange(len(ours)) / 44_100)
-    np.testing.assert_allclose(ours[2000:-2000], expected[2000:-2000], atol=5e-3)
-
-
-def test_a_tone_above_the_new_band_does_not_fold_back() -> None:
-    tone = np.sin(2 * np.pi * 30_000 * np.arange(96_000) / 96_000).astype(np.float32)
-    assert np.abs(resample_audio(tone, 96_000)[2000:-2000]).max() < 5e-3
-
-
-def test_stereo_becomes_its_mean_and_a_rate_of_zero_is_refused() -> None:
-    stereo = np.stack([np.full(100, 0.5), np.full(100, -0.1)], 1).astype(np.float32)
-    np.testing.assert_allclose(resample_audio(stereo, 44_100), 0.2, atol=1e-7)
-    with pytest.raises(DataError, match="rate"):
-        resample_audio(stereo, 0)

@@ -13,9 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import parse_qsl
 
 from ...errors import SourceError
+from ..spec import number, parse_settings
 from .base import Driver
 from .bitalino import Bitalino
 from .csv import Csv
@@ -25,7 +25,7 @@ from .source import SerialEda
 
 __all__ = ["EDA_PROTOCOLS", "SerialEda", "open_eda"]
 
-_DRIVERS: dict[str, tuple[Callable[..., Driver], dict[str, Callable[[str], Any]]]] = {
+_DRIVERS: dict[str, tuple[Callable[..., Driver], dict[str, type]]] = {
     "bitalino": (Bitalino, {"channel": int, "rate": int, "generation": str}),
     "shimmer3": (Shimmer3, {"rate": float}),
     "grove": (Grove, {"cal": int, "baud": int}),
@@ -47,18 +47,14 @@ def open_eda(spec: str, *, delay: float = 0.0) -> SerialEda:
     path, _, query = rest.partition("?")
     if not path:
         raise SourceError(f"'{spec}' names no port; write {protocol}:/dev/...")
-    given = dict(parse_qsl(query, keep_blank_values=True))
     if protocol == "auto":
-        if given:
-            raise SourceError(f"'{spec}': auto takes no options; name the protocol to give {', '.join(given)}")
+        if query:
+            raise SourceError(f"'{spec}': auto takes no settings; name the protocol to give {query}")
         return SerialEda(None, path, delay=delay)
     build, accepted = _DRIVERS[protocol]
-    options: dict[str, Any] = {}
-    for key, text in given.items():
-        if key not in accepted:
-            raise SourceError(f"'{spec}': {protocol} has no option '{key}'; it takes {', '.join(accepted)}")
-        try:
-            options[key] = accepted[key](text)
-        except ValueError:
-            raise SourceError(f"'{spec}': {key}={text} is not a number; correct it") from None
+    given = parse_settings(spec, query, accepted)
+    options: dict[str, Any] = dict(given)
+    for key in given:
+        if (kind := accepted[key]) is not str:
+            options[key] = kind(number(spec, given, key, whole=kind is int))
     return SerialEda(build(**options), path, delay=delay)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from urllib.parse import parse_qsl
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from ...errors import SourceError
 from ...media.chunk import Chunk, empty_chunk
 from ..base import Source, State, Status
+from ..spec import number, parse_settings
 from .eda import Skin
 from .expression import Expressions
 from .face import FaceRenderer, Image
@@ -151,29 +151,12 @@ def parse_spec(modality: str, spec: str) -> SimulatedSpec:
     kind, _, query = spec.partition(":")
     if kind != "sim":
         raise SourceError(f"'{spec}' is not a simulated source; write `sim:` or `sim:seed=3`")
-    try:
-        given = dict(parse_qsl(query, keep_blank_values=True, strict_parsing=True)) if query else {}
-    except ValueError:
-        raise SourceError(
-            f"'{spec}' is malformed; write key=value pairs joined by &, as in `sim:seed=3&fps=25`"
-        ) from None
-    allowed = _KEYS + _OWN_KEYS[modality]
-    unknown = [k for k in given if k not in allowed]
-    if unknown:
-        raise SourceError(f"'{spec}' has the unknown key '{unknown[0]}' for {modality}; use {', '.join(allowed)}")
+    given = parse_settings(spec, query, _KEYS + _OWN_KEYS[modality])
 
-    def number(key: str, default: float, low: float, high: float) -> float:
-        try:
-            value = float(given.get(key, default))
-        except ValueError:
-            value = float("nan")
-        if not low <= value <= high:
-            raise SourceError(f"'{spec}': {key} must be a number from {low:g} to {high:g}, not '{given[key]}'")
-        return value
+    def value(key: str, default: float, low: float, high: float, *, whole: bool = False) -> float:
+        found = number(spec, given, key, low, high, whole=whole)
+        return default if found is None else found
 
-    seed = number("seed", 0, 0, 2**32 - 1)
-    if seed != int(seed):
-        raise SourceError(f"'{spec}': seed must be a whole number, not '{given['seed']}'")
     fault = given.get("fault", "")
     if fault and fault not in _FAULTS[modality]:
         raise SourceError(f"'{spec}': {modality} has no fault '{fault}'; choose {' or '.join(_FAULTS[modality])}")
@@ -181,15 +164,15 @@ def parse_spec(modality: str, spec: str) -> SimulatedSpec:
     if not (width.isdigit() and height.isdigit() and 64 <= int(width) <= 4096 and 64 <= int(height) <= 4096):
         raise SourceError(f"'{spec}': size must be WIDTHxHEIGHT from 64 to 4096, as in size=480x360")
     forever = 1e9
-    drop_at = number("drop_at", 0, 0, forever)
-    drop_for = number("drop_for", forever if "drop_at" in given else 0, 0, forever)
-    fault_at, fault_for = number("fault_at", 0, 0, forever), number("fault_for", forever, 0, forever)
+    drop_at = value("drop_at", 0, 0, forever)
+    drop_for = value("drop_for", forever if "drop_at" in given else 0, 0, forever)
+    fault_at, fault_for = value("fault_at", 0, 0, forever), value("fault_for", forever, 0, forever)
     return SimulatedSpec(
-        seed=int(seed),
-        responder=bool(number("responder", 1, 0, 1)),
-        fps=number("fps", 25.0, 1, 240),
+        seed=int(value("seed", 0, 0, 2**32 - 1, whole=True)),
+        responder=bool(value("responder", 1, 0, 1)),
+        fps=value("fps", 25.0, 1, 240),
         size=(int(width), int(height)),
-        rate=number("rate", 128.0, 4, 2000),
+        rate=value("rate", 128.0, 4, 2000),
         drop=(drop_at, drop_at + drop_for),
         fault=fault,
         fault_span=(fault_at, fault_at + fault_for),

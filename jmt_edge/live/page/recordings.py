@@ -15,6 +15,7 @@ from typing import IO, Any
 import numpy as np
 
 from ...errors import SourceError, UserError
+from ...media.video import lossless_frames
 from ...recording.export import export_csv
 from ...recording.reader import Recording
 from ...recording.recorder import video_name
@@ -100,27 +101,13 @@ class Recordings:
         recording does not say where the face is. Raises SourceError where there is none."""
         recording = self._open(id)
         none = SourceError(f"recording '{id}' has no picture at {t:.1f} s; raw video is kept with --record-raw face")
-        try:
-            import av
-        except ImportError:
-            raise SourceError("recorded video needs PyAV; run `pip install 'jmt-edge[record]'`") from None
         part, best = 1, None
         while best is None and (path := recording.folder / video_name(part)).is_file():
-            try:
-                with av.open(str(path)) as container:
-                    stream = container.streams.video[0]
-                    base = stream.time_base or 1
-                    container.seek(max(0, int(t / base)), stream=stream)
-                    for frame in container.decode(stream):
-                        if float((frame.pts or 0) * base) >= t - 0.05:
-                            best = frame.to_ndarray(format="bgr24")
-                            break
-            except (av.FFmpegError, IndexError):
-                pass  # a part of a killed recording may end within a frame
+            best = next((image for stamp, image in lossless_frames(path, t) if stamp >= t - 0.05), None)
             part += 1
         if best is None:
             raise none
-        image = shrink(np.asarray(best, np.uint8))
+        image = shrink(best)
         return jpeg(blurred(image, None) if blur else image)
 
     def export(self, id: str) -> IO[bytes]:

@@ -1,0 +1,59 @@
+"""Settings in a source's specification: `PATH?key=value&...`, `sim:key=value&...`, `BOARD:PORT?key=value`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from pathlib import Path
+from urllib.parse import parse_qsl
+
+from ..errors import SourceError
+
+
+def split_query(spec: str, *keys: str) -> tuple[str, dict[str, str]]:
+    """`PATH?key=value&...` -> (PATH, {key: value}). A path that exists as it is has no settings.
+
+    Raises SourceError as `parse_settings` does.
+    """
+    path, mark, query = spec.rpartition("?")
+    if not mark or Path(spec).exists():
+        return spec, {}
+    return path, parse_settings(spec, query, keys)
+
+
+def parse_settings(spec: str, query: str, keys: Collection[str]) -> dict[str, str]:
+    """`key=value&...` -> {key: value}.
+
+    Raises SourceError, quoting `spec`, for anything else, a key that is not in `keys` and a key given twice.
+    """
+    try:
+        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
+    except ValueError:
+        raise SourceError(f"'{spec}' is malformed; join key=value pairs by &, as in seed=3&fps=25") from None
+    given = dict(pairs)
+    for key in given:
+        if key not in keys:
+            raise SourceError(f"'{spec}' has the unknown setting '{key}'; it takes {', '.join(keys) or 'none'}")
+    if len(given) < len(pairs):
+        raise SourceError(f"'{spec}' has a setting twice; give each setting once")
+    return given
+
+
+def number(
+    spec: str, given: dict[str, str], key: str, low: float = -math.inf, high: float = math.inf, *, whole: bool = False
+) -> float | None:
+    """The value of `key`, None where it is not given.
+
+    Raises SourceError where it is not a number, or a whole number, in [low, high].
+    """
+    if key not in given:
+        return None
+    try:
+        value = float(given[key])
+    except ValueError:
+        value = math.nan
+    if not (low <= value <= high and math.isfinite(value) and (not whole or value.is_integer())):
+        kind = "whole number" if whole else "number"
+        span = f" from {low:g} to {high:g}" if math.isfinite(high - low) else ""
+        raise SourceError(f"'{spec}': {key} is '{given[key]}'; give a {kind}{span}")
+    return value

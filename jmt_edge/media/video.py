@@ -1,0 +1,151 @@
+"""Pictures: video files at their own time stamps, folders of images, single images, the video of a recording."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import SourceError
+
+Image = NDArray[np.uint8]  # (H, W, 3) BGR
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+DEFAULT_FPS = 30.0  # of a folder of images, and of a video that does not tell its rate
+
+
+def quiet_opencv() -> Any:
+    """The module cv2 with its own and FFmpeg's messages off: errors are ours to word."""
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    os.environ.setdefault("OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT", "1")  # s; 10 s would outlast every watchdog
+    import cv2
+
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    return cv2
+
+
+class VideoReader:
+    """A video file's frames, one after another, at the container's time stamps, by OpenCV.
+
+    time: of the frame that is ready (s; 0 is the file's first frame), None at the end. A frame whose stamp does not
+    advance (some AVI and raw streams carry none) comes one nominal period after the frame before it.
+    Raises SourceError for a file that is not a video or holds no frame.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._cv2 = quiet_opencv()
+        self._capture = self._cv2.VideoCapture(str(path))
+        if not self._capture.isOpened():
+            self._capture.release()
+            raise SourceError(f"{path} is not a readable video (OpenCV cannot decode it); convert it to MP4 (H.264)")
+        rate = self._capture.get(self._cv2.CAP_PROP_FPS)
+        self.period = 1.0 / rate if np.isfinite(rate) and 0 < rate <= 1000 else 1.0 / DEFAULT_FPS
+        width, height = self._cv2.CAP_PROP_FRAME_WIDTH, self._cv2.CAP_PROP_FRAME_HEIGHT
+        self.size = [int(self._capture.get(p)) for p in (width, height)]
+        self.time: float | None = None
+        self._last = -np.inf
+        self.advance()
+        if self.time is None:
+            self.close()
+            raise SourceError(f"video {path} has no frames; give another file")
+
+    def advance(self) -> None:
+        """Make the next frame ready."""
+        if not self._capture.grab():
+            self.time = None
+            return
+        t = self._capture.get(self._cv2.CAP_PROP_POS_MSEC) / 1000.0
+        self._last = t if np.isfinite(t) and t > self._last else max(self._last, -self.period) + self.period
+        self.time = self._last
+
+    def image(self) -> Image | None:
+        """The frame that is ready; None where it is damaged."""
+        ok, image = self._capture.retrieve()
+        return image if ok else None
+
+    def close(self) -> None:
+        self._capture.release()
+        self.time = None
+
+
+def video_frames(path: Path) -> Iterator[tuple[float, Image]]:
+    """(s, image) of each frame that decodes. Raises SourceError as VideoReader does."""
+    reader = VideoReader(path)
+    try:
+        while reader.time is not None:
+            if (image := reader.image()) is not None:
+                yield reader.time, image
+            reader.advance()
+    finally:
+        reader.close()
+
+
+def video_times(path: Path) -> NDArray[np.float64]:
+    """Time stamps (n,) of all frames, in seconds; nothing is converted to pixels."""
+    reader = VideoReader(path)
+    times = []
+    while reader.time is not None:
+        times.append(reader.time)
+        reader.advance()
+    reader.close()
+    return np.array(times)
+
+
+def lossless_frames(path: Path, start: float = 0.0) -> Iterator[tuple[float, Image]]:
+    """(s, image) of a recording's video from its last key frame before `start` on, by PyAV.
+
+    Ends at the first frame that is damaged, where OpenCV would leave it out and shift the frames behind it: frames are
+    matched with the recording's own times by their order. Raises SourceError where PyAV is not installed.
+    """
+    try:
+        import av
+    except ImportError:
+        raise SourceError("reading recorded video needs PyAV; run `pip install 'jmt-edge[record]'`") from None
+    try:
+        with av.open(str(path)) as container:
+            stream = container.streams.video[0]
+            base = stream.time_base or 1
+            if start > 0:
+                container.seek(int(start / base), stream=stream)
+            for frame in container.decode(stream):
+                yield float((frame.pts or 0) * base), frame.to_ndarray(format="bgr24")
+    except (av.FFmpegError, IndexError):
+        pass  # a killed recording may end within a frame, or before its first
+
+
+def image_folder(folder: Path, fps: float = DEFAULT_FPS) -> list[tuple[float, Path]]:
+    """(s, file) of the images in `folder`, in the order of their numbers, `fps` a second.
+
+    Names that are all numbers (Affwild2's `00001.jpg`) keep their gaps: image n is at (n - first) / fps. Raises
+    SourceError for a folder without images.
+    """
+    files = [f for f in folder.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES]
+    if not files:
+        raise SourceError(f"folder {folder} holds no {', '.join(IMAGE_SUFFIXES)}; give a folder of images or a video")
+    if all(f.stem.isdigit() for f in files):
+        files.sort(key=lambda f: int(f.stem))
+        first = int(files[0].stem)
+        return [((int(f.stem) - first) / fps, f) for f in files]
+    files.sort(key=_natural)
+    return [(i / fps, f) for i, f in enumerate(files)]
+
+
+def _natural(file: Path) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", file.name)]
+
+
+def read_image(path: Path) -> Image:
+    """One image. Raises SourceError for a file that is not one."""
+    try:
+        data = np.frombuffer(path.read_bytes(), np.uint8)
+    except OSError as error:
+        raise SourceError(f"image {path} cannot be read ({error.strerror}); check the file") from None
+    cv2 = quiet_opencv()
+    image: Image | None = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
+    if image is None:
+        raise SourceError(f"{path} is not a readable image (OpenCV cannot decode it); give a JPEG or PNG file")
+    return image

@@ -1,0 +1,53 @@
+"""Settings in specifications: one grammar for files, devices, boards and the simulated person."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from jmt_edge.capture import open_source
+from jmt_edge.capture.spec import number, parse_settings, split_query
+from jmt_edge.errors import SourceError
+
+
+def test_settings() -> None:
+    assert split_query("a/b?rate=4&column=x", "rate", "column") == ("a/b", {"rate": "4", "column": "x"})
+    assert split_query("a/b", "rate") == ("a/b", {})
+    assert parse_settings("sim:", "", ("seed",)) == {}
+    assert number("s", {"rate": "4.5"}, "rate", 1, 10) == 4.5
+    assert number("s", {}, "rate", 1, 10) is None
+
+
+def test_a_path_that_exists_has_no_settings(tmp_path: Path) -> None:
+    path = tmp_path / "odd?rate=4"
+    path.write_text("")
+    assert split_query(str(path), "rate") == (str(path), {})
+
+
+@pytest.mark.parametrize(
+    ("modality", "spec", "says"),
+    [
+        ("face", "{folder}?colour=1", "unknown setting 'colour'; it takes fps"),
+        ("face", "{folder}?fps", "malformed"),
+        ("face", "{folder}?fps=1&fps=2", "setting twice"),
+        ("face", "{folder}?fps=fast", "fps is 'fast'; give a number from 0.1 to 1000"),
+        ("face", "{folder}?fps=inf", "fps is 'inf'"),
+        ("face", "0?width=nan", "width is 'nan'"),
+        ("voice", "0?rate=1", "rate is '1'; give a number from 4000 to 384000"),
+        ("eda", "sim:seed=1.5", "give a whole number"),
+        ("eda", "sim:colour=red", "unknown setting 'colour'"),
+        ("eda", "sim:seed=1&seed=2", "setting twice"),
+        ("eda", "grove:/dev/x?cal=1.5", "cal is '1.5'; give a whole number"),
+        ("eda", "csv:/dev/x?baud=fast", "baud is 'fast'; give a whole number"),
+        ("eda", "shimmer3:/dev/x?rate=inf", "rate is 'inf'; give a number"),
+        ("eda", "csv:/dev/x?rate", "malformed"),
+        ("eda", "csv:/dev/x?speed=1", "unknown setting 'speed'; it takes baud, rate"),
+    ],
+)
+def test_each_fault_is_one_sentence(tmp_path: Path, modality: str, spec: str, says: str) -> None:
+    with pytest.raises(SourceError) as caught:
+        open_source(modality, spec.format(folder=tmp_path))
+    message = str(caught.value)
+    assert says in message and spec.format(folder=tmp_path) in message
+    assert "\n" not in message and ";" in message
