@@ -123,6 +123,37 @@ def by_subject(
     return {name: value for name, value in scores.items() if not np.isnan(value)}
 
 
+def subject_draws(count: int, draws: int, seed: int = 0) -> list[NDArray[np.int64]]:
+    """`draws` bootstrap samples of `count` subjects, as indices; scores that share them can be compared in pairs."""
+    rng = np.random.default_rng(seed)
+    return [rng.integers(0, count, count) for _ in range(draws)]
+
+
+def bootstrap(
+    score: Callable[[NDArray[np.int64]], float], subject: ArrayLike, draws: int = 1000, seed: int = 0
+) -> NDArray[np.float64]:
+    """`score` (of the samples at an index array) under each draw of whole subjects with replacement; finite values.
+
+    Samples of one subject are not independent, so the subject is the unit that is resampled. Empty with one subject,
+    of whom nothing follows for others.
+    """
+    names = np.asarray(subject)
+    rows = [np.flatnonzero(names == name) for name in np.unique(names)]
+    if len(rows) < 2:
+        return np.empty(0)
+    values = [score(np.concatenate([rows[i] for i in draw])) for draw in subject_draws(len(rows), draws, seed)]
+    return np.array([v for v in values if np.isfinite(v)])
+
+
+def interval95(values: ArrayLike) -> tuple[float, float]:
+    """The 2.5 and 97.5 % percentiles of bootstrap values, ignoring NaN; (NaN, NaN) without any."""
+    found = np.asarray(values, float)
+    if not np.isfinite(found).any():
+        return float("nan"), float("nan")
+    low, high = np.nanpercentile(found, [2.5, 97.5])
+    return float(low), float(high)
+
+
 def bootstrap_interval(
     metric: Callable[[ArrayLike, ArrayLike], float],
     prediction: ArrayLike,
@@ -130,30 +161,11 @@ def bootstrap_interval(
     subject: ArrayLike,
     *,
     draws: int = 1000,
-    level: float = 0.95,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Percentile interval of the pooled metric when whole subjects are drawn with replacement.
-
-    Samples of one subject are not independent, so the subject is the unit that is resampled. NaN with one subject, of
-    whom nothing follows for others.
-    """
-    p, y, s = np.asarray(prediction, float), np.asarray(label, float), np.asarray(subject)
-    rows = [np.flatnonzero(s == name) for name in np.unique(s)]
-    if len(rows) < 2:
-        return float("nan"), float("nan")
-    rng = np.random.default_rng(seed)
-    values = []
-    for _ in range(draws):
-        take = np.concatenate([rows[i] for i in rng.integers(0, len(rows), len(rows))])
-        value = metric(p[take], y[take])
-        if not np.isnan(value):
-            values.append(value)
-    if not values:
-        return float("nan"), float("nan")
-    tail = 100 * (1 - level) / 2
-    low, high = np.percentile(values, [tail, 100 - tail])
-    return float(low), float(high)
+    """95 % interval of the pooled metric by `bootstrap`."""
+    p, y = np.asarray(prediction, float), np.asarray(label, float)
+    return interval95(bootstrap(lambda at: metric(p[at], y[at]), subject, draws, seed))
 
 
 def smooth_causal(values: ArrayLike, frames: int) -> Array:

@@ -19,6 +19,10 @@ AUDIO_RATE = 44_100
 CLIP_AUDIO_SAMPLES = 47_040  # 32 frames at 30 fps
 EDA_RATE = 512
 
+# How features are fused (models.md): the JMT with and without its joint branch, the papers' baselines, joint cross
+# attention with 1 (jca) or several recursions, of two (rjca) or three modalities (rjcma).
+FUSIONS = ("jmt", "jmt_no_joint", "vanilla", "concat", "jca", "rjca", "rjcma", "unimodal")
+
 
 @dataclass(frozen=True)
 class Modality:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError
+from ..metrics import interval95, subject_draws
 from .scores import Predictions, judged
 from .search import Protocol
 
@@ -22,12 +23,6 @@ DRAWS = 2000
 def main_metric(p: Predictions) -> str:
     """What a ranking is by: accuracy where pain is labelled (the papers' measure), else the mean CCC."""
     return "accuracy" if "pain" in p.labels else "ccc_mean"
-
-
-def draw_subjects(count: int, seed: int = 0) -> list[NDArray[np.int64]]:
-    """DRAWS bootstrap samples of `count` subjects, as indices; systems that share them are compared in pairs."""
-    rng = np.random.default_rng(seed)
-    return [rng.integers(0, count, count) for _ in range(DRAWS)]
 
 
 def drawn(p: Predictions, metric: str, draws: list[NDArray[np.int64]], subjects: Sequence[str]) -> NDArray[np.float64]:
@@ -48,7 +43,7 @@ def compare(protocols: Sequence[Protocol], out: Path, *, seed: int = 0) -> list[
         raise ConfigError("a comparison needs at least one recipe")
     metric = main_metric(protocols[0].predictions)
     subjects = sorted(set.intersection(*({str(s) for s in p.predictions.subject} for p in protocols)))
-    draws = draw_subjects(len(subjects), seed)
+    draws = subject_draws(len(subjects), DRAWS, seed)
     under = {p.recipe.name: drawn(p.predictions, metric, draws, subjects) for p in protocols}
     ranked = sorted(protocols, key=lambda p: -p.scores.pooled[metric])
     single = next((p for p in ranked if p.recipe.fusion == "unimodal"), None)
@@ -57,7 +52,7 @@ def compare(protocols: Sequence[Protocol], out: Path, *, seed: int = 0) -> list[
         mean, sd = _mean_sd(p, metric)
         row: dict[str, Any] = {
             "recipe": p.recipe.name, "fusion": p.recipe.fusion, "windows": p.scores.windows,
-            metric: round(p.scores.pooled[metric], 4), "interval95": interval95(under[p.recipe.name]),
+            metric: round(p.scores.pooled[metric], 4), "interval95": rounded(interval95(under[p.recipe.name])),
             "subjects_mean": mean, "subjects_sd": sd,
             "pooled": {k: round(v, 4) for k, v in p.scores.pooled.items()},
             "splits": {r.split.name: round(r.scores.pooled[metric], 4) for r in p.results},
@@ -65,7 +60,8 @@ def compare(protocols: Sequence[Protocol], out: Path, *, seed: int = 0) -> list[
         }  # fmt: skip
         if single is not None and p is not single:
             row["above_best_single"] = round(p.scores.pooled[metric] - single.scores.pooled[metric], 4)
-            row["above_best_single_interval95"] = interval95(under[p.recipe.name] - under[single.recipe.name])
+            difference = under[p.recipe.name] - under[single.recipe.name]
+            row["above_best_single_interval95"] = rounded(interval95(difference))
         rows.append(row)
     data = {"metric": metric, "subjects": len(subjects), "best_single": single and single.recipe.name, "ranking": rows}
     (out / "comparison.json").write_text(json.dumps(data, indent=1) + "\n")
@@ -94,9 +90,8 @@ def _shown(pair: Sequence[float]) -> str:
     return f"[{pair[0]:.3f}, {pair[1]:.3f}]"
 
 
-def interval95(values: NDArray[np.float64]) -> list[float]:
-    """2.5 and 97.5 % of bootstrap values."""
-    return [round(float(v), 4) for v in np.nanpercentile(values, [2.5, 97.5])]
+def rounded(pair: Sequence[float]) -> list[float]:
+    return [round(v, 4) for v in pair]
 
 
 def _mean_sd(p: Protocol, metric: str) -> tuple[float | None, float | None]:

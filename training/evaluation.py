@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ..capture.simulated.person import BIOVID_NON_REACTIVE
 from ..engine.bundle import Bundle, load_bundle
 from ..errors import ConfigError, DataError
 from ..tasks import Task
@@ -25,7 +26,6 @@ from .published import beside
 from .recipes import Recipe
 from .scores import Predictions, Scores, empty_predictions, score
 from .sets import feature_set
-from .splits import BIOVID_NON_REACTIVE
 
 NOISE_LEVELS = (0.25, 0.5, 1.0, 2.0)  # SD of the noise, in SDs of the modality's features
 SHOWN = ("accuracy", "balanced_accuracy", "f1", "auc", "ece", "brier", "ccc_valence", "ccc_arousal", "ccc_mean")

@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from ..capture.simulated.person import BIOVID_NON_REACTIVE
 from ..errors import ConfigError, DataError
 from ..models.fusion import Fusion
 from ..models.jca import JointCrossAttention
@@ -146,7 +147,7 @@ def make_splits(cohort: Cohort, protocol: str, *, seed: int, windows: Windows | 
             raise DataError(
                 f"{cohort.root} has no samples.csv with subject numbers, which the 67-subject protocol needs"
             )
-        return splits.loso([s for s in subjects if cohort.numbers[s] not in splits.BIOVID_NON_REACTIVE], seed=seed)
+        return splits.loso([s for s in subjects if cohort.numbers[s] not in BIOVID_NON_REACTIVE], seed=seed)
     if name == "official":
         train, validation = subjects_of(cohort, "train"), subjects_of(cohort, "validation")
         if not train or not validation:

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from ..errors import ConfigError
-from ..tasks import Modality, Task, get_task, split_steps
+from ..tasks import FUSIONS, Modality, Task, get_task, split_steps
 
-FUSIONS = ("jmt", "jmt_no_joint", "vanilla", "concat", "unimodal", "jca", "rjca", "rjcma", "intra_fc", "intra_tr")
+RECIPE_FUSIONS = (*FUSIONS, "intra_fc", "intra_tr")
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Recipe:
     row: int = 0  # of the list in docs/reference/recipes.md
     layout: str = "biovid"
     variant: str = "full"
-    fusion: str = "jmt"  # one of FUSIONS; unimodal: one backbone with its head
+    fusion: str = "jmt"  # one of RECIPE_FUSIONS; unimodal: one backbone with its head
     head: str = "self_attention"
     attention: str = "standard"
     heads: int = 1
@@ -109,8 +109,8 @@ class Recipe:
 
     def resolve(self) -> Task:
         """The task preset with this recipe's changes. Raises ConfigError where they do not fit."""
-        if self.fusion not in FUSIONS:
-            raise ConfigError(f"recipe {self.name}: fusion '{self.fusion}' is not one of {', '.join(FUSIONS)}")
+        if self.fusion not in RECIPE_FUSIONS:
+            raise ConfigError(f"recipe {self.name}: fusion '{self.fusion}' is not one of {', '.join(RECIPE_FUSIONS)}")
         if self.calibrated and self.backbone.get("eda") == "eda_pooled":
             raise ConfigError(
                 f"recipe {self.name}: eda_pooled takes the logarithm of the conductance, which calibrated EDA does not "

@@ -10,10 +10,6 @@ import numpy as np
 
 from ..errors import DataError
 
-# BioVid Part A subjects without visible reaction, by their number in samples.csv; the 67-subject protocol
-# leaves them out (datasets.md).
-BIOVID_NON_REACTIVE = (27, 28, 32, 33, 34, 35, 36, 39, 40, 41, 42, 44, 51, 53, 55, 56, 61, 64, 74, 87)
-
 
 @dataclass(frozen=True)
 class Split:

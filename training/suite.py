@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import ConfigError
+from ..metrics import interval95, subject_draws
 from . import suite_report
-from .comparison import draw_subjects, drawn, interval95
+from .comparison import DRAWS, drawn
 from .data import Cohort
 from .evaluation import NOISE_LEVELS, RunScorer
 from .experiment import Options, Prepared, Result, make_splits, prepare
@@ -29,7 +30,7 @@ from .search import run_splits
 from .splits import fraction
 from .suite_costs import Cost, measure
 
-FUSIONS = ("concat", "vanilla", "jmt_no_joint", "jmt", "jca", "rjcma")
+SYSTEMS = ("concat", "vanilla", "jmt_no_joint", "jmt", "jca", "rjcma")
 METRICS = ("balanced_accuracy", "ccc_mean")
 Table = dict[str, Scores]  # condition -> scores
 Difference = tuple[float, float, float]  # of pooled scores, and its 95 % interval by subject
@@ -86,7 +87,7 @@ def systems_of(recipe: Recipe) -> dict[str, Recipe]:
     if len(names) > 2:
         for pair in itertools.combinations(names, 2):
             found[f"jmt_{'+'.join(pair)}"] = _on(recipe, f"jmt_{'+'.join(pair)}", "jmt", pair)
-    for fusion in FUSIONS:
+    for fusion in SYSTEMS:
         found[fusion] = _on(recipe, fusion, fusion, tuple(names))
     return found
 
@@ -182,18 +183,15 @@ def paired(
     The same subjects are drawn for all systems, so what they share cancels.
     """
     subjects = sorted({str(s) for s in next(iter(clean.values())).subject})
-    draws = draw_subjects(len(subjects), seed)
+    draws = subject_draws(len(subjects), DRAWS, seed)
     everyone = [np.arange(len(subjects))]
     under = {s: drawn(p, metric, draws, subjects) for s, p in clean.items()}
     pooled = {s: float(drawn(p, metric, everyone, subjects)[0]) for s, p in clean.items()}
-    interval = {s: _pair(values) for s, values in under.items()}
-    above = {r: {s: (pooled[s] - pooled[r], *_pair(under[s] - under[r])) for s in clean if s != r} for r in references}
+    interval = {s: interval95(values) for s, values in under.items()}
+    above = {
+        r: {s: (pooled[s] - pooled[r], *interval95(under[s] - under[r])) for s in clean if s != r} for r in references
+    }
     return interval, above
-
-
-def _pair(values: np.ndarray) -> tuple[float, float]:
-    low, high = interval95(values)
-    return low, high
 
 
 def _plain(scores: Scores, condition: str) -> dict[str, Any]:

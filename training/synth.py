@@ -28,7 +28,7 @@ from scipy.signal import butter, sosfiltfilt
 from jmt_edge.capture.simulated.eda import Skin
 from jmt_edge.capture.simulated.expression import Expressions, pspi
 from jmt_edge.capture.simulated.face import FaceRenderer
-from jmt_edge.capture.simulated.person import NON_REACTIVE, Person
+from jmt_edge.capture.simulated.person import BIOVID_NON_REACTIVE, Person
 from jmt_edge.capture.simulated.randomness import BIOPOTENTIAL, COHORT, SESSION, Key, draw
 from jmt_edge.capture.simulated.scenario import CLASS_NAMES, TRIAL, Episodes, Session
 from jmt_edge.capture.simulated.voice import RATE, Speech
@@ -81,7 +81,7 @@ def cohort_subjects(cohort: Cohort) -> list[Subject]:
     numbers += range(_BIOVID_SUBJECTS + 1, cohort.subjects + 1)
     subjects, used = [], set()
     for number in numbers:
-        responder = number not in NON_REACTIVE if number <= _BIOVID_SUBJECTS else bool(g.random() >= 20 / 87)
+        responder = number not in BIOVID_NON_REACTIVE if number <= _BIOVID_SUBJECTS else bool(g.random() >= 20 / 87)
         key = Person.cohort_key(cohort.seed, number)
         traits = Person(key, Session(key, 1)).traits
         while True:

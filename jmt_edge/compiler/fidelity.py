@@ -16,11 +16,10 @@ from numpy.typing import NDArray
 
 from ..clips.window_set import Windows
 from ..engine.session import session
-from ..metrics import accuracy, auc, ccc
+from ..metrics import accuracy, auc, bootstrap, ccc, interval95
 from ..tasks import Task
 
 LIMITS = {"fp16": {"ccc": 0.002, "accuracy": 0.002}, "int8": {"ccc": 0.01, "accuracy": 0.005}}
-_BOOTSTRAPS = 1000
 Array = NDArray[np.float64]
 # {modality: (1, S, d)}, present (1, S, M) -> {output: (1, S or 1, ...)}, as `Engine.fusion`
 FusionCall = Callable[[Mapping[str, NDArray[np.float32]], NDArray[np.bool_]], Mapping[str, NDArray[Any]]]
@@ -236,21 +235,7 @@ def _changes(
     rows = []
     for score, measure, limit in kinds:
         before, after = measure(exact, label), measure(other, label)
-        low, high = _interval(lambda i, m=measure: m(other[i], label[i]) - m(exact[i], label[i]), people)  # type: ignore[misc]
+        changes = bootstrap(lambda i, m=measure: m(other[i], label[i]) - m(exact[i], label[i]), people)  # type: ignore[misc]
+        low, high = interval95(changes)
         rows.append(ScoreChange(output, score, before, after, after - before, low, high, limit))
     return rows
-
-
-def _interval(change: Callable[[NDArray[np.int64]], float], people: NDArray[np.str_]) -> tuple[float, float]:
-    """95 % percentile interval of `change`, resampling whole subjects (fixed seed)."""
-    rng = np.random.default_rng(0)
-    groups = [np.flatnonzero(people == name) for name in np.unique(people)]
-    draws = []
-    for _ in range(_BOOTSTRAPS if len(groups) > 1 else 0):
-        value = change(np.concatenate([groups[i] for i in rng.integers(0, len(groups), len(groups))]))
-        if np.isfinite(value):
-            draws.append(value)
-    if not draws:
-        return float("nan"), float("nan")
-    low, high = np.percentile(draws, [2.5, 97.5])
-    return float(low), float(high)

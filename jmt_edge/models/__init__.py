@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from .intra_modal import IntraModalBackbone as IntraModalBackbone
     from .intra_modal import IntraModalFusion as IntraModalFusion
     from .jca import JointCrossAttention as JointCrossAttention
-    from .joint import FUSIONS as FUSIONS
     from .joint import JointModel as JointModel
     from .joint import build_fusion as build_fusion
     from .joint import build_model as build_model
@@ -30,7 +29,7 @@ _HOME = {
     "fusion": ("JMT", "Concat", "Fusion", "Unimodal", "Vanilla"),
     "intra_modal": ("IntraModalBackbone", "IntraModalFusion"),
     "jca": ("JointCrossAttention",),
-    "joint": ("FUSIONS", "JointModel", "build_fusion", "build_model"),
+    "joint": ("JointModel", "build_fusion", "build_model"),
     "pretrained": ("LoadReport", "load_pretrained", "read_checkpoint"),
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names}

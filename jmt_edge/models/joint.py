@@ -9,13 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError
-from ..tasks import Task
+from ..tasks import FUSIONS, Task
 from .backbones import Backbone, build_backbone
 from .fusion import JMT, Concat, Fusion, Unimodal, Vanilla
 from .jca import JointCrossAttention
 from .temporal import StepGru, TemporalConvNet
 
-FUSIONS = ("jmt", "jmt_no_joint", "vanilla", "concat", "jca", "rjca", "rjcma", "unimodal")
 TEXT = "text"
 TEXT_DIM = 768
 _RECURSIONS = {"jca": 1, "rjca": 3, "rjcma": 3}

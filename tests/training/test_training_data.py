@@ -10,6 +10,7 @@ import training_tools as tools
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jmt_edge.capture.simulated.person import BIOVID_NON_REACTIVE
 from jmt_edge.errors import DataError
 from jmt_edge.tasks import get_task, split_steps
 from jmt_edge.training import splits
@@ -179,4 +180,4 @@ def test_67_subject_protocol(tmp_path: Path) -> None:
     cohort.numbers = dict(zip(cohort.subjects, (1, 27, 3, 4)))
     left = {s.test[0] for s in make_splits(cohort, "loso67", seed=0)}
     assert left == {s for s, n in cohort.numbers.items() if n != 27}
-    assert len(splits.BIOVID_NON_REACTIVE) == 20
+    assert len(BIOVID_NON_REACTIVE) == 20

@@ -11,7 +11,7 @@ from .randomness import AFFECT, COHORT, LIVE, REACTION, TRAITS, Key, Wander, dra
 from .scenario import Episodes, Scenario, Stimulus
 
 # BioVid's subjects who do not react (the 67-subject protocol leaves them out); here: whose skin does not respond.
-NON_REACTIVE = frozenset([27, 28, *range(32, 37), *range(39, 43), 44, 51, 53, 55, 56, 61, 64, 74, 87])
+BIOVID_NON_REACTIVE = frozenset([27, 28, *range(32, 37), *range(39, 43), 44, 51, 53, 55, 56, 61, 64, 74, 87])
 
 # Share of stimuli that show, by pain; between the points linear. A person's own share is scaled by `expressiveness`.
 PAIN_LEVELS = (0.0, 0.25, 0.5, 0.75, 1.0)
