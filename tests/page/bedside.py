@@ -43,13 +43,16 @@ LOST = {
 class Bedside:
     """One page whose run is this object. `show(state)` brings it there; a run in thread keeps it alive."""
 
-    def __init__(self, folder: Path, task: str, *, record: bool = True, replay: str = "", **page: Any) -> None:
+    def __init__(
+        self, folder: Path, task: str, *, record: bool = True, replay: str = "", address: str = "127.0.0.1:0",
+        **page: Any,
+    ) -> None:  # fmt: skip
         self.task = get_task(task, "demo")
         self.controls = Controls()
         if record:
             self.controls.recording = _Recorder()
         bundle = empty_bundle(self.task, folder / f"{task}-demo.jmt")
-        self.page: PageObserver = start_page("127.0.0.1:0", self.controls, recordings=folder / "runs", **page)
+        self.page: PageObserver = start_page(address, self.controls, recordings=folder / "runs", **page)
         self._lock = threading.RLock()
         self._t = 0.0
         self._index = 0
@@ -81,6 +84,15 @@ class Bedside:
         self._over = True
         self._thread.join(10)
         self.page.close()
+
+    def end(self, failed: str = "") -> None:
+        """The run comes to its end."""
+        self._over = True
+        self._thread.join(10)
+        self.page.on_end(Summary(self._bundle.id, True, True, failed=failed))
+
+    def hang(self) -> None:
+        self._hangs = True
 
     # --- states ----------------------------------------------------------------------------------------------------
     def warm_up(self) -> None:
@@ -136,13 +148,11 @@ class Bedside:
                 page.wait_for_selector(".alarm[data-id=nodata]")
                 page.wait_for_function(has(number, "s === '—'"))
         elif state == "hang":
-            self._hangs = True
+            self.hang()
             page.wait_for_selector(".alarm[data-id=stale]")
             page.wait_for_function(has(number, "s === '—'"))
         elif state == "ended":
-            self._over = True
-            self._thread.join(10)
-            self.page.on_end(Summary(self._bundle.id, True, True))
+            self.end()
             page.wait_for_selector("body[data-link=ended]")
         else:
             self._calm(page)
@@ -206,8 +216,10 @@ class Bedside:
         quality = {n: Quality(n not in why, why.get(n, ""), 0.0 if n in why else 0.93) for n in names}
         here = [name for name in names if name not in why]
         values = {"pain": float(self.pain), "valence": 0.31, "arousal": -0.22 + 0.3 * float(np.sin(self._t / 9))}
-        reason = "" if here else (why[names[0]] if not self._warm else
-                                  "no usable modality: " + "; ".join(f"{n}: {q.reason}" for n, q in quality.items()))  # fmt: skip
+        reason = ""
+        if not here:
+            reason = "no usable modality: " + "; ".join(f"{n}: {q.reason}" for n, q in quality.items())
+            reason = reason if self._warm else why[names[0]]
         self.page.on_result(Result(
             self._index, self._t, self.task.name, {n: values[n] for n in self.task.outputs} if here else None, reason,
             quality, {n: 1 / len(here) if n in here else None for n in names}, {"total": 14.2}, self.dropped,
@@ -243,4 +255,6 @@ def prepare(page: Any) -> str:
 
 def settle(page: Any) -> None:
     """Wait until the page has been laid out and its charts are drawn for the size that it has now."""
-    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => setTimeout(() => requestAnimationFrame(done), 80)))")
+    page.evaluate(
+        "() => new Promise((done) => requestAnimationFrame(() => setTimeout(() => requestAnimationFrame(done), 80)))"
+    )

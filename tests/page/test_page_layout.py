@@ -14,8 +14,9 @@ pytestmark = pytest.mark.realtime
 
 # the smallest size of a text in px; the first selector that matches counts
 MINIMUMS = (
-    ("#pain", 72), ("#pain small", 24), ("#eda", 30), (".pair dd", 25), (".banner-list > div:first-child > .text", 18), ("*", 14),
-)  # fmt: skip  # noqa: E501
+    ("#pain", 72), ("#pain small", 24), ("#eda", 30), (".pair dd", 25),
+    (".banner-list > div:first-child > .text", 18), ("*", 14),
+)  # fmt: skip
 SCROLLS = {(390, 844)}
 
 

@@ -175,7 +175,7 @@ async def result(api: Api, request: Request, body: dict[str, Any]) -> Response:
     values = api.model.result_values()
     stale = time.monotonic() - api.model.feed.active > STALE
     if values is None or stale:
-        raise Refused(503, "the run stands still" if stale else "there is no result yet")
+        raise Refused(503, "the run has stalled" if stale else "there is no result yet")
     return JSONResponse(values)
 
 
@@ -317,11 +317,11 @@ _FACE: Schema = {"type": "string", "enum": list(MODES)}
 _RECORDING = f"{PREFIX}/recordings/{{id}}"
 
 OPERATIONS = (
-    Operation("GET", "/healthz", "200 while results can come, 503 when the run stands still", healthz, open=True),
+    Operation("GET", "/healthz", "200 while results can come, 503 when the run has stalled", healthz, open=True),
     Operation("GET", "/metrics", "Counts and gauges for Prometheus", metrics, answer="text/plain"),
     Operation("GET", f"{PREFIX}/openapi.json", "This document", get_openapi),
     Operation("GET", f"{PREFIX}/run", "Bundle, precision, sources, task", run),
-    Operation("GET", f"{PREFIX}/result", "The newest result; 503 without one, or when the run stands still", result),
+    Operation("GET", f"{PREFIX}/result", "The newest result; 503 without one, or when the run has stalled", result),
     Operation("GET", f"{PREFIX}/state", "Sensors, alarms, recording, levels", state),
     Operation("GET", f"{PREFIX}/markers", "The last markers of this run", get_markers),
     Operation(

@@ -244,7 +244,7 @@ class Model:
         if arrived is None:
             waited = now - self._started
             return ("silent", f"no samples since the start {waited:.0f} s ago") if waited > CONNECT else ("", "")
-        # by the loop's own calls, so that a loop that stands still is not blamed on it
+        # by the loop's own calls, so that a loop that has stalled is not blamed on the sensor
         age = self.feed.active - arrived
         return ("silent", f"no samples for {age:.1f} s") if age > SILENT else ("", "")
 

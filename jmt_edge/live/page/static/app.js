@@ -205,6 +205,7 @@ function showValues() {
   text("p95", latency ? `${Math.round(latency[1])} ms` : NONE);
   text("dropped", off || !result ? NONE : String(result.dropped));
   text("clock", off || !state ? NONE : time(state.t));
+  $("rec").hidden = Boolean(off) || !state?.recording.on;
   const huge = $("pain");
   if (run.outputs.includes("pain")) {
     const settings = state?.alarms.settings;
@@ -526,7 +527,6 @@ $("marker").onsubmit = (event) => {
 
 function showRecording() {
   const { available, on, state: said } = state.recording;
-  $("rec").hidden = !on;
   $("record").disabled = !available;
   text("record", on ? "Stop" : "Record");
   $("record").setAttribute("aria-label", on ? "Stop recording" : "Record");
