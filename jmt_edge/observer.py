@@ -29,7 +29,7 @@ class Mark:
 class RunInfo:
     """What is known before the first sample. `sources`: modality -> the source's name, "" where there is none.
 
-    first: the index of the run's first window.
+    first: the index of the run's first window. replay: the recording that is replayed; empty in a live run.
     """
 
     bundle: Bundle
@@ -40,6 +40,7 @@ class RunInfo:
     smooth: float
     sources: dict[str, str]
     first: int = 1
+    replay: str = ""
 
 
 class Observer:

@@ -50,6 +50,7 @@ class Summary:
     busy: float = 0.0
     wall: float = 0.0
     first_output: float | None = None  # stream time of the first result with outputs
+    failed: str = ""  # the error that ended the run
     stages: dict[str, Percentiles] = field(default_factory=lambda: {stage: Percentiles() for stage in STAGES})
 
     def add(self, result: Result) -> None:

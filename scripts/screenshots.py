@@ -1,6 +1,7 @@
 """Make the pictures of the README and of docs/reference/page.md: `make screenshots`.
 
-Runs `jmt-edge live --page` on simulated sensors and photographs it with headless Chromium.
+Runs `jmt-edge live --page` on simulated sensors and photographs it with headless Chromium. With `--states DIR` it
+photographs every task in every state on every screen instead, as the layout's tests measure them.
 """
 
 from __future__ import annotations
@@ -23,10 +24,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bundle", help="NAME.jmt; default: the demo bundle of the trimodal task")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "images")
+    parser.add_argument("--states", type=Path, metavar="DIR", help="photograph every task, state and screen into DIR")
+    parser.add_argument("--only", default="", metavar="TEXT", help="with --states: only names that hold TEXT")
     args = parser.parse_args()
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:
         sys.exit("screenshots need Chromium; run `apt install chromium`")
+    if args.states is not None:
+        photograph_states(chromium, args.states, args.only)
+        return
     args.out.mkdir(parents=True, exist_ok=True)
     bundle = ["--bundle", args.bundle] if args.bundle else ["--task", "trimodal"]
     with tempfile.TemporaryDirectory() as folder:
@@ -67,6 +73,41 @@ def photograph(chromium: str, out: Path) -> None:
         dark.wait_for_selector('.alarm[data-id="sensor-eda"]', timeout=120_000)
         dark.wait_for_timeout(1000)
         dark.screenshot(path=out / "page-sensor-lost.png")
+        browser.close()
+
+
+def photograph_states(chromium: str, out: Path, only: str) -> None:
+    """TASK-STATE-SCHEME-WIDTHxHEIGHT.png for all of them."""
+    from playwright.sync_api import sync_playwright
+
+    sys.path.insert(0, str(ROOT / "tests" / "page"))
+    from bedside import SIZES, STATES, TASKS, Bedside, settle
+    from page_fixture import Http
+
+    out.mkdir(parents=True, exist_ok=True)
+    wanted = [
+        (task, state, scheme)
+        for task in TASKS
+        for state in STATES
+        for scheme in ("dark", "light")
+        if only in f"{task}-{state}-{scheme}".replace(" ", "-")
+    ]
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium, args=ARGUMENTS)
+        for task, state, scheme in wanted:
+            with tempfile.TemporaryDirectory() as folder:
+                replay = "night-3" if state == "replay" else ""
+                bed = Bedside(Path(folder), task, record=state != "no recorder", replay=replay)
+                page = browser.new_page(color_scheme=scheme)
+                page.goto(bed.url)
+                bed.show(state, page, Http(bed.page).json)
+                for width, height in SIZES:
+                    page.set_viewport_size({"width": width, "height": height})
+                    settle(page)
+                    name = f"{task}-{state}-{scheme}-{width}x{height}.png".replace(" ", "-")
+                    page.screenshot(path=out / name, full_page=width < 600)
+                page.close()
+                bed.close()
         browser.close()
 
 

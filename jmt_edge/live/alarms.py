@@ -86,16 +86,29 @@ class Threshold:
 
 @dataclass
 class Alarm:
-    """One condition. High priority latches; `delay` (s) passes between the condition and the signal."""
+    """One condition. High priority latches; `delay` (s) passes between the condition and the signal.
+
+    text: the condition in the present tense, without a value that moves; past: the same in the past tense, for an
+        alarm that is latched; detail: what else is known.
+    """
 
     id: str
     kind: str  # "physiological" or "technical"
     priority: Priority
     delay: float = 0.0
     text: str = ""
+    past: str = ""
+    detail: str = ""
     state: State = State.NORMAL
     since: float = 0.0  # when `state` began
     no_data: bool = False  # the alarm stands, but its condition cannot be judged any more
+    # Of the episodes that nobody has seen yet: when the first began, when the newest began, when the condition last
+    # held in full, how many there are, and the highest value.
+    first: float = 0.0
+    began: float = 0.0
+    held: float = 0.0
+    times: int = 0
+    peak: float | None = None
 
     @property
     def latching(self) -> bool:
@@ -109,21 +122,46 @@ class Alarm:
     def shown(self) -> bool:
         return self.signals or self.state is State.ACKNOWLEDGED
 
-    def feed(self, event: Event, now: float, text: str = "") -> bool:
-        """Take what is known now; True where the state changed."""
+    def feed(
+        self,
+        event: Event,
+        now: float,
+        text: str = "",
+        *,
+        past: str = "",
+        detail: str = "",
+        value: float | None = None,
+        lingers: bool = False,
+    ) -> bool:
+        """Take what is known now; True where the state changed.
+
+        value: what the condition is judged by; lingers: only the hysteresis keeps the condition on.
+        """
         before = self.state
         self._step(event, now)
+        if event is Event.ON:
+            self._hold(before, now, value, lingers)
+            self.text, self.past, self.detail = text or self.text, past or self.past, detail
         if self.state is State.PENDING and now - self.since >= self.delay:
             self._step(Event.ELAPSED, now)
         self.no_data = event is Event.UNKNOWN and self.shown
-        if text and event is Event.ON:
-            self.text = text
         return self.state is not before
 
     def acknowledge(self, now: float) -> bool:
         before = self.state
         self._step(Event.ACK, now)
         return self.state is not before
+
+    def _hold(self, before: State, now: float, value: float | None, lingers: bool) -> None:
+        if before is State.NORMAL:
+            self.first, self.times, self.peak = now, 0, None
+        if before in (State.NORMAL, State.LATCHED):
+            self.began = now
+            self.times += 1
+        if not lingers:
+            self.held = now
+        if value is not None:
+            self.peak = value if self.peak is None else max(self.peak, value)
 
     def _step(self, event: Event, now: float) -> None:
         after = transition(self.state, event, latching=self.latching)
@@ -164,8 +202,20 @@ class Alarms:
     def add(self, alarm: Alarm) -> None:
         self.alarms[alarm.id] = alarm
 
-    def feed(self, id: str, event: Event, now: float, text: str = "") -> bool:
-        return self.alarms[id].feed(event, now, text)
+    def feed(
+        self,
+        id: str,
+        event: Event,
+        now: float,
+        text: str = "",
+        *,
+        past: str = "",
+        detail: str = "",
+        value: float | None = None,
+        lingers: bool = False,
+    ) -> bool:
+        alarm = self.alarms[id]
+        return alarm.feed(event, now, text, past=past, detail=detail, value=value, lingers=lingers)
 
     def acknowledge(self, now: float, id: str | None = None) -> list[str]:
         """Acknowledge one alarm or, without an id, all; the ids that changed. Raises ConfigError for an unknown id."""
@@ -189,8 +239,13 @@ class Alarms:
             self.paused_until = None
         return 0.0 if self.paused_until is None else self.paused_until - now
 
-    def snapshot(self, now: float) -> dict[str, Any]:
-        """Plain JSON values: alarms that are shown, the gravest and newest first, and how to signal them."""
+    def snapshot(self, now: float, epoch: float = 0.0) -> dict[str, Any]:
+        """Plain JSON values: alarms that are shown, the gravest and newest first, and how to signal them.
+
+        epoch: Unix time at which the caller's clock reads 0. `from` and `to` are Unix times: of an alarm that is
+        latched, from when its first unseen episode began to when the condition last held; of any other, from when
+        the condition began, and `to` is None.
+        """
         shown = [a for a in self.alarms.values() if a.shown]
         shown.sort(key=lambda a: (_ORDER.index(a.priority), not a.signals, -a.since))
         signalling = next((a.priority for a in shown if a.signals), None)
@@ -199,7 +254,11 @@ class Alarms:
         return {
             "alarms": [
                 {
-                    "id": a.id, "kind": a.kind, "priority": a.priority.value, "state": a.state.value, "text": a.text,
+                    "id": a.id, "kind": a.kind, "priority": a.priority.value, "state": a.state.value,
+                    "text": a.past if a.state is State.LATCHED and a.past else a.text, "detail": a.detail,
+                    "from": round(epoch + (a.first if a.state is State.LATCHED else a.began), 3),
+                    "to": round(epoch + a.held, 3) if a.state is State.LATCHED else None,
+                    "times": a.times, "peak": a.peak,
                     "seconds": round(now - a.since, 1), "no_data": a.no_data,
                 }
                 for a in shown

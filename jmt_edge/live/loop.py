@@ -120,6 +120,9 @@ class _Loop:
             self._tell("on_start", self._info(first))
             self._windows(first)
             self._serve()
+        except Exception as error:
+            self.summary.failed = str(error) or type(error).__name__
+            raise
         finally:
             summary = self.summary
             summary.wall = time.perf_counter() - began

@@ -83,7 +83,7 @@ def replay(
         )  # fmt: skip
     info = RunInfo(
         bundle, engine.name if engine else manifest["backend"], dict(engine.precision if engine else {}),
-        manifest["hop"], False, manifest["smooth"], manifest["sources"], first,
+        manifest["hop"], False, manifest["smooth"], manifest["sources"], first, recording.folder.resolve().name,
     )  # fmt: skip
     _tell(observers, "on_start", info)
     pace = _Pace(speed, (first - 1) * manifest["hop"], controls)
@@ -118,6 +118,9 @@ def replay(
                 shown = replace(result, latency_ms=event.result.latency_ms)
                 _tell(observers, "on_result", shown)
                 summary.dropped, last = result.dropped, result.t
+    except Exception as error:
+        summary.failed = str(error) or type(error).__name__
+        raise
     finally:
         if engine is not None:
             engine.close()

@@ -136,6 +136,29 @@ def test_unplugging_does_not_silence_an_alarm() -> None:
     assert alarm.state is State.ACTIVE  # raised again: what was acknowledged was another episode
 
 
+def test_latched_alarm_says_from_when_to_when_and_how_high() -> None:
+    alarms = Alarms()
+    alarms.add(high(delay=3))
+    for t, value in ((0, 0.72), (1, 0.95), (4, 0.8), (5, 0.65), (6, 0.4)):
+        event, lingers = Event.ON if value > 0.6 else Event.OFF, value < 0.7
+        alarms.feed("pain", event, t, "is", past="was", value=value, lingers=lingers)
+    (shown,) = alarms.snapshot(60, epoch=1000)["alarms"]
+    assert shown["text"] == "was" and shown["state"] == "latched"
+    assert (shown["from"], shown["to"], shown["peak"], shown["times"]) == (1000, 1004, 0.95, 1)
+    # a second episode that nobody has seen either: it speaks for itself while it lasts, then of both
+    alarms.feed("pain", Event.ON, 100, "is", past="was", value=0.75)
+    (shown,) = alarms.snapshot(101, epoch=1000)["alarms"]
+    assert (shown["text"], shown["from"], shown["to"]) == ("is", 1100, None)
+    alarms.feed("pain", Event.OFF, 110)
+    (shown,) = alarms.snapshot(111, epoch=1000)["alarms"]
+    assert (shown["from"], shown["to"], shown["peak"], shown["times"]) == (1000, 1100, 0.95, 2)
+    alarms.acknowledge(112)
+    alarms.feed("pain", Event.ON, 200, "is", past="was", value=0.71)
+    alarms.feed("pain", Event.ON, 204, "is", past="was", value=0.71)
+    (shown,) = alarms.snapshot(205)["alarms"]
+    assert (shown["from"], shown["times"], shown["peak"]) == (200, 1, 0.71)  # what was seen is forgotten
+
+
 @given(
     st.lists(
         st.tuples(st.sampled_from([Event.ON, Event.OFF, Event.UNKNOWN, Event.ACK]), st.floats(0.1, 5)), max_size=50

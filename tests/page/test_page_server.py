@@ -213,6 +213,30 @@ def test_alarm_settings_and_acknowledgement(hand: Callable[..., Hand]) -> None:
     assert actions[-1]["action"] == "acknowledge" and list(verify(page.audit)) == []
 
 
+def test_no_value_between_two_looks_at_the_clock_is_missed(hand: Callable[..., Hand]) -> None:
+    page = hand()
+    wait_for(lambda: page.http.json("POST", "/api/v1/alarms/settings", {"limit": 0.5, "delay": 0})[0] == 200)
+    for pain in (0.2, 0.62, 0.97, 0.61, 0.1):  # faster than the alarms are looked at
+        page.step(pain)
+
+    def alarm() -> dict[str, Any]:
+        return next((a for a in page.http.json("GET", "/api/v1/alarms")[1]["alarms"] if a["id"] == "pain"), {})
+
+    shown = wait_for(lambda: (a := alarm()).get("state") == "latched" and a)
+    assert shown["peak"] == 0.97 and shown["text"] == "Pain probability was ≥ 50%"
+
+
+def test_text_of_an_alarm_stays_the_same_while_it_lasts(hand: Callable[..., Hand]) -> None:
+    page = hand()
+    page.step()
+    texts = set()
+    for _ in range(8):
+        time.sleep(0.3)
+        page.page.on_status({})  # the loop lives, but no sensor gives samples
+        texts |= {(a["id"], a["text"]) for a in page.http.json("GET", "/api/v1/alarms")[1]["alarms"]}
+    assert ("sensor-eda", "EDA sensor silent") in texts and len(texts) == len({id for id, _ in texts})
+
+
 def test_recording_needs_a_recorder(hand: Callable[..., Hand]) -> None:
     status, answer = hand().http.json("POST", "/api/v1/recording", {"on": True})
     assert status == 409 and "--record" in answer["error"]

@@ -175,7 +175,7 @@ async def result(api: Api, request: Request, body: dict[str, Any]) -> Response:
     values = api.model.result_values()
     stale = time.monotonic() - api.model.feed.active > STALE
     if values is None or stale:
-        raise Refused(503, "the run stands still" if stale else "there is no result yet")
+        raise Refused(503, "the run has stalled" if stale else "there is no result yet")
     return JSONResponse(values)
 
 
@@ -187,11 +187,18 @@ async def get_markers(api: Api, request: Request, body: dict[str, Any]) -> Respo
     return JSONResponse({"markers": api.model.marks_values()})
 
 
+def _demand_live(api: Api, what: str) -> None:
+    info = api.model.feed.info
+    if info is not None and not info.realtime:
+        raise Refused(409, f"this run is not live ({info.replay or 'files at full speed'}) and {what}")
+
+
 async def add_marker(api: Api, request: Request, body: dict[str, Any]) -> Response:
     text = "".join(c for c in body.get("text", "") if c.isprintable()).strip()
     rating = body.get("rating")
     if not text and rating is None:
         raise Refused(400, "a marker needs a text, a rating from 0 to 10, or both")
+    _demand_live(api, "takes no notes")
     await api.act(request, "marker", text=text, rating=rating)
     api.model.controls.mark(text, rating)
     return JSONResponse({"text": text, "rating": rating, "recorded": api.model.controls.is_recording}, 202)
@@ -210,7 +217,7 @@ async def set_recording(api: Api, request: Request, body: dict[str, Any]) -> Res
 
 
 async def get_alarms(api: Api, request: Request, body: dict[str, Any]) -> Response:
-    return JSONResponse(api.model.alarms.snapshot(time.monotonic()))
+    return JSONResponse(api.model.snapshot(time.monotonic()))
 
 
 async def acknowledge(api: Api, request: Request, body: dict[str, Any]) -> Response:
@@ -219,7 +226,7 @@ async def acknowledge(api: Api, request: Request, body: dict[str, Any]) -> Respo
         raise Refused(404, f"there is no alarm '{id}'")
     await api.act(request, "acknowledge", id=id or "all")
     api.model.alarms.acknowledge(time.monotonic(), id)
-    return JSONResponse(api.model.alarms.snapshot(time.monotonic()))
+    return JSONResponse(api.model.snapshot(time.monotonic()))
 
 
 async def pause(api: Api, request: Request, body: dict[str, Any]) -> Response:
@@ -229,10 +236,11 @@ async def pause(api: Api, request: Request, body: dict[str, Any]) -> Response:
         api.model.alarms.pause(seconds, time.monotonic())
     else:
         api.model.alarms.resume()
-    return JSONResponse(api.model.alarms.snapshot(time.monotonic()))
+    return JSONResponse(api.model.snapshot(time.monotonic()))
 
 
 async def set_alarm(api: Api, request: Request, body: dict[str, Any]) -> Response:
+    _demand_live(api, "alarms nobody")
     if "pain" not in api.model.alarms.alarms:
         raise Refused(409, "this run estimates no pain, so it has no physiological alarm")
     settings = replace(api.model.alarms.settings, **body)
@@ -309,11 +317,11 @@ _FACE: Schema = {"type": "string", "enum": list(MODES)}
 _RECORDING = f"{PREFIX}/recordings/{{id}}"
 
 OPERATIONS = (
-    Operation("GET", "/healthz", "200 while results can come, 503 when the run stands still", healthz, open=True),
+    Operation("GET", "/healthz", "200 while results can come, 503 when the run has stalled", healthz, open=True),
     Operation("GET", "/metrics", "Counts and gauges for Prometheus", metrics, answer="text/plain"),
     Operation("GET", f"{PREFIX}/openapi.json", "This document", get_openapi),
     Operation("GET", f"{PREFIX}/run", "Bundle, precision, sources, task", run),
-    Operation("GET", f"{PREFIX}/result", "The newest result; 503 without one, or when the run stands still", result),
+    Operation("GET", f"{PREFIX}/result", "The newest result; 503 without one, or when the run has stalled", result),
     Operation("GET", f"{PREFIX}/state", "Sensors, alarms, recording, levels", state),
     Operation("GET", f"{PREFIX}/markers", "The last markers of this run", get_markers),
     Operation(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import time
 from collections import deque
 from contextlib import suppress
@@ -22,11 +23,13 @@ from .model import Model, mark_values
 from .security import MAX_CLIENTS, Bucket, Guard
 from .traces import pack
 
+log = logging.getLogger(__name__)
+
 FAST, SLOWEST = 1 / 30, 1.0  # s between two batches
 STATE_PERIOD, HIDDEN_PERIOD = 0.25, 0.5  # s between two states; to a page that nobody sees
 LAG, EASY, DEAD = 0.4, 0.15, 20.0  # s
 LOGIN = 5.0  # s to send the token
-CLOSE_POLICY, CLOSE_BUSY, CLOSE_GONE = 1008, 1013, 1001
+CLOSE_NORMAL, CLOSE_POLICY, CLOSE_BUSY = 1000, 1008, 1013
 
 
 def encode(message: dict[str, Any]) -> str:
@@ -38,13 +41,14 @@ class Shared:
 
     def __init__(self, model: Model) -> None:
         self._model = model
-        self._state: tuple[float, str] = (-1.0, "")
+        self._state: tuple[float, int, str] = (-1.0, -1, "")
         self._result: tuple[int, str] = (-1, "")
 
     def state(self, now: float) -> str:
-        if now - self._state[0] >= STATE_PERIOD / 2:
-            self._state = (now, encode(self._model.state(now)))
-        return self._state[1]
+        made, results, _ = self._state
+        if now - made >= STATE_PERIOD / 2 or results != self._model.result_count or self._model.ended:
+            self._state = (now, self._model.result_count, encode(self._model.state(now)))
+        return self._state[2]
 
     def result(self) -> str:
         if self._model.result_count != self._result[0]:
@@ -81,6 +85,10 @@ class Client:
             return
         while True:
             now = time.monotonic()
+            if self._model.ended:
+                await self._text(self._shared.state(now))
+                await self._socket.close(CLOSE_NORMAL, "the run has ended")
+                return
             lag = now - self._unanswered[0][1] if self._unanswered else 0.0
             if lag > DEAD:
                 await self._socket.close(CLOSE_BUSY, "too slow")
@@ -119,7 +127,8 @@ class Client:
 
     async def _send_due(self, now: float, lag: float) -> None:
         model = self._model
-        if now - self._state_at >= (STATE_PERIOD if self.visible else HIDDEN_PERIOD) * 0.9:
+        fresh = model.result_count != self._results  # its alarms go with it, so that the two never contradict
+        if fresh or now - self._state_at >= (STATE_PERIOD if self.visible else HIDDEN_PERIOD) * 0.9:
             self._state_at = now
             await self._text(self._shared.state(now))
         if model.result_count != self._results:
@@ -233,7 +242,7 @@ class Clients:
         if isinstance(given, str) and self._guard.token_allowed(given):
             return True
         if socket.client_state is WebSocketState.CONNECTED:
-            await socket.close(CLOSE_POLICY, "wrong token")
+            await socket.close(CLOSE_POLICY, "too many wrong tokens" if self._guard.closed else "wrong token")
         return False
 
     async def _attend(self, socket: WebSocket) -> None:
@@ -250,7 +259,9 @@ class Clients:
                 self._model.frames.forget()
             for task in (sending, receiving):
                 task.cancel()
-            await asyncio.gather(sending, receiving, return_exceptions=True)
+            for error in await asyncio.gather(sending, receiving, return_exceptions=True):
+                if isinstance(error, Exception):
+                    log.error("the page lost a client by a fault of its own", exc_info=error)
 
     @staticmethod
     async def _quietly(work: Any) -> None:

@@ -31,6 +31,7 @@ class Feed(Observer):
         self.active = time.monotonic()  # when the loop last called
         self.arrived: dict[str, float] = {}  # modality -> when its last sample came
         self.ended = False
+        self.failed = ""  # the error that ended the run
         self._inbox: deque[tuple[str, Any]] = deque(maxlen=INBOX)
 
     def take(self) -> list[tuple[str, Any]]:
@@ -69,4 +70,5 @@ class Feed(Observer):
         self._inbox.append(("result", result))
 
     def on_end(self, summary: Summary) -> None:
+        self.failed = summary.failed
         self.ended = True

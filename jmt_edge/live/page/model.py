@@ -19,18 +19,18 @@ from ...observer import Mark
 from ...preprocessing.quality import EdaQuality
 from ...result import Result
 from ...summary import DEMO_NOTICE, NOTICE
-from ..alarms import Alarm, Alarms, Event, Priority, Threshold
+from ..alarms import Alarm, Alarms, Event, Priority, State, Threshold
 from ..gate import WARMING_UP
 from .feed import Feed
 from .frames import FPS, Frames
-from .traces import EDA_RATE, EDA_SECONDS, Trace, VoiceLevel
+from .traces import EDA_RATE, EDA_SECONDS, Trace, VoiceLevel, result_gap
 
 HISTORY = 2400  # results kept for the history
 MARKS = 200
 RECENT = 600  # results over which latency percentiles are taken
 SILENT = 1.0  # s without a sample from a sensor
 CONNECT = 5.0  # s that a sensor may take to give its first sample
-STALE = 2.0  # s without a sign of the loop
+STALE = 1.5  # s without a sign of the loop; with the way to the browser nothing old is shown for 2 s
 LATE = 10.0  # s for which a dropped window is spoken of
 EDA_STEP = EdaQuality.BIN
 LABEL = {"face": "Camera", "voice": "Microphone", "eda": "EDA sensor"}
@@ -39,6 +39,10 @@ SIGNAL = {"face": "Face", "voice": "Voice", "eda": "EDA"}
 
 def short(t: float) -> float:
     return round(t, 3)
+
+
+def _on(condition: object) -> Event:
+    return Event.ON if condition else Event.OFF
 
 
 class Model:
@@ -65,9 +69,12 @@ class Model:
         self._eda_judged: float | None = None
         self._voice_now: tuple[float, float] | None = None
         self._limit: Threshold | None = None
+        self._lowest = 1.0  # limit of the pain alarm's episode; the lowest where it was changed meanwhile
         self._dropped_at = -math.inf
         self._result_at = time.monotonic()
         self._started = 0.0
+        self._epoch = time.time() - time.monotonic()
+        self.ended = False  # the run has ended, and everything that it left has been taken
         self.stream = 0.0  # the newest stream time seen
 
     # --- taking ----------------------------------------------------------------------------------------------------
@@ -77,6 +84,7 @@ class Model:
             return
         if not self._started:
             self._begin(now)
+        ended = self.feed.ended  # asked first: what the loop left before it ended is taken below
         for kind, what in self.feed.take():
             if kind == "eda":
                 self._take_eda(what)
@@ -91,10 +99,13 @@ class Model:
                 self._take_result(what, now)
         if self.frames.newest is not None:
             self.stream = max(self.stream, self.frames.newest)
+        self.ended = ended
 
     def _begin(self, now: float) -> None:
         assert self.feed.info is not None
         self._started = self._result_at = now
+        if not self.feed.info.realtime:
+            return  # what is shown happened at another time: there is nobody to alarm
         task = self.feed.info.bundle.task
         if "pain" in task.outputs:
             self.alarms.add(Alarm("pain", "physiological", Priority.HIGH))
@@ -163,34 +174,35 @@ class Model:
         self.stream = max(self.stream, result.t)
         if (total := result.latency_ms.get("total")) is not None:
             self._latencies.append(total)
+        # here and not only by the clock, so that no value between two looks at the clock is missed
+        if self._limit is not None:
+            self._judge_pain(now, stale=False)
 
     # --- alarms ----------------------------------------------------------------------------------------------------
     def judge(self, now: float) -> None:
         """Feed every alarm with what is known now."""
         info = self.feed.info
-        if info is None or not self._started:
+        if info is None or not self._started or not self.alarms.alarms:
             return
         feed = self.alarms.feed
-        quiet = now - self.feed.active
-        stale = quiet > STALE and not self.feed.ended
-        feed("stale", Event.ON if stale else Event.OFF, now, f"No results for {quiet:.0f} s: the run stands still")
+        stale = self._stale(now)
+        feed("stale", _on(stale), now, "The run has stalled: no results", past="The run had stalled: no results")
         result = self.result
         for name in info.bundle.task.names:
             if f"sensor-{name}" not in self.alarms.alarms:
                 continue
-            lost = self._lost(name, now)
-            feed(f"sensor-{name}", Event.ON if lost else Event.OFF, now, f"{LABEL[name]}: {lost}")
+            lost, why = self._loss(name, now)
+            feed(f"sensor-{name}", _on(lost), now, f"{LABEL[name]} {lost}", detail=why)
             quality = result.quality.get(name) if result else None
             poor = quality is not None and not quality.ok and not lost and WARMING_UP not in quality.reason
             reason = quality.reason if quality else ""
-            feed(f"signal-{name}", Event.ON if poor else Event.OFF, now, f"{SIGNAL[name]}: {reason}")
+            feed(f"signal-{name}", _on(poor), now, f"{SIGNAL[name]} cannot be used", detail=reason)
         none = result is not None and result.outputs is None and not result.reason.startswith(WARMING_UP)
-        feed("nodata", Event.ON if none else Event.OFF, now, "No result: no modality can be used")
-        late = now - self._dropped_at < LATE
+        feed("nodata", _on(none), now, "No result: no modality can be used")
         count = result.dropped if result else 0
-        feed("late", Event.ON if late else Event.OFF, now, f"Engine late: {count} windows dropped so far")
+        feed("late", _on(now - self._dropped_at < LATE), now, "Engine late", detail=f"{count} windows dropped so far")
         problem = str(getattr(self.controls.recording, "problem", "") or "")
-        feed("recording", Event.ON if problem else Event.OFF, now, f"Recorder: {problem}")
+        feed("recording", _on(problem), now, "Recorder stopped", detail=problem)
         if self._limit is not None:
             self._judge_pain(now, stale)
 
@@ -202,25 +214,40 @@ class Model:
             return
         value = result.outputs["pain"] if result and result.outputs and not stale else None
         event = self._limit(value)
-        text = f"Pain probability {value:.0%}, limit {settings.limit:.0%}" if value is not None else ""
-        self.alarms.feed("pain", event, now, text)
+        calm = self.alarms.alarms["pain"].state is State.NORMAL
+        self._lowest = settings.limit if calm else min(self._lowest, settings.limit)
+        lingers = value is not None and value < settings.limit
+        present, past = f"Pain probability ≥ {self._lowest:.0%}", f"Pain probability was ≥ {self._lowest:.0%}"
+        ends = f"not below {settings.limit - settings.hysteresis:.0%} yet" if lingers else ""
+        self.alarms.feed(
+            "pain", event, now, past if lingers else present, past=past, detail=ends, value=value, lingers=lingers
+        )
+
+    def _stale(self, now: float) -> bool:
+        """The loop gives no sign. One that has ended is not stale."""
+        return now - self.feed.active > STALE and not self.feed.ended
 
     def _lost(self, name: str, now: float) -> str:
         """Why the sensor of `name` gives nothing; empty where it does."""
+        return ", ".join(part for part in self._loss(name, now) if part)
+
+    def _loss(self, name: str, now: float) -> tuple[str, str]:
+        """What is wrong with the sensor of `name` in a few words that stay the same while it lasts, and the rest;
+        both empty where it gives samples."""
         status = self.statuses.get(name)
         if status is not None and status.state in (SourceState.STALLED, SourceState.LOST, SourceState.BACKOFF):
-            return f"{status.state.value}, {status.reason}" if status.reason else status.state.value
+            return status.state.value, status.reason
         if status is not None and status.state is SourceState.ENDED:
-            return status.reason or "the recording has ended"
+            return "ended", status.reason or "the recording has ended"
+        if self.feed.info is None or not self.feed.info.realtime:
+            return "", ""  # its own clock is not ours
         arrived = self.feed.arrived.get(name)
         if arrived is None:
             waited = now - self._started
-            return f"no samples since the start {waited:.0f} s ago" if waited > CONNECT else ""
-        age = (
-            self.feed.active - arrived
-        )  # by the loop's own calls, so that a loop that stands still is not blamed on it
-        realtime = self.feed.info is not None and self.feed.info.realtime
-        return f"no samples for {age:.1f} s" if realtime and age > SILENT else ""
+            return ("silent", f"no samples since the start {waited:.0f} s ago") if waited > CONNECT else ("", "")
+        # by the loop's own calls, so that a loop that has stalled is not blamed on the sensor
+        age = self.feed.active - arrived
+        return ("silent", f"no samples for {age:.1f} s") if age > SILENT else ("", "")
 
     # --- handing out -----------------------------------------------------------------------------------------------
     def percentiles(self) -> tuple[float, float] | None:
@@ -249,8 +276,10 @@ class Model:
             "backend": info.backend,
             "precision": info.precision,
             "hop": info.hop,
+            "gap": result_gap(info.hop),
             "smooth": info.smooth,
             "realtime": info.realtime,
+            "replay": info.replay,
             "frame_rate": FPS,
         }
 
@@ -305,10 +334,11 @@ class Model:
             "type": "state",
             "t": short(self.stream),
             "age": round(now - self.feed.active, 2),
-            "stale": now - self.feed.active > STALE,
-            "ended": self.feed.ended,
+            "stale": self._stale(now),
+            "ended": self.ended,
+            "failed": self.feed.failed,
             "sensors": sensors,
-            "alarms": self.alarms.snapshot(now),
+            "alarms": self.snapshot(now),
             "recording": {
                 "available": recording is not None,
                 "on": self.controls.is_recording,
@@ -317,6 +347,10 @@ class Model:
             "eda": self._eda_values(sensors),
             "voice": self._voice_values(sensors),
         }
+
+    def snapshot(self, now: float) -> dict[str, Any]:
+        """The alarms that are shown."""
+        return self.alarms.snapshot(now, self._epoch)
 
     def _eda_values(self, sensors: dict[str, Any]) -> dict[str, Any]:
         lost = sensors.get("eda", {}).get("lost", "no EDA in this task")
@@ -327,15 +361,19 @@ class Model:
             "bad": [[short(a), short(b), why] for a, b, why in self.bad if b > self.stream - EDA_SECONDS],
         }
         if not lost and self._eda_now is None:
-            lost = "electrode open or saturated" if self.eda.count else "no samples yet"
+            lost = "electrode open or saturated" if self.eda.count else self._none_yet
         value = None if lost or self._eda_now is None else round(self._eda_now[1], 3)
         return {**values, "value": value, "reason": lost}
 
     def _voice_values(self, sensors: dict[str, Any]) -> dict[str, Any]:
         lost = sensors.get("voice", {}).get("lost", "no voice in this task")
         if not lost and self._voice_now is None:
-            lost = "no samples yet"
+            lost = self._none_yet
         return {"level": None if lost or self._voice_now is None else round(self._voice_now[1], 1), "reason": lost}
+
+    @property
+    def _none_yet(self) -> str:
+        return "not in the recording" if self.feed.info and self.feed.info.replay else "no samples yet"
 
     def result_age(self, now: float) -> float:
         return now - self._result_at

@@ -20,6 +20,7 @@ from ...recording.export import export_csv
 from ...recording.reader import Recording
 from ...recording.recorder import video_name
 from .frames import blurred, jpeg, shrink
+from .traces import gaps, result_gap
 
 MAX_LISTED = 500
 MAX_POINTS = 3000
@@ -73,12 +74,17 @@ class Recordings:
         return out
 
     def view(self, id: str) -> dict[str, Any]:
-        """What is needed to scrub: results, marks and EDA, thinned to at most `MAX_POINTS` points each."""
+        """What is needed to scrub: results, marks and EDA, thinned to at most `MAX_POINTS` points each.
+
+        `gaps` holds [start, end] in seconds of every stretch without outputs, or without EDA, of the whole
+        recording: between thinned points they could not be told from the rest.
+        """
         recording = self._open(id)
         manifest = recording.manifest
         results = recording.results()
         times, values = recording.eda()
         kept = _thin(len(times))
+        shown = np.array([r["t"] for r in results if r["outputs"]], np.float64)
         return {
             "id": id,
             "created": manifest["created"],
@@ -88,6 +94,10 @@ class Recordings:
             "bundle": manifest["bundle"]["id"],
             "demo": manifest["bundle"]["demo"],
             "video": (recording.folder / video_name(1)).is_file(),
+            "gaps": {
+                "results": gaps(shown, result_gap(manifest["hop"])),
+                "eda": gaps(np.asarray(times, np.float64)[np.isfinite(values)]),
+            },
             "results": [{k: r[k] for k in ("t", "outputs", "reason", "quality", "attention")} for r in _pick(results)],
             "marks": [{"t": m.t, "text": m.text, "rating": m.rating} for m in recording.marks()],
             "eda": {

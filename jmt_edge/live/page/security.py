@@ -74,14 +74,19 @@ class Guard:
         """Constant in time. Too many wrong tokens close the door for everybody for a while."""
         if self.token is None:
             return True
-        now = time.monotonic()
-        self._failures = [t for t in self._failures if now - t < FAILURE_SPAN]
-        if len(self._failures) >= MAX_FAILURES:
+        if self.closed:
             return False
         if hmac.compare_digest(hashlib.sha256(given.encode()).digest(), self._digest):
             return True
-        self._failures.append(now)
+        self._failures.append(time.monotonic())
         return False
+
+    @property
+    def closed(self) -> bool:
+        """Too many wrong tokens came lately."""
+        now = time.monotonic()
+        self._failures = [t for t in self._failures if now - t < FAILURE_SPAN]
+        return len(self._failures) >= MAX_FAILURES
 
     def bearer_allowed(self, headers: Mapping[str, str]) -> bool:
         """The token in `Authorization: Bearer TOKEN`."""

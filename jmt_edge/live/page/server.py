@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 
 TOKEN_VARIABLE = "JMT_EDGE_PAGE_TOKEN"
 IDLE_PERIOD = 0.2  # s between two looks at the feed while no client is there
+FAREWELL = 1.5  # s for the clients to hear that the run has ended
 JUDGE_PERIOD = 0.2  # s between two judgements of the alarms
 TYPES = {".html": "text/html; charset=utf-8", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 
@@ -50,10 +51,11 @@ class PageObserver(Feed):
         self.url, self.lines, self.token = url, lines, token
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
+        self._clients: Clients | None = None
 
-    def serve(self, server: uvicorn.Server, listener: socket.socket) -> None:
+    def serve(self, server: uvicorn.Server, listener: socket.socket, clients: Clients) -> None:
         """Run `server` in a thread until `close`."""
-        self._server = server
+        self._server, self._clients = server, clients
         self._thread = threading.Thread(
             target=lambda: asyncio.run(server.serve(sockets=[listener])), name="page", daemon=True
         )
@@ -61,6 +63,10 @@ class PageObserver(Feed):
 
     def on_end(self, summary: Summary) -> None:
         super().on_end(summary)
+        # each client hears that this is the end, and not a loss, and leaves
+        until = time.monotonic() + FAREWELL
+        while self._clients and time.monotonic() < until:
+            time.sleep(0.02)
         self.close()
 
     def close(self) -> None:
@@ -108,14 +114,15 @@ def start_page(
     if not is_loopback(host) and not secure:
         lines.append("page: the connection is not encrypted; give --page-cert FILE and --page-key FILE for TLS")
     observer = PageObserver(url, lines, token)
+    application = _application(observer, controls, audit, recordings, Guard(token), face)
     config = uvicorn.Config(
-        _application(observer, controls, audit, recordings, Guard(token), face),
+        application,
         log_config=None, log_level="warning", access_log=False, server_header=False, proxy_headers=False,
         ws_max_size=MAX_MESSAGE, ws_per_message_deflate=False, ws_ping_interval=10.0, ws_ping_timeout=20.0,
         limit_concurrency=64, timeout_keep_alive=30, timeout_graceful_shutdown=1, h11_max_incomplete_event_size=16384,
         ssl_certfile=certfile, ssl_keyfile=str(keyfile) if keyfile else None,
     )  # fmt: skip
-    observer.serve(uvicorn.Server(config), listener)
+    observer.serve(uvicorn.Server(config), listener, application.clients)
     return observer
 
 
@@ -142,9 +149,7 @@ def _check_certificate(certfile: Path, keyfile: Path) -> None:
         ) from None
 
 
-def _application(
-    feed: Feed, controls: Controls, audit: AuditLog, recordings: Path, guard: Guard, face: str
-) -> Callable[..., Awaitable[None]]:
+def _application(feed: Feed, controls: Controls, audit: AuditLog, recordings: Path, guard: Guard, face: str) -> _Outer:
     model = Model(feed, controls)
     clients = Clients(model, guard, face)
     api = Api(model, clients, audit, Recordings(recordings), guard, face)
@@ -210,7 +215,7 @@ class _Outer:
     """Adds the security headers to every answer and runs the page's clock while the server lives."""
 
     def __init__(self, app: Any, model: Model, clients: Clients) -> None:
-        self._app, self._model, self._clients = app, model, clients
+        self._app, self._model, self.clients = app, model, clients
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
@@ -252,4 +257,4 @@ class _Outer:
                     self._model.judge(now)
             except Exception:
                 log.exception("the page could not take what the run gave")
-            await asyncio.sleep(FAST if len(self._clients) else IDLE_PERIOD)
+            await asyncio.sleep(FAST if len(self.clients) else IDLE_PERIOD)

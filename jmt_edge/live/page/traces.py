@@ -17,6 +17,17 @@ GAP = 1.0  # s without samples that break the line
 FLOOR = -90.0  # dBFS
 
 
+def gaps(times: F64, longest: float = GAP) -> list[list[float]]:
+    """[start, end] of every two neighbours of `times` (s, ascending) that lie more than `longest` s apart."""
+    at = np.flatnonzero(np.diff(times) > longest)
+    return [[round(float(times[i]), 3), round(float(times[i + 1]), 3)] for i in at]
+
+
+def result_gap(hop: float) -> float:
+    """s without a result that break the line: a window or two may be dropped."""
+    return max(GAP, 2.5 * hop)
+
+
 class Trace:
     """The newest `size` points (t, value) of one signal; NaN breaks the line."""
 

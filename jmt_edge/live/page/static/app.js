@@ -13,6 +13,7 @@ const NAMES = { face: "Face", voice: "Voice", eda: "EDA" };
 const PAIN_SPAN = 300, EDA_SPAN = 60;
 const FLOOR = -90; // dBFS
 
+const percent = (part) => `${Math.round(part * 100)}%`;
 const time = (t) => `${Math.floor(t / 60)}:${String(Math.floor(t % 60)).padStart(2, "0")}`;
 const text = (id, value) => {
   const node = $(id);
@@ -22,6 +23,7 @@ const text = (id, value) => {
 let run = null; // what does not change
 let state = null; // the newest state
 let live = false;
+let linked = "connecting"; // the link's state
 let link = null;
 let face = localStorage.getItem("jmt-edge-face");
 let marks = [];
@@ -35,7 +37,7 @@ const recordings = new Recordings(() => face);
 
 const painChart = new Chart($("pain-chart"), {
   series: [{ colour: "--accent", fill: true }], range: [0, 1], span: PAIN_SPAN, start: 60, scale: 100, unit: "%",
-  lines: () => (state?.alarms.settings.enabled ? [[state.alarms.settings.limit, "--red"]] : []),
+  lines: () => (run?.realtime && state?.alarms.settings.enabled ? [[state.alarms.settings.limit, "--red"]] : []),
   marks: () => marks.map((m) => m.t),
 });
 const edaChart = new Chart($("eda-chart"), {
@@ -66,6 +68,10 @@ function onJson(message) {
 
 function onHello({ run: info, history, marks: known, result, face: first }) {
   run = info;
+  state = null;
+  shown.result = null;
+  faceView.shown = 0;
+  pain.gap = run.gap;
   for (const roll of [pain, eda]) roll.clear();
   const at = Object.fromEntries(run.outputs.map((name, i) => [name, i + 1]));
   if (at.pain) for (const row of history) pain.push(row[0], row[at.pain]);
@@ -78,7 +84,7 @@ function onHello({ run: info, history, marks: known, result, face: first }) {
   grid.classList.toggle("no-pain", !at.pain);
   grid.classList.toggle("no-eda", !run.modalities.includes("eda"));
   $("pain-card").hidden = !at.pain;
-  $("settings").hidden = !at.pain;
+  $("settings").hidden = !at.pain || !run.realtime;
   $("affect-card").hidden = !at.valence;
   $("eda-card").hidden = !run.modalities.includes("eda");
   text("bundle", run.bundle);
@@ -86,8 +92,13 @@ function onHello({ run: info, history, marks: known, result, face: first }) {
   text("demo", "demo weights, trained on synthetic data");
   text("notice", run.notice);
   text("intended", run.intended_use);
+  document.title = run.realtime ? "jmt-edge" : `${notLive()} · jmt-edge`;
   const precision = [...new Set(Object.values(run.precision))].join(", ");
   text("engine", `${run.backend}, ${precision}, a result every ${run.hop} s`);
+  $("rating").querySelectorAll("button").forEach((button) => (button.disabled = !run.realtime));
+  for (const node of $("marker").elements) node.disabled = !run.realtime;
+  $("action-off").hidden = run.realtime;
+  text("action-off", run.realtime ? "" : `${notLive()}: nothing can be noted or recorded.`);
   buildModalities();
   setFace(face ?? first, false);
   if (result) onResult(result, false);
@@ -103,15 +114,13 @@ function onResult(result, isNew) {
   if (isNew && run.outputs.includes("valence")) circumplex.push(outputs ? [outputs.valence, outputs.arousal] : null);
   shown.result = result;
   painChart.set([pain.t, pain.v], result.t);
-  text("p50", result.latency_p50_p95_ms ? `${Math.round(result.latency_p50_p95_ms[0])} ms` : NONE);
-  text("p95", result.latency_p50_p95_ms ? `${Math.round(result.latency_p50_p95_ms[1])} ms` : NONE);
-  text("dropped", String(result.dropped));
   showValues();
 }
 
 function onState(message) {
   state = message;
-  text("clock", time(state.t));
+  if (linked === "live") showLink();
+  if (state.stale && pain.t.length) painChart.set([pain.t, pain.v], pain.t[pain.t.length - 1] + state.age); // the gap grows
   showAlarms();
   showRecording();
   showValues();
@@ -170,22 +179,38 @@ let drawnEda = 0;
 
 const shown = { result: null };
 
-/** Why nothing may be shown at all; empty where the newest result stands. */
-function stalled() {
+/** What is shown happened at another time. */
+const notLive = () => (!run || run.realtime ? "" : run.replay ? "Replay" : "Not live");
+
+/** Why nothing that was true a moment ago may still be shown; empty where the run answers. */
+function cutOff() {
+  if (linked === "ended" || state?.ended) return state?.failed ? "the run has failed" : "the run has ended";
   if (!live) return "no connection";
-  if (state?.stale) return `no results for ${Math.round(state.age)} s`;
-  if (!shown.result) return "waiting for the first result";
+  if (state?.stale) return `${run?.replay ? "nothing in the recording" : "no results"} for ${Math.round(state.age)} s`;
   return "";
 }
 
+/** Why there is no value; empty where the newest result stands. */
+const stalled = () => cutOff() || (shown.result ? "" : "waiting for the first result");
+
+/** A reason as a card has room for it: what is wrong with each signal stands in their own card. */
+const brief = (why) => (why.startsWith("no usable modality") ? "no usable modality, see Signals" : why);
+
 function showValues() {
   if (!run) return;
-  const { result } = shown, why = stalled() || result.reason, outputs = why ? null : result.outputs;
+  const { result } = shown, off = cutOff(), why = stalled() || result.reason, outputs = why ? null : result.outputs;
+  document.body.dataset.off = Boolean(off);
+  const latency = off ? null : result?.latency_p50_p95_ms;
+  text("p50", latency ? `${Math.round(latency[0])} ms` : NONE);
+  text("p95", latency ? `${Math.round(latency[1])} ms` : NONE);
+  text("dropped", off || !result ? NONE : String(result.dropped));
+  text("clock", off || !state ? NONE : time(state.t));
+  $("rec").hidden = Boolean(off) || !state?.recording.on;
   const huge = $("pain");
   if (run.outputs.includes("pain")) {
     const settings = state?.alarms.settings;
     huge.classList.toggle("none", !outputs);
-    huge.classList.toggle("over", Boolean(outputs && settings?.enabled && outputs.pain >= settings.limit));
+    huge.classList.toggle("over", Boolean(outputs && run.realtime && settings?.enabled && outputs.pain >= settings.limit));
     if (outputs) {
       const number = String(Math.round(outputs.pain * 100));
       if (huge.dataset.value !== number) {
@@ -198,66 +223,75 @@ function showValues() {
       huge.textContent = NONE;
       huge.dataset.value = "";
     }
-    text("pain-reason", outputs ? "" : why);
-    const past = pain.v.filter((v) => v !== null);
-    text("pain-high", past.length ? `${Math.round(Math.max(...past) * 100)}%` : NONE);
-    text("pain-mean", past.length ? `${Math.round((past.reduce((a, b) => a + b, 0) / past.length) * 100)}%` : NONE);
-    if (settings) text("pain-limit", settings.enabled ? `alarm from ${Math.round(settings.limit * 100)}% for ${settings.delay} s` : "alarm off");
+    text("pain-reason", outputs ? "" : brief(why));
+    $("pain-reason").title = outputs ? "" : why;
+    const past = off ? [] : pain.recent();
+    text("pain-high", past.length ? percent(Math.max(...past)) : NONE);
+    text("pain-mean", past.length ? percent(past.reduce((a, b) => a + b, 0) / past.length) : NONE);
+    if (!run.realtime) text("pain-limit", "no alarms");
+    else if (settings) text("pain-limit", settings.enabled ? `alarm from ${percent(settings.limit)} for ${settings.delay} s` : "alarm off");
   }
   if (run.outputs.includes("valence")) {
     const signed = (v) => (v < 0 ? "−" : "+") + Math.abs(v).toFixed(2);
     text("valence", outputs ? signed(outputs.valence) : NONE);
     text("arousal", outputs ? signed(outputs.arousal) : NONE);
-    text("affect-reason", outputs ? "" : why);
+    text("affect-reason", outputs ? "" : brief(why));
+    $("affect-reason").title = outputs ? "" : why;
+    $("affect-card").classList.toggle("none", !outputs);
     if (!outputs && circumplex.points[circumplex.points.length - 1]) circumplex.push(null);
   }
   if (run.modalities.includes("eda") && state) {
-    const value = live && !state.stale ? state.eda.value : null;
+    const value = off ? null : state.eda.value;
     text("eda", value === null ? NONE : value.toFixed(value < 10 ? 2 : 1));
-    $("eda").classList.toggle("none", value === null);
+    for (const id of ["eda", "eda-card"]) $(id).classList.toggle("none", value === null);
     text("eda-unit", value === null ? "" : state.eda.unit);
     const quality = result?.quality?.eda;
-    text("eda-reason", value === null ? state.eda.reason || stalled() : quality && !quality.ok ? quality.reason : "");
+    text("eda-reason", value === null ? off || state.eda.reason || stalled() : quality && !quality.ok ? quality.reason : "");
     const recent = state.eda.scrs.filter(([, peak]) => peak > state.t - 60).length;
-    text("eda-scrs", `${recent} ${recent === 1 ? "response" : "responses"} (SCR) in the last minute`);
+    text("eda-scrs", value === null ? NONE : String(recent));
   }
   for (const name of run.modalities) showModality(name);
 }
 
 function buildModalities() {
   const rows = run.modalities.map((name) => {
-    const row = document.createElement("div");
+    const row = document.createElement("div"), head = document.createElement("div");
     row.className = "modality";
     row.id = `modality-${name}`;
     row.setAttribute("role", "group");
     row.setAttribute("aria-label", NAMES[name]);
     const title = document.createElement("span"), verdict = document.createElement("span");
+    head.className = "modality-head";
     title.className = "name";
     title.textContent = NAMES[name];
     verdict.className = "verdict";
-    row.append(title, verdict, ...meter("quality", "quality"), ...meter("attention", "attention"));
-    if (name === "voice") row.append(...meter("level", "level"));
+    verdict.append(document.createElement("span"), document.createElement("span"));
+    verdict.lastChild.className = "why";
+    head.append(title, verdict);
+    row.append(head, meter("quality"), meter("attention"));
+    if (name === "voice") row.append(meter("level"));
     return row;
   });
   $("modalities").replaceChildren(...rows);
+  $("modalities").dataset.count = rows.length;
 }
 
-function meter(kind, label) {
-  const name = document.createElement("span"), row = document.createElement("div");
+function meter(kind) {
+  const cell = document.createElement("div"), name = document.createElement("span");
   const bar = document.createElement("div"), fill = document.createElement("i"), number = document.createElement("b");
+  cell.className = "meter-cell";
+  cell.dataset.kind = kind;
   name.className = "meter-label";
-  name.textContent = label;
-  row.className = "meter-row";
+  name.textContent = kind;
   bar.className = `meter ${kind}`;
   bar.append(fill);
   bar.setAttribute("role", "meter");
-  bar.setAttribute("aria-label", label);
+  bar.setAttribute("aria-label", kind);
   bar.setAttribute("aria-valuemin", "0");
   bar.setAttribute("aria-valuemax", "100");
   number.textContent = NONE;
-  row.append(bar, number);
-  row.dataset.kind = kind;
-  return [name, row];
+  cell.append(name, bar, number);
+  return cell;
 }
 
 function setMeter(row, kind, part, label) {
@@ -276,11 +310,16 @@ function showModality(name) {
   if (!row) return;
   const sensor = state?.sensors[name], lost = stalled() || sensor?.lost || "";
   const quality = lost ? null : result?.quality[name], share = lost ? null : (result?.attention[name] ?? null);
-  const verdict = row.querySelector(".verdict");
-  const ok = Boolean(quality?.ok), said = lost ? `${NONE} ${lost}` : quality ? (ok ? "good" : quality.reason) : NONE;
-  if (verdict.textContent !== said) verdict.textContent = said;
+  const verdict = row.querySelector(".verdict"), [what, why] = verdict.children;
+  const ok = Boolean(quality?.ok), at = lost.indexOf(", ");
+  const said = lost ? `${NONE} ${at < 0 ? lost : lost.slice(0, at)}` : quality ? (ok ? "good" : quality.reason) : NONE;
+  const rest = at < 0 ? "" : lost.slice(at);
+  if (what.textContent !== said) what.textContent = said;
+  if (why.textContent !== rest) why.textContent = rest;
+  verdict.title = lost;
   verdict.classList.toggle("ok", ok);
   verdict.classList.toggle("bad", !ok);
+  row.classList.toggle("lost", Boolean(lost));
   setMeter(row, "quality", quality ? quality.score : null, quality ? `${Math.round(quality.score * 100)}%` : NONE);
   setMeter(row, "attention", share, share === null ? NONE : `${Math.round(share * 100)}%`);
   if (name === "voice") showVoice();
@@ -289,7 +328,7 @@ function showModality(name) {
 function showVoice() {
   const row = $("modality-voice");
   if (!row || !state) return;
-  const level = !live || state.stale || state.voice.reason ? null : (voiceLevel ?? state.voice.level);
+  const level = cutOff() || state.voice.reason ? null : (voiceLevel ?? state.voice.level);
   setMeter(row, "level", level === null ? null : (level - FLOOR) / -FLOOR, level === null ? NONE : `${Math.round(level)} dB`);
 }
 
@@ -309,13 +348,12 @@ function setFace(mode, told = true) {
 }
 
 function showFaceOff() {
-  const sensor = state?.sensors.face;
-  const why = FACE_TEXT[face] ?? (stalled() && live ? "" : !live ? "no connection" : sensor?.lost ? `${NONE} ${sensor.lost}` : "");
-  faceView.off = Boolean(why);
-  if (why) faceView.clear();
+  const lost = cutOff() || state?.sensors.face?.lost || (run?.replay && !faceView.shown ? "no picture" : "");
+  const why = [FACE_TEXT[face], lost ? `${NONE} ${lost}` : ""].filter(Boolean).join(" · ");
+  faceView.off = Boolean(FACE_TEXT[face] || cutOff() || state?.sensors.face?.lost);
+  if (faceView.off) faceView.clear();
   $("face-off").hidden = !why;
   text("face-off", why);
-  text("face-note", sensor?.lost ? sensor.lost : "");
 }
 
 for (const button of document.querySelectorAll("[data-face]")) button.onclick = () => setFace(button.dataset.face);
@@ -323,43 +361,80 @@ for (const button of document.querySelectorAll("[data-face]")) button.onclick = 
 // --- alarms ----------------------------------------------------------------------------------------------------------
 
 const KINDS = { physiological: "person", technical: "equipment" };
-let shownAlarms = "";
+const wall = (at) => new Date(at * 1000).toLocaleTimeString("en-GB"); // 13:02:59
+const minutes = (at) => wall(at).slice(0, 5);
+
+/** "from 13:02 to 13:03", with seconds where the minute is the same. */
+function span(from, to) {
+  const shown = minutes(from) === minutes(to) ? wall : minutes;
+  return `from ${shown(from)} to ${shown(to)}`;
+}
+
+/** What an alarm says. No value that moves: that one is in its card, and only there. */
+function sentence(alarm) {
+  if (alarm.to === null) return `${alarm.text} since ${minutes(alarm.from)}`;
+  const parts = [`${alarm.text} ${span(alarm.from, alarm.to)}`];
+  if (alarm.times > 1) parts.push(`${alarm.times} times`);
+  if (alarm.peak !== null) parts.push(`peak ${percent(alarm.peak)}`);
+  return parts.join(", ");
+}
+
+function alarmNotes(alarm, first) {
+  const notes = [];
+  if (first) notes.push(KINDS[alarm.kind], `${alarm.priority} priority`);
+  if (alarm.state === "latched") notes.push("over, not acknowledged");
+  if (alarm.state === "acknowledged") notes.push("acknowledged");
+  if (alarm.no_data) notes.push("no data now");
+  return notes.join(" · ");
+}
+
+/** The line of an alarm, or of what is said without one; only what changes is touched, so that it is read out once. */
+function bannerLine(id, what) {
+  let line = [...$("banner-list").children].find((node) => node.dataset.id === id);
+  if (!line) {
+    line = document.createElement("div");
+    line.dataset.id = id;
+    for (const part of ["text", "detail", "kind"]) {
+      const span = document.createElement("span");
+      span.className = part;
+      line.append(span);
+    }
+  }
+  line.className = what.alarm ? "alarm" : "calm";
+  for (const name of ["state", "kind", "priority"]) line.dataset[name] = what.alarm?.[name] ?? "";
+  const { text: words, detail = "", notes = "" } = what;
+  [words, detail, notes].forEach((said, i) => {
+    if (line.children[i].textContent !== said) line.children[i].textContent = said;
+  });
+  line.title = what.alarm?.detail ?? "";
+  return line;
+}
+
+/** Why there can be no alarms now; empty where they are judged. */
+function unjudged() {
+  if (state?.failed) return "Alarms unknown: the run has failed";
+  if (linked === "ended" || state?.ended) return "The run has ended: no alarms";
+  if (!live) return run?.realtime ? "Alarms unknown: no connection" : "No connection";
+  if (run && !run.realtime) return run.replay ? `REPLAY of ${run.replay}: not live, no alarms` : "NOT LIVE: files at full speed, no alarms";
+  return "";
+}
 
 function showAlarms() {
-  const { alarms, signal, pause_left: left } = state.alarms, banner = $("banner");
-  const gravest = alarms[0]?.priority ?? "";
-  banner.dataset.priority = gravest;
-  banner.dataset.signal = live ? signal.priority : "";
+  const why = unjudged(), banner = $("banner");
+  const { alarms, signal, pause_left: left } = why || !state ? { alarms: [], signal: {}, pause_left: 0 } : state.alarms;
+  banner.dataset.priority = alarms[0]?.priority ?? "";
+  banner.dataset.signal = signal.priority ?? "";
   banner.dataset.paused = left > 0;
-  sound.set(signal.sound ? signal.priority : "");
-  const key = JSON.stringify(alarms.map(({ id, state: s, text: t, no_data: n }) => [id, s, t, n]));
-  if (key !== shownAlarms) {
-    shownAlarms = key;
-    const lines = alarms.map((alarm) => {
-      const line = document.createElement("div"), kind = document.createElement("span");
-      line.className = "alarm";
-      line.dataset.id = alarm.id;
-      line.dataset.state = alarm.state;
-      line.dataset.kind = alarm.kind;
-      line.textContent = alarm.text;
-      const notes = [KINDS[alarm.kind], `${alarm.priority} priority`];
-      if (alarm.state === "latched") notes.push("over, not acknowledged");
-      if (alarm.state === "acknowledged") notes.push("acknowledged");
-      if (alarm.no_data) notes.push("no data now");
-      kind.className = "kind";
-      kind.textContent = notes.join(" · ");
-      line.append(kind);
-      return line;
-    });
-    if (!lines.length) {
-      const line = document.createElement("div");
-      line.className = "calm";
-      line.textContent = "No alarms";
-      lines.push(line);
-    }
-    $("banner-list").replaceChildren(...lines);
-  }
+  if (!why) sound.set(signal.sound ? signal.priority : "");
+  const lines = alarms.map((alarm, i) => {
+    const detail = alarm.to === null && !i ? alarm.detail : "";
+    return bannerLine(alarm.id, { alarm, text: sentence(alarm), detail, notes: alarmNotes(alarm, !i) });
+  });
+  if (!lines.length) lines.push(bannerLine("", { text: why || "No alarms" }));
+  const shown = [...$("banner-list").children];
+  if (shown.length !== lines.length || lines.some((line, i) => line !== shown[i])) $("banner-list").replaceChildren(...lines);
   $("ack").hidden = !alarms.some((a) => a.state !== "acknowledged");
+  $("pause").hidden = $("sound").hidden = Boolean(run && !run.realtime);
   text("pause", left > 0 ? `Paused ${time(Math.ceil(left))}, resume` : "Pause alarms");
   $("pause").setAttribute("aria-pressed", left > 0);
 }
@@ -412,10 +487,11 @@ $("settings-form").onsubmit = async (event) => {
 
 // --- actions ---------------------------------------------------------------------------------------------------------
 
+/** Do `work`, and say `done`: a sentence, or a function of its answer that gives one. */
 async function act(work, done = "") {
   try {
-    await work();
-    text("action-note", done);
+    const answer = await work();
+    text("action-note", typeof done === "function" ? await done(answer) : done);
   } catch (error) {
     text("action-note", error.message);
   }
@@ -423,8 +499,14 @@ async function act(work, done = "") {
   act.timer = setTimeout(() => text("action-note", ""), 6000);
 }
 
+function note(what, body) {
+  if (!run?.realtime) return;
+  const kept = async (answer) => `${what} ${(await answer.json()).recorded ? "recorded" : "shown here, but not kept: recording is off"}`;
+  act(() => ask("/api/v1/markers", body), kept);
+}
+
 function rate(rating) {
-  act(() => ask("/api/v1/markers", { rating }), `rating ${rating} noted`);
+  note(`rating ${rating}`, { rating });
 }
 
 for (let i = 0; i <= 10; i++) {
@@ -438,22 +520,25 @@ for (let i = 0; i <= 10; i++) {
 
 $("marker").onsubmit = (event) => {
   event.preventDefault();
-  const note = $("marker-text").value.trim() || "marker";
+  const words = $("marker-text").value.trim() || "marker";
   $("marker-text").value = "";
-  act(() => ask("/api/v1/markers", { text: note }), "marker noted");
+  note("marker", { text: words });
 };
 
 function showRecording() {
   const { available, on, state: said } = state.recording;
-  $("rec").hidden = !on;
   $("record").disabled = !available;
-  text("record", on ? "Stop recording" : "Record");
-  $("record").title = available ? said : "This run has no recorder: start it with --record DIR";
+  text("record", on ? "Stop" : "Record");
+  $("record").setAttribute("aria-label", on ? "Stop recording" : "Record");
+  $("record").title = said;
+  const why = run && !available && run.realtime ? "Record needs a run started with --record DIR" : "";
+  $("record-off").hidden = !why;
+  text("record-off", why);
   $("record").setAttribute("aria-pressed", on);
 }
 
 function toggleRecording() {
-  if (!$("record").disabled) act(() => ask("/api/v1/recording", { on: !state.recording.on }));
+  if (state && !$("record").disabled) act(() => ask("/api/v1/recording", { on: !state.recording.on }));
 }
 
 $("record").onclick = toggleRecording;
@@ -524,40 +609,72 @@ document.addEventListener("keydown", (event) => {
   }
 });
 
+/** The tag in the bar: how far what is shown can be trusted. */
+function showLink(said = "live") {
+  const off = linked === "live" && cutOff(), name = notLive();
+  text("link", off ? "stalled" : linked === "live" && name ? name.toUpperCase() : said);
+  document.body.dataset.trust = linked !== "live" || off ? "none" : name ? "past" : "live";
+}
+
+const VEIL = { connecting: "Connecting", waiting: "Starting", stale: "No answer", lost: "No connection", ended: "The run has ended" };
 let veilTimer = 0;
-function onLink(name, said, quiet) {
-  live = name === "live";
-  document.body.dataset.link = name;
-  document.body.dataset.quiet = quiet ?? "";
-  text("link", said);
+
+function showVeil(quiet) {
   clearInterval(veilTimer);
-  $("veil").hidden = live;
-  if (live) return;
-  const since = performance.now() - (quiet ?? 0) * 1000;
+  $("veil").hidden = live || linked === "refused";
+  if ($("veil").hidden) return;
+  const since = performance.now() - (quiet ?? 0) * 1000, at = minutes(Date.now() / 1000);
+  const failed = state?.failed;
+  text("veil-title", failed ? "The run has failed" : VEIL[linked]);
   const show = () => {
-    text("veil-title", name === "stale" ? "Stale" : "No connection");
-    const seconds = Math.round((performance.now() - since) / 1000);
-    text("veil-text", `${quiet === null ? "The run does not answer." : `Nothing heard from the run for ${seconds} s.`} Trying again.`);
+    const waited = Math.round((performance.now() - since) / 1000);
+    const heard = quiet === null ? "The run does not answer." : `Nothing heard from the run for ${waited} s.`;
+    const again = { ended: `Ended at ${at}. The next run is shown here when it begins.`, waiting: "The run is being started.", connecting: "" };
+    text("veil-text", failed ? `${failed}.` : (again[linked] ?? `${heard} Trying again.`));
   };
   show();
   veilTimer = setInterval(show, 500);
-  sound.set(run ? "high" : ""); // whoever relies on the sound must hear that nobody watches any more
+}
+
+function onLink(name, said, quiet) {
+  linked = name;
+  live = name === "live";
+  document.body.dataset.link = name;
+  document.body.dataset.quiet = quiet ?? "";
+  if (name === "waiting") state = shown.result = null; // of the run before
+  showLink(said);
+  showVeil(quiet);
+  // a person who relies on the sound must hear that nobody watches any more, but an orderly end and a replay are silent
+  const missed = ["stale", "lost"].includes(name) && run?.realtime;
+  if (!live) sound.set(missed ? "high" : "");
+  showAlarms();
   showValues();
   if (run) showFaceOff();
 }
 
+const REFUSED = {
+  "wrong token": "This token was not accepted. Give the one that the run printed when it was started last.",
+  "too many wrong tokens": "Too many wrong tokens were given. Wait for a minute, then try again.",
+};
+
 function start() {
   link = new Link({
     json: onJson, frame: (buffer) => faceView.frame(buffer), traces: onTraces, state: onLink,
-    refused: () => $("token-dialog").showModal(),
+    refused: (reason) => {
+      text("token-error", REFUSED[reason] ?? "");
+      if (!$("token-dialog").open) $("token-dialog").showModal();
+      $("token").focus();
+    },
   });
 }
 
 document.addEventListener("visibilitychange", () => link?.look({ visible: !document.hidden }));
 $("token-form").onsubmit = () => {
   setToken($("token").value.trim());
+  $("token").value = "";
   link.retry();
 };
+$("token-dialog").oncancel = (event) => event.preventDefault(); // without a token there is nothing to go back to
 const saved = localStorage.getItem("jmt-edge-theme");
 if (saved) setTheme(saved);
 takeToken();

@@ -4,7 +4,33 @@ import uPlot from "./vendor/uplot/uPlot.esm.js";
 
 export const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
+const FONT = 14; // px
+
 const clockText = (t) => `${Math.floor(t / 60)}:${String(Math.floor(t % 60)).padStart(2, "0")}`;
+
+/** Points between two gaps, which no line shows. */
+function lonely(u, i) {
+  const v = u.data[i], found = [];
+  for (let at = 0; at < v.length; at++) if (v[at] !== null && (v[at - 1] ?? null) === null && (v[at + 1] ?? null) === null) found.push(at);
+  return found.length ? found : null;
+}
+
+/** Break the lines of [t, series...] in the middle of every [start, end]. */
+export function broken([t, ...series], gaps) {
+  const out = [[], ...series.map(() => [])];
+  let next = 0;
+  for (let i = 0; i < t.length; i++) {
+    while (next < gaps.length && (gaps[next][0] + gaps[next][1]) / 2 < t[i]) {
+      const [from, to] = gaps[next++];
+      if (!i) continue;
+      out[0].push((from + to) / 2);
+      for (const line of out.slice(1)) line.push(null);
+    }
+    out[0].push(t[i]);
+    series.forEach((values, s) => out[s + 1].push(values[i]));
+  }
+  return out;
+}
 
 /** A chart of [t, series...] in `host`. span: seconds shown, at the run's start only `start`; scale: factor of the
  * axis' numbers; without a span the whole data. shade: () => [[t0, t1, colour], ...]; marks: () => [t, ...];
@@ -18,23 +44,32 @@ export class Chart {
     this.end = 0;
     const axis = {
       stroke: () => css("--dim"), grid: { stroke: () => css("--line"), width: 1 }, ticks: { show: false },
-      font: "13px system-ui, sans-serif",
+      font: `${FONT}px system-ui, sans-serif`,
+    };
+    // the widest label, so that none is cut
+    const wide = (u, labels) => {
+      u.ctx.save();
+      u.ctx.font = `${FONT}px system-ui, sans-serif`;
+      const width = Math.max(0, ...(labels ?? []).map((label) => u.ctx.measureText(label).width));
+      u.ctx.restore();
+      return Math.ceil(width) + 12;
     };
     this.plot = new uPlot(
       {
-        width: 100, height: 90, cursor: { show: false }, legend: { show: false }, padding: [8, 6, 0, 0],
+        width: 100, height: 90, cursor: { show: false }, legend: { show: false }, padding: [10, 24, 0, 0], // half a time's label
         scales: {
           x: { time: false, range: () => (span ? this.#window(span, start) : this.#whole()) },
           y: { range: (_, low, high) => (typeof range === "function" ? range(low, high) : range) },
         },
         axes: [
           { ...axis, size: 26, values: (_, ticks) => ticks.map((t) => (t < 0 ? "" : clockText(t))), space: 70 },
-          { ...axis, size: 44, values: (_, ticks) => ticks.map((v) => `${+(v * scale).toFixed(2)}${unit}`), space: 34 },
+          { ...axis, size: wide, values: (_, ticks) => ticks.map((v) => `${+(v * scale).toFixed(2)}${unit}`), space: 34 },
         ],
         series: [
           {},
           ...series.map(({ colour, fill }) => ({
-            stroke: () => css(colour), width: 2.2, points: { show: false }, spanGaps: false,
+            stroke: () => css(colour), width: 2.2, spanGaps: false,
+            points: { show: false, filter: lonely, size: 5, stroke: () => css(colour), fill: () => css(colour) },
             ...(fill ? { fill: () => `color-mix(in srgb, ${css(colour)} 16%, transparent)` } : {}),
           })),
         ],
@@ -126,10 +161,12 @@ export class Chart {
   }
 }
 
-/** A rolling signal: push points, forget those older than `span` seconds. */
+/** A rolling signal: push points, forget those older than `span` seconds. Where points lie more than `gap` seconds
+ * apart the line breaks. */
 export class Roll {
-  constructor(span) {
+  constructor(span, gap = 1) {
     this.span = span;
+    this.gap = gap;
     this.clear();
   }
 
@@ -139,8 +176,19 @@ export class Roll {
   }
 
   push(t, v) {
+    const last = this.t[this.t.length - 1];
+    if (t - last > this.gap) {
+      this.t.push((last + t) / 2);
+      this.v.push(null);
+    }
     this.t.push(t);
     this.v.push(Number.isFinite(v) ? v : null);
+  }
+
+  /** Values of the last `span` seconds. */
+  recent() {
+    const oldest = this.t[this.t.length - 1] - this.span;
+    return this.v.filter((v, i) => v !== null && this.t[i] > oldest);
   }
 
   trim() {

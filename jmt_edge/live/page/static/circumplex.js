@@ -47,7 +47,7 @@ export class Circumplex {
     ctx.stroke();
     ctx.fillStyle = css("--dim");
     ctx.textAlign = "center";
-    ctx.font = "13px system-ui, sans-serif";
+    ctx.font = "14px system-ui, sans-serif";
     ctx.fillText("arousal", cx, cy - radius - 6);
     ctx.save();
     ctx.translate(cx + radius + 13, cy);

@@ -57,5 +57,6 @@ export class FaceView {
   clear() {
     this.waiting = null;
     this.canvas.getContext("2d").clearRect(0, 0, this.canvas.width, this.canvas.height);
+    this.canvas.dataset.box = false;
   }
 }

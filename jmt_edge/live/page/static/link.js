@@ -2,6 +2,7 @@
 
 const QUIET = 1200; // ms without a message after which the page is stale; the server speaks at least twice a second
 const ACK = 100; // ms between two answers
+const NEXT_RUN = 5000; // ms between two looks for the next run, after one has ended
 
 let token = sessionStorage.getItem("jmt-edge-token") || "";
 
@@ -41,7 +42,9 @@ export async function ask(path, body) {
 }
 
 export class Link {
-  /** on: {json(message), frame(buffer), traces(buffer), state(name, text), refused()} */
+  /** on: {json(message), frame(buffer), traces(buffer), state(name, text, quiet), refused(reason)}. Names of states:
+   * waiting (for a run that starts), live, stale (connected, but nothing is heard), lost, refused (a token is needed), ended (the run said so). reason
+   * is empty where no token was given yet. */
   constructor(on) {
     this.on = on;
     this.view = {};
@@ -49,6 +52,7 @@ export class Link {
     this.heard = 0;
     this.state = "";
     this.answered = 0;
+    this.ended = false;
     setInterval(() => this.#watch(), 250);
     this.#open();
   }
@@ -74,9 +78,12 @@ export class Link {
       this.tries = 0;
       if (typeof event.data === "string") {
         const message = JSON.parse(event.data);
+        if (message.type === "state") this.ended = message.ended && !message.failed;
         this.on.json(message);
         if (message.type === "state") this.#answer(true);
-        this.#set("live", "live");
+        if (message.type === "waiting") this.#set("waiting", "starting");
+        else if (this.ended) this.#set("ended", "ended");
+        else this.#set("live", "live");
         return;
       }
       this.last = new DataView(event.data).getUint32(4, true);
@@ -88,9 +95,14 @@ export class Link {
     socket.onclose = (event) => {
       if (this.socket !== socket) return;
       this.socket = null;
-      if (event.code === 1008 && event.reason === "wrong token") {
-        this.#set("lost", "token needed");
-        this.on.refused();
+      if (event.code === 1008 && /wrong tokens?$/.test(event.reason)) {
+        this.#set("refused", "token needed");
+        this.on.refused(token ? event.reason : "");
+        return;
+      }
+      if (this.ended) {
+        this.#set("ended", "ended");
+        setTimeout(() => this.#open(), NEXT_RUN);
         return;
       }
       this.#set("lost", "no connection");

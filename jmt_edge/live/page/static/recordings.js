@@ -1,6 +1,6 @@
 // Past recordings: list, open, scrub, export.
 
-import { Chart } from "./charts.js";
+import { Chart, broken } from "./charts.js";
 import { ask } from "./link.js";
 
 const $ = (id) => document.getElementById(id);
@@ -75,14 +75,15 @@ export class Recordings {
       series: recording.outputs.map((name) => ({ colour: colours[name] })), range: [low, 1], marks,
     });
     const t = recording.results.map((r) => r.t);
-    this.chart.set([t, ...recording.outputs.map((name) => recording.results.map((r) => r.outputs?.[name] ?? null))], 0);
+    const values = recording.outputs.map((name) => recording.results.map((r) => r.outputs?.[name] ?? null));
+    this.chart.set(broken([t, ...values], recording.gaps.results), 0);
     this.eda = null;
     $("viewer-eda").hidden = !recording.eda.t.length;
     if (recording.eda.t.length) {
       this.eda = new Chart($("viewer-eda"), {
         series: [{ colour: "--accent" }], range: (a, b) => (a === null ? [0, 1] : [a - 0.1, b + 0.1]), unit: " µS", marks,
       });
-      this.eda.set([recording.eda.t, recording.eda.v], 0);
+      this.eda.set(broken([recording.eda.t, recording.eda.v], recording.gaps.eda), 0);
     }
   }
 

@@ -1,0 +1,373 @@
+"""What the page shows is true: no line without data, nothing old, no alarm for a replay, one value for a quantity."""
+# ruff: noqa: E501
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from bedside import Bedside, has
+from page_fixture import Dial, Http, Stage, empty_bundle, wait_for
+
+from jmt_edge.capture import open_source
+from jmt_edge.capture.base import Chunk, State, Status
+from jmt_edge.engine.bundle import Bundle
+from jmt_edge.live import Controls, Options, Quality, Result, RunInfo, run
+from jmt_edge.live.page import clients, model, recordings, start_page
+from jmt_edge.live.page.feed import Feed
+from jmt_edge.live.page.model import Model
+from jmt_edge.live.pipeline import Pipeline
+from jmt_edge.observer import Observer
+from jmt_edge.recording.reader import Recording
+from jmt_edge.recording.recorder import Recorder
+from jmt_edge.recording.replay import replay
+from jmt_edge.summary import Summary
+from jmt_edge.tasks import get_task
+
+pytestmark = pytest.mark.realtime
+
+Visit = Callable[..., Any]
+
+# runs of columns of a canvas without a pixel of the given colour, as parts of the drawn line's width
+HOLES = """([selector, name]) => {
+  const canvas = document.querySelector(selector + " canvas"), probe = document.createElement("i");
+  probe.style.color = `var(${name})`; document.body.append(probe);
+  const want = getComputedStyle(probe).color.match(/[0-9]+/g).map(Number); probe.remove();
+  const { width, height } = canvas, data = canvas.getContext("2d").getImageData(0, 0, width, height).data;
+  const hit = Array.from({ length: width }, (_, x) => { for (let y = 0; y < height; y++) { const i = 4 * (y * width + x);
+    if (data[i + 3] > 200 && want.every((v, c) => Math.abs(v - data[i + c]) < 40)) return true; } return false; });
+  const from = hit.indexOf(true), to = hit.lastIndexOf(true), holes = [];
+  for (let x = from, start = -1; x <= to; x++) { if (!hit[x] && start < 0) start = x;
+    if (hit[x] && start >= 0) { holes.push((x - start) / (to - from)); start = -1; } }
+  return holes.filter((part) => part > 0.01); }"""
+
+SOUNDS = """window.tones = 0; const make = AudioContext.prototype.createOscillator;
+AudioContext.prototype.createOscillator = function () { window.tones++; return make.call(this); };"""
+
+
+@pytest.fixture
+def bed(tmp_path: Path) -> Any:
+    made: list[Bedside] = []
+
+    def make(task: str, name: str = "one", **options: Any) -> Bedside:
+        folder = tmp_path / name
+        folder.mkdir()
+        made.append(Bedside(folder, task, **options))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+def warm(bed: Bedside, visit: Visit, **options: Any) -> Any:
+    bed.warm_up()
+    page = visit(bed.url, **options)
+    number = "#pain" if "pain" in bed.task.outputs else "#valence"
+    page.wait_for_function(has(number, "/[0-9]/.test(s)"))
+    return page
+
+
+def recorded(folder: Path) -> tuple[Bundle, Path]:
+    """A minute of a pain run, of which the seconds 20 to 45 are missing."""
+    task = get_task("pain", "demo")
+    bundle = empty_bundle(task, folder / "recorded.jmt")
+    recorder = Recorder(folder / "runs" / "gappy", bundle)
+    recorder.on_start(RunInfo(bundle, "hand", {"fusion": "fp32"}, 0.5, True, 0.0, dict.fromkeys(task.names, "by hand")))
+    for index in [*range(1, 41), *range(91, 121)]:
+        t = index / 2
+        times = t - 0.5 + np.arange(32) / 64
+        recorder.on_chunk("eda", Chunk(times, 3 + np.sin(times / 3).astype(np.float32), 64))
+        recorder.on_status({name: Status(State.STREAMING) for name in task.names})
+        quality = {name: Quality(True, "", 0.9) for name in task.names}
+        pain = 0.5 + 0.3 * float(np.sin(t / 4))
+        recorder.on_result(Result(index, t, "pain", {"pain": pain}, "", quality, dict.fromkeys(task.names, 0.5),
+                                  {"total": 3.0}, 0, bundle.id))  # fmt: skip
+    recorder.on_end(Summary(bundle.id, True, True))
+    return bundle, recorder.folder
+
+
+# --- no line where there is no data -----------------------------------------------------------------------------------
+
+
+def test_live_chart_is_broken_where_the_run_hung(bed: Any, visit: Visit) -> None:
+    page = warm(bed("pain"), visit)  # it hung for 13 s, and the chart spans 300 s
+    page.wait_for_timeout(300)
+    holes = page.evaluate(HOLES, ["#pain-chart", "--accent"])
+    assert len(holes) == 1 and holes[0] == pytest.approx(13 / 300, abs=0.01)
+
+
+def test_recordings_charts_are_broken_where_samples_are_missing(tmp_path: Path, visit: Visit) -> None:
+    recorded(tmp_path)
+    stage = Stage(tmp_path, "pain", record=False)
+    try:
+        page = visit(stage.url)
+        page.wait_for_function(has("#clock", "s !== '—'"))
+        page.click("#recordings")
+        page.click('.recording[data-id="gappy"]')
+        page.wait_for_selector("#viewer:not([hidden])")
+        page.wait_for_timeout(300)
+        for selector, colour in (("#viewer-chart", "--red"), ("#viewer-eda", "--accent")):
+            holes = page.evaluate(HOLES, [selector, colour])
+            assert len(holes) == 1 and holes[0] == pytest.approx(25 / 60, abs=0.03), selector
+    finally:
+        stage.close()
+
+
+@pytest.mark.parametrize("points", [3000, 12])
+def test_gaps_survive_thinning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, points: int) -> None:
+    _, folder = recorded(tmp_path)
+    monkeypatch.setattr(recordings, "MAX_POINTS", points)
+    view = recordings.Recordings(folder.parent).view("gappy")
+    assert view["gaps"]["results"] == [[20.0, 45.5]]
+    assert view["gaps"]["eda"] == [[pytest.approx(20.0, abs=0.02), pytest.approx(45.0, abs=0.02)]]
+    assert len(view["results"]) <= points
+
+
+def test_a_dropped_window_does_not_break_the_line() -> None:
+    assert model.result_gap(0.25) >= 1.0 and model.result_gap(2.0) > 2 * 2.0
+
+
+# --- nothing old ------------------------------------------------------------------------------------------------------
+
+# everything with a digit in the cards of values and in the foot, other than reasons, names and settings
+NUMBERS = """() => [...document.querySelectorAll('.card:not(.actions-card) *, .foot b, .clock')]
+  .filter((n) => n.checkVisibility() && [...n.childNodes].some((c) => c.nodeType === 3 && /[0-9]/.test(c.data)))
+  .filter((n) => !n.closest('.reason, .verdict, .face-off, dt, #pain-limit')).map((n) => `${n.id || n.className}: ${n.textContent}`)"""
+
+
+def test_a_hang_leaves_no_value_and_says_why(bed: Any, visit: Visit) -> None:
+    for task in ("trimodal", "affect"):
+        run = bed(task, task)
+        page = warm(run, visit)
+        page.wait_for_function("() => document.getElementById('face').dataset.box === 'true'")
+        assert page.text_content("#link") == "live" and page.evaluate(NUMBERS) and page.locator("#rec").is_visible()
+        run.hang()
+        page.wait_for_selector(".alarm[data-id=stale]")
+        page.wait_for_function("() => document.body.dataset.off === 'true'")
+        assert page.evaluate(NUMBERS) == []
+        reasons = ["#face-off", "#affect-reason", *[f"#modality-{name} .verdict" for name in run.task.names]]
+        reasons += ["#pain-reason", "#eda-reason"] if task == "trimodal" else []
+        for selector in reasons:
+            assert "no results for" in page.text_content(selector), selector
+        assert page.text_content("#link") == "stalled" and page.locator("#rec").is_hidden()
+        assert page.evaluate("() => document.body.dataset.trust") == "none"
+        inked = """() => { const c = document.getElementById('face'); return c.getContext('2d')
+          .getImageData(0, 0, c.width, c.height).data.some((v) => v > 0); }"""
+        assert not page.evaluate(inked)
+        assert page.get_attribute("#face", "data-box") == "false"
+
+
+def test_nothing_old_is_shown_for_two_seconds() -> None:
+    """The server's limit, the next state message, and half of a message's period for the way and the drawing."""
+    assert model.STALE + 1.5 * clients.STATE_PERIOD < 2.0
+    feed = Feed()
+    feed.on_start(RunInfo(_bundle(), "hand", {}, 0.5, True, 0.0, {}))
+    page = Model(feed, Controls())
+    page.update(feed.active)
+    assert not page.state(feed.active + 1.4)["stale"] and page.state(feed.active + 1.6)["stale"]
+
+
+def _bundle() -> Any:
+    class Empty:
+        task, id, demo = get_task("pain", "demo"), "empty", True
+
+    return Empty()
+
+
+def test_a_run_that_is_being_started_shows_nothing_of_the_one_before(bed: Any, visit: Visit, tmp_path: Path) -> None:
+    first = bed("pain")
+    page = warm(first, visit, expect=("WebSocket connection",))
+    address = first.url.partition("://")[2].strip("/")
+    first.close()
+    page.wait_for_selector("body[data-link=lost]")
+    second = start_page(address, Controls(), recordings=tmp_path / "second")
+    try:
+        page.wait_for_selector("body[data-link=waiting]")
+        assert page.text_content("#veil-title") == "Starting" and page.evaluate(NUMBERS) == []
+    finally:
+        second.close()
+
+
+# --- a replay ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_replay_says_so_and_alarms_nobody(bed: Any, visit: Visit) -> None:
+    run = bed("pain", replay="night-3")
+    run.warm_up()
+    page = visit("about:blank", expect=("WebSocket connection", "409"))
+    page.add_init_script(SOUNDS)
+    page.goto(run.url)
+    run.pain = 0.95
+    page.wait_for_function(has("#pain", "s === '95%'"))
+    page.keyboard.press("s")  # sound on
+    assert page.text_content("#link") == "REPLAY" and "Replay" in page.title()
+    assert "REPLAY of night-3" in page.text_content("#banner-list")
+    run.hang()
+    page.wait_for_function(has("#pain-reason", "s.startsWith('nothing in the recording for')"))
+    assert page.get_attribute("#banner", "data-signal") == "" and page.locator("#banner .alarm").count() == 0
+    assert page.locator("#rating button:enabled, #marker :enabled").count() == 0
+    assert "nothing can be noted" in page.text_content("#action-off")
+    http = Http(run.page)
+    assert http.json("GET", "/api/v1/alarms")[1]["alarms"] == []
+    for path, body in (("markers", {"rating": 3}), ("alarms/settings", {"limit": 0.5})):
+        status, answer = http.json("POST", f"/api/v1/{path}", body)
+        assert status == 409 and "night-3" in answer["error"]
+    run.close()
+    page.wait_for_selector("body[data-link=lost]")
+    page.wait_for_timeout(600)
+    assert page.evaluate("() => window.tones") == 0
+
+
+def test_replay_tells_its_observers(tmp_path: Path) -> None:
+    bundle, folder = recorded(tmp_path)
+    seen: list[RunInfo] = []
+
+    class Watch(Observer):
+        def on_start(self, info: RunInfo) -> None:
+            seen.append(info)
+
+    replay(Recording(folder), bundle, None, Pipeline, observers=[Watch()])
+    assert seen[0].replay == "gappy" and not seen[0].realtime
+
+
+# --- one quantity, one channel ----------------------------------------------------------------------------------------
+
+
+def test_banner_and_number_never_contradict_each_other(bed: Any, visit: Visit) -> None:
+    run = bed("pain")
+    page = warm(run, visit)
+    Http(run.page).json("POST", "/api/v1/alarms/settings", {"delay": 0})
+    # what is painted: the same contradiction in two frames, one after another
+    page.evaluate(
+        """() => { window.wrong = []; window.seen = new Set(); let before = "";
+          const look = () => { const number = parseInt(document.getElementById('pain').textContent), said = document.querySelector('.alarm[data-id=pain]')?.textContent ?? '';
+            window.seen.add(said.replace(/[0-9]{2}:[0-9]{2}(:[0-9]{2})?/g, 'T')); const now = said.includes('probability ≥ 70%') && number < 70 || said.includes('was ≥') && number >= 70 ? `${number}: ${said}` : '';
+            if (now && now === before) window.wrong.push(now); before = now; requestAnimationFrame(look); }; look(); }"""
+    )
+    for pain in (0.83, 0.92, 0.65, 0.75, 0.95, 0.25):
+        run.pain = pain
+        page.wait_for_function(has("#pain", f"s === '{pain:.0%}'"))
+    page.wait_for_selector(".alarm[data-id=pain][data-state=latched]")
+    assert page.evaluate("() => window.wrong") == []
+    said = " | ".join(page.evaluate("() => [...window.seen]"))
+    assert "Pain probability ≥ 70% since T" in said and "was ≥ 70% since Tnot below 60% yet" in said
+    assert "83%" not in said and "92%" not in said
+    latched = page.text_content(".alarm[data-id=pain] .text")
+    assert re.fullmatch(r"Pain probability was ≥ 70% from (\d\d:\d\d) to \d\d:\d\d, peak 95%|"
+                        r"Pain probability was ≥ 70% from (\d\d:\d\d:\d\d) to \d\d:\d\d:\d\d, peak 95%", latched), latched  # fmt: skip
+    alarm = Http(run.page).json("GET", "/api/v1/alarms")[1]["alarms"][0]
+    for when in ("from", "to"):
+        assert time.strftime("%H:%M", time.localtime(alarm[when])) == re.search(f"{when} (..:..)", latched)[1]  # type: ignore[index]
+
+
+# --- an end, a token, a reason ----------------------------------------------------------------------------------------
+
+
+def test_an_orderly_end_is_no_loss(bed: Any, visit: Visit) -> None:
+    first = bed("pain")
+    first.warm_up()
+    page = visit("about:blank", expect=("WebSocket connection",))
+    page.add_init_script(SOUNDS)
+    page.goto(first.url)
+    page.wait_for_function(has("#pain", "/[0-9]/.test(s)"))
+    page.keyboard.press("s")
+    first.end()
+    page.wait_for_selector("body[data-link=ended]")
+    page.wait_for_timeout(2500)  # longer than the page waits before it calls a silence a loss
+    assert page.text_content("#veil-title") == "The run has ended"
+    assert "Trying again" not in page.text_content("#veil") and page.evaluate(NUMBERS) == []
+    assert page.text_content("#pain-reason") == "the run has ended"
+    assert page.evaluate("() => [document.body.dataset.link, window.tones]") == ["ended", 0]
+    second = bed("pain", "two", address=first.url.partition("://")[2].strip("/"))
+    second.warm_up()
+    page.wait_for_selector("body[data-link=live]")
+    page.wait_for_function(has("#pain", "/[0-9]/.test(s)"))
+
+
+def test_a_failure_is_not_an_orderly_end(bed: Any, visit: Visit) -> None:
+    run = bed("pain")
+    page = warm(run, visit, expect=("WebSocket connection", "ERR_CONNECTION_REFUSED"))
+    page.add_init_script(SOUNDS)
+    page.reload()
+    page.wait_for_function(has("#pain", "/[0-9]/.test(s)"))
+    page.keyboard.press("s")
+    run.end(failed="the engine is gone")
+    page.wait_for_selector("body[data-link=lost]")
+    assert page.text_content("#veil-title") == "The run has failed"
+    assert "the engine is gone" in page.text_content("#veil-text")
+    page.wait_for_function("() => window.tones > 0")
+
+
+def test_a_run_that_breaks_off_tells_its_observers_why(tmp_path: Path) -> None:
+    task = get_task("pain", "demo")
+    engine, told = Dial(task), []
+
+    class Watch(Observer):
+        def on_result(self, result: Result) -> None:
+            raise ValueError("a fault")
+
+        def on_end(self, summary: Summary) -> None:
+            told.append(summary.failed)
+
+    sources = {"eda": open_source("eda", "sim:seed=1")}
+    with pytest.raises(ValueError, match="a fault"):
+        run(empty_bundle(task, tmp_path / "b.jmt"), engine, sources, Options(realtime=False, duration=3.0), [Watch()])  # type: ignore[arg-type]
+    assert told == ["a fault"]
+
+
+def test_a_wrong_token_is_answered(tmp_path: Path, visit: Visit) -> None:
+    token = "a-token-of-some-length"
+    stage = Stage(tmp_path, "pain", record=False, token=token)
+    try:
+        page = visit(stage.url)
+        page.wait_for_selector("#token-dialog[open]")
+        assert page.text_content("#token-error") == "" and page.locator("#veil").is_hidden()
+        page.keyboard.press("Escape")
+        assert page.locator("#token-dialog").is_visible()
+        page.fill("#token", "not-this-one-at-all")
+        page.press("#token", "Enter")
+        page.wait_for_function(has("#token-error", "s.includes('not accepted')"))
+        page.wait_for_selector("#token-dialog[open]")
+        page.fill("#token", token)
+        page.press("#token", "Enter")
+        page.wait_for_function(has("#pain", "/^[0-9]+%$/.test(s)"))
+        assert page.locator("#token-dialog").is_hidden()
+    finally:
+        stage.close()
+
+
+def test_record_that_cannot_be_pressed_says_why(bed: Any, visit: Visit) -> None:
+    run = bed("pain", record=False)
+    page = warm(run, visit)
+    assert page.locator("#record").is_disabled() and page.locator("#record-off").is_visible()
+    assert "--record DIR" in page.text_content("#record-off")
+    assert page.get_attribute("#record", "aria-describedby") == "record-off"
+    page.keyboard.press("4")
+    page.wait_for_function(has("#action-note", "s.includes('not kept: recording is off')"))
+
+
+@pytest.mark.parametrize("motion", ["reduce", "no-preference"])
+def test_flashing_heeds_reduced_motion(bed: Any, visit: Visit, motion: str) -> None:
+    run = bed("pain")
+    page = warm(run, visit, reduced_motion=motion)
+    run.show("alarm", page, Http(run.page).json)
+    style = json.loads(page.evaluate("() => { const s = getComputedStyle(document.getElementById('banner'));"
+                                     "return JSON.stringify([s.animationName, s.backgroundColor, s.color]); }"))  # fmt: skip
+    if motion == "reduce":
+        assert style == ["none", "rgb(200, 16, 46)", "rgb(255, 255, 255)"]  # steady, and filled
+    else:
+        assert style[0] == "flash-high"
+    wait_for(lambda: page.locator("#ack").is_visible())
+    page.click("#ack")
+    page.wait_for_selector(".alarm[data-id=pain][data-state=acknowledged]")
+    calm = page.evaluate(
+        "() => { const s = getComputedStyle(document.getElementById('banner')); return [s.animationName, s.backgroundColor]; }"
+    )
+    assert calm[0] == "none" and calm[1] != "rgb(200, 16, 46)"
