@@ -6,12 +6,17 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # OpenCV reads this once, at the first video of a process; the product sets it before its own first one
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+
+# a deadline is an absolute time, which a busy machine misses
+hypothesis.settings.register_profile("no-deadline", deadline=None)
+hypothesis.settings.load_profile("no-deadline")
 
 # Without a GPU the kernels run in Triton's interpreter. Triton chooses when it is first imported, and any test's module
 # may be the first to import it.
