@@ -6,7 +6,7 @@ RUN := $(UV) run --frozen
 JOBS ?= 2
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup demo test lint bench demo-bundles screenshots clean
+.PHONY: help setup demo test lint installed types imports bench demo-bundles screenshots clean
 
 help:
 	@echo 'make demo          run the live loop on a simulated person for 30 s'
@@ -29,8 +29,16 @@ demo: setup
 lint: setup
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
+	$(MAKE) --no-print-directory types imports
+
+# What is installed is checked, because a checkout keeps three sub-packages beside the package.
+installed: setup
 	rm -rf .cache/typed && $(UV) pip install --quiet --no-deps --target .cache/typed .
+
+types: installed
 	cd .cache/typed && $(CURDIR)/.venv/bin/mypy --config-file $(CURDIR)/pyproject.toml -p jmt_edge
+
+imports: installed
 	cd .cache/typed && $(CURDIR)/.venv/bin/lint-imports --no-logo $(CURDIR)/pyproject.toml
 
 test: lint

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Distributions
+from package_fixture import ROOT, Distributions
 
 LAYERS = "A room imports only rooms below it"
 APART = "training and live never import each other"

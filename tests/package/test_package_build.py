@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import email
+import email.policy
+import re
 import subprocess
 import sys
 import tarfile
@@ -10,7 +12,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import Distributions
+from package_fixture import ROOT, Distributions
 
 ROOMS = ("jmt_edge", "kernels", "calibration", "training")
 NOT_PACKAGED = {"kernels/NOTES.md"}  # a lab notebook
@@ -60,3 +62,29 @@ def test_an_installed_wheel_has_its_rooms_inside(distributions: Distributions, s
         capture_output=True, text=True, env={"PYTHONPATH": str(distributions.unpacked)}, cwd="/", check=False,
     )  # fmt: skip
     assert done.stdout.strip() == str(distributions.unpacked / "jmt_edge" / sub / "__init__.py"), done.stderr
+
+
+def test_the_description_reads_the_same_on_an_index(distributions: Distributions) -> None:
+    """An index shows the README without the repository around it: every link is absolute, and leads to a file."""
+    (name,) = [n for n in _contents(distributions.wheel) if n.endswith(".dist-info/METADATA")]
+    text = str(
+        email.message_from_bytes(_contents(distributions.wheel)[name], policy=email.policy.default).get_content()
+    )
+    inline = re.findall(r"\]\(([^)]+)\)", text)
+    defined = dict(re.findall(r"^\[([^\]]+)\]: (\S+)$", text, re.M))
+    assert all(url.startswith("https://") for url in (*inline, *defined.values()))
+    prose = re.sub(r"^```.*?^```|`[^`\n]*`", "", text, flags=re.M | re.S)
+    used = {" ".join(label.split()) for label in re.findall(r"\[([^\]]+)\](?![\[(:])", prose)}
+    assert used == defined.keys()
+    for url in defined.values():
+        path = re.fullmatch(
+            r"https://(?:raw\.githubusercontent|github)\.com/jmt-edge/jmt-edge/(?:blob/)?main/(.+)", url
+        )
+        assert path and path[1].partition("#")[0] in distributions.tracked, url
+
+
+def test_no_page_installs_the_name_from_an_index(distributions: Distributions) -> None:
+    """Until it is published, anybody may publish something else under it."""
+    pages = [name for name in distributions.tracked if name.endswith(".md")]
+    assert "README.md" in pages
+    assert [name for name in pages if re.search(r"pip install jmt-edge\b", (ROOT / name).read_text())] == []
