@@ -5,7 +5,6 @@ Stream time 0 is the file's first frame or sample (for the sound of a video: the
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,16 +53,6 @@ def query_number(spec: str, given: dict[str, str], key: str, low: float, high: f
     return value
 
 
-def quiet_opencv() -> Any:
-    """The module cv2 with its own and FFmpeg's messages off: errors are ours to word."""
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    os.environ.setdefault("OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT", "1")  # s; 10 s would outlast every watchdog
-    import cv2
-
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    return cv2
-
-
 class _File:
     """What all file sources share: a name and a state that ends."""
 
@@ -100,7 +89,8 @@ class VideoFile(_File):
         self._last = -np.inf
 
     def open(self, origin: float) -> None:
-        cv2 = quiet_opencv()
+        from ..opencv import cv2  # here, so that sound and EDA are read where OpenCV does not load
+
         capture = cv2.VideoCapture(str(self.path))
         if not capture.isOpened():
             capture.release()
@@ -117,7 +107,7 @@ class VideoFile(_File):
 
     def _grab(self) -> None:
         """Stand on the next frame, or end."""
-        import cv2
+        from ..opencv import cv2
 
         if not self._capture.grab():
             self._ended = True
@@ -198,7 +188,7 @@ class ImageFolder(_File):
 
     @staticmethod
     def _decode(file: Path) -> Image | None:
-        import cv2
+        from ..opencv import cv2
 
         data = np.frombuffer(file.read_bytes(), np.uint8)
         image: Any = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
