@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import SourceError
+from ..tasks import MODALITIES
 from .base import Chunk, Source, Status
 
-MODALITIES = ("face", "voice", "eda")
 _EDA_DEVICES = ("bitalino:", "shimmer3:", "grove:", "csv:", "auto:", "/dev/")
 _MEDIA_SUFFIXES = (
     ".wav", ".flac", ".mp3", ".ogg", ".m4a", ".aac", ".opus", ".mp4", ".mpg", ".mpeg", ".avi", ".mkv", ".mov", ".webm",

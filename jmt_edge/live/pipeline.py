@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from ..capture.base import Chunk, Status
 from ..engine.backends.base import Engine, Step
 from ..engine.bundle import Bundle
-from ..errors import BundleError
 from ..preprocessing.face import Face
 from ..tasks import Task
 from .gate import NO_SOURCE, after_clip, before_clip, no_result_reason
@@ -59,7 +58,7 @@ class Pipeline:
             name: open_stream(plan, hop, first, on_face) for name, plan in self.plans.items() if name in connected
         }
         self._bundle, self._engine, self._hop = bundle, engine, hop
-        self._temperature = _temperature(bundle)
+        self._temperature = bundle.temperature
         self._smooth = TrailingMean(smooth)
         self._cache: dict[tuple[str, int], _Cached] = {}
         self._preprocess = 0.0
@@ -216,10 +215,3 @@ class Pipeline:
         """Window `index` is the next one to be inferred."""
         for stream in self.streams.values():
             stream.advance(index)
-
-
-def _temperature(bundle: Bundle) -> float:
-    value = bundle.manifest.get("calibration", {}).get("temperature", 1.0)
-    if not isinstance(value, (int, float)) or not math.isfinite(value) or value <= 0:
-        raise BundleError(f"bundle {bundle.path} has the temperature {value!r}; calibrate it again")
-    return float(value)
