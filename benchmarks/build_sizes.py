@@ -92,7 +92,7 @@ def demo(run: Commands, folder: Path, task: str) -> dict[str, Any]:
     out = f"{task}-demo-cal.jmt"
     run(f"calibrate demo {task}", "calibrate", str(BUNDLES / f"{task}-demo.jmt"), "--windows", "1024", "--out", out)
     bundle = load_bundle(folder / out)
-    report = json.loads(bundle.file("reports/calibration/calibration.json").read_text())
+    report = json.loads(bundle.read("reports/calibration/calibration.json"))
     wanted = ("output", "score", "reference", "converted", "change", "low", "high", "limit")
     return {
         "scores": _rounded([{key: score[key] for key in wanted} for score in report["fidelity"]["scores"]]),

@@ -31,7 +31,7 @@ def case(request, make_bundle) -> dict[str, Any]:  # type: ignore[no-untyped-def
     return {
         "backbone": request.param,
         "bundle": bundle,
-        "model": onnx.load(str(bundle.file(bundle.networks[name]["onnx"]))),
+        "model": onnx.load_from_string(bundle.exported_graph(name)),
         "modality": m,
         "clip": rng.standard_normal((1, *m.shape), dtype=np.float32),
     }

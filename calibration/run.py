@@ -116,7 +116,7 @@ def calibrate(
         _sensitivity(network, on_step)
     found = {name: network for name, (network, _) in networks.items()}
 
-    temperature = float(bundle.manifest.get("calibration", {}).get("temperature", 1.0))
+    temperature = bundle.temperature
     reference = run_networks(task, exact, judged, None, lambda name, f: on_step(f"{name}: float32 reference", f))
     known = {(name, frozenset[str]()): values for name, values in reference[0].items()}
 
@@ -171,8 +171,7 @@ def calibrate(
     }
     manifest["calibrated_from"] = bundle.id
     on_step("writing the bundle", 0.0)
-    existing = {name: bundle.file(name) for name in bundle.manifest["files"]}
-    return Calibrated(write_bundle(out, manifest, {**existing, **files}), fidelity, report)
+    return Calibrated(write_bundle(out, manifest, {**bundle.files, **files}), fidelity, report)
 
 
 def _within(bounds: tuple[int, int, float], cost: int) -> int:

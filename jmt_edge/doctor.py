@@ -7,6 +7,7 @@ only below `/`.
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import importlib.util
 import os
@@ -135,7 +136,6 @@ def _power(root: Path) -> Iterator[Finding]:
 
 
 def _cameras(root: Path, here: bool) -> Iterator[Finding]:
-    from .capture.camera import has_gstreamer
     from .capture.v4l2 import query_camera
 
     nodes = sorted((root / "dev").glob("video[0-9]*"), key=lambda p: int(re.sub(r"\D", "", p.name)))
@@ -176,8 +176,10 @@ def _cameras(root: Path, here: bool) -> Iterator[Finding]:
             "cameras", "cameras", WARNING, "none",
             "plug one in (lsusb shows whether USB sees it), or use --camera sim: or none",
         )  # fmt: skip
-    if importlib.util.find_spec("cv2") is None:
-        return
+    try:
+        from .capture.camera import has_gstreamer
+    except UserError:
+        return  # OpenCV does not load, which stands under the packages
     if has_gstreamer():
         yield Finding("cameras", "GStreamer in OpenCV", OK, "yes")
     elif is_jetson(root):
@@ -295,6 +297,17 @@ def _version(*names: str) -> str:
     return ""
 
 
+def _does_not_load(module: str) -> str:
+    """Why importing it fails, for example built against another NumPy; empty where it loads."""
+    try:
+        importlib.import_module(module)
+    except UserError as error:
+        return str(error)
+    except Exception as error:  # an extension module may raise anything
+        return f"does not load ({(str(error).splitlines() or [type(error).__name__])[0]})"
+    return ""
+
+
 def _packages(root: Path) -> Iterator[Finding]:
     for module, name, remedy in (
         ("numpy", "numpy", "pip install numpy"),
@@ -302,11 +315,16 @@ def _packages(root: Path) -> Iterator[Finding]:
         ("cv2", "opencv-python-headless", "pip install opencv-python-headless, or JetPack's OpenCV on a Jetson"),
         ("serial", "pyserial", "pip install pyserial"),
     ):
-        found = importlib.util.find_spec(module) is not None
+        if importlib.util.find_spec(module) is None:
+            yield Finding("packages", module, PROBLEM, "missing", remedy)
+            continue
+        broken = _does_not_load("jmt_edge.opencv" if module == "cv2" else module)
+        if broken:
+            detail, _, own = broken.partition("; ")
+            yield Finding("packages", module, PROBLEM, detail, own or f"pip install --force-reinstall {name}")
+            continue
         detail = _version(name, "opencv-python", "opencv-contrib-python") if module == "cv2" else _version(name)
-        yield Finding(
-            "packages", module, OK if found else PROBLEM, detail if found else "missing", "" if found else remedy
-        )
+        yield Finding("packages", module, OK, detail)
     wheel = _version("opencv-python", "opencv-python-headless", "opencv-contrib-python")
     if is_jetson(root) and wheel:
         yield Finding(

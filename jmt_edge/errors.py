@@ -13,6 +13,10 @@ class ConfigError(UserError):
     """A flag, task or setting that cannot be used."""
 
 
+class InstallError(UserError):
+    """A package that is missing or does not load."""
+
+
 class SourceError(UserError):
     """A camera, microphone, EDA sensor or recording that cannot be opened or read."""
 

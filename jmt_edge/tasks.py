@@ -7,6 +7,7 @@ one clip serves all steps. Times are in seconds, image sizes in pixels.
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -18,6 +19,7 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 AUDIO_RATE = 44_100
 CLIP_AUDIO_SAMPLES = 47_040  # 32 frames at 30 fps
 EDA_RATE = 512
+MODALITIES = ("face", "voice", "eda")
 
 # How features are fused (models.md): the JMT with and without its joint branch, the papers' baselines, joint cross
 # attention with 1 (jca) or several recursions, of two (rjca) or three modalities (rjcma).
@@ -85,7 +87,7 @@ class Task:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Task:
-        """Inverse of `to_dict`. Raises ConfigError where a field is missing, unknown or malformed."""
+        """Inverse of `to_dict`. Raises ConfigError where a field is missing, unknown or unusable."""
         try:
             fields = dict(data)
             modalities: list[dict[str, Any]] = [
@@ -93,9 +95,66 @@ class Task:
             ]
             fields["modalities"] = tuple(Modality(**m) for m in modalities)
             fields["outputs"] = tuple(fields["outputs"])
-            return cls(**fields)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ConfigError(f"the task description is malformed ({error}); rebuild the bundle") from None
+            task = cls(**fields)
+            wrong = _wrong_fields(task)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            reason = ascii(str(error))[1:-1]  # it may quote a key of the file
+            raise ConfigError(f"the task description is malformed ({reason}); rebuild the bundle") from None
+        if wrong:
+            raise ConfigError(f"the task description is malformed ({', '.join(wrong)}); rebuild the bundle")
+        return task
+
+
+def _wrong_fields(task: Task) -> list[str]:
+    """Fields of a task from a file that cannot be used: of another type, or larger than any network or window is."""
+    wrong = {
+        "name": not _is_word(task.name),
+        "variant": task.variant not in ("full", "demo"),
+        "modalities": not task.modalities or len(set(task.names)) < len(task.modalities),
+        "outputs": not task.outputs
+        or len(set(task.outputs)) < len(task.outputs)
+        or not all(map(_is_word, task.outputs)),
+        "steps": not _is_count(task.steps, 4096),
+        "dim": not _is_count(task.dim, 65536),
+        "fusion": not _is_word(task.fusion),
+        "head": not _is_word(task.head),
+        "attention": not _is_word(task.attention),
+        "heads": not _is_count(task.heads, 65536),
+        "l2_normalise": not isinstance(task.l2_normalise, bool),
+    }
+    for i, m in enumerate(task.modalities):
+        sizes = isinstance(m.shape, tuple) and 1 < len(m.shape) < 6 and all(_is_count(n, 1 << 24) for n in m.shape)
+        bounds = isinstance(m.mean, tuple) and isinstance(m.std, tuple) and len(m.mean) == len(m.std)
+        channels = m.shape[0] if sizes else 0
+        wrong |= {
+            f"modalities[{i}].{field}": value
+            for field, value in {
+                "name": m.name not in MODALITIES,
+                "backbone": not _is_word(m.backbone),
+                "width": not _is_count(m.width, 65536),
+                "shape": not sizes or math.prod(m.shape) > 1 << 28,
+                "span": not (_is_number(m.span) and 0 < m.span <= 3600),
+                "stride": not (_is_number(m.stride) and 0 <= m.stride <= 3600),
+                "end": not (_is_number(m.end) and -3600 <= m.end <= 0),
+                "fill": m.fill not in ("hold", "black"),
+                "mean": not bounds or not all(map(_is_number, m.mean)),
+                "std": not bounds or not all(_is_number(x) and x > 0 for x in m.std),
+                "mean and std": bounds and len(m.mean) not in ((3,) if m.name == "face" else (0, channels)),
+            }.items()
+        }
+    return [field for field, value in wrong.items() if value]
+
+
+def _is_word(value: object) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= 200 and value.isprintable()
+
+
+def _is_count(value: object, most: int) -> bool:
+    return type(value) is int and 0 < value <= most
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e12
 
 
 _CLIP = CLIP_AUDIO_SAMPLES / AUDIO_RATE  # 1.0667 s

@@ -236,7 +236,7 @@ def _map(work: Callable[[Any], Any], items: Iterator[tuple[int, Any]], workers: 
 def _quiet_worker() -> None:
     import signal
 
-    import cv2
+    from ..opencv import cv2
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C belongs to the parent
     cv2.setNumThreads(1)
@@ -276,7 +276,7 @@ def _crops(
     """(time, crop or None) of the frames at or just before each wanted time."""
     path, size = recording.files["face"], m.shape[-1]
     if recording.kind == "affwild2":
-        import cv2
+        from ..opencv import cv2
 
         times = recording.labels.times
         for i in sorted(set(np.maximum(np.searchsorted(times, wanted + 1e-3, side="right") - 1, 0).tolist())):

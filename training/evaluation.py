@@ -75,7 +75,7 @@ class BundleScorer(Scorer):
         super().__init__(windows, stores)
         self.bundle = bundle
         self.engine = open_engine(bundle, "onnxruntime")
-        self.temperature = float(bundle.manifest.get("calibration", {}).get("temperature", 1.0))
+        self.temperature = bundle.temperature
         self.features = {name: self._features(name, store, options) for name, store in stores.items()}
 
     def _features(self, name: str, store: ClipStore, options: Options) -> NDArray[np.float32]:

@@ -20,7 +20,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import butter, sosfiltfilt
@@ -33,6 +32,7 @@ from jmt_edge.capture.simulated.randomness import BIOPOTENTIAL, COHORT, SESSION,
 from jmt_edge.capture.simulated.scenario import CLASS_NAMES, TRIAL, Episodes, Session
 from jmt_edge.capture.simulated.voice import RATE, Speech
 from jmt_edge.errors import DataError
+from jmt_edge.opencv import cv2
 
 KINDS = ("biovid", "affwild2", "trimodal")
 FPS, TRIAL_FRAMES = 25.0, 138

@@ -130,8 +130,8 @@ def graph_costs(name: str, model: onnx.ModelProto, precision: str, sizes: Mappin
 def bundle_costs(bundle: Bundle, precision: Mapping[str, str]) -> list[LayerCost]:
     """All layers of one hop at batch 1: each backbone once, and the fusion."""
     rows: list[LayerCost] = []
-    for name, entry in bundle.networks.items():
-        model = onnx.load(str(bundle.file(entry["onnx"])))
+    for name in bundle.networks:
+        model = onnx.load_from_string(bundle.exported_graph(name))
         sizes = {"N": 1, "B": 1, "S": bundle.task.steps}
         rows += graph_costs(name, model, precision.get(name, "fp32"), sizes)
     return rows

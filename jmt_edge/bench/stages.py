@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from ..capture.simulated import open_simulated
 from ..engine.backends.base import Engine
+from ..opencv import cv2
 from ..preprocessing.eda import normalise_eda, resample_eda
 from ..preprocessing.face import FaceDetector, FaceTracker, align_crop
 from ..preprocessing.voice import voice_clip

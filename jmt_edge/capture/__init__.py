@@ -18,10 +18,10 @@ import numpy as np
 
 from ..errors import SourceError
 from ..media.chunk import Chunk
+from ..tasks import MODALITIES
 from .base import Source, Status
 from .spec import number, split_query
 
-MODALITIES = ("face", "voice", "eda")
 _EDA_DEVICES = ("bitalino:", "shimmer3:", "grove:", "csv:", "auto:", "/dev/")
 _MEDIA_SUFFIXES = (
     ".wav", ".flac", ".mp3", ".ogg", ".m4a", ".aac", ".opus", ".mp4", ".mpg", ".mpeg", ".avi", ".mkv", ".mov", ".webm",

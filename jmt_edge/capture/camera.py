@@ -20,7 +20,8 @@ import numpy as np
 
 from ..errors import SourceError
 from ..media.chunk import Chunk
-from ..media.video import Image, quiet_opencv
+from ..media.video import Image
+from ..opencv import cv2
 from .base import Status
 from .reconnect import DeviceLost, Link, Supervisor, Timing
 from .spec import number, split_query
@@ -76,13 +77,12 @@ def parse_camera(spec: str) -> CameraSpec:
 
 def has_gstreamer() -> bool:
     """Whether this OpenCV was built with GStreamer."""
-    lines = quiet_opencv().getBuildInformation().splitlines()
+    lines = cv2.getBuildInformation().splitlines()
     return any("GStreamer:" in line and "YES" in line for line in lines)
 
 
 def open_capture(spec: CameraSpec) -> Any:
     """An opened `cv2.VideoCapture`. Raises SourceError where the camera is absent, busy or not ours to open."""
-    cv2 = quiet_opencv()
     if spec.kind != "v4l2":
         if not has_gstreamer():
             raise SourceError(
@@ -105,7 +105,7 @@ def open_capture(spec: CameraSpec) -> Any:
             "program, or see `jmt-edge doctor`"
         )
     # uncompressed VGA at 30 fps fills half a USB 2 bus; the format has to be set before the size
-    capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter_fourcc(*"MJPG"))
+    capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*"MJPG"))
     capture.set(cv2.CAP_PROP_FRAME_WIDTH, spec.width)
     capture.set(cv2.CAP_PROP_FRAME_HEIGHT, spec.height)
     capture.set(cv2.CAP_PROP_FPS, spec.fps)
@@ -179,7 +179,6 @@ class Camera:
 
     def _connect(self) -> _Grabber:
         capture = self._opener(self.spec)
-        cv2 = quiet_opencv()
         code = int(capture.get(cv2.CAP_PROP_FOURCC))
         self._actual = {
             "width": int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)),

@@ -83,9 +83,10 @@ def load_graphs(bundle: Bundle) -> dict[str, onnx.ModelProto]:
     """Every network's float32 ONNX graph. Raises BundleError for a graph that is not readable ONNX."""
     graphs = {}
     for name, entry in bundle.networks.items():
-        path = bundle.file(entry["onnx"])
+        data = bundle.exported_graph(name)
+        path = bundle.path / entry["onnx"]
         try:
-            model = onnx.load(str(path))
+            model = onnx.load_from_string(data)
             onnx.checker.check_model(model)
         except Exception as error:  # protobuf and checker errors share no base class
             reason = " ".join(str(error).split())[:200]
@@ -114,7 +115,7 @@ def convert(
             continue
         source, kept, label = graph, (), "fp16"
         if name in quantised:
-            source = onnx.load(str(bundle.file(quantised[name]["onnx"])))
+            source = onnx.load_from_string(bundle.graph(quantised[name]["onnx"]))
             kept, label = tuple(quantised[name].get("kept", ())), "int8"
             if not half:
                 out[name] = Network(name, source.SerializeToString(), "int8", kept, "calibrated Q/DQ")
@@ -208,7 +209,7 @@ def build(
     manifest["engines"] = {**before, key: engine, **others}
     manifest["built_from"] = bundle.id
     on_step("writing the bundle", 0.0)
-    return Built(write_bundle(out, manifest, {**_files(bundle), **files}), fidelity, report)
+    return Built(write_bundle(out, manifest, {**bundle.files, **files}), fidelity, report)
 
 
 class _Check:
@@ -222,7 +223,7 @@ class _Check:
         on_step: Callable[[str, float], None],
     ) -> None:
         self._task, self._windows, self._on_step = bundle.task, windows, on_step
-        self._temperature = float(bundle.manifest.get("calibration", {}).get("temperature", 1.0))
+        self._temperature = bundle.temperature
         self._exact = {name: graph.SerializeToString() for name, graph in graphs.items()}
         self._reference = run_networks(bundle.task, self._exact, windows, None, self._follow("float32 reference"))
         self._features = {(name, "fp32"): values for name, values in self._reference[0].items()}
@@ -252,10 +253,6 @@ def _kept(bundle: Bundle) -> dict[str, Any]:
     return {k: v for k, v in bundle.manifest.items() if k not in ("files", "schema")}
 
 
-def _files(bundle: Bundle) -> dict[str, bytes | Path]:
-    return {name: bundle.file(name) for name in bundle.manifest["files"]}
-
-
 @contextmanager
 def _with_files(
     bundle: Bundle, files: Mapping[str, bytes] | None, manifest: Mapping[str, Any] | None
@@ -266,7 +263,7 @@ def _with_files(
         return
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / bundle.path.name
-        yield write_bundle(path, _kept(bundle) | dict(manifest or {}), {**_files(bundle), **files})
+        yield write_bundle(path, _kept(bundle) | dict(manifest or {}), {**bundle.files, **files})
 
 
 def build_from_modules(

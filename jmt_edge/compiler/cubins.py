@@ -130,17 +130,13 @@ def bundle_cubins(bundle: Bundle, targets: Sequence[str]) -> tuple[dict[str, byt
 def _fusion(bundle: Bundle) -> FoldedPlan | Fusion:
     entry = bundle.networks["fusion"]
     if entry.get("folded"):
-        from safetensors import safe_open
-
-        with safe_open(bundle.file("fusion_folded.safetensors"), "numpy") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a mapping
-            return FoldedPlan.from_safetensors_dict(tensors, file.metadata())
+        return FoldedPlan.from_safetensors(bundle.read("fusion_folded.safetensors"))
     if "weights" not in entry:
         raise ConfigError(f"bundle {bundle.path} holds no weights of its fusion to compile; export it with them")
-    from safetensors.torch import load_file
+    from safetensors.torch import load
 
     from ..models.joint import build_model
 
     fusion = build_model(bundle.task).fusion
-    fusion.load_state_dict(load_file(str(bundle.file(entry["weights"]))))
+    fusion.load_state_dict(load(bundle.read(entry["weights"])))
     return fusion.eval()

@@ -55,7 +55,7 @@ class PlanCache:
         try:
             entry = json.loads((folder / "entry.json").read_text())
             plan = (folder / "plan.bin").read_bytes()
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return None
         if not isinstance(entry, dict) or entry.get("key") != key.text():
             return None

@@ -165,7 +165,7 @@ def stored_timing_cache(bundle: Bundle, library: Library, sm: str, device: str) 
     entry = bundle.manifest.get("engines", {}).get(f"{library.name}-{sm}", {})
     file = _timing_file(library, sm)
     same = (entry.get("library_version"), entry.get("device")) == (library.version, device)
-    return bundle.file(file).read_bytes() if same and file in bundle.manifest["files"] else b""
+    return bundle.read(file) if same and file in bundle.manifest["files"] else b""
 
 
 def _timing_file(library: Library, sm: str) -> str:

@@ -1,7 +1,10 @@
 """The bundle `NAME.jmt/`: a folder with a manifest, ONNX graphs, safetensors and what `build` adds.
 
-`manifest.json` names every file with its sha256, and loading verifies all of them, because an engine plan
-is code and an altered weight is a wrong number. Nothing in a bundle is a pickle.
+`manifest.json` names every file with its sha256, and `manifest.sha256` holds its own, because an engine plan is code
+and an altered weight is a wrong number. Opening a bundle compares all of them and refuses files that are not listed,
+links and everything else that is not a plain file. What is read later is read whole, compared again, and handed on as
+bytes: nothing opens a bundle's file by its path, so a file that changes in between is refused too. Nothing in a bundle
+is a pickle.
 """
 
 from __future__ import annotations
@@ -10,26 +13,65 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import BundleError, ConfigError
 from ..tasks import Task
+from .manifest import CHECKSUM, MANIFEST, MAX_BYTES, SCHEMA, check_manifest, graph_files, read_manifest
+from .onnx_file import has_external_data
 
-SCHEMA = 1
-MANIFEST = "manifest.json"
 INTENDED_USE = "Research prototype. Not a medical device; not for clinical use."
-_REQUIRED = ("schema", "name", "task", "networks", "files", "provenance", "intended_use")
+_BLOCK = 1 << 20
 
 
 def sha256_file(path: Path) -> str:
     with path.open("rb") as file:
         digest = hashlib.sha256()
-        while block := file.read(1 << 20):
+        while block := file.read(_BLOCK):
             digest.update(block)
-    return digest.hexdigest()
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A file of a bundle with the sha256 that its manifest lists."""
+
+    path: Path
+    sha256: str
+
+    def read(self) -> bytes:
+        """The content, compared with the hash. Raises BundleError where it is another, missing or not a plain file."""
+        data = b"".join(_blocks(self.path, -1))
+        self._compare(hashlib.sha256(data).hexdigest())
+        return data
+
+    def check(self) -> None:
+        """`read` in blocks, without keeping the content."""
+        digest = hashlib.sha256()
+        for block in _blocks(self.path):
+            digest.update(block)
+        self._compare(digest.hexdigest())
+
+    def copy(self, target: Path) -> None:
+        """Write the compared content to `target`, in blocks."""
+        digest = hashlib.sha256()
+        with target.open("wb") as out:
+            for block in _blocks(self.path):
+                digest.update(block)
+                out.write(block)
+        self._compare(digest.hexdigest())
+
+    def _compare(self, found: str) -> None:
+        if found != self.sha256:
+            raise BundleError(
+                f"bundle file {self.path} was altered (its sha256 is not the manifest's); do not use it, copy the "
+                "whole bundle again"
+            )
 
 
 @dataclass(frozen=True)
@@ -55,77 +97,97 @@ class Bundle:
         """Network name (a modality, or `fusion`) -> {"onnx": file, "precision": ..., "inputs": ..., "outputs": ...}."""
         return dict(self.manifest["networks"])
 
-    def file(self, name: str) -> Path:
-        """Path of a file that stands in the manifest. Raises BundleError for any other name."""
+    @property
+    def temperature(self) -> float:
+        """What the pain logits are divided by before the softmax; 1 where nothing was calibrated."""
+        return float(self.manifest.get("calibration", {}).get("temperature", 1.0))
+
+    @property
+    def files(self) -> dict[str, Stored]:
+        """Every file by its name in the manifest, to copy into another bundle."""
+        return {name: Stored(self.path / name, digest) for name, digest in self.manifest["files"].items()}
+
+    def read(self, name: str) -> bytes:
+        """A file's content as the manifest's hash has it. Raises BundleError for any other name or content."""
         if name not in self.manifest["files"]:
             raise BundleError(f"bundle {self.path} lists no file '{name}'; rebuild it with `jmt-edge build`")
-        return self.path / name
+        return self.files[name].read()
+
+    def graph(self, name: str) -> bytes:
+        """`read` of an ONNX graph. Raises BundleError where it is none, or has weights outside the file."""
+        data = self.read(name)
+        try:
+            external = has_external_data(data)
+        except ValueError as error:
+            raise BundleError(
+                f"{self.path / name} is not a readable ONNX graph ({error}); export the bundle again"
+            ) from None
+        if external:
+            raise _external(self.path / name)
+        return data
+
+    def exported_graph(self, network: str) -> bytes:
+        """The float32 ONNX graph of a network. Raises BundleError where the bundle has none."""
+        file = self.networks.get(network, {}).get("onnx")
+        if file is None:
+            raise BundleError(f"bundle {self.path} has no ONNX graph of '{network}'; export it again")
+        return self.graph(file)
 
 
 def load_bundle(path: str | os.PathLike[str]) -> Bundle:
-    """Read and verify a bundle. Raises BundleError, one sentence, for whatever is wrong with it."""
+    """Read and verify a bundle. Raises BundleError, one sentence, for whatever is wrong with it.
+
+    `path` itself may be a link; nothing inside may be one.
+    """
     root = Path(path)
     manifest_path = root / MANIFEST
     if not root.is_dir():
         raise BundleError(f"no bundle at {root}: give the folder NAME.jmt that `jmt-edge train` or `build` wrote")
-    if not manifest_path.is_file():
+    if not os.path.lexists(manifest_path):
         raise BundleError(f"{root} has no {MANIFEST}, so it is not a bundle; give the folder NAME.jmt itself")
-    raw = manifest_path.read_bytes()
+    raw = _read_small(manifest_path)
+    _check_checksum(root, raw)
     try:
-        manifest = json.loads(raw)
+        manifest = read_manifest(raw)
     except ValueError as error:
-        raise BundleError(f"{manifest_path} is not readable JSON ({error}); restore or rebuild the bundle") from None
-    if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
-        found = manifest.get("schema") if isinstance(manifest, dict) else None
-        raise BundleError(f"{root} has bundle schema {found!r}, this version reads {SCHEMA}; rebuild the bundle")
-    missing = [key for key in _REQUIRED if key not in manifest]
-    if missing:
-        raise BundleError(f"{manifest_path} lacks {', '.join(missing)}; rebuild the bundle")
-    _verify_files(root, manifest["files"])
+        raise BundleError(f"{manifest_path} cannot be used: {error}; rebuild the bundle") from None
     try:
         task = Task.from_dict(manifest["task"])
     except ConfigError as error:
         raise BundleError(f"{manifest_path}: {error}") from None
-    return Bundle(root, manifest, task, f"{manifest['name']}@{hashlib.sha256(raw).hexdigest()[:8]}")
+    bundle = Bundle(root, manifest, task, f"{manifest['name']}@{hashlib.sha256(raw).hexdigest()[:8]}")
+    _verify_files(bundle)
+    return bundle
 
 
-def cpu_graph(bundle: Bundle, network: str, runtime: str = "onnxruntime") -> tuple[Path, str]:
-    """(ONNX file, precision) of a network for a CPU: what `build --builder onnxruntime` chose for `runtime`
+def cpu_graph(bundle: Bundle, network: str, runtime: str = "onnxruntime") -> tuple[str, str]:
+    """(name of the ONNX file, precision) of a network for a CPU: what `build --builder onnxruntime` chose for `runtime`
     (onnxruntime or openvino), else for onnxruntime, else the export's.
 
-    Raises BundleError where the bundle has no such network.
+    Raises BundleError where the bundle has no such network or no graph of it.
     """
     engines = bundle.manifest.get("engines", {})
     chosen = (engines.get(runtime) or engines.get("onnxruntime") or {}).get("networks", {})
     entry = chosen.get(network) or bundle.networks.get(network)
     if entry is None:
         raise BundleError(f"bundle {bundle.path} has no network '{network}'; export it again")
-    return bundle.file(str(entry["onnx"])), str(entry.get("precision", "fp32"))
-
-
-def _verify_files(root: Path, files: Any) -> None:
-    if not isinstance(files, dict):
-        raise BundleError(f"{root / MANIFEST}: 'files' is not a table of hashes; rebuild the bundle")
-    for name, digest in files.items():
-        file = root / name
-        if Path(name).is_absolute() or ".." in Path(name).parts:
-            raise BundleError(f"{root / MANIFEST} names '{name}', which lies outside the bundle; do not use it")
-        if not file.is_file():
-            raise BundleError(f"bundle {root} lacks its file '{name}'; copy the whole folder again or rebuild it")
-        if sha256_file(file) != digest:
-            raise BundleError(f"bundle file {file} was altered (its sha256 is not the manifest's); do not use it")
+    if "onnx" not in entry:
+        raise BundleError(f"bundle {bundle.path} has no ONNX graph of '{network}'; export it again")
+    return str(entry["onnx"]), str(entry.get("precision", "fp32"))
 
 
 def write_bundle(
     path: str | os.PathLike[str],
     manifest: Mapping[str, Any],
-    files: Mapping[str, bytes | Path],
+    files: Mapping[str, bytes | Path | Stored],
     *,
     overwrite: bool = False,
 ) -> Bundle:
-    """Write a bundle and load it back. `files` maps names inside the bundle to contents or to files to copy.
+    """Write a bundle and load it back. `files` maps names inside the bundle to contents, to files to copy, or to files
+    of another bundle, which are compared with their hashes on the way.
 
-    The folder appears whole or not at all. Raises BundleError where `path` exists and `overwrite` is false.
+    The folder appears whole or not at all. Raises BundleError where `path` exists and `overwrite` is false, where a
+    file of another bundle was altered, and where the manifest has not the shape that `load_bundle` reads.
     """
     root = Path(path)
     if root.exists() and not overwrite:
@@ -138,13 +200,21 @@ def write_bundle(
         for name, content in sorted(files.items()):
             target = partial / name
             target.parent.mkdir(parents=True, exist_ok=True)
-            if isinstance(content, Path):
+            if isinstance(content, Stored):
+                content.copy(target)
+            elif isinstance(content, Path):
                 shutil.copyfile(content, target)
             else:
                 target.write_bytes(content)
-            digests[name] = sha256_file(target)
+            digests[name] = content.sha256 if isinstance(content, Stored) else sha256_file(target)
         whole = {"schema": SCHEMA, "intended_use": INTENDED_USE, "provenance": {}, **manifest, "files": digests}
-        (partial / MANIFEST).write_text(json.dumps(whole, indent=1, sort_keys=True) + "\n")
+        raw = (json.dumps(whole, indent=1, sort_keys=True) + "\n").encode()
+        try:
+            check_manifest(json.loads(raw))  # as it will be read: tuples are lists there
+        except ValueError as error:
+            raise BundleError(f"{root} cannot be written: {error}") from None
+        (partial / MANIFEST).write_bytes(raw)
+        (partial / CHECKSUM).write_bytes(checksum(raw))
         if root.exists():
             shutil.rmtree(root)
         partial.rename(root)
@@ -152,3 +222,121 @@ def write_bundle(
         shutil.rmtree(partial, ignore_errors=True)
         raise
     return load_bundle(root)
+
+
+def checksum(manifest: bytes) -> bytes:
+    """The content of `manifest.sha256`: what `sha256sum manifest.json` prints."""
+    return f"{hashlib.sha256(manifest).hexdigest()}  {MANIFEST}\n".encode()
+
+
+def _check_checksum(root: Path, manifest: bytes) -> None:
+    path = root / CHECKSUM
+    if not os.path.lexists(path):
+        raise BundleError(
+            f"{root} has no {CHECKSUM}, so nothing proves its manifest; copy the whole bundle again, or run "
+            f"`sha256sum {MANIFEST} > {CHECKSUM}` in one that an earlier version wrote"
+        )
+    if _read_small(path) != checksum(manifest):
+        raise BundleError(
+            f"bundle file {root / MANIFEST} was altered (its sha256 is not that of {CHECKSUM}); do not use it, copy "
+            "the whole bundle again"
+        )
+
+
+def _verify_files(bundle: Bundle) -> None:
+    """The folder holds the files of the manifest with its hashes, and nothing else."""
+    root, files = bundle.path, bundle.files
+    present = set(_walk(root)) - {MANIFEST, CHECKSUM}
+    for name in sorted(files.keys() - present):
+        raise BundleError(f"bundle {root} lacks its file '{name}'; copy the whole folder again or rebuild it")
+    for name in sorted(present - files.keys()):
+        raise BundleError(f"bundle {root} holds {_printable(Path(name))}, which its manifest does not list; remove it")
+    graphs = graph_files(bundle.manifest)
+    for name, file in files.items():
+        if name not in graphs:
+            file.check()
+            continue
+        data = file.read()
+        with suppress(ValueError):  # a graph that nothing can read is for the engine to name, if it is asked for
+            if has_external_data(data):
+                raise _external(file.path)
+
+
+def _walk(root: Path) -> Iterator[str]:
+    """Names of all files below `root`. Raises BundleError for a link and for what is neither file nor folder."""
+    folders = [root]
+    while folders:
+        folder = folders.pop()
+        try:
+            entries = list(os.scandir(folder))
+        except OSError as error:
+            raise BundleError(
+                f"bundle folder {_printable(folder)} cannot be read ({error.strerror}); copy it again"
+            ) from None
+        for entry in entries:
+            path = Path(entry.path)
+            if entry.is_symlink():
+                raise _link(path)
+            if entry.is_dir(follow_symlinks=False):
+                folders.append(path)
+            elif entry.is_file(follow_symlinks=False):
+                yield path.relative_to(root).as_posix()
+            else:
+                raise _not_plain(path)
+
+
+def _blocks(path: Path, size: int = _BLOCK) -> Iterator[bytes]:
+    """A plain file's content, opened without following a link or waiting for a pipe; size -1: in one piece.
+
+    Raises BundleError for anything else, and where the disk does not give it.
+    """
+    if path.is_symlink():
+        raise _link(path)
+    try:
+        with open(path, "rb", buffering=0, opener=_open_plain) as file:
+            while block := file.read(size):
+                yield block
+    except OSError as error:
+        raise BundleError(
+            f"bundle file {_printable(path)} cannot be read ({error.strerror}); copy the whole bundle again"
+        ) from None
+
+
+def _open_plain(path: str, flags: int) -> int:
+    number = os.open(path, flags | os.O_NONBLOCK | os.O_NOFOLLOW)
+    if not stat.S_ISREG(os.fstat(number).st_mode):
+        os.close(number)
+        raise _not_plain(Path(path))
+    return number
+
+
+def _read_small(path: Path) -> bytes:
+    data = b""
+    for block in _blocks(path):
+        data += block
+        if len(data) > MAX_BYTES:
+            raise BundleError(f"{path} is larger than {MAX_BYTES >> 20} MB, which no manifest is; do not use it")
+    return data
+
+
+def _printable(path: Path) -> str:
+    """A path as it may stand in a line of output: names on a disk can hold what a terminal would obey."""
+    return str(path) if str(path).isprintable() else ascii(str(path))
+
+
+def _not_plain(path: Path) -> BundleError:
+    return BundleError(
+        f"{_printable(path)} in a bundle is not a plain file; do not use it, copy the whole bundle again"
+    )
+
+
+def _link(path: Path) -> BundleError:
+    return BundleError(
+        f"{_printable(path)} in a bundle is a link; do not use it, copy the whole bundle again with its files"
+    )
+
+
+def _external(path: Path) -> BundleError:
+    return BundleError(
+        f"{path} keeps weights in another file, which no hash of the bundle covers; export it with its weights inside"
+    )

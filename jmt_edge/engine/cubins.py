@@ -61,24 +61,43 @@ def read_cubins(bundle: Bundle, sm: str) -> CubinPackage:
 
     Raises BackendError where the bundle has no cubins, none for `sm`, or some for another task than its own.
     """
-    from safetensors.numpy import load_file
+    from safetensors import SafetensorError
 
     remedy = f"run `jmt-edge build {bundle.path} --cubin {sm}`"
     if INDEX not in bundle.manifest["files"]:
         raise BackendError(f"bundle {bundle.path} has no cubins; {remedy}")
-    index = json.loads(bundle.file(INDEX).read_text())
+    index = _json_table(bundle.read(INDEX))
     if index.get("schema") != SCHEMA:
         raise BackendError(f"the cubins of {bundle.path} have schema {index.get('schema')!r}, not {SCHEMA}; {remedy}")
-    if sm not in index["targets"]:
-        has = ", ".join(index["targets"])
-        raise BackendError(f"bundle {bundle.path} has cubins for {has}, this GPU is {sm}; {remedy}")
-    task = bundle.task
-    if (tuple(index["modalities"]), index["steps"], index["dim"]) != (task.names, task.steps, task.dim):
-        raise BackendError(f"the cubins of {bundle.path} were built for another task than its own; {remedy}")
-    entry, tensors = index["targets"][sm], load_file(str(bundle.file(TENSORS)))
+    try:
+        if sm not in index["targets"]:
+            has = ", ".join(index["targets"])
+            raise BackendError(f"bundle {bundle.path} has cubins for {has}, this GPU is {sm}; {remedy}")
+        task = bundle.task
+        if (tuple(index["modalities"]), index["steps"], index["dim"]) != (task.names, task.steps, task.dim):
+            raise BackendError(f"the cubins of {bundle.path} were built for another task than its own; {remedy}")
+        return _package(bundle, index, sm)
+    except (KeyError, TypeError, ValueError, AttributeError, SafetensorError) as error:
+        reason = " ".join(f"{type(error).__name__} {error}".split())[:200]
+        raise BackendError(f"the cubins of {bundle.path} are malformed ({reason}); {remedy}") from None
+
+
+def _json_table(data: bytes) -> dict[str, Any]:
+    """A JSON table, empty where it is anything else."""
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _package(bundle: Bundle, index: dict[str, Any], sm: str) -> CubinPackage:
+    from safetensors.numpy import load
+
+    entry, tensors = index["targets"][sm], load(bundle.read(TENSORS))
     return CubinPackage(
         sm=sm,
-        cubin=bundle.file(entry["cubin"]).read_bytes(),
+        cubin=bundle.read(entry["cubin"]),
         kernel=entry["kernel"],
         threads=entry["threads"],
         shared=entry["shared"],

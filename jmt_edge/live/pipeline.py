@@ -17,7 +17,6 @@ from ..capture.base import Status
 from ..clips.cutters import ClipPlan, open_stream, plan_clips, time_key
 from ..engine.backends.base import Engine, Step
 from ..engine.bundle import Bundle
-from ..errors import BundleError
 from ..media.chunk import Chunk
 from ..preprocessing.face import Face
 from ..result import Quality, Result
@@ -60,7 +59,7 @@ class Pipeline:
             name: open_stream(plan, hop, first, on_face) for name, plan in self.plans.items() if name in connected
         }
         self._bundle, self._engine, self._hop = bundle, engine, hop
-        self._temperature = _temperature(bundle)
+        self._temperature = bundle.temperature
         self._smooth = TrailingMean(smooth)
         self._cache: dict[tuple[str, int], _Cached] = {}
         self._preprocess = 0.0
@@ -217,10 +216,3 @@ class Pipeline:
         """Window `index` is the next one to be inferred."""
         for stream in self.streams.values():
             stream.advance(index)
-
-
-def _temperature(bundle: Bundle) -> float:
-    value = bundle.manifest.get("calibration", {}).get("temperature", 1.0)
-    if not isinstance(value, (int, float)) or not math.isfinite(value) or value <= 0:
-        raise BundleError(f"bundle {bundle.path} has the temperature {value!r}; calibrate it again")
-    return float(value)

@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import SourceError
+from ..opencv import cv2
 
 Image = NDArray[np.uint8]  # (H, W, 3) BGR
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 DEFAULT_FPS = 30.0  # of a folder of images, and of a video that does not tell its rate
-
-
-def quiet_opencv() -> Any:
-    """The module cv2 with its own and FFmpeg's messages off: errors are ours to word."""
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    os.environ.setdefault("OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT", "1")  # s; 10 s would outlast every watchdog
-    import cv2
-
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    return cv2
 
 
 class VideoReader:
@@ -37,14 +26,13 @@ class VideoReader:
     """
 
     def __init__(self, path: Path) -> None:
-        self._cv2 = quiet_opencv()
-        self._capture = self._cv2.VideoCapture(str(path))
+        self._capture = cv2.VideoCapture(str(path))
         if not self._capture.isOpened():
             self._capture.release()
             raise SourceError(f"{path} is not a readable video (OpenCV cannot decode it); convert it to MP4 (H.264)")
-        rate = self._capture.get(self._cv2.CAP_PROP_FPS)
+        rate = self._capture.get(cv2.CAP_PROP_FPS)
         self.period = 1.0 / rate if np.isfinite(rate) and 0 < rate <= 1000 else 1.0 / DEFAULT_FPS
-        width, height = self._cv2.CAP_PROP_FRAME_WIDTH, self._cv2.CAP_PROP_FRAME_HEIGHT
+        width, height = cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT
         self.size = [int(self._capture.get(p)) for p in (width, height)]
         self.time: float | None = None
         self._last = -np.inf
@@ -58,14 +46,14 @@ class VideoReader:
         if not self._capture.grab():
             self.time = None
             return
-        t = self._capture.get(self._cv2.CAP_PROP_POS_MSEC) / 1000.0
+        t = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000.0
         self._last = t if np.isfinite(t) and t > self._last else max(self._last, -self.period) + self.period
         self.time = self._last
 
     def image(self) -> Image | None:
         """The frame that is ready; None where it is damaged."""
         ok, image = self._capture.retrieve()
-        return image if ok else None
+        return np.asarray(image, np.uint8) if ok else None
 
     def close(self) -> None:
         self._capture.release()
@@ -144,8 +132,7 @@ def read_image(path: Path) -> Image:
         data = np.frombuffer(path.read_bytes(), np.uint8)
     except OSError as error:
         raise SourceError(f"image {path} cannot be read ({error.strerror}); check the file") from None
-    cv2 = quiet_opencv()
-    image: Image | None = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
+    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
     if image is None:
         raise SourceError(f"{path} is not a readable image (OpenCV cannot decode it); give a JPEG or PNG file")
-    return image
+    return np.asarray(image, np.uint8)

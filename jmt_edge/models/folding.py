@@ -191,6 +191,20 @@ class FoldedPlan:
         return tensors, {"plan": json.dumps(self.structure())}  # one entry: their order in a file is not fixed
 
     @classmethod
+    def from_safetensors(cls, data: bytes) -> FoldedPlan:
+        """The plan in the content of a safetensors file. Raises ConfigError for a file of another kind."""
+        from safetensors import SafetensorError
+        from safetensors.numpy import load
+
+        try:
+            tensors = load(data)
+            # the reader of bytes leaves the metadata out: 8 bytes of length, then the header as JSON
+            header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+            return cls.from_safetensors_dict(tensors, header.get("__metadata__", {}))
+        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise ConfigError(f"these weights are not a folded fusion ({error}); export the bundle again") from None
+
+    @classmethod
     def from_safetensors_dict(cls, tensors: Mapping[str, Array], metadata: Mapping[str, str]) -> FoldedPlan:
         """Inverse of `to_safetensors_dict`. Raises ConfigError for a file of another kind."""
         if "plan" not in metadata:

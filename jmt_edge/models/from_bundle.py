@@ -14,6 +14,7 @@ import numpy as np
 import safetensors.torch
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from ..engine.backends.base import last_step
@@ -95,11 +96,12 @@ def load_modules(bundle: Bundle) -> dict[str, nn.Module]:
                     f"bundle {bundle.path} keeps no training weights of '{name}' (demo bundles leave them out); use "
                     "--backend onnxruntime, or train a bundle that keeps them"
                 )
-            state = safetensors.torch.load_file(str(bundle.file(entry["weights"])))
+            data = bundle.read(entry["weights"])
             try:
+                state = safetensors.torch.load(data)
                 module = _build(bundle.task, name, entry.get("options", {}))
                 module.load_state_dict(state)
-            except (ConfigError, RuntimeError, TypeError) as error:
+            except (ConfigError, SafetensorError, RuntimeError, TypeError, ValueError, AttributeError) as error:
                 reason = " ".join(str(error).split())[:200]
                 raise BackendError(
                     f"the weights of '{name}' of {bundle.path} fit no module of this version ({reason}); export it "
@@ -161,7 +163,7 @@ def check_against_graph(bundle: Bundle, name: str, module: Any, tolerance: float
     with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         found = module(*(torch.from_numpy(x).to(_device(module)) for x in inputs))
     found = found if isinstance(found, tuple) else (found,)
-    graph = session(bundle.file(bundle.networks[name]["onnx"]).read_bytes())
+    graph = session(bundle.exported_graph(name))
     feeds = dict(zip(input_names(bundle.task, name), inputs))
     expected = dict(zip(output_names(bundle.task, name), graph.run(list(output_names(bundle.task, name)), feeds)))
     if name == "fusion":

@@ -10,12 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
 from ..errors import DataError
+from ..opencv import cv2
 
 WEIGHTS = Path(__file__).parent / "data" / "centerface.onnx"
 

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
 
+from ..opencv import cv2
 from .face import Face
 
 KEEP = 60.0  # s of history

@@ -35,7 +35,7 @@ def test_flops_of_every_backbone(task: str, name: str) -> None:
     from jmt_edge.tasks import get_task
 
     bundle, preset = load_bundle(demo_bundle(task)), get_task(task, "demo")
-    graph = onnx.load(str(bundle.file(bundle.networks[name]["onnx"])))
+    graph = onnx.load_from_string(bundle.exported_graph(name))
     costs = graph_costs(name, graph, "fp32", {"N": 2, "B": 2, "S": 1})
     expected = counted(build_model(preset).eval().backbones[name], torch.zeros(2, *preset.modality(name).shape))
     assert sum(c.flops for c in costs) == pytest.approx(expected, rel=1e-3)

@@ -53,7 +53,7 @@ def trimodal() -> Bundle:
 
 
 def _table(bundle: Bundle) -> bytes:
-    return bundle.file(bundle.manifest["int8"]["table"]).read_bytes()
+    return bundle.read(bundle.manifest["int8"]["table"])
 
 
 def test_the_same_seed_gives_the_same_bytes(pain: Bundle, tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_the_same_seed_gives_the_same_bytes(pain: Bundle, tmp_path: Path) -> Non
 
 def test_the_report_compares_methods_and_layers(pain: Bundle, tmp_path: Path) -> None:
     done = calibrate(pain, tmp_path / "out.jmt", random_windows(pain.task, 4))
-    report = json.loads(done.bundle.file("reports/calibration/calibration.json").read_text())
+    report = json.loads(done.bundle.read("reports/calibration/calibration.json"))
     face = report["networks"]["face"]
     assert set(face["sqnr_by_method"]) == METHODS
     assert face["sqnr_by_method"][face["method"]] == max(face["sqnr_by_method"].values())
@@ -82,7 +82,7 @@ def test_the_report_compares_methods_and_layers(pain: Bundle, tmp_path: Path) ->
     # one layer alone loses less than all together
     assert min(face["sensitivity"].values()) > face["sqnr_by_method"][face["method"]] - 3
     assert report["windows"] == {"ranges": 2, "scores": 2, "origin": "random noise, seed 0"}
-    text = done.bundle.file("reports/calibration/calibration.md").read_text()
+    text = done.bundle.read("reports/calibration/calibration.md").decode()
     assert all(f"| {method} |" in text for method in METHODS)
 
 
@@ -241,7 +241,7 @@ def test_simulated_windows_show_nobody_whom_a_demo_was_trained_on() -> None:
 
 def test_noise_is_reported_but_judges_nothing(pain: Bundle) -> None:
     """The same windows with people's signals in them are held to the limits."""
-    models = {name: pain.file(entry["onnx"]).read_bytes() for name, entry in pain.networks.items()}
+    models = {name: pain.graph(entry["onnx"]) for name, entry in pain.networks.items()}
     windows = random_windows(pain.task, 3)
     assert windows.take(np.array([1])).noise
     (score,) = compare(pain.task, models, models, windows, "int8").scores

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -97,7 +98,7 @@ def test_random_feeds_fit_every_network(flat: Bundle) -> None:
 def test_a_fusion_that_is_no_graph_is_compared_by_its_outputs(flat: Bundle) -> None:
     """The engine's own fusion gives the graph's numbers; one that is off shows."""
     task, windows = flat.task, random_windows(flat.task, 3)
-    models = {name: flat.file(entry["onnx"]).read_bytes() for name, entry in flat.networks.items()}
+    models = {name: flat.graph(entry["onnx"]) for name, entry in flat.networks.items()}
     features, exact = run_networks(task, models, windows)
     engine = open_engine(flat, "onnxruntime")
     same = outputs_of(task, engine.fusion, features, windows)
@@ -132,7 +133,11 @@ def test_a_timing_cache_is_used_where_it_was_made(flat: Bundle, tmp_path: Path, 
     (tmp_path / "plans/tensorrt-sm_87").mkdir(parents=True)
     (tmp_path / file).write_bytes(b"learnt")
     entry = {"library_version": "10.3.0", "device": "Orin"}
-    manifest = {**flat.manifest, "files": {file: "a hash"}, "engines": {"tensorrt-sm_87": entry}}
+    manifest = {
+        **flat.manifest,
+        "files": {file: hashlib.sha256(b"learnt").hexdigest()},
+        "engines": {"tensorrt-sm_87": entry},
+    }
     bundle = Bundle(tmp_path, manifest, flat.task, "b")
     same = version == "10.3.0"
     assert stored_timing_cache(bundle, library, "sm_87", "Orin") == (b"learnt" if same else b"")
@@ -200,7 +205,7 @@ def test_what_was_chosen_is_what_is_built(
     monkeypatch.setattr(module, "device_runners", runners)
     monkeypatch.setattr(module, "time_in_turns", lambda ways, runs, warm: {way: times[way] for way in ways})
     windows = random_windows(calibrated.task, 6)
-    models = {name: calibrated.file(entry["onnx"]).read_bytes() for name, entry in calibrated.networks.items()}
+    models = {name: calibrated.graph(entry["onnx"]) for name, entry in calibrated.networks.items()}
     said = run_networks(calibrated.task, models, windows)[1]["pain"].argmax(1)
     labelled = replace(windows, noise=False, targets={"pain": said.astype(float)})
     done = module.build(
@@ -216,4 +221,4 @@ def test_what_was_chosen_is_what_is_built(
     rows = entry["timings"]["tensorrt-rtx"]
     assert rows["fusion"]["chosen"] == ("cubin" if runs == "cubin" else precision) and rows["eda"]["ms"]["fp16"] == 1.0
     assert ("no_cubin" in entry) == (cubin is None)
-    assert f"the fusion is run by the {runs}" in done.bundle.file(entry["report"].replace(".json", ".md")).read_text()
+    assert f"the fusion is run by the {runs}" in done.bundle.read(entry["report"].replace(".json", ".md")).decode()

@@ -65,8 +65,7 @@ def _refused(done: subprocess.CompletedProcess[str], out: Path, *parts: str) -> 
 
 def _with(bundle: Bundle, path: Path, files: dict[str, bytes], **manifest: Any) -> Bundle:
     kept = {k: v for k, v in bundle.manifest.items() if k not in ("files", "schema")} | manifest
-    old: dict[str, bytes | Path] = {name: bundle.file(name) for name in bundle.manifest["files"]}
-    return write_bundle(path, kept, {**old, **files})
+    return write_bundle(path, kept, {**bundle.files, **files})
 
 
 def _graph(node: onnx.NodeProto, domain: str = "") -> bytes:
@@ -98,7 +97,7 @@ def test_each_step_of_a_long_command_has_its_own_bar() -> None:
 def test_corrupt_and_unsupported_graphs(flat: Bundle, cli: Cli, tmp_path: Path) -> None:
     out = tmp_path / "out.jmt"
     build_for = ("--builder", "tensorrt-rtx", "--target", "sm_86", "--precision", "fp32", "--windows", "1")
-    cut = flat.file("eda.onnx").read_bytes()[:-1000]
+    cut = flat.read("eda.onnx")[:-1000]
     bundle = _with(flat, tmp_path / "cut.jmt", {"eda.onnx": cut})
     _refused(cli("build", bundle.path, "--out", out, *build_for), out, "eda.onnx is not a readable ONNX graph")
     unknown = helper.make_node("NoSuchOperator", ["mean"], ["odd"], domain="nowhere")
@@ -197,9 +196,7 @@ def test_plans_are_found_for_their_device_and_library_only(planned: Bundle, monk
     assert {name: precision for name, (_, precision) in plans.items()} == dict.fromkeys(
         ("eda", "voice", "fusion"), "fp16"
     )
-    assert all(
-        plan == planned.file(f"plans/tensorrt-rtx-sm_86/{n}.plan").read_bytes() for n, (plan, _) in plans.items()
-    )
+    assert all(plan == planned.read(f"plans/tensorrt-rtx-sm_86/{n}.plan") for n, (plan, _) in plans.items())
     newer = Library("tensorrt-rtx", library.module, "99.1.0")
     with pytest.raises(BackendError, match=r"built by tensorrt-rtx 1\..*, here is 99\.1\.0; run `jmt-edge build"):
         backend.read_plans(planned, newer)
@@ -231,11 +228,11 @@ def test_an_altered_plan_is_never_read(planned: Bundle, cli: Cli, tmp_path: Path
 
 def test_a_report_is_beside_the_plans(planned: Bundle) -> None:
     entry = planned.manifest["engines"]["tensorrt-rtx-sm_86"]
-    report = json.loads(planned.file(entry["report"]).read_text())
+    report = json.loads(planned.read(entry["report"]))
     assert report["fidelity"]["holds"] and report["engine"]["target"] == "sm_86"
-    layers = json.loads(planned.file("plans/tensorrt-rtx-sm_86/eda.layers.json").read_text())
+    layers = json.loads(planned.read("plans/tensorrt-rtx-sm_86/eda.layers.json"))
     assert len(layers) == report["engine"]["networks"]["eda"]["layers"]["layers"] > 3
-    assert "convolutions fp16" in planned.file(entry["report"].replace(".json", ".md")).read_text()
+    assert "convolutions fp16" in planned.read(entry["report"].replace(".json", ".md")).decode()
 
 
 def test_the_second_build_comes_from_the_cache(flat: Bundle, planned: Bundle, tmp_path: Path) -> None:
@@ -283,16 +280,16 @@ def test_auto_keeps_float32_where_int8_is_not_faster(
     quantised = set(calibrated.manifest["int8"]["networks"])
     assert quantised == {"eda", "voice", "fusion"}
     engine = built.report["engine"]
-    report = built.bundle.file(engine["report"].replace(".json", ".md")).read_text()
+    report = built.bundle.read(engine["report"].replace(".json", ".md")).decode()
     for runtime, took in measured.items():
         chosen = "int8" if took < 4.75 else "fp32"
         row = {"ms": {"fp32": 5.0, "int8": took}, "chosen": chosen}
         assert engine["timings"][runtime] == dict.fromkeys(quantised, row)
         assert f"eda in {runtime}: fp32 5.00 ms, int8 {took:.2f} ms; {chosen} chosen" in report
         for name in ("eda", "voice", "fusion"):
-            path, precision = cpu_graph(built.bundle, name, runtime)
+            file, precision = cpu_graph(built.bundle, name, runtime)
             assert precision == chosen
-            assert path.parent.name == ("int8" if precision == "int8" else built.bundle.path.name)
+            assert file == (f"int8/{name}.onnx" if precision == "int8" else f"{name}.onnx")
     # a later choice replaces both
     plain = build(
         built.bundle, tmp_path / "plain.jmt", precision="fp32", builder="onnxruntime", why="", target="current",

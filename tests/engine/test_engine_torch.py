@@ -124,7 +124,7 @@ def test_recorded_options_rebuild_a_fusion(kind: str, changes: dict[str, Any], a
 def _changed(bundle: Bundle, path: Path, network: str, **entry: Any) -> Bundle:
     networks = {**bundle.networks, network: {**bundle.networks[network], **entry}}
     manifest = {k: v for k, v in bundle.manifest.items() if k not in ("files", "schema")} | {"networks": networks}
-    return write_bundle(path, manifest, {name: bundle.file(name) for name in bundle.manifest["files"]})
+    return write_bundle(path, manifest, bundle.files)
 
 
 def test_weights_of_another_architecture_are_refused(trimodal: Bundle, tmp_path: Path) -> None:

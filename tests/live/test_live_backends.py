@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from engine_contract import check_step
 from live_fixture import FakeEngine, hand_bundle
@@ -16,7 +17,7 @@ from live_fixture import FakeEngine, hand_bundle
 from jmt_edge.engine import backends
 from jmt_edge.engine.backends import AUTO, BACKENDS, choose_engine, open_engine, unavailable
 from jmt_edge.engine.bundle import Bundle, load_bundle, write_bundle
-from jmt_edge.errors import BackendError, ConfigError
+from jmt_edge.errors import BackendError, BundleError, ConfigError, UserError
 from jmt_edge.tasks import get_task
 
 Bundles = Callable[[str], Bundle]
@@ -145,20 +146,22 @@ def test_graphs_that_do_not_fit_are_one_sentence(tmp_path: Path) -> None:
             tmp_path / f"{label}.jmt", manifest, {**files, **{f"{k}.onnx": v for k, v in changes.items()}}
         )
 
+    node = onnx.helper.make_node("NoSuchOperator", ["clip"], ["features"])
+    unknown = onnx.helper.make_model(onnx.helper.make_graph([node], "g", [], [])).SerializeToString()
     for bundle, what in (
-        (broken("noise", face=b"not a graph"), "cannot load 'face'"),
+        (broken("noise", face=b"not a graph"), r"face\.onnx is not a readable ONNX graph"),
+        (broken("unknown", face=unknown), "cannot load 'face'"),
         (broken("swapped", face=files["eda.onnx"]), "takes clips of"),
         (broken("fusion", eda=files["fusion.onnx"]), "maps"),
     ):
-        with pytest.raises(BackendError, match=what) as error:
+        with pytest.raises(UserError, match=what) as error:
             open_engine(load_bundle(bundle.path), "onnxruntime")
         assert "\n" not in str(error.value)
     manifest = {k: v for k, v in good.manifest.items() if k != "files"}
-    manifest["networks"] = {"face": {"onnx": "face.onnx"}, "fusion": {"onnx": "gone.onnx"}, "eda": {}}
     for networks, what in (
-        ({**manifest["networks"]}, "no ONNX graph of 'eda'"),
+        ({"face": {"onnx": "face.onnx"}, "fusion": {"onnx": "fusion.onnx"}, "eda": {}}, "no ONNX graph of 'eda'"),
         ({"face": {"onnx": "face.onnx"}}, "no network 'eda'"),
     ):
         bundle = write_bundle(tmp_path / "x.jmt", {**manifest, "networks": networks}, dict(files), overwrite=True)
-        with pytest.raises(BackendError, match=what):
+        with pytest.raises(BundleError, match=what):
             open_engine(bundle, "onnxruntime")

@@ -28,10 +28,10 @@ from jmt_edge.tasks import get_task
 RELATIVE = 1e-4
 
 
-def run(graph: onnx.ModelProto | Path, feed: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+def run(graph: onnx.ModelProto | bytes, feed: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = 1, 3
-    source = str(graph) if isinstance(graph, Path) else graph.SerializeToString()
+    source = graph if isinstance(graph, bytes) else graph.SerializeToString()
     session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     names = [o.name for o in session.get_outputs()]
     return dict(zip(names, session.run(names, {k: v.numpy() for k, v in feed.items()})))
@@ -42,7 +42,7 @@ def close(found: np.ndarray, expected: Tensor) -> None:
     assert np.abs(found - expected.numpy()).max() <= RELATIVE * expected.abs().max().item()
 
 
-def check_fusion(graph: onnx.ModelProto | Path, fusion: Any, dim: int, batch: int, steps: int) -> None:
+def check_fusion(graph: onnx.ModelProto | bytes, fusion: Any, dim: int, batch: int, steps: int) -> None:
     features = {m: torch.randn(batch, steps, dim) for m in fusion.modalities}
     present = (torch.rand(batch, steps, len(fusion.modalities)) > 0.3).float()
     with torch.no_grad():
@@ -85,13 +85,13 @@ def test_folded_graph_at_any_batch_and_length(m: int, head: str, dim: int) -> No
 def test_shipped_graphs_are_the_folds_of_their_own_weights(name: str) -> None:
     """The demo bundles' fusion graph gives the last step of the plan beside it, computed in float64."""
     bundle = load_bundle(demo_bundle(name))
-    with safe_open(bundle.file("fusion_folded.safetensors"), "numpy") as file:
+    with safe_open(bundle.path / "fusion_folded.safetensors", "numpy") as file:
         plan = FoldedPlan.from_safetensors_dict({k: file.get_tensor(k) for k in file.keys()}, file.metadata())  # noqa: SIM118
     task, rng = bundle.task, np.random.default_rng(0)
     features = {m: rng.standard_normal((3, task.steps, task.dim), dtype=np.float32) for m in task.names}
     present = (rng.random((3, task.steps, len(task.names))) > 0.3).astype(np.float32)
     feeds = {k: torch.from_numpy(v) for k, v in {**features, "present": present}.items()}
-    found, expected = run(bundle.file("fusion.onnx"), feeds), plan.run_numpy(features, present)
+    found, expected = run(bundle.graph("fusion.onnx"), feeds), plan.run_numpy(features, present)
     assert found.keys() == expected.keys()
     for key, value in expected.items():
         last = value[:, -1:]
@@ -135,18 +135,18 @@ def test_bundle_of_a_small_trimodal_model(tmp_path: Path) -> None:
         for n in (1, 3):
             clip = torch.randn(n, *m.shape)
             with torch.no_grad():
-                close(run(bundle.file(f"{m.name}.onnx"), {"clip": clip})["features"], model.backbones[m.name](clip))
+                close(run(bundle.graph(f"{m.name}.onnx"), {"clip": clip})["features"], model.backbones[m.name](clip))
         assert bundle.networks[m.name]["inputs"] == {"clip": ["N", *m.shape]}
         assert bundle.networks[m.name]["outputs"] == {"features": ["N", task.dim]}
-    check_fusion(bundle.file("fusion.onnx"), model.fusion, task.dim, 2, 4)
+    check_fusion(bundle.graph("fusion.onnx"), model.fusion, task.dim, 2, 4)
     assert bundle.networks["fusion"]["inputs"]["present"] == ["B", "S", 3]
     assert bundle.networks["fusion"]["outputs"] == {
         "attention": ["B", 1, 3], "pain": ["B", 1, 2], "valence": ["B", 1], "arousal": ["B", 1],
     }  # fmt: skip
     again = build_model(task)
     for name, module in (*again.backbones.items(), ("fusion", again.fusion)):
-        module.load_state_dict(load_file(bundle.file(f"{name}.safetensors")))
-    with safe_open(bundle.file("fusion_folded.safetensors"), "numpy") as file:
+        module.load_state_dict(load_file(bundle.path / f"{name}.safetensors"))
+    with safe_open(bundle.path / "fusion_folded.safetensors", "numpy") as file:
         tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
         plan = FoldedPlan.from_safetensors_dict(tensors, file.metadata())
     np.testing.assert_array_equal(plan.matrices["last.a"], fold(model.fusion).matrices["last.a"].astype(np.float32))

@@ -206,7 +206,7 @@ def test_command_writes_a_marked_bundle(tmp_path: Path) -> None:
     v, p = torch.randn(1, 1, D), torch.randn(1, 1, D)
     with torch.no_grad():
         expected = paper(v, p).numpy()
-    session = onnxruntime.InferenceSession(str(bundle.file("fusion.onnx")))
+    session = onnxruntime.InferenceSession(bundle.graph("fusion.onnx"))
     feed = {"face": v.numpy(), "eda": p.numpy(), "present": np.ones((1, 1, 2), np.float32)}
     found = session.run(["pain"], feed)[0]
     assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jmt_edge.engine.bundle import load_bundle, write_bundle
+from jmt_edge.engine.bundle import checksum, load_bundle, write_bundle
 from jmt_edge.errors import BundleError, ConfigError
 from jmt_edge.tasks import TASK_NAMES, Task, get_task, split_steps
 
@@ -129,10 +129,10 @@ def bundle(tmp_path: Path) -> Path:
 def test_bundle_round_trip(bundle: Path) -> None:
     loaded = load_bundle(bundle)
     assert loaded.task == get_task("pain")
-    assert loaded.file("w/b.safetensors").read_bytes() == b"weights"
+    assert loaded.read("w/b.safetensors") == b"weights"
     assert loaded.id.startswith("x@") and len(loaded.id) == 10
     with pytest.raises(BundleError, match="lists no file"):
-        loaded.file("manifest.json")
+        loaded.read("manifest.json")
 
 
 @given(data=st.data())
@@ -147,6 +147,11 @@ def test_any_flipped_bit_is_refused(data: st.DataObject, tmp_path_factory: pytes
         load_bundle(path)
 
 
+def seal(bundle: Path, manifest: bytes) -> None:
+    (bundle / "manifest.json").write_bytes(manifest)
+    (bundle / "manifest.sha256").write_bytes(checksum(manifest))
+
+
 def test_bundle_refusals_name_the_remedy(bundle: Path, tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="no bundle at"):
         load_bundle(tmp_path / "none.jmt")
@@ -157,15 +162,15 @@ def test_bundle_refusals_name_the_remedy(bundle: Path, tmp_path: Path) -> None:
     manifest = json.loads((bundle / "manifest.json").read_text())
     for change, message in (
         ({"schema": 99}, "bundle schema 99"),
-        ({"files": {"../../etc/passwd": "0"}}, "outside the bundle"),
-        ({"files": {"gone": "0"}}, "lacks its file 'gone'"),
+        ({"files": {"../../etc/passwd": "0" * 64}}, "outside the bundle"),
+        ({"files": {**manifest["files"], "gone": "0" * 64}}, "lacks its file 'gone'"),
         ({"files": []}, "not a table"),
         ({"task": {}}, "malformed"),
     ):
-        (bundle / "manifest.json").write_text(json.dumps({**manifest, **change}))
+        seal(bundle, json.dumps({**manifest, **change}).encode())
         with pytest.raises(BundleError, match=message):
             load_bundle(bundle)
-    (bundle / "manifest.json").write_text("{")
+    seal(bundle, b"{")
     with pytest.raises(BundleError, match="not readable JSON"):
         load_bundle(bundle)
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ...opencv import cv2
 from .expression import Expression
 from .person import Person, Traits
 from .randomness import CAMERA, CANVAS, LIGHT, Wander, draw

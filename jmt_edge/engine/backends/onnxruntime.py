@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from ...errors import BackendError, BundleError
+from ...errors import BackendError
 from ..bundle import Bundle, cpu_graph
 from .base import F32, TwoCalls, last_step
 
@@ -55,23 +55,23 @@ class OnnxRuntimeEngine(TwoCalls):
         self._sessions.clear()
 
     def _open(self, bundle: Bundle, network: str, threads: int) -> Any:
-        entry = bundle.networks.get(network)
-        if entry is None:
-            raise BackendError(f"bundle {bundle.path} has no network '{network}'; export it again")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_session_config_entry("session.load_model_format", "ONNX")  # it would guess ORT's own from the bytes
+        graph = bundle.graph(cpu_graph(bundle, network)[0])
         try:
-            path, _ = cpu_graph(bundle, network)
-            return onnxruntime.InferenceSession(str(path), options, providers=self._providers)
-        except (KeyError, BundleError):
-            raise BackendError(f"bundle {bundle.path} has no ONNX graph of '{network}'; export it again") from None
+            session = onnxruntime.InferenceSession(graph, options, providers=self._providers)
         except Exception as error:  # onnxruntime's exceptions share no base class
             raise BackendError(
                 f"onnxruntime cannot load '{network}' of {bundle.path} ({str(error).splitlines()[0]}); export it again"
             ) from None
+        # The session would keep the bytes, a second copy of the weights, to start over on another device by itself.
+        session.disable_fallback()
+        session._model_bytes = None
+        return session
 
     def _check(self, bundle: Bundle) -> None:
         """The graphs take and give what the manifest's task says."""

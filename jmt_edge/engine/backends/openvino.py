@@ -25,8 +25,8 @@ def load(bundle: Bundle, threads: int | None = None) -> OpenVinoEngine:
     return OpenVinoEngine(bundle, threads or cpu_threads())
 
 
-def compile_graph(graph: str | bytes, threads: int) -> Any:
-    """An ONNX file (path) or model (bytes) compiled for this CPU. Raises RuntimeError where OpenVINO refuses it."""
+def compile_graph(graph: bytes, threads: int) -> Any:
+    """An ONNX model compiled for this CPU. Raises RuntimeError where OpenVINO refuses it."""
     import openvino
 
     # FP32 inference is asked for because some CPUs would otherwise take bfloat16 on their own
@@ -47,7 +47,7 @@ class OpenVinoEngine(TwoCalls):
         for name in (*bundle.task.names, "fusion"):
             file, self.precision[name] = cpu_graph(bundle, name, "openvino")
             try:
-                self._networks[name] = compile_graph(str(file), threads)
+                self._networks[name] = compile_graph(bundle.graph(file), threads)
             except RuntimeError as error:
                 reason = " ".join(str(error).split())[:200]
                 raise BackendError(

@@ -71,10 +71,16 @@ def find_plans(bundle: Bundle, library: Library) -> dict[str, Any]:
 def read_plans(bundle: Bundle, library: Library) -> Plans:
     """Network -> (plan, precision) of `find_plans`.
 
-    A plan is code: only a file whose hash the manifest holds is read (`load_bundle` compared it).
+    A plan is code: only bytes whose hash the manifest holds are handed on.
     """
     entries = find_plans(bundle, library)["networks"]
-    return {name: (bundle.file(e["plan"]).read_bytes(), str(e["precision"])) for name, e in entries.items()}
+    missing = [name for name in (*bundle.task.names, "fusion") if name not in entries]
+    if missing:
+        raise BackendError(
+            f"the {library.name} plans of {bundle.path} lack {', '.join(missing)}; run `jmt-edge build {bundle.path} "
+            f"--builder {library.name}` on this device"
+        )
+    return {name: (bundle.read(e["plan"]), str(e["precision"])) for name, e in entries.items()}
 
 
 class _Network:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import struct
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ...opencv import cv2
 from .feed import Feed
 
 FPS = 12.0

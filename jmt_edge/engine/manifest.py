@@ -1,0 +1,200 @@
+"""The shape of a bundle's `manifest.json`: what each entry may hold, checked once, when the bundle is opened.
+
+Code that reads a manifest after that may rely on the types that are named here. Keys that are not listed below are
+kept and not looked at, so that a later version may add some.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from pathlib import PurePosixPath
+from typing import Any
+
+SCHEMA = 1
+MANIFEST = "manifest.json"
+CHECKSUM = "manifest.sha256"  # as sha256sum writes it, for the one file that cannot list itself
+MAX_BYTES = 64 << 20
+CPU_RUNTIMES = ("onnxruntime", "openvino")  # their entries among the engines name graphs, all others plans
+
+Check = Callable[[Any, str], None]  # (value, where it stands); raises ValueError, a clause without a full stop
+
+
+def read_manifest(raw: bytes) -> dict[str, Any]:
+    """`manifest.json` as parsed. Raises ValueError, a clause that says what is wrong and where."""
+    try:
+        manifest = json.loads(raw)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    except ValueError as error:
+        raise ValueError(f"it is not readable JSON ({error})") from None
+    if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
+        found = manifest.get("schema") if isinstance(manifest, dict) else None
+        shown = found if isinstance(found, (int, str, type(None))) else type(found).__name__
+        raise ValueError(f"it has bundle schema {shown!r}, this version reads {SCHEMA}")
+    check_manifest(manifest)
+    return manifest
+
+
+def check_manifest(manifest: Mapping[str, Any]) -> None:
+    """Raises ValueError where an entry is missing, of another type, or names a file that is not listed."""
+    _table(_digest, _file_name)(manifest.get("files"), "files")
+    files = manifest["files"]
+
+    def listed(value: Any, where: str) -> None:
+        _text(value, where)
+        if value not in files:
+            raise ValueError(f"{where} names {_shown(value)}, which is not among its files")
+
+    graphs = _table(_record({"onnx": listed}, {"kept": _list(_text), "note": _text}))
+    network = _record({}, {
+        "onnx": listed, "weights": listed, "precision": _text, "parameters": _count, "options": _any_table,
+        "inputs": _table(_list(_dimension)), "outputs": _table(_list(_dimension)), "folded": _flag, "attention": _flag,
+        "not_folded_because": _text,
+    })  # fmt: skip
+
+    def engine(file: str) -> Check:
+        part = {"bytes": _count, "cached": _flag, "key": _any_table, "layers": _any_table}
+        return _record(
+            {"library_version": _text, "networks": _table(_record({file: listed, "precision": _text}, part))},
+            {
+                "report": listed, "timings": _any_table, "batch": _list(_count), "target": _text, "device": _text,
+                "cuda": _text, "l4t": _text, "builder": _text, "why": _text, "precision": _text, "fusion": _text,
+                "no_cubin": _text,
+            },
+        )  # fmt: skip
+
+    def engines(value: Any, where: str) -> None:
+        _table(_any_table)(value, where)
+        for name, one in value.items():
+            engine("onnx" if name in CPU_RUNTIMES else "plan")(one, f"{where}.{ascii(name)[1:-1]}")
+
+    subjects = _record({}, {"test_subjects": _list(_text), "train_subjects": _list(_text)})
+    provenance = _record({}, {"split": subjects, "recipe": _record({}, {"name": _text}), "scores": _any_table})
+    int8 = _record({"networks": graphs}, {"table": listed, "report": listed})
+    cubins = _record({"targets": _list(_text)}, {"index": listed, "precision": _text, "steps": _count, "batch": _count})
+    _record(
+        {
+            "schema": _count, "name": _bundle_name, "task": _any_table, "networks": _table(network),
+            "files": _any_table, "provenance": provenance, "intended_use": _text,
+        },
+        {
+            "demo": _flag, "calibration": _record({}, {"temperature": _positive}), "labels": _table(_list(_text)),
+            "untrained_networks": _list(_text), "engines": engines, "int8": int8, "cubins": cubins,
+            "built_from": _text, "calibrated_from": _text,
+        },
+    )(manifest, "")  # fmt: skip
+
+
+def graph_files(manifest: Mapping[str, Any]) -> set[str]:
+    """Names of the files that stand as ONNX graphs in a checked manifest."""
+    groups = [manifest["networks"], manifest.get("int8", {}).get("networks", {})]
+    groups += [engine.get("networks", {}) for engine in manifest.get("engines", {}).values()]
+    return {entry["onnx"] for group in groups for entry in group.values() if "onnx" in entry}
+
+
+def _shown(value: Any) -> str:
+    """A value in a message: short, and without what a terminal would obey."""
+    if isinstance(value, (dict, list)):
+        return "a table" if isinstance(value, dict) else "a list"
+    text = json.dumps(value) if value is None or isinstance(value, bool) else ascii(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _wrong(value: Any, where: str, wanted: str) -> ValueError:
+    return ValueError(f"{where or 'it'} is {_shown(value)}, not {wanted}")
+
+
+def _of(kind: type, wanted: str) -> Check:
+    def check(value: Any, where: str) -> None:
+        if type(value) is not kind:
+            raise _wrong(value, where, wanted)
+
+    return check
+
+
+_flag = _of(bool, "true or false")
+_any_table = _of(dict, "a table")
+_words = _of(str, "a text")
+
+
+def _text(value: Any, where: str) -> None:
+    _words(value, where)
+    if any("\ud800" <= c <= "\udfff" for c in value):
+        raise _wrong(value, where, "a text that can be encoded")
+
+
+def _label(value: Any, where: str) -> None:
+    """A text that may stand in a line of output."""
+    _text(value, where)
+    if not 0 < len(value) <= 200 or not value.isprintable():
+        raise _wrong(value, where, "a printable name of at most 200 characters")
+
+
+def _bundle_name(value: Any, where: str) -> None:
+    _label(value, where)
+    if "/" in value:  # `build` names its output after it
+        raise _wrong(value, where, "a name without /")
+
+
+def _count(value: Any, where: str) -> None:
+    if type(value) is not int or not 0 <= value < 1 << 63:
+        raise _wrong(value, where, "a whole number of at least 0")
+
+
+def _dimension(value: Any, where: str) -> None:
+    (_text if isinstance(value, str) else _count)(value, where)
+
+
+def _positive(value: Any, where: str) -> None:
+    if type(value) not in (int, float) or not 0 < value < 1e12:
+        raise _wrong(value, where, "a number above 0")
+
+
+def _digest(value: Any, where: str) -> None:
+    if type(value) is not str or not re.fullmatch("[0-9a-f]{64}", value):
+        raise _wrong(value, where, "a sha256 in hexadecimal")
+
+
+def _file_name(value: Any, where: str) -> None:
+    _label(value, where)
+    path = PurePosixPath(value)
+    if path.is_absolute() or ".." in path.parts:
+        raise ValueError(f"it names {_shown(value)}, which lies outside the bundle")
+    if str(path) != value or value in (".", MANIFEST, CHECKSUM):
+        raise ValueError(f"it names {_shown(value)}, which is not a file's name as `build` writes it")
+
+
+def _list(item: Check) -> Check:
+    def check(value: Any, where: str) -> None:
+        if type(value) is not list:
+            raise _wrong(value, where, "a list")
+        for i, one in enumerate(value):
+            item(one, f"{where}[{i}]")
+
+    return check
+
+
+def _table(item: Check, key: Check = _label) -> Check:
+    def check(value: Any, where: str) -> None:
+        if type(value) is not dict:
+            raise _wrong(value, where, "a table")
+        for name, one in value.items():
+            key(name, f"a key of {where}")
+            item(one, f"{where}.{ascii(name)[1:-1]}")
+
+    return check
+
+
+def _record(required: Mapping[str, Check], optional: Mapping[str, Check]) -> Check:
+    def check(value: Any, where: str) -> None:
+        _any_table(value, where)
+        missing = [name for name in required if name not in value]
+        if missing:
+            raise ValueError(f"{where or 'it'} lacks {', '.join(missing)}")
+        for name, item in {**required, **optional}.items():
+            if name in value:
+                item(value[name], f"{where}.{name}".lstrip("."))
+
+    return check
