@@ -51,6 +51,8 @@ from .splits import Split
 from .trainer import Device, fit
 
 log = logging.getLogger(__name__)
+# What in a run's folder a later command would trust, as patterns
+RUN_STATE = ("scores.json", "*.safetensors", "*/checkpoints/*.ckpt")
 
 
 def silent(stage: str, done: int, total: int) -> None:
@@ -178,7 +180,7 @@ def run_key(prepared: Prepared, split: Split, *, seed: int, device: Device) -> K
 
 def claim_run(folder: Path, key: Key) -> None:
     """Raises ConfigError where `folder` holds a run of another key."""
-    claim(folder / "run.key.json", key, "a run", ("recipe.json", "scores.json"))
+    claim(folder / "run.key.json", key, "a run", RUN_STATE)
 
 
 def run_split(prepared: Prepared, split: Split, out: Path, *, seed: int, options: Options) -> Result:
@@ -252,9 +254,10 @@ def train_backbone(
     torch.manual_seed(hash_seed(seed, _number(name)))
     network = pretraining(task, m, stage.dropout)
     source = recipe.weights.get(name, "")
+    said = out / f"weights-{name}.txt"
+    said.unlink(missing_ok=True)  # of an attempt that failed before anything was trained
     if source:
-        report = load_pretrained(network.backbone, source)
-        (out / f"weights-{name}.txt").write_text("\n".join(report.lines()) + "\n")
+        said.write_text("\n".join(load_pretrained(network.backbone, source).lines()) + "\n")
     train = clip_set(prepared.windows.of(split.train), store, recipe.augment)
     validation = clip_set(prepared.windows.of(split.validation), store) if split.validation else None
     if not len(train):

@@ -82,8 +82,8 @@ def _short(value: Any) -> bool:
 def claim(file: Path, key: Key, what: str, state: Sequence[str]) -> None:
     """Mark the folder of `file` as holding `what` of this key, in `file`; does nothing where it is marked so already.
 
-    state: names whose presence beside `file` shows that the folder holds such a thing. Raises ConfigError where it
-    was made under another key, or where nothing says under which.
+    state: patterns of what a later command would trust. Raises ConfigError where any of it is beside `file` and was
+    made under another key, or nothing says under which; the mark of a command that left none of it is replaced.
     """
     folder = file.parent
     remedy = f"choose another --out or remove {folder}"
@@ -92,12 +92,14 @@ def claim(file: Path, key: Key, what: str, state: Sequence[str]) -> None:
             kept = json.loads(file.read_text())
         except (FileNotFoundError, ValueError):
             kept = None
-        if isinstance(kept, dict):
-            if different := key.difference(kept):
-                raise ConfigError(f"{folder} holds {what} made with {different}; {remedy}")
+        different = key.difference(kept) if isinstance(kept, dict) else "no record"
+        if not different:
             return
-        if found := next((name for name in state if (folder / name).exists()), ""):
-            raise ConfigError(f"{folder} holds {what} ({found}) without a record of what it was made from; {remedy}")
+        if found := next((found for pattern in state for found in folder.glob(pattern)), None):
+            if isinstance(kept, dict):
+                raise ConfigError(f"{folder} holds {what} made with {different}; {remedy}")
+            name = found.relative_to(folder)
+            raise ConfigError(f"{folder} holds {what} ({name}) without a record of what it was made from; {remedy}")
         write(file, json.dumps(key.parts, indent=1) + "\n")
 
 

@@ -25,6 +25,7 @@ from ..engine.bundle import load_bundle
 from ..errors import ConfigError, DataError, UserError
 from .data import Cohort
 from .experiment import (
+    RUN_STATE,
     Options,
     Prepared,
     Result,
@@ -162,7 +163,8 @@ def run_splits(prepared: Prepared, splits: Sequence[Split], out: Path, *, seed: 
     process works on are waited for. Raises ConfigError where `out` holds other splits, or any of another key."""
     every = {s.name: s.to_dict() for s in splits}
     key = run_key(prepared, splits[0], seed=seed, device=options.device).also(split=every)
-    claim(out / "splits.key.json", key, "runs", ("scores.json", "summary.json"))
+    state = [f"{folder}{pattern}" for folder in ("", "fold*of*/", "loso-*/") for pattern in RUN_STATE]
+    claim(out / "splits.key.json", key, "runs", ["summary.json", *state])
     count = itertools.count(1)
 
     def work(split: Split, folder: Path) -> Result:
@@ -274,7 +276,7 @@ def search_grid(
         raise ConfigError("a grid needs validation subjects to choose by; use more subjects")
     blind = replace(split, test=())
     key = run_key(prepared, blind, seed=seed, device=options.device)
-    claim(out / "grid.key.json", key, "a grid", ("grid.journal",))
+    claim(out / "grid.key.json", key, "a grid", [f"grid/*/{pattern}" for pattern in RUN_STATE])
     with lock(out / "grid.lock"):
         study = optuna.create_study(
             storage=JournalStorage(JournalFileBackend(str(out / "grid.journal"))),

@@ -175,7 +175,7 @@ def fit(
     began = time.monotonic()
     finished = folder / "finished.json"
     checkpoints = folder / "checkpoints"
-    claim(folder / "stage.key.json", key, "a training stage", ("finished.json", "checkpoints"))
+    claim(folder / "stage.key.json", key, "a training stage", ("finished.json", "checkpoints/*.ckpt"))
     if not finished.is_file():
         _run(network, train, validation, stage, folder, name, seed, device, monitors)
         best = checkpoints / ("best.ckpt" if validation is not None else "last.ckpt")

@@ -290,6 +290,11 @@ def test_a_fold_is_refused_in_a_folder_of_other_folds(prepared: Prepared, tmp_pa
     assert not (tmp_path / "run" / "fold1of2").exists()
 
 
+def test_a_mistake_that_left_nothing_can_be_corrected_in_its_folder(biovid: Path, tmp_path: Path) -> None:
+    assert isinstance(train(biovid, tmp_path / "run", "--precision", "8-bit").exception, ConfigError)
+    assert train(biovid, tmp_path / "run").exit_code == 0
+
+
 def test_a_grid_is_not_answered_from_another_seeds_journal(biovid: Path, tmp_path: Path) -> None:
     grid = ("--grid", "lr=3e-3,1e-7")
     assert train(biovid, tmp_path / "run", *grid).exit_code == 0
@@ -343,18 +348,25 @@ def test_a_folder_without_a_record_is_refused(prepared: Prepared, tmp_path: Path
     settings, split = Options(tmp_path / "cache", CPU), split_of(prepared, Conditions())
     run_split(prepared, split, tmp_path / "run", seed=0, options=settings)
     (tmp_path / "run" / "run.key.json").unlink()
-    with pytest.raises(ConfigError, match=r"holds a run \(recipe.json\) without a record"):
+    with pytest.raises(ConfigError, match=r"holds a run \(scores.json\) without a record"):
         run_split(prepared, split, tmp_path / "run", seed=0, options=settings)
     stage = tmp_path / "new" / "eda"
     shutil.copytree(tmp_path / "run" / "eda" / "checkpoints", stage / "checkpoints")
-    with pytest.raises(ConfigError, match=r"holds a training stage \(checkpoints\) without a record"):
+    # run_split itself would find the checkpoints; a stage does not rely on that
+    with pytest.raises(ConfigError, match=r"holds a run \(eda/checkpoints/.*ckpt\) without a record"):
+        run_split(prepared, split, tmp_path / "new", seed=0, options=settings)
+    claim(tmp_path / "new" / "run.key.json", run_key(prepared, split, seed=0, device=CPU), "a run", ())
+    with pytest.raises(ConfigError, match=r"holds a training stage \(checkpoints/.*ckpt\) without a record"):
         run_split(prepared, split, tmp_path / "new", seed=0, options=Options(tmp_path / "empty", CPU))
 
 
 def test_a_claim_names_what_differs(tmp_path: Path) -> None:
     file = tmp_path / "x.key.json"
     key = Key({"seed": 1, "recipe": {"stages": {"eda": {"lr": 0.1}}}, "labels": "ab" * 32})
-    claim(file, key, "a run", ())
+    claim(file, key.also(seed=7), "a run", ("*/scores.json",))
+    claim(file, key, "a run", ("*/scores.json",))  # the other command failed before it left anything
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "scores.json").touch()
     claim(file, Key(dict(reversed(key.parts.items()))), "a run", ())  # the order means nothing
     for other, says in (
         (key.also(seed=2), "seed = 1, not 2"),
@@ -364,12 +376,11 @@ def test_a_claim_names_what_differs(tmp_path: Path) -> None:
         (key.also(code="x"), "different code"),
     ):
         with pytest.raises(ConfigError) as error:
-            claim(file, other, "a run", ())
+            claim(file, other, "a run", ("*/scores.json",))
         assert str(error.value).startswith(f"{tmp_path} holds a run made with {says}; choose another --out")
     file.write_text(file.read_text()[:20])  # cut off: as good as none
-    (tmp_path / "scores.json").touch()
-    with pytest.raises(ConfigError, match="without a record"):
-        claim(file, key, "a run", ("scores.json",))
+    with pytest.raises(ConfigError, match=r"holds a run \(x/scores.json\) without a record"):
+        claim(file, key, "a run", ("*/scores.json",))
 
 
 # ---- files and code ----------------------------------------------------------------------------------------------

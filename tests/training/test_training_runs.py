@@ -140,7 +140,7 @@ def test_features_are_keyed_by_weights_and_data(prepared: tuple[Prepared, Option
     with torch.no_grad():
         backbone.fc.bias += 1
     extract(backbone, store, tmp_path)
-    extract(backbone, replace(store, key="other"), tmp_path)
+    extract(backbone, replace(store, content="other"), tmp_path)
     assert len(list((tmp_path / "features").glob("*.npy"))) == 3
 
 
