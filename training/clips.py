@@ -1,14 +1,12 @@
 """The clip cache: every distinct clip of a data set, preprocessed once, by the same code that live uses.
 
-One folder per modality, named by a hash of the modality's geometry, the preprocessing code and the files
-(path, size, time of change): anything that could change a clip gives another folder, so a stale clip cannot be
-read. Faces are stored as uint8 crops (normalisation is undone exactly), sound and EDA as float32; a kill loses
-at most the recordings in work.
+One folder per modality, named by its key (`keys.clip_key`): anything that could change a clip gives another folder, so
+a stale clip cannot be read. Faces are stored as uint8 crops (normalisation is undone exactly), sound and EDA as
+float32; a kill loses at most the recordings in work.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import multiprocessing
@@ -16,15 +14,13 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import media, preprocessing
-from ..capture import simulated
 from ..errors import DataError, SourceError
 from ..media.eda_files import read_eda_file
 from ..media.sound import sound_blocks
@@ -33,6 +29,7 @@ from ..preprocessing.eda import normalise_eda
 from ..tasks import Modality
 from . import streams
 from .data import Problems, Recording, Windows
+from .keys import clip_content, clip_key
 
 log = logging.getLogger(__name__)
 Progress = Callable[[str, int, int], None]
@@ -47,12 +44,16 @@ def default_cache() -> Path:
 
 @dataclass
 class ClipStore:
-    """The clips of one modality. `data` (N, *stored shape), `present` (N,): the clip holds usable signal."""
+    """The clips of one modality. `data` (N, *stored shape), `present` (N,): the clip holds usable signal.
+
+    key: of the files that the clips were read from; content: digest of the clips themselves.
+    """
 
     modality: Modality
     key: str
     data: NDArray[Any]
     present: NDArray[np.bool_]
+    content: str
 
     def load(self, index: NDArray[np.int64]) -> NDArray[np.float32]:
         """(n, *shape) float32 as the backbone takes it."""
@@ -84,48 +85,6 @@ def restore(stored: NDArray[Any], m: Modality) -> NDArray[np.float32]:
 def _moments(m: Modality) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     shape = (len(m.mean), 1, 1, 1)
     return np.array(m.mean, np.float32).reshape(shape), np.array(m.std, np.float32).reshape(shape)
-
-
-def clip_key(windows: Windows, m: Modality) -> str:
-    """Hash of all that a modality's clips depend on."""
-    files: dict[str, tuple[int, int]] = {}
-    jobs: dict[int, list[float]] = {}
-    for number, end in windows.clips[m.name]:
-        jobs.setdefault(number, []).append(end)
-    lines = []
-    for number, ends in jobs.items():
-        recording = windows.recordings[number]
-        path = recording.files[m.name]
-        if str(path) not in files:
-            files[str(path)] = _stamp(path)
-        lines.append([recording.id, recording.kind, str(path), files[str(path)], ends])
-    geometry = {k: v for k, v in asdict(m).items() if k not in ("backbone", "width", "stride", "end")}
-    if m.name == "eda":
-        geometry.update(mean=(), std=())  # stored in µS
-    text = json.dumps([geometry, _code(), lines], sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:20]
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    if str(path).startswith("sim:"):
-        return 0, 0
-    try:
-        stat = path.stat()
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}); restore it or drop the recording") from None
-    # a folder of frames: its time of change moves when a frame comes or goes
-    return (0 if path.is_dir() else stat.st_size), stat.st_mtime_ns
-
-
-def _code() -> str:
-    """Hash of the preprocessing and decoding sources: a changed rule is another cache."""
-    digest = hashlib.sha256()
-    sources = [Path(str(m.__file__)) for m in (streams,)] + [Path(__file__)]
-    for package in (media, preprocessing, simulated):
-        sources += sorted(Path(str(package.__file__)).parent.glob("*.py"))
-    for file in sources:
-        digest.update(file.read_bytes())
-    return digest.hexdigest()
 
 
 def build_clips(
@@ -181,7 +140,8 @@ def _build_modality(
         progress(m.name, finished, len(jobs))
     for array in (data, present, done):
         array.flush()
-    return ClipStore(m, key, data, np.asarray(present) == 1)
+    content = clip_content(folder, data, present, fresh=bool(todo))
+    return ClipStore(m, key, data, np.asarray(present) == 1, content)
 
 
 def _bad(error: str, problems: Problems) -> None:

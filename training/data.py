@@ -8,6 +8,7 @@ list of distinct clips, so a clip that several windows share is computed once.
 from __future__ import annotations
 
 import logging
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -95,6 +96,7 @@ class Cohort:
     problems: Problems
     numbers: dict[str, int] = field(default_factory=dict)  # subject -> the data set's own number, if it has one
     rate: float = 0.0  # PainMonit: samples per second of X
+    people: str = ""  # whose subject ids these are: the same id under another name of this is another person
 
     @property
     def subjects(self) -> list[str]:
@@ -106,6 +108,22 @@ class Cohort:
 
     def only(self, keep: Callable[[Recording], bool]) -> Cohort:
         return replace(self, recordings=[r for r in self.recordings if keep(r)])
+
+
+def person(subject: str) -> str:
+    """A subject id as it is compared: without regard to case, width and spaces around or between its words."""
+    return " ".join(unicodedata.normalize("NFKC", subject).casefold().split())
+
+
+def one_spelling(cohort: Cohort) -> Cohort:
+    """`cohort` with each person's id as it is first spelled: `A` and `a ` are one subject."""
+    first: dict[str, str] = {}
+    recordings = []
+    for r in cohort.recordings:
+        name = first.setdefault(person(r.subject), r.subject)
+        recordings.append(r if name == r.subject else replace(r, subject=name))
+    numbers = {first.get(person(s), s): n for s, n in cohort.numbers.items()}
+    return replace(cohort, recordings=recordings, numbers=numbers)
 
 
 @dataclass

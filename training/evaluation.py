@@ -19,7 +19,7 @@ from ..errors import ConfigError, DataError
 from ..tasks import Task
 from . import plots
 from .clips import ClipStore, build_clips
-from .data import Cohort, Windows, cut_windows
+from .data import Cohort, Windows, cut_windows, person
 from .experiment import Options, Prepared, load_run, predict, prepare
 from .features import extract
 from .published import beside
@@ -152,7 +152,8 @@ def evaluate(
     A run with folds is scored fold by fold, each subject by the weights that never saw it.
     protocol `all` scores every subject, `all67` without BioVid's non-reactive ones, `test` only those that the run
     or the bundle's provenance lists as held out, `official` the challenge's validation set, "" is `test` for a run
-    and `all` for a bundle. Raises DataError where a scored subject was trained on (unless `allow_trained`).
+    and `all` for a bundle. Raises DataError where a scored subject was trained on (unless `allow_trained`): subjects
+    are told apart by their ids, and by the data set where that numbers its people itself.
     """
     parts, recipe, trained_by = _parts(target, cohort, options)
     chosen: list[Windows] = []
@@ -161,14 +162,27 @@ def evaluate(
         raise ConfigError(
             f"{target} holds {len(parts)} folds, each of which scores its own test side; leave --protocol"
         )
+    notes: dict[str, None] = {}
     for part in parts:
+        ours = part.people in ("", cohort.people)
+        if protocol == "test" and not ours:
+            raise ConfigError(
+                f"{target} held out people of {part.people}, and {cohort.root} has those of {cohort.people}; "
+                "score them with --protocol all"
+            )
         subjects = _subjects(part.scorer.windows, cohort, protocol, part.held_out)
-        leaked = sorted(part.trained & set(subjects))
-        if leaked and not allow_trained:
+        trained = {person(s) for s in part.trained}
+        known = [s for s in subjects if person(s) in trained]
+        if known and ours and not allow_trained:
             raise DataError(
-                f"subject {leaked[0]} of {cohort.root} was trained on, so its score would be inflated; "
+                f"subject {known[0]} of {cohort.root} was trained on, so its score would be inflated; "
                 "score other subjects (--protocol test)"
             )
+        if known and not ours:
+            notes[
+                f"subject {known[0]} of {cohort.people} counts as another person than that of {part.people}, which was "
+                "trained on; name the folders alike if they hold the same people"
+            ] = None
         chosen.append(part.scorer.windows.of(subjects))
     if not any(len(w) for w in chosen):
         raise DataError(f"{cohort.root} holds no window of the subjects to score; check --protocol and the data")
@@ -193,16 +207,17 @@ def evaluate(
     lines = lines_of(table)
     if recipe is not None and recipe.calibrated:
         lines.insert(0, "mode calibrated: each person's EDA in units of their own mean and SD")
-    return lines + beside(trained_by)
+    return [*lines, *notes, *beside(trained_by)]
 
 
 @dataclass
 class _Part:
-    """One trained system and whom it may be scored on."""
+    """One trained system and whom it may be scored on. people: whose ids these are, "" where it was not recorded."""
 
     scorer: Scorer
     held_out: list[str]
     trained: set[str]
+    people: str
 
 
 def _parts(target: Path, cohort: Cohort, options: Options) -> tuple[list[_Part], Recipe | None, str]:
@@ -213,21 +228,39 @@ def _parts(target: Path, cohort: Cohort, options: Options) -> tuple[list[_Part],
         provenance = bundle.manifest.get("provenance", {})
         split, name = provenance.get("split", {}), provenance.get("recipe", {}).get("name", "")
         scorer = BundleScorer(bundle, windows, stores, options)
-        return [_Part(scorer, split.get("test_subjects", []), set(split.get("train_subjects", [])))], None, name
+        held_out, trained = split.get("test_subjects", []), set(split.get("train_subjects", []))
+        return [_Part(scorer, held_out, trained, split.get("people", ""))], None, name
     folders = [target] if (target / "recipe.json").is_file() else run_folders(target)
     if not folders:
         raise DataError(
             f"{target} is neither a bundle nor a finished run; give NAME.jmt or the folder of `train --out`"
         )
+    require_one_run(target, folders)
     recipe = load_run(folders[0])[0]
     prepared = prepare(cohort, recipe, options)
     parts = []
     for folder in folders:
         split = json.loads((folder / "split.json").read_text())
-        parts.append(
-            _Part(RunScorer(prepared, folder, options), split["test"], {*split["train"], *split["validation"]})
-        )
+        trained = {*split["train"], *split["validation"]}
+        parts.append(_Part(RunScorer(prepared, folder, options), split["test"], trained, split.get("people", "")))
     return parts, recipe, recipe.name
+
+
+def require_one_run(target: Path, folders: list[Path]) -> None:
+    """Raises ConfigError where `folders` are not the folds of one run: a comparison's systems, or several seeds."""
+    kept = [
+        {
+            "recipes": json.loads((folder / "recipe.json").read_text()),
+            "seeds": json.loads((folder / "scores.json").read_text())["seed"],
+        }
+        for folder in folders
+        if len(folders) > 1
+    ]
+    for what in ("recipes", "seeds"):
+        if any(run[what] != kept[0][what] for run in kept):
+            raise ConfigError(
+                f"{target} holds runs of several {what}; give the folder of one of them, such as {folders[0]}"
+            )
 
 
 def run_folders(target: Path) -> list[Path]:
@@ -253,7 +286,8 @@ def _subjects(windows: Windows, cohort: Cohort, protocol: str, held_out: list[st
             )
         return [s for s in subjects if cohort.numbers[s] not in BIOVID_NON_REACTIVE]
     if protocol == "test":
-        return [s for s in subjects if s in set(held_out)]
+        people = {person(s) for s in held_out}
+        return [s for s in subjects if person(s) in people]
     if protocol == "official":
         return sorted({r.subject for r in cohort.recordings if r.part == "validation"})
     raise ConfigError(f"unknown protocol '{protocol}': choose all, all67, test or official")

@@ -1,4 +1,4 @@
-"""From a cohort and a recipe to trained weights, scores and a bundle; every step is kept and found again.
+"""From a cohort and a recipe to trained weights, scores and a bundle; every step is kept and found again by its key.
 
 Backbones are trained alone (stage 1) and frozen; their features are cached; the fusion is trained on them
 (stage 2). The validation subjects choose the epoch and the temperature; the test subjects are scored once.
@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,10 @@ from ..models.joint import TEXT, JointModel
 from ..models.pretrained import load_pretrained
 from ..tasks import Modality, Task
 from . import splits
-from .clips import ClipStore, Progress, build_clips, clip_key, default_cache
+from .clips import ClipStore, Progress, build_clips, default_cache
 from .data import Cohort, Windows, cut_windows, require_two_classes, subjects_of
-from .features import extract, weights_hash
+from .features import extract
+from .keys import Key, claim, clip_key, code, data_parts, digest, source_of_weights, weights_hash, write
 from .locks import lock
 from .networks import SECOND, FusionStep, Unimodal, backbone_of, fusion_of, load_weights, pretraining, second_backbone
 from .persons import calibrate
@@ -45,11 +47,13 @@ from .scores import (
     score,
     validation_loss,
 )
-from .sets import FeatureSet, clip_set, feature_set, hash_seed, presence
+from .sets import ClipSet, FeatureSet, clip_set, feature_set, hash_seed, presence
 from .splits import Split
 from .trainer import Device, fit
 
 log = logging.getLogger(__name__)
+# What in a run's folder a later command would trust, as patterns
+RUN_STATE = ("scores.json", "*.safetensors", "*/checkpoints/*.ckpt")
 
 
 def silent(stage: str, done: int, total: int) -> None:
@@ -84,6 +88,15 @@ class Prepared:
             second = second_backbone(self.task, self.recipe)
             inputs[SECOND] = (second, replace(self.stores[name], modality=second))
         return inputs
+
+    @cached_property
+    def depends(self) -> dict[str, Any]:
+        """What the recipe and the data contribute to the key of a run."""
+        parts = {"recipe": self.recipe.to_dict(), **data_parts(self.windows, self.stores)}
+        parts["weights"] = {name: source_of_weights(s) for name, s in self.recipe.weights.items() if s}
+        if self.recipe.text:
+            parts["text"] = digest(*text_features(self, Path(self.recipe.text)))
+        return parts
 
 
 @dataclass
@@ -120,8 +133,7 @@ def require_modalities(cohort: Cohort, recipe: Recipe) -> None:
 
 
 def _clips_name(windows: Windows) -> str:
-    keys = [clip_key(windows, m) for m in windows.task.modalities if windows.clips[m.name]]
-    return hashlib.sha256("".join(keys).encode()).hexdigest()[:20]
+    return digest([clip_key(windows, m) for m in windows.task.modalities if windows.clips[m.name]])[:20]
 
 
 def _without_bad(windows: Windows, stores: dict[str, ClipStore]) -> Windows:
@@ -159,13 +171,30 @@ def make_splits(cohort: Cohort, protocol: str, *, seed: int, windows: Windows | 
 # ---- one split -----------------------------------------------------------------------------------------------
 
 
+def run_key(prepared: Prepared, split: Split, *, seed: int, device: Device) -> Key:
+    """All that a run's weights and scores depend on. Not the accelerator: another resumes within rounding."""
+    return Key({
+        "seed": seed, **prepared.depends, "split": split.to_dict(), "precision": device.precision,
+        "devices": device.devices, "code": code(),
+    })  # fmt: skip
+
+
+def claim_run(folder: Path, key: Key) -> None:
+    """Raises ConfigError where `folder` holds a run of another key."""
+    claim(folder / "run.key.json", key, "a run", RUN_STATE)
+
+
 def run_split(prepared: Prepared, split: Split, out: Path, *, seed: int, options: Options) -> Result:
-    """Train on `split.train`, select on `split.validation`, score `split.test`; `out` receives everything."""
-    finished = out / "scores.json"
+    """Train on `split.train`, select on `split.validation`, score `split.test`; `out` receives everything.
+
+    What an interrupted run left in `out` is resumed; ConfigError where that was a run of another key.
+    """
     recipe, task, windows = prepared.recipe, prepared.task, prepared.windows
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "recipe.json").write_text(json.dumps(recipe.to_dict(), indent=1) + "\n")
-    (out / "split.json").write_text(json.dumps(split.to_dict(), indent=1) + "\n")
+    key = run_key(prepared, split, seed=seed, device=options.device)
+    claim_run(out, key)
+    write(out / "recipe.json", json.dumps(recipe.to_dict(), indent=1) + "\n")
+    about = {**split.to_dict(), "people": prepared.cohort.people}
+    write(out / "split.json", json.dumps(about, indent=1) + "\n")
     sides = {side: windows.of(getattr(split, side)) for side in ("train", "validation", "test")}
     require_two_classes(sides["train"], "train")
     began = time.monotonic()
@@ -183,7 +212,9 @@ def run_split(prepared: Prepared, split: Split, out: Path, *, seed: int, options
         for name, (_, store) in prepared.network_inputs().items()
     }  # fmt: skip
     seconds["features"], began = time.monotonic() - began, time.monotonic()
-    fusion, states = train_fusion(prepared, networks, features, sides, out, seed=seed, options=options)
+    fusion, states = train_fusion(
+        prepared, networks, features, sides, out, seed=seed, key=key.also(stage="fusion"), options=options
+    )
     seconds["fusion"] = time.monotonic() - began
 
     temperature, loss = 1.0, float("nan")
@@ -199,11 +230,11 @@ def run_split(prepared: Prepared, split: Split, out: Path, *, seed: int, options
     scores = score(predictions)
     _save(out, networks, fusion, states, predictions)
     record = {
-        "split": split.name, "seed": seed, "seconds": {k: round(v, 2) for k, v in seconds.items()},
+        "split": split.name, "seed": seed, "key": key.digest, "seconds": {k: round(v, 2) for k, v in seconds.items()},
         "temperature": temperature, "validation_loss": None if np.isnan(loss) else loss,
         "scored": "test" if len(sides["test"]) else "validation", **scores.to_dict(),
     }  # fmt: skip
-    finished.write_text(json.dumps(record, indent=1) + "\n")
+    write(out / "scores.json", json.dumps(record, indent=1) + "\n")
     return Result(split, predictions, scores, seconds, out, loss)
 
 
@@ -224,20 +255,16 @@ def train_backbone(
     torch.manual_seed(hash_seed(seed, _number(name)))
     network = pretraining(task, m, stage.dropout)
     source = recipe.weights.get(name, "")
+    said = out / f"weights-{name}.txt"
+    said.unlink(missing_ok=True)  # of an attempt that failed before anything was trained
     if source:
-        report = load_pretrained(network.backbone, source)
-        (out / f"weights-{name}.txt").write_text("\n".join(report.lines()) + "\n")
+        said.write_text("\n".join(load_pretrained(network.backbone, source).lines()) + "\n")
     train = clip_set(prepared.windows.of(split.train), store, recipe.augment)
     validation = clip_set(prepared.windows.of(split.validation), store) if split.validation else None
     if not len(train):
         raise DataError(f"the training side of {split.name} has no usable {m.name} clip; check the data")
-    what = [
-        asdict(m), task.dim, task.l2_normalise, list(task.outputs), asdict(stage), asdict(recipe.augment), seed,
-        store.key, weights_hash(network), sorted(split.train), sorted(split.validation), options.device.precision,
-        hashlib.sha256(train.rows.tobytes() + b"".join(y.tobytes() for y in train.labels.values())).hexdigest(),
-    ]  # fmt: skip
-    key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:20]
-    kept = options.cache / "backbones" / f"{name}-{key}.safetensors"
+    key = backbone_key(task, recipe, stage, network, split, train, validation, seed=seed, device=options.device)
+    kept = options.cache / "backbones" / f"{name}-{key.digest}.safetensors"
     with lock(kept.with_suffix(".lock")):  # recipes that share a backbone may run side by side
         if kept.is_file():
             load_weights(network, kept)
@@ -245,10 +272,37 @@ def train_backbone(
         if stage.epochs:
             fit(
                 network, train, validation if validation is not None and len(validation) else None, stage, out / name,
-                name=f"{name} ({split.name})", seed=seed, device=options.device,
+                name=f"{name} ({split.name})", seed=seed, key=key, device=options.device,
             )  # fmt: skip
         _save_state(network.state_dict(), kept)
     return network.eval()
+
+
+def backbone_key(
+    task: Task,
+    recipe: Recipe,
+    stage: Stage,
+    network: Unimodal,
+    split: Split,
+    train: ClipSet,
+    validation: ClipSet | None,
+    *,
+    seed: int,
+    device: Device,
+) -> Key:
+    """All that a trained backbone depends on, and nothing of the other modalities or the fusion: recipes share it."""
+    return Key({
+        "seed": seed, "modality": asdict(train.store.modality), "clips": train.store.content,
+        "training": _examples(train), "validation": None if validation is None else _examples(validation),
+        "split": {"train": sorted(split.train), "validation": sorted(split.validation)}, "dim": task.dim,
+        "l2_normalise": task.l2_normalise, "outputs": list(task.outputs), "stage": asdict(stage),
+        "augment": asdict(recipe.augment), "weights": weights_hash(network), "precision": device.precision,
+        "devices": device.devices, "code": code(),
+    })  # fmt: skip
+
+
+def _examples(data: ClipSet) -> str:
+    return digest(data.rows, *(x for o in sorted(data.labels) for x in (o, data.labels[o])))
 
 
 def train_fusion(
@@ -259,6 +313,7 @@ def train_fusion(
     out: Path,
     *,
     seed: int,
+    key: Key,
     options: Options,
 ) -> tuple[Fusion, dict[str, dict[str, torch.Tensor]]]:
     """Stage 2: the fusion on cached features. A unimodal system is done after stage 1.
@@ -275,7 +330,7 @@ def train_fusion(
     validation = fusion_set(prepared, features, sides["validation"], fusion, None) if len(sides["validation"]) else None
     monitors = tuple(o for o in task.outputs if o != "pain") if recipe.ensemble else ()
     fitted = fit(
-        FusionStep(fusion), train, validation, stage, out / "fusion", name="fusion", seed=seed,
+        FusionStep(fusion), train, validation, stage, out / "fusion", name="fusion", seed=seed, key=key,
         device=options.device, monitors=monitors,
     )  # fmt: skip
     fusion.eval()
@@ -455,7 +510,8 @@ def export_run(result: Result, path: Path, *, cohort: Cohort, name: str, demo: b
     provenance = {
         "data": {"layout": cohort.layout, "root": cohort.root.name, "recordings": len(cohort.recordings),
                  "subjects": len(cohort.subjects)},
-        "split": {**{k: v for k, v in result.split.to_dict().items() if k == "name"},
+        "run": record["key"],
+        "split": {"name": result.split.name, "people": cohort.people,
                   **{side: len(getattr(result.split, side)) for side in ("train", "validation", "test")},
                   "train_subjects": sorted({*result.split.train, *result.split.validation}),
             "test_subjects": list(result.split.test)},

@@ -1,13 +1,11 @@
 """The feature cache: a frozen backbone runs once over every clip; fusion epochs then take seconds.
 
-A file is named by a hash of the backbone's weights, the clips it ran on and the augmentation, so features of other
-weights, data or preprocessing are never read. The first of the K variants is the clip itself.
+A file is named by its key: the backbone's weights, the content of the clips it ran on, the augmentation and the code.
+Features of other weights, data or preprocessing are never read. The first of the K variants is the clip itself.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import asdict
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from .clips import ClipStore, Progress
+from .keys import Key, code, weights_hash, write
 from .locks import lock
 from .recipes import Augment
 from .sets import hash_seed, vary
@@ -24,22 +23,17 @@ from .sets import hash_seed, vary
 CHUNK = 64  # clips between two marks of progress
 
 
-def weights_hash(network: nn.Module) -> str:
-    digest = hashlib.sha256()
-    for name, value in sorted(network.state_dict().items()):
-        digest.update(name.encode() + str(tuple(value.shape)).encode())
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def feature_key(backbone: nn.Module, store: ClipStore, augment: Augment | None) -> str:
+def feature_key(backbone: nn.Module, store: ClipStore, augment: Augment | None) -> Key:
+    """Not of the device: a CPU and a GPU give the same features within rounding."""
     # a single variant is the clip itself, however training varies clips: evaluation finds the same file
     varied = asdict(augment) if augment and augment.variants > 1 else None
-    what = [weights_hash(backbone), store.key, asdict(store.modality), varied]
     options = {
         k: v for k, v in vars(backbone).items() if isinstance(v, (bool, int, str)) and k[0] != "_" and k != "training"
     }
-    return hashlib.sha256(json.dumps([*what, options], sort_keys=True, default=str).encode()).hexdigest()[:20]
+    return Key({
+        "weights": weights_hash(backbone), "clips": store.content, "modality": asdict(store.modality),
+        "augment": varied, "options": options, "code": code(),
+    })  # fmt: skip
 
 
 def extract(
@@ -55,7 +49,7 @@ def extract(
     name = store.modality.name
     variants = augment.variants if augment else 1
     count = len(store.data)
-    file = cache / "features" / f"{name}-{feature_key(backbone, store, augment)}.npy"
+    file = cache / "features" / f"{name}-{feature_key(backbone, store, augment).digest}.npy"
     mark = file.with_suffix(".done")
     backbone = backbone.to(device).eval()
     with lock(file.with_suffix(".lock")), torch.inference_mode():
@@ -75,6 +69,6 @@ def extract(
             clips = vary(store.data[index], store.modality, augment, rng)
             features[k, index] = backbone(torch.from_numpy(clips).to(device)).float().cpu().numpy()
             features.flush()
-            mark.write_text(str(number))
+            write(mark, str(number))
             progress(f"{name} features", number, len(work))
     return np.asarray(features)

@@ -12,6 +12,7 @@ import numpy as np
 
 from .clips import ClipStore
 from .data import Windows
+from .keys import digest
 
 FLOOR = 0.01  # µS; a person with less spread than that shows the sensor's noise
 
@@ -27,4 +28,4 @@ def calibrate(store: ClipStore, windows: Windows) -> ClipStore:
         own = data[rows & store.present].astype(np.float64)
         if own.size:
             data[rows] = (data[rows] - own.mean()) / max(float(own.std()), FLOOR) * std + mean
-    return replace(store, data=data, key=f"{store.key}-calibrated")
+    return replace(store, data=data, key=f"{store.key}-calibrated", content=digest(data, store.present))

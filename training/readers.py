@@ -19,7 +19,7 @@ from ..errors import DataError
 from ..media.tables import column_indices, label_lines, read_table
 from ..media.video import video_times
 from ..tasks import Task, get_task
-from .data import Cohort, Labels, Problems, Recording
+from .data import Cohort, Labels, Problems, Recording, one_spelling, person
 
 BIOVID_CLASSES = ("BL1", "PA1", "PA2", "PA3", "PA4")
 TRIAL = 5.5  # seconds of a BioVid sample
@@ -42,7 +42,10 @@ def open_cohort(
     classes: BioVid's negative and positive class. channel, rate: PainMonit's EDA channel and samples per second.
     Raises DataError where no layout matches or a label file is wrong.
     """
-    path = Path(root)
+    return one_spelling(_read(Path(root), classes, channel, rate, skip_bad))
+
+
+def _read(path: Path, classes: Sequence[str], channel: str, rate: float, skip_bad: bool) -> Cohort:
     if not path.is_dir():
         raise DataError(f"no data folder at {path}; give the folder that holds the data set")
     problems = Problems(skip_bad)
@@ -98,7 +101,7 @@ def read_biovid(root: Path, problems: Problems, *, classes: Sequence[str] = ("BL
             recordings.append(Recording(sample, subject, files, TRIAL, labels, ends=(TRIAL,)))
     if not recordings:
         raise DataError(f"{part_a} lists no sample of {' or '.join(classes)} with a file; check the folder")
-    return Cohort("trimodal" if audio else "biovid", root, recordings, problems, numbers)
+    return Cohort("trimodal" if audio else "biovid", root, recordings, problems, numbers, people="biovid")
 
 
 def _biosignals(part_a: Path) -> Path:
@@ -129,6 +132,8 @@ def _samples_csv(path: Path, problems: Problems) -> tuple[list[tuple[str, str, s
     at = dict(zip(needed, column_indices(path, lines[0], "\t", needed)))
     samples: list[tuple[str, str, str]] = []
     numbers: dict[str, int] = {}
+    names: dict[int, str] = {}  # subject_id -> subject_name
+    ids: dict[str, int] = {}  # person -> subject_id
 
     def row(number: int, line: str) -> None:
         cells = [cell.strip() for cell in line.split("\t")]
@@ -139,6 +144,19 @@ def _samples_csv(path: Path, problems: Problems) -> tuple[list[tuple[str, str, s
             raise DataError(f"{path} row {number}: '{line[:60]}' is not a sample; mend it") from None
         if name not in BIOVID_CLASSES:
             raise DataError(f"{path} row {number}: class '{name}' is not one of {', '.join(BIOVID_CLASSES)}; mend it")
+        if not subject:
+            raise DataError(f"{path} row {number}: the subject has no name; restore the row")
+        # one person under two names could be trained on and tested
+        if person(names.setdefault(subject_id, subject)) != person(subject):
+            raise DataError(
+                f"{path} row {number}: subject_id {subject_id} is {names[subject_id]} in an earlier row and {subject} "
+                "here; give one person one name"
+            )
+        if ids.setdefault(person(subject), subject_id) != subject_id:
+            raise DataError(
+                f"{path} row {number}: {subject} has subject_id {ids[person(subject)]} in an earlier row and "
+                f"{subject_id} here; give one person one id"
+            )
         numbers[subject] = subject_id
         samples.append((subject, sample, name))
 
@@ -193,7 +211,7 @@ def read_affwild2(root: Path, problems: Problems) -> Cohort:
         raise DataError(
             f"{labels} has no label file with frames beside it; check Train_Set, Validation_Set, cropped_aligned"
         )
-    return Cohort("affwild2", root, recordings, problems)
+    return Cohort("affwild2", root, recordings, problems, people="affwild2")
 
 
 def _affwild2_video(root: Path, label_file: Path, part: str, problems: Problems) -> Recording | None:
@@ -243,7 +261,8 @@ def read_painmonit(root: Path, problems: Problems, *, channel: str = "Eda_RB", r
     """PainMonit arrays: X.npy (N, L, 6) or (N, 6, L), y_heater.npy or y_covas.npy, subjects.npy.
 
     Labels may be numbers or one-hot; the lowest class is 0 and the highest 1, others are left out. The recordings
-    share X.npy; a recording's id is its row.
+    share X.npy; a recording's id is its row. Subjects are numbers that each data set begins at 0: the name of `root`
+    says whose they are.
     """
     if channel not in PAINMONIT_CHANNELS:
         raise DataError(f"'{channel}' is no PainMonit channel: choose one of {', '.join(PAINMONIT_CHANNELS)}")
@@ -265,6 +284,7 @@ def read_painmonit(root: Path, problems: Problems, *, channel: str = "Eda_RB", r
     low, high = (int(v) for v in (np.min(y), np.max(y)))
     if low == high:
         raise DataError(f"{y_file} holds one class only ({low}); export two classes")
+    subjects = _subject_ids(root / "subjects.npy", who)
     length = x.shape[1] if x.shape[2] == len(PAINMONIT_CHANNELS) else x.shape[2]
     column = PAINMONIT_CHANNELS.index(channel)
     recordings = []
@@ -283,10 +303,25 @@ def read_painmonit(root: Path, problems: Problems, *, channel: str = "Eda_RB", r
             files = {"eda": root / "X.npy"}
             recordings.append(
                 Recording(
-                    str(i), str(who[i]), files, length / rate, labels, ends=(length / rate,), kind=f"painmonit:{column}"
+                    str(i), subjects[i], files, length / rate, labels, ends=(length / rate,), kind=f"painmonit:{column}"
                 )
             )
-    return Cohort("painmonit", root, recordings, problems, rate=rate)
+    people = f"painmonit {person(root.resolve().name)}"
+    return Cohort("painmonit", root, recordings, problems, rate=rate, people=people)
+
+
+def _subject_ids(path: Path, who: NDArray) -> list[str]:
+    """One id a window: whole numbers are written alike, whatever their type."""
+    ids = []
+    for row, value in enumerate(who.tolist()):
+        if isinstance(value, bytes):
+            value = value.decode(errors="replace")
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if not isinstance(value, (int, str)) or not person(str(value)):
+            raise DataError(f"{path} row {row}: {value!r} is not a subject id; export whole numbers or names")
+        ids.append(str(value))
+    return ids
 
 
 def _npy(path: Path, *, mapped: bool = False) -> NDArray:

@@ -21,9 +21,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from ..engine.bundle import load_bundle
 from ..errors import ConfigError, DataError, UserError
 from .data import Cohort
-from .experiment import Options, Prepared, Result, export_run, exportable, make_splits, prepare, run_split
+from .experiment import (
+    RUN_STATE,
+    Options,
+    Prepared,
+    Result,
+    claim_run,
+    export_run,
+    exportable,
+    make_splits,
+    prepare,
+    run_key,
+    run_split,
+)
+from .keys import claim, write
 from .locks import lock, share_out
 from .published import beside
 from .recipes import Recipe, from_dict
@@ -89,7 +103,7 @@ def run_protocol(
     summary = {"recipe": recipe.name, "protocol": protocol, "seed": seed, "splits": len(results), **pooled.to_dict()}
     lines += table(recipe, results, pooled)
     with lock(out / "summary.lock"):
-        (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+        write(out / "summary.json", json.dumps(summary, indent=1) + "\n")
         if bundle:
             lines.append(_bundle(prepared, results, out, overwrite=overwrite))
     return Protocol(recipe, results, joined, pooled, lines)
@@ -101,7 +115,10 @@ def run_seeds(
     """The protocol once a seed (`out/seed<N>`), and the mean of their predictions as one more system.
 
     A seed also draws other validation subjects, so the spread of the scores is that of the whole procedure.
+    Raises ConfigError for the hold-out, in which each seed scores other people.
     """
+    if how["protocol"] == "holdout":
+        raise ConfigError("the hold-out scores other people for each of --seeds; give --folds or --loso")
     runs = [run_protocol(cohort, recipe, out / f"seed{seed}", seed=seed, **how) for seed in seeds]
     joined = Predictions.mean([r.predictions for r in runs])
     pooled = score(joined)
@@ -131,7 +148,11 @@ def _bundle(prepared: Prepared, results: list[Result], out: Path, *, overwrite: 
     if not exportable(recipe, prepared.task):
         return f"no bundle: live runs jmt, vanilla and concat of several modalities, not {recipe.fusion}"
     path = out / f"{recipe.name}.jmt"
-    if overwrite or not path.exists():
+    if path.exists() and not overwrite:
+        made = json.loads((results[0].folder / "scores.json").read_text())["key"]
+        if load_bundle(path).manifest.get("provenance", {}).get("run") != made:
+            raise ConfigError(f"{path} is the bundle of another run; pass --overwrite, or remove it")
+    else:
         demo = cohort.layout == "simulated"
         export_run(results[0], path, cohort=cohort, name=recipe.name, demo=demo, overwrite=overwrite)
     return f"bundle: {path} (weights of {results[0].split.name})"
@@ -139,7 +160,11 @@ def _bundle(prepared: Prepared, results: list[Result], out: Path, *, overwrite: 
 
 def run_splits(prepared: Prepared, splits: Sequence[Split], out: Path, *, seed: int, options: Options) -> list[Result]:
     """Each split in `out` (one) or `out/<split>` (several); finished ones are read back, and those that another
-    process works on are waited for."""
+    process works on are waited for. Raises ConfigError where `out` holds other splits, or any of another key."""
+    every = {s.name: s.to_dict() for s in splits}
+    key = run_key(prepared, splits[0], seed=seed, device=options.device).also(split=every)
+    state = [f"{folder}{pattern}" for folder in ("", "fold*of*/", "loso-*/") for pattern in RUN_STATE]
+    claim(out / "splits.key.json", key, "runs", ["summary.json", *state])
     count = itertools.count(1)
 
     def work(split: Split, folder: Path) -> Result:
@@ -150,7 +175,7 @@ def run_splits(prepared: Prepared, splits: Sequence[Split], out: Path, *, seed: 
     folders = [out if len(splits) == 1 else out / split.name for split in splits]
     return share_out(
         [
-            (f / "run.lock", partial(_finished, prepared, s, f, seed), partial(work, s, f))
+            (f / "run.lock", partial(_finished, prepared, s, f, seed, options), partial(work, s, f))
             for s, f in zip(splits, folders)
         ],
         wait=_say_waiting(options),
@@ -216,16 +241,13 @@ def _grid_work(
     search_grid(prepare(cohort, recipe, options), split, parse_grid(grid), out, seed=seed, options=options)
 
 
-def _finished(prepared: Prepared, split: Split, folder: Path, seed: int) -> Result | None:
-    """A split that was run before with the same recipe, subjects and seed."""
-    files = [folder / name for name in ("scores.json", "recipe.json", "split.json", "predictions.npz")]
-    if not all(f.is_file() for f in files):
+def _finished(prepared: Prepared, split: Split, folder: Path, seed: int, options: Options) -> Result | None:
+    """A split that was run before under the same key; ConfigError where it was another."""
+    claim_run(folder, run_key(prepared, split, seed=seed, device=options.device))
+    if not (folder / "scores.json").is_file():
         return None
-    record, recipe, kept = (json.loads(f.read_text()) for f in files[:3])
-    # a recipe of an older version lacks the settings that came since; they mean what they default to
-    if from_dict(recipe).to_dict() != prepared.recipe.to_dict() or kept != split.to_dict() or record["seed"] != seed:
-        raise ConfigError(f"{folder} holds a run of another recipe, split or seed; choose another --out or remove it")
-    predictions = Predictions.load(files[3])
+    record = json.loads((folder / "scores.json").read_text())
+    predictions = Predictions.load(folder / "predictions.npz")
     windows = prepared.windows
     predictions.frames = {
         r.id: r for r in windows.recordings if r.kind == "affwild2" and r.id in set(predictions.recording.tolist())
@@ -253,10 +275,12 @@ def search_grid(
     if not split.validation:
         raise ConfigError("a grid needs validation subjects to choose by; use more subjects")
     blind = replace(split, test=())
+    key = run_key(prepared, blind, seed=seed, device=options.device)
+    claim(out / "grid.key.json", key, "a grid", [f"grid/*/{pattern}" for pattern in RUN_STATE])
     with lock(out / "grid.lock"):
         study = optuna.create_study(
             storage=JournalStorage(JournalFileBackend(str(out / "grid.journal"))),
-            study_name=prepared.recipe.name, load_if_exists=True, direction="minimize",
+            study_name=f"{prepared.recipe.name}-{key.digest}", load_if_exists=True, direction="minimize",
         )  # fmt: skip
     kinds = {key: optuna.distributions.CategoricalDistribution(values) for key, values in grid.items()}
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError
+from .data import person
 
 
 @dataclass(frozen=True)
@@ -30,16 +31,16 @@ class Split:
 
 
 def check_leakage(sides: dict[str, Iterable[str]]) -> None:
-    """Raises DataError naming the first subject that stands on two sides."""
+    """Raises DataError naming the first subject that stands on two sides, in whatever spelling."""
     seen: dict[str, str] = {}
     for side, subjects in sides.items():
         for subject in subjects:
-            if subject in seen and seen[subject] != side:
+            before = seen.setdefault(person(subject), side)
+            if before != side:
                 raise DataError(
-                    f"subject {subject} stands in both {seen[subject]} and {side}, so the score would be inflated; "
+                    f"subject {subject} stands in both {before} and {side}, so the score would be inflated; "
                     "split by subject"
                 )
-            seen[subject] = side
 
 
 def holdout(subjects: Sequence[str], *, test: float = 0.25, validation: float = 0.2, seed: int = 0) -> Split:

@@ -54,7 +54,7 @@ def simulated_cohort(task: Task, *, subjects: int, windows: int, seed: int = 0) 
         recordings.append(
             Recording(f"sim{number}", f"sim{number}", files, float(max(ends)), labels, tuple(ends), kind="sim")
         )
-    return Cohort("simulated", Path(f"sim:seed={seed}"), recordings, Problems())
+    return Cohort("simulated", Path(f"sim:seed={seed}"), recordings, Problems(), people="simulated")
 
 
 def _ends(person: Person, task: Task, windows: int, rng: np.random.Generator) -> list[float]:

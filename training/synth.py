@@ -33,6 +33,7 @@ from jmt_edge.capture.simulated.scenario import CLASS_NAMES, TRIAL, Episodes, Se
 from jmt_edge.capture.simulated.voice import RATE, Speech
 from jmt_edge.errors import DataError
 from jmt_edge.opencv import cv2
+from jmt_edge.training.keys import code
 
 KINDS = ("biovid", "affwild2", "trimodal")
 FPS, TRIAL_FRAMES = 25.0, 138
@@ -413,7 +414,8 @@ def prepare(root: Path, cohort: Cohort) -> None:
     Raises DataError where `root` holds anything else, or a complete cohort: nothing is ever overwritten.
     """
     marker = root / _MARKER
-    wanted = json.loads(json.dumps(asdict(cohort)))
+    generator = code(("training.synth", "capture.simulated"))
+    wanted = json.loads(json.dumps({**asdict(cohort), "generator": generator}))
     if marker.is_file():
         held = json.loads(marker.read_text(encoding="utf-8"))
         if held.pop("complete", False):

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from ..errors import ConfigError
+from .keys import Key, claim, write
 from .losses import ccc, task_loss
 from .recipes import Stage
 from .sets import Batch, hash_seed, loader
@@ -161,22 +162,25 @@ def fit(
     *,
     name: str,
     seed: int,
+    key: Key,
     device: Device = Device(),
     monitors: tuple[str, ...] = (),
 ) -> Fitted:
     """Train `network` in place to the weights of the best validation loss; resumes from `folder` after a kill.
 
+    key: all that the outcome depends on; ConfigError where `folder` holds a training of another key.
     monitors: affect outputs whose best-CCC weights are kept as well (dual-model ensembling).
     Without a validation set all epochs run and the last weights stay.
     """
     began = time.monotonic()
     finished = folder / "finished.json"
     checkpoints = folder / "checkpoints"
+    claim(folder / "stage.key.json", key, "a training stage", ("finished.json", "checkpoints/*.ckpt"))
     if not finished.is_file():
         _run(network, train, validation, stage, folder, name, seed, device, monitors)
         best = checkpoints / ("best.ckpt" if validation is not None else "last.ckpt")
         loaded = torch.load(best, map_location="cpu", weights_only=True)
-        finished.write_text(json.dumps({
+        write(finished, json.dumps({
             "best": _best(loaded), "epochs": _epochs(checkpoints), "seconds": round(time.monotonic() - began, 2),
         }))  # fmt: skip
     record = json.loads(finished.read_text())

@@ -69,7 +69,7 @@ def command(**flags: Any) -> None:
     from ..training.evaluation import evaluate
 
     out = flags["out"] or _beside(flags["target"])
-    cohort = _cohort(flags, flags["target"])
+    cohort = _cohort(flags, _classes(flags["target"]))
     lines = evaluate(
         flags["target"], cohort, out, protocol=flags["protocol"], options=options,
         robustness=not flags["no_robustness"], published=flags["published_handling"],
@@ -84,16 +84,18 @@ def _beside(target: Path) -> Path:
     return target.with_name(f"{target.stem}-evaluation") if target.suffix == ".jmt" else target / "evaluation"
 
 
-def _cohort(flags: dict[str, Any], target: Path | None) -> Any:
+def _classes(target: Path) -> tuple[str, ...]:
+    """The classes that a run was trained on; of a bundle, which does not say, the first and the last."""
+    from ..training.evaluation import run_folders
+    from ..training.experiment import load_run
+
+    folders = [target] if (target / "recipe.json").is_file() else run_folders(target)
+    return load_run(folders[0])[0].classes if folders else ("BL1", "PA4")
+
+
+def _cohort(flags: dict[str, Any], classes: tuple[str, ...]) -> Any:
     from ..training.readers import open_cohort
 
-    classes: tuple[str, ...] = ("BL1", "PA4")
-    if target is not None:
-        from ..training.evaluation import run_folders
-        from ..training.experiment import load_run
-
-        folders = [target] if (target / "recipe.json").is_file() else run_folders(target)
-        classes = load_run(folders[0])[0].classes if folders else classes
     return open_cohort(
         flags["data"], classes=classes, channel=flags["channel"], rate=flags["rate"], skip_bad=flags["skip_bad"]
     )
@@ -112,7 +114,7 @@ def _suite(flags: dict[str, Any], options: Any) -> None:
         raise ConfigError(f"--fractions '{flags['fractions']}' is not a list of numbers like 0.1,0.5,1") from None
     systems = tuple(flags["systems"].split(",")) if flags["systems"] else ()
     report = run_suite(
-        _cohort(flags, None), recipe, flags["out"], seed=flags["seed"], fractions=fractions, systems=systems,
+        _cohort(flags, recipe.classes), recipe, flags["out"], seed=flags["seed"], fractions=fractions, systems=systems,
         protocol=flags["protocol"] or "holdout", command=_suite_command(flags), options=options,
     )  # fmt: skip
     click.echo(f"report: {report}")

@@ -18,7 +18,7 @@ from ..errors import ConfigError
 @click.option("--variant", type=click.Choice(["full", "demo"]), help="demo: small networks.  [default: the recipe's]")
 @click.option("--data", type=click.Path(path_type=Path), help="The data set's folder.")
 @click.option("--demo", type=click.Choice(["pain", "affect", "trimodal", "all"]), help="Train the demo bundle(s).")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder of the run; an interrupted run goes on there.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of the run; an interrupted run resumes there.")
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
 @click.option("--seeds", type=click.IntRange(1, 1000), default=1, show_default=True, help="Repeat from --seed on.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change the recipe: fusion.lr=1e-4.")

@@ -99,6 +99,14 @@ def test_the_training_readers_accept_it(trimodal: Path) -> None:
     assert all(set(r.files) == {"face", "voice", "eda"} for r in cohort.recordings)
 
 
+def test_a_half_filled_cohort_of_another_generator_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepare(tmp_path / "c", TRIMODAL)
+    prepare(tmp_path / "c", TRIMODAL)
+    monkeypatch.setattr("jmt_edge.training.synth.code", lambda names: "a later version")
+    with pytest.raises(DataError, match="an unfinished cohort with another generator"):
+        prepare(tmp_path / "c", TRIMODAL)
+
+
 def test_same_seed_same_files_whatever_the_jobs_and_the_interruptions(trimodal: Path, tmp_path: Path) -> None:
     other = tmp_path / "again"
     prepare(other, TRIMODAL)

@@ -170,6 +170,53 @@ def test_leakage_is_refused_by_name() -> None:
         splits.official(["clip7"], ["clip7", "clip8"])
 
 
+def test_a_person_stands_on_one_side_in_whatever_spelling() -> None:
+    for name, other in (("A", "a "), ("Anna  B", " anna b"), ("\uff30\uff11", "p1")):
+        with pytest.raises(DataError, match="stands in both train and test"):
+            splits.Split("x", (name,), (), (other,))
+    splits.Split("x", ("a 1",), (), ("a1",))
+
+
+def test_one_person_has_one_name_and_one_id(tmp_path: Path) -> None:
+    tools.write_biovid(tmp_path, 3, 1, video=False)
+    file = tmp_path / "PartA" / "starting_point" / "samples.csv"
+    text = file.read_text()
+    first, second = open_cohort(tmp_path).subjects[:2]
+    lines = text.splitlines()
+    # the second subject's rows carry the first one's id
+    file.write_text("\n".join([*lines[:3], *(line.replace("2", "1", 1) for line in lines[3:5]), *lines[5:]]) + "\n")
+    with pytest.raises(DataError, match=f"row 4: subject_id 1 is {first} in an earlier row and {second} here"):
+        open_cohort(tmp_path)
+    assert second not in open_cohort(tmp_path, skip_bad=True).subjects
+    # and one name two ids
+    file.write_text(text.replace(f"2\t{second}\t3", f"9\t{second}\t3").replace(f"2\t{second}\t4", f"9\t{second}\t4"))
+    with pytest.raises(DataError, match=f"row 5: {second} has subject_id 2 in an earlier row and 9 here"):
+        open_cohort(tmp_path)
+    file.write_text(text.replace(second, " ", 1))
+    with pytest.raises(DataError, match="row 4: the subject has no name"):
+        open_cohort(tmp_path)
+    # another spelling is the same person, read from the files of that spelling
+    file.write_text(text.replace(f"\t{second}\t", f"\t{second.upper()}\t", 1))
+    folder = tmp_path / "PartA" / "biosignals_raw"
+    (folder / second.upper()).mkdir()
+    for sample in folder.glob(f"{second}/*BL1*"):
+        sample.rename(folder / second.upper() / sample.name)
+    cohort = open_cohort(tmp_path)
+    assert (len(cohort.subjects), len(cohort.recordings), len(cohort.numbers)) == (3, 6, 3)
+
+
+def test_painmonit_subjects_are_written_alike(tmp_path: Path) -> None:
+    x, y = np.ones((6, 100)), np.array([0, 1] * 3)
+    for name, who in (("a", np.repeat([3, 7, 9], 2)), ("b", np.repeat([3.0, 7.0, 9.0], 2)),
+                      ("c", np.array(["3", "3 ", "7", "7", "9", "9"]))):  # fmt: skip
+        assert open_cohort(tools.write_painmonit(tmp_path / name, x, y, who), rate=10).subjects == ["3", "7", "9"]
+    for who in (np.array([0, 0, 1, 1, np.nan, 2]), np.array([0, 0, 1, 1, 2.5, 2]), np.array([*"0011", " ", "2"])):
+        tools.write_painmonit(tmp_path / "d", x, y, who)
+        with pytest.raises(DataError, match=r"subjects.npy row 4: .* is not a subject id"):
+            open_cohort(tmp_path / "d", rate=10)
+    assert open_cohort(tmp_path / "a", rate=10).people == "painmonit a"
+
+
 def test_67_subject_protocol(tmp_path: Path) -> None:
     from jmt_edge.training.experiment import make_splits
 

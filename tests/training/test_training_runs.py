@@ -98,18 +98,22 @@ def test_a_run_learns_and_a_repetition_gives_the_same_numbers(
     assert from_dict(kept) == quick()
 
 
-def test_a_killed_stage_goes_on_where_it_was(
-    prepared: tuple[Prepared, Options], biovid: Cohort, tmp_path: Path
+def test_an_interrupted_stage_resumes_where_it_was(
+    prepared: tuple[Prepared, Options], biovid: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data, settings = prepared
     (split,) = make_splits(biovid, "holdout", seed=0)
     whole = run_split(data, split, tmp_path / "whole", seed=3, options=replace(settings, cache=tmp_path / "c1"))
-    short = replace(data, recipe=quick(stages={"eda": {**QUICK, "epochs": 1}}))
     half = replace(settings, cache=tmp_path / "c2")
-    run_split(short, split, tmp_path / "killed", seed=3, options=half)
-    # a kill after the first epoch leaves the checkpoint, and neither `finished` nor kept weights
-    (tmp_path / "killed" / "eda" / "finished.json").unlink()
-    resumed = run_split(data, split, tmp_path / "killed", seed=3, options=half)
+    tools.stop_before_epoch(1, monkeypatch)
+    with pytest.raises(tools.Stopped):
+        run_split(data, split, tmp_path / "stopped", seed=3, options=half)
+    monkeypatch.undo()
+    # the checkpoint of one epoch, and neither `finished` nor kept weights
+    last = torch.load(tmp_path / "stopped" / "eda" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert last["epoch"] == 0
+    assert not (tmp_path / "stopped" / "eda" / "finished.json").exists()
+    resumed = run_split(data, split, tmp_path / "stopped", seed=3, options=half)
     assert np.allclose(whole.predictions.outputs["pain"], resumed.predictions.outputs["pain"], atol=1e-6)
 
 
@@ -136,7 +140,7 @@ def test_features_are_keyed_by_weights_and_data(prepared: tuple[Prepared, Option
     with torch.no_grad():
         backbone.fc.bias += 1
     extract(backbone, store, tmp_path)
-    extract(backbone, replace(store, key="other"), tmp_path)
+    extract(backbone, replace(store, content="other"), tmp_path)
     assert len(list((tmp_path / "features").glob("*.npy"))) == 3
 
 
@@ -225,6 +229,16 @@ def test_affwild2_from_the_command_line(affwild2: Path, tmp_path: Path) -> None:
     assert set(summary["pooled"]) == {"ccc_valence", "ccc_arousal", "ccc_mean"}
     assert "ccc_valence_not_smoothed" in summary["extras"]
     bundle = tmp_path / "run" / "affwild2-jmt.jmt"
+    again = run.invoke(cli, ["train", "--recipe", "affwild2-jmt", "--out", str(tmp_path / "run"), *common])
+    assert again.output == done.output
+    manifest = bundle / "manifest.json"
+    kept = manifest.read_text()
+    record = json.loads((tmp_path / "run" / "scores.json").read_text())
+    manifest.write_text(kept.replace(record["key"], "0" * 20))
+    other = run.invoke(cli, ["train", "--recipe", "affwild2-jmt", "--out", str(tmp_path / "run"), *common])
+    assert isinstance(other.exception, ConfigError)
+    assert f"{bundle} is the bundle of another run; pass --overwrite" in str(other.exception)
+    manifest.write_text(kept)
     checked = run.invoke(
         cli,
         ["evaluate", str(bundle), "--data", str(affwild2), "--protocol", "official", "--cache", str(tmp_path / "cache"),

@@ -6,9 +6,20 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
 from noneeg import write_painmonit
 
-__all__ = ["write_affwild2", "write_bio", "write_biovid", "write_painmonit", "write_video"]
+from jmt_edge.training import trainer
+
+__all__ = [
+    "Stopped",
+    "stop_before_epoch",
+    "write_affwild2",
+    "write_bio",
+    "write_biovid",
+    "write_painmonit",
+    "write_video",
+]
 
 CLASSES = ("BL1", "PA1", "PA2", "PA3", "PA4")
 
@@ -88,3 +99,19 @@ def write_affwild2(root: Path, videos: int = 4, frames: int = 240, seed: int = 0
             root / "audio" / f"{name.removesuffix('_left')}.wav", 44100, np.int16(np.clip(sound, -1, 1) * 32767)
         )
     return root
+
+
+class Stopped(Exception):
+    """A run that ended in the middle."""
+
+
+def stop_before_epoch(epoch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each training stage ends when it begins this epoch, until `monkeypatch.undo()`."""
+    begin = trainer._Module.on_train_epoch_start
+
+    def interrupted(module: trainer._Module) -> None:
+        if module.current_epoch == epoch:
+            raise Stopped
+        begin(module)
+
+    monkeypatch.setattr(trainer._Module, "on_train_epoch_start", interrupted)

@@ -1,0 +1,245 @@
+"""Keys: what a piece of kept state depends on, so that nothing is resumed, found or read back under other conditions.
+
+Two rules for two places. A shared cache names its files by a key's digest: state of another key is never found. A
+folder that the user named (`--out`) carries the key itself (`claim`): a command whose key differs is refused, and the
+sentence names the first part that differs.
+
+Clips are found by the stamps of their files, which costs nothing to look up; all that is made from clips depends on
+their content. A data set that was copied or touched is therefore read again, and nothing is trained again for it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ConfigError, DataError
+from ..tasks import Modality
+from .data import Windows
+from .locks import lock
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from .clips import ClipStore
+
+# Modules and whole packages below `jmt_edge`. From files to clips:
+CLIP_CODE = (
+    "tasks", "preprocessing", "media", "capture", "clips", "training.clips", "training.streams",
+)  # fmt: skip
+# and from clips to scores:
+CODE = (*CLIP_CODE, "models", "metrics", "compiler.export", "training")
+_SHOWN = 20  # characters; a longer value is a digest or a path, and a sentence names its part alone
+_CHUNK = 1 << 24  # bytes of an array hashed at a time
+
+
+@dataclass(frozen=True)
+class Key:
+    """All that some state depends on: part -> plain value or digest, in the order in which a difference is named."""
+
+    parts: Mapping[str, Any]
+
+    @property
+    def digest(self) -> str:
+        """20 hexadecimal digits, the same for equal parts in any order."""
+        return digest(self.parts)[:20]
+
+    def also(self, **parts: Any) -> Key:
+        """This key with further or other parts."""
+        return Key({**self.parts, **parts})
+
+    def difference(self, kept: Mapping[str, Any]) -> str:
+        """The first part that differs from `kept` ("seed = 0, not 1", "different labels"), "" where none does."""
+        return _difference(json.loads(json.dumps(self.parts)), kept, "")
+
+
+def _difference(mine: Any, kept: Any, where: str) -> str:
+    if mine == kept:
+        return ""
+    if isinstance(mine, Mapping) and isinstance(kept, Mapping):
+        name = next(k for k in (*mine, *kept) if k not in mine or k not in kept or mine[k] != kept[k])
+        return _difference(mine.get(name), kept.get(name), f"{where}.{name}" if where else str(name))
+    if _short(mine) and _short(kept):
+        return f"{where} = {kept}, not {mine}"
+    return f"different {where}"
+
+
+def _short(value: Any) -> bool:
+    return isinstance(value, (int, float)) or (isinstance(value, str) and len(value) < _SHOWN)
+
+
+def claim(file: Path, key: Key, what: str, state: Sequence[str]) -> None:
+    """Mark the folder of `file` as holding `what` of this key, in `file`; does nothing where it is marked so already.
+
+    state: patterns of what a later command would trust. Raises ConfigError where any of it is beside `file` and was
+    made under another key, or nothing says under which; the mark of a command that left none of it is replaced.
+    """
+    folder = file.parent
+    remedy = f"choose another --out or remove {folder}"
+    with lock(file.with_suffix(".lock")):
+        try:
+            kept = json.loads(file.read_text())
+        except (FileNotFoundError, ValueError):
+            kept = None
+        different = key.difference(kept) if isinstance(kept, dict) else "no record"
+        if not different:
+            return
+        if found := next((found for pattern in state for found in folder.glob(pattern)), None):
+            if isinstance(kept, dict):
+                raise ConfigError(f"{folder} holds {what} made with {different}; {remedy}")
+            name = found.relative_to(folder)
+            raise ConfigError(f"{folder} holds {what} ({name}) without a record of what it was made from; {remedy}")
+        write(file, json.dumps(key.parts, indent=1) + "\n")
+
+
+def write(path: Path, text: str) -> None:
+    """Whole or not at all: a kill while writing leaves no half file that a later run would trust."""
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part.write_text(text)
+    part.replace(path)
+
+
+# ---- digests -------------------------------------------------------------------------------------------------
+
+
+def digest(*things: Any) -> str:
+    """SHA-256 (hexadecimal) of arrays, by type, shape and bytes, and of plain values, as JSON with sorted keys."""
+    found = hashlib.sha256()
+    for thing in things:
+        if isinstance(thing, np.ndarray):
+            found.update(f"{thing.dtype.str}{thing.shape}".encode())
+            rows = max(1, _CHUNK // max(1, thing.nbytes // max(1, len(thing)))) if thing.ndim else 1
+            for i in range(0, len(thing) if thing.ndim else 1, rows):
+                found.update((thing[i : i + rows] if thing.ndim else thing).tobytes())
+        else:
+            found.update(json.dumps(thing, sort_keys=True).encode())
+        found.update(b"\0")
+    return found.hexdigest()
+
+
+def weights_hash(network: nn.Module) -> str:
+    """SHA-256 of a network's state: names, shapes and values."""
+    found = hashlib.sha256()
+    for name, value in sorted(network.state_dict().items()):
+        found.update(name.encode() + str(tuple(value.shape)).encode())
+        found.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()
+
+
+def source_of_weights(source: str) -> str:
+    """`torchvision` (whose files carry their hash), else the digest of the file. DataError where it cannot be read."""
+    if source == "torchvision":
+        return source
+    try:
+        with open(source, "rb") as file:
+            found = hashlib.sha256()
+            while block := file.read(_CHUNK):
+                found.update(block)
+    except OSError as error:
+        raise DataError(
+            f"no checkpoint at {source} ({error.strerror}); give a .pt, .pth or .safetensors file"
+        ) from None
+    return found.hexdigest()
+
+
+def code(names: tuple[str, ...] = CODE) -> str:
+    """SHA-256 of the files of these modules and packages of `jmt_edge`: sources, and models that lie beside them."""
+    return _code(names)
+
+
+@lru_cache
+def _code(names: tuple[str, ...]) -> str:
+    found = hashlib.sha256()
+    for name in names:
+        for place, file in _files(name):
+            found.update(f"{name} {place}\0".encode() + hashlib.sha256(file.read_bytes()).digest())
+    return found.hexdigest()
+
+
+def _files(name: str) -> Iterator[tuple[str, Path]]:
+    """(path within the package, file) of a module or package."""
+    spec = find_spec(f"{__name__.split('.')[0]}.{name}")
+    assert spec is not None, f"no module {name}"  # a room that moved must not drop out of the keys
+    if spec.submodule_search_locations is None:
+        yield "", Path(str(spec.origin))
+        return
+    folder = Path(next(iter(spec.submodule_search_locations)))
+    for file in sorted(folder.rglob("*")):
+        if file.is_file() and file.suffix != ".pyc":
+            yield file.relative_to(folder).as_posix(), file
+
+
+# ---- clips and what is cut from them -------------------------------------------------------------------------
+
+
+def clip_key(windows: Windows, m: Modality) -> str:
+    """Of a modality's clips: geometry, code, and the files by path, size and times of change."""
+    stamps: dict[str, Any] = {}
+    jobs: dict[int, list[float]] = {}
+    for number, end in windows.clips[m.name]:
+        jobs.setdefault(number, []).append(end)
+    lines = []
+    for number, ends in jobs.items():
+        recording = windows.recordings[number]
+        path = recording.files[m.name]
+        if str(path) not in stamps:
+            stamps[str(path)] = _stamp(path)
+        # Affwild2's frames are found by the labels' times, which come from the video
+        times = digest(recording.labels.times)
+        lines.append([number, recording.id, recording.kind, str(path), stamps[str(path)], times, ends])
+    geometry = {k: v for k, v in asdict(m).items() if k not in ("backbone", "width", "stride", "end")}
+    if m.name == "eda":
+        geometry.update(mean=(), std=())  # stored in µS
+    return digest(geometry, code(CLIP_CODE), lines)[:20]
+
+
+def _stamp(path: Path) -> Any:
+    if str(path).startswith("sim:"):
+        return 0
+    try:
+        if not path.is_dir():
+            return _change(path.stat())
+        # a folder's own times do not move when one of its frames is written again
+        with os.scandir(path) as entries:
+            return digest(sorted([entry.name, *_change(entry.stat())] for entry in entries))
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}); restore it or drop the recording") from None
+
+
+def _change(stat: os.stat_result) -> list[int]:
+    # the time of the inode's change as well: copying tools and archives set the other one to what they like
+    return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+
+
+def clip_content(folder: Path, data: NDArray[Any], present: NDArray[Any], *, fresh: bool) -> str:
+    """Digest of a complete clip cache, kept in its folder. fresh: clips were computed, so it is taken again."""
+    file = folder / "content.txt"
+    if fresh or not file.is_file():
+        write(file, digest(data, present))
+    return file.read_text()
+
+
+def data_parts(windows: Windows, stores: Mapping[str, ClipStore]) -> dict[str, Any]:
+    """The parts of a key that a data set contributes: labels, recordings with their people, windows, clips."""
+    recordings = [[r.id, r.subject, r.kind, r.part, r.duration, list(r.ends)] for r in windows.recordings]
+    labels: list[Any] = []
+    for r in windows.recordings:
+        labels += [r.labels.times, *(x for o in sorted(r.labels.values) for x in (o, r.labels.values[o]))]
+    return {
+        "labels": digest(*labels, *(x for o in sorted(windows.labels) for x in (o, windows.labels[o]))),
+        "recordings": digest(recordings),
+        "windows": digest(
+            windows.recording, windows.end, *(x for m in sorted(windows.rows) for x in (m, windows.rows[m]))
+        ),
+        "clips": {name: store.content for name, store in stores.items()},
+    }
