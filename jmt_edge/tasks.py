@@ -17,7 +17,6 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 AUDIO_RATE = 44_100
 CLIP_AUDIO_SAMPLES = 47_040  # 32 frames at 30 fps
-EDA_RATE = 512
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from live_fixture import Tracker, hand_bundle
 
-from jmt_edge.clips import cutters
+from jmt_edge.clips import face
 from jmt_edge.engine.bundle import Bundle
 from jmt_edge.tasks import get_task
 
@@ -29,5 +29,5 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Bundle]
 @pytest.fixture
 def tracker(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every frame shows a face at the same place; nothing is searched for."""
-    monkeypatch.setattr(cutters, "FaceDetector", lambda: None)
-    monkeypatch.setattr(cutters, "FaceTracker", Tracker)
+    monkeypatch.setattr(face, "FaceDetector", lambda: None)
+    monkeypatch.setattr(face, "FaceTracker", Tracker)
