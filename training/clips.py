@@ -1,9 +1,8 @@
-"""The clip cache: every distinct clip of a data set, preprocessed once, by the same code that live uses.
+"""The clip cache: every distinct clip of a data set, cut once, by the same code and as present as in a live run.
 
 One folder per modality, named by a hash of the modality's geometry, the preprocessing code and the files
 (path, size, time of change): anything that could change a clip gives another folder, so a stale clip cannot be
-read. Faces are stored as uint8 crops (normalisation is undone exactly), sound and EDA as float32; a kill loses
-at most the recordings in work.
+read. Clips are stored as they are cut: faces as uint8 crops, EDA in µS; a kill loses at most the recordings in work.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import logging
 import multiprocessing
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,18 +22,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import preprocessing
-from ..capture import simulated
-from ..errors import DataError
-from ..media import dataset_files as signals
-from ..preprocessing.eda import normalise_eda
-from ..tasks import Modality
-from . import streams
+from .. import capture, media, preprocessing
+from .. import clips as rules
+from ..clips.cut import HOP, cut_clips
+from ..clips.cutter import network_input, signal_format
+from ..clips.plan import plan_clips, time_key
+from ..errors import DataError, SourceError
+from ..tasks import Modality, Task
+from . import sources
 from .data import Problems, Recording, Windows
+from .sources import open_recording
 
 log = logging.getLogger(__name__)
 Progress = Callable[[str, int, int], None]
-MIN_EDA = 0.5  # share of an EDA clip that must hold valid samples
 
 
 def default_cache() -> Path:
@@ -45,7 +45,7 @@ def default_cache() -> Path:
 
 @dataclass
 class ClipStore:
-    """The clips of one modality. `data` (N, *stored shape), `present` (N,): the clip holds usable signal."""
+    """The clips of one modality. `data` (N, *signal), `present` (N,): the clip may be used (`clips.presence`)."""
 
     modality: Modality
     key: str
@@ -54,34 +54,7 @@ class ClipStore:
 
     def load(self, index: NDArray[np.int64]) -> NDArray[np.float32]:
         """(n, *shape) float32 as the backbone takes it."""
-        return restore(self.data[index], self.modality)
-
-
-def compress(clip: NDArray[np.float32], m: Modality) -> NDArray[Any]:
-    """A clip as it is stored: a face's normalisation undone and rounded to the pixels it came from."""
-    if m.name != "face":
-        return clip.astype(np.float32)
-    mean, std = _moments(m)
-    return np.clip(np.rint((clip * std + mean) * 255), 0, 255).astype(np.uint8)
-
-
-def restore(stored: NDArray[Any], m: Modality) -> NDArray[np.float32]:
-    """Inverse of `compress`, also for a batch; EDA gets the fixed normalisation that its modality carries."""
-    if m.name == "eda":
-        return normalise_eda(np.asarray(stored, np.float32), m)
-    if m.name != "face":
-        return np.asarray(stored, np.float32)
-    mean, std = _moments(m)
-    scaled = np.asarray(stored, np.float32)
-    scaled *= np.float32(1 / 255)
-    scaled -= mean
-    scaled /= std
-    return scaled
-
-
-def _moments(m: Modality) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    shape = (len(m.mean), 1, 1, 1)
-    return np.array(m.mean, np.float32).reshape(shape), np.array(m.std, np.float32).reshape(shape)
+        return network_input(self.data[index], self.modality)
 
 
 def clip_key(windows: Windows, m: Modality) -> str:
@@ -97,7 +70,8 @@ def clip_key(windows: Windows, m: Modality) -> str:
         if str(path) not in files:
             files[str(path)] = _stamp(path)
         lines.append([recording.id, recording.kind, str(path), files[str(path)], ends])
-    geometry = {k: v for k, v in asdict(m).items() if k not in ("backbone", "width", "stride", "end")}
+    plan = plan_clips(windows.task, HOP)[m.name]
+    geometry = {k: v for k, v in asdict(plan.m).items() if k not in ("backbone", "width")} | {"new": plan.new}
     if m.name == "eda":
         geometry.update(mean=(), std=())  # stored in µS
     text = json.dumps([geometry, _code(), lines], sort_keys=True, default=str)
@@ -116,12 +90,12 @@ def _stamp(path: Path) -> tuple[int, int]:
 
 
 def _code() -> str:
-    """Hash of the preprocessing and decoding sources: a changed rule is another cache."""
+    """Hash of the sources that make a clip: a changed rule is another cache."""
     digest = hashlib.sha256()
-    sources = [Path(str(m.__file__)) for m in (signals, streams)] + [Path(__file__)]
-    for package in (preprocessing, simulated):
-        sources += sorted(Path(str(package.__file__)).parent.glob("*.py"))
-    for file in sources:
+    for package in (capture, rules, media, preprocessing):
+        for file in sorted(Path(str(package.__file__)).parent.rglob("*.py")):
+            digest.update(file.read_bytes())
+    for file in (Path(__file__), Path(str(sources.__file__))):
         digest.update(file.read_bytes())
     return digest.hexdigest()
 
@@ -148,9 +122,8 @@ def _build_modality(
     clips = windows.clips[m.name]
     key = clip_key(windows, m)
     folder = cache / "clips" / f"{m.name}-{key}"
-    shape = (len(clips), *m.shape)
-    dtype = np.uint8 if m.name == "face" else np.float32
-    data = _memmap(folder / "clips.npy", shape, dtype)
+    shape, dtype = signal_format(m)
+    data = _memmap(folder / "clips.npy", (len(clips), *shape), dtype)
     present = _memmap(folder / "present.npy", (len(clips),), np.uint8)  # 0 absent, 1 present
     done = _memmap(folder / "done.npy", (len(windows.recordings),), np.uint8)  # 0 to do, 1 done
     failed: dict[str, str] = _read_json(folder / "failed.json")
@@ -164,7 +137,7 @@ def _build_modality(
     todo = [n for n in jobs if not done[n]]
     finished = len(jobs) - len(todo)
     progress(m.name, finished, len(jobs))
-    items = ((n, (windows.recordings[n], m, [clips[row][1] for row in jobs[n]])) for n in todo)
+    items = ((n, (windows.recordings[n], windows.task, m.name, [clips[row][1] for row in jobs[n]])) for n in todo)
     for number, (arrays, usable, error) in _map(_compute, items, workers):
         rows = np.array(jobs[number])
         if error:
@@ -243,128 +216,20 @@ def _quiet_worker() -> None:
 # ---- one recording, in a worker ------------------------------------------------------------------------------
 
 
-def _compute(job: tuple[Recording, Modality, list[float]]) -> tuple[Any, Any, str]:
+def _compute(job: tuple[Recording, Task, str, list[float]]) -> tuple[Any, Any, str]:
     """(clips as stored, present, "") or (None, None, the sentence of what is wrong)."""
-    recording, m, ends = job
+    recording, task, name, ends = job
+    m = task.modality(name)
+    rows = {time_key(end): row for row, end in enumerate(ends)}
+    shape, dtype = signal_format(m)
+    clips = np.zeros((len(ends), *shape), dtype)
+    present = np.zeros(len(ends), np.uint8)
     try:
-        clips, present = {"face": _face, "voice": _voice, "eda": _eda}[m.name](recording, m, ends)
-    except DataError as error:
+        source, find = open_recording(recording, m)
+        for key, clip in cut_clips(source, task, name, ends, find=find):
+            if clip.signal is not None:
+                clips[rows[key]] = clip.signal
+            present[rows[key]] = clip.ok
+    except (DataError, SourceError) as error:
         return None, None, str(error)
-    return np.stack([compress(c, m) for c in clips]), np.array(present, np.uint8), ""
-
-
-def _face(recording: Recording, m: Modality, ends: Sequence[float]) -> tuple[list[NDArray[np.float32]], list[bool]]:
-    from ..clips.frames import face_clip, frame_times
-
-    wanted = np.unique(np.concatenate([frame_times(m, end, start=0.0) for end in ends]))
-    crops = sorted(_crops(recording, m, wanted[wanted >= -1e-6]), key=lambda item: item[0])
-    times = np.array([t for t, _ in crops])
-    clips, present = [], []
-    for end in ends:
-        first, last = np.searchsorted(times, [end - m.span - 1.0, end + 1e-6])
-        clip, valid = face_clip(crops[first:last], end, m, start=0.0)
-        clips.append(clip)
-        present.append(bool(np.any(valid)))
-    return clips, present
-
-
-def _crops(
-    recording: Recording, m: Modality, wanted: NDArray[np.float64]
-) -> Iterator[tuple[float, NDArray[np.uint8] | None]]:
-    """(time, crop or None) of the frames at or just before each wanted time."""
-    path, size = recording.files["face"], m.shape[-1]
-    if recording.kind == "affwild2":
-        import cv2
-
-        times = recording.labels.times
-        for i in sorted(set(np.maximum(np.searchsorted(times, wanted + 1e-3, side="right") - 1, 0).tolist())):
-            file = path / f"{i + 1:05d}.jpg"
-            if not file.is_file():
-                yield float(times[i]), None
-                continue
-            image = cv2.cvtColor(signals.read_image(file), cv2.COLOR_BGR2RGB)
-            if image.shape[:2] != (size, size):
-                image = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
-            yield float(times[i]), np.asarray(image, np.uint8)
-        return
-    from ..preprocessing.face import FaceDetector, FaceTracker, align_crop
-
-    tracker = FaceTracker(FaceDetector())
-    if recording.kind == "sim":
-        images = streams.frames(recording, wanted)
-    else:
-        images = nearest_frames(signals.read_video(path), wanted)
-    for t, image in images:
-        face = tracker.update(image, t)
-        yield t, None if face is None else align_crop(image, face, size)
-
-
-def nearest_frames(
-    frames: Iterator[tuple[float, NDArray[np.uint8]]], wanted: NDArray[np.float64]
-) -> Iterator[tuple[float, NDArray[np.uint8]]]:
-    """The frames that `face_clip` may pick for each wanted time, each once: the last one at or before it (the first
-    frame for times before all) and the next one where that is nearer.
-    """
-    todo = list(np.sort(wanted))
-    held: tuple[float, NDArray[np.uint8]] | None = None
-    given = False
-    for frame in frames:
-        nearer = False
-        while held is not None and todo and todo[0] < frame[0] - 1e-3:
-            if not given:
-                yield held
-                given = True
-            moment = todo.pop(0)
-            nearer |= frame[0] - moment < moment - held[0]
-        held, given = frame, nearer
-        if nearer:
-            yield frame
-    if held is not None and todo and not given:
-        yield held
-
-
-def _voice(recording: Recording, m: Modality, ends: Sequence[float]) -> tuple[list[NDArray[np.float32]], list[bool]]:
-    from ..preprocessing.voice import voice_clip
-    from ..tasks import AUDIO_RATE
-
-    if recording.kind == "sim":
-        return [voice_clip(streams.sound(recording, end - m.span, end), m) for end in ends], [True] * len(ends)
-    samples = signals.read_audio(recording.files["voice"])
-    clips, present = [], []
-    for end in ends:
-        last = min(round(end * AUDIO_RATE), samples.size)
-        first = max(round((end - m.span) * AUDIO_RATE), 0)
-        present.append(last - first >= 0.5 * m.span * AUDIO_RATE)
-        clips.append(voice_clip(samples[first : max(last, first)], m))
-    return clips, present
-
-
-def _eda(recording: Recording, m: Modality, ends: Sequence[float]) -> tuple[list[NDArray[np.float32]], list[bool]]:
-    if recording.kind.startswith("painmonit"):
-        return [_painmonit_clip(recording, m)] * len(ends), [True] * len(ends)
-    from ..preprocessing.eda import resample_eda
-
-    if recording.kind == "sim":
-        skin, rate = streams.skin(recording), 128.0
-        pairs = []
-        for end in ends:
-            first = max(int((end - m.span - 1.0) * rate), 0)
-            samples = skin.samples(first, int(end * rate) + 1 - first, rate)
-            pairs.append(resample_eda((first + np.arange(len(samples))) / rate, samples.astype(np.float32), end, m))
-        return [clip for clip, _ in pairs], [float(share) >= MIN_EDA for _, share in pairs]
-    times, values = signals.read_biovid_eda(recording.files["eda"])
-    pairs = [resample_eda(times, np.asarray(values, np.float32), end, m) for end in ends]
-    return [clip for clip, _ in pairs], [float(share) >= MIN_EDA for _, share in pairs]
-
-
-def _painmonit_clip(recording: Recording, m: Modality) -> NDArray[np.float32]:
-    """One window of X.npy, brought to the modality's number of samples."""
-    from scipy.signal import resample_poly
-
-    x = np.load(recording.files["eda"], mmap_mode="r")
-    column = int(recording.kind.split(":")[1])
-    row = x[int(recording.id)].reshape(x.shape[1], x.shape[2])
-    values = np.asarray(row[:, column] if row.shape[1] == 6 else row[column], np.float64)
-    if values.size != m.shape[-1]:
-        values = resample_poly(values, m.shape[-1], values.size, padtype="line")
-    return values[None].astype(np.float32)
+    return clips, present, ""

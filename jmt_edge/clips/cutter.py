@@ -38,7 +38,7 @@ class Cutter(Protocol):
         ...
 
     def clip(self, end: float) -> tuple[NDArray[Any], float]:
-        """The signal of the clip that ends at `end`, of `signal_shape`, and the fraction of it that is real."""
+        """The signal of the clip that ends at `end`, of `signal_format`, and the fraction of it that is real."""
         ...
 
     def verdict(self, end: float) -> Verdict:
@@ -63,13 +63,13 @@ def open_cutter(
     return VoiceCutter(plan) if plan.m.name == "voice" else EdaCutter(plan)
 
 
-def signal_shape(m: Modality) -> tuple[int, ...]:
-    """Shape of a clip's signal as a cutter gives it: face crops (T, H, W, 3) uint8, others (*m.shape) float32."""
-    return (*m.shape[1:], m.shape[0]) if m.name == "face" else m.shape
+def signal_format(m: Modality) -> tuple[tuple[int, ...], type[np.generic]]:
+    """Shape and type of a clip's signal as a cutter gives it: face crops (T, H, W, 3) uint8, others as the network."""
+    return ((*m.shape[1:], m.shape[0]), np.uint8) if m.name == "face" else (m.shape, np.float32)
 
 
 def network_input(signal: NDArray[Any], m: Modality) -> NDArray[np.float32]:
-    """(..., *m.shape) float32 as the backbone takes it, of one clip's signal or of many: (..., *signal_shape)."""
+    """(..., *m.shape) float32 as the backbone takes it, of one clip's signal or of many: (..., *signal)."""
     if m.name == "face":
         return normalise_face(signal, m)
     return normalise_eda(signal, m) if m.name == "eda" else np.asarray(signal, np.float32)

@@ -5,10 +5,8 @@ All sources of one seed are the same person at the same moment.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 from urllib.parse import parse_qsl
 
 import numpy as np
@@ -16,7 +14,7 @@ from numpy.typing import NDArray
 
 from ...errors import SourceError
 from ...media.chunk import Chunk, empty_chunk
-from ..base import Source, State, Status
+from ..base import LazyFrames, Source, State, Status
 from .eda import Skin
 from .expression import Expressions
 from .face import FaceRenderer, Image
@@ -99,19 +97,6 @@ class _Simulated:
         return _within(times, self._spec.fault_span) & bool(self._spec.fault)
 
 
-class _Frames(Sequence[Image]):
-    """Frames that are drawn when they are looked at."""
-
-    def __init__(self, times: list[float], draw: Callable[[float], Image]) -> None:
-        self._times, self._draw = times, draw
-
-    def __len__(self) -> int:
-        return len(self._times)
-
-    def __getitem__(self, i: Any) -> Any:
-        return [self._draw(t) for t in self._times[i]] if isinstance(i, slice) else self._draw(self._times[i])
-
-
 class SimFace(_Simulated):
     """A camera: frames of `size` at `fps`. Faults: `dark` (lens covered), `noface` (nobody in the picture).
 
@@ -129,7 +114,7 @@ class SimFace(_Simulated):
 
     def _make(self, first: int, times: Times, kept: Flags) -> Chunk:
         times = times[kept]
-        frames = _Frames(times.tolist(), self._frame)
+        frames = LazyFrames(self._frame, times.tolist())
         return Chunk(times, frames if self._lazy else list(frames), self._rate, lost=int((~kept).sum()))
 
     def _frame(self, t: float) -> Image:
