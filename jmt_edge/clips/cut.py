@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Callable, Iterable, Iterator, Set
 from dataclasses import dataclass
 from itertools import count
 from typing import Protocol, runtime_checkable
@@ -54,10 +54,11 @@ class _Window:
 class _Pass:
     """A cutter and the windows that it has still to cut for, in order."""
 
-    def __init__(self, plan: ClipPlan, windows: list[_Window], find: Find | None) -> None:
-        ends = {window.index: window.t for window in windows}
+    def __init__(
+        self, plan: ClipPlan, windows: list[_Window], window_end: Callable[[int], float], find: Find | None
+    ) -> None:
         self.plan, self.windows = plan, deque(windows)
-        self.cutter: Cutter = open_cutter(plan, lambda i: ends.get(i, math.inf), windows[0].index, find=find)
+        self.cutter: Cutter = open_cutter(plan, window_end, windows[0].index if windows else 0, find=find)
 
 
 def cut_clips(
@@ -75,10 +76,14 @@ def cut_clips(
     cut_live = {key for window in live for key in window.clips}
     rest = sorted((end - m.end, key) for key, end in wanted.items() if key not in cut_live)
     own = [_Window(t, i, {key: t + m.end}) for i, (t, key) in enumerate(rest)]
+    passes = [
+        # a live run's later windows want frames of these, too, and its tracker has seen them
+        _Pass(plan, live, lambda i: i * hop, find),
+        _Pass(ClipPlan(m, 1, 1), own, lambda i: own[i].t if i < len(own) else math.inf, find),
+    ]
     source.open(0.0)
     try:
-        passes = [_Pass(p, windows, find) for p, windows in ((plan, live), (ClipPlan(m, 1, 1), own)) if windows]
-        for key, clip in _cut(source, passes):
+        for key, clip in _cut(source, [p for p in passes if p.windows]):
             if key in wanted:
                 yield key, clip
     finally:
