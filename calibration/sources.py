@@ -81,7 +81,7 @@ def dataset_windows(task: Task, root: Path, count: int, seed: int = 0) -> Window
         loaded = [store.load(used[i : i + 1])[0] for i in range(len(used))]  # one by one: each can be let go alone
         clips[m.name] = Clips(loaded, np.where(there, np.searchsorted(used, rows), -1)[:, last], m.shape)
     targets = {o: y[:, -1].astype(np.float64) for o, y in small.labels.items()}
-    windows = Windows(clips, present, targets, small.subject, f"{cohort.layout} at {root}")
+    windows = _not_empty(Windows(clips, present, targets, small.subject, f"{cohort.layout} at {root}"))
     windows.check(task)
     return windows.take(spread(windows, min(count, len(windows)), seed))
 
@@ -121,7 +121,13 @@ def simulated_windows(task: Task, count: int, seed: int = 0, people: int = 8) ->
         np.concatenate([p.subjects for p in parts]),
         f"{people} simulated persons, seed {seed}",
     )
+    pool = _not_empty(pool)
     return pool.take(spread(pool, min(count, len(pool)), seed))
+
+
+def _not_empty(windows: Windows) -> Windows:
+    """The windows in which anything may be used."""
+    return windows.take(np.flatnonzero(windows.present.any((1, 2))))
 
 
 def _simulated_ends(task: Task, person: int, count: int, seed: int) -> list[float]:
