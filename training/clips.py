@@ -150,6 +150,10 @@ def _build_modality(
         done[number] = 1
         finished += 1
         progress(m.name, finished, len(jobs))
+    for number, places in jobs.items():
+        recording = windows.recordings[number]
+        if recording.id not in failed and not present[places].any():
+            problems.missing(f"usable {m.name} clip of a recording", recording.files[m.name])
     for array in (data, present, done):
         array.flush()
     return ClipStore(m, key, data, np.asarray(present) == 1)
