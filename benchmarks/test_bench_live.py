@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jmt_edge.clips.cutters import plan_clips
+from jmt_edge.clips.plan import plan_clips
 from jmt_edge.engine.backends import open_engine
 
 FEWER = 8  # how many times fewer clips the cache has to leave to the backbones

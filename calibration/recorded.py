@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..clips.cutters import plan_clips
+from ..clips.plan import plan_clips
 from ..clips.window_set import Clips, Windows
 from ..engine.backends.base import TwoCalls
 from ..engine.bundle import Bundle

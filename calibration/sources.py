@@ -6,24 +6,22 @@ then the windows farthest apart in level are kept. The first N of a recording ar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..capture.base import Source
 from ..capture.simulated import open_simulated, simulated_truth, window_label
-from ..clips.frames import face_clip, frame_times
+from ..clips.cut import HOP, cut_clips
+from ..clips.cutter import network_input
+from ..clips.plan import plan_clips, time_key
 from ..clips.window_set import Clips, Windows, random_windows
 from ..engine.bundle import Bundle
 from ..errors import DataError
-from ..preprocessing.eda import normalise_eda, resample_eda
-from ..preprocessing.face import FaceDetector, FaceTracker, align_crop
-from ..preprocessing.voice import voice_clip
-from ..tasks import AUDIO_RATE, Modality, Task
+from ..tasks import Task
 from ..training.data import Windows as TrainingWindows
 from .recorded import POOL_BYTES, recorded_windows, window_bytes
 
@@ -83,7 +81,7 @@ def dataset_windows(task: Task, root: Path, count: int, seed: int = 0) -> Window
         loaded = [store.load(used[i : i + 1])[0] for i in range(len(used))]  # one by one: each can be let go alone
         clips[m.name] = Clips(loaded, np.where(there, np.searchsorted(used, rows), -1)[:, last], m.shape)
     targets = {o: y[:, -1].astype(np.float64) for o, y in small.labels.items()}
-    windows = Windows(clips, present, targets, small.subject, f"{cohort.layout} at {root}")
+    windows = _not_empty(Windows(clips, present, targets, small.subject, f"{cohort.layout} at {root}"))
     windows.check(task)
     return windows.take(spread(windows, min(count, len(windows)), seed))
 
@@ -108,7 +106,7 @@ def simulated_windows(task: Task, count: int, seed: int = 0, people: int = 8) ->
     per = -(-POOL * count // people)
     parts: list[Windows] = []
     for k, person in enumerate(simulated_people(seed, people)):
-        sources = {m.name: open_simulated(m.name, f"sim:seed={person}") for m in task.modalities}
+        sources = {m.name: open_simulated(m.name, f"sim:seed={person}", lazy=True) for m in task.modalities}
         ends = _simulated_ends(task, person, -(-per // 2) if per > 2 else per, seed + k)
         clips, present = clips_of(task, sources, ends)
         targets = {o: np.array([simulated_truth(person, t)[o] for t in ends]) for o in task.outputs if o != "pain"}
@@ -123,7 +121,13 @@ def simulated_windows(task: Task, count: int, seed: int = 0, people: int = 8) ->
         np.concatenate([p.subjects for p in parts]),
         f"{people} simulated persons, seed {seed}",
     )
+    pool = _not_empty(pool)
     return pool.take(spread(pool, min(count, len(pool)), seed))
+
+
+def _not_empty(windows: Windows) -> Windows:
+    """The windows in which anything may be used."""
+    return windows.take(np.flatnonzero(windows.present.any((1, 2))))
 
 
 def _simulated_ends(task: Task, person: int, count: int, seed: int) -> list[float]:
@@ -143,106 +147,27 @@ def _simulated_ends(task: Task, person: int, count: int, seed: int) -> list[floa
 def clips_of(
     task: Task, sources: Mapping[str, Source], ends: Sequence[float]
 ) -> tuple[dict[str, Clips], NDArray[np.bool_]]:
-    """Clips (N, S or 1, *shape) and presence (N, S, M) of windows that end at `ends`, read from `sources`.
+    """Clips (N, S or 1, *shape) and presence (N, S, M) of the windows that a live run has at `ends`.
 
-    A source is read hop by hop and forgotten behind the oldest window, so an hour of it needs little memory. A clip
-    that several windows hold is made once.
+    As in a live run, a modality whose newest clip may not be used is absent throughout. A clip that several windows
+    hold is made once.
     """
-    steps = {m.name: 1 if m.stride == 0 else task.steps for m in task.modalities}
     clips: dict[str, Clips] = {}
     present = np.zeros((len(ends), task.steps, len(task.modalities)), bool)
-    for j, m in enumerate(task.modalities):
-        source = sources[m.name]
-        source.open(0.0)
-        try:
-            reader: _Reader = _READERS[m.name](m, source)
-            made: dict[float, tuple[int, bool]] = {}
-            stored: list[NDArray[np.float32]] = []
-            rows = np.zeros((len(ends), steps[m.name]), np.int64)
-            for i, end in enumerate(ends):
-                reader.advance(end, [end + offset for offset in m.clip_ends(steps[m.name])])
-                for s, offset in enumerate(m.clip_ends(steps[m.name])):
-                    at = round(end + offset, 6)
-                    if at not in made:
-                        clip, ok = reader.clip(end + offset)
-                        made[at] = len(stored), ok
-                        stored.append(clip)
-                    rows[i, s], ok = made[at]
-                    present[i, s if steps[m.name] > 1 else slice(None), j] = ok
-            clips[m.name] = Clips(stored, rows, m.shape)
-        finally:
-            source.close()
+    for j, (name, plan) in enumerate(plan_clips(task, HOP).items()):
+        held = [plan.ends(end) for end in ends]
+        rows: dict[int, int] = {}
+        stored: list[NDArray[np.float32]] = []
+        for key, clip in cut_clips(sources[name], task, name, [end for window in held for end in window]):
+            if clip.ok and clip.signal is not None:
+                rows[key] = len(stored)
+                stored.append(network_input(clip.signal, plan.m))
+        table = np.array([[rows.get(time_key(end), -1) for end in window] for window in held], np.int64)
+        table = table.reshape(len(ends), len(plan.ends(0.0)))
+        table[table[:, -1] < 0] = -1
+        clips[name] = Clips(stored, table, plan.m.shape)
+        present[:, :, j] = table >= 0
     return clips, present
-
-
-class _Reader(Protocol):
-    def advance(self, end: float, clip_ends: Sequence[float]) -> None: ...
-
-    def clip(self, end: float) -> tuple[NDArray[np.float32], bool]: ...
-
-
-class _Faces:
-    def __init__(self, m: Modality, source: Source) -> None:
-        self.m, self.source = m, source
-        self.tracker = FaceTracker(FaceDetector())
-        self.crops: list[tuple[float, NDArray[np.uint8] | None]] = []
-        self.now = 0.0
-
-    def advance(self, end: float, clip_ends: Sequence[float]) -> None:
-        wanted = np.unique(np.concatenate([frame_times(self.m, e) for e in clip_ends]))
-        first = float(wanted.min()) - 0.2
-        while self.now < end:
-            self.now = min(self.now + 1.0, end)
-            chunk = self.source.read(self.now)
-            # the frame at or just before each wanted time, as live picks them
-            index = np.searchsorted(chunk.times, wanted + 1e-6, side="right") - 1
-            for i in sorted({int(k) for k in index if 0 <= k < len(chunk)}):
-                image = chunk.values[i]
-                face = self.tracker.update(image, float(chunk.times[i]))
-                crop = None if face is None else align_crop(image, face, self.m.shape[-1])
-                self.crops.append((float(chunk.times[i]), crop))
-        self.crops = [crop for crop in self.crops if crop[0] >= first]
-
-    def clip(self, end: float) -> tuple[NDArray[np.float32], bool]:
-        clip, valid = face_clip([c for c in self.crops if c[0] <= end + 1e-6], end, self.m)
-        return clip, bool(valid.any())
-
-
-class _Voice:
-    def __init__(self, m: Modality, source: Source) -> None:
-        self.m, self.source = m, source
-        self.samples = np.empty(0, np.float32)
-        self.start = 0
-
-    def advance(self, end: float, clip_ends: Sequence[float]) -> None:
-        self.samples = np.concatenate([self.samples, self.source.read(end).values])
-        first = max(int((min(clip_ends) - self.m.span - 1) * AUDIO_RATE), self.start)
-        self.samples, self.start = self.samples[first - self.start :], first
-
-    def clip(self, end: float) -> tuple[NDArray[np.float32], bool]:
-        last = round(end * AUDIO_RATE) - self.start
-        part = self.samples[max(last - round(self.m.span * AUDIO_RATE), 0) : max(last, 0)]
-        return voice_clip(part, self.m), part.size > 0
-
-
-class _Eda:
-    def __init__(self, m: Modality, source: Source) -> None:
-        self.m, self.source = m, source
-        self.times, self.values = np.empty(0), np.empty(0, np.float32)
-
-    def advance(self, end: float, clip_ends: Sequence[float]) -> None:
-        chunk = self.source.read(end)
-        self.times = np.concatenate([self.times, chunk.times])
-        self.values = np.concatenate([self.values, chunk.values])
-        keep = self.times >= min(clip_ends) - self.m.span - 2
-        self.times, self.values = self.times[keep], self.values[keep]
-
-    def clip(self, end: float) -> tuple[NDArray[np.float32], bool]:
-        clip, share = resample_eda(self.times, self.values, end, self.m)
-        return normalise_eda(clip, self.m), share >= 0.5
-
-
-_READERS: dict[str, Callable[[Modality, Source], _Reader]] = {"face": _Faces, "voice": _Voice, "eda": _Eda}
 
 
 def _strata(subjects: NDArray[np.str_], labels: Mapping[str, NDArray[np.float64]]) -> NDArray[np.str_]:

@@ -18,7 +18,6 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 AUDIO_RATE = 44_100
 CLIP_AUDIO_SAMPLES = 47_040  # 32 frames at 30 fps
-EDA_RATE = 512
 MODALITIES = ("face", "voice", "eda")
 
 # How features are fused (models.md): the JMT with and without its joint branch, the papers' baselines, joint cross

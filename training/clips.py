@@ -1,8 +1,8 @@
-"""The clip cache: every distinct clip of a data set, preprocessed once, by the same code that live uses.
+"""The clip cache: every distinct clip of a data set, cut once, by the same code and as present as in a live run.
 
 One folder per modality, named by its key (`keys.clip_key`): anything that could change a clip gives another folder, so
-a stale clip cannot be read. Faces are stored as uint8 crops (normalisation is undone exactly), sound and EDA as
-float32; a kill loses at most the recordings in work.
+a stale clip cannot be read. Clips are stored as they are cut: faces as uint8 crops, EDA in µS; a kill loses at most the
+recordings in work.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import logging
 import multiprocessing
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,19 +21,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..clips.cut import cut_clips
+from ..clips.cutter import network_input, signal_format
+from ..clips.plan import time_key
 from ..errors import DataError, SourceError
-from ..media.eda_files import read_eda_file
-from ..media.sound import sound_blocks
-from ..media.video import read_image, video_frames
-from ..preprocessing.eda import normalise_eda
-from ..tasks import Modality
-from . import streams
+from ..tasks import Modality, Task
 from .data import Problems, Recording, Windows
 from .keys import clip_content, clip_key
+from .sources import open_recording
 
 log = logging.getLogger(__name__)
 Progress = Callable[[str, int, int], None]
-MIN_EDA = 0.5  # share of an EDA clip that must hold valid samples
 
 
 def default_cache() -> Path:
@@ -44,7 +42,7 @@ def default_cache() -> Path:
 
 @dataclass
 class ClipStore:
-    """The clips of one modality. `data` (N, *stored shape), `present` (N,): the clip holds usable signal.
+    """The clips of one modality. `data` (N, *signal), `present` (N,): the clip may be used (`clips.presence`).
 
     key: of the files that the clips were read from; content: digest of the clips themselves.
     """
@@ -57,34 +55,7 @@ class ClipStore:
 
     def load(self, index: NDArray[np.int64]) -> NDArray[np.float32]:
         """(n, *shape) float32 as the backbone takes it."""
-        return restore(self.data[index], self.modality)
-
-
-def compress(clip: NDArray[np.float32], m: Modality) -> NDArray[Any]:
-    """A clip as it is stored: a face's normalisation undone and rounded to the pixels it came from."""
-    if m.name != "face":
-        return clip.astype(np.float32)
-    mean, std = _moments(m)
-    return np.clip(np.rint((clip * std + mean) * 255), 0, 255).astype(np.uint8)
-
-
-def restore(stored: NDArray[Any], m: Modality) -> NDArray[np.float32]:
-    """Inverse of `compress`, also for a batch; EDA gets the fixed normalisation that its modality carries."""
-    if m.name == "eda":
-        return normalise_eda(np.asarray(stored, np.float32), m)
-    if m.name != "face":
-        return np.asarray(stored, np.float32)
-    mean, std = _moments(m)
-    scaled = np.asarray(stored, np.float32)
-    scaled *= np.float32(1 / 255)
-    scaled -= mean
-    scaled /= std
-    return scaled
-
-
-def _moments(m: Modality) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    shape = (len(m.mean), 1, 1, 1)
-    return np.array(m.mean, np.float32).reshape(shape), np.array(m.std, np.float32).reshape(shape)
+        return network_input(self.data[index], self.modality)
 
 
 def build_clips(
@@ -109,9 +80,8 @@ def _build_modality(
     clips = windows.clips[m.name]
     key = clip_key(windows, m)
     folder = cache / "clips" / f"{m.name}-{key}"
-    shape = (len(clips), *m.shape)
-    dtype = np.uint8 if m.name == "face" else np.float32
-    data = _memmap(folder / "clips.npy", shape, dtype)
+    shape, dtype = signal_format(m)
+    data = _memmap(folder / "clips.npy", (len(clips), *shape), dtype)
     present = _memmap(folder / "present.npy", (len(clips),), np.uint8)  # 0 absent, 1 present
     done = _memmap(folder / "done.npy", (len(windows.recordings),), np.uint8)  # 0 to do, 1 done
     failed: dict[str, str] = _read_json(folder / "failed.json")
@@ -125,7 +95,7 @@ def _build_modality(
     todo = [n for n in jobs if not done[n]]
     finished = len(jobs) - len(todo)
     progress(m.name, finished, len(jobs))
-    items = ((n, (windows.recordings[n], m, [clips[row][1] for row in jobs[n]])) for n in todo)
+    items = ((n, (windows.recordings[n], windows.task, m.name, [clips[row][1] for row in jobs[n]])) for n in todo)
     for number, (arrays, usable, error) in _map(_compute, items, workers):
         rows = np.array(jobs[number])
         if error:
@@ -138,6 +108,10 @@ def _build_modality(
         done[number] = 1
         finished += 1
         progress(m.name, finished, len(jobs))
+    for number, places in jobs.items():
+        recording = windows.recordings[number]
+        if recording.id not in failed and not present[places].any():
+            problems.missing(f"usable {m.name} clip of a recording", recording.files[m.name])
     for array in (data, present, done):
         array.flush()
     content = clip_content(folder, data, present, fresh=bool(todo))
@@ -205,129 +179,20 @@ def _quiet_worker() -> None:
 # ---- one recording, in a worker ------------------------------------------------------------------------------
 
 
-def _compute(job: tuple[Recording, Modality, list[float]]) -> tuple[Any, Any, str]:
+def _compute(job: tuple[Recording, Task, str, list[float]]) -> tuple[Any, Any, str]:
     """(clips as stored, present, "") or (None, None, the sentence of what is wrong)."""
-    recording, m, ends = job
+    recording, task, name, ends = job
+    m = task.modality(name)
+    rows = {time_key(end): row for row, end in enumerate(ends)}
+    shape, dtype = signal_format(m)
+    clips = np.zeros((len(ends), *shape), dtype)
+    present = np.zeros(len(ends), np.uint8)
     try:
-        clips, present = {"face": _face, "voice": _voice, "eda": _eda}[m.name](recording, m, ends)
+        source, find = open_recording(recording, m)
+        for key, clip in cut_clips(source, task, name, ends, find=find):
+            if clip.signal is not None:
+                clips[rows[key]] = clip.signal
+            present[rows[key]] = clip.ok
     except (DataError, SourceError) as error:
         return None, None, str(error)
-    return np.stack([compress(c, m) for c in clips]), np.array(present, np.uint8), ""
-
-
-def _face(recording: Recording, m: Modality, ends: Sequence[float]) -> tuple[list[NDArray[np.float32]], list[bool]]:
-    from ..clips.frames import face_clip, frame_times
-
-    wanted = np.unique(np.concatenate([frame_times(m, end, start=0.0) for end in ends]))
-    crops = sorted(_crops(recording, m, wanted[wanted >= -1e-6]), key=lambda item: item[0])
-    times = np.array([t for t, _ in crops])
-    clips, present = [], []
-    for end in ends:
-        first, last = np.searchsorted(times, [end - m.span - 1.0, end + 1e-6])
-        clip, valid = face_clip(crops[first:last], end, m, start=0.0)
-        clips.append(clip)
-        present.append(bool(np.any(valid)))
-    return clips, present
-
-
-def _crops(
-    recording: Recording, m: Modality, wanted: NDArray[np.float64]
-) -> Iterator[tuple[float, NDArray[np.uint8] | None]]:
-    """(time, crop or None) of the frames at or just before each wanted time."""
-    path, size = recording.files["face"], m.shape[-1]
-    if recording.kind == "affwild2":
-        from ..opencv import cv2
-
-        times = recording.labels.times
-        for i in sorted(set(np.maximum(np.searchsorted(times, wanted + 1e-3, side="right") - 1, 0).tolist())):
-            file = path / f"{i + 1:05d}.jpg"
-            if not file.is_file():
-                yield float(times[i]), None
-                continue
-            image = cv2.cvtColor(read_image(file), cv2.COLOR_BGR2RGB)
-            if image.shape[:2] != (size, size):
-                image = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
-            yield float(times[i]), np.asarray(image, np.uint8)
-        return
-    from ..preprocessing.face import FaceDetector, FaceTracker, align_crop
-
-    tracker = FaceTracker(FaceDetector())
-    if recording.kind == "sim":
-        images = streams.frames(recording, wanted)
-    else:
-        images = nearest_frames(video_frames(path), wanted)
-    for t, image in images:
-        face = tracker.update(image, t)
-        yield t, None if face is None else align_crop(image, face, size)
-
-
-def nearest_frames(
-    frames: Iterator[tuple[float, NDArray[np.uint8]]], wanted: NDArray[np.float64]
-) -> Iterator[tuple[float, NDArray[np.uint8]]]:
-    """The frames that `face_clip` may pick for each wanted time, each once: the last one at or before it (the first
-    frame for times before all) and the next one where that is nearer.
-    """
-    todo = list(np.sort(wanted))
-    held: tuple[float, NDArray[np.uint8]] | None = None
-    given = False
-    for frame in frames:
-        nearer = False
-        while held is not None and todo and todo[0] < frame[0] - 1e-3:
-            if not given:
-                yield held
-                given = True
-            moment = todo.pop(0)
-            nearer |= frame[0] - moment < moment - held[0]
-        held, given = frame, nearer
-        if nearer:
-            yield frame
-    if held is not None and todo and not given:
-        yield held
-
-
-def _voice(recording: Recording, m: Modality, ends: Sequence[float]) -> tuple[list[NDArray[np.float32]], list[bool]]:
-    from ..preprocessing.voice import voice_clip
-    from ..tasks import AUDIO_RATE
-
-    if recording.kind == "sim":
-        return [voice_clip(streams.sound(recording, end - m.span, end), m) for end in ends], [True] * len(ends)
-    blocks = list(sound_blocks(recording.files["voice"]))
-    times = np.concatenate([t + np.arange(len(x)) / AUDIO_RATE for t, x in blocks])
-    samples = np.concatenate([x for _, x in blocks])
-    clips, present = [], []
-    for end in ends:
-        first, last = np.searchsorted(times, np.array([max(end - m.span, 0.0), end]) - 0.5 / AUDIO_RATE)
-        present.append(last - first >= 0.5 * m.span * AUDIO_RATE)
-        clips.append(voice_clip(samples[first:last], m))
-    return clips, present
-
-
-def _eda(recording: Recording, m: Modality, ends: Sequence[float]) -> tuple[list[NDArray[np.float32]], list[bool]]:
-    if recording.kind.startswith("painmonit"):
-        return [_painmonit_clip(recording, m)] * len(ends), [True] * len(ends)
-    from ..preprocessing.eda import resample_eda
-
-    if recording.kind == "sim":
-        skin, rate = streams.skin(recording), 128.0
-        pairs = []
-        for end in ends:
-            first = max(int((end - m.span - 1.0) * rate), 0)
-            samples = skin.samples(first, int(end * rate) + 1 - first, rate)
-            pairs.append(resample_eda((first + np.arange(len(samples))) / rate, samples.astype(np.float32), end, m))
-        return [clip for clip, _ in pairs], [float(share) >= MIN_EDA for _, share in pairs]
-    found = read_eda_file(recording.files["eda"], column="gsr", strict=True)
-    pairs = [resample_eda(found.times, np.asarray(found.values, np.float32), end, m) for end in ends]
-    return [clip for clip, _ in pairs], [float(share) >= MIN_EDA for _, share in pairs]
-
-
-def _painmonit_clip(recording: Recording, m: Modality) -> NDArray[np.float32]:
-    """One window of X.npy, brought to the modality's number of samples."""
-    from scipy.signal import resample_poly
-
-    x = np.load(recording.files["eda"], mmap_mode="r")
-    column = int(recording.kind.split(":")[1])
-    row = x[int(recording.id)].reshape(x.shape[1], x.shape[2])
-    values = np.asarray(row[:, column] if row.shape[1] == 6 else row[column], np.float64)
-    if values.size != m.shape[-1]:
-        values = resample_poly(values, m.shape[-1], values.size, padtype="line")
-    return values[None].astype(np.float32)
+    return clips, present, ""

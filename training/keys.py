@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..clips.cut import HOP
+from ..clips.plan import plan_clips
 from ..errors import ConfigError, DataError
 from ..tasks import Modality
 from .data import Windows
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 
 # Modules and whole packages below `jmt_edge`. From files to clips:
 CLIP_CODE = (
-    "tasks", "preprocessing", "media", "capture", "clips", "training.clips", "training.streams",
+    "tasks", "preprocessing", "media", "capture", "clips", "training.clips", "training.sources", "training.streams",
 )  # fmt: skip
 # and from clips to scores:
 CODE = (*CLIP_CODE, "models", "metrics", "compiler.export", "training")
@@ -197,7 +199,8 @@ def clip_key(windows: Windows, m: Modality) -> str:
         # Affwild2's frames are found by the labels' times, which come from the video
         times = digest(recording.labels.times)
         lines.append([number, recording.id, recording.kind, str(path), stamps[str(path)], times, ends])
-    geometry = {k: v for k, v in asdict(m).items() if k not in ("backbone", "width", "stride", "end")}
+    plan = plan_clips(windows.task, HOP)[m.name]
+    geometry = {k: v for k, v in asdict(plan.m).items() if k not in ("backbone", "width")} | {"new": plan.new}
     if m.name == "eda":
         geometry.update(mean=(), std=())  # stored in µS
     return digest(geometry, code(CLIP_CODE), lines)[:20]

@@ -18,7 +18,7 @@ FLOOR = 0.01  # µS; a person with less spread than that shows the sensor's nois
 
 
 def calibrate(store: ClipStore, windows: Windows) -> ClipStore:
-    """`store` of EDA clips (µS) such that `restore` gives each person mean 0 and SD 1 over all their usable clips."""
+    """`store` of EDA clips (µS) such that the network sees mean 0 and SD 1 over all usable clips of each person."""
     subject = np.array([windows.recordings[number].subject for number, _ in windows.clips["eda"]])
     m = store.modality
     mean, std = (m.mean or (0.0,))[0], (m.std or (1.0,))[0]

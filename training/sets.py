@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from ..clips.cutter import network_input
 from ..tasks import Modality
-from .clips import ClipStore, restore
+from .clips import ClipStore
 from .data import Windows
 from .recipes import Augment, Masking
 
@@ -112,21 +113,21 @@ def vary(
 ) -> NDArray[np.float32]:
     """(n, *shape) clips as the backbone takes them, each changed by its own draw from `rng`."""
     if augment is None or rng is None:
-        return restore(stored, m)
+        return network_input(stored, m)
     n = len(stored)
     if m.name == "face":
         out = np.array(stored)
         for i in range(n):
             if augment.flip and rng.random() < 0.5:
-                out[i] = out[i, ..., ::-1]
+                out[i] = out[i, :, :, ::-1]
             if augment.crop:
                 out[i] = _shift(out[i], *rng.integers(-augment.crop, augment.crop + 1, 2))
             if augment.brightness:
                 out[i] = np.clip(out[i] * rng.normal(1, augment.brightness), 0, 255).astype(np.uint8)
-        return restore(out, m)
+        return network_input(out, m)
     if m.name == "voice":
         gain = rng.normal(0, augment.voice_gain, (n, 1, 1, 1)) if augment.voice_gain else 0.0
-        return restore(stored, m) + np.float32(np.asarray(gain) / (m.std[0] if m.std else 1.0))
+        return network_input(stored, m) + np.float32(np.asarray(gain) / (m.std[0] if m.std else 1.0))
     values = np.array(stored, np.float32)
     if augment.eda_shift:
         values = _delay(values, rng.uniform(-augment.eda_shift, augment.eda_shift, n))
@@ -134,7 +135,7 @@ def vary(
     factor = np.exp(rng.normal(0, augment.eda_gain, (n, 1, 1))) if augment.eda_gain else 1.0
     offset = rng.normal(0, augment.eda_offset, (n, 1, 1)) if augment.eda_offset else 0.0
     noise = rng.normal(0, augment.eda_noise, values.shape) if augment.eda_noise else 0.0
-    return restore((centre + offset + (values - centre) * factor + noise).astype(np.float32), m)
+    return network_input((centre + offset + (values - centre) * factor + noise).astype(np.float32), m)
 
 
 def _delay(values: NDArray[np.float32], shares: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -145,11 +146,11 @@ def _delay(values: NDArray[np.float32], shares: NDArray[np.float64]) -> NDArray[
 
 
 def _shift(clip: NDArray[np.uint8], dx: int, dy: int) -> NDArray[np.uint8]:
-    """The clip (C, T, H, W) moved by whole pixels, its border repeated."""
-    height, width = clip.shape[-2:]
+    """The clip (T, H, W, 3) moved by whole pixels, its border repeated."""
+    height, width = clip.shape[1:3]
     y = np.clip(np.arange(height) + dy, 0, height - 1)
     x = np.clip(np.arange(width) + dx, 0, width - 1)
-    return clip[..., y[:, None], x[None, :]]
+    return clip[:, y[:, None], x[None, :]]
 
 
 # ---- cached features for a fusion ----------------------------------------------------------------------------

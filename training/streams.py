@@ -6,19 +6,12 @@ streams of `sim:` people, rendered only where a window looks; nothing is written
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ..capture.simulated.eda import Skin
-from ..capture.simulated.expression import Expressions
-from ..capture.simulated.face import FaceRenderer
 from ..capture.simulated.person import Person
 from ..capture.simulated.scenario import Episodes
-from ..capture.simulated.sources import parse_spec
-from ..capture.simulated.voice import RATE, Speech
 from ..tasks import Task
 from .data import Cohort, Labels, Problems, Recording, step_times
 
@@ -76,30 +69,3 @@ def _label(person: Person, end: float) -> float:
     assert isinstance(person.scenario, Episodes)
     label = person.scenario.window_label(end)
     return float("nan") if label is None else float(label)
-
-
-# ---- reading, in a worker ------------------------------------------------------------------------------------
-
-
-def _person(recording: Recording, modality: str) -> Person:
-    spec = parse_spec(modality, str(recording.files[modality]))
-    return Person.live(spec.seed, responder=spec.responder)
-
-
-def frames(recording: Recording, wanted: NDArray[np.float64]) -> Iterator[tuple[float, NDArray[np.uint8]]]:
-    """The camera's frames (25 fps) at or before the wanted times."""
-    spec = parse_spec("face", str(recording.files["face"]))
-    person = _person(recording, "face")
-    expression, renderer = Expressions(person, Speech(person)), FaceRenderer(person, *spec.size)
-    for t in np.unique(np.floor(wanted * spec.fps + 1e-6)) / spec.fps:
-        yield float(t), renderer.frame(float(t), expression(float(t)))
-
-
-def sound(recording: Recording, start: float, end: float) -> NDArray[np.float32]:
-    """Samples of [start, end) at 44.1 kHz."""
-    first = max(round(start * RATE), 0)
-    return np.asarray(Speech(_person(recording, "voice")).samples(first, round(end * RATE) - first), np.float32)
-
-
-def skin(recording: Recording) -> Skin:
-    return Skin(_person(recording, "eda"))

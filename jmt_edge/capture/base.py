@@ -6,11 +6,25 @@ fitted to it inside the source; whoever reads a source sees stream time only.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Protocol
 
 from ..media.chunk import Chunk
+
+
+class LazyFrames(Sequence[Any]):
+    """A chunk's frames, each made out of its item when, and as often as, it is looked at."""
+
+    def __init__(self, make: Callable[[Any], Any], items: Sequence[Any]) -> None:
+        self._make, self._items = make, items
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, i: Any) -> Any:
+        return LazyFrames(self._make, self._items[i]) if isinstance(i, slice) else self._make(self._items[i])
 
 
 class State(str, Enum):

@@ -14,14 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..capture.base import Status
-from ..clips.cutters import ClipPlan, open_stream, plan_clips, time_key
+from ..clips.cutter import network_input, open_cutter
+from ..clips.plan import ClipPlan, plan_clips, time_key
 from ..engine.backends.base import Engine, Step
 from ..engine.bundle import Bundle
 from ..media.chunk import Chunk
 from ..preprocessing.face import Face
 from ..result import Quality, Result
 from ..tasks import Task
-from .gate import NO_SOURCE, after_clip, before_clip, no_result_reason
+from .gate import NO_SOURCE, cut_of_device, no_result_reason
 from .smoothing import TrailingMean
 
 F32 = NDArray[np.float32]
@@ -55,8 +56,10 @@ class Pipeline:
         self.task: Task = bundle.task
         self.plans: dict[str, ClipPlan] = plan_clips(self.task, hop)
         connected = set(modalities)
-        self.streams = {
-            name: open_stream(plan, hop, first, on_face) for name, plan in self.plans.items() if name in connected
+        self.cutters = {
+            name: open_cutter(plan, lambda index: index * hop, first, on_face=on_face)
+            for name, plan in self.plans.items()
+            if name in connected
         }
         self._bundle, self._engine, self._hop = bundle, engine, hop
         self._temperature = bundle.temperature
@@ -66,10 +69,10 @@ class Pipeline:
 
     def push(self, modality: str, chunk: Chunk) -> None:
         """New samples of one source; those of modalities that the task does not have are ignored."""
-        stream = self.streams.get(modality)
-        if stream is not None and len(chunk):
+        cutter = self.cutters.get(modality)
+        if cutter is not None and len(chunk):
             began = time.perf_counter()
-            stream.push(chunk)
+            cutter.push(chunk)
             self._preprocess += time.perf_counter() - began
 
     def begin_window(self) -> None:
@@ -130,21 +133,18 @@ class Pipeline:
         clips: dict[str, dict[int, F32]] = {}
         qualities: dict[str, Quality] = {}
         for name, plan in self.plans.items():
-            stream = self.streams.get(name)
-            if stream is None or name not in statuses:
+            cutter = self.cutters.get(name)
+            if cutter is None or name not in statuses:
                 qualities[name] = Quality(False, NO_SOURCE)
                 continue
-            for end in plan.ends(t)[-plan.new :]:
+            for end in plan.new_ends(t):
                 key = time_key(end)
                 if (name, key) in self._cache:
                     continue
-                quality = before_clip(plan, stream, end, t, statuses[name])
-                if quality is None:
-                    clip, coverage = stream.clip(end)
-                    quality = after_clip(plan, coverage, stream.verdict(end), statuses[name])
-                    if quality.ok:
-                        clips.setdefault(name, {})[key] = clip
-                self._cache[name, key] = _Cached(quality, None)
+                found = cut_of_device(plan, cutter, end, t, statuses[name])
+                if found.ok and found.signal is not None:
+                    clips.setdefault(name, {})[key] = network_input(found.signal, plan.m)
+                self._cache[name, key] = _Cached(found.quality, None)
             qualities[name] = self._cache[name, time_key(plan.ends(t)[-1])].quality
         return clips, qualities
 
@@ -214,5 +214,5 @@ class Pipeline:
 
     def skip_to(self, index: int) -> None:
         """Window `index` is the next one to be inferred."""
-        for stream in self.streams.values():
-            stream.advance(index)
+        for cutter in self.cutters.values():
+            cutter.advance(index)

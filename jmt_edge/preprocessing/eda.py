@@ -1,4 +1,4 @@
-"""EDA of any device, 4 to 2000 Hz and irregular, on the 512 Hz grid of the network.
+"""EDA of any device, 4 to 2000 Hz and irregular, on the network's grid: 512 Hz in the presets.
 
 The values stay in µS: the papers feed the raw signal, level and response size both carry information, and a z-score
 within the window would make a non-responder's noise look like a response. `normalise_eda` is the one place where
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import interpolate, signal
 
-from ..tasks import EDA_RATE, Modality
+from ..tasks import Modality
 
 GAP_PERIODS = 2.5  # a gap is longer than 2.5 sample periods,
 GAP_MIN, GAP_MAX = 0.25, 0.7  # but within these bounds in s: one lost sample at 4 Hz is bridged, 1 Hz is too slow
@@ -24,19 +24,21 @@ HALF_TAPS = 16  # of the low-pass, in output samples
 def resample_eda(
     times: NDArray[np.float64], values: NDArray[np.float32], end: float, m: Modality
 ) -> tuple[NDArray[np.float32], float]:
-    """((1, samples) float32 µS at 512 Hz whose last sample is at `end`, fraction of them that is real data).
+    """((1, samples) float32 µS, `m.span` seconds whose last sample is at `end`, fraction of them that is real data).
 
     times: (n,) s, stream time. values: (n,) µS, NaN where the sensor gave no valid number. Samples before the
         window are welcome (they settle the filter); samples after `end` are not used.
-    Between samples: monotone cubic (PCHIP), which never overshoots a step. Above 512 Hz a linear-phase low-pass at
-    230 Hz comes first; at `end`, where the future is unknown, it sees the last value held. A grid point is not data
-    where it lies in a gap (longer than 2.5 sample periods, at least 0.25 s and at most 0.7 s) or that far from the
-    nearest sample on an edge; its value is still interpolated (held on an edge) so that the array is finite.
+    Between samples: monotone cubic (PCHIP), which never overshoots a step. Above the grid's rate a linear-phase
+    low-pass at 0.45 of it comes first; at `end`, where the future is unknown, it sees the last value held. A grid
+    point is not data where it lies in a gap (longer than 2.5 sample periods, at least 0.25 s and at most 0.7 s) or
+    that far from the nearest sample on an edge; its value is still interpolated (held on an edge) so that the array
+    is finite.
     Without any valid sample: zeros and 0.0.
     """
     count = m.shape[-1]
-    grid = end - np.arange(count - 1, -1, -1) / EDA_RATE
-    reach = (HALF_TAPS + 1) / EDA_RATE
+    rate = count / m.span
+    grid = end - np.arange(count - 1, -1, -1) / rate
+    reach = (HALF_TAPS + 1) / rate
     keep = np.isfinite(values) & np.isfinite(times) & (times <= end + 1e-9) & (times >= grid[0] - reach - GAP_MAX)
     times, first = np.unique(np.asarray(times, np.float64)[keep], return_index=True)
     levels = np.asarray(values, np.float64)[keep][first]
@@ -52,12 +54,12 @@ def resample_eda(
     inside = np.isfinite(left) & np.isfinite(right)
     real = np.where(inside, right - left <= limit, nearest <= limit) | (nearest <= 1e-9)
 
-    factor = int(np.ceil(1 / (period * EDA_RATE) - 0.01))  # 1 % above 512 Hz is clock tolerance
+    factor = int(np.ceil(1 / (period * rate) - 0.01))  # 1 % above it is clock tolerance
     if factor <= 1:
         resampled = _interpolate(times, levels, grid)
     else:
         half = HALF_TAPS * factor
-        fine = end - np.arange((count - 1) * factor + half, -half - 1, -1) / (EDA_RATE * factor)
+        fine = end - np.arange((count - 1) * factor + half, -half - 1, -1) / (rate * factor)
         resampled = signal.convolve(_interpolate(times, levels, fine), _low_pass(factor), mode="valid")[::factor]
     return resampled[None].astype(np.float32), float(real.mean())
 
@@ -81,6 +83,6 @@ def _interpolate(
 
 @lru_cache(maxsize=8)
 def _low_pass(factor: int) -> NDArray[np.float64]:
-    """Windowed-sinc low-pass at 0.45 of 512 Hz for input at `factor` x 512 Hz; gain 1 at 0 Hz."""
+    """Windowed-sinc low-pass at 0.45 of the grid's rate for input at `factor` times that rate; gain 1 at 0 Hz."""
     taps = signal.firwin(2 * HALF_TAPS * factor + 1, 0.9 / factor, window=("kaiser", 8.0))
     return taps / taps.sum()

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ..errors import DataError
 from ..opencv import cv2
+from ..tasks import Modality
 
 WEIGHTS = Path(__file__).parent / "data" / "centerface.onnx"
 
@@ -199,6 +200,16 @@ def align_crop(image: NDArray[np.uint8], face: Face, size: int) -> NDArray[np.ui
             matrix[:, :2] *= shrink
     crop = cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR)
     return np.asarray(cv2.cvtColor(crop, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def normalise_face(crops: NDArray[np.uint8], m: Modality) -> NDArray[np.float32]:
+    """Crops (..., T, H, W, 3) uint8 RGB as the backbone of `m` takes them: (..., 3, T, H, W) float32."""
+    levels = np.arange(256, dtype=np.float32)[:, None] / np.float32(255)
+    table = (levels - np.asarray(m.mean, np.float32)) / np.asarray(m.std, np.float32)  # (256, 3): each level's value
+    out = np.empty((*crops.shape[:-4], 3, *crops.shape[-4:-1]), np.float32)
+    for channel in range(3):
+        out[..., channel, :, :, :] = table[:, channel][crops[..., channel]]
+    return out
 
 
 def _similarity(source: NDArray[np.float64], target: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from live_fixture import Tracker, hand_bundle
+from live_fixture import hand_bundle, tracker
 
-from jmt_edge.clips import cutters
 from jmt_edge.engine.bundle import Bundle
 from jmt_edge.tasks import get_task
+
+__all__ = ["bundles", "tracker"]
 
 
 @pytest.fixture(scope="session")
@@ -24,10 +25,3 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Bundle]
         return made[name]
 
     return get
-
-
-@pytest.fixture
-def tracker(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every frame shows a face at the same place; nothing is searched for."""
-    monkeypatch.setattr(cutters, "FaceDetector", lambda: None)
-    monkeypatch.setattr(cutters, "FaceTracker", Tracker)

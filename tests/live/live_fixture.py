@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from jmt_edge.capture.base import State, Status
+from jmt_edge.clips import face
 from jmt_edge.engine.backends.base import TwoCalls
 from jmt_edge.engine.bundle import Bundle, write_bundle
 from jmt_edge.media.chunk import Chunk, empty_chunk
@@ -195,3 +196,10 @@ class Tracker:
         self.times.append(t)
         landmarks = np.array([[30, 30], [70, 30], [50, 50], [34, 70], [66, 70]], np.float32)
         return Face((5.0, 5.0, 95.0, 95.0), 0.9, landmarks)
+
+
+@pytest.fixture
+def tracker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every frame shows a face at the same place; nothing is searched for."""
+    monkeypatch.setattr(face, "FaceDetector", lambda: None)
+    monkeypatch.setattr(face, "FaceTracker", Tracker)

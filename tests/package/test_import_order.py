@@ -49,7 +49,7 @@ def test_the_package_keeps_every_contract(package: Path) -> None:
     [
         ("preprocessing/face.py", "from jmt_edge.live import run", {LAYERS, APART}),  # training imports preprocessing
         ("errors.py", "from .tasks import Task", {LAYERS}),
-        ("capture/base.py", "from ..clips.cutters import ClipPlan", {LAYERS}),
+        ("capture/base.py", "from ..clips.plan import ClipPlan", {LAYERS}),
         ("engine/bundle.py", "def later():\n    import jmt_edge.models.fusion", {LAYERS}),
         ("training/data.py", "from ..live.gate import STALE", {APART}),
     ],

@@ -121,7 +121,9 @@ def test_a_grid_is_chosen_by_validation_alone_and_goes_on(biovid: Path, tmp_path
 
 
 def test_recipes_are_compared_with_paired_intervals(biovid: Path, tmp_path: Path) -> None:
-    table = call(train(biovid, tmp_path / "runs", "--folds", "2", "--quiet", recipe="biovid-eda,painmonit-eda"))
+    span = ["--set", 'spans={"eda": 5.5}', "--set", 'shapes={"eda": [1, 2816]}']  # PainMonit's windows are longer
+    both = "biovid-eda,painmonit-eda"
+    table = call(train(biovid, tmp_path / "runs", "--folds", "2", "--quiet", *span, recipe=both))
     found = json.loads((tmp_path / "runs" / "comparison.json").read_text())
     first, second = found["ranking"]
     assert {first["recipe"], second["recipe"]} == {"biovid-eda", "painmonit-eda"}
@@ -293,22 +295,16 @@ def _column(file: Path) -> None:
     file.write_text(file.read_text().replace(" gsr", " skin", 1))
 
 
-def _nan(file: Path) -> None:
+def _word(file: Path) -> None:
     lines = file.read_text().splitlines()
-    lines[41] = "\t".join([lines[41].split("\t")[0], "nan", "0", "0", "0", "0"])
+    lines[41] = "\t".join([lines[41].split("\t")[0], "high", "0", "0", "0", "0"])
     file.write_text("\n".join(lines) + "\n")
-
-
-def _cut(file: Path) -> None:
-    lines = file.read_text().splitlines()
-    file.write_text("\n".join([*lines[:100], lines[100][:9]]) + "\n")
 
 
 @pytest.mark.parametrize(
     ("spoil", "says"),
-    [(_garbage, "not a readable text file"), (_column, "row 1: no column 'gsr'"), (_nan, "row 42: "),
-     (_cut, "row 101: ")],
-)  # fmt: skip
+    [(_garbage, "not text"), (_column, "no column"), (_word, "row 42")],
+)
 def test_a_wrong_recording_is_one_sentence_or_skipped(
     spoil: object, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -323,6 +319,16 @@ def test_a_wrong_recording_is_one_sentence_or_skipped(
     output = call([*arguments, "--skip-bad"])
     assert "1 bad samples skipped:" in output
     assert str(bad) in output
+
+
+def test_a_recording_cut_short_is_absent_and_named(tmp_path: Path) -> None:
+    data = tools.write_biovid(tmp_path / "data", 4, 2, video=False)
+    short = sorted(data.rglob("*_bio.csv"))[3]
+    lines = short.read_text().splitlines()
+    short.write_text("\n".join([*lines[:100], lines[100][:9]]) + "\n")
+    output = call(train(data, tmp_path / "run", "--protocol", "holdout", "--quiet"))
+    assert "1 absent: usable eda clip of a recording" in output
+    assert str(short) in output
 
 
 def test_a_checkpoint_of_another_model_is_one_sentence(

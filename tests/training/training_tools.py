@@ -72,10 +72,12 @@ def write_video(path: Path, rng: np.random.Generator, frames: int = 20, fps: flo
 
 
 def write_affwild2(root: Path, videos: int = 4, frames: int = 240, seed: int = 0) -> Path:
-    """Affwild2: the brightness of the crop is the valence, the loudness of the wav the arousal. No video files."""
+    """Affwild2: the brightness of the crop is the valence, the loudness of the voice the arousal. No video files."""
     from scipy.io import wavfile
 
     rng = np.random.default_rng(seed)
+    wave = np.sign(np.sin(np.arange(112) / 5))
+    pattern = 30 * wave[:, None] * wave  # contrast and edges, without which a face is not usable
     for i in range(videos):
         name = f"{i + 1}-30-640x480" + ("_left" if i == 1 else "")
         part = "Validation_Set" if i % 4 == 3 else "Train_Set"
@@ -86,15 +88,16 @@ def write_affwild2(root: Path, videos: int = 4, frames: int = 240, seed: int = 0
         folder.mkdir(parents=True)
         for n in range(frames):
             if n % 50 != 20:  # gaps, as in real copies
-                shade = np.uint8(127 + 110 * valence[n])
-                cv2.imwrite(str(folder / f"{n + 1:05d}.jpg"), np.full((112, 112, 3), shade, np.uint8))
+                shade = np.uint8(127 + 60 * valence[n] + pattern)
+                cv2.imwrite(str(folder / f"{n + 1:05d}.jpg"), np.repeat(shade[..., None], 3, 2))
         labels = root / "VA_Estimation_Challenge" / part
         labels.mkdir(parents=True, exist_ok=True)
         rows = [f"{v:.4f},{a:.4f}" if n % 60 != 7 else "-5,-5.0" for n, (v, a) in enumerate(zip(valence, arousal))]
         (labels / f"{name}.txt").write_text("valence,arousal\n" + "\n".join(rows) + "\n")
         (root / "audio").mkdir(exist_ok=True)
-        loud = np.interp(np.arange(frames / 30 * 44100) / 44100, t, 0.02 + 0.2 * (arousal + 1))
-        sound = loud * rng.normal(size=loud.size) * 0.5
+        at = np.arange(frames / 30 * 44100) / 44100
+        loud = np.interp(at, t, 0.02 + 0.2 * (arousal + 1)) * (0.6 + 0.4 * np.sin(2 * np.pi * 4 * at))  # syllables
+        sound = loud * (np.sign(np.sin(2 * np.pi * 140 * at)) + 0.1 * rng.normal(size=loud.size))
         wavfile.write(
             root / "audio" / f"{name.removesuffix('_left')}.wav", 44100, np.int16(np.clip(sound, -1, 1) * 32767)
         )

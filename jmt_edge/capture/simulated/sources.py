@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ...errors import SourceError
 from ...media.chunk import Chunk, empty_chunk
-from ..base import Source, State, Status
+from ..base import LazyFrames, Source, State, Status
 from ..spec import number, parse_settings
 from .eda import Skin
 from .expression import Expressions
@@ -86,6 +86,10 @@ class _Simulated:
         self._dropped = bool(dropped[-1])
         return self._make(first, times, ~dropped)
 
+    def skip_to(self, t: float) -> None:
+        """Leave out the samples before stream time `t` that were not read yet."""
+        self._next = max(self._next, int(np.ceil(t * self._rate - 1e-6)))
+
     def _make(self, first: int, times: Times, kept: Flags) -> Chunk:
         raise TypeError("use SimFace, SimVoice or SimEda")
 
@@ -94,24 +98,27 @@ class _Simulated:
 
 
 class SimFace(_Simulated):
-    """A camera: frames of `size` at `fps`. Faults: `dark` (lens covered), `noface` (nobody in the picture)."""
+    """A camera: frames of `size` at `fps`. Faults: `dark` (lens covered), `noface` (nobody in the picture).
+
+    lazy: a frame is drawn when, and as often as, it is looked at; otherwise when it is read.
+    """
 
     modality = "face"
 
-    def __init__(self, spec: SimulatedSpec) -> None:
+    def __init__(self, spec: SimulatedSpec, *, lazy: bool = False) -> None:
         super().__init__(spec, spec.fps)
+        self._lazy = lazy
         person = Person.live(spec.seed, responder=spec.responder)
         self._expression = Expressions(person, Speech(person))
         self._renderer = FaceRenderer(person, *spec.size)
 
     def _make(self, first: int, times: Times, kept: Flags) -> Chunk:
         times = times[kept]
-        faulty = self._faulty(times)
-        frames = [self._frame(float(t), bool(bad)) for t, bad in zip(times, faulty)]
-        return Chunk(times, frames, self._rate, lost=int((~kept).sum()))
+        frames = LazyFrames(self._frame, times.tolist())
+        return Chunk(times, frames if self._lazy else list(frames), self._rate, lost=int((~kept).sum()))
 
-    def _frame(self, t: float, faulty: bool) -> Image:
-        if faulty:
+    def _frame(self, t: float) -> Image:
+        if self._faulty(np.array([t]))[0]:
             return self._renderer.without_face(t, dark=self._spec.fault == "dark")
         return self._renderer.frame(t, self._expression(t))
 
@@ -179,12 +186,17 @@ def parse_spec(modality: str, spec: str) -> SimulatedSpec:
     )
 
 
-def open_simulated(modality: str, spec: str) -> Source:
-    """The unopened source of `modality` (face, voice, eda). Raises SourceError where `spec` is malformed."""
-    kinds = {"face": SimFace, "voice": SimVoice, "eda": SimEda}
-    if modality not in kinds:
-        raise SourceError(f"there is no simulated '{modality}'; choose one of {', '.join(kinds)}")
-    return kinds[modality](parse_spec(modality, spec))
+def open_simulated(modality: str, spec: str, *, lazy: bool = False) -> Source:
+    """The unopened source of `modality` (face, voice, eda). Raises SourceError where `spec` is malformed.
+
+    lazy: frames are drawn when they are looked at, for readers that look at few of them.
+    """
+    if modality not in _FAULTS:
+        raise SourceError(f"there is no simulated '{modality}'; choose one of {', '.join(_FAULTS)}")
+    parsed = parse_spec(modality, spec)
+    if modality == "face":
+        return SimFace(parsed, lazy=lazy)
+    return SimVoice(parsed) if modality == "voice" else SimEda(parsed)
 
 
 @lru_cache(maxsize=4)

@@ -12,6 +12,7 @@ import numpy as np
 from ... import __version__
 from ...capture.base import State as SourceState
 from ...capture.base import Status
+from ...clips.presence import WARMING_UP
 from ...controls import Controls
 from ...engine.bundle import INTENDED_USE
 from ...media.chunk import Chunk
@@ -20,7 +21,6 @@ from ...preprocessing.quality import EdaQuality
 from ...result import Result
 from ...summary import DEMO_NOTICE, NOTICE
 from ..alarms import Alarm, Alarms, Event, Priority, State, Threshold
-from ..gate import WARMING_UP
 from .feed import Feed
 from .frames import FPS, Frames
 from .traces import EDA_RATE, EDA_SECONDS, Trace, VoiceLevel, result_gap

@@ -1,12 +1,15 @@
-"""Clip plans and buffers against brute force."""
+"""Clip plans and cutters against brute force."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from jmt_edge.clips.cutters import EdaStream, FaceStream, VoiceStream, plan_clips, time_key
+from jmt_edge.clips.eda import EdaCutter
+from jmt_edge.clips.face import FaceCutter
 from jmt_edge.clips.frames import frame_times
+from jmt_edge.clips.plan import ClipPlan, plan_clips, time_key
+from jmt_edge.clips.voice import VoiceCutter
 from jmt_edge.errors import DataError
 from jmt_edge.media.chunk import Chunk
 from jmt_edge.preprocessing.eda import resample_eda
@@ -47,6 +50,12 @@ def test_a_window_cut_into_steps_stays_exact() -> None:
     assert plans["eda"].reach == pytest.approx(5.5)
 
 
+def face_cutter(plan: ClipPlan, hop: float) -> tuple[FaceCutter, list[float]]:
+    """A cutter for windows every `hop` seconds, and the times of the frames that it will have searched."""
+    searched: list[float] = []
+    return FaceCutter(plan, lambda i: i * hop, 1, on_face=lambda t, face: searched.append(t)), searched
+
+
 def frames(times: np.ndarray) -> Chunk:
     return Chunk(times, [np.full((64, 64, 3), i % 251, np.uint8) for i in range(len(times))], 30.0)
 
@@ -57,23 +66,23 @@ def frames(times: np.ndarray) -> Chunk:
 def test_exactly_the_frames_that_clips_use_are_searched(name: str, hop: float) -> None:
     task = split_steps(PAIN, 4) if name == "split" else get_task(name, "demo")
     plan = plan_clips(task, hop)["face"]
-    stream = FaceStream(plan, hop, 1)
+    cutter, found = face_cutter(plan, hop)
     rng = np.random.default_rng(4)
     times = np.sort(np.arange(600) / 30 + rng.uniform(0, 0.02, 600))
     expected: set[float] = set()
     at = 0
     for i in range(1, int(20 / hop)):
         stop = int(np.searchsorted(times, i * hop, "right"))
-        stream.push(Chunk(times[at:stop], [np.zeros((64, 64, 3), np.uint8)] * (stop - at)))
+        cutter.push(Chunk(times[at:stop], [np.zeros((64, 64, 3), np.uint8)] * (stop - at)))
         at = stop
-        for end in plan.ends(i * hop)[-plan.new :]:
+        for end in plan.new_ends(i * hop):
             if end < plan.m.span:
                 continue
-            stream.clip(end)
+            cutter.clip(end)
             usable = times[times <= end + 1e-6]
             expected |= {float(usable[np.argmin(np.abs(usable - w))]) for w in frame_times(plan.m, end)}
-        stream.advance(i + 1)
-    searched = set(stream._tracker.times)  # type: ignore[attr-defined]
+        cutter.advance(i + 1)
+    searched = set(found)
     last = plan.ends((int(20 / hop) - 1) * hop)[-1]
     assert {t for t in expected if t > plan.reach} <= searched
     # besides: frames of clips before the stream was long enough, and of the window not yet closed
@@ -89,74 +98,74 @@ def test_chunking_changes_nothing_and_dropped_windows_cost_nothing() -> None:
     images = [np.full((64, 64, 3), i, np.uint8) for i in range(len(times))]
     clips, searched = [], []
     for sizes in ([1], [7, 2], [1000]):
-        stream = FaceStream(plan, 0.5, 1)
+        cutter, found = face_cutter(plan, 0.5)
         at = 0
         for i in range(1, 11):
             stop, turn = int(np.searchsorted(times, i * 0.5 + 1e-9, "right")), 0
             while at < stop:
                 n = min(sizes[turn % len(sizes)], stop - at)
-                stream.push(Chunk(times[at : at + n], images[at : at + n]))
+                cutter.push(Chunk(times[at : at + n], images[at : at + n]))
                 at, turn = at + n, turn + 1
-            clip, coverage = stream.clip(i * 0.5)
-            stream.advance(i + 1)
+            clip, coverage = cutter.clip(i * 0.5)
+            cutter.advance(i + 1)
         clips.append(clip.tobytes())
-        searched.append(tuple(stream._tracker.times))  # type: ignore[attr-defined]
+        searched.append(tuple(found))
         assert coverage == 1.0
     assert len(set(clips)) == 1 and len(set(searched)) == 1
 
-    late = FaceStream(plan, 0.5, 1)
+    late, found = face_cutter(plan, 0.5)
     late.advance(11)
     late.push(Chunk(times, images))
-    assert min(late._tracker.times) > 11 * 0.5 - plan.reach - 0.2  # type: ignore[attr-defined]
+    assert min(found) > 11 * 0.5 - plan.reach - 0.2
 
 
 @pytest.mark.usefixtures("tracker")
 def test_face_memory_is_bounded() -> None:
     plan = plan_clips(AFFECT, 0.5)["face"]
-    stream = FaceStream(plan, 0.5, 1)
+    cutter, _ = face_cutter(plan, 0.5)
     sizes = []
     for i in range(1, 400):
         times = (i - 1) * 0.5 + np.arange(1, 16) / 30
-        stream.push(frames(times))
-        stream.clip(i * 0.5)
-        stream.advance(i + 1)
-        sizes.append((len(stream._crops), len(stream._wanted)))
+        cutter.push(frames(times))
+        cutter.clip(i * 0.5)
+        cutter.advance(i + 1)
+        sizes.append((len(cutter._crops), len(cutter._wanted)))
     assert max(sizes[200:])[0] <= max(sizes[20:40])[0] + 2 and max(w for _, w in sizes[200:]) < 60
 
 
 def test_voice_ring_equals_the_sound_itself() -> None:
     plan = plan_clips(AFFECT, 0.5)["voice"]
-    stream = VoiceStream(plan)
+    cutter = VoiceCutter(plan)
     rng = np.random.default_rng(1)
     sound = rng.normal(0, 0.1, AUDIO_RATE * 12).astype(np.float32)
     times = np.arange(len(sound)) / AUDIO_RATE
     at, i = 0, 1
     while at < len(sound):
         n = int(rng.integers(1, 9000))
-        stream.push(Chunk(times[at : at + n], sound[at : at + n], AUDIO_RATE))
+        cutter.push(Chunk(times[at : at + n], sound[at : at + n], AUDIO_RATE))
         at += n
         while i * 0.5 <= times[min(at, len(times)) - 1] and i * 0.5 >= plan.m.span:
             i += 1
         end = float(times[min(at, len(times)) - 1]) // 0.5 * 0.5
         if end >= plan.m.span:
-            clip, coverage = stream.clip(end)
+            clip, coverage = cutter.clip(end)
             assert coverage == 1.0
             np.testing.assert_array_equal(clip, voice_clip(sound[: round(end * AUDIO_RATE)], plan.m))
 
 
 def test_lost_sound_is_silence_and_counted_and_drift_does_not_tear() -> None:
     plan = plan_clips(AFFECT, 0.5)["voice"]
-    stream = VoiceStream(plan)
+    cutter = VoiceCutter(plan)
     times = np.arange(AUDIO_RATE * 4) / AUDIO_RATE
     sound = np.full(len(times), 0.25, np.float32)
     gap = (times >= 2.5) & (times < 2.75)
-    stream.push(Chunk(times[~gap], sound[~gap], AUDIO_RATE))
-    _, coverage = stream.clip(3.0)
+    cutter.push(Chunk(times[~gap], sound[~gap], AUDIO_RATE))
+    _, coverage = cutter.clip(3.0)
     assert coverage == pytest.approx(1 - 0.25 / plan.m.span, abs=1e-3)
-    assert stream.clip(4.0)[1] == 1.0
-    assert stream.clip(9.0)[1] == 0.0, "time that has not come is not data"
+    assert cutter.clip(4.0)[1] == 1.0
+    assert cutter.clip(9.0)[1] == 0.0, "time that has not come is not data"
 
-    drifting = VoiceStream(plan)
+    drifting = VoiceCutter(plan)
     slow = np.arange(AUDIO_RATE * 4) / AUDIO_RATE * (1 + 300e-6)
     for part in np.array_split(np.arange(len(slow)), 40):
         drifting.push(Chunk(slow[part], sound[part], AUDIO_RATE))
@@ -164,14 +173,14 @@ def test_lost_sound_is_silence_and_counted_and_drift_does_not_tear() -> None:
 
 
 def test_voice_at_another_rate_is_refused() -> None:
-    stream = VoiceStream(plan_clips(AFFECT, 0.5)["voice"])
+    cutter = VoiceCutter(plan_clips(AFFECT, 0.5)["voice"])
     with pytest.raises(DataError, match="resampled"):
-        stream.push(Chunk(np.arange(10) / 8000, np.zeros(10, np.float32), 8000))
+        cutter.push(Chunk(np.arange(10) / 8000, np.zeros(10, np.float32), 8000))
 
 
 def test_eda_clip_equals_resampling_the_whole_signal() -> None:
     plan = plan_clips(PAIN, 0.5)["eda"]
-    stream = EdaStream(plan)
+    cutter = EdaCutter(plan)
     rng = np.random.default_rng(2)
     times = np.sort(rng.uniform(0, 30, 30 * 250))
     values = (5 + np.sin(times)).astype(np.float32)
@@ -179,11 +188,11 @@ def test_eda_clip_equals_resampling_the_whole_signal() -> None:
     for i in range(1, 60):
         stop = int(np.searchsorted(times, i * 0.5, "right"))
         for part in np.array_split(np.arange(at, stop), 5):
-            stream.push(Chunk(times[part], values[part]))
+            cutter.push(Chunk(times[part], values[part]))
         at = stop
         if i * 0.5 >= 6:
-            clip, real = stream.clip(i * 0.5)
+            clip, real = cutter.clip(i * 0.5)
             whole, real_whole = resample_eda(times[:stop], values[:stop], i * 0.5, plan.m)
             np.testing.assert_array_equal(clip, whole)
             assert real == real_whole > 0.99
-    assert sum(len(t) for t, _ in stream._chunks) < 12 * 250
+    assert len(cutter._times) < 12 * 250

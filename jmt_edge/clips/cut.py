@@ -1,0 +1,135 @@
+"""Clips of a whole recording, for training and calibration: each as a live run on the same samples cuts it."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Set
+from dataclasses import dataclass
+from itertools import count
+from typing import Protocol, runtime_checkable
+
+from ..media.chunk import Chunk
+from ..tasks import Task
+from .cutter import Cutter, open_cutter
+from .face import Find
+from .plan import ClipPlan, plan_clips, time_key
+from .presence import Cut, cut
+
+HOP = 0.5  # s between the windows of a live run, unless it is told otherwise
+STEP = 0.25  # s of signal in one read: bounds the frames in memory at once
+
+
+class Samples(Protocol):
+    """As much of `capture.base.Source` as is needed here."""
+
+    def open(self, origin: float) -> None: ...
+
+    def read(self, until: float) -> Chunk: ...
+
+    def close(self) -> None: ...
+
+
+class _Skips(Protocol):
+    def skip_to(self, t: float) -> None: ...
+
+
+@runtime_checkable
+class Skips(Protocol):
+    """A source that need not make samples that nobody looks at (simulations)."""
+
+    def skip_to(self, t: float) -> None:
+        """Leave out the samples before `t`, a whole second: there the blocks begin that quality is judged in."""
+
+
+@dataclass(frozen=True)
+class _Window:
+    """The window of number `index` that ends at `t`. clips: ends of those that are cut for it, by their `time_key`."""
+
+    t: float
+    index: int
+    clips: dict[int, float]
+
+
+class _Pass:
+    """A cutter and the windows that it has still to cut for, in order."""
+
+    def __init__(
+        self, plan: ClipPlan, windows: list[_Window], window_end: Callable[[int], float], find: Find | None
+    ) -> None:
+        self.plan, self.windows = plan, deque(windows)
+        self.cutter: Cutter = open_cutter(plan, window_end, windows[0].index if windows else 0, find=find)
+
+
+def cut_clips(
+    source: Samples, task: Task, name: str, ends: Iterable[float], *, hop: float = HOP, find: Find | None = None
+) -> Iterator[tuple[int, Cut]]:
+    """The clips of modality `name` that end at `ends` (s, any order): (`time_key` of the end, clip), each once.
+
+    A clip that a live run with windows every `hop` seconds cuts is cut as it does, after the same search for faces;
+    the others are cut by themselves, after the frames that they alone want. Windows come in the order of their ends,
+    and memory does not grow with the recording. find: see `FaceCutter`. Raises what `source` raises.
+    """
+    wanted = {time_key(end): end for end in ends}
+    plan, m = plan_clips(task, hop)[name], task.modality(name)
+    live = _live_windows(plan, hop, wanted.keys())
+    cut_live = {key for window in live for key in window.clips}
+    rest = sorted((end - m.end, key) for key, end in wanted.items() if key not in cut_live)
+    own = [_Window(t, i, {key: t + m.end}) for i, (t, key) in enumerate(rest)]
+    passes = [
+        # a live run's later windows want frames of these, too, and its tracker has seen them
+        _Pass(plan, live, lambda i: i * hop, find),
+        _Pass(ClipPlan(m, 1, 1), own, lambda i: own[i].t if i < len(own) else math.inf, find),
+    ]
+    source.open(0.0)
+    try:
+        for key, clip in _cut(source, [p for p in passes if p.windows]):
+            if key in wanted:
+                yield key, clip
+    finally:
+        source.close()
+
+
+def _live_windows(plan: ClipPlan, hop: float, wanted: Set[int]) -> list[_Window]:
+    """The windows of a live run up to the last that cuts a wanted clip, each with the clips that are new in it.
+
+    For the face all of them, since its tracker remembers; of sound and EDA those that cut a wanted clip.
+    """
+    last = max(wanted, default=0)
+    windows: list[_Window] = []
+    seen: set[int] = set()
+    needed = 0
+    for index in count(1):
+        ends = {time_key(end): end for end in plan.new_ends(index * hop)}
+        if min(ends) > last:
+            return windows[:needed]
+        new = {key: end for key, end in ends.items() if key not in seen}
+        seen |= new.keys()
+        cuts_wanted = not wanted.isdisjoint(new)
+        if cuts_wanted or plan.m.name == "face":
+            windows.append(_Window(index * hop, index, new))
+            needed = len(windows) if cuts_wanted else needed
+    raise AssertionError
+
+
+def _cut(source: Samples, passes: list[_Pass]) -> Iterator[tuple[int, Cut]]:
+    """Every clip of every pass, from one reading of `source`."""
+    position = 0.0
+    while passes:
+        turn = min(passes, key=lambda p: p.windows[0].t)
+        window = turn.windows[0]
+        if isinstance(source, Skips):
+            needed = math.floor(min(p.windows[0].t - p.cutter.history for p in passes))
+            if needed > position:
+                source.skip_to(needed)
+                position = needed
+        while position < window.t:
+            position = min(position + STEP, window.t)
+            chunk = source.read(position)
+            for p in passes:
+                p.cutter.push(chunk)
+        for key, end in window.clips.items():
+            yield key, cut(turn.plan, turn.cutter, end, window.t)
+        turn.cutter.advance(window.index + 1)
+        turn.windows.popleft()
+        passes = [p for p in passes if p.windows]

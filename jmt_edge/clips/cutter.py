@@ -1,0 +1,75 @@
+"""What cuts clips out of the samples of one modality, and what the network takes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..media.chunk import Chunk
+from ..preprocessing.eda import normalise_eda
+from ..preprocessing.face import normalise_face
+from ..preprocessing.quality import Verdict
+from ..tasks import Modality
+from .eda import EdaCutter
+from .face import FaceCutter, Find, OnFace
+from .plan import ClipPlan
+from .voice import VoiceCutter
+
+
+class Cutter(Protocol):
+    """A bounded buffer of one modality: chunks in, clips out, whatever the chunks' sizes.
+
+    Window after window, with the chunks up to a window's end pushed before its clips are cut.
+    start, last: stream times (s) of the first and the newest sample; None and -inf before the first.
+    history: seconds before a window's end on which its clips and their verdicts depend.
+    """
+
+    start: float | None
+    last: float
+    history: float
+
+    def push(self, chunk: Chunk) -> None: ...
+
+    def advance(self, window: int) -> None:
+        """Windows before `window` are done or dropped."""
+        ...
+
+    def clip(self, end: float) -> tuple[NDArray[Any], float]:
+        """The signal of the clip that ends at `end`, of `signal_format`, and the fraction of it that is real."""
+        ...
+
+    def verdict(self, end: float) -> Verdict:
+        """The quality of the signal under the clip that ends at `end`."""
+        ...
+
+
+def open_cutter(
+    plan: ClipPlan,
+    window_end: Callable[[int], float],
+    first: int,
+    *,
+    on_face: OnFace | None = None,
+    find: Find | None = None,
+) -> Cutter:
+    """The cutter of the plan's modality for the windows `first`, `first` + 1, ..., window i ending at `window_end(i)`.
+
+    window_end: ascending; inf where there is no further window. on_face, find: see `FaceCutter`.
+    """
+    if plan.m.name == "face":
+        return FaceCutter(plan, window_end, first, on_face=on_face, find=find)
+    return VoiceCutter(plan) if plan.m.name == "voice" else EdaCutter(plan)
+
+
+def signal_format(m: Modality) -> tuple[tuple[int, ...], type[np.generic]]:
+    """Shape and type of a clip's signal as a cutter gives it: face crops (T, H, W, 3) uint8, others as the network."""
+    return ((*m.shape[1:], m.shape[0]), np.uint8) if m.name == "face" else (m.shape, np.float32)
+
+
+def network_input(signal: NDArray[Any], m: Modality) -> NDArray[np.float32]:
+    """(..., *m.shape) float32 as the backbone takes it, of one clip's signal or of many: (..., *signal)."""
+    if m.name == "face":
+        return normalise_face(signal, m)
+    return normalise_eda(signal, m) if m.name == "eda" else np.asarray(signal, np.float32)

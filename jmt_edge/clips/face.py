@@ -1,0 +1,158 @@
+"""Frames in, face clips out."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ..media.chunk import Chunk
+from ..preprocessing.face import TEMPLATE, TEMPLATE_SIDE, Face, FaceDetector, FaceTracker, align_crop
+from ..preprocessing.quality import FaceQuality, Verdict
+from .frames import MAX_OFFSET, Crop, frame_times, pick_crops
+from .plan import ClipPlan
+
+HOLD = 4.0  # s beyond a clip's reach for which a face is held where later frames show none
+
+Find = Callable[[Any, float], tuple[Face, Crop] | None]  # (frame, time in s) -> the face and its aligned crop
+OnFace = Callable[[float, Face | None], None]
+
+
+def tracked(size: int) -> Find:
+    """The face that is followed through the frames (H, W, 3) uint8 BGR, as a crop of `size` pixels."""
+    tracker = FaceTracker(FaceDetector())
+
+    def find(image: NDArray[np.uint8], t: float) -> tuple[Face, Crop] | None:
+        face = tracker.update(image, t)
+        return None if face is None else (face, align_crop(image, face, size))
+
+    return find
+
+
+def cropped(size: int) -> Find:
+    """For frames that are aligned faces already (Affwild2's `cropped_aligned`); None is a frame without a face.
+
+    They show the face where `align_crop` puts it, so that alone is not looked for and not judged.
+    """
+
+    def find(image: NDArray[np.uint8] | None, t: float) -> tuple[Face, Crop] | None:
+        if image is None:
+            return None
+        height, width = image.shape[:2]
+        crop: NDArray[Any] = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        if (height, width) != (size, size):
+            shrinks = size < width
+            crop = cv2.resize(crop, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+        landmarks = (TEMPLATE * (width / TEMPLATE_SIDE)).astype(np.float32)
+        return Face((0.0, 0.0, float(width), float(height)), 1.0, landmarks), np.asarray(crop, np.uint8)
+
+    return find
+
+
+class FaceCutter:
+    """Only frames that some clip uses are searched for a face, and only those are looked at.
+
+    A clip wants the frame nearest to each of its `frame_times`, not later than its end. That frame is known once the
+    next one has arrived, so one frame is kept; of searched frames only the aligned crop stays. The frames searched,
+    and their order, depend on the frames and the windows alone, not on how the frames were cut into chunks.
+
+    window_end: when window i ends, ascending. find: `tracked` unless told. on_face: called with each searched frame's
+    time and face.
+    """
+
+    def __init__(
+        self,
+        plan: ClipPlan,
+        window_end: Callable[[int], float],
+        first: int,
+        *,
+        on_face: OnFace | None = None,
+        find: Find | None = None,
+    ) -> None:
+        self._plan, self._window_end = plan, window_end
+        self._tolerance = max(plan.m.span / plan.m.shape[1] / 2, MAX_OFFSET)
+        self._find = find or tracked(plan.m.shape[-1])
+        self._quality = FaceQuality()
+        self._on_face = on_face
+        self._current = self._planned = first  # the window being filled; the first one without wanted frames yet
+        self._wanted: deque[tuple[float, float, int]] = deque()  # (frame time, its clip's end, window), by frame time
+        self._before: tuple[float, Sequence[Any], int] | None = None  # time, and where its image is
+        self._crops: deque[tuple[float, Crop | None]] = deque()
+        self.start: float | None = None
+        self.last = -np.inf
+        self.history = plan.reach + self._tolerance
+
+    def push(self, chunk: Chunk) -> None:
+        for i, t in enumerate(chunk.times.tolist()):
+            if t <= self.last:
+                continue  # a frame that came twice, or late
+            self.start = t if self.start is None else self.start
+            self.last = t
+            self._want(t)
+            now = (t, chunk.values, i)
+            chosen = [frame for w, end, window in self._due(t) if (frame := self._nearest(w, end, now, window))]
+            for frame in sorted(chosen, key=lambda frame: frame[0]):
+                self._search(*frame)
+            self._before = now
+
+    def advance(self, window: int) -> None:
+        """Frames that only windows before `window` wanted are no longer searched."""
+        self._current = max(self._current, window)
+
+    def clip(self, end: float) -> tuple[NDArray[np.uint8], float]:
+        """The clip that ends at `end`: ((T, H, W, 3) uint8 RGB, fraction of its frames that show a face)."""
+        if self._before is not None and self._before[0] <= end + 1e-6:
+            missing = [w for w, e, _ in self._wanted if abs(e - end) < 1e-6 and w <= end + 1e-6]
+            if any(w - self._before[0] <= self._tolerance for w in missing):
+                self._search(*self._before)
+        crops, valid = pick_crops(list(self._crops), end, self._plan.m)
+        return crops, float(valid.mean())
+
+    def verdict(self, end: float) -> Verdict:
+        return self._quality.verdict(end, self._plan.m.span)
+
+    def _want(self, t: float) -> None:
+        """Note what the windows want that reach back to `t`."""
+        added = False
+        self._planned = max(self._planned, self._current)
+        while (window_end := self._window_end(self._planned)) - self._plan.reach - self._tolerance <= t:
+            for end in self._plan.new_ends(window_end):
+                times = frame_times(self._plan.m, end).tolist()
+                self._wanted.extend((w, end, self._planned) for w in times)
+            self._planned += 1
+            added = True
+        if added:
+            self._wanted = deque(sorted(self._wanted))
+
+    def _due(self, t: float) -> list[tuple[float, float, int]]:
+        due = []
+        while self._wanted and self._wanted[0][0] <= t:
+            due.append(self._wanted.popleft())
+        return due
+
+    def _nearest(
+        self, w: float, end: float, now: tuple[float, Sequence[Any], int], window: int
+    ) -> tuple[float, Sequence[Any], int] | None:
+        """The frame that stands for `w`: the one that came `now` (at or after w) or the one before it."""
+        if window < self._current:
+            return None
+        candidates = [self._before] if self._before is not None else []
+        if now[0] <= end + 1e-6:
+            candidates.append(now)
+        best = min(candidates, key=lambda frame: abs(frame[0] - w), default=None)
+        return best if best is not None and abs(best[0] - w) <= self._tolerance else None
+
+    def _search(self, t: float, images: Sequence[Any], at: int) -> None:
+        if self._crops and self._crops[-1][0] >= t:
+            return
+        face, crop = self._find(images[at], t) or (None, None)
+        self._quality.update(t, face, crop)
+        self._crops.append((t, crop))
+        while self._crops[0][0] < t - self._plan.reach - HOLD:
+            self._crops.popleft()
+        if self._on_face is not None:
+            self._on_face(t, face)

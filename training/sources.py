@@ -1,0 +1,75 @@
+"""A recording of a data set as the source of samples that its clips are cut from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..capture.base import LazyFrames
+from ..capture.files import EdaFile, SoundFile, VideoFile
+from ..capture.simulated import open_simulated
+from ..clips.cut import Samples
+from ..clips.face import Find, cropped
+from ..media.chunk import Chunk
+from ..media.video import read_image
+from ..tasks import Modality
+from .data import Recording
+
+_FILES: dict[str, Callable[[Path], Samples]] = {"face": VideoFile, "voice": SoundFile, "eda": EdaFile}
+
+
+def open_recording(recording: Recording, m: Modality) -> tuple[Samples, Find | None]:
+    """The unopened source of a modality, and how its faces are found; None: they are searched for (`FaceCutter`).
+
+    Files are read as a live run reads them. Raises DataError where a file cannot be read.
+    """
+    path = recording.files[m.name]
+    if recording.kind == "sim":
+        return open_simulated(m.name, str(path), lazy=True), None
+    if recording.kind == "affwild2" and m.name == "face":
+        return _labelled_frames(path, recording.labels.times), cropped(m.shape[-1])
+    if recording.kind.startswith("painmonit"):
+        return _painmonit_row(recording), None
+    return _FILES[m.name](path), None
+
+
+class _Held:
+    """Samples that are there already, as a source."""
+
+    def __init__(self, times: NDArray[np.float64], values: Any) -> None:
+        self._times, self._values, self._at = times, values, 0
+
+    def open(self, origin: float) -> None:
+        """Nothing to open."""
+
+    def read(self, until: float) -> Chunk:
+        part = slice(self._at, max(self._at, int(np.searchsorted(self._times, until, side="right"))))
+        self._at = part.stop
+        return Chunk(self._times[part], self._values[part])
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+def _labelled_frames(folder: Path, times: NDArray[np.float64]) -> Samples:
+    """Affwild2's cropped faces at the times of their labels; None where the crop is missing."""
+
+    def image(number: int) -> NDArray[np.uint8] | None:
+        file = folder / f"{number:05d}.jpg"
+        return read_image(file) if file.is_file() else None
+
+    return _Held(times, LazyFrames(image, range(1, len(times) + 1)))
+
+
+def _painmonit_row(recording: Recording) -> Samples:
+    """One window of X.npy; its last sample lies at its end."""
+    x = np.load(recording.files["eda"], mmap_mode="r")
+    column = int(recording.kind.split(":")[1])
+    row = x[int(recording.id)].reshape(x.shape[1], x.shape[2])
+    values = np.asarray(row[:, column] if row.shape[1] == 6 else row[column], np.float32)
+    times = np.arange(1, values.size + 1) * (recording.duration / values.size)
+    return _Held(times.astype(np.float64), values)
