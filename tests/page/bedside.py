@@ -49,7 +49,7 @@ class Bedside:
     ) -> None:  # fmt: skip
         self.task = get_task(task, "demo")
         self.controls = Controls()
-        if record:
+        if record and not replay:
             self.controls.recording = _Recorder()
         bundle = empty_bundle(self.task, folder / f"{task}-demo.jmt")
         self.page: PageObserver = start_page(address, self.controls, recordings=folder / "runs", **page)
