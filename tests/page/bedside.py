@@ -108,6 +108,15 @@ class Bedside:
             for at, text, rating in ((120.0, "turned to the left side", None), (230.0, "", 3), (300.0, "", 7)):
                 self.mark(at, text, rating)
 
+    def single(self, results: int, every: float) -> None:
+        """Results `every` seconds after one another, from 40 s on."""
+        with self._lock:
+            self._warm, self._t = True, 40.0
+            for _ in range(results):
+                self._t += every
+                self._step(HOP)
+            self._t += every
+
     def mark(self, at: float, text: str, rating: int | None) -> None:
         from jmt_edge.live import Mark
 
