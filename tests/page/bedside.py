@@ -49,7 +49,7 @@ class Bedside:
     ) -> None:  # fmt: skip
         self.task = get_task(task, "demo")
         self.controls = Controls()
-        if record:
+        if record and not replay:
             self.controls.recording = _Recorder()
         bundle = empty_bundle(self.task, folder / f"{task}-demo.jmt")
         self.page: PageObserver = start_page(address, self.controls, recordings=folder / "runs", **page)
@@ -107,6 +107,15 @@ class Bedside:
             self.pain = 0.2
             for at, text, rating in ((120.0, "turned to the left side", None), (230.0, "", 3), (300.0, "", 7)):
                 self.mark(at, text, rating)
+
+    def single(self, results: int, every: float) -> None:
+        """Results `every` seconds after one another, from 40 s on."""
+        with self._lock:
+            self._warm, self._t = True, 40.0
+            for _ in range(results):
+                self._t += every
+                self._step(HOP)
+            self._t += every
 
     def mark(self, at: float, text: str, rating: int | None) -> None:
         from jmt_edge.live import Mark

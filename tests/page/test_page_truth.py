@@ -103,6 +103,15 @@ def test_live_chart_is_broken_where_the_run_hung(bed: Any, visit: Visit) -> None
     assert len(holes) == 1 and holes[0] == pytest.approx(13 / 300, abs=0.01)
 
 
+def test_a_result_between_two_gaps_is_a_point(bed: Any, visit: Visit) -> None:
+    run = bed("pain")
+    run.single(6, every=10.0)
+    page = warm(run, visit)
+    page.wait_for_timeout(300)
+    # six points on their own before the line: a hole after each, and the one in the line
+    assert len(page.evaluate(HOLES, ["#pain-chart", "--accent"])) == 7
+
+
 def test_recordings_charts_are_broken_where_samples_are_missing(tmp_path: Path, visit: Visit) -> None:
     recorded(tmp_path)
     stage = Stage(tmp_path, "pain", record=False)
