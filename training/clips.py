@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 
 from .. import capture, media, preprocessing
 from .. import clips as rules
-from ..clips.cut import HOP, cut_clips
+from ..clips.cut import cut_clips
 from ..clips.cutter import network_input, signal_format
-from ..clips.plan import plan_clips, time_key
+from ..clips.plan import HOP, plan_clips, time_key
 from ..errors import DataError, SourceError
 from ..tasks import Modality, Task
 from . import sources
