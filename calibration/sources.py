@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from ..capture.base import Source
 from ..capture.simulated import open_simulated, simulated_truth, window_label
-from ..clips.cut import HOP, cut_clips
+from ..clips.cut import cut_clips
 from ..clips.cutter import network_input
-from ..clips.plan import plan_clips, time_key
+from ..clips.plan import HOP, plan_clips, time_key
 from ..clips.window_set import Clips, Windows, random_windows
 from ..engine.bundle import Bundle
 from ..errors import DataError

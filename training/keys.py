@@ -23,8 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..clips.cut import HOP
-from ..clips.plan import plan_clips
+from ..clips.plan import HOP, plan_clips
 from ..errors import ConfigError, DataError
 from ..tasks import Modality
 from .data import Windows

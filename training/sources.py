@@ -66,10 +66,10 @@ def _labelled_frames(folder: Path, times: NDArray[np.float64]) -> Samples:
 
 
 def _painmonit_row(recording: Recording) -> Samples:
-    """One window of X.npy; its last sample lies at its end."""
+    """One window of X.npy: its last sample lies at its end, and its first is held from its beginning."""
     x = np.load(recording.files["eda"], mmap_mode="r")
     column = int(recording.kind.split(":")[1])
     row = x[int(recording.id)].reshape(x.shape[1], x.shape[2])
     values = np.asarray(row[:, column] if row.shape[1] == 6 else row[column], np.float32)
-    times = np.arange(1, values.size + 1) * (recording.duration / values.size)
-    return _Held(times.astype(np.float64), values)
+    times = np.linspace(0.0, recording.duration, values.size + 1)
+    return _Held(times, np.concatenate([values[:1], values]))

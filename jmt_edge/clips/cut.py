@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Set
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass
-from itertools import count
-from typing import Protocol, runtime_checkable
+from itertools import count, takewhile
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from ..media.chunk import Chunk
 from ..tasks import Task
 from .cutter import Cutter, open_cutter
 from .face import Find
-from .plan import ClipPlan, plan_clips, time_key
+from .plan import HOP, ClipPlan, plan_clips, time_key
 from .presence import Cut, cut
 
-HOP = 0.5  # s between the windows of a live run, unless it is told otherwise
 STEP = 0.25  # s of signal in one read: bounds the frames in memory at once
 
 
@@ -30,10 +29,6 @@ class Samples(Protocol):
     def close(self) -> None: ...
 
 
-class _Skips(Protocol):
-    def skip_to(self, t: float) -> None: ...
-
-
 @runtime_checkable
 class Skips(Protocol):
     """A source that need not make samples that nobody looks at (simulations)."""
@@ -42,8 +37,7 @@ class Skips(Protocol):
         """Leave out the samples before `t`, a whole second: there the blocks begin that quality is judged in."""
 
 
-@dataclass(frozen=True)
-class _Window:
+class _Window(NamedTuple):
     """The window of number `index` that ends at `t`. clips: ends of those that are cut for it, by their `time_key`."""
 
     t: float
@@ -51,14 +45,13 @@ class _Window:
     clips: dict[int, float]
 
 
+@dataclass
 class _Pass:
-    """A cutter and the windows that it has still to cut for, in order."""
+    """A cutter and the windows for which it has still to cut, in order."""
 
-    def __init__(
-        self, plan: ClipPlan, windows: list[_Window], window_end: Callable[[int], float], find: Find | None
-    ) -> None:
-        self.plan, self.windows = plan, deque(windows)
-        self.cutter: Cutter = open_cutter(plan, window_end, windows[0].index if windows else 0, find=find)
+    plan: ClipPlan
+    cutter: Cutter
+    windows: deque[_Window]
 
 
 def cut_clips(
@@ -73,19 +66,20 @@ def cut_clips(
     wanted = {time_key(end): end for end in ends}
     plan, m = plan_clips(task, hop)[name], task.modality(name)
     live = _live_windows(plan, hop, wanted.keys())
-    cut_live = {key for window in live for key in window.clips}
-    rest = sorted((end - m.end, key) for key, end in wanted.items() if key not in cut_live)
+    in_live = {key for window in live for key in window.clips}
+    rest = sorted((end - m.end, key) for key, end in wanted.items() if key not in in_live)
     own = [_Window(t, i, {key: t + m.end}) for i, (t, key) in enumerate(rest)]
-    passes = [
-        # a live run's later windows want frames of these, too, and its tracker has seen them
-        _Pass(plan, live, lambda i: i * hop, find),
-        _Pass(ClipPlan(m, 1, 1), own, lambda i: own[i].t if i < len(own) else math.inf, find),
-    ]
+    alone = ClipPlan(m, 1, 1)
+    passes = []
+    if live:  # a live run's later windows want frames of these clips, too, and its tracker has seen them
+        cutter = open_cutter(plan, lambda i: i * hop, 1, find=find)
+        passes.append(_Pass(plan, cutter, deque(live)))
+    if own:
+        cutter = open_cutter(alone, lambda i: own[i].t if i < len(own) else math.inf, 0, find=find)
+        passes.append(_Pass(alone, cutter, deque(own)))
     source.open(0.0)
     try:
-        for key, clip in _cut(source, [p for p in passes if p.windows]):
-            if key in wanted:
-                yield key, clip
+        yield from ((key, clip) for key, clip in _cut(source, passes) if key in wanted)
     finally:
         source.close()
 
@@ -98,18 +92,12 @@ def _live_windows(plan: ClipPlan, hop: float, wanted: Set[int]) -> list[_Window]
     last = max(wanted, default=0)
     windows: list[_Window] = []
     seen: set[int] = set()
-    needed = 0
-    for index in count(1):
-        ends = {time_key(end): end for end in plan.new_ends(index * hop)}
-        if min(ends) > last:
-            return windows[:needed]
-        new = {key: end for key, end in ends.items() if key not in seen}
-        seen |= new.keys()
-        cuts_wanted = not wanted.isdisjoint(new)
-        if cuts_wanted or plan.m.name == "face":
-            windows.append(_Window(index * hop, index, new))
-            needed = len(windows) if cuts_wanted else needed
-    raise AssertionError
+    for index in takewhile(lambda i: time_key(plan.new_ends(i * hop)[0]) <= last, count(1)):
+        clips = {key: end for end in plan.new_ends(index * hop) if (key := time_key(end)) not in seen}
+        seen |= clips.keys()
+        windows.append(_Window(index * hop, index, clips))
+    needed = [i for i, window in enumerate(windows) if not wanted.isdisjoint(window.clips)]
+    return windows[: needed[-1] + 1] if needed and plan.m.name == "face" else [windows[i] for i in needed]
 
 
 def _cut(source: Samples, passes: list[_Pass]) -> Iterator[tuple[int, Cut]]:

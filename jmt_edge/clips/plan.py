@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 
 from ..tasks import Modality, Task
 
+HOP = 0.5  # s between the windows of a live run, unless it is told otherwise
+
 
 def time_key(t: float) -> int:
     """A time in whole microseconds: equal for equal clip ends, however they were computed."""

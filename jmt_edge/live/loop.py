@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..capture.base import Source, State, Status
+from ..clips.plan import HOP
 from ..controls import Controls
 from ..engine.backends.base import Engine
 from ..engine.bundle import Bundle
@@ -35,7 +36,7 @@ MIN_HOP, MAX_HOP = 0.05, 60.0
 class Options:
     """hop, duration (None: until the sources end), smooth: s. realtime: False runs as fast as the sources can read."""
 
-    hop: float = 0.5
+    hop: float = HOP
     realtime: bool = True
     duration: float | None = None
     smooth: float = 0.0

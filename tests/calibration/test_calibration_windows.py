@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from jmt_edge.calibration.sources import clips_of
 from jmt_edge.capture.simulated import open_simulated
-from jmt_edge.clips.cut import HOP
-from jmt_edge.clips.plan import plan_clips
+from jmt_edge.clips.plan import HOP, plan_clips
 from jmt_edge.clips.window_set import Clips, Windows
 from jmt_edge.compiler import fidelity
 from jmt_edge.tasks import get_task

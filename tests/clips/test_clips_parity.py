@@ -260,19 +260,14 @@ def skin(times: np.ndarray) -> np.ndarray:
 
 def write_eda(path: Path, kind: str) -> Path:
     rng = np.random.default_rng(1)
-    if kind == "biovid":
-        t = np.arange(round(LENGTH * 512)) / 512
-        rows = [f"{a * 1e6:.0f}\t{v:.5f}\t0\t0\t0\t0" for a, v in zip(t, skin(t))]
-        header = "time\tgsr\tecg\temg_trapezius\temg_corrugator\temg_zygomaticus"
-    else:
-        rate = {"irregular": 100, "fast": 1000, "slow": 8, "gaps": 128}[kind]
-        t = np.arange(round(LENGTH * rate)) / rate
-        if kind == "irregular":
-            t = np.sort(t + rng.uniform(0, 0.009, t.size))
-        if kind == "gaps":
-            t = t[((t < 2.0) | (t > 2.2)) & ((t < 4.2) | (t > 4.75))]
-        rows = [f"{a:.6f},{v:.5f}" for a, v in zip(t, skin(t))]
-        header = "t,uS"
+    rate = {"biovid": 512, "irregular": 100, "fast": 1000, "slow": 8, "gaps": 128}[kind]
+    t = np.arange(round(LENGTH * rate)) / rate
+    if kind == "irregular":
+        t = np.sort(t + rng.uniform(0, 0.009, t.size))
+    if kind == "gaps":
+        t = t[((t < 2.0) | (t > 2.2)) & ((t < 4.2) | (t > 4.75))]
+    rows = [f"{a * 1e6:.0f}\t{v:.5f}\t0\t0\t0\t0" for a, v in zip(t, skin(t))]
+    header = "time\tgsr\tecg\temg_trapezius\temg_corrugator\temg_zygomaticus"
     path.write_text("\n".join([header, *rows]) + "\n")
     return path
 

@@ -32,7 +32,8 @@ def test_cognitive_stress_of_people_never_seen(shared_data: Path, tmp_path: Path
     splits = make_splits(cohort, "kfold:5", seed=0, windows=prepared.windows)
     results = run_splits(prepared, splits, tmp_path / "run", seed=0, options=options)
     scores = score(Predictions.join([r.predictions for r in results]))
-    assert scores.windows == len(y)
+    # the others hold next to no skin conductance (under 0.05 µS, an electrode without contact): a live run refuses them
+    assert scores.windows == 949 == len(y) - 61
     assert scores.pooled["balanced_accuracy"] >= 0.75
 
 
