@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 
 from .. import media, preprocessing
 from ..capture import simulated
+from ..capture.files import EdaFile
 from ..errors import DataError, SourceError
-from ..media.eda_files import read_eda_file
 from ..media.sound import sound_blocks
 from ..media.video import read_image, video_frames
 from ..preprocessing.eda import normalise_eda
@@ -355,8 +355,10 @@ def _eda(recording: Recording, m: Modality, ends: Sequence[float]) -> tuple[list
             samples = skin.samples(first, int(end * rate) + 1 - first, rate)
             pairs.append(resample_eda((first + np.arange(len(samples))) / rate, samples.astype(np.float32), end, m))
         return [clip for clip, _ in pairs], [float(share) >= MIN_EDA for _, share in pairs]
-    found = read_eda_file(recording.files["eda"], column="gsr", strict=True)
-    pairs = [resample_eda(found.times, np.asarray(found.values, np.float32), end, m) for end in ends]
+    source = EdaFile(recording.files["eda"], column="gsr", strict=True)
+    source.open(0.0)
+    chunk = source.read(np.inf)
+    pairs = [resample_eda(chunk.times, chunk.values, end, m) for end in ends]
     return [clip for clip, _ in pairs], [float(share) >= MIN_EDA for _, share in pairs]
 
 
