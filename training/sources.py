@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,11 @@ from ..media.video import read_image
 from ..tasks import Modality
 from .data import Recording
 
-_FILES: dict[str, Callable[[Path], Samples]] = {"face": VideoFile, "voice": SoundFile, "eda": EdaFile}
+_FILES: dict[str, Callable[[Path], Samples]] = {
+    "face": VideoFile,
+    "voice": SoundFile,
+    "eda": partial(EdaFile, column="gsr", strict=True),
+}
 
 
 def open_recording(recording: Recording, m: Modality) -> tuple[Samples, Find | None]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from ..capture.simulated import open_simulated
 from ..engine.backends.base import Engine
+from ..media.video import video_frames
 from ..opencv import cv2
 from ..preprocessing.eda import normalise_eda, resample_eda
 from ..preprocessing.face import FaceDetector, FaceTracker, align_crop
@@ -218,14 +220,10 @@ def _decoder() -> Work:
     for frame in frames:
         writer.write(frame)
     writer.release()
-    state = {"capture": cv2.VideoCapture(path)}
+    stream = (frame for _ in count() for _, frame in video_frames(Path(path)))
 
     def work() -> object:
-        ok, frame = state["capture"].read()
-        if not ok:
-            state["capture"] = cv2.VideoCapture(path)
-            ok, frame = state["capture"].read()
-        return frame
+        return next(stream)
 
     weakref.finalize(work, shutil.rmtree, folder, True)
     return work

@@ -80,8 +80,6 @@ def _open_voice(spec: str) -> Source:
 
         return Microphone(spec)
     file = _existing(spec, "--microphone", "a sound file, a device's index or name, sim: or none")
-    if file.is_dir():
-        raise SourceError(f"{file} is a folder, not a sound file; give --microphone a file")
     return SoundFile(file)
 
 
@@ -94,8 +92,6 @@ def _open_eda(spec: str) -> Source:
 
     path, given = split_query(spec, "rate", "column")
     file = _existing(path, "--eda", "a recording, bitalino:/dev/..., auto:/dev/..., sim: or none")
-    if file.is_dir():
-        raise SourceError(f"{file} is a folder, not an EDA recording; give --eda a file")
     return EdaFile(file, number(spec, given, "rate", 0.1, 100_000), given.get("column"))
 
 

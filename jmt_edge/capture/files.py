@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import SourceError
 from ..media.chunk import Chunk, empty_chunk
 from ..media.eda_files import EdaRecording, read_eda_file
 from ..media.sound import F32, sound_blocks
-from ..media.video import DEFAULT_FPS, Image, VideoReader, image_folder, read_image
+from ..media.video import DEFAULT_FPS, FolderReader, Image, VideoReader
 from ..tasks import AUDIO_RATE
 from .base import State, Status
 
@@ -42,22 +41,24 @@ class _File:
 
 
 class VideoFile(_File):
-    """A video's frames at the container's time stamps; see `media.video.VideoReader`."""
+    """The frames of a video at the container's time stamps; see `media.video.VideoReader`."""
 
     modality = "face"
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        self._reader: VideoReader | None = None
+        self._reader: VideoReader | FolderReader | None = None
+
+    def _opened(self) -> VideoReader | FolderReader:
+        return VideoReader(self.path)
 
     def open(self, origin: float) -> None:
-        """Raises SourceError for a file that is not a video or holds no frame."""
-        self._reader = reader = VideoReader(self.path)
+        """Raises SourceError where there is no frame that can be decoded."""
+        self._reader = reader = self._opened()
         self._detail.update(size=reader.size, fps=round(1.0 / reader.period, 3))
 
     def read(self, until: float) -> Chunk:
-        reader = self._reader
-        if reader is None:
+        if (reader := self._reader) is None:
             return empty_chunk("face")
         times: list[float] = []
         images: list[Image] = []
@@ -77,44 +78,18 @@ class VideoFile(_File):
     def close(self) -> None:
         if self._reader is not None:
             self._reader.close()
-            self._reader = None
-        self._ended = True
+        self._reader, self._ended = None, True
 
 
-class ImageFolder(_File):
-    """Images of a folder in the order of their numbers, `fps` a second; see `media.video.image_folder`."""
-
-    modality = "face"
+class ImageFolder(VideoFile):
+    """The images of a folder, `fps` a second; see `media.video.FolderReader`."""
 
     def __init__(self, path: Path, fps: float = DEFAULT_FPS) -> None:
         super().__init__(path)
         self._fps = fps
-        self._detail["fps"] = fps
-        self._items = image_folder(path, fps)
-        self._at = 0
 
-    def open(self, origin: float) -> None:
-        """Raises SourceError where the first image cannot be decoded."""
-        read_image(self._items[0][1])
-
-    def read(self, until: float) -> Chunk:
-        times: list[float] = []
-        images: list[Image] = []
-        lost = 0
-        while self._at < len(self._items) and self._items[self._at][0] <= until:
-            t, file = self._items[self._at]
-            self._at += 1
-            try:
-                images.append(read_image(file))
-                times.append(t)
-            except SourceError:
-                lost += 1
-        self._ended = self._at == len(self._items)
-        self._lost += lost
-        return Chunk(np.array(times, np.float64), images, self._fps, lost)
-
-    def close(self) -> None:
-        self._ended = True
+    def _opened(self) -> FolderReader:
+        return FolderReader(self.path, self._fps)
 
 
 class SoundFile(_File):
@@ -156,19 +131,21 @@ class SoundFile(_File):
 
 
 class EdaFile(_File):
-    """An EDA recording; see `eda_files` for the formats."""
+    """An EDA recording; see `media.eda_files` for the formats, `column` and `strict`."""
 
     modality = "eda"
 
-    def __init__(self, path: Path, rate: float | None = None, column: str | None = None) -> None:
+    def __init__(
+        self, path: Path, rate: float | None = None, column: str | None = None, *, strict: bool = False
+    ) -> None:
         super().__init__(path)
-        self._rate, self._column = rate, column
+        self._rate, self._column, self._strict = rate, column, strict
         self._recording: EdaRecording | None = None
         self._at = 0
         self._unit = "µS"
 
     def open(self, origin: float) -> None:
-        self._recording = found = read_eda_file(self.path, self._rate, self._column)
+        self._recording = found = read_eda_file(self.path, self._rate, self._column, strict=self._strict)
         span = float(found.times[-1])
         measured = (len(found.times) - 1) / span if span > 0 else 0.0
         self._lost = found.lost

@@ -29,7 +29,7 @@ class Chunk:
         return len(self.times)
 
 
-def empty_chunk(modality: str, rate: float = 0.0) -> Chunk:
+def empty_chunk(modality: str, rate: float = 0.0, lost: int = 0) -> Chunk:
     """A chunk without samples."""
     values: Any = [] if modality == "face" else np.empty(0, np.float32)
-    return Chunk(np.empty(0), values, rate)
+    return Chunk(np.empty(0), values, rate, lost)

@@ -64,7 +64,7 @@ def read_eda_file(
             f"EDA file {path} is not a readable text file; give a CSV, an OpenSignals .txt or an Empatica EDA.csv"
         ) from None
     except OSError as error:
-        raise SourceError(f"cannot read the EDA file {path} ({error}); check the file") from None
+        raise SourceError(f"cannot read the EDA file {path} ({error.strerror or error}); give another file") from None
     if lines and lines[0].startswith("# OpenSignals"):
         found = _opensignals(path, lines)
     elif rate is not None and _number_rows(lines[:1]):

@@ -162,8 +162,11 @@ def sound_blocks(path: Path) -> Iterator[tuple[float, F32]]:
     Time 0 is the first frame of the file's video, or its first sample where there is no video. Memory does not grow
     with the file's length. Raises SourceError, at the first `next`, for a file without readable sound.
     """
-    with path.open("rb") as file:
-        head = file.read(12)
+    try:
+        with path.open("rb") as file:
+            head = file.read(12)
+    except OSError as error:
+        raise SourceError(f"cannot read the sound file {path} ({error.strerror}); give another file") from None
     pieces = _wav_pieces(WavFile(path)) if head[:4] == b"RIFF" and head[8:] == b"WAVE" else _decoded_pieces(path)
     resample, start, done = StreamResampler(AUDIO_RATE), 0.0, 0
     for begins, samples, rate in _placed(pieces):

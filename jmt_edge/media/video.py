@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -62,24 +63,20 @@ class VideoReader:
 
 def video_frames(path: Path) -> Iterator[tuple[float, Image]]:
     """(s, image) of each frame that decodes. Raises SourceError as VideoReader does."""
-    reader = VideoReader(path)
-    try:
+    with closing(VideoReader(path)) as reader:
         while reader.time is not None:
             if (image := reader.image()) is not None:
                 yield reader.time, image
             reader.advance()
-    finally:
-        reader.close()
 
 
 def video_times(path: Path) -> NDArray[np.float64]:
     """Time stamps (n,) of all frames, in seconds; nothing is converted to pixels."""
-    reader = VideoReader(path)
     times = []
-    while reader.time is not None:
-        times.append(reader.time)
-        reader.advance()
-    reader.close()
+    with closing(VideoReader(path)) as reader:
+        while reader.time is not None:
+            times.append(reader.time)
+            reader.advance()
     return np.array(times)
 
 
@@ -105,25 +102,44 @@ def lossless_frames(path: Path, start: float = 0.0) -> Iterator[tuple[float, Ima
         pass  # a killed recording may end within a frame, or before its first
 
 
-def image_folder(folder: Path, fps: float = DEFAULT_FPS) -> list[tuple[float, Path]]:
-    """(s, file) of the images in `folder`, in the order of their numbers, `fps` a second.
+class FolderReader:
+    """The images of a folder, one after another, in the order of their numbers, `fps` a second; as VideoReader.
 
     Names that are all numbers (Affwild2's `00001.jpg`) keep their gaps: image n is at (n - first) / fps. Raises
-    SourceError for a folder without images.
+    SourceError for a folder without images, and where the first cannot be decoded.
     """
-    files = [f for f in folder.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES]
-    if not files:
-        raise SourceError(f"folder {folder} holds no {', '.join(IMAGE_SUFFIXES)}; give a folder of images or a video")
-    if all(f.stem.isdigit() for f in files):
-        files.sort(key=lambda f: int(f.stem))
-        first = int(files[0].stem)
-        return [((int(f.stem) - first) / fps, f) for f in files]
-    files.sort(key=_natural)
-    return [(i / fps, f) for i, f in enumerate(files)]
+
+    def __init__(self, folder: Path, fps: float = DEFAULT_FPS) -> None:
+        files = [f for f in folder.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES]
+        if not files:
+            raise SourceError(
+                f"folder {folder} holds no {', '.join(IMAGE_SUFFIXES)}; give a folder of images or a video"
+            )
+        files.sort(key=_natural)
+        numbers = [int(f.stem) for f in files] if all(f.stem.isdecimal() for f in files) else list(range(len(files)))
+        self.time: float | None
+        self._items = iter([((n - numbers[0]) / fps, f) for n, f in zip(numbers, files)])
+        self.period = 1.0 / fps
+        self.advance()
+        self.size = [*read_image(self._file).shape[1::-1]]
+
+    def advance(self) -> None:
+        """Make the next image ready."""
+        self.time, self._file = next(self._items, (None, Path()))
+
+    def image(self) -> Image | None:
+        """The image that is ready; None where it cannot be read."""
+        try:
+            return read_image(self._file)
+        except SourceError:
+            return None
+
+    def close(self) -> None:
+        self.time = None
 
 
 def _natural(file: Path) -> list[tuple[int, str]]:
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", file.name)]
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", file.name)]
 
 
 def read_image(path: Path) -> Image:

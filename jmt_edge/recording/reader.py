@@ -166,7 +166,7 @@ class _Media:
         if name not in self._raw:
             return None
         if n == 0:
-            return empty_with_loss(name, entry)
+            return empty_chunk(name, entry["rate"], entry["lost"])
         if name == "face":
             images = [image for _, image in zip(range(n), self._frames)]
             times = np.array(entry["t"], np.float64)
@@ -191,12 +191,6 @@ class _Media:
 
     def close(self) -> None:
         self._frames.close()
-
-
-def empty_with_loss(name: str, entry: dict[str, Any]) -> Chunk:
-    chunk = empty_chunk(name, entry["rate"])
-    chunk.lost = entry["lost"]
-    return chunk
 
 
 def _demand(there: bool) -> None:
