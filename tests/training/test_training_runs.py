@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -234,11 +235,15 @@ def test_affwild2_from_the_command_line(affwild2: Path, tmp_path: Path) -> None:
     manifest = bundle / "manifest.json"
     kept = manifest.read_text()
     record = json.loads((tmp_path / "run" / "scores.json").read_text())
+    checksum = bundle / "manifest.sha256"
+    kept_checksum = checksum.read_text()
     manifest.write_text(kept.replace(record["key"], "0" * 20))
+    checksum.write_text(f"{hashlib.sha256(manifest.read_bytes()).hexdigest()}  manifest.json\n")
     other = run.invoke(cli, ["train", "--recipe", "affwild2-jmt", "--out", str(tmp_path / "run"), *common])
     assert isinstance(other.exception, ConfigError)
     assert f"{bundle} is the bundle of another run; pass --overwrite" in str(other.exception)
     manifest.write_text(kept)
+    checksum.write_text(kept_checksum)
     checked = run.invoke(
         cli,
         ["evaluate", str(bundle), "--data", str(affwild2), "--protocol", "official", "--cache", str(tmp_path / "cache"),
