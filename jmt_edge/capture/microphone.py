@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from ..errors import SourceError
 from ..media.chunk import Chunk
-from ..media.sound import F32, StreamResampler, down_mix
+from ..media.sound import F32, down_mix
+from ..preprocessing.resample import StreamResampler
 from ..tasks import AUDIO_RATE
 from .base import Status
 from .clock import ClockFit

@@ -31,8 +31,7 @@ class VoiceCutter:
         self._quality = VoiceQuality()
         self.start: float | None = None
         self.last = -np.inf
-        span = plan.m.span
-        self.history = plan.reach - span + max(span, VoiceQuality.MOVEMENT_SPAN) + 2 * VoiceQuality.BLOCK
+        self.history = plan.reach - plan.m.span + VoiceQuality.history(plan.m.span)
 
     def push(self, chunk: Chunk) -> None:
         if not len(chunk):

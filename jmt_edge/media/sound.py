@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from math import gcd
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import signal
 
 from ..errors import SourceError
+from ..preprocessing.resample import StreamResampler
 from ..tasks import AUDIO_RATE
 
 F32 = NDArray[np.float32]
@@ -102,58 +101,6 @@ class WavFile:
             raw = wide
         kind = "f" if self._is_float else "u" if self._width == 1 else "i"
         return down_mix(to_float(raw.view(f"<{kind}{raw.shape[2]}")[..., 0]))
-
-
-class StreamResampler:
-    """Polyphase resampling of a stream to 44.1 kHz (Kaiser-windowed sinc, as `scipy.signal.resample_poly`).
-
-    Any cutting of the input into pieces gives the same output, bit for bit. Output sample m stands at input time
-    m / 44100; the last `delay` input samples wait for their right-hand context until more arrives or `flush`.
-    """
-
-    def __init__(self, rate: float) -> None:
-        whole = max(1, round(rate))
-        common = gcd(whole, AUDIO_RATE)
-        self._up, self._down = AUDIO_RATE // common, whole // common
-        widest = max(self._up, self._down)
-        half = 10 * widest
-        cutoff = 1.0 / widest if widest > 1 else 0.5  # equal rates bypass the filter
-        taps = signal.firwin(2 * half + 1, cutoff, window=("kaiser", 5.0)) * self._up
-        lead = -half % self._down  # zeros that put the filter's centre on the output grid
-        self._taps = np.concatenate([np.zeros(lead), taps]).astype(np.float32)
-        self._centre = (half + lead) // self._down
-        self.delay = -(-half // self._up) + 1
-        self._buffer = np.empty(0, np.float32)
-        self._first = 0  # input index of _buffer[0], a multiple of `down`
-        self._in = 0
-        self._out = 0
-
-    def __call__(self, samples: F32) -> F32:
-        if self._up == self._down:
-            return samples
-        self._in += len(samples)
-        self._buffer = np.concatenate([self._buffer, samples.astype(np.float32, copy=False)])
-        return self._advance(self._in - self.delay)
-
-    def flush(self) -> F32:
-        """The rest of the output, as if zeros followed."""
-        return np.empty(0, np.float32) if self._up == self._down else self._advance(self._in)
-
-    def _advance(self, ready: int) -> F32:
-        """Outputs whose input time lies before input sample `ready`."""
-        end = max(0, -(-ready * self._up // self._down))
-        if end <= self._out:
-            return np.empty(0, np.float32)
-        base = self._first // self._down * self._up  # output index of the buffer's first sample
-        padded = np.concatenate([self._buffer, np.zeros(self.delay, np.float32)])
-        full = signal.upfirdn(self._taps, padded, self._up, self._down)[self._centre :]
-        out = full[self._out - base : end - base].astype(np.float32)
-        self._out = end
-        keep = max(0, end * self._down // self._up - self.delay) // self._down * self._down
-        if keep > self._first:
-            self._buffer = self._buffer[keep - self._first :]
-            self._first = keep
-        return out
 
 
 def sound_blocks(path: Path) -> Iterator[tuple[float, F32]]:
