@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from ..errors import SourceError
 from ..media.chunk import Chunk
-from ..media.sound import F32, StreamResampler, down_mix
+from ..media.sound import F32, Antiphase, down_mix
+from ..preprocessing.resample import StreamResampler
 from ..tasks import AUDIO_RATE
 from .base import Status
 from .clock import ClockFit
@@ -29,6 +30,7 @@ from .reconnect import DeviceLost, Link, Supervisor, Timing
 from .spec import number, split_query
 
 RING_SECONDS = 20.0
+_INVALID_RATE, _INVALID_CHANNELS = -9997, -9998  # PortAudio's error codes
 _PORTAUDIO = threading.Lock()  # initialisation is global to the process
 
 
@@ -83,23 +85,22 @@ class _Stream:
         self._deliver = microphone._deliver
         self._blocks: deque[tuple[float, F32, bool]] = deque(maxlen=2000)
         self._arrived = threading.Event()
-        channels = min(2, int(device["max_input_channels"]))
+        channels = microphone.channels or min(2, int(device["max_input_channels"]))
+        self.antiphase = Antiphase()
+        self._rate = rate
         try:
             self._stream = sd.InputStream(
                 device=device["index"], channels=channels, samplerate=rate, dtype="float32", callback=self._callback
             )
             self._stream.start()
         except sd.PortAudioError as error:
-            reason = str(error.args[0] if error.args else error)
-            raise SourceError(
-                f"microphone '{device['name']}' does not start ({reason}); close the program that uses it, or choose "
-                "another device"
-            ) from None
+            raise SourceError(_refusal(error, device, rate, channels)) from None
 
     def _callback(self, indata: F32, frames: int, info: Any, flags: Any) -> None:
         now = time.monotonic()
         self.latency = info.currentTime - info.inputBufferAdcTime
         mono = down_mix(indata).copy()  # PortAudio uses `indata` again
+        self.antiphase.add(indata, self._rate)
         self._blocks.append((now, mono, bool(flags.input_overflow)))
         self._arrived.set()
 
@@ -120,14 +121,29 @@ class _Stream:
         self._stream.close(ignore_errors=True)
 
 
+def _refusal(error: Exception, device: dict[str, Any], rate: float, channels: int) -> str:
+    """Why PortAudio did not open the device, with what the user can do about it."""
+    reason = str(error.args[0] if error.args else error)
+    code = error.args[1] if len(error.args) > 1 else None
+    name = f"microphone '{device['name']}'"
+    if code == _INVALID_RATE:
+        own = device["default_samplerate"]
+        return f"{name} refuses a rate of {rate:g} Hz ({reason}); its own is {own:g} Hz: give ?rate={own:g}"
+    if code == _INVALID_CHANNELS:
+        return f"{name} refuses {channels} channels ({reason}); give ?channels={3 - channels}"
+    return f"{name} does not start ({reason}); close the program that uses it, or choose another device"
+
+
 class Microphone:
-    """A live microphone: `INDEX`, `NAME` or `default`, with `?rate=` to force the device's rate (Hz)."""
+    """A live microphone: `INDEX`, `NAME` or `default`, with `?rate=` to force the device's rate (Hz) and `?channels=`
+    (1 or 2; all are mixed to mono)."""
 
     modality = "voice"
     realtime = True
 
     def __init__(self, spec: str, *, timing: Timing | None = None) -> None:
-        self._which, given = split_query(spec, "rate")
+        self._which, given = split_query(spec, "rate", "channels")
+        self.channels = int(number(spec, given, "channels", 1, 2, whole=True) or 0)  # 0: as many as there are, up to 2
         self._forced = number(spec, given, "rate", 4000, 384_000)
         self.name = spec
         self._link = Link(timing)
@@ -215,7 +231,10 @@ class Microphone:
         latency = self._stream.latency if self._stream else 0.0
         detail = {**self._detail, "xruns": self._xruns, "driver_latency": round(latency, 4)}
         link = self._link
-        return Status(link.state, link.reason, self._clock(), self._lost, link.reconnects, detail=detail)
+        reason = link.reason
+        if not reason and self._stream and self._stream.antiphase.found:
+            reason = "the two channels cancel each other out (antiphase); give ?channels=1 or fix the wiring"
+        return Status(link.state, reason, self._clock(), self._lost, link.reconnects, detail=detail)
 
     def _clock(self) -> Any:
         clock = self._fit.clock()
