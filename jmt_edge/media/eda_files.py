@@ -230,6 +230,8 @@ class _Body:
             )
         if cut_off:
             self.notes.append(f"row {self.last}: the last row was cut off and is left out")
+        if self.counts["repeated headers"]:
+            self.notes.append(f"the header is repeated {self.counts['repeated headers']} times (the board restarted)")
         if bad:
             self.counts["bad rows"] += bad
             self.notes.append(f"row {wrong[0][0]}: '{wrong[0][1]}' is not numbers; such rows are dropped")
@@ -827,6 +829,7 @@ def _straightened(body: _Body, found: EdaRecording) -> EdaRecording:
     line = straighten(times, rows)
     counts.update(line.counts)
     notes += line.notes
+    altered = max(altered, line.moved)
     if line.counts:
         times, values, rows = line.times[line.kept], values[line.kept], rows[line.kept]
     if total >= _ENOUGH and len(times) < (1 - _MAX_DROPPED) * total:

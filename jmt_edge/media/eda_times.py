@@ -6,6 +6,7 @@ Nothing here allocates by what the stamps say, only by how many there are.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,11 +77,13 @@ def respaced(times: F64, groups: Spacing) -> F64:
 
 @dataclass
 class Straightened:
-    """times: (n,) s, increasing where `kept`. counts: what was dropped, by reason. notes: what was done, in words."""
+    """times: (n,) s, increasing where `kept`. counts: what was dropped, by reason. moved: samples whose time was
+    changed. notes: what was done, in words."""
 
     times: F64
     kept: NDArray[np.bool_]
     counts: dict[str, int] = field(default_factory=dict)
+    moved: int = 0
     notes: list[str] = field(default_factory=list)
 
 
@@ -98,7 +101,7 @@ def straighten(times: F64, rows: NDArray[np.int64]) -> Straightened:
     if not len(edges):
         return found
     bounds = np.concatenate([[0], edges, [len(times)]]).tolist()
-    runs = list(zip(bounds[:-1], bounds[1:]))
+    runs = list(pairwise(bounds))
     if any(b - a >= MIN_RUN for a, b in runs):
         first = next(i for i, (a, b) in enumerate(runs) if b - a >= MIN_RUN)
     else:
@@ -131,7 +134,9 @@ def straighten(times: F64, rows: NDArray[np.int64]) -> Straightened:
             else:
                 _drop(found, a, b, rows, "wild stamps", "a wild time stamp")
                 continue
-        out[a:b] = times[a:b] + offset if offset else times[a:b]
+        if offset:
+            out[a:b] = times[a:b] + offset
+            found.moved += b - a
         last = float(out[b - 1])
     found.times = out
     return found
