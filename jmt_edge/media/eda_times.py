@@ -17,6 +17,7 @@ LONGEST_BURST = 1.5  # s between two groups of stamps that are one stream, read 
 MAX_GAP = 60.0  # s: a longer step forward is a clock that was set, or a pause; it is shortened to BREAK
 BREAK = 1.0  # s left where the true length of a step is unknown: too long to interpolate across
 OVERLAP = 1.0  # s: a smaller step back is rows out of order or sent twice
+MAX_NOTES = 5  # steps that are described one by one
 MIN_RUN = 5  # samples in a row that agree with each other and so are believed
 
 
@@ -127,10 +128,11 @@ def straighten(times: F64, rows: NDArray[np.int64]) -> Straightened:
                 offset += last + BREAK - begins
                 found.counts["clock steps"] = found.counts.get("clock steps", 0) + 1
                 way = "ahead" if moved > 0 else "back"
-                found.notes.append(
-                    f"row {rows[a]}: the clock stepped {way} by {abs(moved):.6g} s; the recording continues "
-                    f"{BREAK:g} s after the row before"
-                )
+                if found.counts["clock steps"] <= MAX_NOTES:
+                    found.notes.append(
+                        f"row {rows[a]}: the clock stepped {way} by {abs(moved):.6g} s; the recording continues "
+                        f"{BREAK:g} s after the row before"
+                    )
             else:
                 _drop(found, a, b, rows, "wild stamps", "a wild time stamp")
                 continue

@@ -31,6 +31,9 @@ class Samples:
         return len(self.counts)
 
 
+Lines = deque[bytes]
+
+
 @dataclass
 class Report:
     """Totals of one decoder. `skipped` bytes and `rejected` frames or lines failed a check and gave no sample.
@@ -44,7 +47,7 @@ class Report:
     skipped: int = 0
     rejected: int = 0
     no_data: Counter[str] = field(default_factory=Counter)
-    unread: deque[bytes] = field(default_factory=lambda: deque(maxlen=2))
+    unread: Lines = field(default_factory=lambda: deque(maxlen=2))
     problem: str = ""
     trouble: str = ""  # why the newest sample is NaN; empty where it is a number
 
