@@ -49,7 +49,7 @@ class EdaRecording:
 
     times: F64
     values: F64
-    rows: NDArray[np.int64]
+    rows: NDArray[np.int32]
     rate: float
     kind: str
     lost: int = 0
@@ -80,13 +80,13 @@ class Body:
 
     def table(
         self, start: int, sep: str | None, decimal: str, columns: list[int], width: int, header: str = ""
-    ) -> tuple[NDArray[np.int64], list[F64]]:
+    ) -> tuple[NDArray[np.int32], list[F64]]:
         """The rows from index `start` on, counted from 1, and the numbers in `columns`, each (n,).
 
         Rows that are not numbers are counted; the last one, which may have been cut off, is left out in silence.
         Raises SourceError where strict, and where more than a share of them is not numbers.
         """
-        rows = array("q")
+        rows = array("i")
         table = [array("d") for _ in columns]
         width = max(width, 1 + max(columns))
         wrong: list[tuple[int, str]] = []
@@ -130,7 +130,7 @@ class Body:
             self.notes.append(f"row {wrong[0][0]}: '{wrong[0][1]}' is not numbers; such rows are dropped")
         if not rows:
             raise SourceError(f"EDA file {self.path} holds no samples; record it again or give another file")
-        return np.frombuffer(rows, np.int64), [np.frombuffer(out) for out in table]
+        return np.frombuffer(rows, np.int32), [np.frombuffer(out) for out in table]
 
     def _slow(
         self, line: str, sep: str | None, decimal: str, columns: list[int], width: int, header: str

@@ -15,6 +15,7 @@ F64 = NDArray[np.float64]
 
 LONGEST_BURST = 1.5  # s between two groups of stamps that are one stream, read in portions
 MAX_GAP = 60.0  # s: a longer step forward is a clock that was set, or a pause; it is shortened to BREAK
+_MANY, _PIECE = 200_000, 5_000  # samples: how many are looked at, and in pieces of how many
 BREAK = 1.0  # s left where the true length of a step is unknown: too long to interpolate across
 OVERLAP = 1.0  # s: a smaller step back is rows out of order or sent twice
 MAX_NOTES = 5  # steps that are described one by one
@@ -38,15 +39,21 @@ def spacing(stamps: F64) -> Spacing:
     Stamps come in groups where most steps are far below the mean one: a host that reads ten lines at once stamps them
     microseconds apart, a clock in whole seconds stamps them alike. The largest five steps may be gaps or errors.
     """
-    steps = np.diff(stamps)
+    part, joints = stamps, 0
+    if len(stamps) > _MANY:  # a few pieces of a long recording say as much, and cost no memory
+        part = np.concatenate([stamps[i : i + _PIECE] for i in range(0, len(stamps), len(stamps) // (_MANY // _PIECE))])
+        joints = len(part) // _PIECE
+    steps = np.diff(part)
     forward = np.sort(steps[steps >= 0])
     if len(forward) < 1:
         return Spacing()
     middle = float(forward[len(forward) // 2])
     if len(forward) < 10:
         return Spacing(middle)
-    body = forward[:-5] if len(forward) > 50 else forward
-    mean = float(body.mean())
+    mean = float(forward[: len(forward) - 5 - joints if len(forward) > 50 else None].mean())
+    if middle >= 0.2 * mean and float((steps == 0).mean()) <= 0.1:
+        return Spacing(middle)
+    steps = np.diff(stamps)
     starts = np.concatenate([[0], np.flatnonzero((steps > mean / 2) | (steps < 0)) + 1])
     if len(starts) < 4:
         return Spacing(middle)
@@ -88,7 +95,7 @@ class Straightened:
     notes: list[str] = field(default_factory=list)
 
 
-def straighten(times: F64, rows: NDArray[np.int64]) -> Straightened:
+def straighten(times: F64, rows: NDArray[np.int32]) -> Straightened:
     """One increasing time out of (n,) finite `times` (s) of the file's `rows`.
 
     Runs of stamps that follow one another within MAX_GAP are compared with the time reached so far. A run that
@@ -97,8 +104,9 @@ def straighten(times: F64, rows: NDArray[np.int64]) -> Straightened:
     wild stamps: dropped. Times without any of this are returned untouched.
     """
     found = Straightened(times, np.ones(len(times), bool))
-    steps = np.diff(times)
-    edges = np.flatnonzero(~(steps > 0) | (steps > MAX_GAP)) + 1
+    broken = ~(times[1:] > times[:-1])
+    broken |= times[1:] > times[:-1] + MAX_GAP
+    edges = np.flatnonzero(broken) + 1
     if not len(edges):
         return found
     bounds = np.concatenate([[0], edges, [len(times)]]).tolist()
@@ -144,7 +152,7 @@ def straighten(times: F64, rows: NDArray[np.int64]) -> Straightened:
     return found
 
 
-def _drop(found: Straightened, a: int, b: int, rows: NDArray[np.int64], name: str, what: str) -> None:
+def _drop(found: Straightened, a: int, b: int, rows: NDArray[np.int32], name: str, what: str) -> None:
     found.kept[a:b] = False
     if name not in found.counts:
         found.notes.append(f"row {rows[a]}: {what}; such rows are dropped")
