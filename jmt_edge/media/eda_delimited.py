@@ -18,10 +18,23 @@ from .eda_columns import (
     time_column,
     value_column,
 )
-from .eda_rows import ENOUGH, F64, Asked, Body, EdaRecording, is_comment, is_number, parse_cell, plain, split_cells
+from .eda_rows import (
+    ENOUGH,
+    F64,
+    Asked,
+    Body,
+    EdaRecording,
+    is_comment,
+    is_number,
+    is_time_of_day,
+    parse_cell,
+    plain,
+    split_cells,
+)
 from .units import UNITS, Conversion, known_unit
 
 _SEPARATORS = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "space": None, "pipe": "|"}
+_DAY = 86400.0  # s
 _WRAP = {"ms": 2.0**32 * 1e-3, "us": 2.0**32 * 1e-6}  # s: an Arduino's millis() and micros()
 USUAL = (1.0, 25.0)  # µS: where the median of a column without a unit lies if it is µS
 
@@ -193,17 +206,20 @@ def _table(
     if time is None or asked.rate is not None:
         assert asked.rate is not None
         return EdaRecording(np.arange(len(rows)) / asked.rate, values, rows, asked.rate, kind, 0, unit, value.name)
-    iso = ":" in split_cells(head[start], sep)[time.index] if start < len(head) else False
+    first = split_cells(head[start], sep) if start < len(head) else []
+    clock = first[time.index] if time.index < len(first) and ":" in first[time.index] else ""
     stamps = table[0]
-    scale = "s" if iso else "us" if biovid and not time.unit else time.unit
+    scale = "s" if clock else "us" if biovid and not time.unit else time.unit
     kept = np.isfinite(stamps)
     if not scale:
         scale = guessed_unit(path, time.name, stamps[kept] if not kept.all() else stamps)
         if scale != "s":
             body.notes.append(f"the times in '{time.name}' are taken as {scale}")
     t = stamps if scale == "s" else stamps * SECONDS[scale]
-    if scale in _WRAP and lower[time.index] in TIME_NAMES and np.any(t[1:] < t[:-1] - _WRAP[scale] / 2):
-        t = t + _WRAP[scale] * np.cumsum(np.diff(t, prepend=t[0]) < -_WRAP[scale] / 2)
+    # midnight, or an Arduino's millis() and micros()
+    wrap = _DAY if is_time_of_day(clock) else _WRAP.get(scale, 0.0) if lower[time.index] in TIME_NAMES else 0.0
+    if wrap and np.any(t[1:] < t[:-1] - wrap / 2):
+        t = t + wrap * np.cumsum(np.diff(t, prepend=t[0]) < -wrap / 2)
     refuse_implausible_rate(path, time.name, t[kept] if not kept.all() else t, scale)
     return EdaRecording(t, values, rows, 0.0, kind, 0, unit, value.name)
 

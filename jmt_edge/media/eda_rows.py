@@ -183,6 +183,10 @@ def parse_cell(text: str, decimal: str) -> float:
     return float(text)
 
 
+def is_time_of_day(text: str) -> bool:
+    return _CLOCK.fullmatch(text) is not None
+
+
 def is_number(text: str, decimal: str = ".") -> bool:
     try:
         parse_cell(text, decimal)
