@@ -24,6 +24,11 @@ AGREE = 3  # lines in a row of one shape decide what the board sends
 AMBIGUOUS = 500  # stamps this far apart are milliseconds of a slow sketch or microseconds of a usual one
 BACKWARD = 4  # of the last 20 pairs whose first number goes back: it is no time
 _HEADERS = {b"t_ms,us": (2, 1e-3), b"t_us,us": (2, 1e-6), b"us": (1, 0.0)}
+_COUNTS = (
+    "whole numbers, like the counts of a converter; say what they are by ?unit=adc (with bits=, vcc=, gain= or cal=) "
+    "or ?unit=uS"
+)
+_NO_TIME = "the first of two numbers does not advance like a time; print `t_ms,uS`, or one number a line"
 TIMES = {"ms": 1e-3, "us": 1e-6}
 _NUMBER = rb"([-+]?(?:\d{1,7}(?:\.\d{0,9})?|nan|ovf|inf))"
 _SHAPES = {
@@ -48,6 +53,7 @@ class CsvDecoder:
         self.report = Report()
         self._conversion = unit or Conversion()
         self._known_unit = unit is not None  # by a setting, a header or a number with a decimal point
+        self._whole: set[float] = set()  # the whole numbers seen while the unit is not known; at most two
         self._scale, self._known_time = TIMES[time or "ms"], time is not None
         self._backward: deque[bool] = deque(maxlen=20)
         self._lines = LineSplitter()
@@ -56,6 +62,7 @@ class CsvDecoder:
         self._held: list[tuple[int, float]] = []  # lines of the other shape, until there are enough to believe it
         self._held_shape = 0
         self._held_lines: deque[bytes] = deque(maxlen=AGREE)
+        self._revoked = False  # the shape is given up with the next line
         self._pairs = False  # pairs of numbers that do not begin with a time
         self._line = 0
         self._millis: int | None = None
@@ -95,11 +102,18 @@ class CsvDecoder:
             lost += self._forget_held(shape)
             if shape and not self._known_unit:
                 self._known_unit = b"." in line.rpartition(b",")[2]
+                if not self._known_unit and len(self._whole) < 2 and not math.isnan(row[1]):
+                    self._whole.add(row[1])
             if not shape:
                 self.report.unread.append(line)
                 lost += 1
             elif shape == self._shape:
-                if shape == 2 and self._distrusted(row[0], rows):
+                if self._revoked or self._distrusted(shape, row[0], rows):
+                    self._revoked = bool(rows)
+                    if rows:  # first what was taken before
+                        self._line -= 1
+                        self._queue.appendleft((line, partial))
+                        break
                     self._shape, self._millis = 0, None
                     self.report.unread.append(line)
                     lost += 1
@@ -121,7 +135,7 @@ class CsvDecoder:
         counts = [row[0] for row in rows]
         if self._shape == 2:
             counts = self._unwrapped(counts)
-        if rows:
+        if rows and not self._revoked:
             self.report.problem = ""
         values = self._conversion(np.array([row[1] for row in rows], np.float64)).astype(np.float32)
         reasons = np.where(np.isnan(values), 3, np.where(values >= DISCONNECTED, 0, 1)).astype(np.uint8)
@@ -130,29 +144,35 @@ class CsvDecoder:
 
     def _doubt(self, shape: int) -> str:
         """Why the held lines, all of one shape, are not believed; empty where they are."""
-        if not self._known_unit:
-            return (
-                "it sends whole numbers, like the counts of a converter; say what they are by ?unit=adc (with bits=, "
-                "vcc=, gain= or cal=) or ?unit=uS"
-            )
+        if self._counts:
+            return _COUNTS
         if shape == 2 and not self._known_time:
             steps = np.diff([row[0] for row in self._held])
             if self._pairs or not (steps > 0).all():
                 self._pairs = True
-                return "the first of two numbers does not advance like a time; print `t_ms,uS`, or one number a line"
+                return _NO_TIME
             if float(np.median(steps)) >= AMBIGUOUS:
                 return "its time stamps may be millis() or micros(); say which by ?time=ms or ?time=us"
         return ""
 
-    def _distrusted(self, stamp: int, rows: list[tuple[int, float]]) -> bool:
-        """Whether pairs without a header have turned out not to begin with a time."""
-        if self._known_time:
+    @property
+    def _counts(self) -> bool:
+        """Different whole numbers and none with a decimal point: not µS, as far as anybody said."""
+        return not self._known_unit and len(self._whole) > 1
+
+    def _distrusted(self, shape: int, stamp: int, rows: list[tuple[int, float]]) -> bool:
+        """Whether lines without a header have turned out not to be what they were taken for."""
+        if self._counts:
+            self.report.problem = _COUNTS
+            return True
+        if shape != 2 or self._known_time:
             return False
         last = rows[-1][0] if rows else None if self._millis is None else self._millis % MODULUS
         self._backward.append(last is not None and stamp < last)
         if sum(self._backward) < BACKWARD:
             return False
         self._pairs = True
+        self.report.problem = _NO_TIME
         self._backward.clear()
         return True
 
