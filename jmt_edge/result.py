@@ -11,11 +11,20 @@ STAGES = ("preprocess", "backbones", "fusion", "networks", "total")
 
 @dataclass(frozen=True)
 class Quality:
-    """Whether a modality took part in a result, why not, and how good its signal was (0..1)."""
+    """Whether a modality took part in a result, why not, and how good its signal was (0..1).
+
+    lost, altered: samples that its source has lost, and whose time it has moved, since the run began.
+    """
 
     ok: bool
     reason: str = ""
     score: float = 0.0
+    lost: int = 0
+    altered: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        counts = {"lost": self.lost, "altered": self.altered}
+        return {"ok": self.ok, "reason": self.reason, **{name: n for name, n in counts.items() if n}}
 
 
 @dataclass(frozen=True)
@@ -46,7 +55,7 @@ class Result:
             "task": self.task,
             "outputs": self.outputs,
             "reason": self.reason,
-            "quality": {name: {"ok": q.ok, "reason": q.reason} for name, q in self.quality.items()},
+            "quality": {name: q.to_dict() for name, q in self.quality.items()},
             "attention": self.attention,
             "latency_ms": self.latency_ms,
             "dropped": self.dropped,

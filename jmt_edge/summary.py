@@ -51,6 +51,7 @@ class Summary:
     wall: float = 0.0
     first_output: float | None = None  # stream time of the first result with outputs
     failed: str = ""  # the error that ended the run
+    sources: dict[str, str] = field(default_factory=dict)  # modality -> what its source lost or altered, where it did
     stages: dict[str, Percentiles] = field(default_factory=lambda: {stage: Percentiles() for stage in STAGES})
 
     def add(self, result: Result) -> None:
@@ -79,6 +80,7 @@ class Summary:
             note = f"   ({total})" if stage == "total" and text else ""
             absent = "not apart from networks" if self.stages["networks"](50) is not None else "did not run"
             lines.append(f"  {stage:<10} ms  {text or absent}{note}")
+        lines += [f"  {name}: {what}" for name, what in self.sources.items()]
         factor = self.real_time_factor
         speed = f"{factor:.1f} x real time" if factor is not None else "no signal"
         lines.append(f"  speed {speed}   peak memory {peak_memory_mb():.0f} MB")

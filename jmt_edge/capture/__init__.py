@@ -7,12 +7,15 @@
 | a path | video, folder of images (`?fps=`) | WAV, other sound, a video's sound | see `eda_files` |
 | a device | `0`, `/dev/video0`, `csi:0`, GStreamer | index or name | `bitalino:/dev/...`, `auto:...`, `/dev/...` |
 
-`recording.open_source` also knows `replay:DIR`. Cameras take `?width=&height=&fps=`, microphones `?rate=`.
+`recording.open_source` also knows `replay:DIR`. Cameras take `?width=&height=&fps=`, microphones `?rate=`, EDA files
+`?time=&column=&unit=&rate=&sep=&decimal=`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,7 +25,11 @@ from ..tasks import MODALITIES
 from .base import Source, Status
 from .spec import number, split_query
 
+if TYPE_CHECKING:
+    from ..media.eda_files import Asked
+
 _EDA_DEVICES = ("bitalino:", "shimmer3:", "grove:", "csv:", "auto:", "/dev/")
+EDA_FILE_SETTINGS = ("time", "column", "unit", "rate", "sep", "decimal", "bits", "vcc", "gain", "cal")
 _MEDIA_SUFFIXES = (
     ".wav", ".flac", ".mp3", ".ogg", ".m4a", ".aac", ".opus", ".mp4", ".mpg", ".mpeg", ".avi", ".mkv", ".mov", ".webm",
     ".csv", ".txt", ".gz",
@@ -90,9 +97,18 @@ def _open_eda(spec: str) -> Source:
         return open_eda(spec)
     from .files import EdaFile
 
-    path, given = split_query(spec, "rate", "column")
+    path, given = split_query(spec, *EDA_FILE_SETTINGS)
     file = _existing(path, "--eda", "a recording, bitalino:/dev/..., auto:/dev/..., sim: or none")
-    return EdaFile(file, number(spec, given, "rate", 0.1, 100_000), given.get("column"))
+    return EdaFile(file, asked_of(spec, given))
+
+
+def asked_of(spec: str, given: Mapping[str, str]) -> Asked:
+    """The settings of an EDA file's specification. Raises SourceError, quoting `spec`."""
+    from ..media.eda_files import Asked
+    from ..media.units import conversion
+
+    rate, unit = number(spec, given, "rate", 0.1, 10_000), conversion(given, spec)
+    return Asked(rate, given.get("column"), given.get("time"), given.get("sep"), given.get("decimal"), unit)
 
 
 def _existing(path: str, option: str, choices: str) -> Path:

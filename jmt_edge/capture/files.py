@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..media.chunk import Chunk, empty_chunk
-from ..media.eda_files import EdaRecording, read_eda_file
+from ..media.eda_files import Asked, EdaRecording, read_eda_file
 from ..media.sound import F32, sound_blocks
 from ..media.video import DEFAULT_FPS, FolderReader, Image, VideoReader
 from ..tasks import AUDIO_RATE
@@ -131,24 +131,28 @@ class SoundFile(_File):
 
 
 class EdaFile(_File):
-    """An EDA recording; see `media.eda_files` for the formats, `column` and `strict`."""
+    """An EDA recording; see `media.eda_files` for the formats, `asked` and `strict`.
+
+    What the file lacks, and what was left out of it or moved, is in the status: `lost`, and `altered` (samples moved in
+    time), `dropped` (by reason) and `notes` of its details.
+    """
 
     modality = "eda"
 
-    def __init__(
-        self, path: Path, rate: float | None = None, column: str | None = None, *, strict: bool = False
-    ) -> None:
+    def __init__(self, path: Path, asked: Asked | None = None, *, strict: bool = False) -> None:
         super().__init__(path)
-        self._rate, self._column, self._strict = rate, column, strict
+        self._asked, self._strict = asked, strict
         self._recording: EdaRecording | None = None
         self._at = 0
         self._unit = "µS"
 
     def open(self, origin: float) -> None:
-        self._recording = found = read_eda_file(self.path, self._rate, self._column, strict=self._strict)
+        self._recording = found = read_eda_file(self.path, self._asked, strict=self._strict)
         span = float(found.times[-1])
         measured = (len(found.times) - 1) / span if span > 0 else 0.0
-        self._lost = found.lost
+        self._lost, self._unit = found.lost, found.unit
+        if found.notes or found.lost:
+            self._detail.update(altered=found.altered, dropped=found.counts, notes=list(found.notes))
         self._detail.update(format=found.kind, nominal_rate=found.rate, rate=round(measured, 3))
 
     def read(self, until: float) -> Chunk:
@@ -159,7 +163,8 @@ class EdaFile(_File):
         self._at = max(first, int(np.searchsorted(found.times, until, side="right")))
         self._ended = self._at == len(found.times)
         part = slice(first, self._at)
-        return Chunk(found.times[part], found.values[part].astype(np.float32), found.rate)
+        lost = found.lost if part.start == 0 and part.stop else 0  # told with the first samples
+        return Chunk(found.times[part], found.values[part].astype(np.float32), found.rate, lost)
 
     def close(self) -> None:
         self._recording, self._ended = None, True

@@ -1,6 +1,7 @@
 """Keep a device streaming: one state machine for the camera, the microphone and the EDA port.
 
     CONNECTING -> STREAMING        the first data came
+    CONNECTING, STREAMING -> STALLED   data comes that is not understood
     CONNECTING -> LOST             the device did not open, or no data came within `Timing.first`
     STREAMING  -> STALLED          silence for `Timing.stall`
     STALLED    -> STREAMING        data again
@@ -105,7 +106,7 @@ class Link:
             return
         if self._state is State.CONNECTING:
             self.reconnects += self._streamed
-            self._streamed = True
+        self._streamed = True
         self._wait = self.timing.backoff
         self._enter(State.STREAMING, "")
 
@@ -117,6 +118,11 @@ class Link:
         if self._state is State.STREAMING and silence > self.timing.stall:
             self._enter(State.STALLED, f"{symptom} for {silence:.1f} s")
         return f"{symptom} for {silence:.1f} s" if silence > self.timing.lost else ""
+
+    def unreadable(self, reason: str) -> None:
+        """Data came that is not understood: the device is there, and opening it again would not help."""
+        self._since = self.now()
+        self._enter(State.STALLED, reason)
 
     def failed(self, reason: str) -> None:
         """The attempt or the connection failed."""
@@ -201,6 +207,9 @@ class Supervisor:
         while not self._stop.is_set():
             if connection.pump():
                 self.link.data()
+            elif unreadable := getattr(connection, "unreadable", ""):
+                connection.unreadable = ""  # type: ignore[attr-defined]
+                self.link.unreadable(unreadable)
             elif reason := self.link.overdue(connection.symptom):
                 raise DeviceLost(reason)
 

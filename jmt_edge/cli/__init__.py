@@ -18,6 +18,7 @@ COMMANDS = {
     "live": "Run the model on a camera, a microphone and an EDA sensor.",
     "replay": "Repeat a recorded live run, bit for bit.",
     "export": "Convert a recording to CSV, Parquet or XDF.",
+    "inspect": "Say what a file is, how good its signal is, and the source string to use.",
     "doctor": "Check this machine's sensors and engines, with a remedy for each problem.",
     "sim-board": "Simulate an EDA board on a pseudo-terminal.",
     "bench": "Measure latency, throughput, memory and power; compare; predict.",

@@ -115,13 +115,17 @@ def _require_use_of_weights(weights: tuple[str, ...], recipes: list[Any]) -> Non
 
 
 def _check(flags: dict[str, Any]) -> None:
+    from ..training.biosignals import check_biosignals
+    from ..training.clips import default_cache
     from ..training.data import cut_windows, describe
     from ..training.readers import default_task
 
     recipe = _recipe(flags, flags["recipe"]) if flags["recipe"] else None
     cohort = _cohort(flags, flags["check"], recipe.classes if recipe else ("BL1", "PA4"))
     task = recipe.resolve() if recipe else default_task(cohort)
-    for line in describe(cohort, cut_windows(cohort, task)):
+    workers = flags["workers"] or os.cpu_count() or 1
+    signals = check_biosignals(cohort, workers=workers, cache=flags["cache"] or default_cache())
+    for line in [*describe(cohort, cut_windows(cohort, task)), *signals]:
         click.echo(line)
 
 

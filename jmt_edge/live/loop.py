@@ -129,6 +129,7 @@ class _Loop:
             summary.wall = time.perf_counter() - began
             summary.busy = summary.wall - self._idle
             summary.stream = max(0, self._done - first + 1) * hop
+            summary.sources = {n: what for n, source in self._sources.items() if (what := _losses(source))}
             self._tell("on_end", summary)
 
     def _windows(self, index: int) -> None:
@@ -248,6 +249,16 @@ class _Loop:
     def _tell(self, method: str, *args: object) -> None:
         for observer in self._observers:
             getattr(observer, method)(*args)
+
+
+def _losses(source: Source) -> str:
+    """What a source lost or altered, in words; empty where nothing."""
+    status = source.status()
+    altered = status.detail.get("altered", 0)
+    counts = [f"{n} samples {what}" for n, what in ((status.lost, "lost"), (altered, "moved in time")) if n]
+    notes = list(status.detail.get("notes", ()))
+    shown = [*notes[:3], *([f"{len(notes) - 3} notes more"] if len(notes) > 3 else [])]
+    return f"{source.name}: " + "; ".join([*counts, *shown]) if counts or notes else ""
 
 
 def _warm_up(bundle: Bundle, engine: Engine) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -145,7 +145,9 @@ class Pipeline:
                 if found.ok and found.signal is not None:
                     clips.setdefault(name, {})[key] = network_input(found.signal, plan.m)
                 self._cache[name, key] = _Cached(found.quality, None)
-            qualities[name] = self._cache[name, time_key(plan.ends(t)[-1])].quality
+            quality = self._cache[name, time_key(plan.ends(t)[-1])].quality
+            status = statuses[name]
+            qualities[name] = replace(quality, lost=status.lost, altered=status.detail.get("altered", 0))
         return clips, qualities
 
     def _run(

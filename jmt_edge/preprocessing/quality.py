@@ -349,6 +349,7 @@ class _Bin(NamedTuple):
     t: float  # mean time of the finite samples
     last: float  # time of the last finite sample
     fault: str  # "": none
+    flat: float = np.nan  # the value, where all samples have exactly the same
 
 
 class EdaQuality:
@@ -359,6 +360,9 @@ class EdaQuality:
     samples of a 10-bit board at 1000 Hz one step of the converter (0.024 µS) already is 24 µS/s. A step between two
     means shows fully, so a jump of 2.5 µS or more is caught. The rule's fourth part, skin temperature of 30-40 °C,
     needs a probe and is not checked (`unchecked`). "Within 5 s" looks both ways, but never beyond `end`.
+
+    A value that stays exactly the same for 10 s is a sensor or a driver that hangs, and is invalid too: skin and
+    converters flicker (the longest such stretches in real recordings were 2 s at 4 Hz and 0.2 s at 1000 Hz).
     """
 
     unchecked = "skin temperature is not checked"
@@ -368,7 +372,9 @@ class EdaQuality:
     MAX_SLOPE = 10.0
     MARGIN = 5.0
     STALE = 1.0  # s without a valid value: no data
+    FROZEN = 10.0  # s of exactly one value
 
+    STUCK = "frozen at one value"
     OUT_OF_RANGE, TOO_FAST, OPEN = "outside 0.05-60 µS", "changing faster than 10 µS/s", "electrode open or saturated"
 
     def __init__(self) -> None:
@@ -401,7 +407,8 @@ class EdaQuality:
         last = int(np.floor(end / self.BIN + 1e-9)) - 1
         first = last - max(1, round(span / self.BIN)) + 1
         reach = int(self.MARGIN / self.BIN)
-        bins = [b for b in self._known() if first - reach <= b.k <= last]
+        known = self._known()
+        bins = [b for b in known if first - reach <= b.k <= last]
         seen = [b for b in bins if b.fault != self.OPEN and np.isfinite(b.value)]
         if not bins:
             return Verdict(False, "no EDA samples", 0.0)
@@ -418,15 +425,34 @@ class EdaQuality:
         faults = [b for b in bins if b.fault]
         for b in faults:
             bad[max(0, b.k - reach - first) : max(0, b.k + reach - first + 1)] = True
+        still = [b for b in known if first - self.FROZEN / self.BIN <= b.k <= last]
+        frozen = [k for k in self._frozen(still) if k >= first]
+        bad[np.array(frozen, np.int64) - first] = True
         score = 1 - float(bad.mean())
         if score < MIN_USABLE:
-            why = f"EDA {_commonest(b.fault for b in faults)}" if faults else "EDA samples missing"
+            reasons = [b.fault for b in faults] + [self.STUCK] * len(frozen)
+            why = f"EDA {_commonest(reasons)}" if reasons else "EDA samples missing"
             return Verdict(False, f"{why}: {1 - score:.0%} of the window lost", score)
         return Verdict(True, "", score)
 
     def scrs(self) -> list[Scr]:
         """The responses of the last minute, oldest first, each reported once its peak has passed."""
         return list(self._scr.found)
+
+    def _frozen(self, bins: list[_Bin]) -> list[int]:
+        """The numbers of those bins that lie in a stretch of exactly one value, FROZEN long."""
+        found: list[int] = []
+        run: list[int] = []
+        before = np.nan
+        for b in bins:
+            if b.flat != before or (run and b.k - run[-1] > self.STALE / self.BIN):
+                run = []
+            before = b.flat
+            if np.isfinite(b.flat):
+                run.append(b.k)
+            if len(run) > 1 and run[-1] - run[0] + 1 >= self.FROZEN / self.BIN:
+                found += run if not found or found[-1] < run[0] else run[-1:]
+        return found
 
     def _known(self) -> list[_Bin]:
         """The closed bins and the open one as it stands."""
@@ -448,7 +474,9 @@ class EdaQuality:
             slope = (value - before.value) / max(t - before.t, self.BIN)
             if abs(slope) > self.MAX_SLOPE and not fault:
                 fault = self.TOO_FAST
-        return _Bin(index, value, t, float(times[finite][-1]), fault)
+        level = values[finite]
+        flat = float(level[0]) if level.min() == level.max() else np.nan
+        return _Bin(index, value, t, float(times[finite][-1]), fault, flat)
 
 
 class _ScrDetector:

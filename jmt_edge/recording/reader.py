@@ -239,7 +239,7 @@ def _status(plain: dict[str, Any]) -> Status:
 
 
 def _result(line: dict[str, Any], entry: dict[str, Any]) -> Result:
-    quality = {name: Quality(q["ok"], q["reason"], entry["scores"][name]) for name, q in line["quality"].items()}
+    quality = {name: Quality(**q, score=entry["scores"][name]) for name, q in line["quality"].items()}
     return Result(**{**line, "index": entry["window"], "quality": quality})
 
 

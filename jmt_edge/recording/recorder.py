@@ -354,7 +354,8 @@ class _Files:
         self.line("timeline", {"mark": True})
 
     def status(self, statuses: dict[str, Any]) -> None:
-        gate = {name: (s["state"], s["reason"], s["unit"]) for name, s in statuses.items()}
+        # all that a result depends on
+        gate = {name: (s["state"], s["reason"], s["unit"], s["lost"]) for name, s in statuses.items()}
         now = time.monotonic()
         if gate == self._statuses and now - self._status_at < CLOCK_PERIOD:
             return
