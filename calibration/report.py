@@ -1,4 +1,4 @@
-"""The calibration report: JSON for programs, Markdown for people, a plot where matplotlib is."""
+"""The report of a quantisation: JSON for programs, Markdown for people, a plot where matplotlib is."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections import Counter
 from typing import Any
 
 
-def calibration_report(report: dict[str, Any]) -> dict[str, bytes]:
+def quantisation_report(report: dict[str, Any]) -> dict[str, bytes]:
     """File name -> content: `calibration.json`, `calibration.md`, `sensitivity.png` if matplotlib is there."""
     for name in ("fidelity", "fidelity_all_int8"):
         report[name].pop("outputs", None)
@@ -45,7 +45,7 @@ def score_rows(fidelity: dict[str, Any]) -> list[str]:
 def _markdown(report: dict[str, Any], plot: bool) -> str:
     windows = report["windows"]
     lines = [
-        f"# INT8 calibration: {report['bundle']}",
+        f"# INT8 quantisation: {report['bundle']}",
         "",
         "Research prototype; not for clinical use.",
         "",

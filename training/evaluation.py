@@ -17,10 +17,10 @@ from ..capture.simulated.person import BIOVID_NON_REACTIVE
 from ..engine.bundle import Bundle, load_bundle
 from ..errors import ConfigError, DataError
 from ..tasks import Task
-from . import plots
+from . import persons, plots
 from .clips import ClipStore, build_clips
-from .data import Cohort, Windows, cut_windows, person
-from .experiment import Options, Prepared, load_run, predict, prepare
+from .data import Cohort, WindowTable, cut_windows, person
+from .experiment import Prepared, TrainingOptions, load_run, predict, prepare
 from .features import extract
 from .published import beside
 from .recipes import Recipe
@@ -34,17 +34,17 @@ SHOWN = ("accuracy", "balanced_accuracy", "f1", "auc", "ece", "brier", "ccc_vale
 class Scorer:
     """A trained system on one data set; `predict` may hide a modality or add noise to its features."""
 
-    def __init__(self, windows: Windows, stores: dict[str, ClipStore]) -> None:
+    def __init__(self, windows: WindowTable, stores: dict[str, ClipStore]) -> None:
         self.windows, self.stores = windows, stores
 
-    def predict(self, windows: Windows, *, without: str = "", noise: tuple[str, float] = ("", 0.0)) -> Predictions:
+    def predict(self, windows: WindowTable, *, without: str = "", noise: tuple[str, float] = ("", 0.0)) -> Predictions:
         raise AssertionError("a run and a bundle define it")
 
 
 class RunScorer(Scorer):
     """The torch weights of a run's split."""
 
-    def __init__(self, prepared: Prepared, folder: Path, options: Options) -> None:
+    def __init__(self, prepared: Prepared, folder: Path, options: TrainingOptions) -> None:
         super().__init__(prepared.windows, prepared.stores)
         self.prepared = prepared
         self.recipe, _, backbones, self.fusion, self.states = load_run(folder)
@@ -55,7 +55,7 @@ class RunScorer(Scorer):
         file = folder / "scores.json"
         self.temperature = float(json.loads(file.read_text())["temperature"]) if file.is_file() else 1.0
 
-    def predict(self, windows: Windows, *, without: str = "", noise: tuple[str, float] = ("", 0.0)) -> Predictions:
+    def predict(self, windows: WindowTable, *, without: str = "", noise: tuple[str, float] = ("", 0.0)) -> Predictions:
         generator = torch.Generator().manual_seed(0)
 
         def change(x: dict[str, torch.Tensor], present: torch.Tensor) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
@@ -69,7 +69,9 @@ class RunScorer(Scorer):
 class BundleScorer(Scorer):
     """A bundle, run by the engine that `live` uses."""
 
-    def __init__(self, bundle: Bundle, windows: Windows, stores: dict[str, ClipStore], options: Options) -> None:
+    def __init__(
+        self, bundle: Bundle, windows: WindowTable, stores: dict[str, ClipStore], options: TrainingOptions
+    ) -> None:
         from ..engine.backends import open_engine
 
         super().__init__(windows, stores)
@@ -78,7 +80,7 @@ class BundleScorer(Scorer):
         self.temperature = bundle.temperature
         self.features = {name: self._features(name, store, options) for name, store in stores.items()}
 
-    def _features(self, name: str, store: ClipStore, options: Options) -> NDArray[np.float32]:
+    def _features(self, name: str, store: ClipStore, options: TrainingOptions) -> NDArray[np.float32]:
         parts = []
         count = len(store.data)
         for i in range(0, count, 16):
@@ -87,7 +89,7 @@ class BundleScorer(Scorer):
             options.progress(f"{name} features", min(i + 16, count), count)
         return np.concatenate(parts)[None]
 
-    def predict(self, windows: Windows, *, without: str = "", noise: tuple[str, float] = ("", 0.0)) -> Predictions:
+    def predict(self, windows: WindowTable, *, without: str = "", noise: tuple[str, float] = ("", 0.0)) -> Predictions:
         names = self.bundle.task.names
         known = {m: self.features.get(m, np.zeros((1, 1, self.bundle.task.dim), np.float32)) for m in names}
         data = feature_set(windows, self.stores, known, None)
@@ -142,7 +144,7 @@ def evaluate(
     out: Path,
     *,
     protocol: str,
-    options: Options,
+    options: TrainingOptions,
     robustness: bool = True,
     published: bool = False,
     allow_trained: bool = False,
@@ -156,7 +158,7 @@ def evaluate(
     are told apart by their ids, and by the data set where that numbers its people itself.
     """
     parts, recipe, trained_by = _parts(target, cohort, options)
-    chosen: list[Windows] = []
+    chosen: list[WindowTable] = []
     protocol = protocol or ("all" if recipe is None else "test")
     if len(parts) > 1 and protocol != "test":
         raise ConfigError(
@@ -206,7 +208,7 @@ def evaluate(
     plots.all_plots(out, clean, table, task)
     lines = lines_of(table)
     if recipe is not None and recipe.calibrated:
-        lines.insert(0, "mode calibrated: each person's EDA in units of their own mean and SD")
+        lines.insert(0, persons.NOTE)
     return [*lines, *notes, *beside(trained_by)]
 
 
@@ -220,7 +222,7 @@ class _Part:
     people: str
 
 
-def _parts(target: Path, cohort: Cohort, options: Options) -> tuple[list[_Part], Recipe | None, str]:
+def _parts(target: Path, cohort: Cohort, options: TrainingOptions) -> tuple[list[_Part], Recipe | None, str]:
     """A bundle or a run is one part, a run with folds one a fold. The recipe is a run's, its name a bundle's too."""
     if (target / "manifest.json").is_file():
         bundle = load_bundle(target)
@@ -268,14 +270,14 @@ def run_folders(target: Path) -> list[Path]:
     return sorted(f.parent for f in target.glob("*/scores.json") if (f.parent / "recipe.json").is_file())
 
 
-def _prepare_task(cohort: Cohort, task: Task, options: Options) -> tuple[Windows, dict[str, ClipStore]]:
+def _prepare_task(cohort: Cohort, task: Task, options: TrainingOptions) -> tuple[WindowTable, dict[str, ClipStore]]:
     windows = cut_windows(cohort, task)
     return windows, build_clips(
         windows, options.cache, cohort.problems, workers=options.workers, progress=options.progress
     )
 
 
-def _subjects(windows: Windows, cohort: Cohort, protocol: str, held_out: list[str]) -> list[str]:
+def _subjects(windows: WindowTable, cohort: Cohort, protocol: str, held_out: list[str]) -> list[str]:
     subjects = sorted(set(windows.subject.tolist()))
     if protocol == "all":
         return subjects
@@ -289,7 +291,7 @@ def _subjects(windows: Windows, cohort: Cohort, protocol: str, held_out: list[st
         people = {person(s) for s in held_out}
         return [s for s in subjects if person(s) in people]
     if protocol == "official":
-        return sorted({r.subject for r in cohort.recordings if r.part == "validation"})
+        return sorted({r.subject for r in cohort.trials if r.part == "validation"})
     raise ConfigError(f"unknown protocol '{protocol}': choose all, all67, test or official")
 
 
@@ -333,7 +335,7 @@ def write_results(out: Path, name: str, table: dict[str, Scores], clean: Predict
         ([who, *(f"{s.subjects[n].get(who, float('nan')):.5f}" for n in s.subjects)]
          for who in sorted({w for values in s.subjects.values() for w in values})),
     )  # fmt: skip
-    columns: dict[str, Any] = {"subject": clean.subject, "recording": clean.recording, "end": clean.end}
+    columns: dict[str, Any] = {"subject": clean.subject, "recording": clean.trial, "end": clean.end}
     for o, y in clean.labels.items():
         columns[f"{o}_label"] = y[:, -1]
         columns[o] = clean.probability() if o == "pain" else clean.outputs[o][:, -1]

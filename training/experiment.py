@@ -31,12 +31,12 @@ from ..models.pretrained import load_pretrained
 from ..tasks import Modality, Task
 from . import splits
 from .clips import ClipStore, Progress, build_clips, default_cache
-from .data import Cohort, Windows, cut_windows, require_two_classes, subjects_of
+from .data import Cohort, WindowTable, cut_windows, require_two_classes, subjects_of
 from .features import extract
 from .keys import Key, claim, clip_key, code, data_parts, digest, source_of_weights, weights_hash, write
 from .locks import lock
 from .networks import SECOND, FusionStep, Unimodal, backbone_of, fusion_of, load_weights, pretraining, second_backbone
-from .persons import calibrate
+from .persons import standardise_by_person
 from .recipes import Masking, Recipe, Stage
 from .scores import (
     Predictions,
@@ -61,7 +61,7 @@ def silent(stage: str, done: int, total: int) -> None:
 
 
 @dataclass(frozen=True)
-class Options:
+class TrainingOptions:
     """How to run, as opposed to what."""
 
     cache: Path = field(default_factory=default_cache)
@@ -77,7 +77,7 @@ class Prepared:
     cohort: Cohort
     recipe: Recipe
     task: Task
-    windows: Windows
+    windows: WindowTable
     stores: dict[str, ClipStore]
 
     def network_inputs(self) -> dict[str, tuple[Modality, ClipStore]]:
@@ -111,7 +111,7 @@ class Result:
     validation_loss: float = float("nan")  # of the weights kept, on all validation windows; NaN without any
 
 
-def prepare(cohort: Cohort, recipe: Recipe, options: Options) -> Prepared:
+def prepare(cohort: Cohort, recipe: Recipe, options: TrainingOptions) -> Prepared:
     """Cut the windows and compute (or find) all clips."""
     task = recipe.resolve()
     require_modalities(cohort, recipe)
@@ -121,7 +121,7 @@ def prepare(cohort: Cohort, recipe: Recipe, options: Options) -> Prepared:
             windows, options.cache, cohort.problems, workers=options.workers, progress=options.progress
         )
     if recipe.calibrated and "eda" in stores:
-        stores["eda"] = calibrate(stores["eda"], windows)
+        stores["eda"] = standardise_by_person(stores["eda"], windows)
     return Prepared(cohort, recipe, task, _without_bad(windows, stores), stores)
 
 
@@ -132,11 +132,11 @@ def require_modalities(cohort: Cohort, recipe: Recipe) -> None:
         raise DataError(f"{cohort.root} has no {lacking[0]}, which recipe {recipe.name} needs; choose another recipe")
 
 
-def _clips_name(windows: Windows) -> str:
+def _clips_name(windows: WindowTable) -> str:
     return digest([clip_key(windows, m) for m in windows.task.modalities if windows.clips[m.name]])[:20]
 
 
-def _without_bad(windows: Windows, stores: dict[str, ClipStore]) -> Windows:
+def _without_bad(windows: WindowTable, stores: dict[str, ClipStore]) -> WindowTable:
     """Only windows whose last step shows at least one modality."""
     seen = np.any([presence(windows, stores, m)[:, -1] for m in windows.task.names], axis=0)
     if not seen.any():
@@ -144,7 +144,7 @@ def _without_bad(windows: Windows, stores: dict[str, ClipStore]) -> Windows:
     return windows.take(np.flatnonzero(seen))
 
 
-def make_splits(cohort: Cohort, protocol: str, *, seed: int, windows: Windows | None = None) -> list[Split]:
+def make_splits(cohort: Cohort, protocol: str, *, seed: int, windows: WindowTable | None = None) -> list[Split]:
     """The splits of a protocol: holdout, kfold:K, loso, loso67, official. Raises ConfigError for another."""
     subjects = sorted(set(windows.subject.tolist())) if windows is not None else cohort.subjects
     name, _, number = protocol.partition(":")
@@ -184,7 +184,7 @@ def claim_run(folder: Path, key: Key) -> None:
     claim(folder / "run.key.json", key, "a run", RUN_STATE)
 
 
-def run_split(prepared: Prepared, split: Split, out: Path, *, seed: int, options: Options) -> Result:
+def run_split(prepared: Prepared, split: Split, out: Path, *, seed: int, options: TrainingOptions) -> Result:
     """Train on `split.train`, select on `split.validation`, score `split.test`; `out` receives everything.
 
     What an interrupted run left in `out` is resumed; ConfigError where that was a run of another key.
@@ -247,7 +247,7 @@ def train_backbone(
     out: Path,
     *,
     seed: int,
-    options: Options,
+    options: TrainingOptions,
 ) -> Unimodal:
     """Stage 1: the backbone with its head on single clips. Found again by what it depends on, across recipes."""
     recipe, task = prepared.recipe, prepared.task
@@ -309,12 +309,12 @@ def train_fusion(
     prepared: Prepared,
     networks: dict[str, Unimodal],
     features: dict[str, NDArray[np.float32]],
-    sides: dict[str, Windows],
+    sides: dict[str, WindowTable],
     out: Path,
     *,
     seed: int,
     key: Key,
-    options: Options,
+    options: TrainingOptions,
 ) -> tuple[Fusion, dict[str, dict[str, torch.Tensor]]]:
     """Stage 2: the fusion on cached features. A unimodal system is done after stage 1.
 
@@ -342,7 +342,7 @@ def train_fusion(
 def fusion_set(
     prepared: Prepared,
     features: dict[str, NDArray[np.float32]],
-    windows: Windows,
+    windows: WindowTable,
     fusion: Fusion,
     masking: Masking | None,
 ) -> FeatureSet:
@@ -365,28 +365,28 @@ def fusion_set(
 
 
 def text_features(prepared: Prepared, folder: Path) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """(N, 768) rows of `<recording>.npy` for each clip of the first modality, and whether the file exists.
+    """(N, 768) rows of `<trial>.npy` for each clip of the first modality, and whether the file exists.
 
-    A file has one row per labelled frame, or rows spread evenly over the recording.
+    A file has one row per labelled frame, or rows spread evenly over the trial.
     """
     clips = prepared.windows.clips[prepared.task.names[0]]
     table, there = np.zeros((len(clips), 768), np.float32), np.zeros(len(clips), bool)
     files: dict[int, NDArray[np.float32] | None] = {}
     for row, (number, end) in enumerate(clips):
-        recording = prepared.windows.recordings[number]
+        trial = prepared.windows.trials[number]
         if number not in files:
-            path = folder / f"{recording.id}.npy"
+            path = folder / f"{trial.id}.npy"
             values = np.load(path, mmap_mode="r", allow_pickle=False) if path.is_file() else None
             if values is not None and (values.ndim != 2 or values.shape[1] != 768):
                 raise DataError(f"{path} has shape {values.shape}, not (rows, 768); export the text features again")
             files[number] = values
         values = files[number]
         if values is not None:
-            share = min(max(end / recording.duration, 0.0), 1.0)
+            share = min(max(end / trial.duration, 0.0), 1.0)
             table[row] = values[min(int(share * len(values)), len(values) - 1)]
             there[row] = True
     if not there.any():
-        raise DataError(f"{folder} has no text features for these recordings (<recording>.npy); give the right folder")
+        raise DataError(f"{folder} has no text features for these trials (<trial>.npy); give the right folder")
     return table, there
 
 
@@ -394,7 +394,7 @@ def predict(
     prepared: Prepared,
     fusion: Fusion,
     features: dict[str, NDArray[np.float32]],
-    windows: Windows,
+    windows: WindowTable,
     states: dict[str, dict[str, torch.Tensor]] | None = None,
     change: Callable[[dict[str, torch.Tensor], torch.Tensor], tuple[dict[str, torch.Tensor], torch.Tensor]]
     | None = None,
@@ -508,7 +508,7 @@ def export_run(result: Result, path: Path, *, cohort: Cohort, name: str, demo: b
     model = JointModel(task, backbones, fusion)  # type: ignore[arg-type]
     record = json.loads((result.folder / "scores.json").read_text())
     provenance = {
-        "data": {"layout": cohort.layout, "root": cohort.root.name, "recordings": len(cohort.recordings),
+        "data": {"layout": cohort.layout, "root": cohort.root.name, "recordings": len(cohort.trials),
                  "subjects": len(cohort.subjects)},
         "run": record["key"],
         "split": {"name": result.split.name, "people": cohort.people,
@@ -555,6 +555,3 @@ def console_progress() -> Progress:
             del began[stage]
 
     return show
-
-
-__all__ = ["Options", "Prepared", "Result", "Stage", "export_run", "make_splits", "prepare", "run_split"]

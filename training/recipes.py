@@ -91,13 +91,13 @@ class Recipe:
     spans: dict[str, float] = field(default_factory=dict)
     backbone: dict[str, str] = field(default_factory=dict)  # modality -> backbone that replaces the task's
     second: str = ""  # intra-modal fusion: the second backbone of the only modality
-    text: str = ""  # folder of text features for joint cross attention, <recording>.npy (rows, 768)
+    text: str = ""  # folder of text features for joint cross attention, <trial>.npy (rows, 768)
     audio_gru: bool = False  # a GRU over the steps behind the voice backbone
     width: dict[str, int] = field(default_factory=dict)
     eda_moments: tuple[float, ...] = ()  # (mean, SD) in µS of the fixed normalisation of EDA; () leaves µS
     calibrated: bool = False  # EDA in units of each person's own mean and SD (`persons.py`)
     classes: tuple[str, ...] = ("BL1", "PA4")
-    hop: float = 0.0  # s between windows of a long recording; 0: the task's stride
+    hop: float = 0.0  # s between windows of a long trial; 0: the task's stride
     protocol: str = "holdout"  # holdout, kfold:K, loso, loso67, official
     ensemble: bool = False  # best-valence checkpoint gives valence, best-arousal checkpoint arousal
     weights: dict[str, str] = field(default_factory=dict)  # modality -> "torchvision" or a file
@@ -113,8 +113,8 @@ class Recipe:
             raise ConfigError(f"recipe {self.name}: fusion '{self.fusion}' is not one of {', '.join(RECIPE_FUSIONS)}")
         if self.calibrated and self.backbone.get("eda") == "eda_pooled":
             raise ConfigError(
-                f"recipe {self.name}: eda_pooled takes the logarithm of the conductance, which calibrated EDA does not "
-                "keep; use eda_cnn1d_centred"
+                f"recipe {self.name}: eda_pooled takes the logarithm of the conductance, which is lost with "
+                "calibrated = true; use eda_cnn1d_centred"
             )
         task = get_task(self.task, self.variant)  # type: ignore[arg-type]
         names = self.modalities or task.names

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .. import metrics
 from ..tasks import Task
-from .data import Recording, Windows, step_times
+from .data import Trial, WindowTable, step_times
 
 SMOOTH = {"valence": 20, "arousal": 50}  # frames, the published code's lengths
 
@@ -27,14 +27,14 @@ class Predictions:
 
     names: tuple[str, ...]
     subject: NDArray[np.str_]
-    recording: NDArray[np.str_]
+    trial: NDArray[np.str_]
     end: NDArray[np.float64]
     labels: dict[str, NDArray[np.float32]]
     outputs: dict[str, NDArray[np.float32]]
     present: NDArray[np.float32]
     attention: NDArray[np.float32]
     temperature: float = 1.0
-    frames: dict[str, Recording] = field(default_factory=dict)
+    frames: dict[str, Trial] = field(default_factory=dict)
 
     def probability(self) -> NDArray[np.float64]:
         """(W,) calibrated pain probability of the last step."""
@@ -66,10 +66,10 @@ class Predictions:
 
         Raises ValueError where their windows differ.
         """
-        orders = [np.lexsort((p.end, p.recording)) for p in parts]
+        orders = [np.lexsort((p.end, p.trial)) for p in parts]
         first, at = parts[0], orders[0]
         for p, order in zip(parts, orders):
-            if len(order) != len(at) or (p.recording[order] != first.recording[at]).any():
+            if len(order) != len(at) or (p.trial[order] != first.trial[at]).any():
                 raise ValueError("the systems were scored on different windows")
 
         def averaged(o: str) -> NDArray[np.float32]:
@@ -77,7 +77,7 @@ class Predictions:
             return np.mean([p.outputs[o][k] / s for p, k, s in zip(parts, orders, scale)], axis=0)
 
         return replace(
-            first, subject=first.subject[at], recording=first.recording[at], end=first.end[at],
+            first, subject=first.subject[at], trial=first.trial[at], end=first.end[at],
             labels={o: y[at] for o, y in first.labels.items()}, outputs={o: averaged(o) for o in first.outputs},
             present=first.present[at], attention=np.empty(0, np.float32), temperature=1.0,
         )  # fmt: skip
@@ -93,7 +93,7 @@ class Predictions:
         return cls(
             first.names,
             np.concatenate([p.subject for p in parts]),
-            np.concatenate([p.recording for p in parts]),
+            np.concatenate([p.trial for p in parts]),
             np.concatenate([p.end for p in parts]),
             {o: np.concatenate([p.labels[o] for p in parts]) for o in first.labels},
             {o: np.concatenate([scaled(p, o) for p in parts]) for o in first.outputs},
@@ -104,18 +104,18 @@ class Predictions:
         )
 
 
-def empty_predictions(windows: Windows, names: tuple[str, ...], present: NDArray[np.float32]) -> Predictions:
+def empty_predictions(windows: WindowTable, names: tuple[str, ...], present: NDArray[np.float32]) -> Predictions:
     """The labels of `windows` with no outputs yet."""
     return Predictions(
         names,
         windows.subject,
-        np.array([windows.recordings[i].id for i in windows.recording], dtype=str),
+        np.array([windows.trials[i].id for i in windows.trial], dtype=str),
         windows.end,
         windows.labels,
         {},
         present,
         np.empty((0,), np.float32),
-        frames={r.id: r for i in np.unique(windows.recording) if (r := windows.recordings[i]).kind == "affwild2"},
+        frames={r.id: r for i in np.unique(windows.trial) if (r := windows.trials[i]).kind == "affwild2"},
     )
 
 
@@ -124,10 +124,10 @@ def each_step(p: Predictions, task: Task) -> Predictions:
     steps = p.present.shape[1]
     times = np.stack([step_times(task, float(end)) for end in p.end]).round(6)
     seen = np.asarray(p.present.any(-1))
-    found = {(p.recording[w], times[w, s]): (w, s) for w in range(len(p.end)) for s in range(steps) if seen[w, s]}
+    found = {(p.trial[w], times[w, s]): (w, s) for w in range(len(p.end)) for s in range(steps) if seen[w, s]}
     w, s = np.array(list(found.values()), int).T
     return replace(
-        p, subject=p.subject[w], recording=p.recording[w], end=times[w, s],
+        p, subject=p.subject[w], trial=p.trial[w], end=times[w, s],
         labels={o: y[w, s][:, None] for o, y in p.labels.items()},
         outputs={o: y[w, s][:, None] for o, y in p.outputs.items()},
         present=p.present[w, s][:, None],
@@ -252,8 +252,8 @@ def validation_loss(p: Predictions) -> float:
 
 
 def _groups(p: Predictions) -> list[int]:
-    """Number of frames of each recording, in the order of `_frames`."""
-    return [len(p.frames[r].labels.times) for r in dict.fromkeys(p.recording.tolist())]
+    """Number of frames of each trial, in the order of `_frames`."""
+    return [len(p.frames[r].labels.times) for r in dict.fromkeys(p.trial.tolist())]
 
 
 def _smooth(x: NDArray[np.float64], groups: list[int], frames: int, rule: Any) -> NDArray[np.float64]:
@@ -266,14 +266,14 @@ def _frames(p: Predictions, output: str) -> tuple[NDArray[np.float64], NDArray[n
     if not p.frames:
         return p.outputs[output][:, -1].astype(float), p.labels[output][:, -1].astype(float), p.subject
     x, y, who = [], [], []
-    for name in dict.fromkeys(p.recording.tolist()):
-        at = np.flatnonzero(p.recording == name)
+    for name in dict.fromkeys(p.trial.tolist()):
+        at = np.flatnonzero(p.trial == name)
         order = at[np.argsort(p.end[at])]
-        recording = p.frames[name]
-        latest = np.searchsorted(p.end[order], recording.labels.times + 1e-6, side="right") - 1
+        trial = p.frames[name]
+        latest = np.searchsorted(p.end[order], trial.labels.times + 1e-6, side="right") - 1
         x.append(p.outputs[output][order, -1][np.maximum(latest, 0)].astype(float))
-        y.append(recording.labels.values[output])
-        who.append(np.full(len(latest), recording.subject))
+        y.append(trial.labels.values[output])
+        who.append(np.full(len(latest), trial.subject))
     return np.concatenate(x), np.concatenate(y), np.concatenate(who)
 
 

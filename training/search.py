@@ -23,12 +23,13 @@ import torch
 
 from ..engine.bundle import load_bundle
 from ..errors import ConfigError, DataError, UserError
+from . import persons
 from .data import Cohort
 from .experiment import (
     RUN_STATE,
-    Options,
     Prepared,
     Result,
+    TrainingOptions,
     claim_run,
     export_run,
     exportable,
@@ -80,7 +81,7 @@ def run_protocol(
     protocol: str,
     grid: Sequence[str],
     seed: int,
-    options: Options,
+    options: TrainingOptions,
     overwrite: bool = False,
     processes: int = 1,
     bundle: bool = True,
@@ -144,7 +145,7 @@ def run_seeds(
 def _bundle(prepared: Prepared, results: list[Result], out: Path, *, overwrite: bool) -> str:
     recipe, cohort = prepared.recipe, prepared.cohort
     if recipe.calibrated:
-        return "no bundle: calibrated EDA needs each person's own mean and SD, which live does not know"
+        return "no bundle: calibrated = true needs each person's mean and SD, which a live run does not have"
     if not exportable(recipe, prepared.task):
         return f"no bundle: live runs jmt, vanilla and concat of several modalities, not {recipe.fusion}"
     path = out / f"{recipe.name}.jmt"
@@ -158,7 +159,9 @@ def _bundle(prepared: Prepared, results: list[Result], out: Path, *, overwrite: 
     return f"bundle: {path} (weights of {results[0].split.name})"
 
 
-def run_splits(prepared: Prepared, splits: Sequence[Split], out: Path, *, seed: int, options: Options) -> list[Result]:
+def run_splits(
+    prepared: Prepared, splits: Sequence[Split], out: Path, *, seed: int, options: TrainingOptions
+) -> list[Result]:
     """Each split in `out` (one) or `out/<split>` (several); finished ones are read back, and those that another
     process works on are waited for. Raises ConfigError where `out` holds other splits, or any of another key."""
     every = {s.name: s.to_dict() for s in splits}
@@ -182,7 +185,7 @@ def run_splits(prepared: Prepared, splits: Sequence[Split], out: Path, *, seed: 
     )
 
 
-def _say_waiting(options: Options) -> Any:
+def _say_waiting(options: TrainingOptions) -> Any:
     told: set[str] = set()
 
     def say(what: str) -> None:
@@ -204,7 +207,7 @@ def _helpers(count: int, work: Any, *arguments: Any) -> Iterator[None]:
         yield
         return
     *rest, options = arguments
-    quiet = Options(options.cache, replace(options.device, quiet=True), 1)
+    quiet = TrainingOptions(options.cache, replace(options.device, quiet=True), 1)
     context = multiprocessing.get_context("spawn")
     jobs = [
         context.Process(target=_begin, args=(work, (*rest, quiet), torch.get_num_threads()), daemon=True)
@@ -230,18 +233,18 @@ def _begin(work: Any, arguments: tuple[Any, ...], threads: int) -> None:
 
 
 def _split_work(
-    cohort: Cohort, recipe: Recipe, splits: Sequence[Split], out: Path, seed: int, options: Options
+    cohort: Cohort, recipe: Recipe, splits: Sequence[Split], out: Path, seed: int, options: TrainingOptions
 ) -> None:
     run_splits(prepare(cohort, recipe, options), list(reversed(splits)), out, seed=seed, options=options)
 
 
 def _grid_work(
-    cohort: Cohort, recipe: Recipe, split: Split, grid: Sequence[str], out: Path, seed: int, options: Options
+    cohort: Cohort, recipe: Recipe, split: Split, grid: Sequence[str], out: Path, seed: int, options: TrainingOptions
 ) -> None:
     search_grid(prepare(cohort, recipe, options), split, parse_grid(grid), out, seed=seed, options=options)
 
 
-def _finished(prepared: Prepared, split: Split, folder: Path, seed: int, options: Options) -> Result | None:
+def _finished(prepared: Prepared, split: Split, folder: Path, seed: int, options: TrainingOptions) -> Result | None:
     """A split that was run before under the same key; ConfigError where it was another."""
     claim_run(folder, run_key(prepared, split, seed=seed, device=options.device))
     if not (folder / "scores.json").is_file():
@@ -250,7 +253,7 @@ def _finished(prepared: Prepared, split: Split, folder: Path, seed: int, options
     predictions = Predictions.load(folder / "predictions.npz")
     windows = prepared.windows
     predictions.frames = {
-        r.id: r for r in windows.recordings if r.kind == "affwild2" and r.id in set(predictions.recording.tolist())
+        r.id: r for r in windows.trials if r.kind == "affwild2" and r.id in set(predictions.trial.tolist())
     }
     loss = record.get("validation_loss")
     return Result(
@@ -259,7 +262,7 @@ def _finished(prepared: Prepared, split: Split, folder: Path, seed: int, options
 
 
 def search_grid(
-    prepared: Prepared, split: Split, grid: Grid, out: Path, *, seed: int, options: Options
+    prepared: Prepared, split: Split, grid: Grid, out: Path, *, seed: int, options: TrainingOptions
 ) -> tuple[Recipe, list[str]]:
     """Every combination on one split; the best validation score wins (the test side is not looked at).
 
@@ -309,7 +312,7 @@ def search_grid(
     return with_values(prepared.recipe, rows[0][1]), lines
 
 
-def _changed(prepared: Prepared, recipe: Recipe, options: Options) -> Prepared:
+def _changed(prepared: Prepared, recipe: Recipe, options: TrainingOptions) -> Prepared:
     """The same data for another setting; cut and computed anew only where the setting reaches the clips."""
     if (recipe.resolve(), recipe.hop, recipe.calibrated) == (
         prepared.task, prepared.recipe.hop, prepared.recipe.calibrated,
@@ -334,7 +337,7 @@ def table(recipe: Recipe, results: Sequence[Result], pooled: Scores) -> list[str
         for m in ("accuracy", "balanced_accuracy", "auc", "ccc_valence", "ccc_arousal", "ccc_mean")
         if m in pooled.pooled
     ]
-    mode = ["mode calibrated: each person's EDA in units of their own mean and SD"] if recipe.calibrated else []
+    mode = [persons.NOTE] if recipe.calibrated else []
     lines = mode + ["split                 windows " + " ".join(f"{n:>18}" for n in names)]
     for r in results:
         row = " ".join(f"{r.scores.pooled.get(n, np.nan):>18.3f}" for n in names)

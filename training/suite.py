@@ -22,7 +22,7 @@ from . import suite_report
 from .comparison import DRAWS, drawn
 from .data import Cohort
 from .evaluation import NOISE_LEVELS, RunScorer
-from .experiment import Options, Prepared, Result, make_splits, prepare
+from .experiment import Prepared, Result, TrainingOptions, make_splits, prepare
 from .networks import fusion_of
 from .recipes import Recipe
 from .scores import Predictions, Scores, score
@@ -110,7 +110,7 @@ def run_suite(
     systems: Sequence[str] = (),
     protocol: str = "holdout",
     command: str = "",
-    options: Options,
+    options: TrainingOptions,
 ) -> Path:
     """Train and score everything (finished parts are found again); returns the report's path.
 
@@ -147,7 +147,7 @@ def run_suite(
     found = Findings(
         recipe, chosen, results, {}, {}, costs, protocol, seed, len(set(some.subject.tolist())), len(some.end), trained,
         _fewest_most(len(s.validation) for s in splits),
-        f"{cohort.root.name} ({cohort.layout}): {len(cohort.recordings)} recordings of {len(cohort.subjects)} subjects",
+        f"{cohort.root.name} ({cohort.layout}): {len(cohort.trials)} trials of {len(cohort.subjects)} subjects",
     )  # fmt: skip
     for metric in found.metrics():
         found.interval[metric], found.above[metric] = paired(
@@ -162,7 +162,7 @@ def _fewest_most(counts: Iterable[int]) -> tuple[int, int]:
     return min(values), max(values)
 
 
-def _disturbed(prepared: Prepared, runs: Sequence[Result], options: Options) -> Table:
+def _disturbed(prepared: Prepared, runs: Sequence[Result], options: TrainingOptions) -> Table:
     """Noise on each modality, and each modality missing, all folds together."""
     scorers = [(RunScorer(prepared, r.folder, options), r.split.test) for r in runs]
 

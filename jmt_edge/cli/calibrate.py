@@ -27,7 +27,7 @@ def command(bundle: Path, data: Path | None, count: int, method: str | None, out
     from rich.console import Console
 
     from ..calibration.report import score_rows
-    from ..calibration.run import calibrate
+    from ..calibration.run import quantise_bundle
     from ..calibration.sources import load_windows
     from ..engine.bundle import load_bundle
     from ._progress import step_bar
@@ -36,7 +36,7 @@ def command(bundle: Path, data: Path | None, count: int, method: str | None, out
     with step_bar(Console(stderr=True)) as on_step:
         on_step("choosing windows", 0.0)
         windows = load_windows(source, data, count, seed=seed)
-        done = calibrate(
+        done = quantise_bundle(
             source,
             out or bundle.with_name(f"{source.name}-calibrated.jmt"),
             windows,

@@ -51,13 +51,13 @@ def command(**flags: Any) -> None:
     import torch
 
     from ..training.clips import default_cache
-    from ..training.experiment import Options, console_progress
+    from ..training.experiment import TrainingOptions, console_progress
     from ..training.trainer import Device
 
     if flags["threads"]:
         torch.set_num_threads(flags["threads"])
     device = Device(quiet=flags["quiet"])
-    options = Options(flags["cache"] or default_cache(), device, flags["workers"] or os.cpu_count() or 1)
+    options = TrainingOptions(flags["cache"] or default_cache(), device, flags["workers"] or os.cpu_count() or 1)
     if not flags["quiet"]:
         options = replace(options, progress=console_progress())
     if flags["out"] is not None:

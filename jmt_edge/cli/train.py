@@ -129,13 +129,13 @@ def _options(flags: dict[str, Any], precision: str) -> Any:
     import torch
 
     from ..training.clips import default_cache
-    from ..training.experiment import Options, console_progress
+    from ..training.experiment import TrainingOptions, console_progress
     from ..training.trainer import Device
 
     if flags["threads"]:
         torch.set_num_threads(flags["threads"])
     device = Device(flags["accelerator"], flags["devices"], precision, flags["quiet"])
-    options = Options(flags["cache"] or default_cache(), device, flags["workers"] or os.cpu_count() or 1)
+    options = TrainingOptions(flags["cache"] or default_cache(), device, flags["workers"] or os.cpu_count() or 1)
     if flags["quiet"]:
         return options
     from dataclasses import replace
