@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
@@ -18,6 +18,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ..capture.simulated.person import BIOVID_NON_REACTIVE
 from ..errors import DataError, SourceError
 from ..tasks import Task
 
@@ -106,8 +107,15 @@ class Cohort:
     def modalities(self) -> list[str]:
         return [m for m in ("face", "voice", "eda") if any(m in r.files for r in self.trials)]
 
-    def only(self, keep: Callable[[Trial], bool]) -> Cohort:
-        return replace(self, trials=[r for r in self.trials if keep(r)])
+    def of_part(self, part: str) -> list[str]:
+        """Subjects of a part of the official split."""
+        return sorted({t.subject for t in self.trials if t.part == part})
+
+    def reactive(self, subjects: Iterable[str]) -> list[str]:
+        """`subjects` without BioVid's 20 non-reactive ones. Raises DataError without subject numbers."""
+        if not self.numbers:
+            raise DataError(f"{self.root} has no samples.csv with subject numbers, which the 67-subject protocol needs")
+        return [s for s in subjects if self.numbers[s] not in BIOVID_NON_REACTIVE]
 
 
 def person(subject: str) -> str:
@@ -277,7 +285,3 @@ def describe(cohort: Cohort, windows: WindowTable | None) -> list[str]:
             absent = int((windows.rows[m] < 0).sum())
             lines.append(f"  {m:<9} {len(clips)} distinct clips, {absent} absent steps")
     return lines + cohort.problems.lines()
-
-
-def subjects_of(cohort: Cohort, part: str) -> Sequence[str]:
-    return sorted({r.subject for r in cohort.trials if r.part == part})

@@ -22,7 +22,6 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from ..capture.simulated.person import BIOVID_NON_REACTIVE
 from ..errors import ConfigError, DataError
 from ..models.fusion import Fusion
 from ..models.jca import JointCrossAttention
@@ -31,7 +30,7 @@ from ..models.pretrained import load_pretrained
 from ..tasks import Modality, Task
 from . import splits
 from .clips import ClipStore, Progress, build_clips, default_cache
-from .data import Cohort, WindowTable, cut_windows, require_two_classes, subjects_of
+from .data import Cohort, WindowTable, cut_windows, require_two_classes
 from .features import extract
 from .keys import Key, claim, clip_key, code, data_parts, digest, source_of_weights, weights_hash, write
 from .locks import lock
@@ -155,13 +154,9 @@ def make_splits(cohort: Cohort, protocol: str, *, seed: int, windows: WindowTabl
     if name == "loso":
         return splits.loso(subjects, seed=seed)
     if name == "loso67":
-        if not cohort.numbers:
-            raise DataError(
-                f"{cohort.root} has no samples.csv with subject numbers, which the 67-subject protocol needs"
-            )
-        return splits.loso([s for s in subjects if cohort.numbers[s] not in BIOVID_NON_REACTIVE], seed=seed)
+        return splits.loso(cohort.reactive(subjects), seed=seed)
     if name == "official":
-        train, validation = subjects_of(cohort, "train"), subjects_of(cohort, "validation")
+        train, validation = cohort.of_part("train"), cohort.of_part("validation")
         if not train or not validation:
             raise DataError(f"{cohort.root} has no official split; use --folds, --loso or the hold-out")
         return [splits.official(train, validation, seed=seed)]

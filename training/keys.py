@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 
 # Modules and whole packages below `jmt_edge`. From files to clips:
 CLIP_CODE = (
-    "tasks", "preprocessing", "media", "capture", "clips", "training.clips", "training.sources", "training.streams",
+    "tasks", "result", "opencv", "preprocessing", "media", "capture", "clips", "training.clips", "training.sources",
+    "training.streams",
 )  # fmt: skip
 # and from clips to scores:
 CODE = (*CLIP_CODE, "models", "metrics", "compiler.export", "training")

@@ -1,8 +1,7 @@
-"""Folds, grids and comparisons: many runs, resumable, spread over processes and machines, one table at the end.
+"""Folds, grids and seeds: many runs, resumable and spread over processes and machines, with one table at the end.
 
-Optuna's journal rather than Ray: independent runs need a shared list of what was tried and nothing that must keep
-running between them. The same command in several processes, or on machines that share `--out` and `--cache`, shares
-the runs out (`locks.py`); each run is found again from its folder.
+Trials of a grid are stored in an Optuna journal; unlike Ray, it needs no service that keeps running. The same command
+in several processes, or on machines with a common `--out` and `--cache`, divides the runs among them (`locks.py`).
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ import torch
 
 from ..engine.bundle import load_bundle
 from ..errors import ConfigError, DataError, UserError
-from . import persons
+from . import persons, score_table
 from .data import Cohort
 from .experiment import (
     RUN_STATE,
@@ -53,7 +52,7 @@ Grid = dict[str, list[str]]
 
 @dataclass
 class Protocol:
-    """All splits of one recipe: what was scored and how it is shown."""
+    """All splits of one recipe under a protocol, with their common scores and the lines to print."""
 
     recipe: Recipe
     results: list[Result]
@@ -63,7 +62,7 @@ class Protocol:
 
 
 def parse_grid(texts: Sequence[str]) -> Grid:
-    """`lr=1e-3,1e-4` -> {"lr": ["1e-3", "1e-4"]}. Raises ConfigError where it is not that."""
+    """`lr=1e-3,1e-4` -> {"lr": ["1e-3", "1e-4"]}. Raises ConfigError for another form."""
     grid: Grid = {}
     for text in texts:
         key, equals, values = text.partition("=")
@@ -86,9 +85,9 @@ def run_protocol(
     processes: int = 1,
     bundle: bool = True,
 ) -> Protocol:
-    """Every split of the protocol with the best setting of the grid. processes: how many work on them here.
+    """Every split of the protocol with the best setting of the grid. processes: how many run them on this machine.
 
-    bundle: whether the first split's weights become one, where live has a place for the system.
+    bundle: whether to export the first split's weights, if a live run can use the system.
     """
     prepared = prepare(cohort, recipe, options)
     splits = make_splits(cohort, protocol, seed=seed, windows=prepared.windows)
@@ -99,7 +98,7 @@ def run_protocol(
         prepared = _changed(prepared, recipe, options)
     with _helpers(min(processes, len(splits)) - 1, _split_work, cohort, recipe, splits, out, seed, options):
         results = run_splits(prepared, splits, out, seed=seed, options=options)
-    joined = Predictions.join([r.predictions for r in results]) if len(results) > 1 else results[0].predictions
+    joined = Predictions.join([r.predictions for r in results])
     pooled = score(joined)
     summary = {"recipe": recipe.name, "protocol": protocol, "seed": seed, "splits": len(results), **pooled.to_dict()}
     lines += table(recipe, results, pooled)
@@ -113,13 +112,13 @@ def run_protocol(
 def run_seeds(
     cohort: Cohort, recipe: Recipe, out: Path, *, seeds: Sequence[int], **how: Any
 ) -> Protocol:  # how: as for run_protocol
-    """The protocol once a seed (`out/seed<N>`), and the mean of their predictions as one more system.
+    """The protocol once per seed (`out/seed<N>`), and the mean of their predictions as another system.
 
-    A seed also draws other validation subjects, so the spread of the scores is that of the whole procedure.
-    Raises ConfigError for the hold-out, in which each seed scores other people.
+    A seed also draws the validation subjects, so the spread of the scores is that of the whole procedure.
+    Raises ConfigError for the hold-out, whose test subjects differ between seeds.
     """
     if how["protocol"] == "holdout":
-        raise ConfigError("the hold-out scores other people for each of --seeds; give --folds or --loso")
+        raise ConfigError("the hold-out tests other people with every seed, so --seeds needs --folds or --loso")
     runs = [run_protocol(cohort, recipe, out / f"seed{seed}", seed=seed, **how) for seed in seeds]
     joined = Predictions.mean([r.predictions for r in runs])
     pooled = score(joined)
@@ -127,7 +126,7 @@ def run_seeds(
     for seed, run in zip(seeds, runs):
         lines += [f"seed {seed}", *(f"  {line}" for line in run.lines)]
     values = {m: np.array([r.scores.pooled[m] for r in runs]) for m in pooled.pooled}
-    for m in ("accuracy", "balanced_accuracy", "auc", "ccc_valence", "ccc_arousal", "ccc_mean"):
+    for m in score_table.MAIN:
         if m in values:
             lines.append(
                 f"{m}: over {len(runs)} seeds mean {values[m].mean():.3f}, SD {values[m].std():.3f}, "
@@ -147,12 +146,12 @@ def _bundle(prepared: Prepared, results: list[Result], out: Path, *, overwrite: 
     if recipe.calibrated:
         return "no bundle: calibrated = true needs each person's mean and SD, which a live run does not have"
     if not exportable(recipe, prepared.task):
-        return f"no bundle: live runs jmt, vanilla and concat of several modalities, not {recipe.fusion}"
+        return f"no bundle: a live run needs jmt, vanilla or concat with several modalities, not {recipe.fusion}"
     path = out / f"{recipe.name}.jmt"
     if path.exists() and not overwrite:
         made = json.loads((results[0].folder / "scores.json").read_text())["key"]
         if load_bundle(path).manifest.get("provenance", {}).get("run") != made:
-            raise ConfigError(f"{path} is the bundle of another run; pass --overwrite, or remove it")
+            raise ConfigError(f"{path} was exported from another run; pass --overwrite, or remove it")
     else:
         demo = cohort.layout == "simulated"
         export_run(results[0], path, cohort=cohort, name=recipe.name, demo=demo, overwrite=overwrite)
@@ -162,8 +161,9 @@ def _bundle(prepared: Prepared, results: list[Result], out: Path, *, overwrite: 
 def run_splits(
     prepared: Prepared, splits: Sequence[Split], out: Path, *, seed: int, options: TrainingOptions
 ) -> list[Result]:
-    """Each split in `out` (one) or `out/<split>` (several); finished ones are read back, and those that another
-    process works on are waited for. Raises ConfigError where `out` holds other splits, or any of another key."""
+    """Run each split in `out` (one) or `out/<split>` (several). Finished splits are read back, and splits that another
+    process is running are waited for. Raises ConfigError where `out` holds other splits, or one of another key.
+    """
     every = {s.name: s.to_dict() for s in splits}
     key = run_key(prepared, splits[0], seed=seed, device=options.device).also(split=every)
     state = [f"{folder}{pattern}" for folder in ("", "fold*of*/", "loso-*/") for pattern in RUN_STATE]
@@ -191,7 +191,7 @@ def _say_waiting(options: TrainingOptions) -> Any:
     def say(what: str) -> None:
         if what not in told:
             told.add(what)
-            options.progress(f"waiting for {what}, which another process works on", 0, 1)
+            options.progress(f"waiting for {what}, which another process is running", 0, 1)
 
     return say
 
@@ -201,8 +201,9 @@ def _say_waiting(options: TrainingOptions) -> Any:
 
 @contextmanager
 def _helpers(count: int, work: Any, *arguments: Any) -> Iterator[None]:
-    """`count` further processes at the same jobs; they end with the block. A worker's failure is its own: this
-    process meets the same job, does it again and reports."""
+    """`count` more processes that run the same jobs until the block ends. A job that fails in one of them is repeated
+    by this process, which reports the failure.
+    """
     if count < 1:
         yield
         return
@@ -228,7 +229,7 @@ def _begin(work: Any, arguments: tuple[Any, ...], threads: int) -> None:
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C belongs to the parent, which ends this process
     torch.set_num_threads(threads)
-    with suppress(UserError):  # the parent meets the same job and says it, once
+    with suppress(UserError):  # the parent repeats the job and reports it once
         work(*arguments)
 
 
@@ -245,7 +246,7 @@ def _grid_work(
 
 
 def _finished(prepared: Prepared, split: Split, folder: Path, seed: int, options: TrainingOptions) -> Result | None:
-    """A split that was run before under the same key; ConfigError where it was another."""
+    """A split that has been run; None where it has not. Raises ConfigError where it was run under another key."""
     claim_run(folder, run_key(prepared, split, seed=seed, device=options.device))
     if not (folder / "scores.json").is_file():
         return None
@@ -264,9 +265,9 @@ def _finished(prepared: Prepared, split: Split, folder: Path, seed: int, options
 def search_grid(
     prepared: Prepared, split: Split, grid: Grid, out: Path, *, seed: int, options: TrainingOptions
 ) -> tuple[Recipe, list[str]]:
-    """Every combination on one split; the best validation score wins (the test side is not looked at).
+    """Every combination on one split; the best validation loss wins, and the test side is not used.
 
-    `out/grid.journal` is an Optuna journal: `optuna-dashboard` reads it, and so do other processes.
+    `out/grid.journal` is an Optuna journal, shared with other processes; `optuna-dashboard` can show it.
     """
     import optuna
     from optuna.storages import JournalStorage
@@ -276,7 +277,7 @@ def search_grid(
     logging.getLogger("optuna").setLevel(logging.WARNING)
     out.mkdir(parents=True, exist_ok=True)
     if not split.validation:
-        raise ConfigError("a grid needs validation subjects to choose by; use more subjects")
+        raise ConfigError("a grid needs validation subjects to choose a setting; use more subjects")
     blind = replace(split, test=())
     key = run_key(prepared, blind, seed=seed, device=options.device)
     claim(out / "grid.key.json", key, "a grid", [f"grid/*/{pattern}" for pattern in RUN_STATE])
@@ -293,7 +294,7 @@ def search_grid(
     def work(chosen: dict[str, str], folder: Path) -> float:
         recipe = with_values(prepared.recipe, chosen)
         result = run_split(_changed(prepared, recipe, options), blind, folder, seed=seed, options=options)
-        # a run that diverged has no loss: worse than any
+        # a run that diverged is worse than any other
         loss = result.validation_loss if np.isfinite(result.validation_loss) else float("inf")
         study.add_trial(optuna.trial.create_trial(params=dict(chosen), distributions=dict(kinds), value=loss))
         return loss
@@ -305,7 +306,7 @@ def search_grid(
         jobs.append((folder / "run.lock", partial(find, chosen), partial(work, chosen, folder)))
     values = share_out(jobs, wait=_say_waiting(options))
     if not np.isfinite(values).any():
-        raise DataError("no setting of the grid gave a finite validation loss; lower the rates")
+        raise DataError("no setting of the grid gave a finite validation loss; lower the learning rates")
     rows = sorted(zip(values, settings), key=lambda row: row[0])
     lines = ["grid (validation loss):"]
     lines += [f"  {', '.join(f'{k}={v}' for k, v in chosen.items()):<40} {value:.4f}" for value, chosen in rows]
@@ -313,7 +314,7 @@ def search_grid(
 
 
 def _changed(prepared: Prepared, recipe: Recipe, options: TrainingOptions) -> Prepared:
-    """The same data for another setting; cut and computed anew only where the setting reaches the clips."""
+    """The same data for another setting, prepared again only where the setting changes the clips."""
     if (recipe.resolve(), recipe.hop, recipe.calibrated) == (
         prepared.task, prepared.recipe.hop, prepared.recipe.calibrated,
     ):  # fmt: skip
@@ -331,25 +332,7 @@ def with_values(recipe: Recipe, values: dict[str, str]) -> Recipe:
 
 
 def table(recipe: Recipe, results: Sequence[Result], pooled: Scores) -> list[str]:
-    """One line a split, then the pooled score with interval, the mean over subjects and the published number."""
-    names = [
-        m
-        for m in ("accuracy", "balanced_accuracy", "auc", "ccc_valence", "ccc_arousal", "ccc_mean")
-        if m in pooled.pooled
-    ]
+    """One line per split, then the pooled score with its interval, the mean over subjects and the published number."""
+    rows = {r.split.name: r.scores for r in results} | {"all, pooled": pooled}
     mode = [persons.NOTE] if recipe.calibrated else []
-    lines = mode + ["split                 windows " + " ".join(f"{n:>18}" for n in names)]
-    for r in results:
-        row = " ".join(f"{r.scores.pooled.get(n, np.nan):>18.3f}" for n in names)
-        lines.append(f"{r.split.name:<21} {r.scores.windows:>7} {row}")
-    lines.append(f"{'all, pooled':<21} {pooled.windows:>7} " + " ".join(f"{pooled.pooled[n]:>18.3f}" for n in names))
-    intervals = [pooled.interval.get(n) for n in names]
-    lines.append(
-        f"{'95 % by subject':<29} " + " ".join(f"{f'[{i[0]:.3f}, {i[1]:.3f}]' if i else '':>18}" for i in intervals)
-    )
-    means = [pooled.mean_sd(n) for n in names]
-    lines.append(
-        f"{'subjects mean (SD)':<29} "
-        + " ".join(f"{'' if np.isnan(a) else f'{a:.3f} ({b:.3f})':>18}" for a, b in means)
-    )
-    return lines + beside(recipe.name)
+    return [*mode, *score_table.score_lines(rows, score_table.MAIN, "all, pooled", "split"), *beside(recipe.name)]

@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from sklearn.metrics import balanced_accuracy_score
 
 from jmt_edge.cli import cli, main
-from jmt_edge.training.comparison import compare
+from jmt_edge.training.comparison import compare, paired
 from jmt_edge.training.experiment import TrainingOptions, console_progress, prepare
 from jmt_edge.training.locks import lock, share_out
 from jmt_edge.training.readers import open_cohort
@@ -27,7 +27,6 @@ from jmt_edge.training.recipes import load_recipe
 from jmt_edge.training.scores import Predictions, score
 from jmt_edge.training.search import Protocol
 from jmt_edge.training.sets import _delay
-from jmt_edge.training.suite import paired
 
 QUICK = ["--variant", "demo", "--workers", "1", "--accelerator", "cpu", "--threads", "1"]
 

@@ -551,7 +551,7 @@ def test_subject_numbers_of_another_data_set_are_other_people(tmp_path: Path) ->
     assert "held out people of painmonit pmed" in str(refused.exception)
     scored = evaluated(tmp_path / "run", tmp_path / "pmcd", "--protocol", "all")
     assert scored.exit_code == 0, scored.output + repr(scored.exception)
-    assert "of painmonit pmcd counts as another person than that of painmonit pmed" in scored.output
+    assert "of painmonit pmcd is taken for another person than subject" in scored.output
     rows = (tmp_path / "e" / "subjects.csv").read_text().splitlines()
     assert len(rows) == 7
     # a copy under the same name, its numbers written as other numbers, holds the people that were trained on
