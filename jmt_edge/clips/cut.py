@@ -38,10 +38,10 @@ class Skips(Protocol):
 
 
 class _Window(NamedTuple):
-    """The window of number `index` that ends at `t`. clips: ends of those that are cut for it, by their `time_key`."""
+    """Window `number`, which ends at `t`. clips: ends of those that are cut for it, by their `time_key`."""
 
     t: float
-    index: int
+    number: int
     clips: dict[int, float]
 
 
@@ -118,6 +118,6 @@ def _cut(source: Samples, passes: list[_Pass]) -> Iterator[tuple[int, Cut]]:
                 p.cutter.push(chunk)
         for key, end in window.clips.items():
             yield key, cut(turn.plan, turn.cutter, end, window.t)
-        turn.cutter.advance(window.index + 1)
+        turn.cutter.advance(window.number + 1)
         turn.windows.popleft()
         passes = [p for p in passes if p.windows]
