@@ -324,14 +324,12 @@ def train_fusion(
     train = fusion_set(prepared, features, sides["train"], fusion, recipe.masking)
     validation = fusion_set(prepared, features, sides["validation"], fusion, None) if len(sides["validation"]) else None
     monitors = tuple(o for o in task.outputs if o != "pain") if recipe.ensemble else ()
-    fitted = fit(
+    states = fit(
         FusionStep(fusion), train, validation, stage, out / "fusion", name="fusion", seed=seed, key=key,
         device=options.device, monitors=monitors,
     )  # fmt: skip
     fusion.eval()
-    return fusion, {
-        o: {k.removeprefix("fusion."): v for k, v in fitted.states[o].items()} for o in monitors if o in fitted.states
-    }
+    return fusion, {o: {k.removeprefix("fusion."): v for k, v in states[o].items()} for o in monitors if o in states}
 
 
 def fusion_set(

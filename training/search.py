@@ -118,7 +118,7 @@ def run_seeds(
     Raises ConfigError for the hold-out, whose test subjects differ between seeds.
     """
     if how["protocol"] == "holdout":
-        raise ConfigError("the hold-out tests other people with every seed, so --seeds needs --folds or --loso")
+        raise ConfigError("with the hold-out each of --seeds tests other people; give --folds or --loso")
     runs = [run_protocol(cohort, recipe, out / f"seed{seed}", seed=seed, **how) for seed in seeds]
     joined = Predictions.mean([r.predictions for r in runs])
     pooled = score(joined)
@@ -151,7 +151,7 @@ def _bundle(prepared: Prepared, results: list[Result], out: Path, *, overwrite: 
     if path.exists() and not overwrite:
         made = json.loads((results[0].folder / "scores.json").read_text())["key"]
         if load_bundle(path).manifest.get("provenance", {}).get("run") != made:
-            raise ConfigError(f"{path} was exported from another run; pass --overwrite, or remove it")
+            raise ConfigError(f"{path} is the bundle of another run; pass --overwrite, or remove it")
     else:
         demo = cohort.layout == "simulated"
         export_run(results[0], path, cohort=cohort, name=recipe.name, demo=demo, overwrite=overwrite)
