@@ -8,7 +8,6 @@ trials in work.
 from __future__ import annotations
 
 import json
-import logging
 import multiprocessing
 import os
 import shutil
@@ -30,8 +29,11 @@ from .data import Problems, Trial, WindowTable
 from .keys import clip_content, clip_key
 from .sources import open_trial
 
-log = logging.getLogger(__name__)
 Progress = Callable[[str, int, int], None]
+
+
+def silent(stage: str, done: int, total: int) -> None:
+    """No progress; unlike a lambda, it can be sent to another process."""
 
 
 def default_cache() -> Path:
@@ -62,9 +64,8 @@ def build_clips(
     windows: WindowTable,
     cache: Path,
     problems: Problems,
-    *,
     workers: int = 1,
-    progress: Progress = lambda stage, done, total: None,
+    progress: Progress = silent,
 ) -> dict[str, ClipStore]:
     """All clips of `windows`, from the cache or computed into it. Bad trials: see `Problems`."""
     return {

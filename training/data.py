@@ -7,7 +7,6 @@ list of distinct clips, so a clip that several windows share is computed once.
 
 from __future__ import annotations
 
-import logging
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -22,7 +21,7 @@ from ..capture.simulated.person import BIOVID_NON_REACTIVE
 from ..errors import DataError, SourceError
 from ..tasks import Task
 
-log = logging.getLogger(__name__)
+PAIN_CLASSES = ("BL1", "PA4")  # BioVid's no pain and strongest pain
 Clip = tuple[int, float]  # trial number, end of the clip in seconds
 T = TypeVar("T")
 

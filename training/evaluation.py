@@ -19,7 +19,7 @@ from ..tasks import Task
 from . import persons, plots, score_table
 from .clips import ClipStore, build_clips
 from .data import Cohort, WindowTable, cut_windows, person
-from .experiment import Prepared, TrainingOptions, load_run, predict, prepare
+from .experiment import Features, Prepared, TrainingOptions, load_run, predict, prepare, recipe_of
 from .features import extract
 from .published import beside
 from .recipes import Recipe
@@ -44,7 +44,7 @@ class RunScorer:
 
     def __init__(self, prepared: Prepared, folder: Path, options: TrainingOptions) -> None:
         self.prepared, self.windows = prepared, prepared.windows
-        _, _, backbones, self.fusion, self.states = load_run(folder)
+        _, backbones, self.fusion, self.states = load_run(folder)
         self.features = {
             name: extract(backbones[name], store, options.cache, progress=options.progress)
             for name, (_, store) in prepared.network_inputs().items()
@@ -55,7 +55,7 @@ class RunScorer:
     def predict(self, windows: WindowTable, *, without: str = "", noise: tuple[str, float] = ("", 0.0)) -> Predictions:
         generator = torch.Generator().manual_seed(0)
 
-        def change(x: dict[str, torch.Tensor], present: torch.Tensor) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        def change(x: Features, present: torch.Tensor) -> tuple[Features, torch.Tensor]:
             return disturb(x, present, self.fusion.modalities, self.features, without, noise, generator)
 
         found = predict(self.prepared, self.fusion, self.features, windows, self.states, change)
@@ -71,9 +71,7 @@ class BundleScorer:
 
         self.task, self.temperature = bundle.task, bundle.temperature
         self.windows = cut_windows(cohort, self.task)
-        self.stores = build_clips(
-            self.windows, options.cache, cohort.problems, workers=options.workers, progress=options.progress
-        )
+        self.stores = build_clips(self.windows, options.cache, cohort.problems, options.workers, options.progress)
         self.engine = open_engine(bundle, "onnxruntime")
         self.features = {name: self._features(name, store, options) for name, store in self.stores.items()}
 
@@ -91,33 +89,31 @@ class BundleScorer:
         known = {m: self.features.get(m, np.zeros((1, 1, self.task.dim), np.float32)) for m in names}
         data = feature_set(windows, self.stores, known, None)
         generator = torch.Generator().manual_seed(0)
-        outputs: dict[str, list[NDArray[np.float32]]] = {}
-        attention, presents = [], []
+        parts: dict[str, list[NDArray[np.float32]]] = {}
         for i in range(0, len(windows), 64):
             inputs, _ = data[np.arange(i, min(i + 64, len(windows))), 0]
             x, present = disturb(inputs["features"], inputs["present"], names, known, without, noise, generator)
             got = self.engine.fusion({m: x[m].numpy() for m in names}, present.numpy() > 0.5)
-            for o in self.task.outputs:
-                y = np.asarray(got[o], np.float32)
-                outputs.setdefault(o, []).append(y[..., 1] - y[..., 0] if o == "pain" else y)
-            attention.append(np.asarray(got["attention"], np.float32))
-            presents.append(present.numpy())
-        found = empty_predictions(windows, names, np.concatenate(presents))
-        found.outputs = {o: np.concatenate(y) for o, y in outputs.items()}
-        found.attention = np.concatenate(attention)
+            y = {o: np.asarray(got[o], np.float32) for o in (*self.task.outputs, "attention")}
+            if "pain" in y:
+                y["pain"] = y["pain"][..., 1] - y["pain"][..., 0]
+            for name, values in {**y, "present": present.numpy()}.items():
+                parts.setdefault(name, []).append(values)
+        found = empty_predictions(windows, names)
+        found.fill(parts)
         found.temperature = self.temperature
         return found
 
 
 def disturb(
-    features: dict[str, torch.Tensor],
+    features: Features,
     present: torch.Tensor,
     names: tuple[str, ...],
     tables: dict[str, NDArray[np.float32]],
     without: str,
     noise: tuple[str, float],
     generator: torch.Generator,
-) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+) -> tuple[Features, torch.Tensor]:
     """Features and presence with one modality hidden, or with noise of so many SDs on it."""
     if without:
         present = present.clone()
@@ -235,7 +231,7 @@ def _parts(target: Path, cohort: Cohort, options: TrainingOptions) -> tuple[list
             f"{target} is neither a bundle nor a finished run; give NAME.jmt or the folder of `train --out`"
         )
     require_one_run(target, folders)
-    recipe = load_run(folders[0])[0]
+    recipe = recipe_of(folders[0])
     prepared = prepare(cohort, recipe, options)
     parts = []
     for folder in folders:

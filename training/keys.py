@@ -32,8 +32,6 @@ from .locks import lock
 if TYPE_CHECKING:
     from torch import nn
 
-    from .clips import ClipStore
-
 # Modules and whole packages below `jmt_edge`. From files to clips:
 CLIP_CODE = (
     "tasks", "result", "opencv", "preprocessing", "media", "capture", "clips", "training.clips", "training.sources",
@@ -232,8 +230,8 @@ def clip_content(folder: Path, data: NDArray[Any], present: NDArray[Any], *, fre
     return file.read_text()
 
 
-def data_parts(windows: WindowTable, stores: Mapping[str, ClipStore]) -> dict[str, Any]:
-    """The parts of a key that a data set contributes: labels, trials with their people, windows, clips."""
+def data_parts(windows: WindowTable) -> dict[str, Any]:
+    """The parts of a key that come from a data set: labels, trials with their subjects, windows."""
     trials = [[r.id, r.subject, r.kind, r.part, r.duration, list(r.ends)] for r in windows.trials]
     labels: list[Any] = []
     for r in windows.trials:
@@ -242,5 +240,4 @@ def data_parts(windows: WindowTable, stores: Mapping[str, ClipStore]) -> dict[st
         "labels": digest(*labels, *(x for o in sorted(windows.labels) for x in (o, windows.labels[o]))),
         "recordings": digest(trials),
         "windows": digest(windows.trial, windows.end, *(x for m in sorted(windows.rows) for x in (m, windows.rows[m]))),
-        "clips": {name: store.content for name, store in stores.items()},
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,15 @@ class Predictions:
                 groups["output"], data["present"], data["attention"], float(data["temperature"]),
             )  # fmt: skip
 
+    def fill(self, parts: Mapping[str, list[NDArray[np.float32]]]) -> None:
+        """Take the batches of outputs, of `present` and of `attention`."""
+        for name, batches in parts.items():
+            values = np.concatenate(batches)
+            if name in ("present", "attention"):
+                setattr(self, name, values)
+            else:
+                self.outputs[name] = values
+
     def scaled(self, o: str) -> NDArray[np.float32]:
         """An output for combination with other systems' or folds': pain logits divided by their own temperature."""
         return self.outputs[o] / np.float32(self.temperature) if o == "pain" else self.outputs[o]
@@ -104,8 +113,8 @@ class Predictions:
         )
 
 
-def empty_predictions(windows: WindowTable, names: tuple[str, ...], present: NDArray[np.float32]) -> Predictions:
-    """The labels of `windows` with no outputs yet."""
+def empty_predictions(windows: WindowTable, names: tuple[str, ...]) -> Predictions:
+    """The labels of `windows`, without outputs (`Predictions.fill`)."""
     return Predictions(
         names,
         windows.subject,
@@ -113,8 +122,8 @@ def empty_predictions(windows: WindowTable, names: tuple[str, ...], present: NDA
         windows.end,
         windows.labels,
         {},
-        present,
-        np.empty((0,), np.float32),
+        np.empty(0, np.float32),
+        np.empty(0, np.float32),
         frames={r.id: r for i in np.unique(windows.trial) if (r := windows.trials[i]).kind == "affwild2"},
     )
 

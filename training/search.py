@@ -40,7 +40,7 @@ from .experiment import (
 from .keys import claim, write
 from .locks import lock, share_out
 from .published import beside
-from .recipes import Recipe, from_dict
+from .recipes import Recipe, from_dict, key_value, override
 from .scores import Predictions, Scores, score
 from .splits import Split
 
@@ -64,11 +64,12 @@ class Protocol:
 def parse_grid(texts: Sequence[str]) -> Grid:
     """`lr=1e-3,1e-4` -> {"lr": ["1e-3", "1e-4"]}. Raises ConfigError for another form."""
     grid: Grid = {}
+    example = "lr=8e-4,6e-4,3e-4"
     for text in texts:
-        key, equals, values = text.partition("=")
-        if not equals or not key or not all(v.strip() for v in values.split(",")):
-            raise ConfigError(f"--grid '{text}' is not key=value,value; write for example lr=8e-4,6e-4,3e-4")
+        key, values = key_value(text, "--grid", example)
         grid[key] = [v.strip() for v in values.split(",")]
+        if not all(grid[key]):
+            raise ConfigError(f"--grid '{text}' has an empty value; write for example {example}")
     return grid
 
 
@@ -323,8 +324,6 @@ def _changed(prepared: Prepared, recipe: Recipe, options: TrainingOptions) -> Pr
 
 
 def with_values(recipe: Recipe, values: dict[str, str]) -> Recipe:
-    from .recipes import override
-
     data = recipe.to_dict()
     for key, value in values.items():
         override(data, f"{key}={value}")

@@ -12,6 +12,7 @@ import torch
 import training_tools as tools
 from click.testing import CliRunner
 
+from jmt_edge.engine.bundle import checksum
 from jmt_edge.errors import ConfigError, DataError
 from jmt_edge.training import splits
 from jmt_edge.training.clips import build_clips
@@ -236,11 +237,14 @@ def test_affwild2_from_the_command_line(affwild2: Path, tmp_path: Path) -> None:
     manifest = bundle / "manifest.json"
     kept = manifest.read_text()
     record = json.loads((tmp_path / "run" / "scores.json").read_text())
-    manifest.write_text(kept.replace(record["key"], "0" * 20))
+    changed = kept.replace(record["key"], "0" * 20)
+    manifest.write_text(changed)
+    (bundle / "manifest.sha256").write_bytes(checksum(changed.encode()))
     other = run.invoke(cli, ["train", "--recipe", "affwild2-jmt", "--out", str(tmp_path / "run"), *common])
     assert isinstance(other.exception, ConfigError)
     assert f"{bundle} is the bundle of another run; pass --overwrite" in str(other.exception)
     manifest.write_text(kept)
+    (bundle / "manifest.sha256").write_bytes(checksum(kept.encode()))
     checked = run.invoke(
         cli,
         ["evaluate", str(bundle), "--data", str(affwild2), "--protocol", "official", "--cache", str(tmp_path / "cache"),
