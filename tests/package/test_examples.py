@@ -69,7 +69,7 @@ def test_own_observer_notes_the_electrode_that_comes_off() -> None:
 
 
 def test_own_backbone_is_what_the_bundle_computes(tmp_path: Path) -> None:
-    from safetensors.numpy import load_file
+    from safetensors.numpy import load
 
     from jmt_edge.engine.backends import open_engine
     from jmt_edge.engine.bundle import load_bundle
@@ -80,7 +80,7 @@ def test_own_backbone_is_what_the_bundle_computes(tmp_path: Path) -> None:
     bundle = load_bundle(tmp_path / "moments.jmt")
     assert bundle.task.modality("eda").backbone == "eda_moments"
     assert set(bundle.manifest["untrained_networks"]) == {"face", "eda", "fusion"}
-    weights = load_file(bundle.file("eda.safetensors"))
+    weights = load(bundle.read("eda.safetensors"))
     m = bundle.task.modality("eda")
     clip = np.random.default_rng(0).gamma(4, 1, (3, *m.shape)).astype(np.float32)
     x = clip[:, 0].astype(np.float64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,6 @@ import torch
 import training_tools as tools
 from click.testing import CliRunner
 
-from jmt_edge.engine.bundle import checksum
 from jmt_edge.errors import ConfigError, DataError
 from jmt_edge.training import splits
 from jmt_edge.training.clips import build_clips
@@ -237,14 +237,15 @@ def test_affwild2_from_the_command_line(affwild2: Path, tmp_path: Path) -> None:
     manifest = bundle / "manifest.json"
     kept = manifest.read_text()
     record = json.loads((tmp_path / "run" / "scores.json").read_text())
-    changed = kept.replace(record["key"], "0" * 20)
-    manifest.write_text(changed)
-    (bundle / "manifest.sha256").write_bytes(checksum(changed.encode()))
+    checksum = bundle / "manifest.sha256"
+    kept_checksum = checksum.read_text()
+    manifest.write_text(kept.replace(record["key"], "0" * 20))
+    checksum.write_text(f"{hashlib.sha256(manifest.read_bytes()).hexdigest()}  manifest.json\n")
     other = run.invoke(cli, ["train", "--recipe", "affwild2-jmt", "--out", str(tmp_path / "run"), *common])
     assert isinstance(other.exception, ConfigError)
     assert f"{bundle} is the bundle of another run; pass --overwrite" in str(other.exception)
     manifest.write_text(kept)
-    (bundle / "manifest.sha256").write_bytes(checksum(kept.encode()))
+    checksum.write_text(kept_checksum)
     checked = run.invoke(
         cli,
         ["evaluate", str(bundle), "--data", str(affwild2), "--protocol", "official", "--cache", str(tmp_path / "cache"),
