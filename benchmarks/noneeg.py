@@ -97,8 +97,8 @@ def report(data: Path, run: Path) -> dict[str, Any]:
     """Scores of the run's seeds and of the hand-made features, and their differences, on the windows of `data`."""
     from dataclasses import replace
 
+    from jmt_edge.training.comparison import paired
     from jmt_edge.training.scores import Predictions, score
-    from jmt_edge.training.suite import paired
 
     seeds = {}
     for folder in sorted(run.glob("seed[0-9]*"), key=lambda f: int(f.name.removeprefix("seed"))):

@@ -29,7 +29,7 @@ _MIXES = ("Softmax", "LayerNormalization")  # what a head has no more of behind 
 
 
 @dataclass(frozen=True)
-class Layer:
+class QuantisableLayer:
     """A convolution or a linear layer with constant weights. `why_not` is empty where it may be quantised.
 
     `multiply_adds` of one clip; of a linear layer, of one row.
@@ -44,7 +44,7 @@ class Layer:
     why_not: str = ""
 
 
-def find_layers(model: onnx.ModelProto) -> list[Layer]:
+def find_layers(model: onnx.ModelProto) -> list[QuantisableLayer]:
     """Every layer with constant weights, in graph order, with the rule that keeps it in FP16 if one does."""
     inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
     shapes = _shapes(inferred.graph)
@@ -109,7 +109,7 @@ def _layer(
     linear: Mapping[str, str],
     constants: Mapping[str, onnx.TensorProto],
     users: Mapping[str, list[onnx.NodeProto]],
-) -> Layer:
+) -> QuantisableLayer:
     weight = constants[node.input[1]]
     why = linear.get(node.output[0], "")
     if node.op_type == "Conv" and weight.dims[1] <= 3:
@@ -123,7 +123,9 @@ def _layer(
     if node.op_type == "Conv" and len(after) == 1 and after[0].op_type == "Add":
         other = [name for name in after[0].input if name != node.output[0]]
         residual = other[0] if other and other[0] not in constants else ""
-    return Layer(node.name or node.output[0], node.op_type, node.input[0], node.input[1], residual, cost, why)
+    return QuantisableLayer(
+        node.name or node.output[0], node.op_type, node.input[0], node.input[1], residual, cost, why
+    )
 
 
 def _shapes(graph: onnx.GraphProto) -> dict[str, tuple[int, ...]]:
@@ -133,13 +135,15 @@ def _shapes(graph: onnx.GraphProto) -> dict[str, tuple[int, ...]]:
     }
 
 
-def tensors_of(layers: Collection[Layer]) -> list[str]:
+def tensors_of(layers: Collection[QuantisableLayer]) -> list[str]:
     """The activations whose ranges the layers need, without repeats."""
     names = [layer.activation for layer in layers] + [layer.residual for layer in layers if layer.residual]
     return list(dict.fromkeys(names))
 
 
-def quantise(model: onnx.ModelProto, layers: Collection[Layer], amax: Mapping[str, float]) -> onnx.ModelProto:
+def quantise(
+    model: onnx.ModelProto, layers: Collection[QuantisableLayer], amax: Mapping[str, float]
+) -> onnx.ModelProto:
     """A copy of `model` with Q/DQ around `layers`. `amax` holds each activation's magnitude that maps to 127.
 
     A tensor that never was anything but zero gets a scale of 1/127, which represents zero exactly.

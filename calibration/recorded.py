@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..clips.plan import plan_clips
-from ..clips.window_set import Clips, Windows
+from ..clips.window_set import Clips, WindowSet
 from ..engine.backends.base import TwoCalls
 from ..engine.bundle import Bundle
 from ..errors import DataError
@@ -25,7 +25,7 @@ POOL_BYTES = 4 << 30  # candidates to choose windows from fill no more
 F32 = NDArray[np.float32]
 
 
-def recorded_windows(bundle: Bundle, folder: Path, least: int, most: int) -> Windows:
+def recorded_windows(bundle: Bundle, folder: Path, least: int, most: int) -> WindowSet:
     """Between `least` and `most` windows, spread evenly over what `live --record DIR --record-raw ...` wrote.
 
     Fewer where the run has fewer; fewer than `most` where they would fill 4 GiB. Windows in which nothing was usable
@@ -45,7 +45,7 @@ def recorded_windows(bundle: Bundle, folder: Path, least: int, most: int) -> Win
             f"no window of {folder} has anything usable of {', '.join(task.names)}; record a longer run in which every "
             "sensor works"
         )
-    return Windows(cut.clips(), np.stack([present for _, present in cut.windows]), origin=f"recording {folder}")
+    return WindowSet(cut.clips(), np.stack([present for _, present in cut.windows]), origin=f"recording {folder}")
 
 
 def window_bytes(task: Task) -> int:

@@ -1,4 +1,4 @@
-"""The calibration report: JSON for programs, Markdown for people, a plot where matplotlib is."""
+"""The report of a quantisation: JSON for programs, Markdown for people, a plot where matplotlib is."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ import re
 from collections import Counter
 from typing import Any
 
+from ..compiler.report import score_rows
+from ..markdown import table
 
-def calibration_report(report: dict[str, Any]) -> dict[str, bytes]:
+
+def quantisation_report(report: dict[str, Any]) -> dict[str, bytes]:
     """File name -> content: `calibration.json`, `calibration.md`, `sensitivity.png` if matplotlib is there."""
     for name in ("fidelity", "fidelity_all_int8"):
         report[name].pop("outputs", None)
@@ -30,22 +33,10 @@ def kept_sentence(network: dict[str, Any]) -> str:
     return "; ".join([*parts, *([f"{returned} given back"] if returned else [])])
 
 
-def score_rows(fidelity: dict[str, Any]) -> list[str]:
-    """The table of scores as Markdown rows."""
-    rows = ["| output | score | float32 | INT8 | change | 95 % interval | limit |", "|---|---|---|---|---|---|---|"]
-    for s in fidelity["scores"]:
-        limit = "" if s["limit"] is None else f"{s['limit']:g}"
-        rows.append(
-            f"| {s['output']} | {s['score']} | {s['reference']:.4f} | {s['converted']:.4f} | {s['change']:+.4f} | "
-            f"{s['low']:+.4f} to {s['high']:+.4f} | {limit} |"
-        )
-    return rows
-
-
 def _markdown(report: dict[str, Any], plot: bool) -> str:
     windows = report["windows"]
     lines = [
-        f"# INT8 calibration: {report['bundle']}",
+        f"# INT8 quantisation: {report['bundle']}",
         "",
         "Research prototype; not for clinical use.",
         "",
@@ -54,23 +45,25 @@ def _markdown(report: dict[str, Any], plot: bool) -> str:
         "",
         "## Scores, everything that may be INT8",
         "",
-        *score_rows(report["fidelity_all_int8"]),
+        *score_rows(report["fidelity_all_int8"], "INT8"),
         "",
         "## Scores as shipped",
         "",
-        *score_rows(report["fidelity"]),
+        *score_rows(report["fidelity"], "INT8"),
     ]
     for name, network in report["networks"].items():
         lines += ["", f"## {name}", ""]
         lines.append(f"{len(network['int8'])} layers INT8, {len(network['fp16'])} not; ranges by {network['method']}.")
-        lines += ["", "| method | SQNR of the outputs, dB |", "|---|---|"]
-        lines += [f"| {method} | {value:.1f} |" for method, value in network["sqnr_by_method"].items()]
-        lines += ["", "| layer alone in INT8 | SQNR, dB | as shipped |", "|---|---|---|"]
+        methods = [[method, f"{value:.1f}"] for method, value in network["sqnr_by_method"].items()]
         known = {layer: math.inf if value is None else value for layer, value in network["sensitivity"].items()}
-        for layer, value in sorted(known.items(), key=lambda item: item[1]):
-            loss = f"{value:.1f}" if math.isfinite(value) else "no change"
-            lines.append(f"| {layer} | {loss} | {'FP16' if layer in network['given_back'] else 'INT8'} |")
-        lines += [f"| {layer} | | FP16 ({why}) |" for layer, why in network["by_rule"].items()]
+        rows = [
+            [layer, f"{value:.1f}" if math.isfinite(value) else "no change",
+             "FP16" if layer in network["given_back"] else "INT8"]
+            for layer, value in sorted(known.items(), key=lambda item: item[1])
+        ]  # fmt: skip
+        rows += [[layer, "", f"FP16 ({why})"] for layer, why in network["by_rule"].items()]
+        lines += ["", *table(["method", "SQNR of the outputs, dB"], methods)]
+        lines += ["", *table(["layer alone in INT8", "SQNR, dB", "as shipped"], rows)]
     if plot:
         lines += ["", "![Sensitivity of each layer](sensitivity.png)"]
     return "\n".join(lines) + "\n"

@@ -13,14 +13,14 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from ..clips.window_set import Windows
+from ..clips.window_set import WindowSet
 from ..compiler.build import load_graphs
 from ..compiler.fidelity import Fidelity, compare, fusion_feeds, run_backbones, run_networks
 from ..engine.bundle import Bundle, write_bundle
 from ..errors import BundleError, DataError
-from .quantise import Layer, find_layers, quantise, tensors_of
+from .quantise import QuantisableLayer, find_layers, quantise, tensors_of
 from .ranges import METHODS, Magnitudes, Method, collect
-from .report import calibration_report, kept_sentence
+from .report import kept_sentence, quantisation_report
 from .scales import equalise
 from .sensitivity import Feed, answers, give_back, leave_one_in, sqnr
 
@@ -32,7 +32,7 @@ _QUESTIONS = (3, 64, 1e13)  # how often all windows are run to find the layers t
 
 
 @dataclass(frozen=True)
-class Calibrated:
+class QuantisedBundle:
     """The new bundle, the fidelity of its INT8 networks, and the report as written into it."""
 
     bundle: Bundle
@@ -47,8 +47,8 @@ class _Network:
     name: str
     model: onnx.ModelProto
     outputs: tuple[str, ...]
-    layers: list[Layer]
-    skipped: list[Layer]
+    layers: list[QuantisableLayer]
+    skipped: list[QuantisableLayer]
     sample: list[Feed] = field(default_factory=list)
     method: Method = "mse"
     measured: dict[str, float] = field(default_factory=dict)
@@ -66,19 +66,19 @@ class _Network:
         """Multiply-adds of one clip."""
         return sum(layer.multiply_adds for layer in (*self.layers, *self.skipped))
 
-    def quantised(self, layers: list[Layer]) -> onnx.ModelProto:
+    def quantised(self, layers: list[QuantisableLayer]) -> onnx.ModelProto:
         return quantise(self.equal, layers, self.amax)
 
 
-def calibrate(
+def quantise_bundle(
     bundle: Bundle,
     out: Path,
-    windows: Windows,
+    windows: WindowSet,
     *,
     method: Method | None = None,
     seed: int = 0,
     on_step: Callable[[str, float], None] = lambda what, fraction: None,
-) -> Calibrated:
+) -> QuantisedBundle:
     """Quantise every backbone and the fusion of `bundle` and write the result at `out`.
 
     Half of `windows` give the ranges, the other half the scores that must hold (|change of CCC| <= 0.01, of
@@ -90,7 +90,7 @@ def calibrate(
     if out.exists():
         raise BundleError(f"{out} exists; choose another --out, or remove it first")
     if len(windows) < 4:
-        raise DataError(f"calibration got {len(windows)} windows and needs 4 or more; give more --windows or data")
+        raise DataError(f"quantising needs 4 or more windows and got {len(windows)}; give more --windows or more data")
     task = bundle.task
     windows.check(task)
     order = np.random.default_rng(seed).permutation(len(windows))
@@ -120,7 +120,7 @@ def calibrate(
     reference = run_networks(task, exact, judged, None, lambda name, f: on_step(f"{name}: float32 reference", f))
     known = {(name, frozenset[str]()): values for name, values in reference[0].items()}
 
-    def score(what: str, chosen: Mapping[str, list[Layer]]) -> Fidelity:
+    def score(what: str, chosen: Mapping[str, list[QuantisableLayer]]) -> Fidelity:
         """A backbone whose layers were seen before is not run again."""
         keys = {name: (name, frozenset(layer.name for layer in chosen[name])) for name in task.names}
         ready = {name: known[key] for name, key in keys.items() if key in known}
@@ -138,7 +138,7 @@ def calibrate(
         questions = _within(_QUESTIONS, sum(count * found[name].cost for name, count in runs.items()))
         asked = itertools.count()  # the first is about everything INT8 again, which is known
 
-        def holds(layers: Mapping[str, list[Layer]]) -> bool:
+        def holds(layers: Mapping[str, list[QuantisableLayer]]) -> bool:
             return score(f"giving layers back to FP16 ({next(asked)})", layers).holds
 
         chosen = _give_back(found, chosen, holds, questions)
@@ -157,7 +157,7 @@ def calibrate(
     }
     files: dict[str, bytes] = {f"int8/{name}.onnx": models[name] for name in found if chosen[name]}
     files["int8/ranges.json"] = json.dumps(table, indent=1, sort_keys=True).encode()
-    files |= {f"reports/calibration/{name}": content for name, content in calibration_report(report).items()}
+    files |= {f"reports/calibration/{name}": content for name, content in quantisation_report(report).items()}
     manifest = {k: v for k, v in bundle.manifest.items() if k not in ("files", "schema")}
     manifest["name"] = out.name.removesuffix(".jmt")
     manifest["int8"] = {
@@ -171,7 +171,7 @@ def calibrate(
     }
     manifest["calibrated_from"] = bundle.id
     on_step("writing the bundle", 0.0)
-    return Calibrated(write_bundle(out, manifest, {**bundle.files, **files}), fidelity, report)
+    return QuantisedBundle(write_bundle(out, manifest, {**bundle.files, **files}), fidelity, report)
 
 
 def _within(bounds: tuple[int, int, float], cost: int) -> int:
@@ -228,7 +228,7 @@ def _sensitivity(network: _Network, on_step: Callable[[str, float], None]) -> No
 
 
 def _models(
-    exact: Mapping[str, bytes], networks: Mapping[str, _Network], chosen: Mapping[str, list[Layer]]
+    exact: Mapping[str, bytes], networks: Mapping[str, _Network], chosen: Mapping[str, list[QuantisableLayer]]
 ) -> dict[str, bytes]:
     quantised = {name: n.quantised(chosen[name]).SerializeToString() for name, n in networks.items() if chosen[name]}
     return {**exact, **quantised}
@@ -236,18 +236,18 @@ def _models(
 
 def _give_back(
     networks: Mapping[str, _Network],
-    chosen: Mapping[str, list[Layer]],
-    holds: Callable[[Mapping[str, list[Layer]]], bool],
+    chosen: Mapping[str, list[QuantisableLayer]],
+    holds: Callable[[Mapping[str, list[QuantisableLayer]]], bool],
     questions: int,
-) -> dict[str, list[Layer]]:
+) -> dict[str, list[QuantisableLayer]]:
     """Over all networks at once, the most sensitive layer first."""
     everything = [(name, layer) for name, layers in chosen.items() for layer in layers]
     key = {f"{name}/{layer.name}": (name, layer) for name, layer in everything}
-    flat = [Layer(k, v.op, v.activation, v.weight, v.residual, v.multiply_adds) for k, (_, v) in key.items()]
+    flat = [QuantisableLayer(k, v.op, v.activation, v.weight, v.residual, v.multiply_adds) for k, (_, v) in key.items()]
     order = sorted(key, key=lambda k: networks[key[k][0]].sensitivity[key[k][1].name])
 
-    def group(layers: list[Layer]) -> dict[str, list[Layer]]:
-        out: dict[str, list[Layer]] = {name: [] for name in chosen}
+    def group(layers: list[QuantisableLayer]) -> dict[str, list[QuantisableLayer]]:
+        out: dict[str, list[QuantisableLayer]] = {name: [] for name in chosen}
         for layer in layers:
             name, original = key[layer.name]
             out[name].append(original)
@@ -257,7 +257,7 @@ def _give_back(
     return group(kept)
 
 
-def _describe(network: _Network, chosen: list[Layer]) -> dict[str, Any]:
+def _describe(network: _Network, chosen: list[QuantisableLayer]) -> dict[str, Any]:
     names = {layer.name for layer in chosen}
     by_rule = {layer.name: layer.why_not for layer in network.skipped}
     given_back = [layer.name for layer in network.layers if layer.name not in names]

@@ -9,7 +9,7 @@ import onnx
 from numpy.typing import NDArray
 
 from ..engine.session import session
-from .quantise import Layer, quantise
+from .quantise import QuantisableLayer, quantise
 
 Array = NDArray[np.float32]
 Feed = Mapping[str, Array]
@@ -29,7 +29,7 @@ def answers(model: onnx.ModelProto, feeds: Sequence[Feed], outputs: Sequence[str
 
 def leave_one_in(
     model: onnx.ModelProto,
-    layers: Sequence[Layer],
+    layers: Sequence[QuantisableLayer],
     amax: Mapping[str, float],
     feeds: Sequence[Feed],
     outputs: Sequence[str] = ("features",),
@@ -45,8 +45,11 @@ def leave_one_in(
 
 
 def give_back(
-    layers: Sequence[Layer], order: Sequence[str], holds: Callable[[Sequence[Layer]], bool], questions: int = 64
-) -> tuple[list[Layer], list[str]]:
+    layers: Sequence[QuantisableLayer],
+    order: Sequence[str],
+    holds: Callable[[Sequence[QuantisableLayer]], bool],
+    questions: int = 64,
+) -> tuple[list[QuantisableLayer], list[str]]:
     """Layers that stay INT8 and the names given back to FP16: the shortest run of `order` (worst first) that `holds`.
 
     By bisection, because each question runs the networks over all windows: what is returned holds, and one layer
@@ -55,7 +58,7 @@ def give_back(
     holds, and some layers fewer might too. `holds` of no layers is taken as true.
     """
 
-    def without(count: int) -> list[Layer]:
+    def without(count: int) -> list[QuantisableLayer]:
         returned = set(order[:count])
         return [layer for layer in layers if layer.name not in returned]
 

@@ -18,18 +18,18 @@ from ..capture.simulated import open_simulated, simulated_truth, window_label
 from ..clips.cut import cut_clips
 from ..clips.cutter import network_input
 from ..clips.plan import HOP, plan_clips, time_key
-from ..clips.window_set import Clips, Windows, random_windows
+from ..clips.window_set import Clips, WindowSet, random_windows
 from ..engine.bundle import Bundle
 from ..errors import DataError
 from ..tasks import Task
-from ..training.data import Windows as TrainingWindows
+from ..training.data import WindowTable
 from .recorded import POOL_BYTES, recorded_windows, window_bytes
 
 POOL = 4  # candidates for each window that is kept
 _SIMULATED = 2_000_000  # nobody whom a simulated cohort trains on (those begin at 1 000 000) or a live run shows
 
 
-def load_windows(bundle: Bundle, data: Path | None, count: int, *, seed: int = 0) -> Windows:
+def load_windows(bundle: Bundle, data: Path | None, count: int, *, seed: int = 0) -> WindowSet:
     """`count` windows for `bundle`: from `data` (a data set's or a recording's folder, or saved windows, `.npz`), else
     simulated.
 
@@ -42,7 +42,7 @@ def load_windows(bundle: Bundle, data: Path | None, count: int, *, seed: int = 0
             return random_windows(task, count, seed)
         return simulated_windows(task, count, seed)
     if data.suffix == ".npz":
-        windows = Windows.load(data)
+        windows = WindowSet.load(data)
         windows.check(task)
         return windows.take(spread(windows, min(count, len(windows)), seed))
     if (data / "timeline.jsonl").is_file():
@@ -51,7 +51,7 @@ def load_windows(bundle: Bundle, data: Path | None, count: int, *, seed: int = 0
     return dataset_windows(task, data, count, seed)
 
 
-def dataset_windows(task: Task, root: Path, count: int, seed: int = 0) -> Windows:
+def dataset_windows(task: Task, root: Path, count: int, seed: int = 0) -> WindowSet:
     """Windows of a data set in one of the layouts that training reads."""
     from ..training.clips import build_clips, default_cache
     from ..training.data import cut_windows
@@ -81,12 +81,12 @@ def dataset_windows(task: Task, root: Path, count: int, seed: int = 0) -> Window
         loaded = [store.load(used[i : i + 1])[0] for i in range(len(used))]  # one by one: each can be let go alone
         clips[m.name] = Clips(loaded, np.where(there, np.searchsorted(used, rows), -1)[:, last], m.shape)
     targets = {o: y[:, -1].astype(np.float64) for o, y in small.labels.items()}
-    windows = _not_empty(Windows(clips, present, targets, small.subject, f"{cohort.layout} at {root}"))
+    windows = _not_empty(WindowSet(clips, present, targets, small.subject, f"{cohort.layout} at {root}"))
     windows.check(task)
     return windows.take(spread(windows, min(count, len(windows)), seed))
 
 
-def _only_used(windows: TrainingWindows) -> TrainingWindows:
+def _only_used(windows: WindowTable) -> WindowTable:
     """The same windows without the clips that none of them refers to, so that nothing else is computed."""
     clips, rows = {}, {}
     for name, table in windows.rows.items():
@@ -101,10 +101,10 @@ def simulated_people(seed: int, count: int) -> list[int]:
     return [_SIMULATED + 1000 * seed + k for k in range(count)]
 
 
-def simulated_windows(task: Task, count: int, seed: int = 0, people: int = 8) -> Windows:
+def simulated_windows(task: Task, count: int, seed: int = 0, people: int = 8) -> WindowSet:
     """Windows of `people` simulated persons who are in no training cohort, pain and rest alike."""
     per = -(-POOL * count // people)
-    parts: list[Windows] = []
+    parts: list[WindowSet] = []
     for k, person in enumerate(simulated_people(seed, people)):
         sources = {m.name: open_simulated(m.name, f"sim:seed={person}", lazy=True) for m in task.modalities}
         ends = _simulated_ends(task, person, -(-per // 2) if per > 2 else per, seed + k)
@@ -113,8 +113,8 @@ def simulated_windows(task: Task, count: int, seed: int = 0, people: int = 8) ->
         if "pain" in task.outputs:
             verdicts = [window_label(person, t) for t in ends]
             targets["pain"] = np.array([np.nan if v is None else float(v) for v in verdicts])
-        parts.append(Windows(clips, present, targets, np.array([str(person)] * len(ends))))
-    pool = Windows(
+        parts.append(WindowSet(clips, present, targets, np.array([str(person)] * len(ends))))
+    pool = WindowSet(
         {m.name: Clips.joined([p.clips[m.name] for p in parts]) for m in task.modalities},
         np.concatenate([p.present for p in parts]),
         {o: np.concatenate([p.targets[o] for p in parts]) for o in task.outputs},
@@ -125,7 +125,7 @@ def simulated_windows(task: Task, count: int, seed: int = 0, people: int = 8) ->
     return pool.take(spread(pool, min(count, len(pool)), seed))
 
 
-def _not_empty(windows: Windows) -> Windows:
+def _not_empty(windows: WindowSet) -> WindowSet:
     """The windows in which anything may be used."""
     return windows.take(np.flatnonzero(windows.present.any((1, 2))))
 
@@ -192,7 +192,7 @@ def _deal(strata: NDArray[np.str_], count: int, seed: int) -> NDArray[np.int64]:
     return np.sort(np.array(picked, np.int64))
 
 
-def spread(windows: Windows, count: int, seed: int = 0) -> NDArray[np.int64]:
+def spread(windows: WindowSet, count: int, seed: int = 0) -> NDArray[np.int64]:
     """`count` indices: each subject and class in turn, always the window whose level is farthest from those taken."""
     levels = _levels(windows)
     subjects = windows.subjects if len(windows.subjects) == len(windows) else np.array([""] * len(windows))
@@ -214,7 +214,7 @@ def spread(windows: Windows, count: int, seed: int = 0) -> NDArray[np.int64]:
     return np.array(picked, np.int64)
 
 
-def _levels(windows: Windows) -> NDArray[np.float64]:
+def _levels(windows: WindowSet) -> NDArray[np.float64]:
     """(N, 2 M) mean and spread of each modality's clips, standardised: how loud, bright or sweaty a window is."""
     levels = np.concatenate([clips.levels() for clips in windows.clips.values()], 1)
     return np.asarray((levels - levels.mean(0)) / np.maximum(levels.std(0), 1e-9), np.float64)

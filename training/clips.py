@@ -2,13 +2,12 @@
 
 One folder per modality, named by its key (`keys.clip_key`): anything that could change a clip gives another folder, so
 a stale clip cannot be read. Clips are stored as they are cut: faces as uint8 crops, EDA in µS; a kill loses at most the
-recordings in work.
+trials in work.
 """
 
 from __future__ import annotations
 
 import json
-import logging
 import multiprocessing
 import os
 import shutil
@@ -26,12 +25,15 @@ from ..clips.cutter import network_input, signal_format
 from ..clips.plan import time_key
 from ..errors import DataError, SourceError
 from ..tasks import Modality, Task
-from .data import Problems, Recording, Windows
+from .data import Problems, Trial, WindowTable
 from .keys import clip_content, clip_key
-from .sources import open_recording
+from .sources import open_trial
 
-log = logging.getLogger(__name__)
 Progress = Callable[[str, int, int], None]
+
+
+def silent(stage: str, done: int, total: int) -> None:
+    """No progress; unlike a lambda, it can be sent to another process."""
 
 
 def default_cache() -> Path:
@@ -59,14 +61,13 @@ class ClipStore:
 
 
 def build_clips(
-    windows: Windows,
+    windows: WindowTable,
     cache: Path,
     problems: Problems,
-    *,
     workers: int = 1,
-    progress: Progress = lambda stage, done, total: None,
+    progress: Progress = silent,
 ) -> dict[str, ClipStore]:
-    """All clips of `windows`, from the cache or computed into it. Bad recordings: see `Problems`."""
+    """All clips of `windows`, from the cache or computed into it. Bad trials: see `Problems`."""
     return {
         m.name: _build_modality(windows, m, cache, problems, workers, progress)
         for m in windows.task.modalities
@@ -75,7 +76,7 @@ def build_clips(
 
 
 def _build_modality(
-    windows: Windows, m: Modality, cache: Path, problems: Problems, workers: int, progress: Progress
+    windows: WindowTable, m: Modality, cache: Path, problems: Problems, workers: int, progress: Progress
 ) -> ClipStore:
     clips = windows.clips[m.name]
     key = clip_key(windows, m)
@@ -83,24 +84,24 @@ def _build_modality(
     shape, dtype = signal_format(m)
     data = _memmap(folder / "clips.npy", (len(clips), *shape), dtype)
     present = _memmap(folder / "present.npy", (len(clips),), np.uint8)  # 0 absent, 1 present
-    done = _memmap(folder / "done.npy", (len(windows.recordings),), np.uint8)  # 0 to do, 1 done
+    done = _memmap(folder / "done.npy", (len(windows.trials),), np.uint8)  # 0 to do, 1 done
     failed: dict[str, str] = _read_json(folder / "failed.json")
 
     jobs: dict[int, list[int]] = {}
     for row, (number, _) in enumerate(clips):
         jobs.setdefault(number, []).append(row)
     for number in jobs:
-        if done[number] and windows.recordings[number].id in failed:
-            _bad(failed[windows.recordings[number].id], problems)
+        if done[number] and windows.trials[number].id in failed:
+            _bad(failed[windows.trials[number].id], problems)
     todo = [n for n in jobs if not done[n]]
     finished = len(jobs) - len(todo)
     progress(m.name, finished, len(jobs))
-    items = ((n, (windows.recordings[n], windows.task, m.name, [clips[row][1] for row in jobs[n]])) for n in todo)
+    items = ((n, (windows.trials[n], windows.task, m.name, [clips[row][1] for row in jobs[n]])) for n in todo)
     for number, (arrays, usable, error) in _map(_compute, items, workers):
         rows = np.array(jobs[number])
         if error:
             _bad(error, problems)
-            failed[windows.recordings[number].id] = error
+            failed[windows.trials[number].id] = error
             (folder / "failed.json").write_text(json.dumps(failed, indent=1))
         else:
             data[rows] = arrays
@@ -109,9 +110,9 @@ def _build_modality(
         finished += 1
         progress(m.name, finished, len(jobs))
     for number, places in jobs.items():
-        recording = windows.recordings[number]
-        if recording.id not in failed and not present[places].any():
-            problems.missing(f"usable {m.name} clip of a recording", recording.files[m.name])
+        trial = windows.trials[number]
+        if trial.id not in failed and not present[places].any():
+            problems.missing(f"usable {m.name} clip of a trial", trial.files[m.name])
     for array in (data, present, done):
         array.flush()
     content = clip_content(folder, data, present, fresh=bool(todo))
@@ -176,19 +177,19 @@ def _quiet_worker() -> None:
     cv2.setNumThreads(1)
 
 
-# ---- one recording, in a worker ------------------------------------------------------------------------------
+# ---- one trial, in a worker ------------------------------------------------------------------------------
 
 
-def _compute(job: tuple[Recording, Task, str, list[float]]) -> tuple[Any, Any, str]:
+def _compute(job: tuple[Trial, Task, str, list[float]]) -> tuple[Any, Any, str]:
     """(clips as stored, present, "") or (None, None, the sentence of what is wrong)."""
-    recording, task, name, ends = job
+    trial, task, name, ends = job
     m = task.modality(name)
     rows = {time_key(end): row for row, end in enumerate(ends)}
     shape, dtype = signal_format(m)
     clips = np.zeros((len(ends), *shape), dtype)
     present = np.zeros(len(ends), np.uint8)
     try:
-        source, find = open_recording(recording, m)
+        source, find = open_trial(trial, m)
         for key, clip in cut_clips(source, task, name, ends, find=find):
             if clip.signal is not None:
                 clips[rows[key]] = clip.signal

@@ -1,28 +1,26 @@
-"""Several systems under one protocol, ranked: intervals by subject, and each one's difference from the best single
-modality with its own interval (the same subjects are drawn for both, so what they share cancels).
+"""Several systems under one protocol, ranked: intervals by subject, and the differences from the best single modality.
+
+The same subjects are drawn for all systems, so what two systems share cancels in the interval of their difference.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ConfigError
+from .. import markdown
 from ..metrics import interval95, subject_draws
+from . import score_table
 from .scores import Predictions, judged
 from .search import Protocol
 
 DRAWS = 2000
-
-
-def main_metric(p: Predictions) -> str:
-    """What a ranking is by: accuracy where pain is labelled (the papers' measure), else the mean CCC."""
-    return "accuracy" if "pain" in p.labels else "ccc_mean"
+Difference = tuple[float, float, float]  # of pooled scores, and its 95 % interval by subject
 
 
 def drawn(p: Predictions, metric: str, draws: list[NDArray[np.int64]], subjects: Sequence[str]) -> NDArray[np.float64]:
@@ -37,63 +35,67 @@ def drawn(p: Predictions, metric: str, draws: list[NDArray[np.int64]], subjects:
     return np.asarray(np.mean(columns, axis=0))
 
 
-def compare(protocols: Sequence[Protocol], out: Path, *, seed: int = 0) -> list[str]:
-    """Lines of the ranking; writes `comparison.json` and `comparison.md` into `out`."""
-    if not protocols:
-        raise ConfigError("a comparison needs at least one recipe")
-    metric = main_metric(protocols[0].predictions)
-    subjects = sorted(set.intersection(*({str(s) for s in p.predictions.subject} for p in protocols)))
+def paired(
+    systems: Mapping[str, Predictions], metric: str, references: Sequence[str], *, seed: int = 0
+) -> tuple[dict[str, tuple[float, float]], dict[str, dict[str, Difference]]]:
+    """Each system's 95 % interval, and by reference the differences of all other systems from it.
+
+    Only subjects that every system was scored on are drawn.
+    """
+    subjects = _shared(systems)
     draws = subject_draws(len(subjects), DRAWS, seed)
-    under = {p.recipe.name: drawn(p.predictions, metric, draws, subjects) for p in protocols}
+    everyone = [np.arange(len(subjects))]
+    under = {s: drawn(p, metric, draws, subjects) for s, p in systems.items()}
+    pooled = {s: float(drawn(p, metric, everyone, subjects)[0]) for s, p in systems.items()}
+    above = {
+        r: {s: (pooled[s] - pooled[r], *interval95(under[s] - under[r])) for s in systems if s != r} for r in references
+    }
+    return {s: interval95(values) for s, values in under.items()}, above
+
+
+def compare(protocols: Sequence[Protocol], out: Path, *, seed: int = 0) -> list[str]:
+    """Ranks by accuracy where pain is labelled (the papers' measure), else by the mean CCC.
+
+    Writes `comparison.json` and `comparison.md` into `out`; returns the lines of the table.
+    """
+    metric = "accuracy" if "pain" in protocols[0].predictions.labels else "ccc_mean"
     ranked = sorted(protocols, key=lambda p: -p.scores.pooled[metric])
-    single = next((p for p in ranked if p.recipe.fusion == "unimodal"), None)
-    rows = []
+    single = next((p.recipe.name for p in ranked if p.recipe.fusion == "unimodal"), None)
+    systems = {p.recipe.name: p.predictions for p in ranked}
+    intervals, above = paired(systems, metric, [single] if single else [], seed=seed)
+    rows, cells = [], []
     for p in ranked:
-        mean, sd = _mean_sd(p, metric)
+        name, scores = p.recipe.name, p.scores
+        mean, sd = (None if np.isnan(v) else round(v, 4) for v in scores.mean_sd(metric))
         row: dict[str, Any] = {
-            "recipe": p.recipe.name, "fusion": p.recipe.fusion, "windows": p.scores.windows,
-            metric: round(p.scores.pooled[metric], 4), "interval95": rounded(interval95(under[p.recipe.name])),
+            "recipe": name, "fusion": p.recipe.fusion, "windows": scores.windows,
+            metric: round(scores.pooled[metric], 4), "interval95": _rounded(intervals[name]),
             "subjects_mean": mean, "subjects_sd": sd,
-            "pooled": {k: round(v, 4) for k, v in p.scores.pooled.items()},
+            "pooled": {k: round(v, 4) for k, v in scores.pooled.items()},
             "splits": {r.split.name: round(r.scores.pooled[metric], 4) for r in p.results},
             "seconds": round(sum(sum(r.seconds.values()) for r in p.results), 1),
         }  # fmt: skip
-        if single is not None and p is not single:
-            row["above_best_single"] = round(p.scores.pooled[metric] - single.scores.pooled[metric], 4)
-            difference = under[p.recipe.name] - under[single.recipe.name]
-            row["above_best_single_interval95"] = rounded(interval95(difference))
+        shown = ""
+        if single is not None and name != single:
+            gain, *limits = above[single][name]
+            row |= {"above_best_single": round(gain, 4), "above_best_single_interval95": _rounded(limits)}
+            shown = score_table.difference(gain, *limits)
         rows.append(row)
-    data = {"metric": metric, "subjects": len(subjects), "best_single": single and single.recipe.name, "ranking": rows}
+        cells.append([
+            name, f"{scores.pooled[metric]:.3f}", score_table.interval(intervals[name]),
+            score_table.mean_sd(scores, metric), shown,
+        ])  # fmt: skip
+    data = {"metric": metric, "subjects": len(_shared(systems)), "best_single": single, "ranking": rows}
     (out / "comparison.json").write_text(json.dumps(data, indent=1) + "\n")
-    lines = table(data)
+    last = f"above {single or 'the best single modality'}"
+    lines = markdown.table(["system", metric, "95 % by subject", "subjects mean (SD)", last], cells)
     (out / "comparison.md").write_text("\n".join(lines) + "\n")
     return lines
 
 
-def table(data: dict[str, Any]) -> list[str]:
-    """The ranking as a Markdown table."""
-    metric, best = data["metric"], data["best_single"]
-    lines = [
-        f"| system | {metric} | 95 % by subject | subjects mean (SD) | above {best or 'the best single modality'} |",
-        "|---|---|---|---|---|",
-    ]
-    for row in data["ranking"]:
-        above = ""
-        if "above_best_single" in row:
-            above = f"{row['above_best_single']:+.3f} {_shown(row['above_best_single_interval95'])}"
-        mean = "" if row["subjects_mean"] is None else f"{row['subjects_mean']:.3f} ({row['subjects_sd']:.3f})"
-        lines.append(f"| {row['recipe']} | {row[metric]:.3f} | {_shown(row['interval95'])} | {mean} | {above} |")
-    return lines
+def _shared(systems: Mapping[str, Predictions]) -> list[str]:
+    return sorted(set.intersection(*({str(s) for s in p.subject} for p in systems.values())))
 
 
-def _shown(pair: Sequence[float]) -> str:
-    return f"[{pair[0]:.3f}, {pair[1]:.3f}]"
-
-
-def rounded(pair: Sequence[float]) -> list[float]:
+def _rounded(pair: Sequence[float]) -> list[float]:
     return [round(v, 4) for v in pair]
-
-
-def _mean_sd(p: Protocol, metric: str) -> tuple[float | None, float | None]:
-    mean, sd = p.scores.mean_sd(metric)
-    return (None, None) if np.isnan(mean) else (round(mean, 4), round(sd, 4))

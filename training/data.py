@@ -1,16 +1,15 @@
-"""What a data set is to training: recordings with labels, cut into windows of clips.
+"""What a data set is to training: trials with labels, cut into windows of clips.
 
 A reader (`readers.py`) turns a folder into a `Cohort`. `cut_windows` lays the task's geometry over it: each
-window ends at some time of one recording and names, for every modality and step, a row in that modality's
+window ends at some time of one trial and names, for every modality and step, a row in that modality's
 list of distinct clips, so a clip that several windows share is computed once.
 """
 
 from __future__ import annotations
 
-import logging
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
@@ -18,11 +17,12 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ..capture.simulated.person import BIOVID_NON_REACTIVE
 from ..errors import DataError, SourceError
 from ..tasks import Task
 
-log = logging.getLogger(__name__)
-Clip = tuple[int, float]  # recording number, end of the clip in seconds
+PAIN_CLASSES = ("BL1", "PA4")  # BioVid's no pain and strongest pain
+Clip = tuple[int, float]  # trial number, end of the clip in seconds
 T = TypeVar("T")
 
 
@@ -42,7 +42,7 @@ class Labels:
 
 
 @dataclass(frozen=True)
-class Recording:
+class Trial:
     """One continuous piece of one person. `files[modality]` is how that modality is read (see `clips.py`)."""
 
     id: str
@@ -92,7 +92,7 @@ class Cohort:
 
     layout: str
     root: Path
-    recordings: list[Recording]
+    trials: list[Trial]
     problems: Problems
     numbers: dict[str, int] = field(default_factory=dict)  # subject -> the data set's own number, if it has one
     rate: float = 0.0  # PainMonit: samples per second of X
@@ -100,14 +100,21 @@ class Cohort:
 
     @property
     def subjects(self) -> list[str]:
-        return sorted({r.subject for r in self.recordings})
+        return sorted({r.subject for r in self.trials})
 
     @property
     def modalities(self) -> list[str]:
-        return [m for m in ("face", "voice", "eda") if any(m in r.files for r in self.recordings)]
+        return [m for m in ("face", "voice", "eda") if any(m in r.files for r in self.trials)]
 
-    def only(self, keep: Callable[[Recording], bool]) -> Cohort:
-        return replace(self, recordings=[r for r in self.recordings if keep(r)])
+    def of_part(self, part: str) -> list[str]:
+        """Subjects of a part of the official split."""
+        return sorted({t.subject for t in self.trials if t.part == part})
+
+    def reactive(self, subjects: Iterable[str]) -> list[str]:
+        """`subjects` without BioVid's 20 non-reactive ones. Raises DataError without subject numbers."""
+        if not self.numbers:
+            raise DataError(f"{self.root} has no samples.csv with subject numbers, which the 67-subject protocol needs")
+        return [s for s in subjects if self.numbers[s] not in BIOVID_NON_REACTIVE]
 
 
 def person(subject: str) -> str:
@@ -118,24 +125,24 @@ def person(subject: str) -> str:
 def one_spelling(cohort: Cohort) -> Cohort:
     """`cohort` with each person's id as it is first spelled: `A` and `a ` are one subject."""
     first: dict[str, str] = {}
-    recordings = []
-    for r in cohort.recordings:
+    trials = []
+    for r in cohort.trials:
         name = first.setdefault(person(r.subject), r.subject)
-        recordings.append(r if name == r.subject else replace(r, subject=name))
+        trials.append(r if name == r.subject else replace(r, subject=name))
     numbers = {first.get(person(s), s): n for s, n in cohort.numbers.items()}
-    return replace(cohort, recordings=recordings, numbers=numbers)
+    return replace(cohort, trials=trials, numbers=numbers)
 
 
 @dataclass
-class Windows:
+class WindowTable:
     """Windows over a cohort. Shapes: rows[m] (W, S) int, -1 where a clip is absent; labels[o] (W, S) float32."""
 
     task: Task
-    recordings: list[Recording]
+    trials: list[Trial]
     clips: dict[str, list[Clip]]
     rows: dict[str, NDArray[np.int64]]
     labels: dict[str, NDArray[np.float32]]
-    recording: NDArray[np.int64]
+    trial: NDArray[np.int64]
     end: NDArray[np.float64]
 
     def __len__(self) -> int:
@@ -143,18 +150,18 @@ class Windows:
 
     @property
     def subject(self) -> NDArray[np.str_]:
-        return np.array([self.recordings[i].subject for i in self.recording], dtype=str)
+        return np.array([self.trials[i].subject for i in self.trial], dtype=str)
 
-    def take(self, index: NDArray[np.int64]) -> Windows:
+    def take(self, index: NDArray[np.int64]) -> WindowTable:
         return replace(
             self,
             rows={m: r[index] for m, r in self.rows.items()},
             labels={o: y[index] for o, y in self.labels.items()},
-            recording=self.recording[index],
+            trial=self.trial[index],
             end=self.end[index],
         )
 
-    def of(self, subjects: Iterable[str]) -> Windows:
+    def of(self, subjects: Iterable[str]) -> WindowTable:
         """The windows of these subjects."""
         return self.take(np.flatnonzero(np.isin(self.subject, np.array(sorted(subjects), dtype=str))))
 
@@ -165,12 +172,12 @@ def step_times(task: Task, end: float) -> NDArray[np.float64]:
     return end - stride * np.arange(task.steps - 1, -1, -1, dtype=np.float64)
 
 
-def cut_windows(cohort: Cohort, task: Task, *, hop: float | None = None) -> Windows:
-    """Lay the task's windows over every recording.
+def cut_windows(cohort: Cohort, task: Task, *, hop: float | None = None) -> WindowTable:
+    """Lay the task's windows over every trial.
 
-    A trial gives the windows that its layout fixes; a longer recording one window each `hop` seconds (default:
+    A trial gives the windows that its layout fixes; a longer trial one window each `hop` seconds (default:
     the task's stride), from its first clip on, so early windows have absent steps as they have live. A hop longer
-    than the stride leaves no rest at the end: the last window ends with the recording.
+    than the stride leaves no rest at the end: the last window ends with the trial.
     Raises DataError where nothing is left.
     """
     stride = max(m.stride for m in task.modalities)
@@ -180,17 +187,17 @@ def cut_windows(cohort: Cohort, task: Task, *, hop: float | None = None) -> Wind
     labels: dict[str, list[NDArray[np.float64]]] = {o: [] for o in task.outputs}
     owner: list[int] = []
     ends: list[float] = []
-    for number, recording in enumerate(cohort.recordings):
-        for end in recording.ends or _grid(recording.duration, hop, stride):
+    for number, trial in enumerate(cohort.trials):
+        for end in trial.ends or _grid(trial.duration, hop, stride):
             window: dict[str, list[int]] = {}
             for m in task.modalities:
                 window[m.name] = [
                     _row(clips[m.name], (number, round(end + offset, 6)))
-                    if m.name in recording.files and _usable(end + offset, m.span, recording.duration)
+                    if m.name in trial.files and _usable(end + offset, m.span, trial.duration)
                     else -1
                     for offset in m.clip_ends(task.steps)
                 ]
-            truth = {o: recording.labels.at(o, step_times(task, end)) for o in task.outputs}
+            truth = {o: trial.labels.at(o, step_times(task, end)) for o in task.outputs}
             if all(row[-1] < 0 for row in window.values()) or all(np.isnan(y).all() for y in truth.values()):
                 continue
             for name, row in window.items():
@@ -200,16 +207,16 @@ def cut_windows(cohort: Cohort, task: Task, *, hop: float | None = None) -> Wind
             owner.append(number)
             ends.append(end)
     if not owner:
-        longest = max((r.duration for r in cohort.recordings), default=0.0)
+        longest = max((r.duration for r in cohort.trials), default=0.0)
         raise DataError(
             f"{cohort.root} holds no window that task '{task.name}' can use: it has {', '.join(cohort.modalities)} in "
-            f"recordings of up to {longest:.1f} s for clips of {max(m.span for m in task.modalities):.1f} s; run "
+            f"trials of up to {longest:.1f} s for clips of {max(m.span for m in task.modalities):.1f} s; run "
             "`jmt-edge train --check` on it (PainMonit: with its --rate)"
         )
     shape = (len(owner), task.steps)
-    return Windows(
+    return WindowTable(
         task,
-        cohort.recordings,
+        cohort.trials,
         {m: list(c) for m, c in clips.items()},
         {m: np.array(r, np.int64).reshape(shape) for m, r in rows.items()},
         {o: np.array(y, np.float32).reshape(shape) for o, y in labels.items()},
@@ -227,7 +234,7 @@ def _grid(duration: float, hop: float, stride: float) -> NDArray[np.float64]:
 
 
 def _usable(end: float, span: float, duration: float) -> bool:
-    """At least half of the clip lies inside the recording."""
+    """At least half of the clip lies inside the trial."""
     return min(end, duration) - max(end - span, 0.0) >= span / 2 - 1e-6
 
 
@@ -235,14 +242,14 @@ def _row(table: dict[Clip, int], clip: Clip) -> int:
     return table.setdefault(clip, len(table))
 
 
-def class_counts(windows: Windows) -> dict[int, int]:
+def class_counts(windows: WindowTable) -> dict[int, int]:
     """Windows by the pain class of their last step."""
     y = windows.labels["pain"][:, -1]
     values, counts = np.unique(y[~np.isnan(y)], return_counts=True)
     return {int(v): int(n) for v, n in zip(values, counts)}
 
 
-def require_two_classes(windows: Windows, side: str) -> None:
+def require_two_classes(windows: WindowTable, side: str) -> None:
     """Raises DataError where a side of a split has windows of one pain class only."""
     if "pain" not in windows.labels:
         return
@@ -255,13 +262,13 @@ def require_two_classes(windows: Windows, side: str) -> None:
         )
 
 
-def describe(cohort: Cohort, windows: Windows | None) -> list[str]:
+def describe(cohort: Cohort, windows: WindowTable | None) -> list[str]:
     """What `train --check` prints."""
     lines = [f"layout      {cohort.layout} at {cohort.root}"]
-    lines.append(f"found       {len(cohort.recordings)} recordings of {len(cohort.subjects)} subjects")
+    lines.append(f"found       {len(cohort.trials)} trials of {len(cohort.subjects)} subjects")
     for m in cohort.modalities:
-        lines.append(f"  {m:<9} {sum(m in r.files for r in cohort.recordings)} recordings")
-    parts = Counter(r.part for r in cohort.recordings if r.part)
+        lines.append(f"  {m:<9} {sum(m in r.files for r in cohort.trials)} trials")
+    parts = Counter(r.part for r in cohort.trials if r.part)
     if parts:
         lines.append("official    " + ", ".join(f"{n} {part}" for part, n in sorted(parts.items())))
     if windows is not None:
@@ -277,7 +284,3 @@ def describe(cohort: Cohort, windows: Windows | None) -> list[str]:
             absent = int((windows.rows[m] < 0).sum())
             lines.append(f"  {m:<9} {len(clips)} distinct clips, {absent} absent steps")
     return lines + cohort.problems.lines()
-
-
-def subjects_of(cohort: Cohort, part: str) -> Sequence[str]:
-    return sorted({r.subject for r in cohort.recordings if r.part == part})

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..tasks import TASK_NAMES
-from .experiment import Options, export_run, make_splits, prepare, run_split
+from .experiment import TrainingOptions, export_run, make_splits, prepare, run_split
 from .recipes import Recipe, load_recipe
 from .streams import simulated_cohort
 
@@ -14,7 +14,9 @@ SIZE = {"pain": (36, 60), "affect": (64, 64), "trimodal": (96, 48)}  # people, w
 DEMOS = (*TASK_NAMES, "all")
 
 
-def train_demo(task_name: str, out: Path, *, seed: int, options: Options, overrides: tuple[str, ...] = ()) -> Any:
+def train_demo(
+    task_name: str, out: Path, *, seed: int, options: TrainingOptions, overrides: tuple[str, ...] = ()
+) -> Any:
     """Simulate the people, train, score on people held out, write `out/<task>-demo.jmt`; returns the bundle."""
     recipe: Recipe = load_recipe(f"demo-{task_name}", overrides)
     people, windows = SIZE[task_name]

@@ -1,14 +1,13 @@
-"""From a cohort and a recipe to trained weights, scores and a bundle; every step is kept and found again by its key.
+"""From a cohort and a recipe to trained weights, scores and a bundle; the result of each step is cached by its key.
 
-Backbones are trained alone (stage 1) and frozen; their features are cached; the fusion is trained on them
-(stage 2). The validation subjects choose the epoch and the temperature; the test subjects are scored once.
+Backbones are trained alone (stage 1), frozen, and their features cached; the fusion is trained on these (stage 2).
+Validation subjects select the epoch and the temperature; test subjects are scored once.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import sys
 import time
 from collections.abc import Callable
@@ -22,7 +21,6 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from ..capture.simulated.person import BIOVID_NON_REACTIVE
 from ..errors import ConfigError, DataError
 from ..models.fusion import Fusion
 from ..models.jca import JointCrossAttention
@@ -30,14 +28,14 @@ from ..models.joint import TEXT, JointModel
 from ..models.pretrained import load_pretrained
 from ..tasks import Modality, Task
 from . import splits
-from .clips import ClipStore, Progress, build_clips, default_cache
-from .data import Cohort, Windows, cut_windows, require_two_classes, subjects_of
+from .clips import ClipStore, Progress, build_clips, default_cache, silent
+from .data import Cohort, WindowTable, cut_windows, require_two_classes
 from .features import extract
 from .keys import Key, claim, clip_key, code, data_parts, digest, source_of_weights, weights_hash, write
 from .locks import lock
 from .networks import SECOND, FusionStep, Unimodal, backbone_of, fusion_of, load_weights, pretraining, second_backbone
-from .persons import calibrate
-from .recipes import Masking, Recipe, Stage
+from .persons import standardise_by_person
+from .recipes import EXPORTABLE, Masking, Recipe, Stage, from_dict
 from .scores import (
     Predictions,
     Scores,
@@ -49,20 +47,17 @@ from .scores import (
 )
 from .sets import ClipSet, FeatureSet, clip_set, feature_set, hash_seed, presence
 from .splits import Split
-from .trainer import Device, fit
+from .trainer import Device, State, fit
 
-log = logging.getLogger(__name__)
-# What in a run's folder a later command would trust, as patterns
+Features = dict[str, torch.Tensor]
+Change = Callable[[Features, torch.Tensor], tuple[Features, torch.Tensor]]
+# patterns of what a later command would trust in a run's folder
 RUN_STATE = ("scores.json", "*.safetensors", "*/checkpoints/*.ckpt")
 
 
-def silent(stage: str, done: int, total: int) -> None:
-    """A progress that says nothing; a function, so that it can be sent to another process."""
-
-
 @dataclass(frozen=True)
-class Options:
-    """How to run, as opposed to what."""
+class TrainingOptions:
+    """How to run a training, as opposed to what to train."""
 
     cache: Path = field(default_factory=default_cache)
     device: Device = field(default_factory=Device)
@@ -77,7 +72,7 @@ class Prepared:
     cohort: Cohort
     recipe: Recipe
     task: Task
-    windows: Windows
+    windows: WindowTable
     stores: dict[str, ClipStore]
 
     def network_inputs(self) -> dict[str, tuple[Modality, ClipStore]]:
@@ -91,8 +86,9 @@ class Prepared:
 
     @cached_property
     def depends(self) -> dict[str, Any]:
-        """What the recipe and the data contribute to the key of a run."""
-        parts = {"recipe": self.recipe.to_dict(), **data_parts(self.windows, self.stores)}
+        """The parts of a run's key that come from the recipe and the data."""
+        parts = {"recipe": self.recipe.to_dict(), **data_parts(self.windows)}
+        parts["clips"] = {name: store.content for name, store in self.stores.items()}
         parts["weights"] = {name: source_of_weights(s) for name, s in self.recipe.weights.items() if s}
         if self.recipe.text:
             parts["text"] = digest(*text_features(self, Path(self.recipe.text)))
@@ -111,17 +107,15 @@ class Result:
     validation_loss: float = float("nan")  # of the weights kept, on all validation windows; NaN without any
 
 
-def prepare(cohort: Cohort, recipe: Recipe, options: Options) -> Prepared:
-    """Cut the windows and compute (or find) all clips."""
+def prepare(cohort: Cohort, recipe: Recipe, options: TrainingOptions) -> Prepared:
+    """Cut the windows, and compute all clips or read them from the cache."""
     task = recipe.resolve()
     require_modalities(cohort, recipe)
     windows = cut_windows(cohort, task, hop=recipe.hop or None)
-    with lock(options.cache / "clips" / f"{_clips_name(windows)}.lock"):  # another process may be at them already
-        stores = build_clips(
-            windows, options.cache, cohort.problems, workers=options.workers, progress=options.progress
-        )
+    with lock(options.cache / "clips" / f"{_clips_name(windows)}.lock"):  # another process may be computing them
+        stores = build_clips(windows, options.cache, cohort.problems, options.workers, options.progress)
     if recipe.calibrated and "eda" in stores:
-        stores["eda"] = calibrate(stores["eda"], windows)
+        stores["eda"] = standardise_by_person(stores["eda"], windows)
     return Prepared(cohort, recipe, task, _without_bad(windows, stores), stores)
 
 
@@ -132,11 +126,11 @@ def require_modalities(cohort: Cohort, recipe: Recipe) -> None:
         raise DataError(f"{cohort.root} has no {lacking[0]}, which recipe {recipe.name} needs; choose another recipe")
 
 
-def _clips_name(windows: Windows) -> str:
+def _clips_name(windows: WindowTable) -> str:
     return digest([clip_key(windows, m) for m in windows.task.modalities if windows.clips[m.name]])[:20]
 
 
-def _without_bad(windows: Windows, stores: dict[str, ClipStore]) -> Windows:
+def _without_bad(windows: WindowTable, stores: dict[str, ClipStore]) -> WindowTable:
     """Only windows whose last step shows at least one modality."""
     seen = np.any([presence(windows, stores, m)[:, -1] for m in windows.task.names], axis=0)
     if not seen.any():
@@ -144,7 +138,7 @@ def _without_bad(windows: Windows, stores: dict[str, ClipStore]) -> Windows:
     return windows.take(np.flatnonzero(seen))
 
 
-def make_splits(cohort: Cohort, protocol: str, *, seed: int, windows: Windows | None = None) -> list[Split]:
+def make_splits(cohort: Cohort, protocol: str, *, seed: int, windows: WindowTable | None = None) -> list[Split]:
     """The splits of a protocol: holdout, kfold:K, loso, loso67, official. Raises ConfigError for another."""
     subjects = sorted(set(windows.subject.tolist())) if windows is not None else cohort.subjects
     name, _, number = protocol.partition(":")
@@ -155,13 +149,9 @@ def make_splits(cohort: Cohort, protocol: str, *, seed: int, windows: Windows | 
     if name == "loso":
         return splits.loso(subjects, seed=seed)
     if name == "loso67":
-        if not cohort.numbers:
-            raise DataError(
-                f"{cohort.root} has no samples.csv with subject numbers, which the 67-subject protocol needs"
-            )
-        return splits.loso([s for s in subjects if cohort.numbers[s] not in BIOVID_NON_REACTIVE], seed=seed)
+        return splits.loso(cohort.reactive(subjects), seed=seed)
     if name == "official":
-        train, validation = subjects_of(cohort, "train"), subjects_of(cohort, "validation")
+        train, validation = cohort.of_part("train"), cohort.of_part("validation")
         if not train or not validation:
             raise DataError(f"{cohort.root} has no official split; use --folds, --loso or the hold-out")
         return [splits.official(train, validation, seed=seed)]
@@ -172,7 +162,7 @@ def make_splits(cohort: Cohort, protocol: str, *, seed: int, windows: Windows | 
 
 
 def run_key(prepared: Prepared, split: Split, *, seed: int, device: Device) -> Key:
-    """All that a run's weights and scores depend on. Not the accelerator: another resumes within rounding."""
+    """All that a run's weights and scores depend on, except the accelerator, which changes them by rounding only."""
     return Key({
         "seed": seed, **prepared.depends, "split": split.to_dict(), "precision": device.precision,
         "devices": device.devices, "code": code(),
@@ -184,10 +174,10 @@ def claim_run(folder: Path, key: Key) -> None:
     claim(folder / "run.key.json", key, "a run", RUN_STATE)
 
 
-def run_split(prepared: Prepared, split: Split, out: Path, *, seed: int, options: Options) -> Result:
-    """Train on `split.train`, select on `split.validation`, score `split.test`; `out` receives everything.
+def run_split(prepared: Prepared, split: Split, out: Path, *, seed: int, options: TrainingOptions) -> Result:
+    """Train on `split.train`, select on `split.validation`, score `split.test`; all results are written to `out`.
 
-    What an interrupted run left in `out` is resumed; ConfigError where that was a run of another key.
+    An interrupted run in `out` is resumed. Raises ConfigError where it was a run under another key.
     """
     recipe, task, windows = prepared.recipe, prepared.task, prepared.windows
     key = run_key(prepared, split, seed=seed, device=options.device)
@@ -228,7 +218,12 @@ def run_split(prepared: Prepared, split: Split, out: Path, *, seed: int, options
     )
     predictions.temperature = temperature
     scores = score(predictions)
-    _save(out, networks, fusion, states, predictions)
+    for name, network in networks.items():
+        _save_state(network.backbone.state_dict(), out / f"backbone-{name}.safetensors")
+    _save_state(fusion.state_dict(), out / "fusion.safetensors")
+    for o, state in states.items():
+        _save_state(state, out / f"fusion-best-{o}.safetensors")
+    predictions.save(out / "predictions.npz")
     record = {
         "split": split.name, "seed": seed, "key": key.digest, "seconds": {k: round(v, 2) for k, v in seconds.items()},
         "temperature": temperature, "validation_loss": None if np.isnan(loss) else loss,
@@ -247,25 +242,25 @@ def train_backbone(
     out: Path,
     *,
     seed: int,
-    options: Options,
+    options: TrainingOptions,
 ) -> Unimodal:
-    """Stage 1: the backbone with its head on single clips. Found again by what it depends on, across recipes."""
+    """Stage 1: the backbone with its head on single clips, cached by all it depends on, so recipes can share it."""
     recipe, task = prepared.recipe, prepared.task
     stage = recipe.stage(name)
     torch.manual_seed(hash_seed(seed, _number(name)))
     network = pretraining(task, m, stage.dropout)
     source = recipe.weights.get(name, "")
-    said = out / f"weights-{name}.txt"
-    said.unlink(missing_ok=True)  # of an attempt that failed before anything was trained
+    loaded = out / f"weights-{name}.txt"
+    loaded.unlink(missing_ok=True)  # an attempt that failed before training may have left it
     if source:
-        said.write_text("\n".join(load_pretrained(network.backbone, source).lines()) + "\n")
+        loaded.write_text("\n".join(load_pretrained(network.backbone, source).lines()) + "\n")
     train = clip_set(prepared.windows.of(split.train), store, recipe.augment)
     validation = clip_set(prepared.windows.of(split.validation), store) if split.validation else None
     if not len(train):
         raise DataError(f"the training side of {split.name} has no usable {m.name} clip; check the data")
     key = backbone_key(task, recipe, stage, network, split, train, validation, seed=seed, device=options.device)
     kept = options.cache / "backbones" / f"{name}-{key.digest}.safetensors"
-    with lock(kept.with_suffix(".lock")):  # recipes that share a backbone may run side by side
+    with lock(kept.with_suffix(".lock")):  # recipes that share a backbone may run at the same time
         if kept.is_file():
             load_weights(network, kept)
             return network.eval()
@@ -290,7 +285,7 @@ def backbone_key(
     seed: int,
     device: Device,
 ) -> Key:
-    """All that a trained backbone depends on, and nothing of the other modalities or the fusion: recipes share it."""
+    """All that a trained backbone depends on: nothing of other modalities or of the fusion, so recipes can share it."""
     return Key({
         "seed": seed, "modality": asdict(train.store.modality), "clips": train.store.content,
         "training": _examples(train), "validation": None if validation is None else _examples(validation),
@@ -309,16 +304,16 @@ def train_fusion(
     prepared: Prepared,
     networks: dict[str, Unimodal],
     features: dict[str, NDArray[np.float32]],
-    sides: dict[str, Windows],
+    sides: dict[str, WindowTable],
     out: Path,
     *,
     seed: int,
     key: Key,
-    options: Options,
-) -> tuple[Fusion, dict[str, dict[str, torch.Tensor]]]:
-    """Stage 2: the fusion on cached features. A unimodal system is done after stage 1.
+    options: TrainingOptions,
+) -> tuple[Fusion, dict[str, State]]:
+    """Stage 2: the fusion on cached features; a unimodal system needs stage 1 only.
 
-    Returns the fusion and, with `ensemble`, the states that each output is predicted with.
+    Returns the fusion and, with `ensemble`, the weights that predict each output.
     """
     recipe, task = prepared.recipe, prepared.task
     if recipe.fusion == "unimodal":
@@ -329,24 +324,22 @@ def train_fusion(
     train = fusion_set(prepared, features, sides["train"], fusion, recipe.masking)
     validation = fusion_set(prepared, features, sides["validation"], fusion, None) if len(sides["validation"]) else None
     monitors = tuple(o for o in task.outputs if o != "pain") if recipe.ensemble else ()
-    fitted = fit(
+    states = fit(
         FusionStep(fusion), train, validation, stage, out / "fusion", name="fusion", seed=seed, key=key,
         device=options.device, monitors=monitors,
     )  # fmt: skip
     fusion.eval()
-    return fusion, {
-        o: {k.removeprefix("fusion."): v for k, v in fitted.states[o].items()} for o in monitors if o in fitted.states
-    }
+    return fusion, {o: {k.removeprefix("fusion."): v for k, v in states[o].items()} for o in monitors if o in states}
 
 
 def fusion_set(
     prepared: Prepared,
     features: dict[str, NDArray[np.float32]],
-    windows: Windows,
+    windows: WindowTable,
     fusion: Fusion,
     masking: Masking | None,
 ) -> FeatureSet:
-    """`windows` as the inputs of `fusion`, with text or a second backbone where it has one."""
+    """`windows` as inputs of `fusion`, including text or a second backbone where it has one."""
     data = feature_set(windows, prepared.stores, features, masking)
     first = prepared.task.names[0]
     for name in fusion.modalities:
@@ -365,28 +358,28 @@ def fusion_set(
 
 
 def text_features(prepared: Prepared, folder: Path) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """(N, 768) rows of `<recording>.npy` for each clip of the first modality, and whether the file exists.
+    """(N, 768) rows of `<trial>.npy` for each clip of the first modality, and (N,) whether the file exists.
 
-    A file has one row per labelled frame, or rows spread evenly over the recording.
+    The rows of a file are spread evenly over the trial, one per labelled frame or fewer.
     """
     clips = prepared.windows.clips[prepared.task.names[0]]
     table, there = np.zeros((len(clips), 768), np.float32), np.zeros(len(clips), bool)
     files: dict[int, NDArray[np.float32] | None] = {}
     for row, (number, end) in enumerate(clips):
-        recording = prepared.windows.recordings[number]
+        trial = prepared.windows.trials[number]
         if number not in files:
-            path = folder / f"{recording.id}.npy"
+            path = folder / f"{trial.id}.npy"
             values = np.load(path, mmap_mode="r", allow_pickle=False) if path.is_file() else None
             if values is not None and (values.ndim != 2 or values.shape[1] != 768):
                 raise DataError(f"{path} has shape {values.shape}, not (rows, 768); export the text features again")
             files[number] = values
         values = files[number]
         if values is not None:
-            share = min(max(end / recording.duration, 0.0), 1.0)
+            share = min(max(end / trial.duration, 0.0), 1.0)
             table[row] = values[min(int(share * len(values)), len(values) - 1)]
             there[row] = True
     if not there.any():
-        raise DataError(f"{folder} has no text features for these recordings (<recording>.npy); give the right folder")
+        raise DataError(f"{folder} has no text features for these trials (<trial>.npy); give another folder")
     return table, there
 
 
@@ -394,70 +387,43 @@ def predict(
     prepared: Prepared,
     fusion: Fusion,
     features: dict[str, NDArray[np.float32]],
-    windows: Windows,
-    states: dict[str, dict[str, torch.Tensor]] | None = None,
-    change: Callable[[dict[str, torch.Tensor], torch.Tensor], tuple[dict[str, torch.Tensor], torch.Tensor]]
-    | None = None,
+    windows: WindowTable,
+    states: dict[str, State],
+    change: Change = lambda features, present: (features, present),
     batch: int = 512,
 ) -> Predictions:
-    """Outputs of every window. states: weights that replace the fusion's for one output (ensembling).
-    change: features and presence before the fusion sees them (noise, a missing modality)."""
+    """Outputs of every window. states: by output, weights that replace the fusion's for it (ensembling).
+    change: of features and presence, before the fusion (noise, a missing modality)."""
     data = fusion_set(prepared, features, windows, fusion, None)
-    plan: list[tuple[tuple[str, ...], dict[str, torch.Tensor] | None]] = [(prepared.task.outputs, None)]
-    plan += [((o,), state) for o, state in (states or {}).items()]
-    parts: dict[str, list[NDArray[np.float32]]] = {}
-    attention: list[NDArray[np.float32]] = []
     original = {k: v.clone() for k, v in fusion.state_dict().items()}
+    result = empty_predictions(windows, fusion.modalities)
     fusion.eval()
-    presents: list[NDArray[np.float32]] = []
     with torch.inference_mode():
-        for outputs, state in plan:
-            if state is not None:
-                fusion.load_state_dict(state)
-            for o in outputs:
-                parts[o] = []
+        for outputs, state in ((prepared.task.outputs, original), *(((o,), state) for o, state in states.items())):
+            fusion.load_state_dict(state)
+            parts: dict[str, list[NDArray[np.float32]]] = {}
             for i in range(0, len(windows), batch):
                 inputs, _ = data[np.arange(i, min(i + batch, len(windows))), 0]
-                vectors, present = inputs["features"], inputs["present"]
-                if change is not None:
-                    vectors, present = change(vectors, present)
+                vectors, present = change(inputs["features"], inputs["present"])
                 got = fusion(vectors, present, return_attention=True)
                 for o in outputs:
                     y = got[o][..., 1] - got[o][..., 0] if o == "pain" else got[o]
-                    parts[o].append(y.float().numpy())
-                if state is None:
-                    presents.append(present.numpy())
+                    parts.setdefault(o, []).append(y.float().numpy())
+                if state is original:
+                    parts.setdefault("present", []).append(present.numpy())
                     if "attention" in got:
-                        attention.append(got["attention"].numpy())
+                        parts.setdefault("attention", []).append(got["attention"].numpy())
+            result.fill(parts)
     fusion.load_state_dict(original)
-    result = empty_predictions(windows, fusion.modalities, np.concatenate(presents))
-    result.outputs = {o: np.concatenate(p) for o, p in parts.items()}
-    if attention:
-        result.attention = np.concatenate(attention)
-    # joint cross attention sees its whole sequence: every step is a result, not the last alone
+    # joint cross attention has a result at every step, not at the last alone
     return each_step(result, prepared.task) if isinstance(fusion, JointCrossAttention) else result
 
 
-# ---- what a run leaves behind --------------------------------------------------------------------------------
-
-
-def _save(
-    out: Path,
-    networks: dict[str, Unimodal],
-    fusion: Fusion,
-    states: dict[str, dict[str, torch.Tensor]],
-    predictions: Predictions,
-) -> None:
-    for name, network in networks.items():
-        _save_state(network.backbone.state_dict(), out / f"backbone-{name}.safetensors")
-    _save_state(fusion.state_dict(), out / "fusion.safetensors")
-    for o, state in states.items():
-        _save_state(state, out / f"fusion-best-{o}.safetensors")
-    predictions.save(out / "predictions.npz")
+# ---- the files of a run ---------------------------------------------------------------------------------------
 
 
 def _save_state(state: dict[str, torch.Tensor], path: Path) -> None:
-    """Whole or not at all: a kill while writing leaves no half file that a later run would trust."""
+    """Written as a whole: an interrupted run leaves no partial file that a later run would trust."""
     from safetensors.torch import save_file
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -466,22 +432,21 @@ def _save_state(state: dict[str, torch.Tensor], path: Path) -> None:
     part.replace(path)
 
 
-def load_run(folder: Path) -> tuple[Recipe, Task, dict[str, nn.Module], Fusion, dict[str, dict[str, torch.Tensor]]]:
-    """Recipe, task, backbones, fusion and ensembling states of a finished split's folder."""
-    from safetensors.torch import load_file
-
-    from .recipes import from_dict
-
+def recipe_of(folder: Path) -> Recipe:
+    """The recipe of a run's split. Raises DataError where `folder` has none."""
     file = folder / "recipe.json"
     if not file.is_file():
-        raise DataError(
-            f"{folder} is no training run (it has no recipe.json); give the folder that `train --out` wrote"
-        )
-    recipe = from_dict(json.loads(file.read_text()))
+        raise DataError(f"{folder} is not a training run (no recipe.json); give a folder that `train --out` wrote")
+    return from_dict(json.loads(file.read_text()))
+
+
+def load_run(folder: Path) -> tuple[Recipe, dict[str, nn.Module], Fusion, dict[str, State]]:
+    """Recipe, backbones, fusion and ensembling states of a finished split's folder."""
+    from safetensors.torch import load_file
+
+    recipe = recipe_of(folder)
     task = recipe.resolve()
-    backbones: dict[str, nn.Module] = {}
-    for m in task.modalities:
-        backbones[m.name] = backbone_of(task, m)
+    backbones: dict[str, nn.Module] = {m.name: backbone_of(task, m) for m in task.modalities}
     if recipe.fusion.startswith("intra_"):
         backbones[SECOND] = backbone_of(task, second_backbone(task, recipe))
     for name, network in backbones.items():
@@ -490,25 +455,27 @@ def load_run(folder: Path) -> tuple[Recipe, Task, dict[str, nn.Module], Fusion, 
     fusion = fusion_of(recipe, task, 0.0)
     load_weights(fusion, folder / "fusion.safetensors")
     states = {o: load_file(f) for o in task.outputs if (f := folder / f"fusion-best-{o}.safetensors").is_file()}
-    return recipe, task, backbones, fusion.eval(), states
+    return recipe, backbones, fusion.eval(), states
 
 
 def exportable(recipe: Recipe, task: Task) -> bool:
-    """Whether live has a place for this system: several modalities into the fusions of the task presets, and nothing
-    that must be known of a person beforehand."""
-    known = recipe.fusion in ("jmt", "vanilla", "concat") and len(task.modalities) > 1
+    """Whether a live run can use this system: several modalities, a fusion of the task presets, and no need for
+    earlier data of the person.
+    """
+    known = recipe.fusion in EXPORTABLE and len(task.modalities) > 1
     return known and not recipe.audio_gru and not recipe.calibrated
 
 
 def export_run(result: Result, path: Path, *, cohort: Cohort, name: str, demo: bool, overwrite: bool) -> Any:
-    """The bundle of a trained split; its provenance names data, split, seed, recipe and scores."""
+    """Export a trained split as a bundle; its provenance has data, split, seed, recipe and scores."""
     from ..compiler.export import export_bundle
 
-    recipe, task, backbones, fusion, _ = load_run(result.folder)
+    recipe, backbones, fusion, _ = load_run(result.folder)
+    task = recipe.resolve()
     model = JointModel(task, backbones, fusion)  # type: ignore[arg-type]
     record = json.loads((result.folder / "scores.json").read_text())
     provenance = {
-        "data": {"layout": cohort.layout, "root": cohort.root.name, "recordings": len(cohort.recordings),
+        "data": {"layout": cohort.layout, "root": cohort.root.name, "recordings": len(cohort.trials),
                  "subjects": len(cohort.subjects)},
         "run": record["key"],
         "split": {"name": result.split.name, "people": cohort.people,
@@ -536,7 +503,7 @@ def _torch_device(device: Device) -> str:
 
 
 def console_progress() -> Progress:
-    """Done of total with the time left, on stderr. A stage that ended and comes again, as in each fold, begins anew."""
+    """Count, total and time left, on stderr; a stage that has finished and is reported again is timed from scratch."""
     began: dict[str, tuple[float, int]] = {}
     shown = [0.0]
 
@@ -555,6 +522,3 @@ def console_progress() -> Progress:
             del began[stage]
 
     return show
-
-
-__all__ = ["Options", "Prepared", "Result", "Stage", "export_run", "make_splits", "prepare", "run_split"]

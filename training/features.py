@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from .clips import ClipStore, Progress
+from .clips import ClipStore, Progress, silent
 from .keys import Key, code, weights_hash, write
 from .locks import lock
 from .recipes import Augment
@@ -43,7 +43,7 @@ def extract(
     *,
     augment: Augment | None = None,
     device: str = "cpu",
-    progress: Progress = lambda stage, done, total: None,
+    progress: Progress = silent,
 ) -> NDArray[np.float32]:
     """(K, N, d) features of all clips, from the cache or computed into it; a kill loses at most one chunk."""
     name = store.modality.name

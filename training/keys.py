@@ -26,17 +26,16 @@ from numpy.typing import NDArray
 from ..clips.plan import HOP, plan_clips
 from ..errors import ConfigError, DataError
 from ..tasks import Modality
-from .data import Windows
+from .data import WindowTable
 from .locks import lock
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from .clips import ClipStore
-
 # Modules and whole packages below `jmt_edge`. From files to clips:
 CLIP_CODE = (
-    "tasks", "preprocessing", "media", "capture", "clips", "training.clips", "training.sources", "training.streams",
+    "tasks", "result", "opencv", "preprocessing", "media", "capture", "clips", "training.clips", "training.sources",
+    "training.streams",
 )  # fmt: skip
 # and from clips to scores:
 CODE = (*CLIP_CODE, "models", "metrics", "compiler.export", "training")
@@ -183,7 +182,7 @@ def _files(name: str) -> Iterator[tuple[str, Path]]:
 # ---- clips and what is cut from them -------------------------------------------------------------------------
 
 
-def clip_key(windows: Windows, m: Modality) -> str:
+def clip_key(windows: WindowTable, m: Modality) -> str:
     """Of a modality's clips: geometry, code, and the files by path, size and times of change."""
     stamps: dict[str, Any] = {}
     jobs: dict[int, list[float]] = {}
@@ -191,13 +190,13 @@ def clip_key(windows: Windows, m: Modality) -> str:
         jobs.setdefault(number, []).append(end)
     lines = []
     for number, ends in jobs.items():
-        recording = windows.recordings[number]
-        path = recording.files[m.name]
+        trial = windows.trials[number]
+        path = trial.files[m.name]
         if str(path) not in stamps:
             stamps[str(path)] = _stamp(path)
         # Affwild2's frames are found by the labels' times, which come from the video
-        times = digest(recording.labels.times)
-        lines.append([number, recording.id, recording.kind, str(path), stamps[str(path)], times, ends])
+        times = digest(trial.labels.times)
+        lines.append([number, trial.id, trial.kind, str(path), stamps[str(path)], times, ends])
     plan = plan_clips(windows.task, HOP)[m.name]
     geometry = {k: v for k, v in asdict(plan.m).items() if k not in ("backbone", "width")} | {"new": plan.new}
     if m.name == "eda":
@@ -215,7 +214,7 @@ def _stamp(path: Path) -> Any:
         with os.scandir(path) as entries:
             return digest(sorted([entry.name, *_change(entry.stat())] for entry in entries))
     except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}); restore it or drop the recording") from None
+        raise DataError(f"{path} cannot be read ({error.strerror}); restore it or drop the trial") from None
 
 
 def _change(stat: os.stat_result) -> list[int]:
@@ -231,17 +230,14 @@ def clip_content(folder: Path, data: NDArray[Any], present: NDArray[Any], *, fre
     return file.read_text()
 
 
-def data_parts(windows: Windows, stores: Mapping[str, ClipStore]) -> dict[str, Any]:
-    """The parts of a key that a data set contributes: labels, recordings with their people, windows, clips."""
-    recordings = [[r.id, r.subject, r.kind, r.part, r.duration, list(r.ends)] for r in windows.recordings]
+def data_parts(windows: WindowTable) -> dict[str, Any]:
+    """The parts of a key that come from a data set: labels, trials with their subjects, windows."""
+    trials = [[r.id, r.subject, r.kind, r.part, r.duration, list(r.ends)] for r in windows.trials]
     labels: list[Any] = []
-    for r in windows.recordings:
+    for r in windows.trials:
         labels += [r.labels.times, *(x for o in sorted(r.labels.values) for x in (o, r.labels.values[o]))]
     return {
         "labels": digest(*labels, *(x for o in sorted(windows.labels) for x in (o, windows.labels[o]))),
-        "recordings": digest(recordings),
-        "windows": digest(
-            windows.recording, windows.end, *(x for m in sorted(windows.rows) for x in (m, windows.rows[m]))
-        ),
-        "clips": {name: store.content for name, store in stores.items()},
+        "recordings": digest(trials),
+        "windows": digest(windows.trial, windows.end, *(x for m in sorted(windows.rows) for x in (m, windows.rows[m]))),
     }

@@ -122,10 +122,10 @@ def subjects(path: Path, s: Scores) -> None:
 
 
 def _longest(p: Predictions) -> tuple[NDArray[np.int64], str]:
-    """Windows in time order of the recording (or, for trials, the person) with most of them."""
-    names, counts = np.unique(p.recording, return_counts=True)
+    """Windows in time order of the trial with most of them, or of the person with most trials of one window."""
+    names, counts = np.unique(p.trial, return_counts=True)
     if counts.max() > 1:
-        at = np.flatnonzero(p.recording == names[counts.argmax()])
+        at = np.flatnonzero(p.trial == names[counts.argmax()])
         return at[np.argsort(p.end[at])], "time (s)"
     names, counts = np.unique(p.subject, return_counts=True)
     at = np.flatnonzero(p.subject == names[counts.argmax()])
@@ -133,9 +133,9 @@ def _longest(p: Predictions) -> tuple[NDArray[np.int64], str]:
 
 
 def _who(p: Predictions, at: NDArray[np.int64]) -> str:
-    """The recording, or the person whose trials follow one another."""
-    same = len(set(p.recording[at].tolist())) == 1
-    return str(p.recording[at[0]] if same else f"{p.subject[at[0]]}, {len(at)} trials")
+    """The trial, or the person whose trials follow one another."""
+    same = len(set(p.trial[at].tolist())) == 1
+    return str(p.trial[at[0]] if same else f"{p.subject[at[0]]}, {len(at)} trials")
 
 
 def over_time(path: Path, p: Predictions) -> None:

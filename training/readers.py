@@ -19,7 +19,7 @@ from ..errors import DataError
 from ..media.tables import column_indices, label_lines, read_table
 from ..media.video import video_times
 from ..tasks import Task, get_task
-from .data import Cohort, Labels, Problems, Recording, one_spelling, person
+from .data import Cohort, Labels, Problems, Trial, one_spelling, person
 
 BIOVID_CLASSES = ("BL1", "PA1", "PA2", "PA3", "PA4")
 TRIAL = 5.5  # seconds of a BioVid sample
@@ -78,7 +78,7 @@ def read_biovid(root: Path, problems: Problems, *, classes: Sequence[str] = ("BL
     samples, numbers = _biovid_samples(root, part_a, problems)
     affect = _first_dir(part_a / "valence_arousal", root / "valence_arousal")
     audio = _first_dir(part_a / "audio", root / "audio")
-    recordings = []
+    trials = []
     for subject, sample, name in samples:
         if name not in classes:
             continue
@@ -98,10 +98,10 @@ def read_biovid(root: Path, problems: Problems, *, classes: Sequence[str] = ("BL
             continue
         labels = problems.guard(lambda: _trial_labels(affect, subject, sample, float(name == classes[1])))  # noqa: B023
         if labels is not None:
-            recordings.append(Recording(sample, subject, files, TRIAL, labels, ends=(TRIAL,)))
-    if not recordings:
+            trials.append(Trial(sample, subject, files, TRIAL, labels, ends=(TRIAL,)))
+    if not trials:
         raise DataError(f"{part_a} lists no sample of {' or '.join(classes)} with a file; check the folder")
-    return Cohort("trimodal" if audio else "biovid", root, recordings, problems, numbers, people="biovid")
+    return Cohort("trimodal" if audio else "biovid", root, trials, problems, numbers, people="biovid")
 
 
 def _biosignals(part_a: Path) -> Path:
@@ -198,23 +198,23 @@ def read_affwild2(root: Path, problems: Problems) -> Cohort:
     labels = root / "VA_Estimation_Challenge"
     if not labels.is_dir():
         raise DataError(f"{root} has no folder VA_Estimation_Challenge with the labels; restore it")
-    recordings = []
+    trials = []
     for part, folder in (("train", "Train_Set"), ("validation", "Validation_Set")):
         files = sorted((labels / folder).glob("*.txt"))
         if not files:
             problems.missing(f"{folder} (no label file in it)", labels / folder)
         for file in files:
-            recording = problems.guard(lambda: _affwild2_video(root, file, part, problems))  # noqa: B023
-            if recording is not None:
-                recordings.append(recording)
-    if not recordings:
+            trial = problems.guard(lambda: _affwild2_video(root, file, part, problems))  # noqa: B023
+            if trial is not None:
+                trials.append(trial)
+    if not trials:
         raise DataError(
             f"{labels} has no label file with frames beside it; check Train_Set, Validation_Set, cropped_aligned"
         )
-    return Cohort("affwild2", root, recordings, problems, people="affwild2")
+    return Cohort("affwild2", root, trials, problems, people="affwild2")
 
 
-def _affwild2_video(root: Path, label_file: Path, part: str, problems: Problems) -> Recording | None:
+def _affwild2_video(root: Path, label_file: Path, part: str, problems: Problems) -> Trial | None:
     name = label_file.stem
     video_name = re.sub(r"_(left|right)$", "", name)
     table = read_va(label_file)
@@ -235,7 +235,7 @@ def _affwild2_video(root: Path, label_file: Path, part: str, problems: Problems)
         return None
     times = _frame_times(video, frames, problems)
     duration = float(times[-1] + (times[1] - times[0] if frames > 1 else 1 / 30))
-    return Recording(name, video_name, files, duration, Labels(times, table), part=part, kind="affwild2")
+    return Trial(name, video_name, files, duration, Labels(times, table), part=part, kind="affwild2")
 
 
 def _video_folders(root: Path) -> list[Path]:
@@ -260,8 +260,8 @@ def _frame_times(video: Path | None, frames: int, problems: Problems) -> NDArray
 def read_painmonit(root: Path, problems: Problems, *, channel: str = "Eda_RB", rate: float = PAINMONIT_RATE) -> Cohort:
     """PainMonit arrays: X.npy (N, L, 6) or (N, 6, L), y_heater.npy or y_covas.npy, subjects.npy.
 
-    Labels may be numbers or one-hot; the lowest class is 0 and the highest 1, others are left out. The recordings
-    share X.npy; a recording's id is its row. Subjects are numbers that each data set begins at 0: the name of `root`
+    Labels may be numbers or one-hot; the lowest class is 0 and the highest 1, others are left out. The trials
+    share X.npy; a trial's id is its row. Subjects are numbers that each data set begins at 0: the name of `root`
     says whose they are.
     """
     if channel not in PAINMONIT_CHANNELS:
@@ -287,7 +287,7 @@ def read_painmonit(root: Path, problems: Problems, *, channel: str = "Eda_RB", r
     subjects = _subject_ids(root / "subjects.npy", who)
     length = x.shape[1] if x.shape[2] == len(PAINMONIT_CHANNELS) else x.shape[2]
     column = PAINMONIT_CHANNELS.index(channel)
-    recordings = []
+    trials = []
     for i in np.flatnonzero((y == low) | (y == high)):
 
         def check(row: int = int(i)) -> bool:
@@ -301,13 +301,13 @@ def read_painmonit(root: Path, problems: Problems, *, channel: str = "Eda_RB", r
         if problems.guard(check):
             labels = Labels(np.zeros(1), {"pain": np.array([float(y[i] == high)])})
             files = {"eda": root / "X.npy"}
-            recordings.append(
-                Recording(
+            trials.append(
+                Trial(
                     str(i), subjects[i], files, length / rate, labels, ends=(length / rate,), kind=f"painmonit:{column}"
                 )
             )
     people = f"painmonit {person(root.resolve().name)}"
-    return Cohort("painmonit", root, recordings, problems, rate=rate, people=people)
+    return Cohort("painmonit", root, trials, problems, rate=rate, people=people)
 
 
 def _subject_ids(path: Path, who: NDArray) -> list[str]:
@@ -344,7 +344,7 @@ def _first_file(folder: Path, stem: str, suffixes: Sequence[str]) -> Path:
 def default_task(cohort: Cohort) -> Task:
     """The preset that fits a layout, for `train --check` without a recipe."""
     if cohort.layout == "painmonit":
-        seconds = cohort.recordings[0].duration
+        seconds = cohort.trials[0].duration
         eda = replace(get_task("pain").modality("eda"), span=seconds, shape=(1, round(seconds * cohort.rate)))
         return replace(get_task("pain"), modalities=(eda,))
     return get_task({"biovid": "pain", "affwild2": "affect"}.get(cohort.layout, "trimodal"))

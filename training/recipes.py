@@ -1,4 +1,4 @@
-"""Recipes: one JSON file each under `recipes/`, holding a paper's values; flags override them by dotted name.
+"""Recipes: one JSON file each under `recipes/`, with a paper's values; options override them by dotted name.
 
 The resolved recipe is saved with every run, so a run can be repeated from its folder alone.
 """
@@ -14,8 +14,11 @@ from typing import Any, get_args, get_type_hints
 
 from ..errors import ConfigError
 from ..tasks import FUSIONS, Modality, Task, get_task, split_steps
+from .data import PAIN_CLASSES
 
 RECIPE_FUSIONS = (*FUSIONS, "intra_fc", "intra_tr")
+EXPORTABLE = ("jmt", "vanilla", "concat")  # fusions of the task presets, which a live run can use
+_FOLDER = resources.files(__package__) / "recipes"
 
 
 @dataclass(frozen=True)
@@ -29,10 +32,10 @@ class Stage:
     batch: int = 32
     epochs: int = 50
     patience: int = 10  # epochs without a better validation score before stopping
-    schedule: str = "constant"  # constant, cosine, plateau, onecycle (per step, for networks that start from nothing)
+    schedule: str = "constant"  # constant, cosine, plateau, onecycle (per step, to train from scratch)
     warmup: int = 0  # epochs of linear warm-up
     dropout: float = 0.0  # in the linear layers of the head
-    balance: bool = False  # weigh the pain classes by the inverse of their share in training
+    balance: bool = False  # weight each pain class by the inverse of its share in training
 
     def __post_init__(self) -> None:
         for name, right in (
@@ -45,7 +48,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Augment:
-    """What varies a clip in training. `variants` copies are cached as features; the first is the clip itself."""
+    """How clips are varied in training. The features of `variants` copies are cached; the first is the clip itself."""
 
     flip: bool = False
     crop: int = 0  # pixels that a face may shift in each direction
@@ -54,17 +57,17 @@ class Augment:
     eda_offset: float = 0.0  # µS, SD
     eda_gain: float = 0.0  # SD of the log of a factor on the deviations from the clip's mean
     eda_noise: float = 0.0  # µS, SD
-    eda_shift: float = 0.0  # share of the clip by which it may move in time in either direction, its edge held
+    eda_shift: float = 0.0  # share of the clip by which it may move in time, either way; the edge is repeated
     variants: int = 1
 
 
 @dataclass(frozen=True)
 class Masking:
-    """How the missing-modality path is learnt: probabilities per window."""
+    """How the missing-modality path is trained: probabilities per window."""
 
     modality: float = 0.0  # one modality is absent in the whole window
     step: float = 0.0  # a modality is absent in a single step, per step
-    warmup: float = 0.0  # the oldest 1..S-1 steps are absent, as in a run that has just begun
+    warmup: float = 0.0  # the oldest 1..S-1 steps are absent, as when a run begins
     noise: float = 0.0  # SD of noise on the features, in units of their own SD
 
 
@@ -91,13 +94,13 @@ class Recipe:
     spans: dict[str, float] = field(default_factory=dict)
     backbone: dict[str, str] = field(default_factory=dict)  # modality -> backbone that replaces the task's
     second: str = ""  # intra-modal fusion: the second backbone of the only modality
-    text: str = ""  # folder of text features for joint cross attention, <recording>.npy (rows, 768)
+    text: str = ""  # folder of text features for joint cross attention, <trial>.npy (rows, 768)
     audio_gru: bool = False  # a GRU over the steps behind the voice backbone
     width: dict[str, int] = field(default_factory=dict)
     eda_moments: tuple[float, ...] = ()  # (mean, SD) in µS of the fixed normalisation of EDA; () leaves µS
     calibrated: bool = False  # EDA in units of each person's own mean and SD (`persons.py`)
-    classes: tuple[str, ...] = ("BL1", "PA4")
-    hop: float = 0.0  # s between windows of a long recording; 0: the task's stride
+    classes: tuple[str, ...] = PAIN_CLASSES
+    hop: float = 0.0  # s between windows of a long trial; 0: the task's stride
     protocol: str = "holdout"  # holdout, kfold:K, loso, loso67, official
     ensemble: bool = False  # best-valence checkpoint gives valence, best-arousal checkpoint arousal
     weights: dict[str, str] = field(default_factory=dict)  # modality -> "torchvision" or a file
@@ -113,33 +116,25 @@ class Recipe:
             raise ConfigError(f"recipe {self.name}: fusion '{self.fusion}' is not one of {', '.join(RECIPE_FUSIONS)}")
         if self.calibrated and self.backbone.get("eda") == "eda_pooled":
             raise ConfigError(
-                f"recipe {self.name}: eda_pooled takes the logarithm of the conductance, which calibrated EDA does not "
-                "keep; use eda_cnn1d_centred"
+                f"recipe {self.name}: eda_pooled takes the logarithm of the conductance, which is lost with "
+                "calibrated = true; use eda_cnn1d_centred"
             )
         task = get_task(self.task, self.variant)  # type: ignore[arg-type]
         names = self.modalities or task.names
         modalities = tuple(self._modality(task.modality(n)) for n in names)
         outputs = self.outputs or task.outputs
-        changes: dict[str, Any] = {
-            "fusion": self.fusion if self.fusion in ("jmt", "vanilla", "concat") else "jmt",
-            "head": self.head,
-            "attention": self.attention,
-        }
-        task = replace(task, modalities=modalities, outputs=outputs, heads=self.heads, **changes)
+        fusion: Any = self.fusion if self.fusion in EXPORTABLE else "jmt"
+        changes: dict[str, Any] = {"head": self.head, "attention": self.attention, "heads": self.heads}
+        task = replace(task, modalities=modalities, outputs=outputs, fusion=fusion, **changes)
         if self.steps and self.steps != task.steps:
             task = split_steps(task, self.steps) if task.steps == 1 else replace(task, steps=self.steps)
         return task
 
     def _modality(self, m: Modality) -> Modality:
-        changes: dict[str, Any] = {}
-        if m.name in self.backbone:
-            changes["backbone"] = self.backbone[m.name]
-        if m.name in self.width:
-            changes["width"] = self.width[m.name]
-        if m.name in self.shapes:
-            changes["shape"] = tuple(self.shapes[m.name])
-        if m.name in self.spans:
-            changes["span"] = self.spans[m.name]
+        settings = {"backbone": self.backbone, "width": self.width, "shape": self.shapes, "span": self.spans}
+        changes: dict[str, Any] = {key: values[m.name] for key, values in settings.items() if m.name in values}
+        if "shape" in changes:
+            changes["shape"] = tuple(changes["shape"])
         if m.name == "eda" and self.eda_moments:
             changes["mean"], changes["std"] = self.eda_moments[:1], self.eda_moments[1:]
         return replace(m, **changes)
@@ -152,29 +147,28 @@ class Recipe:
 
 
 def names() -> list[str]:
-    folder = resources.files(__package__) / "recipes"
-    return sorted(f.name.removesuffix(".json") for f in folder.iterdir() if f.name.endswith(".json"))
+    return sorted(f.name.removesuffix(".json") for f in _FOLDER.iterdir() if f.name.endswith(".json"))
 
 
 def load_recipe(name_or_file: str, overrides: Iterable[str] = (), *, variant: str = "") -> Recipe:
     """The recipe of that name or file, with `key=value` overrides (`fusion.lr=1e-4`, `masking.modality=0.3`).
 
-    variant `demo`: the small networks, trained from nothing; see `as_demo`. Overrides apply after it.
-    Raises ConfigError naming the key for anything unknown or of the wrong type.
+    variant `demo`: small networks, trained from scratch (`as_demo`); overrides apply after it.
+    Raises ConfigError naming the key of anything unknown or of the wrong type.
     """
     file = Path(name_or_file)
     if file.suffix == ".json":
         if not file.is_file():
-            raise ConfigError(f"no recipe file at {file}; `jmt-edge train --list` shows the recipes that come along")
+            raise ConfigError(f"no recipe file at {file}; `jmt-edge train --list` lists the built-in recipes")
         text = file.read_text()
     elif name_or_file in names():
-        text = (resources.files(__package__) / "recipes" / f"{name_or_file}.json").read_text()
+        text = (_FOLDER / f"{name_or_file}.json").read_text()
     else:
         raise ConfigError(f"unknown recipe '{name_or_file}': choose one of {', '.join(names())}, or give a .json file")
     try:
         data = json.loads(text)
     except ValueError as error:
-        raise ConfigError(f"recipe {name_or_file} is not valid JSON ({error}); mend it") from None
+        raise ConfigError(f"recipe {name_or_file} is not valid JSON ({error}); fix the file") from None
     if variant == "demo":
         data = as_demo(data)
     elif variant:
@@ -188,10 +182,10 @@ DEMO_TAKES = ("stages", "backbone", "eda_moments", "augment", "masking")
 
 
 def as_demo(data: dict[str, Any]) -> dict[str, Any]:
-    """A recipe for the demo width: the papers' rates belong to wide networks with pretrained weights, so optimisers,
-    EDA normalisation, augmentation and masking are those of `demo-<task>`; what is fused, and how, stays."""
-    folder = resources.files(__package__) / "recipes"
-    demo = json.loads((folder / f"demo-{data.get('task')}.json").read_text())
+    """A recipe for the demo width. The papers' learning rates suit wide, pretrained networks, so optimisers, EDA
+    normalisation, augmentation and masking are those of `demo-<task>`; modalities and fusion stay.
+    """
+    demo = json.loads((_FOLDER / f"demo-{data.get('task')}.json").read_text())
     used = data.get("modalities") or list(demo["stages"])
     backbone = {m: b for m, b in demo.get("backbone", {}).items() if m in used}
     taken = {key: demo[key] for key in DEMO_TAKES if key in demo}
@@ -206,35 +200,38 @@ def from_dict(data: dict[str, Any]) -> Recipe:
     return recipe
 
 
-def override(data: dict[str, Any], text: str) -> None:
+def key_value(text: str, option: str, example: str) -> tuple[str, str]:
+    """The sides of `KEY=VALUE`. Raises ConfigError for text without `=` or key."""
     key, equals, value = text.partition("=")
     if not equals or not key:
-        raise ConfigError(f"'{text}' is not key=value; write for example fusion.lr=1e-4")
+        raise ConfigError(f"{option} '{text}' is not KEY=VALUE; write for example {example}")
+    return key, value
+
+
+def override(data: dict[str, Any], text: str) -> None:
+    """Change one setting of a recipe's JSON. Raises ConfigError where it has no such place."""
+    key, value = key_value(text, "--set", "fusion.lr=1e-4")
     parts = key.split(".")
     if len(parts) == 1 and parts[0] in {f.name for f in fields(Stage)} - {f.name for f in fields(Recipe)}:
-        # a bare `lr=` means the stage that trains the system itself
-        parts = ["stages", _only(data) if data.get("fusion") == "unimodal" else "fusion", parts[0]]
+        # `lr=` without a stage is of the stage that trains the system itself
+        alone = data.get("fusion") == "unimodal" and data.get("modalities")
+        parts = ["stages", alone[0] if alone else "fusion", parts[0]]
     elif len(parts) == 2 and parts[0] in ("face", "voice", "eda", "fusion"):
         parts = ["stages", *parts]
     target = data
     for part in parts[:-1]:
         target = target.setdefault(part, {})
         if not isinstance(target, dict):
-            raise ConfigError(f"'{key}' is no setting of a recipe; see docs/reference/recipes.md")
+            raise ConfigError(f"'{key}' is not a setting of a recipe; see docs/reference/recipes.md")
     try:
         target[parts[-1]] = json.loads(value)
     except ValueError:
         target[parts[-1]] = value.split(",") if parts[-1] in ("modalities", "outputs", "classes") else value
 
 
-def _only(data: dict[str, Any]) -> str:
-    chosen = data.get("modalities") or ["fusion"]
-    return str(chosen[0])
-
-
 def _build(cls: Any, data: Any, where: str) -> Any:
     if not isinstance(data, dict):
-        raise ConfigError(f"recipe {where}: expected a table, found {data!r}")
+        raise ConfigError(f"recipe {where}: expected an object, found {data!r}")
     hints = get_type_hints(cls)
     known = {f.name: f for f in fields(cls)}
     unknown = sorted(set(data) - set(known))
@@ -242,7 +239,7 @@ def _build(cls: Any, data: Any, where: str) -> Any:
         raise ConfigError(f"recipe {where} has no setting '{unknown[0]}'; known: {', '.join(known)}")
     lacking = [n for n, f in known.items() if f.default is MISSING and f.default_factory is MISSING and n not in data]
     if lacking:
-        raise ConfigError(f"recipe {where} lacks '{lacking[0]}'")
+        raise ConfigError(f"recipe {where} lacks '{lacking[0]}'; add it")
     return cls(**{key: _value(hints[key], value, f"{where}.{key}") for key, value in data.items()})
 
 
@@ -253,7 +250,7 @@ def _value(kind: Any, value: Any, where: str) -> Any:
     if origin is dict:
         inner = get_args(kind)[1]
         if not isinstance(value, dict):
-            raise ConfigError(f"recipe {where}: expected a table, found {value!r}")
+            raise ConfigError(f"recipe {where}: expected an object, found {value!r}")
         return {k: _value(inner, v, f"{where}.{k}") for k, v in value.items()}
     if origin is tuple:
         inner = get_args(kind)[0]

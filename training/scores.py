@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .. import metrics
 from ..tasks import Task
-from .data import Recording, Windows, step_times
+from .data import Trial, WindowTable, step_times
 
 SMOOTH = {"valence": 20, "arousal": 50}  # frames, the published code's lengths
 
@@ -27,23 +27,24 @@ class Predictions:
 
     names: tuple[str, ...]
     subject: NDArray[np.str_]
-    recording: NDArray[np.str_]
+    trial: NDArray[np.str_]
     end: NDArray[np.float64]
     labels: dict[str, NDArray[np.float32]]
     outputs: dict[str, NDArray[np.float32]]
     present: NDArray[np.float32]
     attention: NDArray[np.float32]
     temperature: float = 1.0
-    frames: dict[str, Recording] = field(default_factory=dict)
+    frames: dict[str, Trial] = field(default_factory=dict)
 
     def probability(self) -> NDArray[np.float64]:
         """(W,) calibrated pain probability of the last step."""
         return 1 / (1 + np.exp(-np.clip(self.outputs["pain"][:, -1].astype(float) / self.temperature, -60, 60)))
 
     def save(self, path: Path) -> None:
-        arrays: dict[str, Any] = {"names": np.array(self.names), "temperature": self.temperature}
-        for key in ("subject", "recording", "end", "present", "attention"):
-            arrays[key] = getattr(self, key)
+        arrays: dict[str, Any] = {
+            "names": np.array(self.names), "temperature": self.temperature, "subject": self.subject,
+            "recording": self.trial, "end": self.end, "present": self.present, "attention": self.attention,
+        }  # fmt: skip
         arrays |= {f"label_{o}": y for o, y in self.labels.items()}
         arrays |= {f"output_{o}": y for o, y in self.outputs.items()}
         np.savez_compressed(path, **arrays)
@@ -60,43 +61,51 @@ class Predictions:
                 groups["output"], data["present"], data["attention"], float(data["temperature"]),
             )  # fmt: skip
 
+    def fill(self, parts: Mapping[str, list[NDArray[np.float32]]]) -> None:
+        """Take the batches of outputs, of `present` and of `attention`."""
+        for name, batches in parts.items():
+            values = np.concatenate(batches)
+            if name in ("present", "attention"):
+                setattr(self, name, values)
+            else:
+                self.outputs[name] = values
+
+    def scaled(self, o: str) -> NDArray[np.float32]:
+        """An output for combination with other systems' or folds': pain logits divided by their own temperature."""
+        return self.outputs[o] / np.float32(self.temperature) if o == "pain" else self.outputs[o]
+
     @classmethod
     def mean(cls, parts: list[Predictions]) -> Predictions:
-        """The mean output of several systems on the same windows (pain: of the calibrated logits).
+        """The mean output of several systems on the same windows (of pain, the mean calibrated logit).
 
         Raises ValueError where their windows differ.
         """
-        orders = [np.lexsort((p.end, p.recording)) for p in parts]
+        orders = [np.lexsort((p.end, p.trial)) for p in parts]
         first, at = parts[0], orders[0]
         for p, order in zip(parts, orders):
-            if len(order) != len(at) or (p.recording[order] != first.recording[at]).any():
+            if len(order) != len(at) or (p.trial[order] != first.trial[at]).any():
                 raise ValueError("the systems were scored on different windows")
 
-        def averaged(o: str) -> NDArray[np.float32]:
-            scale = [np.float32(p.temperature if o == "pain" else 1.0) for p in parts]
-            return np.mean([p.outputs[o][k] / s for p, k, s in zip(parts, orders, scale)], axis=0)
-
+        outputs = {o: np.mean([p.scaled(o)[k] for p, k in zip(parts, orders)], axis=0) for o in first.outputs}
         return replace(
-            first, subject=first.subject[at], recording=first.recording[at], end=first.end[at],
-            labels={o: y[at] for o, y in first.labels.items()}, outputs={o: averaged(o) for o in first.outputs},
+            first, subject=first.subject[at], trial=first.trial[at], end=first.end[at],
+            labels={o: y[at] for o, y in first.labels.items()}, outputs=outputs,
             present=first.present[at], attention=np.empty(0, np.float32), temperature=1.0,
         )  # fmt: skip
 
     @classmethod
     def join(cls, parts: list[Predictions]) -> Predictions:
-        """Several folds as one set; each fold's outputs are brought to its own temperature first."""
+        """Several folds as one set, each scaled by its own temperature; a single fold is returned unchanged."""
         first = parts[0]
-
-        def scaled(p: Predictions, o: str) -> NDArray[np.float32]:
-            return p.outputs[o] / np.float32(p.temperature) if o == "pain" else p.outputs[o]
-
+        if len(parts) == 1:
+            return first
         return cls(
             first.names,
             np.concatenate([p.subject for p in parts]),
-            np.concatenate([p.recording for p in parts]),
+            np.concatenate([p.trial for p in parts]),
             np.concatenate([p.end for p in parts]),
             {o: np.concatenate([p.labels[o] for p in parts]) for o in first.labels},
-            {o: np.concatenate([scaled(p, o) for p in parts]) for o in first.outputs},
+            {o: np.concatenate([p.scaled(o) for p in parts]) for o in first.outputs},
             np.concatenate([p.present for p in parts]),
             np.concatenate([p.attention for p in parts]),
             1.0,
@@ -104,30 +113,30 @@ class Predictions:
         )
 
 
-def empty_predictions(windows: Windows, names: tuple[str, ...], present: NDArray[np.float32]) -> Predictions:
-    """The labels of `windows` with no outputs yet."""
+def empty_predictions(windows: WindowTable, names: tuple[str, ...]) -> Predictions:
+    """The labels of `windows`, without outputs (`Predictions.fill`)."""
     return Predictions(
         names,
         windows.subject,
-        np.array([windows.recordings[i].id for i in windows.recording], dtype=str),
+        np.array([windows.trials[i].id for i in windows.trial], dtype=str),
         windows.end,
         windows.labels,
         {},
-        present,
-        np.empty((0,), np.float32),
-        frames={r.id: r for i in np.unique(windows.recording) if (r := windows.recordings[i]).kind == "affwild2"},
+        np.empty(0, np.float32),
+        np.empty(0, np.float32),
+        frames={r.id: r for i in np.unique(windows.trial) if (r := windows.trials[i]).kind == "affwild2"},
     )
 
 
 def each_step(p: Predictions, task: Task) -> Predictions:
-    """Every step as a window of its own; of overlapping windows the latest speaks, absent steps are left out."""
+    """Every step as a window of its own, taken from the latest of overlapping windows; absent steps are left out."""
     steps = p.present.shape[1]
     times = np.stack([step_times(task, float(end)) for end in p.end]).round(6)
     seen = np.asarray(p.present.any(-1))
-    found = {(p.recording[w], times[w, s]): (w, s) for w in range(len(p.end)) for s in range(steps) if seen[w, s]}
+    found = {(p.trial[w], times[w, s]): (w, s) for w in range(len(p.end)) for s in range(steps) if seen[w, s]}
     w, s = np.array(list(found.values()), int).T
     return replace(
-        p, subject=p.subject[w], recording=p.recording[w], end=times[w, s],
+        p, subject=p.subject[w], trial=p.trial[w], end=times[w, s],
         labels={o: y[w, s][:, None] for o, y in p.labels.items()},
         outputs={o: y[w, s][:, None] for o, y in p.outputs.items()},
         present=p.present[w, s][:, None],
@@ -169,7 +178,7 @@ def _plain(table: dict[str, float]) -> dict[str, float | None]:
 
 @dataclass
 class Judged:
-    """What a main metric is computed on: (n,) values, labels and subjects."""
+    """A metric with its input: (n,) predictions, labels and subjects."""
 
     name: str
     metric: Callable[[ArrayLike, ArrayLike], float]
@@ -179,10 +188,7 @@ class Judged:
 
 
 def judged(p: Predictions, pain: str = "accuracy") -> list[Judged]:
-    """A metric of pain and the CCC of valence and arousal, each with what it is computed on.
-
-    Frames of videos are smoothed causally, as a live display could.
-    """
+    """A metric of pain, and the CCC of valence and of arousal. Video frames are smoothed causally, as in live."""
     found = []
     if "pain" in p.labels:
         metric, y = metrics.PAIN_METRICS[pain], p.labels["pain"][:, -1].astype(float)
@@ -197,7 +203,7 @@ def judged(p: Predictions, pain: str = "accuracy") -> list[Judged]:
 
 
 def score(p: Predictions, *, draws: int = 1000, published: bool = False) -> Scores:
-    """All scores of the outputs that have labels. published: also the published code's handling, as extras."""
+    """All scores of the labelled outputs. published: also, as extras, scores handled as the published code does."""
     pooled: dict[str, float] = {}
     interval: dict[str, tuple[float, float]] = {}
     subjects: dict[str, dict[str, float]] = {}
@@ -238,8 +244,10 @@ def score(p: Predictions, *, draws: int = 1000, published: bool = False) -> Scor
 
 
 def validation_loss(p: Predictions) -> float:
-    """What the trainer minimises, on all labelled steps: cross-entropy of pain plus the mean 1 - CCC of affect.
-    NaN for a network that diverged."""
+    """The trainer's loss on all labelled steps: cross-entropy of pain plus the mean 1 - CCC of affect.
+
+    NaN for a network that diverged.
+    """
     if not all(np.isfinite(y).all() for y in p.outputs.values()):
         return float("nan")
     affect = [1 - metrics.ccc(p.outputs[o], y) for o, y in p.labels.items() if o != "pain" and (~np.isnan(y)).sum() > 1]
@@ -252,8 +260,8 @@ def validation_loss(p: Predictions) -> float:
 
 
 def _groups(p: Predictions) -> list[int]:
-    """Number of frames of each recording, in the order of `_frames`."""
-    return [len(p.frames[r].labels.times) for r in dict.fromkeys(p.recording.tolist())]
+    """Number of frames of each trial, in the order of `_frames`."""
+    return [len(p.frames[r].labels.times) for r in dict.fromkeys(p.trial.tolist())]
 
 
 def _smooth(x: NDArray[np.float64], groups: list[int], frames: int, rule: Any) -> NDArray[np.float64]:
@@ -261,19 +269,20 @@ def _smooth(x: NDArray[np.float64], groups: list[int], frames: int, rule: Any) -
 
 
 def _frames(p: Predictions, output: str) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.str_]]:
-    """Prediction, label and subject of every labelled moment: each frame of a video takes the latest result at or
-    before it (what a live display shows), other layouts score the windows themselves."""
+    """Prediction, label and subject of each moment that is scored: the windows, or for videos every frame, which takes
+    the latest result at or before it, as a live display does.
+    """
     if not p.frames:
         return p.outputs[output][:, -1].astype(float), p.labels[output][:, -1].astype(float), p.subject
     x, y, who = [], [], []
-    for name in dict.fromkeys(p.recording.tolist()):
-        at = np.flatnonzero(p.recording == name)
+    for name in dict.fromkeys(p.trial.tolist()):
+        at = np.flatnonzero(p.trial == name)
         order = at[np.argsort(p.end[at])]
-        recording = p.frames[name]
-        latest = np.searchsorted(p.end[order], recording.labels.times + 1e-6, side="right") - 1
+        trial = p.frames[name]
+        latest = np.searchsorted(p.end[order], trial.labels.times + 1e-6, side="right") - 1
         x.append(p.outputs[output][order, -1][np.maximum(latest, 0)].astype(float))
-        y.append(recording.labels.values[output])
-        who.append(np.full(len(latest), recording.subject))
+        y.append(trial.labels.values[output])
+        who.append(np.full(len(latest), trial.subject))
     return np.concatenate(x), np.concatenate(y), np.concatenate(who)
 
 

@@ -1,8 +1,7 @@
-"""Folds, grids and comparisons: many runs, resumable, spread over processes and machines, one table at the end.
+"""Folds, grids and seeds: many runs, resumable and spread over processes and machines, with one table at the end.
 
-Optuna's journal rather than Ray: independent runs need a shared list of what was tried and nothing that must keep
-running between them. The same command in several processes, or on machines that share `--out` and `--cache`, shares
-the runs out (`locks.py`); each run is found again from its folder.
+Trials of a grid are stored in an Optuna journal; unlike Ray, it needs no service that keeps running. The same command
+in several processes, or on machines with a common `--out` and `--cache`, divides the runs among them (`locks.py`).
 """
 
 from __future__ import annotations
@@ -23,12 +22,13 @@ import torch
 
 from ..engine.bundle import load_bundle
 from ..errors import ConfigError, DataError, UserError
+from . import persons, score_table
 from .data import Cohort
 from .experiment import (
     RUN_STATE,
-    Options,
     Prepared,
     Result,
+    TrainingOptions,
     claim_run,
     export_run,
     exportable,
@@ -40,7 +40,7 @@ from .experiment import (
 from .keys import claim, write
 from .locks import lock, share_out
 from .published import beside
-from .recipes import Recipe, from_dict
+from .recipes import Recipe, from_dict, key_value, override
 from .scores import Predictions, Scores, score
 from .splits import Split
 
@@ -52,7 +52,7 @@ Grid = dict[str, list[str]]
 
 @dataclass
 class Protocol:
-    """All splits of one recipe: what was scored and how it is shown."""
+    """All splits of one recipe under a protocol, with their common scores and the lines to print."""
 
     recipe: Recipe
     results: list[Result]
@@ -62,13 +62,14 @@ class Protocol:
 
 
 def parse_grid(texts: Sequence[str]) -> Grid:
-    """`lr=1e-3,1e-4` -> {"lr": ["1e-3", "1e-4"]}. Raises ConfigError where it is not that."""
+    """`lr=1e-3,1e-4` -> {"lr": ["1e-3", "1e-4"]}. Raises ConfigError for another form."""
     grid: Grid = {}
+    example = "lr=8e-4,6e-4,3e-4"
     for text in texts:
-        key, equals, values = text.partition("=")
-        if not equals or not key or not all(v.strip() for v in values.split(",")):
-            raise ConfigError(f"--grid '{text}' is not key=value,value; write for example lr=8e-4,6e-4,3e-4")
+        key, values = key_value(text, "--grid", example)
         grid[key] = [v.strip() for v in values.split(",")]
+        if not all(grid[key]):
+            raise ConfigError(f"--grid '{text}' has an empty value; write for example {example}")
     return grid
 
 
@@ -80,14 +81,14 @@ def run_protocol(
     protocol: str,
     grid: Sequence[str],
     seed: int,
-    options: Options,
+    options: TrainingOptions,
     overwrite: bool = False,
     processes: int = 1,
     bundle: bool = True,
 ) -> Protocol:
-    """Every split of the protocol with the best setting of the grid. processes: how many work on them here.
+    """Every split of the protocol with the best setting of the grid. processes: how many run them on this machine.
 
-    bundle: whether the first split's weights become one, where live has a place for the system.
+    bundle: whether to export the first split's weights, if a live run can use the system.
     """
     prepared = prepare(cohort, recipe, options)
     splits = make_splits(cohort, protocol, seed=seed, windows=prepared.windows)
@@ -98,7 +99,7 @@ def run_protocol(
         prepared = _changed(prepared, recipe, options)
     with _helpers(min(processes, len(splits)) - 1, _split_work, cohort, recipe, splits, out, seed, options):
         results = run_splits(prepared, splits, out, seed=seed, options=options)
-    joined = Predictions.join([r.predictions for r in results]) if len(results) > 1 else results[0].predictions
+    joined = Predictions.join([r.predictions for r in results])
     pooled = score(joined)
     summary = {"recipe": recipe.name, "protocol": protocol, "seed": seed, "splits": len(results), **pooled.to_dict()}
     lines += table(recipe, results, pooled)
@@ -112,13 +113,13 @@ def run_protocol(
 def run_seeds(
     cohort: Cohort, recipe: Recipe, out: Path, *, seeds: Sequence[int], **how: Any
 ) -> Protocol:  # how: as for run_protocol
-    """The protocol once a seed (`out/seed<N>`), and the mean of their predictions as one more system.
+    """The protocol once per seed (`out/seed<N>`), and the mean of their predictions as another system.
 
-    A seed also draws other validation subjects, so the spread of the scores is that of the whole procedure.
-    Raises ConfigError for the hold-out, in which each seed scores other people.
+    A seed also draws the validation subjects, so the spread of the scores is that of the whole procedure.
+    Raises ConfigError for the hold-out, whose test subjects differ between seeds.
     """
     if how["protocol"] == "holdout":
-        raise ConfigError("the hold-out scores other people for each of --seeds; give --folds or --loso")
+        raise ConfigError("with the hold-out each of --seeds tests other people; give --folds or --loso")
     runs = [run_protocol(cohort, recipe, out / f"seed{seed}", seed=seed, **how) for seed in seeds]
     joined = Predictions.mean([r.predictions for r in runs])
     pooled = score(joined)
@@ -126,7 +127,7 @@ def run_seeds(
     for seed, run in zip(seeds, runs):
         lines += [f"seed {seed}", *(f"  {line}" for line in run.lines)]
     values = {m: np.array([r.scores.pooled[m] for r in runs]) for m in pooled.pooled}
-    for m in ("accuracy", "balanced_accuracy", "auc", "ccc_valence", "ccc_arousal", "ccc_mean"):
+    for m in score_table.MAIN:
         if m in values:
             lines.append(
                 f"{m}: over {len(runs)} seeds mean {values[m].mean():.3f}, SD {values[m].std():.3f}, "
@@ -144,9 +145,9 @@ def run_seeds(
 def _bundle(prepared: Prepared, results: list[Result], out: Path, *, overwrite: bool) -> str:
     recipe, cohort = prepared.recipe, prepared.cohort
     if recipe.calibrated:
-        return "no bundle: calibrated EDA needs each person's own mean and SD, which live does not know"
+        return "no bundle: calibrated = true needs each person's mean and SD, which a live run does not have"
     if not exportable(recipe, prepared.task):
-        return f"no bundle: live runs jmt, vanilla and concat of several modalities, not {recipe.fusion}"
+        return f"no bundle: a live run needs jmt, vanilla or concat with several modalities, not {recipe.fusion}"
     path = out / f"{recipe.name}.jmt"
     if path.exists() and not overwrite:
         made = json.loads((results[0].folder / "scores.json").read_text())["key"]
@@ -158,9 +159,12 @@ def _bundle(prepared: Prepared, results: list[Result], out: Path, *, overwrite: 
     return f"bundle: {path} (weights of {results[0].split.name})"
 
 
-def run_splits(prepared: Prepared, splits: Sequence[Split], out: Path, *, seed: int, options: Options) -> list[Result]:
-    """Each split in `out` (one) or `out/<split>` (several); finished ones are read back, and those that another
-    process works on are waited for. Raises ConfigError where `out` holds other splits, or any of another key."""
+def run_splits(
+    prepared: Prepared, splits: Sequence[Split], out: Path, *, seed: int, options: TrainingOptions
+) -> list[Result]:
+    """Run each split in `out` (one) or `out/<split>` (several). Finished splits are read back, and splits that another
+    process is running are waited for. Raises ConfigError where `out` holds other splits, or one of another key.
+    """
     every = {s.name: s.to_dict() for s in splits}
     key = run_key(prepared, splits[0], seed=seed, device=options.device).also(split=every)
     state = [f"{folder}{pattern}" for folder in ("", "fold*of*/", "loso-*/") for pattern in RUN_STATE]
@@ -182,13 +186,13 @@ def run_splits(prepared: Prepared, splits: Sequence[Split], out: Path, *, seed: 
     )
 
 
-def _say_waiting(options: Options) -> Any:
+def _say_waiting(options: TrainingOptions) -> Any:
     told: set[str] = set()
 
     def say(what: str) -> None:
         if what not in told:
             told.add(what)
-            options.progress(f"waiting for {what}, which another process works on", 0, 1)
+            options.progress(f"waiting for {what}, which another process is running", 0, 1)
 
     return say
 
@@ -198,13 +202,14 @@ def _say_waiting(options: Options) -> Any:
 
 @contextmanager
 def _helpers(count: int, work: Any, *arguments: Any) -> Iterator[None]:
-    """`count` further processes at the same jobs; they end with the block. A worker's failure is its own: this
-    process meets the same job, does it again and reports."""
+    """`count` more processes that run the same jobs until the block ends. A job that fails in one of them is repeated
+    by this process, which reports the failure.
+    """
     if count < 1:
         yield
         return
     *rest, options = arguments
-    quiet = Options(options.cache, replace(options.device, quiet=True), 1)
+    quiet = TrainingOptions(options.cache, replace(options.device, quiet=True), 1)
     context = multiprocessing.get_context("spawn")
     jobs = [
         context.Process(target=_begin, args=(work, (*rest, quiet), torch.get_num_threads()), daemon=True)
@@ -225,24 +230,24 @@ def _begin(work: Any, arguments: tuple[Any, ...], threads: int) -> None:
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C belongs to the parent, which ends this process
     torch.set_num_threads(threads)
-    with suppress(UserError):  # the parent meets the same job and says it, once
+    with suppress(UserError):  # the parent repeats the job and reports it once
         work(*arguments)
 
 
 def _split_work(
-    cohort: Cohort, recipe: Recipe, splits: Sequence[Split], out: Path, seed: int, options: Options
+    cohort: Cohort, recipe: Recipe, splits: Sequence[Split], out: Path, seed: int, options: TrainingOptions
 ) -> None:
     run_splits(prepare(cohort, recipe, options), list(reversed(splits)), out, seed=seed, options=options)
 
 
 def _grid_work(
-    cohort: Cohort, recipe: Recipe, split: Split, grid: Sequence[str], out: Path, seed: int, options: Options
+    cohort: Cohort, recipe: Recipe, split: Split, grid: Sequence[str], out: Path, seed: int, options: TrainingOptions
 ) -> None:
     search_grid(prepare(cohort, recipe, options), split, parse_grid(grid), out, seed=seed, options=options)
 
 
-def _finished(prepared: Prepared, split: Split, folder: Path, seed: int, options: Options) -> Result | None:
-    """A split that was run before under the same key; ConfigError where it was another."""
+def _finished(prepared: Prepared, split: Split, folder: Path, seed: int, options: TrainingOptions) -> Result | None:
+    """A split that has been run; None where it has not. Raises ConfigError where it was run under another key."""
     claim_run(folder, run_key(prepared, split, seed=seed, device=options.device))
     if not (folder / "scores.json").is_file():
         return None
@@ -250,7 +255,7 @@ def _finished(prepared: Prepared, split: Split, folder: Path, seed: int, options
     predictions = Predictions.load(folder / "predictions.npz")
     windows = prepared.windows
     predictions.frames = {
-        r.id: r for r in windows.recordings if r.kind == "affwild2" and r.id in set(predictions.recording.tolist())
+        r.id: r for r in windows.trials if r.kind == "affwild2" and r.id in set(predictions.trial.tolist())
     }
     loss = record.get("validation_loss")
     return Result(
@@ -259,11 +264,11 @@ def _finished(prepared: Prepared, split: Split, folder: Path, seed: int, options
 
 
 def search_grid(
-    prepared: Prepared, split: Split, grid: Grid, out: Path, *, seed: int, options: Options
+    prepared: Prepared, split: Split, grid: Grid, out: Path, *, seed: int, options: TrainingOptions
 ) -> tuple[Recipe, list[str]]:
-    """Every combination on one split; the best validation score wins (the test side is not looked at).
+    """Every combination on one split; the best validation loss wins, and the test side is not used.
 
-    `out/grid.journal` is an Optuna journal: `optuna-dashboard` reads it, and so do other processes.
+    `out/grid.journal` is an Optuna journal, shared with other processes; `optuna-dashboard` can show it.
     """
     import optuna
     from optuna.storages import JournalStorage
@@ -273,7 +278,7 @@ def search_grid(
     logging.getLogger("optuna").setLevel(logging.WARNING)
     out.mkdir(parents=True, exist_ok=True)
     if not split.validation:
-        raise ConfigError("a grid needs validation subjects to choose by; use more subjects")
+        raise ConfigError("a grid needs validation subjects to choose a setting; use more subjects")
     blind = replace(split, test=())
     key = run_key(prepared, blind, seed=seed, device=options.device)
     claim(out / "grid.key.json", key, "a grid", [f"grid/*/{pattern}" for pattern in RUN_STATE])
@@ -290,7 +295,7 @@ def search_grid(
     def work(chosen: dict[str, str], folder: Path) -> float:
         recipe = with_values(prepared.recipe, chosen)
         result = run_split(_changed(prepared, recipe, options), blind, folder, seed=seed, options=options)
-        # a run that diverged has no loss: worse than any
+        # a run that diverged is worse than any other
         loss = result.validation_loss if np.isfinite(result.validation_loss) else float("inf")
         study.add_trial(optuna.trial.create_trial(params=dict(chosen), distributions=dict(kinds), value=loss))
         return loss
@@ -302,15 +307,15 @@ def search_grid(
         jobs.append((folder / "run.lock", partial(find, chosen), partial(work, chosen, folder)))
     values = share_out(jobs, wait=_say_waiting(options))
     if not np.isfinite(values).any():
-        raise DataError("no setting of the grid gave a finite validation loss; lower the rates")
+        raise DataError("no setting of the grid gave a finite validation loss; lower the learning rates")
     rows = sorted(zip(values, settings), key=lambda row: row[0])
     lines = ["grid (validation loss):"]
     lines += [f"  {', '.join(f'{k}={v}' for k, v in chosen.items()):<40} {value:.4f}" for value, chosen in rows]
     return with_values(prepared.recipe, rows[0][1]), lines
 
 
-def _changed(prepared: Prepared, recipe: Recipe, options: Options) -> Prepared:
-    """The same data for another setting; cut and computed anew only where the setting reaches the clips."""
+def _changed(prepared: Prepared, recipe: Recipe, options: TrainingOptions) -> Prepared:
+    """The same data for another setting, prepared again only where the setting changes the clips."""
     if (recipe.resolve(), recipe.hop, recipe.calibrated) == (
         prepared.task, prepared.recipe.hop, prepared.recipe.calibrated,
     ):  # fmt: skip
@@ -319,8 +324,6 @@ def _changed(prepared: Prepared, recipe: Recipe, options: Options) -> Prepared:
 
 
 def with_values(recipe: Recipe, values: dict[str, str]) -> Recipe:
-    from .recipes import override
-
     data = recipe.to_dict()
     for key, value in values.items():
         override(data, f"{key}={value}")
@@ -328,25 +331,7 @@ def with_values(recipe: Recipe, values: dict[str, str]) -> Recipe:
 
 
 def table(recipe: Recipe, results: Sequence[Result], pooled: Scores) -> list[str]:
-    """One line a split, then the pooled score with interval, the mean over subjects and the published number."""
-    names = [
-        m
-        for m in ("accuracy", "balanced_accuracy", "auc", "ccc_valence", "ccc_arousal", "ccc_mean")
-        if m in pooled.pooled
-    ]
-    mode = ["mode calibrated: each person's EDA in units of their own mean and SD"] if recipe.calibrated else []
-    lines = mode + ["split                 windows " + " ".join(f"{n:>18}" for n in names)]
-    for r in results:
-        row = " ".join(f"{r.scores.pooled.get(n, np.nan):>18.3f}" for n in names)
-        lines.append(f"{r.split.name:<21} {r.scores.windows:>7} {row}")
-    lines.append(f"{'all, pooled':<21} {pooled.windows:>7} " + " ".join(f"{pooled.pooled[n]:>18.3f}" for n in names))
-    intervals = [pooled.interval.get(n) for n in names]
-    lines.append(
-        f"{'95 % by subject':<29} " + " ".join(f"{f'[{i[0]:.3f}, {i[1]:.3f}]' if i else '':>18}" for i in intervals)
-    )
-    means = [pooled.mean_sd(n) for n in names]
-    lines.append(
-        f"{'subjects mean (SD)':<29} "
-        + " ".join(f"{'' if np.isnan(a) else f'{a:.3f} ({b:.3f})':>18}" for a, b in means)
-    )
-    return lines + beside(recipe.name)
+    """One line per split, then the pooled score with its interval, the mean over subjects and the published number."""
+    rows = {r.split.name: r.scores for r in results} | {"all, pooled": pooled}
+    mode = [persons.NOTE] if recipe.calibrated else []
+    return [*mode, *score_table.score_lines(rows, score_table.MAIN, "all, pooled", "split"), *beside(recipe.name)]

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from ..clips.cutter import network_input
 from ..tasks import Modality
 from .clips import ClipStore
-from .data import Windows
+from .data import WindowTable
 from .recipes import Augment, Masking
 
 Batch = tuple[dict[str, Any], dict[str, Tensor]]
@@ -92,7 +92,7 @@ class ClipSet(Dataset[Batch]):
         return {"clips": torch.from_numpy(clips)}, labels
 
 
-def clip_set(windows: Windows, store: ClipStore, augment: Augment | None = None) -> ClipSet:
+def clip_set(windows: WindowTable, store: ClipStore, augment: Augment | None = None) -> ClipSet:
     """Every usable clip that `windows` refer to, with its label."""
     name = store.modality.name
     rows = windows.rows[name]
@@ -195,7 +195,10 @@ class FeatureSet(Dataset[Batch]):
 
 
 def feature_set(
-    windows: Windows, stores: dict[str, ClipStore], features: dict[str, NDArray[np.float32]], masking: Masking | None
+    windows: WindowTable,
+    stores: dict[str, ClipStore],
+    features: dict[str, NDArray[np.float32]],
+    masking: Masking | None,
 ) -> FeatureSet:
     names = windows.task.names
     present = np.stack([presence(windows, stores, m) for m in names], -1)
@@ -208,7 +211,7 @@ def feature_set(
     )
 
 
-def presence(windows: Windows, stores: dict[str, ClipStore], name: str) -> NDArray[np.bool_]:
+def presence(windows: WindowTable, stores: dict[str, ClipStore], name: str) -> NDArray[np.bool_]:
     """(W, S): the clip exists and holds usable signal."""
     rows = windows.rows[name]
     if name not in stores:

@@ -1,4 +1,4 @@
-"""A recording of a data set as the source of samples that its clips are cut from."""
+"""A trial of a data set as the source of samples that its clips are cut from."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ..media.chunk import Chunk
 from ..media.eda_files import Asked
 from ..media.video import read_image
 from ..tasks import Modality
-from .data import Recording
+from .data import Trial
 
 _FILES: dict[str, Callable[[Path], Samples]] = {
     "face": VideoFile,
@@ -28,18 +28,18 @@ _FILES: dict[str, Callable[[Path], Samples]] = {
 }
 
 
-def open_recording(recording: Recording, m: Modality) -> tuple[Samples, Find | None]:
+def open_trial(trial: Trial, m: Modality) -> tuple[Samples, Find | None]:
     """The unopened source of a modality, and how its faces are found; None: they are searched for (`FaceCutter`).
 
     Files are read as a live run reads them. Raises DataError where a file cannot be read.
     """
-    path = recording.files[m.name]
-    if recording.kind == "sim":
+    path = trial.files[m.name]
+    if trial.kind == "sim":
         return open_simulated(m.name, str(path), lazy=True), None
-    if recording.kind == "affwild2" and m.name == "face":
-        return _labelled_frames(path, recording.labels.times), cropped(m.shape[-1])
-    if recording.kind.startswith("painmonit"):
-        return _painmonit_row(recording), None
+    if trial.kind == "affwild2" and m.name == "face":
+        return _labelled_frames(path, trial.labels.times), cropped(m.shape[-1])
+    if trial.kind.startswith("painmonit"):
+        return _painmonit_row(trial), None
     return _FILES[m.name](path), None
 
 
@@ -71,11 +71,11 @@ def _labelled_frames(folder: Path, times: NDArray[np.float64]) -> Samples:
     return _Held(times, LazyFrames(image, range(1, len(times) + 1)))
 
 
-def _painmonit_row(recording: Recording) -> Samples:
+def _painmonit_row(trial: Trial) -> Samples:
     """One window of X.npy: its last sample lies at its end, and its first is held from its beginning."""
-    x = np.load(recording.files["eda"], mmap_mode="r")
-    column = int(recording.kind.split(":")[1])
-    row = x[int(recording.id)].reshape(x.shape[1], x.shape[2])
+    x = np.load(trial.files["eda"], mmap_mode="r")
+    column = int(trial.kind.split(":")[1])
+    row = x[int(trial.id)].reshape(x.shape[1], x.shape[2])
     values = np.asarray(row[:, column] if row.shape[1] == 6 else row[column], np.float32)
-    times = np.linspace(0.0, recording.duration, values.size + 1)
+    times = np.linspace(0.0, trial.duration, values.size + 1)
     return _Held(times, np.concatenate([values[:1], values]))

@@ -13,7 +13,7 @@ import numpy as np
 from ..capture.simulated.person import Person
 from ..capture.simulated.scenario import Episodes
 from ..tasks import Task
-from .data import Cohort, Labels, Problems, Recording, step_times
+from .data import Cohort, Labels, Problems, Trial, step_times
 
 FIRST_SEED = 1_000_000  # people of training; live runs and tests use small seeds
 NON_RESPONDERS = 20 / 87  # share of people whose skin does not respond, as in BioVid
@@ -31,7 +31,7 @@ def simulated_cohort(task: Task, *, subjects: int, windows: int, seed: int = 0) 
     rng = np.random.default_rng([seed, 7])
     quiet = np.zeros(subjects, bool)
     quiet[rng.permutation(subjects)[: round(NON_RESPONDERS * subjects)]] = True
-    recordings = []
+    trials = []
     for i in range(subjects):
         number = FIRST_SEED + 1000 * seed + i
         spec = f"sim:seed={number}" + ("&responder=0" if quiet[i] else "")
@@ -44,10 +44,8 @@ def simulated_cohort(task: Task, *, subjects: int, windows: int, seed: int = 0) 
         values["pain"] = np.array([_label(person, float(t)) for t in times])
         labels = Labels(times, {o: values[o] for o in task.outputs})
         files = {m: Path(spec) for m in task.names}
-        recordings.append(
-            Recording(f"sim{number}", f"sim{number}", files, float(max(ends)), labels, tuple(ends), kind="sim")
-        )
-    return Cohort("simulated", Path(f"sim:seed={seed}"), recordings, Problems(), people="simulated")
+        trials.append(Trial(f"sim{number}", f"sim{number}", files, float(max(ends)), labels, tuple(ends), kind="sim"))
+    return Cohort("simulated", Path(f"sim:seed={seed}"), trials, Problems(), people="simulated")
 
 
 def _ends(person: Person, task: Task, windows: int, rng: np.random.Generator) -> list[float]:

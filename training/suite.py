@@ -1,83 +1,33 @@
-"""The ablation suite: every fusion, clean and disturbed, with all and with few subjects, and what each costs.
+"""The ablation suite: every fusion, clean and disturbed, with all and with fewer subjects, and its cost.
 
-Backbones are trained once per split and share of the subjects and serve every system, so the fusions differ in nothing
-else. A trained split is found again from its folder: the same command scores and reports without training.
+Backbones are trained once per split and share of the subjects and used by all systems, so only the fusions differ.
+Finished splits are read back: the same command then scores and reports without training.
 """
 
 from __future__ import annotations
 
-import csv
 import itertools
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ..errors import ConfigError
-from ..metrics import interval95, subject_draws
 from . import suite_report
-from .comparison import DRAWS, drawn
+from .comparison import paired
 from .data import Cohort
-from .evaluation import NOISE_LEVELS, RunScorer
-from .experiment import Options, Prepared, Result, make_splits, prepare
+from .evaluation import RunScorer, disturbances, write_csv
+from .experiment import Prepared, Result, TrainingOptions, make_splits, prepare
 from .networks import fusion_of
 from .recipes import Recipe
 from .scores import Predictions, Scores, score
 from .search import run_splits
 from .splits import fraction
-from .suite_costs import Cost, measure
+from .suite_costs import measure
+from .suite_findings import Findings, Table
 
 SYSTEMS = ("concat", "vanilla", "jmt_no_joint", "jmt", "jca", "rjcma")
-METRICS = ("balanced_accuracy", "ccc_mean")
-Table = dict[str, Scores]  # condition -> scores
-Difference = tuple[float, float, float]  # of pooled scores, and its 95 % interval by subject
-
-
-@dataclass(frozen=True)
-class Findings:
-    """All that the report shows; shares are written as in the folders' names.
-
-    results: share -> system -> condition -> scores. interval, and above[metric][reference][system] (a system minus the
-    reference on the same draws of subjects), are of clean input at the largest share. trained: share -> fewest and most
-    training subjects of a split; selected: the same of the validation side.
-    """
-
-    recipe: Recipe
-    systems: dict[str, Recipe]
-    results: dict[str, dict[str, Table]]
-    interval: dict[str, dict[str, tuple[float, float]]]
-    above: dict[str, dict[str, dict[str, Difference]]]
-    costs: dict[str, Cost]
-    protocol: str
-    seed: int
-    subjects: int  # scored
-    windows: int
-    trained: dict[str, tuple[int, int]]
-    selected: tuple[int, int]
-    cohort: str
-
-    @property
-    def full(self) -> dict[str, Table]:
-        return self.results[max(self.results, key=float)]
-
-    def metrics(self) -> list[str]:
-        some = next(iter(self.full.values()))["clean"].pooled
-        return [m for m in METRICS if m in some]
-
-    def order(self, metric: str) -> list[str]:
-        """Systems, the best clean score first."""
-        return sorted(self.full, key=lambda s: -self.full[s]["clean"].pooled[metric])
-
-    def best_single(self, metric: str) -> str:
-        """The best modality alone, "" without any."""
-        return next((s for s in self.order(metric) if self.systems[s].fusion == "unimodal"), "")
-
-    def conditions(self) -> list[str]:
-        found = dict.fromkeys(c for table in self.full.values() for c in table)
-        return sorted(found, key=lambda c: (c != "clean", c.startswith("without")))
 
 
 def systems_of(recipe: Recipe) -> dict[str, Recipe]:
@@ -110,12 +60,12 @@ def run_suite(
     systems: Sequence[str] = (),
     protocol: str = "holdout",
     command: str = "",
-    options: Options,
+    options: TrainingOptions,
 ) -> Path:
-    """Train and score everything (finished parts are found again); returns the report's path.
+    """Train and score all systems, reusing finished parts; returns the report's path.
 
-    protocol: as in training; with folds, each subject is scored by the weights of the fold that never saw it.
-    command: what the report says it was made by. Writes `report.md` with plots, `suite.json` and `suite.csv`.
+    protocol: as in training; with folds, each subject is scored by the weights of the fold that tests it.
+    command: named in the report. Writes `report.md` with plots, `suite.json` and `suite.csv`.
     """
     wanted = systems_of(recipe)
     unknown = [s for s in systems if s not in wanted]
@@ -135,7 +85,7 @@ def run_suite(
         for name, system in chosen.items():
             prepared = prepare(cohort, system, options)
             runs = run_splits(prepared, parts, out / f"{share:g}" / name, seed=seed, options=options)
-            predictions = Predictions.join([r.predictions for r in runs]) if len(runs) > 1 else runs[0].predictions
+            predictions = Predictions.join([r.predictions for r in runs])
             table = {"clean": score(predictions)} | _disturbed(prepared, runs, options)
             results.setdefault(f"{share:g}", {})[name] = table
             if share == max(fractions):
@@ -147,7 +97,7 @@ def run_suite(
     found = Findings(
         recipe, chosen, results, {}, {}, costs, protocol, seed, len(set(some.subject.tolist())), len(some.end), trained,
         _fewest_most(len(s.validation) for s in splits),
-        f"{cohort.root.name} ({cohort.layout}): {len(cohort.recordings)} recordings of {len(cohort.subjects)} subjects",
+        f"{cohort.root.name} ({cohort.layout}): {len(cohort.trials)} trials of {len(cohort.subjects)} subjects",
     )  # fmt: skip
     for metric in found.metrics():
         found.interval[metric], found.above[metric] = paired(
@@ -162,40 +112,18 @@ def _fewest_most(counts: Iterable[int]) -> tuple[int, int]:
     return min(values), max(values)
 
 
-def _disturbed(prepared: Prepared, runs: Sequence[Result], options: Options) -> Table:
+def _disturbed(prepared: Prepared, runs: Sequence[Result], options: TrainingOptions) -> Table:
     """Noise on each modality, and each modality missing, all folds together."""
     scorers = [(RunScorer(prepared, r.folder, options), r.split.test) for r in runs]
 
     def under(**change: Any) -> Scores:
-        found = [s.predict(s.windows.of(test), **change) for s, test in scorers]
-        return score(Predictions.join(found) if len(found) > 1 else found[0], draws=200)
+        return score(Predictions.join([s.predict(s.windows.of(test), **change) for s, test in scorers]), draws=200)
 
-    names = prepared.task.names
-    table = {f"noise {level:g} on {m}": under(noise=(m, level)) for m in names for level in NOISE_LEVELS}
-    return table | ({f"without {m}": under(without=m) for m in names} if len(names) > 1 else {})
-
-
-def paired(
-    clean: dict[str, Predictions], metric: str, references: Sequence[str], *, seed: int = 0
-) -> tuple[dict[str, tuple[float, float]], dict[str, dict[str, Difference]]]:
-    """Each system's 95 % interval, and its difference from each reference with the interval of the difference.
-
-    The same subjects are drawn for all systems, so what they share cancels.
-    """
-    subjects = sorted({str(s) for s in next(iter(clean.values())).subject})
-    draws = subject_draws(len(subjects), DRAWS, seed)
-    everyone = [np.arange(len(subjects))]
-    under = {s: drawn(p, metric, draws, subjects) for s, p in clean.items()}
-    pooled = {s: float(drawn(p, metric, everyone, subjects)[0]) for s, p in clean.items()}
-    interval = {s: interval95(values) for s, values in under.items()}
-    above = {
-        r: {s: (pooled[s] - pooled[r], *interval95(under[s] - under[r])) for s in clean if s != r} for r in references
-    }
-    return interval, above
+    return {name: under(**change) for name, change in disturbances(prepared.task).items()}
 
 
 def _plain(scores: Scores, condition: str) -> dict[str, Any]:
-    """Scores for suite.json; the single subjects of clean input alone, or the file would be many times as large."""
+    """Scores for suite.json; those of single subjects for clean input only, to keep the file small."""
     data = scores.to_dict()
     return data if condition == "clean" else {k: v for k, v in data.items() if not k.startswith("subject")}
 
@@ -211,12 +139,11 @@ def _write(out: Path, found: Findings, splits: list[dict[str, Any]]) -> None:
         "interval95": found.interval, "differences": found.above, "costs": {k: vars(c) for k, c in found.costs.items()},
     }  # fmt: skip
     (out / "suite.json").write_text(json.dumps(data, indent=1) + "\n")
-    with (out / "suite.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["share", "system", "condition", "metric", "value", "low95", "high95"])
-        for share, systems in found.results.items():
-            for system, table in systems.items():
-                for condition, scores in table.items():
-                    for metric, value in scores.pooled.items():
-                        low, high = scores.interval.get(metric, ("", ""))
-                        writer.writerow([share, system, condition, metric, value, low, high])
+    rows = (
+        [share, system, condition, metric, value, *scores.interval.get(metric, ("", ""))]
+        for share, systems in found.results.items()
+        for system, table in systems.items()
+        for condition, scores in table.items()
+        for metric, value in scores.pooled.items()
+    )
+    write_csv(out / "suite.csv", ["share", "system", "condition", "metric", "value", "low95", "high95"], rows)

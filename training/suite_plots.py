@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import matplotlib as mpl
 
 from .evaluation import NOISE_LEVELS
 from .plots import COLOURS
+from .suite_findings import Findings
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
-
-if TYPE_CHECKING:
-    from .suite import Findings
 
 MARKERS = "osD^vP*X<>ph"
 # of the fusions: none is taken for the colour of a modality alone

@@ -4,30 +4,25 @@ from __future__ import annotations
 
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import numpy as np
 
 from ..machine import describe
-from . import suite_plots
-from .comparison import DRAWS
+from ..markdown import table
+from . import score_table, suite_plots
+from .comparison import DRAWS, Difference
 from .evaluation import NOISE_LEVELS
 from .published import NOTE, PUBLISHED
-from .recipes import Recipe
-
-if TYPE_CHECKING:
-    from .suite import Difference, Findings
+from .suite_findings import Findings
 
 NAMES = {"jmt_no_joint": "JMT without joint", "jmt": "JMT", "jca": "JCA", "rjcma": "RJCMA"}
 LABELS = {"balanced_accuracy": "balanced accuracy", "ccc_mean": "mean CCC"}
 STRONG = 1.0  # the noise that is shown for the smaller shares
 
 
-def shown(system: str, recipe: Recipe) -> str:
+def shown(found: Findings, system: str) -> str:
     """A system's name in the report."""
     if system.startswith("jmt_") and "+" in system:
         return f"JMT {system.removeprefix('jmt_').replace('+', ' + ')}"
-    trimodal = system == "jmt" and len(recipe.modalities) > 2
+    trimodal = system == "jmt" and len(found.systems[system].modalities) > 2
     return "JMT, trimodal" if trimodal else NAMES.get(system, {"eda": "EDA"}.get(system, system))
 
 
@@ -40,7 +35,7 @@ def write(out: Path, found: Findings, command: str) -> Path:
         lines += ["", "### Noise and absence", "", *_disturbed(found, metric), "", f"![noise](noise_{metric}.png)"]
         if len(found.results) > 1:
             lines += ["", "### Fewer training subjects", "", *_fewer(found, metric), "", f"![data](data_{metric}.png)"]
-        names = {s: shown(s, r) for s, r in found.systems.items()}
+        names = {s: shown(found, s) for s in found.systems}
         suite_plots.all_plots(out, found, metric, LABELS[metric], names)
     lines += ["", "## Cost", "", *_costs(found), *_published(found)]
     path = out / "report.md"
@@ -61,14 +56,14 @@ def _about(found: Findings, command: str) -> list[str]:
         ("cohort", found.cohort + (f"; classes {', '.join(recipe.classes)}" if "pain" in task.outputs else "")),
         ("protocol", f"{found.protocol}, seed {found.seed}"),
         ("scored", f"{found.windows} windows of {found.subjects} subjects"),
-        ("training subjects", f"{counts}; epoch and temperature are chosen on {_range(found.selected)} others"),
+        ("training subjects", f"{counts}; {_range(found.selected)} others select epoch and temperature"),
         ("recipe", f"`{recipe.name}`, {recipe.variant} width, S = {task.steps}; {clips}"),
         (
             "masking in training", f"a modality absent in {masking.modality:.0%} of the windows, steps in "
             f"{masking.step:.0%}, the beginning in {masking.warmup:.0%}; noise of {masking.noise:g} SD on features",
         ),
     ]  # fmt: skip
-    return [*_head("", ""), *(_row(*row) for row in rows if row[1])]
+    return table(["", ""], [row for row in rows if row[1]])
 
 
 def _range(pair: tuple[int, int]) -> str:
@@ -78,22 +73,22 @@ def _range(pair: tuple[int, int]) -> str:
 def _legend(found: Findings) -> list[str]:
     levels = ", ".join(f"{v:g}" for v in NOISE_LEVELS)
     return [
-        f"Scores are pooled over the windows of all test sides. Intervals draw whole subjects {DRAWS} times, the same "
-        "subjects for every system, so a difference's interval is of the difference itself; they say nothing of "
-        "another seed, and nothing is corrected for the number of comparisons. The backbones of a split are trained "
-        "once and frozen, and serve every system.",
+        f"Scores are pooled over the windows of all test sides. Intervals come from {DRAWS} draws of whole subjects, "
+        "the same for every system, so an interval of a difference is that of the paired difference. They do not cover "
+        "the choice of the seed and are not corrected for multiple comparisons. The backbones of a split are trained "
+        "once, frozen, and used by all systems.",
         "",
-        f"Noise of {levels} is Gaussian, on every feature of one modality, in units of that modality's SD over all "
-        "clips and features; a missing modality is declared absent to the fusion, which never sees it.",
+        f"Noise of {levels} is Gaussian, added to every feature of one modality, in units of that modality's SD over "
+        "all clips and features. A missing modality is marked absent, and the fusion does not see it.",
     ]
 
 
 def finding(found: Findings, metric: str) -> str:
-    """Which fusions differ from the best single modality, and the other systems from JMT, by paired intervals."""
+    """Which fusions differ from the best single modality, and which from JMT, by paired intervals."""
     single, text = found.best_single(metric), []
     fused = {s for s in found.full if found.systems[s].fusion != "unimodal"}
     if single and fused:
-        name = shown(single, found.systems[single])
+        name = shown(found, single)
         text.append(_verdict(found, found.above[metric][single], fused, f"the best single modality ({name})"))
     if "jmt" in found.above[metric] and len(fused) > 1:
         text.append(_verdict(found, found.above[metric]["jmt"], fused - {"jmt"}, "JMT"))
@@ -107,7 +102,7 @@ def _verdict(found: Findings, above: dict[str, Difference], systems: set[str], r
 
     def named(some: list[str]) -> str:
         return ", ".join(
-            f"{shown(s, found.systems[s])} ({_difference(above[s])})" for s in sorted(some, key=lambda s: -above[s][0])
+            f"{shown(found, s)} ({score_table.difference(*above[s])})" for s in sorted(some, key=lambda s: -above[s][0])
         )
 
     parts = [f"{word} {named(some)}" for word, some in (("above it", better), ("below it", worse)) if some]
@@ -116,83 +111,60 @@ def _verdict(found: Findings, above: dict[str, Difference], systems: set[str], r
     return f"Against {reference}: {'; '.join(parts)}."
 
 
-def _difference(d: Difference) -> str:
-    return f"{d[0]:+.3f}, {d[1]:+.3f} to {d[2]:+.3f}"
-
-
-def _row(*cells: str) -> str:
-    return "| " + " | ".join(cells) + " |"
-
-
-def _head(*cells: str) -> list[str]:
-    return [_row(*cells), "|---" * len(cells) + "|"]
-
-
 def _clean(found: Findings, metric: str) -> list[str]:
     references = found.above[metric]
-    lines = _head(
-        "system", LABELS[metric], "95 %", "subjects mean (SD)",
-        *(f"minus {shown(r, found.systems[r])} (95 %)" for r in references),
-    )  # fmt: skip
+    minus = (f"minus {shown(found, r)} (95 %)" for r in references)
+    rows = []
     for s in found.order(metric):
         clean = found.full[s]["clean"]
-        low, high = found.interval[metric][s]
-        mean, sd = clean.mean_sd(metric)
-        lines.append(
-            _row(
-                shown(s, found.systems[s]), f"{clean.pooled[metric]:.3f}", f"{low:.3f} to {high:.3f}",
-                "" if np.isnan(mean) else f"{mean:.3f} ({sd:.3f})",
-                *(_difference(above[s]) if s in above else "" for above in references.values()),
-            )
-        )  # fmt: skip
-    return lines
+        differences = (score_table.difference(*above[s]) if s in above else "" for above in references.values())
+        rows.append([
+            shown(found, s), f"{clean.pooled[metric]:.3f}", score_table.interval(found.interval[metric][s]),
+            score_table.mean_sd(clean, metric), *differences,
+        ])  # fmt: skip
+    return table(["system", LABELS[metric], "95 %", "subjects mean (SD)", *minus], rows)
 
 
 def _disturbed(found: Findings, metric: str) -> list[str]:
-    order = found.order(metric)
-    lines = _head("condition", *(shown(s, found.systems[s]) for s in order))
-    return lines + [_row(c, *(_cell(found, max(found.results, key=float), s, c, metric) for s in order))
-                    for c in found.conditions()]  # fmt: skip
+    order, full = found.order(metric), max(found.results, key=float)
+    rows = [[c, *(_cell(found, full, s, c, metric) for s in order)] for c in found.conditions()]
+    return table(["condition", *(shown(found, s) for s in order)], rows)
 
 
 def _fewer(found: Findings, metric: str) -> list[str]:
     """Clean, strong noise and absence; `suite.csv` has every level."""
-    order = found.order(metric)
-    kept = [c for c in found.conditions() if not c.startswith("noise") or c.startswith(f"noise {STRONG:g} ")]
-    lines = _head("condition", "training subjects", *(shown(s, found.systems[s]) for s in order))
-    for c in kept:
+    order, rows = found.order(metric), []
+    for c in found.conditions():
+        if c.startswith("noise") and not c.startswith(f"noise {STRONG:g} "):
+            continue
         for f in sorted(found.results, key=float):
             share = f"{float(f):.0%} ({_range(found.trained[f])})"
-            lines.append(_row(c, share, *(_cell(found, f, s, c, metric) for s in order)))
+            rows.append([c, share, *(_cell(found, f, s, c, metric) for s in order)])
+    lines = table(["condition", "training subjects", *(shown(found, s) for s in order)], rows)
     return [*lines, "", "All levels of noise: `suite.csv`."]
 
 
 def _cell(found: Findings, share: str, system: str, condition: str, metric: str) -> str:
-    table = found.results[share][system]
-    return f"{table[condition].pooled[metric]:.3f}" if condition in table else ""
+    of = found.results[share][system]
+    return f"{of[condition].pooled[metric]:.3f}" if condition in of else ""
 
 
 def _published(found: Findings) -> list[str]:
     """The papers' numbers for these systems, where they have any."""
-    rows = [(s, line) for s in found.systems for line in PUBLISHED.get(f"{found.recipe.layout}-{s}", ())]
+    rows = [(shown(found, s), t) for s in found.systems for t in PUBLISHED.get(f"{found.recipe.layout}-{s}", ())]
     if not rows:
         return []
-    lines = [_row(shown(s, found.systems[s]), line) for s, line in rows]
-    return ["", "## Beside it", "", f"{NOTE[0].upper()}{NOTE[1:]}.", "", *_head("system", "published"), *lines]
+    return ["", "## Published", "", f"{NOTE[0].upper()}{NOTE[1:]}.", "", *table(["system", "published"], rows)]
 
 
 def _costs(found: Findings) -> list[str]:
-    lines = [
-        "The network behind the backbones alone, batch 1, one thread of this machine's CPU in PyTorch. FLOPs are those "
-        "of matrix products and convolutions; memory is the weights and what is alive beside them at the peak.",
-        "",
+    rows = [
+        [shown(found, s), f"{c.parameters:,}", f"{c.flops / 1e6:.3g}", f"{c.latency_ms:.2f}", f"{c.memory_mb:.3g}"]
+        for s, c in found.costs.items()
     ]
-    lines += _head("system", "parameters", "MFLOPs", "latency (ms)", "peak memory (MB)")
-    for s, cost in found.costs.items():
-        lines.append(
-            _row(
-                shown(s, found.systems[s]), f"{cost.parameters:,}", f"{cost.flops / 1e6:.3g}",
-                f"{cost.latency_ms:.2f}", f"{cost.memory_mb:.3g}",
-            )
-        )  # fmt: skip
-    return lines
+    return [
+        "Fusion and heads without the backbones, batch 1, one CPU thread, PyTorch. FLOPs are those of matrix products "
+        "and convolutions; memory is the weights plus the peak of all other live tensors.",
+        "",
+        *table(["system", "parameters", "MFLOPs", "latency (ms)", "peak memory (MB)"], rows),
+    ]

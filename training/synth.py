@@ -47,7 +47,7 @@ _CHUNK = 8  # trials that one worker does at a stretch
 
 
 @dataclass(frozen=True)
-class Cohort:
+class CohortPlan:
     """What to generate. `trials` counts per class and subject; `seconds` is the length of an Affwild2 video."""
 
     kind: str
@@ -70,20 +70,20 @@ class Subject:
     responder: bool
 
 
-def cohort_subjects(cohort: Cohort) -> list[Subject]:
+def cohort_subjects(plan: CohortPlan) -> list[Subject]:
     """The persons of a cohort.
 
     Up to 87 subjects are a random subset of BioVid's ids, so that the 20 ids of its non-reactive people (whose skin
     here does not respond) are drawn as often as in the real set; beyond 87 each is one with chance 20/87.
     """
-    g = draw((COHORT, cohort.seed, 0), SESSION)
-    count = min(cohort.subjects, _BIOVID_SUBJECTS)
+    g = draw((COHORT, plan.seed, 0), SESSION)
+    count = min(plan.subjects, _BIOVID_SUBJECTS)
     numbers = sorted(int(n) for n in 1 + g.choice(_BIOVID_SUBJECTS, count, replace=False))
-    numbers += range(_BIOVID_SUBJECTS + 1, cohort.subjects + 1)
+    numbers += range(_BIOVID_SUBJECTS + 1, plan.subjects + 1)
     subjects, used = [], set()
     for number in numbers:
         responder = number not in BIOVID_NON_REACTIVE if number <= _BIOVID_SUBJECTS else bool(g.random() >= 20 / 87)
-        key = Person.cohort_key(cohort.seed, number)
+        key = Person.cohort_key(plan.seed, number)
         traits = Person(key, Session(key, 1)).traits
         while True:
             name = f"{g.integers(1, 13):02d}{g.integers(1, 29):02d}{g.integers(9, 14):02d}_{traits.sex}_{traits.age}"
@@ -109,7 +109,7 @@ class Body:
 
 
 @dataclass(frozen=True)
-class Trial:
+class TrialPlan:
     """One BioVid sample: the window [start, start + 5.5 s) of its subject's session."""
 
     subject: Subject
@@ -118,26 +118,26 @@ class Trial:
     start: float
 
 
-def subject_trials(cohort: Cohort, subject: Subject) -> tuple[Session, list[Trial]]:
+def subject_trials(plan: CohortPlan, subject: Subject) -> tuple[Session, list[TrialPlan]]:
     """A subject's session and its trials, ordered by class and number."""
-    session = Session(subject.key, cohort.trials, cohort.classes)
-    per_class = max(cohort.trials, 20)
+    session = Session(subject.key, plan.trials, plan.classes)
+    per_class = max(plan.trials, 20)
     trials = []
     for class_name, i, start in session.windows:
         number = _FIRST_NUMBER[class_name] * per_class + i + 1
-        trials.append(Trial(subject, class_name, f"{subject.name}-{class_name}-{number:03d}", start))
+        trials.append(TrialPlan(subject, class_name, f"{subject.name}-{class_name}-{number:03d}", start))
     return session, sorted(trials, key=lambda t: (CLASS_NAMES.index(t.class_name), t.sample))
 
 
 # --- BioVid and trimodal -------------------------------------------------------------------------------------------
 
 
-def _write_trial(root: Path, cohort: Cohort, body: Body, trial: Trial) -> None:
+def _write_trial(root: Path, plan: CohortPlan, body: Body, trial: TrialPlan) -> None:
     part, folder = root / "PartA", trial.subject.name
     times = trial.start + np.arange(TRIAL_FRAMES) / FPS
     truth = _write_video(part / "video" / folder / f"{trial.sample}.mp4", body, times)
     _write_biosignals(part, folder, trial, body, truth)
-    if cohort.kind == "trimodal":
+    if plan.kind == "trimodal":
         first = round(trial.start * RATE)
         _write_wav(part / "audio" / folder / f"{trial.sample}.wav", body.speech.samples(first, round(TRIAL * RATE)))
         rows = [[f"{row['valence']:.4f}", f"{row['arousal']:.4f}"] for row in truth]
@@ -148,7 +148,7 @@ def _write_trial(root: Path, cohort: Cohort, body: Body, trial: Trial) -> None:
     _write_csv(_trial_truth(root, trial), columns, rows)
 
 
-def _trial_truth(root: Path, trial: Trial) -> Path:
+def _trial_truth(root: Path, trial: TrialPlan) -> Path:
     return root / "truth" / trial.subject.name / f"{trial.sample}.csv"
 
 
@@ -170,7 +170,7 @@ def _write_video(path: Path, body: Body, times: NDArray[np.float64]) -> list[dic
     return truth
 
 
-def _write_biosignals(part: Path, folder: str, trial: Trial, body: Body, truth: list[dict[str, float]]) -> None:
+def _write_biosignals(part: Path, folder: str, trial: TrialPlan, body: Body, truth: list[dict[str, float]]) -> None:
     gsr = body.skin.samples(round(trial.start * BIO_RATE), BIO_ROWS, BIO_RATE)
     noise = draw(trial.subject.key, BIOPOTENTIAL, round(trial.start * 10))
     t = np.arange(BIO_ROWS) / BIO_RATE
@@ -253,9 +253,9 @@ class Video:
         return [self.name] if len(self.subjects) == 1 else [f"{self.name}_left", f"{self.name}_right"]
 
 
-def affwild2_videos(cohort: Cohort) -> list[Video]:
+def affwild2_videos(plan: CohortPlan) -> list[Video]:
     """A video for each subject; every ninth and tenth subject share one. Every fourth video is for validation."""
-    subjects = cohort_subjects(cohort)
+    subjects = cohort_subjects(plan)
     groups: list[tuple[Subject, ...]] = []
     while subjects:
         size = 2 if len(groups) % 9 == 8 and len(subjects) > 1 else 1
@@ -264,7 +264,7 @@ def affwild2_videos(cohort: Cohort) -> list[Video]:
     rates = (30.0, 30.0, 25.0, 24.0)
     return [
         Video(
-            f"{i + 1}-{rates[i % 4]:.0f}-{cohort.width * len(group)}x{cohort.height}",
+            f"{i + 1}-{rates[i % 4]:.0f}-{plan.width * len(group)}x{plan.height}",
             group,
             rates[i % 4],
             "Validation_Set" if (i % 4 == 3) or (len(groups) < 4 and i == len(groups) - 1 > 0) else "Train_Set",
@@ -283,15 +283,15 @@ def _spans(g: np.random.Generator, count: int, fps: float, share: float, longest
     return flags
 
 
-def _write_affwild2_video(root: Path, cohort: Cohort, video: Video) -> bool:
+def _write_affwild2_video(root: Path, plan: CohortPlan, video: Video) -> bool:
     """Video with sound, cropped faces, annotations and truth of one video; False where it was stopped midway."""
     import av
 
     from jmt_edge.preprocessing.face import FaceDetector, FaceTracker, align_crop
 
-    bodies = [Body(Person(s.key, Episodes(s.key), responder=s.responder), cohort.width, cohort.height)
+    bodies = [Body(Person(s.key, Episodes(s.key), responder=s.responder), plan.width, plan.height)
               for s in video.subjects]  # fmt: skip
-    count = round(cohort.seconds * video.fps)
+    count = round(plan.seconds * video.fps)
     times = np.arange(count) / video.fps
     chance = [draw(s.key, SESSION, 2) for s in video.subjects]
     absent = [_spans(g, count, video.fps, 0.03, 1.5) for g in chance]
@@ -306,7 +306,7 @@ def _write_affwild2_video(root: Path, cohort: Cohort, video: Video) -> bool:
     temporary = path.with_suffix(".part.mp4")
     with av.open(str(temporary), "w") as container:
         picture = container.add_stream("mpeg4", rate=round(video.fps))
-        picture.width, picture.height, picture.pix_fmt = cohort.width * len(bodies), cohort.height, "yuv420p"
+        picture.width, picture.height, picture.pix_fmt = plan.width * len(bodies), plan.height, "yuv420p"
         picture.bit_rate = 2_000_000 * len(bodies)
         sound = container.add_stream("aac", rate=RATE, layout="mono")
         for i, t in enumerate(times):
@@ -327,7 +327,7 @@ def _write_affwild2_video(root: Path, cohort: Cohort, video: Video) -> bool:
                 truth[k].append({"t": float(t), **body.person.truth(float(t)), "pspi": pspi(aus), **aus})
             image = av.VideoFrame.from_ndarray(np.ascontiguousarray(np.hstack(halves)), format="bgr24")
             container.mux(picture.encode(image))
-        samples = np.sum([body.speech.samples(0, round(cohort.seconds * RATE)) for body in bodies], axis=0)
+        samples = np.sum([body.speech.samples(0, round(plan.seconds * RATE)) for body in bodies], axis=0)
         pcm = (np.clip(samples, -1, 1) * 32767).astype(np.int16)
         for start in range(0, len(pcm), RATE):
             block = av.AudioFrame.from_ndarray(pcm[None, start : start + RATE], format="s16", layout="mono")
@@ -357,20 +357,20 @@ class Unit:
     """A stretch of work for one process, and how many samples (trials or videos) it makes."""
 
     root: Path
-    cohort: Cohort
+    plan: CohortPlan
     subject: Subject | None = None
     first: int = 0
     count: int = 1
     video: Video | None = None
 
 
-def _units(root: Path, cohort: Cohort) -> list[Unit]:
-    if cohort.kind == "affwild2":
-        return [Unit(root, cohort, video=v) for v in affwild2_videos(cohort)]
-    total = cohort.trials * len(cohort.classes)
+def _units(root: Path, plan: CohortPlan) -> list[Unit]:
+    if plan.kind == "affwild2":
+        return [Unit(root, plan, video=v) for v in affwild2_videos(plan)]
+    total = plan.trials * len(plan.classes)
     return [
-        Unit(root, cohort, subject, first, min(_CHUNK, total - first))
-        for subject in cohort_subjects(cohort)
+        Unit(root, plan, subject, first, min(_CHUNK, total - first))
+        for subject in cohort_subjects(plan)
         for first in range(0, total, _CHUNK)
     ]
 
@@ -392,9 +392,9 @@ def _work(unit: Unit) -> int:
     """Make the samples of `unit` that are not there yet; the number of samples that are there now."""
     if unit.video is not None:
         there = all((unit.root / "truth" / f"{side}.csv").is_file() for side in unit.video.sides)
-        return int(there or _write_affwild2_video(unit.root, unit.cohort, unit.video))
+        return int(there or _write_affwild2_video(unit.root, unit.plan, unit.video))
     assert unit.subject is not None
-    session, trials = subject_trials(unit.cohort, unit.subject)
+    session, trials = subject_trials(unit.plan, unit.subject)
     body, done = None, 0
     for trial in trials[unit.first : unit.first + unit.count]:
         if _asked_to_stop():
@@ -402,20 +402,20 @@ def _work(unit: Unit) -> int:
         if not _trial_truth(unit.root, trial).is_file():
             if body is None:
                 person = Person(unit.subject.key, session, responder=unit.subject.responder)
-                body = Body(person, unit.cohort.width, unit.cohort.height)
-            _write_trial(unit.root, unit.cohort, body, trial)
+                body = Body(person, unit.plan.width, unit.plan.height)
+            _write_trial(unit.root, unit.plan, body, trial)
         done += 1
     return done
 
 
-def prepare(root: Path, cohort: Cohort) -> None:
+def prepare(root: Path, plan: CohortPlan) -> None:
     """Make `root` ready, or find it half-filled by the same command (then `generate` goes on where it stopped).
 
     Raises DataError where `root` holds anything else, or a complete cohort: nothing is ever overwritten.
     """
     marker = root / _MARKER
     generator = code(("training.synth", "capture.simulated"))
-    wanted = json.loads(json.dumps({**asdict(cohort), "generator": generator}))
+    wanted = json.loads(json.dumps({**asdict(plan), "generator": generator}))
     if marker.is_file():
         held = json.loads(marker.read_text(encoding="utf-8"))
         if held.pop("complete", False):
@@ -435,22 +435,22 @@ def prepare(root: Path, cohort: Cohort) -> None:
         _write_text(marker, json.dumps(wanted, indent=2) + "\n")
 
 
-def total_samples(cohort: Cohort) -> int:
+def total_samples(plan: CohortPlan) -> int:
     """Trials, or videos of an Affwild2 cohort."""
-    return sum(unit.count for unit in _units(Path(), cohort))
+    return sum(unit.count for unit in _units(Path(), plan))
 
 
-def generate(root: Path, cohort: Cohort, jobs: int = 1) -> Iterator[int]:
+def generate(root: Path, plan: CohortPlan, jobs: int = 1) -> Iterator[int]:
     """Write the cohort into the prepared folder `root`; yields the number of samples made so far.
 
     Closing the iterator (Ctrl-C) lets each worker finish its current sample; the same call later goes on from there.
     """
     done = 0
-    for count in _finished(_units(root, cohort), jobs):
+    for count in _finished(_units(root, plan), jobs):
         done += count
         yield done
-    if cohort.kind != "affwild2":
-        _write_lists(root, cohort)
+    if plan.kind != "affwild2":
+        _write_lists(root, plan)
     marker = json.loads((root / _MARKER).read_text(encoding="utf-8"))
     _write_text(root / _MARKER, json.dumps({**marker, "complete": True}, indent=2) + "\n")
 
@@ -492,12 +492,12 @@ TRUTH_COLUMNS = (
 )  # fmt: skip
 
 
-def _write_lists(root: Path, cohort: Cohort) -> None:
+def _write_lists(root: Path, plan: CohortPlan) -> None:
     """`samples.csv` of the real layout, and `truth.csv` with the latent truth of each trial."""
     samples: list[list[str]] = []
     truth: list[list[str]] = []
-    for subject in cohort_subjects(cohort):
-        session, trials = subject_trials(cohort, subject)
+    for subject in cohort_subjects(plan):
+        session, trials = subject_trials(plan, subject)
         person = Person(subject.key, session, responder=subject.responder)
         for trial in trials:
             class_id = str(CLASS_NAMES.index(trial.class_name))
@@ -508,7 +508,7 @@ def _write_lists(root: Path, cohort: Cohort) -> None:
     _write_csv(root / "truth.csv", list(TRUTH_COLUMNS), truth)
 
 
-def _trial_row(root: Path, person: Person, subject: Subject, trial: Trial) -> list[str]:
+def _trial_row(root: Path, person: Person, subject: Subject, trial: TrialPlan) -> list[str]:
     """One row of `truth.csv`; times count from the window's start, empty where there was nothing."""
     with _trial_truth(root, trial).open(encoding="utf-8", newline="") as file:
         frames = list(csv.DictReader(file))
@@ -555,11 +555,11 @@ class Effect:
     pspi_max: float
 
 
-def measure_effects(cohort: Cohort) -> list[Effect]:
+def measure_effects(plan: CohortPlan) -> list[Effect]:
     """The effect of each class in a BioVid or trimodal cohort, measured without drawing a single frame."""
-    rows: dict[str, list[tuple[float, ...]]] = {name: [] for name in cohort.classes}
-    for subject in cohort_subjects(cohort):
-        session, trials = subject_trials(cohort, subject)
+    rows: dict[str, list[tuple[float, ...]]] = {name: [] for name in plan.classes}
+    for subject in cohort_subjects(plan):
+        session, trials = subject_trials(plan, subject)
         person = Person(subject.key, session, responder=subject.responder)
         expression, skin = Expressions(person, Speech(person)), Skin(person)
         for trial in trials:

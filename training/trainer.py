@@ -1,7 +1,7 @@
-"""One optimisation by Lightning: seeded, resumable, stopped by the validation score alone.
+"""One optimisation by Lightning: seeded, resumable, stopped by the validation loss alone.
 
-The validation score is the task's loss on the whole validation set at once (a CCC per batch would be another
-number). Every epoch reseeds from (seed, epoch), so a resumed run continues with the same draws.
+The validation loss is computed on the whole validation set at once, because a mean of CCCs over batches is not the CCC.
+Every epoch reseeds from (seed, epoch), so a resumed run continues with the same random numbers.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ import logging
 import sys
 import time
 import warnings
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +31,14 @@ from .losses import ccc, task_loss
 from .recipes import Stage
 from .sets import Batch, hash_seed, loader
 
+_LOGGERS = ((CSVLogger, "csv"), (TensorBoardLogger, "tensorboard"))
 Outputs = dict[str, Tensor]
+State = dict[str, Tensor]  # weights by name
 
 
 @dataclass(frozen=True)
 class Device:
-    """Where a stage runs. `devices` > 1 is DDP on this machine (gloo on a CPU, NCCL on GPUs)."""
+    """Where a stage runs. More than one of `devices` uses DDP on this machine (gloo on a CPU, NCCL on GPUs)."""
 
     accelerator: str = "auto"
     devices: int = 1
@@ -42,18 +46,8 @@ class Device:
     quiet: bool = False
 
 
-@dataclass
-class Fitted:
-    """What `fit` found. best: validation loss; epochs: how many ran; history: one row an epoch."""
-
-    best: float
-    epochs: int
-    seconds: float
-    states: dict[str, dict[str, Tensor]] = field(default_factory=dict)  # "loss", or an output's best CCC
-
-
 class _Module(pl.LightningModule):
-    """A network that maps a batch's inputs to a table of outputs, with the task's loss."""
+    """A network from a batch's inputs to named outputs, with the task's loss."""
 
     def __init__(self, network: nn.Module, stage: Stage, seed: int, weight: Tensor | None = None) -> None:
         super().__init__()
@@ -83,10 +77,9 @@ class _Module(pl.LightningModule):
         self._held.append(({o: outputs[o].float() for o in labels}, labels))
 
     def on_validation_epoch_end(self) -> None:
-        outputs = {o: torch.cat([held[0][o] for held in self._held]) for o in self._held[0][1]}
-        labels = {o: torch.cat([held[1][o] for held in self._held]) for o in self._held[0][1]}
+        outputs, labels = ({o: torch.cat([side[o] for side in sides]) for o in sides[0]} for sides in zip(*self._held))
         self._held = []
-        # every process scores the whole validation set, so nothing needs to be reduced
+        # each process scores the whole validation set, so there is nothing to reduce
         self.log("val_loss", task_loss(outputs, labels, self.weight), rank_zero_only=False, sync_dist=False)
         for o, y in labels.items():
             if o != "pain" and int((~torch.isnan(y)).sum()) > 1:
@@ -98,12 +91,11 @@ class _Module(pl.LightningModule):
         optimizer: torch.optim.Optimizer
         if stage.optimizer == "sgd":
             optimizer = torch.optim.SGD(weights, stage.lr, stage.momentum, weight_decay=stage.weight_decay)
-        elif stage.optimizer == "adam":
-            optimizer = torch.optim.Adam(weights, stage.lr, weight_decay=stage.weight_decay)
-        elif stage.optimizer == "adamw":
-            optimizer = torch.optim.AdamW(weights, stage.lr, weight_decay=stage.weight_decay)
+        elif stage.optimizer in ("adam", "adamw"):
+            kind = torch.optim.Adam if stage.optimizer == "adam" else torch.optim.AdamW
+            optimizer = kind(weights, stage.lr, weight_decay=stage.weight_decay)
         else:
-            raise ConfigError(f"optimizer '{stage.optimizer}' is not one of sgd, adam, adamw")
+            raise ConfigError(f"optimizer '{stage.optimizer}' is unknown; choose sgd, adam or adamw")
         if stage.schedule == "plateau":
             plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.1, patience=5)
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": plateau, "monitor": "val_loss"}}
@@ -112,7 +104,7 @@ class _Module(pl.LightningModule):
             cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, stage.lr, total_steps=steps, pct_start=0.2)
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cycle, "interval": "step"}}
         if stage.schedule not in ("constant", "cosine"):
-            raise ConfigError(f"schedule '{stage.schedule}' is not one of constant, cosine, onecycle, plateau")
+            raise ConfigError(f"schedule '{stage.schedule}' is unknown; choose constant, cosine, onecycle or plateau")
 
         def factor(epoch: int) -> float:
             if epoch < stage.warmup:
@@ -163,101 +155,102 @@ def fit(
     name: str,
     seed: int,
     key: Key,
-    device: Device = Device(),
+    device: Device,
     monitors: tuple[str, ...] = (),
-) -> Fitted:
-    """Train `network` in place to the weights of the best validation loss; resumes from `folder` after a kill.
+) -> dict[str, State]:
+    """Train `network` in place to the weights of the best validation loss; an interrupted training in `folder` resumes.
 
-    key: all that the outcome depends on; ConfigError where `folder` holds a training of another key.
-    monitors: affect outputs whose best-CCC weights are kept as well (dual-model ensembling).
-    Without a validation set all epochs run and the last weights stay.
+    key: all that the outcome depends on; raises ConfigError where `folder` holds a training under another key.
+    monitors: affect outputs whose best-CCC weights are kept too (dual-model ensembling).
+    Without a validation set all epochs run, and the last weights are kept.
+    Returns the weights of "loss", which `network` has, and of each of `monitors`.
     """
-    began = time.monotonic()
-    finished = folder / "finished.json"
-    checkpoints = folder / "checkpoints"
+    finished, checkpoints = folder / "finished.json", folder / "checkpoints"
+    last = checkpoints / "last.ckpt"
+    best = last if validation is None else checkpoints / "best.ckpt"
     claim(folder / "stage.key.json", key, "a training stage", ("finished.json", "checkpoints/*.ckpt"))
     if not finished.is_file():
-        _run(network, train, validation, stage, folder, name, seed, device, monitors)
-        best = checkpoints / ("best.ckpt" if validation is not None else "last.ckpt")
-        loaded = torch.load(best, map_location="cpu", weights_only=True)
+        began = time.monotonic()
+        callbacks = _checkpoints(checkpoints, () if validation is None else ("loss", *monitors))
+        if validation is not None:
+            callbacks.append(EarlyStopping("val_loss", patience=stage.patience, mode="min", check_finite=True))
+        if not device.quiet:
+            callbacks.append(_Report(name))
+        pl.seed_everything(seed, workers=True, verbose=False)
+        with _quiet_lightning():
+            trainer = _trainer(stage, folder, device, callbacks)
+            if has_3d_convolutions(network):
+                # twice as fast on a CPU with the channels last; the weights are the same
+                network.to(memory_format=torch.channels_last_3d)
+            trainer.fit(
+                _Module(network, stage, seed, class_weights(train) if stage.balance else None),
+                loader(train, len(train), stage.batch, seed),  # type: ignore[arg-type]
+                None if validation is None else loader(validation, len(validation), stage.batch, None, shard=False),  # type: ignore[arg-type]
+                ckpt_path=last if last.is_file() else None,
+                weights_only=True,
+            )
+        if trainer.interrupted:
+            raise KeyboardInterrupt
         write(finished, json.dumps({
-            "best": _best(loaded), "epochs": _epochs(checkpoints), "seconds": round(time.monotonic() - began, 2),
+            "best": _best(_load(best)), "epochs": int(_load(last)["epoch"]) + 1,
+            "seconds": round(time.monotonic() - began, 2),
         }))  # fmt: skip
-    record = json.loads(finished.read_text())
-    states = {"loss": _state(checkpoints / ("best.ckpt" if validation is not None else "last.ckpt"))}
-    for o in monitors if validation is not None else ():
-        states[o] = _state(checkpoints / f"best-{o}.ckpt")
+    states = {"loss": _state(best)}
+    if validation is not None:
+        states |= {o: _state(checkpoints / f"best-{o}.ckpt") for o in monitors}
     network.load_state_dict(states["loss"])
     network.eval()
-    return Fitted(record["best"], record["epochs"], record["seconds"], states)
+    return states
 
 
-def _run(
-    network: nn.Module,
-    train: Dataset[Batch],
-    validation: Dataset[Batch] | None,
-    stage: Stage,
-    folder: Path,
-    name: str,
-    seed: int,
-    device: Device,
-    monitors: tuple[str, ...],
-) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    checkpoints = folder / "checkpoints"
-    keep: dict[str, Any] = {"dirpath": checkpoints, "enable_version_counter": False, "save_weights_only": False}
-    callbacks: list[Callback] = [ModelCheckpoint(filename="last", save_top_k=1, **keep)]
-    if validation is not None:
-        callbacks.append(ModelCheckpoint(filename="best", monitor="val_loss", mode="min", **keep))
-        callbacks += [
-            ModelCheckpoint(filename=f"best-{o}", monitor=f"val_ccc_{o}", mode="max", **keep) for o in monitors
-        ]
-        callbacks.append(EarlyStopping("val_loss", patience=stage.patience, mode="min", check_finite=True))
-    if not device.quiet:
-        callbacks.append(_Report(name))
-    pl.seed_everything(seed, workers=True, verbose=False)
+def _checkpoints(folder: Path, kept: tuple[str, ...]) -> list[Callback]:
+    """The last checkpoint, and of `kept` that with the least validation loss and those with an output's best CCC."""
+    how: dict[str, Any] = {"dirpath": folder, "enable_version_counter": False, "save_weights_only": False}
+    callbacks: list[Callback] = [ModelCheckpoint(filename="last", save_top_k=1, **how)]
+    for what in kept:
+        if what == "loss":
+            callbacks.append(ModelCheckpoint(filename="best", monitor="val_loss", mode="min", **how))
+        else:
+            callbacks.append(ModelCheckpoint(filename=f"best-{what}", monitor=f"val_ccc_{what}", mode="max", **how))
+    return callbacks
+
+
+@contextmanager
+def _quiet_lightning() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning")
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-        try:
-            trainer = pl.Trainer(
-                accelerator=device.accelerator,
-                devices=device.devices,
-                strategy="ddp_spawn" if device.devices > 1 else "auto",
-                precision=device.precision,  # type: ignore[arg-type]
-                max_epochs=stage.epochs,
-                callbacks=callbacks,
-                logger=[
-                    CSVLogger(folder, name="csv", version=""),
-                    TensorBoardLogger(folder, name="tensorboard", version=""),
-                ],
-                default_root_dir=folder,
-                enable_progress_bar=False,
-                enable_model_summary=False,
-                num_sanity_val_steps=0,
-                log_every_n_steps=1_000_000,
-                use_distributed_sampler=False,
-                deterministic="warn",
-            )
-        except (MisconfigurationException, ValueError) as error:  # no such device here, or no such precision
-            raise ConfigError(
-                f"accelerator '{device.accelerator}' with precision '{device.precision}' does not run here "
-                f"({str(error).splitlines()[0]}); use cpu and 32-true, or a machine that has it"
-            ) from None
-        last = checkpoints / "last.ckpt"
-        if has_3d_convolutions(network):
-            # 3-D convolutions run twice as fast on a CPU with the channels last; the weights stay the same
-            network.to(memory_format=torch.channels_last_3d)
-        trainer.fit(
-            _Module(network, stage, seed, class_weights(train) if stage.balance else None),
-            loader(train, len(train), stage.batch, seed),  # type: ignore[arg-type]
-            None if validation is None else loader(validation, len(validation), stage.batch, None, shard=False),  # type: ignore[arg-type]
-            ckpt_path=last if last.is_file() else None,
-            weights_only=True,
+        yield
+
+
+def _trainer(stage: Stage, folder: Path, device: Device, callbacks: list[Callback]) -> pl.Trainer:
+    """Raises ConfigError where this machine lacks the device or the precision."""
+    try:
+        return pl.Trainer(
+            accelerator=device.accelerator,
+            devices=device.devices,
+            strategy="ddp_spawn" if device.devices > 1 else "auto",
+            precision=device.precision,  # type: ignore[arg-type]
+            max_epochs=stage.epochs,
+            callbacks=callbacks,
+            logger=[
+                CSVLogger(folder, name="csv", version=""),
+                TensorBoardLogger(folder, name="tensorboard", version=""),
+            ],
+            default_root_dir=folder,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            log_every_n_steps=1_000_000,
+            use_distributed_sampler=False,
+            deterministic="warn",
         )
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+    except (MisconfigurationException, ValueError) as error:
+        raise ConfigError(
+            f"accelerator '{device.accelerator}' with precision '{device.precision}' does not run here "
+            f"({str(error).splitlines()[0]}); use cpu and 32-true, or another machine"
+        ) from None
 
 
 def class_weights(train: Dataset[Batch]) -> Tensor | None:
@@ -275,9 +268,12 @@ def has_3d_convolutions(network: nn.Module) -> bool:
     return any(isinstance(module, nn.Conv3d) for module in network.modules())
 
 
-def _state(path: Path) -> dict[str, Tensor]:
-    state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
-    return {key.removeprefix("network."): value for key, value in state.items()}
+def _load(path: Path) -> dict[str, Any]:
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _state(path: Path) -> State:
+    return {key.removeprefix("network."): value for key, value in _load(path)["state_dict"].items()}
 
 
 def _best(checkpoint: dict[str, Any]) -> float:
@@ -287,7 +283,3 @@ def _best(checkpoint: dict[str, Any]) -> float:
         if "ModelCheckpoint" in key and "val_loss" in key and c.get("best_model_score") is not None
     ]
     return min(scores, default=float("nan"))
-
-
-def _epochs(checkpoints: Path) -> int:
-    return int(torch.load(checkpoints / "last.ckpt", map_location="cpu", weights_only=True)["epoch"]) + 1

@@ -26,9 +26,9 @@ def command(bundle: Path, data: Path | None, count: int, method: str | None, out
     """
     from rich.console import Console
 
-    from ..calibration.report import score_rows
-    from ..calibration.run import calibrate
+    from ..calibration.run import quantise_bundle
     from ..calibration.sources import load_windows
+    from ..compiler.report import score_rows
     from ..engine.bundle import load_bundle
     from ._progress import step_bar
 
@@ -36,7 +36,7 @@ def command(bundle: Path, data: Path | None, count: int, method: str | None, out
     with step_bar(Console(stderr=True)) as on_step:
         on_step("choosing windows", 0.0)
         windows = load_windows(source, data, count, seed=seed)
-        done = calibrate(
+        done = quantise_bundle(
             source,
             out or bundle.with_name(f"{source.name}-calibrated.jmt"),
             windows,
@@ -47,7 +47,7 @@ def command(bundle: Path, data: Path | None, count: int, method: str | None, out
     for name, network in done.report["networks"].items():
         total = len(network["int8"]) + len(network["fp16"])
         click.echo(f"{name}: {len(network['int8'])} of {total} layers INT8, ranges by {network['method']}")
-    click.echo("\n".join(score_rows(done.report["fidelity"])))
+    click.echo("\n".join(score_rows(done.report["fidelity"], "INT8")))
     click.echo(f"wrote {done.bundle.path} ({done.bundle.id})")
     if not done.fidelity.holds:
         click.echo("INT8 changes the scores beyond the limit: use FP16", err=True)

@@ -12,7 +12,7 @@ import click
 from ..errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from ..training.synth import Cohort
+    from ..training.synth import CohortPlan
 
 
 @click.command("synth")
@@ -56,27 +56,27 @@ def command(
     )
 
     from ..capture.simulated.scenario import CLASS_NAMES
-    from ..training.synth import Cohort, generate, prepare, total_samples
+    from ..training.synth import CohortPlan, generate, prepare, total_samples
 
     names = tuple(name.strip() for name in classes.split(","))
     wrong = [name for name in names if name not in CLASS_NAMES]
     if wrong or len(set(names)) != len(names):
         raise ConfigError(f"--classes '{classes}' must name each of {', '.join(CLASS_NAMES)} at most once")
-    cohort = Cohort(kind, subjects, seed, trials, tuple(n for n in CLASS_NAMES if n in names), seconds)
+    plan = CohortPlan(kind, subjects, seed, trials, tuple(n for n in CLASS_NAMES if n in names), seconds)
     if effects:
-        _print_effects(cohort)
+        _print_effects(plan)
         return
     if out is None:
         raise ConfigError("--out is missing; name a new or empty folder, as in --out cohort")
-    prepare(out, cohort)
+    prepare(out, plan)
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
     )  # fmt: skip
     console = Console(stderr=True)
     try:
         with Progress(*columns, console=console, disable=quiet) as progress:
-            bar = progress.add_task("videos" if kind == "affwild2" else "trials", total=total_samples(cohort))
-            for done in generate(out, cohort, jobs or os.cpu_count() or 1):
+            bar = progress.add_task("videos" if kind == "affwild2" else "trials", total=total_samples(plan))
+            for done in generate(out, plan, jobs or os.cpu_count() or 1):
                 progress.update(bar, completed=done)
     except KeyboardInterrupt:
         click.echo(f"jmt-edge: stopped; repeat the same command to go on in {out}", err=True)
@@ -88,14 +88,14 @@ def command(
     click.echo(f"{out}: synthetic {kind} cohort, {subjects} subjects, seed {seed}; truth in truth/")
 
 
-def _print_effects(cohort: Cohort) -> None:
+def _print_effects(plan: CohortPlan) -> None:
     from ..training.synth import measure_effects
 
-    if cohort.kind == "affwild2":
+    if plan.kind == "affwild2":
         raise ConfigError("--effects compares BioVid's classes, which affwild2 has not; use biovid or trimodal")
     click.echo("| class | trials | mean SCR (µS) | SCR in | largest rise (µS) | face shows in | PSPI | PSPI maximum |")
     click.echo("|---|---|---|---|---|---|---|---|")
-    for e in measure_effects(cohort):
+    for e in measure_effects(plan):
         click.echo(
             f"| {e.class_name} | {e.trials} | {e.scr:.3f} | {e.responds:.0%} | {e.rise:.3f} | {e.shows:.0%} "
             f"| {e.pspi_mean:.2f} | {e.pspi_max:.2f} |"

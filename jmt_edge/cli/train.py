@@ -2,44 +2,38 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import click
 
 from ..errors import ConfigError
+from ._training import cohort_of, data_options, require_folder, training_options
 
 
 @click.command("train")
 @click.option("--check", type=click.Path(path_type=Path), help="Report what a data folder holds and what is used.")
-@click.option("--list", "list_recipes", is_flag=True, help="List the recipes that come along.")
+@click.option("--list", "list_recipes", is_flag=True, help="List the built-in recipes.")
 @click.option("--recipe", help="A recipe's name or a .json file; several with commas are compared.")
 @click.option("--variant", type=click.Choice(["full", "demo"]), help="demo: small networks.  [default: the recipe's]")
 @click.option("--data", type=click.Path(path_type=Path), help="The data set's folder.")
 @click.option("--demo", type=click.Choice(["pain", "affect", "trimodal", "all"]), help="Train the demo bundle(s).")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the run; an interrupted run resumes there.")
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
-@click.option("--seeds", type=click.IntRange(1, 1000), default=1, show_default=True, help="Repeat from --seed on.")
+@click.option("--seeds", type=click.IntRange(1, 1000), default=1, show_default=True, help="Repeat with so many seeds.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change the recipe: fusion.lr=1e-4.")
 @click.option("--protocol", help="holdout, kfold:K, loso, loso67 or official.  [default: the recipe's]")
 @click.option("--folds", type=click.IntRange(2, 1000), help="Subject-exclusive folds; short for --protocol kfold:K.")
 @click.option("--loso", is_flag=True, help="Leave one subject out; short for --protocol loso.")
-@click.option("--grid", multiple=True, metavar="KEY=V1,V2", help="Try all values, chosen by validation score.")
-@click.option("--weights", multiple=True, metavar="MODALITY=FILE", help="Initial backbone: a file, or torchvision.")
-@click.option("--channel", default="Eda_RB", show_default=True, help="PainMonit: the EDA channel.")
-@click.option("--rate", type=float, default=250.0, show_default=True, help="PainMonit: samples per second of X.npy.")
-@click.option("--skip-bad", is_flag=True, help="Leave bad samples out, count and list them.")
-@click.option("--cache", type=click.Path(path_type=Path), help="Clips and features.  [default: $JMT_EDGE_CACHE]")
-@click.option("--workers", type=click.IntRange(1, 256), help="Processes of preprocessing.  [default: the cores]")
+@click.option("--grid", multiple=True, metavar="KEY=V1,V2", help="Try all values; the best validation loss wins.")
+@click.option("--weights", multiple=True, metavar="MODALITY=FILE", help="Initial weights: a file, or torchvision.")
 @click.option("--processes", type=click.IntRange(1, 256), default=1, show_default=True, help="For folds and grids.")
 @click.option("--accelerator", default="auto", show_default=True, help="auto, cpu or gpu.")
-@click.option("--devices", type=click.IntRange(1, 64), default=1, show_default=True, help="More than 1 is DDP.")
+@click.option("--devices", type=click.IntRange(1, 64), default=1, show_default=True, help="More than 1 uses DDP.")
 @click.option("--precision", help="32-true, bf16-mixed or 16-mixed.  [default: the recipe's]")
-@click.option("--threads", type=click.IntRange(1, 256), help="CPU threads of torch.")
-@click.option("--no-bundle", is_flag=True, help="End with weights and scores alone.")
+@click.option("--no-bundle", is_flag=True, help="Write weights and scores only.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing bundle.")
-@click.option("--quiet", is_flag=True, help="No progress on stderr.")
+@data_options
 def command(**flags: Any) -> None:
     """Train a system of the papers.
 
@@ -49,8 +43,8 @@ def command(**flags: Any) -> None:
     jmt-edge train --recipe biovid-eda,biovid-face,biovid-jmt --data DATA --folds 5 --variant demo --out RUNS
     jmt-edge train --demo all --out DIR
 
-    The run keeps its resolved recipe, split, weights, predictions and scores; it ends with a bundle that
-    `jmt-edge live` runs. Validation subjects choose the epoch, test subjects are scored once.
+    A run writes its resolved recipe, split, weights, predictions and scores, and a bundle for `jmt-edge live`.
+    Validation subjects select the epoch; test subjects are scored once.
     """
     if flags["list_recipes"]:
         return _list()
@@ -66,14 +60,6 @@ def command(**flags: Any) -> None:
     _train(flags)
 
 
-def require_folder(out: Path) -> None:
-    """Makes the folder of results. Raises ConfigError where it cannot be one, before hours of work end there."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"--out {out} cannot be a folder ({error.strerror}); give another") from None
-
-
 def _list() -> None:
     from ..training.recipes import load_recipe, names
 
@@ -82,22 +68,12 @@ def _list() -> None:
         click.echo(f"{name:<28} {recipe.title}")
 
 
-def _cohort(flags: dict[str, Any], folder: Path, classes: tuple[str, ...] = ("BL1", "PA4")) -> Any:
-    from ..training.readers import open_cohort
-
-    return open_cohort(
-        folder, classes=classes, channel=flags["channel"], rate=flags["rate"], skip_bad=flags["skip_bad"]
-    )
-
-
 def _recipe(flags: dict[str, Any], name: str) -> Any:
-    from ..training.recipes import load_recipe
+    from ..training.recipes import key_value, load_recipe
 
     overrides = list(flags["overrides"])
     for weight in flags["weights"]:
-        modality, equals, file = weight.partition("=")
-        if not equals:
-            raise ConfigError(f"--weights '{weight}' is not MODALITY=FILE; write for example face=torchvision")
+        modality, file = key_value(weight, "--weights", "face=torchvision")
         overrides.append(f'weights.{modality}="{file}"')
     if flags["precision"]:
         overrides.append(f'precision="{flags["precision"]}"')
@@ -105,7 +81,7 @@ def _recipe(flags: dict[str, Any], name: str) -> Any:
 
 
 def _require_use_of_weights(weights: tuple[str, ...], recipes: list[Any]) -> None:
-    """Raises ConfigError for --weights of a network that no recipe has: they would be left unread."""
+    """Raises ConfigError for --weights of a network that no recipe has, which would be ignored."""
     known = {name for r in recipes for name in (*r.resolve().names, *(["second"] if r.second else []))}
     for modality in (w.partition("=")[0] for w in weights):
         if modality not in known:
@@ -117,11 +93,11 @@ def _require_use_of_weights(weights: tuple[str, ...], recipes: list[Any]) -> Non
 def _check(flags: dict[str, Any]) -> None:
     from ..training.biosignals import check_biosignals
     from ..training.clips import default_cache
-    from ..training.data import cut_windows, describe
+    from ..training.data import PAIN_CLASSES, cut_windows, describe
     from ..training.readers import default_task
 
     recipe = _recipe(flags, flags["recipe"]) if flags["recipe"] else None
-    cohort = _cohort(flags, flags["check"], recipe.classes if recipe else ("BL1", "PA4"))
+    cohort = cohort_of(flags, flags["check"], recipe.classes if recipe else PAIN_CLASSES)
     task = recipe.resolve() if recipe else default_task(cohort)
     workers = flags["workers"] or os.cpu_count() or 1
     signals = check_biosignals(cohort, workers=workers, cache=flags["cache"] or default_cache())
@@ -129,35 +105,16 @@ def _check(flags: dict[str, Any]) -> None:
         click.echo(line)
 
 
-def _options(flags: dict[str, Any], precision: str) -> Any:
-    import torch
-
-    from ..training.clips import default_cache
-    from ..training.experiment import Options, console_progress
-    from ..training.trainer import Device
-
-    if flags["threads"]:
-        torch.set_num_threads(flags["threads"])
-    device = Device(flags["accelerator"], flags["devices"], precision, flags["quiet"])
-    options = Options(flags["cache"] or default_cache(), device, flags["workers"] or os.cpu_count() or 1)
-    if flags["quiet"]:
-        return options
-    from dataclasses import replace
-
-    return replace(options, progress=console_progress())
-
-
 def _demo(flags: dict[str, Any]) -> None:
     from ..tasks import TASK_NAMES
     from ..training.demo import train_demo
 
+    options = training_options(flags, flags["accelerator"], flags["devices"])
     for name in TASK_NAMES if flags["demo"] == "all" else (flags["demo"],):
-        bundle = train_demo(
-            name, flags["out"], seed=flags["seed"], options=_options(flags, "32-true"), overrides=flags["overrides"]
-        )
+        bundle = train_demo(name, flags["out"], seed=flags["seed"], options=options, overrides=flags["overrides"])
         scores = bundle.manifest["provenance"]["scores"]
         shown = ", ".join(f"{k} {v:.3f}" for k, v in scores.items() if isinstance(v, float))
-        click.echo(f"{bundle.path}: {shown} (people held out)")
+        click.echo(f"{bundle.path}: {shown} (on people held out)")
 
 
 def _train(flags: dict[str, Any]) -> None:
@@ -168,16 +125,16 @@ def _train(flags: dict[str, Any]) -> None:
     recipes = [_recipe(flags, name.strip()) for name in flags["recipe"].split(",")]
     _require_use_of_weights(flags["weights"], recipes)
     if len({r.classes for r in recipes}) > 1 or len({r.name for r in recipes}) < len(recipes):
-        raise ConfigError("the recipes of a comparison need one pair of classes and different names; train them apart")
+        raise ConfigError("compared recipes need the same pair of classes and different names; train them separately")
     if flags["processes"] > 1 and flags["devices"] > 1:
-        raise ConfigError("--processes shares out whole runs and --devices splits each of them; give one of the two")
+        raise ConfigError("--processes distributes whole runs and --devices splits each run; give only one of them")
     short = f"kfold:{flags['folds']}" if flags["folds"] else "loso" if flags["loso"] else flags["protocol"]
-    cohort = _cohort(flags, flags["data"], recipes[0].classes)
+    cohort = cohort_of(flags, flags["data"], recipes[0].classes)
     for recipe in recipes:
-        require_modalities(cohort, recipe)  # of all before hours go into the first
+        require_modalities(cohort, recipe)  # for all of them, before hours go into the first
     done = []
     for recipe in recipes:
-        options = _options(flags, recipe.precision)
+        options = training_options(flags, flags["accelerator"], flags["devices"], recipe.precision)
         out = flags["out"] if len(recipes) == 1 else flags["out"] / recipe.name
         how: dict[str, Any] = {
             "protocol": short or recipe.protocol, "grid": flags["grid"], "options": options,

@@ -84,7 +84,7 @@ class Clips:
 
 
 @dataclass(frozen=True)
-class Windows:
+class WindowSet:
     """N windows of a task with S steps and M modalities.
 
     clips: modality -> (N, S or 1, *shape) float32; 1 where one clip serves all steps.
@@ -105,9 +105,9 @@ class Windows:
     def __len__(self) -> int:
         return len(self.present)
 
-    def take(self, index: NDArray[np.int64]) -> Windows:
+    def take(self, index: NDArray[np.int64]) -> WindowSet:
         """The windows at `index`, in that order."""
-        return Windows(
+        return WindowSet(
             {name: clips.take(index) for name, clips in self.clips.items()},
             self.present[index],
             {name: values[index] for name, values in self.targets.items()},
@@ -146,7 +146,7 @@ class Windows:
         np.savez(path, present=self.present, subjects=self.subjects, **about, **arrays)  # type: ignore[arg-type]
 
     @classmethod
-    def load(cls, path: Path) -> Windows:
+    def load(cls, path: Path) -> WindowSet:
         """Inverse of `save`. Raises DataError for anything else."""
         try:
             with np.load(path, allow_pickle=False) as data:
@@ -170,7 +170,7 @@ def _unstacked(stored: NDArray[np.float32], rows: NDArray[np.int64]) -> Clips:
     return Clips([*stored], rows, stored.shape[1:])
 
 
-def random_windows(task: Task, count: int, seed: int = 0) -> Windows:
+def random_windows(task: Task, count: int, seed: int = 0) -> WindowSet:
     """Normal noise in every clip: for networks with random weights, where only arithmetic is compared."""
     rng = np.random.default_rng(seed)
     clips = {
@@ -178,4 +178,4 @@ def random_windows(task: Task, count: int, seed: int = 0) -> Windows:
         for m in task.modalities
     }
     present = np.ones((count, task.steps, len(task.modalities)), bool)
-    return Windows(clips, present, origin=f"random noise, seed {seed}", noise=True)
+    return WindowSet(clips, present, origin=f"random noise, seed {seed}", noise=True)

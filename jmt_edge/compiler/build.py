@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import onnx
 
-from ..clips.window_set import Windows
+from ..clips.window_set import WindowSet
 from ..engine.bundle import Bundle, write_bundle
 from ..engine.device import current_device
 from ..engine.tensorrt_api import Library, open_library
@@ -137,7 +137,7 @@ def build(
     builder: Builder,
     why: str,
     target: str,
-    windows: Windows,
+    windows: WindowSet,
     batch: tuple[int, int, int] | None = None,
     extra_files: Mapping[str, bytes] | None = None,
     extra_manifest: Mapping[str, Any] | None = None,
@@ -219,7 +219,7 @@ class _Check:
         self,
         bundle: Bundle,
         graphs: Mapping[str, onnx.ModelProto],
-        windows: Windows,
+        windows: WindowSet,
         on_step: Callable[[str, float], None],
     ) -> None:
         self._task, self._windows, self._on_step = bundle.task, windows, on_step

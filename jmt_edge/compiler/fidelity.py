@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..clips.window_set import Windows
+from ..clips.window_set import WindowSet
 from ..engine.session import session
 from ..metrics import accuracy, auc, bootstrap, ccc, interval95
 from ..tasks import Task
@@ -76,7 +76,7 @@ class Fidelity:
 def run_backbones(
     task: Task,
     models: Mapping[str, bytes],
-    windows: Windows,
+    windows: WindowSet,
     known: Mapping[str, NDArray[np.float32]] | None = None,
     on_clip: Callable[[str, float], None] = lambda name, fraction: None,
 ) -> dict[str, NDArray[np.float32]]:
@@ -104,7 +104,7 @@ def run_backbones(
 
 
 def fusion_feeds(
-    task: Task, features: Mapping[str, NDArray[np.float32]], windows: Windows
+    task: Task, features: Mapping[str, NDArray[np.float32]], windows: WindowSet
 ) -> Iterator[dict[str, NDArray[np.float32]]]:
     """What the fusion network takes, one window after another: each modality (1, S, d) and `present` (1, S, M)."""
     for i in range(len(windows)):
@@ -116,7 +116,7 @@ def fusion_feeds(
 
 
 def outputs_of(
-    task: Task, fusion: FusionCall, features: Mapping[str, NDArray[np.float32]], windows: Windows
+    task: Task, fusion: FusionCall, features: Mapping[str, NDArray[np.float32]], windows: WindowSet
 ) -> dict[str, Array]:
     """Raw outputs of the last step from any implementation of the fusion: pain logits (N, 2), else (N,)."""
     results: dict[str, list[Array]] = {name: [] for name in task.outputs}
@@ -131,7 +131,7 @@ def outputs_of(
 def run_networks(
     task: Task,
     models: Mapping[str, bytes],
-    windows: Windows,
+    windows: WindowSet,
     known: Mapping[str, NDArray[np.float32]] | None = None,
     on_clip: Callable[[str, float], None] = lambda name, fraction: None,
 ) -> Run:
@@ -163,7 +163,7 @@ def compare(
     task: Task,
     reference: Mapping[str, bytes],
     converted: Mapping[str, bytes],
-    windows: Windows,
+    windows: WindowSet,
     precision: str,
     *,
     temperature: float = 1.0,

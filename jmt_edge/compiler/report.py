@@ -6,6 +6,8 @@ import io
 import json
 from typing import Any
 
+from ..markdown import table
+
 
 def build_report(report: dict[str, Any]) -> dict[str, bytes]:
     """File name -> content: `build.json`, `build.md`, and one `<output>.png` per output if matplotlib is there."""
@@ -39,6 +41,19 @@ def layer_sentence(network: str, entry: dict[str, Any], note: str) -> str:
     return f"{network}: {text}" + (f" ({note})" if note else "")
 
 
+def score_rows(fidelity: dict[str, Any], converted: str) -> list[str]:
+    """A Markdown table of the scores of float32 and of the `converted` networks."""
+    header = ["output", "score", "float32", converted, "change", "95 % interval", "limit"]
+    rows = [
+        [
+            s["output"], s["score"], f"{s['reference']:.4f}", f"{s['converted']:.4f}", f"{s['change']:+.4f}",
+            f"{s['low']:+.4f} to {s['high']:+.4f}", "" if s["limit"] is None else f"{s['limit']:g}",
+        ]
+        for s in fidelity["scores"]
+    ]  # fmt: skip
+    return table(header, rows)
+
+
 def timing_lines(timings: dict[str, Any]) -> list[str]:
     """What `auto` timed, one Markdown item a network and runtime."""
     lines = []
@@ -70,28 +85,13 @@ def _markdown(report: dict[str, Any], plots: list[str]) -> str:
     if "fusion" in engine:
         why = f" (no cubin timed: {engine['no_cubin']})" if "no_cubin" in engine else ""
         lines.append(f"- the fusion is run by the {engine['fusion']}{why}")
-    lines += [
-        "",
-        "## Against float32",
-        "",
-        "| network | cosine mean | cosine worst | relative error |",
-        "|---|---|---|---|",
+    rows = [
+        [row["network"], f"{row['cosine_mean']:.6f}", f"{row['cosine_min']:.6f}", f"{row['relative_error']:.2e}"]
+        for row in fidelity["networks"]
     ]
-    for row in fidelity["networks"]:
-        lines.append(
-            f"| {row['network']} | {row['cosine_mean']:.6f} | {row['cosine_min']:.6f} | {row['relative_error']:.2e} |"
-        )
-    lines += [
-        "",
-        "| output | score | float32 | converted | change | 95 % interval | limit |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for row in fidelity["scores"]:
-        limit = "" if row["limit"] is None else f"{row['limit']:g}"
-        lines.append(
-            f"| {row['output']} | {row['score']} | {row['reference']:.4f} | {row['converted']:.4f} | "
-            f"{row['change']:+.4f} | {row['low']:+.4f} to {row['high']:+.4f} | {limit} |"
-        )
+    lines += ["", "## Against float32", ""]
+    lines += table(["network", "cosine mean", "cosine worst", "relative error"], rows)
+    lines += ["", *score_rows(fidelity, "converted")]
     lines += ["", *(f"![{name}]({name})" for name in plots)]
     if not plots:
         lines.append("No plots: matplotlib is not installed (`pip install 'jmt-edge[train]'`).")

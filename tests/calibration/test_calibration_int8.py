@@ -15,11 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from jmt_edge.calibration.quantise import Layer, find_layers, half_scale, quantise, tensors_of
+from jmt_edge.calibration.quantise import QuantisableLayer, find_layers, half_scale, quantise, tensors_of
 from jmt_edge.calibration.ranges import METHODS, Magnitudes, collect
 from jmt_edge.calibration.sensitivity import answers, give_back, leave_one_in, sqnr
 from jmt_edge.calibration.sources import spread
-from jmt_edge.clips.window_set import Windows, random_windows
+from jmt_edge.clips.window_set import WindowSet, random_windows
 from jmt_edge.errors import DataError
 from jmt_edge.tasks import get_task
 
@@ -190,7 +190,7 @@ def test_sensitivity_finds_the_layer_that_suffers() -> None:
 
 
 def test_fewer_questions_give_back_more_and_still_hold() -> None:
-    layers = [Layer(str(i), "Conv", "a", "w", "", 1) for i in range(64)]
+    layers = [QuantisableLayer(str(i), "Conv", "a", "w", "", 1) for i in range(64)]
     for needed in (1, 20, 63):
         asked: list[int] = []
         holds = lambda kept: asked.append(0) or 64 - len(kept) >= needed  # noqa: B023, E731
@@ -200,11 +200,11 @@ def test_fewer_questions_give_back_more_and_still_hold() -> None:
 
 @given(st.integers(0, 40), st.integers(0, 40))
 def test_giving_back_stops_at_the_first_run_that_holds(count: int, needed: int) -> None:
-    layers = [Layer(str(i), "Conv", "a", "w", "", 1) for i in range(count)]
+    layers = [QuantisableLayer(str(i), "Conv", "a", "w", "", 1) for i in range(count)]
     order = [str(i) for i in reversed(range(count))]
     asked: list[int] = []
 
-    def holds(kept: Sequence[Layer]) -> bool:
+    def holds(kept: Sequence[QuantisableLayer]) -> bool:
         asked.append(len(kept))
         return count - len(kept) >= needed
 
@@ -216,7 +216,7 @@ def test_giving_back_stops_at_the_first_run_that_holds(count: int, needed: int) 
 
 def test_few_layers_go_back_where_the_scores_waver() -> None:
     """A decision or two that flip by chance: 8 layers given back hold, so do 50, and half of them do not."""
-    layers = [Layer(str(i), "Conv", "a", "w", "", 1) for i in range(80)]
+    layers = [QuantisableLayer(str(i), "Conv", "a", "w", "", 1) for i in range(80)]
     holds = lambda kept: 8 <= 80 - len(kept) <= 12 or 80 - len(kept) >= 50  # noqa: E731
     _, returned = give_back(layers, [str(i) for i in range(80)], holds)
     assert len(returned) == 8
@@ -274,11 +274,13 @@ def test_a_fusion_keeps_its_heads_and_its_small_layers(name: str) -> None:
     assert len(small.SerializeToString()) < 0.3 * len(model.SerializeToString())
 
 
-def _labelled(count: int) -> Windows:
+def _labelled(count: int) -> WindowSet:
     windows = random_windows(get_task("pain", "demo"), count)
     rng = np.random.default_rng(0)
     subjects = rng.choice(["a", "b", "c"], count, p=[0.8, 0.15, 0.05]).astype("U1")
-    return Windows(windows.clips, windows.present, {"pain": rng.integers(0, 2, count).astype(float)}, subjects, "noise")
+    return WindowSet(
+        windows.clips, windows.present, {"pain": rng.integers(0, 2, count).astype(float)}, subjects, "noise"
+    )
 
 
 def test_chosen_windows_cover_subjects_and_classes() -> None:
@@ -294,10 +296,10 @@ def test_chosen_windows_cover_subjects_and_classes() -> None:
 def test_windows_round_trip_and_refuse_what_does_not_fit(tmp_path: Path) -> None:
     windows = _labelled(3)
     windows.save(tmp_path / "w.npz")
-    back = Windows.load(tmp_path / "w.npz")
+    back = WindowSet.load(tmp_path / "w.npz")
     assert back.origin == "noise" and np.array_equal(back.clips["face"], windows.clips["face"])
     with pytest.raises(DataError, match="affect takes"):
         back.check(get_task("affect", "demo"))
     (tmp_path / "bad.npz").write_bytes(b"PK nonsense")
     with pytest.raises(DataError, match="holds no saved windows"):
-        Windows.load(tmp_path / "bad.npz")
+        WindowSet.load(tmp_path / "bad.npz")

@@ -13,12 +13,12 @@ import pytest
 
 from jmt_edge.calibration import run as module
 from jmt_edge.calibration.recorded import evenly, recorded_windows
-from jmt_edge.calibration.run import calibrate
+from jmt_edge.calibration.run import quantise_bundle
 from jmt_edge.calibration.scales import RANGE
 from jmt_edge.calibration.sources import load_windows, simulated_people
 from jmt_edge.capture import open_source
 from jmt_edge.cli.live import demo_bundle
-from jmt_edge.clips.window_set import Windows, random_windows
+from jmt_edge.clips.window_set import WindowSet, random_windows
 from jmt_edge.compiler.export import random_bundle
 from jmt_edge.compiler.fidelity import compare
 from jmt_edge.engine.backends.base import TwoCalls
@@ -58,16 +58,16 @@ def _table(bundle: Bundle) -> bytes:
 
 def test_the_same_seed_gives_the_same_bytes(pain: Bundle, tmp_path: Path) -> None:
     windows = random_windows(pain.task, 6)
-    one = calibrate(pain, tmp_path / "one.jmt", windows, seed=3).bundle
-    two = calibrate(pain, tmp_path / "two.jmt", windows, seed=3).bundle
+    one = quantise_bundle(pain, tmp_path / "one.jmt", windows, seed=3).bundle
+    two = quantise_bundle(pain, tmp_path / "two.jmt", windows, seed=3).bundle
     assert one.manifest["files"] == two.manifest["files"]  # table, graphs, reports, plot
     assert _table(one) == _table(two)
-    other = calibrate(pain, tmp_path / "three.jmt", windows, seed=4, method="minmax").bundle
+    other = quantise_bundle(pain, tmp_path / "three.jmt", windows, seed=4, method="minmax").bundle
     assert _table(other) != _table(one)
 
 
 def test_the_report_compares_methods_and_layers(pain: Bundle, tmp_path: Path) -> None:
-    done = calibrate(pain, tmp_path / "out.jmt", random_windows(pain.task, 4))
+    done = quantise_bundle(pain, tmp_path / "out.jmt", random_windows(pain.task, 4))
     report = json.loads(done.bundle.read("reports/calibration/calibration.json"))
     face = report["networks"]["face"]
     assert set(face["sqnr_by_method"]) == METHODS
@@ -92,7 +92,7 @@ def test_layers_are_given_back_until_the_scores_hold(
     """With a limit that INT8 breaks, the most sensitive layers return to FP16 first, and no more than it takes."""
 
     def strict(
-        task: Any, reference: Any, models: Mapping[str, bytes], windows: Windows, *args: Any, **more: Any
+        task: Any, reference: Any, models: Mapping[str, bytes], windows: WindowSet, *args: Any, **more: Any
     ) -> Any:
         found = compare(task, reference, models, windows, *args, **more)
         face = next(row for row in found.networks if row.network == "face")
@@ -102,11 +102,11 @@ def test_layers_are_given_back_until_the_scores_hold(
     limit = 1.0
     windows = random_windows(pain.task, 4)
     monkeypatch.setattr(module, "compare", strict)
-    free = calibrate(pain, tmp_path / "free.jmt", windows, method="minmax").report
+    free = quantise_bundle(pain, tmp_path / "free.jmt", windows, method="minmax").report
     error = free["fidelity"]["scores"][0]["change"]
     assert not free["networks"]["face"]["given_back"] and 0 < error < 1
     limit = 0.7 * error
-    done = calibrate(pain, tmp_path / "strict.jmt", windows, method="minmax")
+    done = quantise_bundle(pain, tmp_path / "strict.jmt", windows, method="minmax")
     assert done.fidelity.holds and done.report["fidelity"]["scores"][0]["change"] <= limit
     report = done.report["networks"]
     returned = [(name, layer) for name, network in report.items() for layer in network["given_back"]]
@@ -209,7 +209,7 @@ def test_calibrate_from_a_recording(pain: Bundle, recorded: Path, tmp_path: Path
     """A trimodal run serves a bundle of two of its modalities."""
     windows = load_windows(pain, recorded, 6, seed=1)
     assert len(windows) == 6 and windows.origin == f"recording {recorded}"
-    done = calibrate(pain, tmp_path / "out.jmt", windows, method="minmax")
+    done = quantise_bundle(pain, tmp_path / "out.jmt", windows, method="minmax")
     assert done.report["windows"]["origin"] == f"recording {recorded}"
     assert load_bundle(done.bundle.path).manifest["int8"]["networks"]
 

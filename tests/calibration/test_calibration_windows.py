@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from jmt_edge.calibration.sources import clips_of
 from jmt_edge.capture.simulated import open_simulated
 from jmt_edge.clips.plan import HOP, plan_clips
-from jmt_edge.clips.window_set import Clips, Windows
+from jmt_edge.clips.window_set import Clips, WindowSet
 from jmt_edge.compiler import fidelity
 from jmt_edge.tasks import get_task
 
@@ -58,7 +58,7 @@ def test_windows_of_16_steps_share_most_of_their_clips(tmp_path: Path) -> None:
     ends = [18 + stride * i for i in range(12)]
     sources = {name: open_simulated(name, "sim:seed=7", lazy=True) for name in task.names}
     clips, present = clips_of(task, sources, ends)
-    windows = Windows(clips, present)
+    windows = WindowSet(clips, present)
     windows.check(task)
     for name in task.names:
         assert task.steps <= len(clips[name].stored) <= task.steps + 11  # a clip without speech is absent
@@ -70,7 +70,7 @@ def test_windows_of_16_steps_share_most_of_their_clips(tmp_path: Path) -> None:
     for name in task.names:
         np.testing.assert_array_equal(np.asarray(alone[name])[0], np.asarray(clips[name])[-1])
     windows.save(tmp_path / "w.npz")
-    back = Windows.load(tmp_path / "w.npz")
+    back = WindowSet.load(tmp_path / "w.npz")
     assert (tmp_path / "w.npz").stat().st_size < 0.2 * sum(4 * np.prod(c.shape) for c in clips.values())
     for name in task.names:
         np.testing.assert_array_equal(np.asarray(back.clips[name]), np.asarray(clips[name]))
@@ -84,7 +84,7 @@ def test_a_shared_clip_is_run_once_and_an_absent_one_never() -> None:
     voice = Clips(stored, np.array([[0, 1], [1, 2], [2, -1]]), (1, 64, 107))
     present = np.ones((3, 2, 2), bool)
     present[0, 0, task.names.index("voice")] = present[2, 1, task.names.index("voice")] = False
-    windows = Windows({"voice": voice}, present)
+    windows = WindowSet({"voice": voice}, present)
     short = replace(task, dim=128, modalities=tuple(m for m in task.modalities if m.name == "voice"))
     windows = replace(windows, present=present[:, :, task.names.index("voice")][:, :, None])
     ran: list[float] = []

@@ -24,7 +24,7 @@ from jmt_edge.engine.backends.base import TwoCalls
 from jmt_edge.live import Observer, Options, Result, run
 from jmt_edge.tasks import AUDIO_RATE, Task, get_task, split_steps
 from jmt_edge.training.clips import build_clips
-from jmt_edge.training.data import Cohort, Labels, Problems, Recording, cut_windows
+from jmt_edge.training.data import Cohort, Labels, Problems, Trial, cut_windows
 from jmt_edge.training.readers import open_cohort
 
 LENGTH = 6.1  # s of every file
@@ -91,8 +91,8 @@ def training(
     task: Task, files: Mapping[str, Path], ends: tuple[float, ...], cache: Path
 ) -> dict[str, dict[float, Clip]]:
     labels = Labels(np.zeros(1), {o: np.zeros(1) for o in task.outputs})
-    recording = Recording("a", "a", files, LENGTH, labels, ends)
-    return cached(Cohort("biovid", cache, [recording], Problems()), task, cache)
+    trial = Trial("a", "a", files, LENGTH, labels, ends)
+    return cached(Cohort("biovid", cache, [trial], Problems()), task, cache)
 
 
 def cached(cohort: Cohort, task: Task, cache: Path) -> dict[str, dict[float, Clip]]:

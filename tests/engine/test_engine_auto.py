@@ -160,10 +160,10 @@ def test_auto_for_a_device_that_is_not_here_is_refused(flat: Bundle, tmp_path: P
 
 @pytest.fixture(scope="module")
 def calibrated(flat: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    from jmt_edge.calibration.run import calibrate
+    from jmt_edge.calibration.run import quantise_bundle
 
     out = tmp_path_factory.mktemp("auto") / "flat.jmt"
-    return calibrate(flat, out, random_windows(flat.task, 4), method="minmax").bundle
+    return quantise_bundle(flat, out, random_windows(flat.task, 4), method="minmax").bundle
 
 
 @pytest.mark.parametrize(

@@ -255,10 +255,10 @@ def test_the_second_build_comes_from_the_cache(flat: Bundle, planned: Bundle, tm
 
 @pytest.fixture(scope="module")
 def calibrated(flat: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    from jmt_edge.calibration.run import calibrate
+    from jmt_edge.calibration.run import quantise_bundle
 
     out = tmp_path_factory.mktemp("calibrated") / "flat.jmt"
-    return calibrate(flat, out, random_windows(flat.task, 4), method="minmax").bundle
+    return quantise_bundle(flat, out, random_windows(flat.task, 4), method="minmax").bundle
 
 
 @pytest.mark.parametrize(("onnxruntime", "openvino"), [(2.0, 3.0), (4.9, 2.0), (2.0, 8.0), (8.0, 8.0)])

@@ -357,17 +357,17 @@ def test_training_hears_a_click_when_live_does(tmp_path: Path, offset: float) ->
 
     from jmt_edge.tasks import get_task
     from jmt_edge.training.clips import build_clips
-    from jmt_edge.training.data import Cohort, Labels, Problems, Recording, cut_windows
+    from jmt_edge.training.data import Cohort, Labels, Problems, Trial, cut_windows
 
     picture = max(0.0, -offset)
     path = tmp_path / "x.mp4"
     write_sound(path, "aac", click(3.0, 1.5 - offset, channels=2), start=picture + offset, picture=picture)
     end = 2.0
     labels = Labels(np.zeros(1), {"valence": np.zeros(1), "arousal": np.zeros(1)})
-    recording = Recording("x", "s", {"voice": path}, 3.0, labels, ends=(end,))
+    trial = Trial("x", "s", {"voice": path}, 3.0, labels, ends=(end,))
     task = get_task("affect")
     voice = task.modality("voice")
-    windows = cut_windows(Cohort("x", tmp_path, [recording], Problems()), replace(task, modalities=(voice,)))
+    windows = cut_windows(Cohort("x", tmp_path, [trial], Problems()), replace(task, modalities=(voice,)))
     clip = build_clips(windows, tmp_path / "cache", Problems())["voice"].data[-1][0]
     level = clip.max(axis=0)
     loud = np.argmax(level > level.max() - 0.25 * np.ptp(level))  # column of the spectrogram, 10 ms each

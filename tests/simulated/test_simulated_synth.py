@@ -18,12 +18,12 @@ import numpy as np
 import pytest
 
 from jmt_edge.errors import DataError
-from jmt_edge.training.synth import Cohort, cohort_subjects, generate, measure_effects, prepare, total_samples
+from jmt_edge.training.synth import CohortPlan, cohort_subjects, generate, measure_effects, prepare, total_samples
 
-TRIMODAL = Cohort("trimodal", 2, 4, 1, ("BL1", "PA4"), width=160, height=120)
+TRIMODAL = CohortPlan("trimodal", 2, 4, 1, ("BL1", "PA4"), width=160, height=120)
 
 
-def _write(root: Path, cohort: Cohort, jobs: int = 1) -> Path:
+def _write(root: Path, cohort: CohortPlan, jobs: int = 1) -> Path:
     prepare(root, cohort)
     assert list(generate(root, cohort, jobs))[-1] == total_samples(cohort)
     return root
@@ -95,8 +95,8 @@ def test_truth_says_what_was_felt(trimodal: Path) -> None:
 def test_the_training_readers_accept_it(trimodal: Path) -> None:
     readers = pytest.importorskip("jmt_edge.training.readers")
     cohort = readers.open_cohort(trimodal)
-    assert len(cohort.recordings) == 4
-    assert all(set(r.files) == {"face", "voice", "eda"} for r in cohort.recordings)
+    assert len(cohort.trials) == 4
+    assert all(set(r.files) == {"face", "voice", "eda"} for r in cohort.trials)
 
 
 def test_a_half_filled_cohort_of_another_generator_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,13 +132,13 @@ def test_nothing_is_overwritten(trimodal: Path, tmp_path: Path) -> None:
     half = tmp_path / "half"
     prepare(half, TRIMODAL)
     with pytest.raises(DataError, match="seed"):
-        prepare(half, Cohort(**{**TRIMODAL.__dict__, "seed": 5}))
+        prepare(half, CohortPlan(**{**TRIMODAL.__dict__, "seed": 5}))
 
 
 def test_affwild2_layout(tmp_path: Path) -> None:
     av = pytest.importorskip("av")
     pytest.importorskip("jmt_edge.preprocessing.face")
-    cohort = Cohort("affwild2", 10, 1, seconds=0.5, width=160, height=120)
+    cohort = CohortPlan("affwild2", 10, 1, seconds=0.5, width=160, height=120)
     root = tmp_path / "aff"
     _write(root, cohort)
     labels = sorted((root / "VA_Estimation_Challenge").glob("*/*.txt"))
@@ -172,16 +172,16 @@ def test_long_videos_have_gaps_and_unlabelled_rows() -> None:
 
 
 def test_twenty_of_87_do_not_respond() -> None:
-    everyone = cohort_subjects(Cohort("biovid", 87, 0))
+    everyone = cohort_subjects(CohortPlan("biovid", 87, 0))
     assert sum(not s.responder for s in everyone) == 20
     assert len({s.name for s in everyone}) == 87
-    many = cohort_subjects(Cohort("biovid", 400, 0))
+    many = cohort_subjects(CohortPlan("biovid", 400, 0))
     assert 0.15 < np.mean([not s.responder for s in many]) < 0.32
 
 
 def test_effect_sizes() -> None:
     """Real pain: mean skin-conductance response 0.109 µS at high and 0.039 µS at low intensity."""
-    effects = {e.class_name: e for e in measure_effects(Cohort("biovid", 87, 2, 4, ("BL1", "PA1", "PA4")))}
+    effects = {e.class_name: e for e in measure_effects(CohortPlan("biovid", 87, 2, 4, ("BL1", "PA1", "PA4")))}
     assert effects["PA4"].scr == pytest.approx(0.109, abs=0.025)
     assert effects["PA1"].scr == pytest.approx(0.039, abs=0.012)
     assert effects["BL1"].scr == 0

@@ -19,15 +19,14 @@ from click.testing import CliRunner
 from sklearn.metrics import balanced_accuracy_score
 
 from jmt_edge.cli import cli, main
-from jmt_edge.training.comparison import compare
-from jmt_edge.training.experiment import Options, console_progress, prepare
+from jmt_edge.training.comparison import compare, paired
+from jmt_edge.training.experiment import TrainingOptions, console_progress, prepare
 from jmt_edge.training.locks import lock, share_out
 from jmt_edge.training.readers import open_cohort
 from jmt_edge.training.recipes import load_recipe
 from jmt_edge.training.scores import Predictions, score
 from jmt_edge.training.search import Protocol
 from jmt_edge.training.sets import _delay
-from jmt_edge.training.suite import paired
 
 QUICK = ["--variant", "demo", "--workers", "1", "--accelerator", "cpu", "--threads", "1"]
 
@@ -186,7 +185,7 @@ def test_seeds_are_averaged_beside_their_spread(biovid: Path, tmp_path: Path) ->
     logit: dict[str, list[float]] = {}
     for folder in sorted((tmp_path / "run").glob("seed*/fold*")):
         p = Predictions.load(folder / "predictions.npz")
-        for name, value in zip(p.recording, p.outputs["pain"][:, -1] / p.temperature):
+        for name, value in zip(p.trial, p.outputs["pain"][:, -1] / p.temperature):
             logit.setdefault(str(name), []).append(float(value))
     assert {len(v) for v in logit.values()} == {2}
     right = [(np.mean(v) >= 0) == ("PA4" in name) for name, v in logit.items()]
@@ -195,16 +194,16 @@ def test_seeds_are_averaged_beside_their_spread(biovid: Path, tmp_path: Path) ->
 
 def test_the_calibrated_mode_is_named_and_scales_each_person(biovid: Path, tmp_path: Path) -> None:
     recipe = load_recipe("biovid-eda", ["calibrated=true"], variant="demo")
-    prepared = prepare(open_cohort(biovid), recipe, Options(cache=tmp_path))
+    prepared = prepare(open_cohort(biovid), recipe, TrainingOptions(cache=tmp_path))
     store = prepared.stores["eda"]
-    people = np.array([prepared.windows.recordings[n].subject for n, _ in prepared.windows.clips["eda"]])
+    people = np.array([prepared.windows.trials[n].subject for n, _ in prepared.windows.clips["eda"]])
     for who in np.unique(people):
         own = store.load(np.flatnonzero(people == who))
         assert own.mean() == pytest.approx(0, abs=1e-3)
         assert own.std() == pytest.approx(1, abs=1e-3)
     said = call(train(biovid, tmp_path / "run", "--protocol", "holdout", "--quiet", "--set", "calibrated=true"))
-    assert "mode calibrated" in said
-    assert "mode calibrated" in call(
+    assert "calibrated = true" in said
+    assert "calibrated = true" in call(
         ["evaluate", str(tmp_path / "run"), "--data", str(biovid), "--quiet", "--cache", str(tmp_path / "cache"),
          "--no-robustness", "--workers", "1"]
     )  # fmt: skip
@@ -326,7 +325,7 @@ def test_a_recording_cut_short_is_absent_and_named(tmp_path: Path) -> None:
     short = sorted(data.rglob("*_bio.csv"))[3]
     short.write_text("\n".join(short.read_text().splitlines()[:100]) + "\n")
     output = call(train(data, tmp_path / "run", "--protocol", "holdout", "--quiet"))
-    assert "1 absent: usable eda clip of a recording" in output
+    assert "1 absent: usable eda clip of a trial" in output
     assert str(short) in output
 
 

@@ -21,7 +21,7 @@ from jmt_edge.training.readers import open_cohort, read_va
 def test_biovid_as_it_is(tmp_path: Path) -> None:
     cohort = open_cohort(tools.write_biovid(tmp_path, 3, 2, video=False))
     windows = cut_windows(cohort, get_task("pain"))
-    assert (len(cohort.recordings), len(cohort.subjects), len(windows)) == (12, 3, 12)
+    assert (len(cohort.trials), len(cohort.subjects), len(windows)) == (12, 3, 12)
     assert windows.labels["pain"].mean() == 0.5
     assert (windows.rows["face"] == -1).all()
     assert cohort.problems.absent["face file"] == 12
@@ -36,15 +36,15 @@ def test_biovid_other_places_and_no_list(tmp_path: Path) -> None:
     moved = open_cohort(tmp_path / "PartA", classes=("BL1", "PA2"))
     (tmp_path / "PartA" / "samples.csv").unlink()
     unlisted = open_cohort(tmp_path, classes=("BL1", "PA2"))
-    names = [sorted(r.id for r in c.recordings) for c in (listed, moved, unlisted)]
+    names = [sorted(r.id for r in c.trials) for c in (listed, moved, unlisted)]
     assert names[0] == names[1] == names[2]
     assert len(names[0]) == 8
 
 
 def test_affwild2_tolerates_gaps_sides_and_numbers(tmp_path: Path) -> None:
     cohort = open_cohort(tools.write_affwild2(tmp_path))
-    assert {r.part for r in cohort.recordings} == {"train", "validation"}
-    side = next(r for r in cohort.recordings if r.id.endswith("_left"))
+    assert {r.part for r in cohort.trials} == {"train", "validation"}
+    side = next(r for r in cohort.trials if r.id.endswith("_left"))
     assert side.subject == side.id.removesuffix("_left")
     assert side.files["voice"].name == f"{side.subject}.wav"
     assert np.isnan(side.labels.values["valence"][7])
@@ -81,7 +81,7 @@ def test_a_wrong_list_of_samples_names_its_row(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="row 4: class 'PA9'") as error:
         open_cohort(tmp_path)
     assert str(file) in str(error.value)
-    assert len(open_cohort(tmp_path, skip_bad=True).recordings) == 3
+    assert len(open_cohort(tmp_path, skip_bad=True).trials) == 3
     file.write_bytes(b"\xff\xfe\x80" * 50)
     with pytest.raises(DataError, match="not a readable text file"):
         open_cohort(tmp_path)
@@ -102,7 +102,7 @@ def test_skip_bad_counts_and_lists(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="--skip-bad"):
         open_cohort(tmp_path)
     cohort = open_cohort(tmp_path, skip_bad=True)
-    assert len(cohort.recordings) == 3
+    assert len(cohort.trials) == 3
     assert "1 bad samples skipped" in "\n".join(cohort.problems.lines())
 
 
@@ -110,12 +110,12 @@ def test_painmonit_shapes_and_nan(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     x, y, who = rng.normal(5, 1, (8, 100)), np.eye(2)[[0, 1] * 4], np.repeat([3, 7], 4)
     cohort = open_cohort(tools.write_painmonit(tmp_path / "a", x, y, who), rate=10)
-    assert (len(cohort.recordings), cohort.subjects) == (8, ["3", "7"])
+    assert (len(cohort.trials), cohort.subjects) == (8, ["3", "7"])
     x[5, 3] = np.nan
     tools.write_painmonit(tmp_path / "b", x, y, who)
     with pytest.raises(DataError, match="row 5"):
         open_cohort(tmp_path / "b", rate=10)
-    assert len(open_cohort(tmp_path / "b", rate=10, skip_bad=True).recordings) == 7
+    assert len(open_cohort(tmp_path / "b", rate=10, skip_bad=True).trials) == 7
     np.save(tmp_path / "b" / "y_heater.npy", np.where(np.arange(8) == 6, np.nan, np.arange(8) % 2))
     with pytest.raises(DataError, match=r"y_heater.npy row 6: nan is no label"):
         open_cohort(tmp_path / "b", rate=10)
@@ -202,7 +202,7 @@ def test_one_person_has_one_name_and_one_id(tmp_path: Path) -> None:
     for sample in folder.glob(f"{second}/*BL1*"):
         sample.rename(folder / second.upper() / sample.name)
     cohort = open_cohort(tmp_path)
-    assert (len(cohort.subjects), len(cohort.recordings), len(cohort.numbers)) == (3, 6, 3)
+    assert (len(cohort.subjects), len(cohort.trials), len(cohort.numbers)) == (3, 6, 3)
 
 
 def test_painmonit_subjects_are_written_alike(tmp_path: Path) -> None:

@@ -27,7 +27,15 @@ from jmt_edge.errors import ConfigError, DataError
 from jmt_edge.training import keys
 from jmt_edge.training.clips import build_clips
 from jmt_edge.training.data import Cohort, cut_windows
-from jmt_edge.training.experiment import Options, Prepared, backbone_key, make_splits, prepare, run_key, run_split
+from jmt_edge.training.experiment import (
+    Prepared,
+    TrainingOptions,
+    backbone_key,
+    make_splits,
+    prepare,
+    run_key,
+    run_split,
+)
 from jmt_edge.training.keys import CLIP_CODE, CODE, Key, claim, clip_key
 from jmt_edge.training.networks import pretraining
 from jmt_edge.training.readers import open_cohort
@@ -135,7 +143,7 @@ def test_swapped_labels_do_not_get_the_old_score(biovid: Path, tmp_path: Path) -
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     data = open_cohort(tools.write_biovid(tmp_path_factory.mktemp("keys"), 6, 4, video=False))
-    return prepare(data, small(), Options(cache=tmp_path_factory.mktemp("cache"), device=CPU))
+    return prepare(data, small(), TrainingOptions(cache=tmp_path_factory.mktemp("cache"), device=CPU))
 
 
 @dataclass(frozen=True)
@@ -273,7 +281,9 @@ def test_a_used_cache_gives_what_an_empty_one_gives(prepared: Prepared, tmp_path
     for number, c in enumerate(cases):
         data, split = under(prepared, c), split_of(prepared, c)
         found = [
-            run_split(data, split, tmp_path / f"{number}-{cache.name}", seed=c.seed, options=Options(cache, c.device))
+            run_split(
+                data, split, tmp_path / f"{number}-{cache.name}", seed=c.seed, options=TrainingOptions(cache, c.device)
+            )
             for cache in (used, tmp_path / f"c{number}")
         ]
         assert np.array_equal(found[0].predictions.outputs["pain"], found[1].predictions.outputs["pain"]), c
@@ -282,7 +292,7 @@ def test_a_used_cache_gives_what_an_empty_one_gives(prepared: Prepared, tmp_path
 
 
 def test_a_fold_is_refused_in_a_folder_of_other_folds(prepared: Prepared, tmp_path: Path) -> None:
-    settings = Options(tmp_path / "cache", CPU)
+    settings = TrainingOptions(tmp_path / "cache", CPU)
     three, two = (make_splits(prepared.cohort, f"kfold:{k}", seed=0) for k in (3, 2))
     run_splits(prepared, three, tmp_path / "run", seed=0, options=settings)
     with pytest.raises(ConfigError, match=r"split\.fold1of"):
@@ -304,7 +314,7 @@ def test_a_grid_is_not_answered_from_another_seeds_journal(biovid: Path, tmp_pat
 
 
 def test_a_changed_weights_file_is_another_run(prepared: Prepared, tmp_path: Path) -> None:
-    file, settings = tmp_path / "weights.pt", Options(tmp_path / "cache", CPU)
+    file, settings = tmp_path / "weights.pt", TrainingOptions(tmp_path / "cache", CPU)
     data = replace(prepared, recipe=with_values(prepared.recipe, {"weights.eda": json.dumps(str(file))}))
     split = split_of(prepared, Conditions())
     for seed in (0, 1):
@@ -323,8 +333,8 @@ def test_a_changed_weights_file_is_another_run(prepared: Prepared, tmp_path: Pat
 def test_text_features_are_part_of_the_key(prepared: Prepared, tmp_path: Path) -> None:
     found = set()
     for value in (0.0, 1.0):
-        for recording in prepared.cohort.recordings:
-            np.save(tmp_path / f"{recording.id}.npy", np.full((2, 768), value, np.float32))
+        for trial in prepared.cohort.trials:
+            np.save(tmp_path / f"{trial.id}.npy", np.full((2, 768), value, np.float32))
         data = replace(prepared, recipe=replace(prepared.recipe, text=str(tmp_path)))
         found.add(run_key(data, split_of(prepared, Conditions()), seed=0, device=CPU).digest)
     assert len(found) == 2
@@ -333,7 +343,7 @@ def test_text_features_are_part_of_the_key(prepared: Prepared, tmp_path: Path) -
 def test_other_code_finds_and_resumes_nothing(
     prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings, split = Options(tmp_path / "cache", CPU), split_of(prepared, Conditions())
+    settings, split = TrainingOptions(tmp_path / "cache", CPU), split_of(prepared, Conditions())
     run_split(prepared, split, tmp_path / "run", seed=0, options=settings)
     monkeypatch.setattr(keys, "_code", lambda names: "another version")
     with pytest.raises(ConfigError, match="made with different code"):
@@ -345,7 +355,7 @@ def test_other_code_finds_and_resumes_nothing(
 
 def test_a_folder_without_a_record_is_refused(prepared: Prepared, tmp_path: Path) -> None:
     """As older versions left them, or a hand that copied checkpoints."""
-    settings, split = Options(tmp_path / "cache", CPU), split_of(prepared, Conditions())
+    settings, split = TrainingOptions(tmp_path / "cache", CPU), split_of(prepared, Conditions())
     run_split(prepared, split, tmp_path / "run", seed=0, options=settings)
     (tmp_path / "run" / "run.key.json").unlink()
     with pytest.raises(ConfigError, match=r"holds a run \(scores.json\) without a record"):
@@ -357,7 +367,7 @@ def test_a_folder_without_a_record_is_refused(prepared: Prepared, tmp_path: Path
         run_split(prepared, split, tmp_path / "new", seed=0, options=settings)
     claim(tmp_path / "new" / "run.key.json", run_key(prepared, split, seed=0, device=CPU), "a run", ())
     with pytest.raises(ConfigError, match=r"holds a training stage \(checkpoints/.*ckpt\) without a record"):
-        run_split(prepared, split, tmp_path / "new", seed=0, options=Options(tmp_path / "empty", CPU))
+        run_split(prepared, split, tmp_path / "new", seed=0, options=TrainingOptions(tmp_path / "empty", CPU))
 
 
 def test_a_claim_names_what_differs(tmp_path: Path) -> None:
@@ -394,7 +404,7 @@ def eda_key(cohort: Cohort) -> str:
 def test_a_file_written_again_under_its_old_time_is_another_clip(tmp_path: Path) -> None:
     cohort = open_cohort(tools.write_biovid(tmp_path, 1, 1, video=False))
     before = eda_key(cohort)
-    file = cohort.recordings[0].files["eda"]
+    file = cohort.trials[0].files["eda"]
     stat = file.stat()
     file.write_bytes(file.read_bytes().replace(b"\t0\t0\t0\t0\n", b"\t0\t0\t0\t1\n"))
     os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
@@ -407,16 +417,16 @@ def test_a_frame_written_again_in_its_folder_is_another_clip(tmp_path: Path) -> 
     task = load_recipe("demo-affect").resolve()
     windows = cut_windows(cohort, task)
     before = clip_key(windows, task.modality("face"))
-    folder = cohort.recordings[0].files["face"]
+    folder = cohort.trials[0].files["face"]
     stamp = folder.stat().st_mtime_ns
     frame = folder / "00005.jpg"
     frame.write_bytes(frame.read_bytes() + b"\0")
     assert folder.stat().st_mtime_ns == stamp
     assert clip_key(windows, task.modality("face")) != before
     # the video's time stamps choose the frames
-    moved = replace(cohort.recordings[0].labels, times=cohort.recordings[0].labels.times + 0.5)
-    other = replace(cohort, recordings=[replace(r, labels=moved) for r in cohort.recordings])
-    assert clip_key(replace(windows, recordings=other.recordings), task.modality("face")) not in (before, "")
+    moved = replace(cohort.trials[0].labels, times=cohort.trials[0].labels.times + 0.5)
+    other = replace(cohort, trials=[replace(r, labels=moved) for r in cohort.trials])
+    assert clip_key(replace(windows, trials=other.trials), task.modality("face")) not in (before, "")
 
 
 def test_a_data_set_that_was_moved_is_read_again_and_not_trained_again(biovid: Path, tmp_path: Path) -> None:
@@ -439,10 +449,10 @@ def test_clips_of_one_recording_are_not_taken_for_anothers(tmp_path: Path) -> No
     """The cache marks recordings by number: the same clips under other numbers are another cache."""
     cohort = open_cohort(tools.write_biovid(tmp_path / "d", 2, 1, video=False))
     task = small().resolve()
-    lacking = replace(cohort.recordings[0], id="x", files={})
+    lacking = replace(cohort.trials[0], id="x", files={})
     found = {
-        build_clips(cut_windows(replace(cohort, recordings=rows), task), tmp_path, cohort.problems)["eda"].key
-        for rows in ([lacking, *cohort.recordings], [*cohort.recordings, lacking])
+        build_clips(cut_windows(replace(cohort, trials=rows), task), tmp_path, cohort.problems)["eda"].key
+        for rows in ([lacking, *cohort.trials], [*cohort.trials, lacking])
     }
     assert len(found) == 2
 
@@ -541,7 +551,7 @@ def test_subject_numbers_of_another_data_set_are_other_people(tmp_path: Path) ->
     assert "held out people of painmonit pmed" in str(refused.exception)
     scored = evaluated(tmp_path / "run", tmp_path / "pmcd", "--protocol", "all")
     assert scored.exit_code == 0, scored.output + repr(scored.exception)
-    assert "of painmonit pmcd counts as another person than that of painmonit pmed" in scored.output
+    assert "of painmonit pmcd is taken for another person than subject" in scored.output
     rows = (tmp_path / "e" / "subjects.csv").read_text().splitlines()
     assert len(rows) == 7
     # a copy under the same name, its numbers written as other numbers, holds the people that were trained on
@@ -557,7 +567,9 @@ def test_several_runs_are_not_scored_as_the_folds_of_one(prepared: Prepared, bio
     assert train(biovid, tmp_path / "two", *span, recipe="biovid-eda,painmonit-eda").exit_code == 0
     for seed in (0, 1):
         split = split_of(prepared, Conditions())
-        run_split(prepared, split, tmp_path / "seeds" / f"{seed}", seed=seed, options=Options(tmp_path / "c", CPU))
+        run_split(
+            prepared, split, tmp_path / "seeds" / f"{seed}", seed=seed, options=TrainingOptions(tmp_path / "c", CPU)
+        )
     for name, what in (("two", "recipes"), ("seeds", "seeds")):
         done = evaluated(tmp_path / name, biovid)
         assert isinstance(done.exception, ConfigError)

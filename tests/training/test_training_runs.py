@@ -17,7 +17,7 @@ from jmt_edge.errors import ConfigError, DataError
 from jmt_edge.training import splits
 from jmt_edge.training.clips import build_clips
 from jmt_edge.training.data import Cohort, cut_windows
-from jmt_edge.training.experiment import Options, Prepared, make_splits, prepare, run_split
+from jmt_edge.training.experiment import Prepared, TrainingOptions, make_splits, prepare, run_split
 from jmt_edge.training.features import extract
 from jmt_edge.training.networks import backbone_of
 from jmt_edge.training.readers import open_cohort
@@ -38,8 +38,8 @@ def quick(**changes: object) -> Recipe:
     return from_dict({**base, **changes})
 
 
-def options(folder: Path) -> Options:
-    return Options(cache=folder / "cache", device=Device("cpu", quiet=True))
+def options(folder: Path) -> TrainingOptions:
+    return TrainingOptions(cache=folder / "cache", device=Device("cpu", quiet=True))
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def biovid(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
 
 
 @pytest.fixture(scope="module")
-def prepared(biovid: Cohort, tmp_path_factory: pytest.TempPathFactory) -> tuple[Prepared, Options]:
+def prepared(biovid: Cohort, tmp_path_factory: pytest.TempPathFactory) -> tuple[Prepared, TrainingOptions]:
     settings = options(tmp_path_factory.mktemp("kept"))
     return prepare(biovid, quick(), settings), settings
 
@@ -84,7 +84,7 @@ def test_flags_override_a_recipe() -> None:
 
 
 def test_a_run_learns_and_a_repetition_gives_the_same_numbers(
-    prepared: tuple[Prepared, Options], biovid: Cohort, tmp_path: Path
+    prepared: tuple[Prepared, TrainingOptions], biovid: Cohort, tmp_path: Path
 ) -> None:
     data, settings = prepared
     (split,) = make_splits(biovid, "holdout", seed=0)
@@ -100,7 +100,7 @@ def test_a_run_learns_and_a_repetition_gives_the_same_numbers(
 
 
 def test_an_interrupted_stage_resumes_where_it_was(
-    prepared: tuple[Prepared, Options], biovid: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    prepared: tuple[Prepared, TrainingOptions], biovid: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data, settings = prepared
     (split,) = make_splits(biovid, "holdout", seed=0)
@@ -118,7 +118,7 @@ def test_an_interrupted_stage_resumes_where_it_was(
     assert np.allclose(whole.predictions.outputs["pain"], resumed.predictions.outputs["pain"], atol=1e-6)
 
 
-def test_ddp_in_two_processes(prepared: tuple[Prepared, Options], biovid: Cohort, tmp_path: Path) -> None:
+def test_ddp_in_two_processes(prepared: tuple[Prepared, TrainingOptions], biovid: Cohort, tmp_path: Path) -> None:
     data, settings = prepared
     (split,) = make_splits(biovid, "holdout", seed=0)
     two = replace(settings, cache=tmp_path / "c", device=Device("cpu", devices=2, quiet=True))
@@ -128,7 +128,7 @@ def test_ddp_in_two_processes(prepared: tuple[Prepared, Options], biovid: Cohort
     assert finished["epochs"] == 3
 
 
-def test_features_are_keyed_by_weights_and_data(prepared: tuple[Prepared, Options], tmp_path: Path) -> None:
+def test_features_are_keyed_by_weights_and_data(prepared: tuple[Prepared, TrainingOptions], tmp_path: Path) -> None:
     data, _ = prepared
     store = data.stores["eda"]
     torch.manual_seed(0)
@@ -150,7 +150,7 @@ def test_a_changed_file_is_another_clip_cache(tmp_path: Path) -> None:
     task = quick().resolve()
     key = build_clips(cut_windows(cohort, task), tmp_path, cohort.problems)["eda"].key
     assert build_clips(cut_windows(cohort, task), tmp_path, cohort.problems)["eda"].key == key
-    file = cohort.recordings[0].files["eda"]
+    file = cohort.trials[0].files["eda"]
     file.write_text(file.read_text().replace("\t0\t0\t0\t0\n", "\t0\t0\t0\t1\n", 1))
     assert build_clips(cut_windows(cohort, task), tmp_path, cohort.problems)["eda"].key != key
 
@@ -182,7 +182,9 @@ def test_a_corrupt_video_is_one_sentence(tmp_path: Path) -> None:
     assert video.name in str(error.value)
 
 
-def test_a_fold_with_one_class_is_refused(prepared: tuple[Prepared, Options], biovid: Cohort, tmp_path: Path) -> None:
+def test_a_fold_with_one_class_is_refused(
+    prepared: tuple[Prepared, TrainingOptions], biovid: Cohort, tmp_path: Path
+) -> None:
     data, settings = prepared
     subjects = biovid.subjects
     rest = np.flatnonzero(~((data.windows.subject != subjects[0]) & (data.windows.labels["pain"][:, -1] == 1)))

@@ -13,7 +13,7 @@ import pytest
 from noneeg import compressed, hand_made, left_out, stress_windows, write_painmonit
 from sklearn.metrics import balanced_accuracy_score
 
-from jmt_edge.training.experiment import Options, make_splits, prepare
+from jmt_edge.training.experiment import TrainingOptions, make_splits, prepare
 from jmt_edge.training.readers import open_cohort
 from jmt_edge.training.recipes import load_recipe
 from jmt_edge.training.scores import Predictions, score
@@ -27,7 +27,7 @@ def test_cognitive_stress_of_people_never_seen(shared_data: Path, tmp_path: Path
     assert (len(set(who)), x.shape[1]) == (20, 240)
     cohort = open_cohort(write_painmonit(tmp_path / "data", x, y, who), rate=8)
     recipe = load_recipe("painmonit-eda", ['shapes={"eda": [1, 240]}', 'spans={"eda": 30.0}', "variant=demo"])
-    options = Options(cache=tmp_path / "cache", device=Device("cpu", quiet=True))
+    options = TrainingOptions(cache=tmp_path / "cache", device=Device("cpu", quiet=True))
     prepared = prepare(cohort, recipe, options)
     splits = make_splits(cohort, "kfold:5", seed=0, windows=prepared.windows)
     results = run_splits(prepared, splits, tmp_path / "run", seed=0, options=options)
