@@ -30,7 +30,7 @@ _MEDIA_SUFFIXES = (
 
 
 def open_source(modality: str, spec: str, *, delay: float = 0.0) -> Source | None:
-    """The unopened source that `spec` names, None for `none`.
+    """The unopened source described by `spec`, None for `none`.
 
     `delay` is a known latency of the device in seconds: a sample read at time t was taken at t - delay.
     Raises SourceError for a malformed specification, a missing file or an unknown modality.
@@ -51,7 +51,7 @@ def _open(modality: str, spec: str) -> Source:
 
         return open_simulated(modality, spec)
     if spec.startswith("replay:"):
-        raise SourceError(f"'{spec}' names a recording, not a device or a file; open it with jmt_edge.recording")
+        raise SourceError(f"'{spec}' is a recording, not a device or a file; open it with jmt_edge.recording")
     return {"face": _open_face, "voice": _open_voice, "eda": _open_eda}[modality](spec)
 
 

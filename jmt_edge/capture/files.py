@@ -21,7 +21,7 @@ from .base import State, Status
 
 
 class _File:
-    """What all file sources share: a name and a state that ends."""
+    """Common to all file sources: a name, and a state that becomes ENDED."""
 
     modality = ""
     realtime = False
@@ -36,7 +36,7 @@ class _File:
 
     def status(self) -> Status:
         state = State.ENDED if self._ended else State.STREAMING
-        reason = f"{self.name} came to its end" if self._ended else ""
+        reason = f"{self.name} has ended" if self._ended else ""
         return Status(state, reason, lost=self._lost, unit=self._unit, detail=dict(self._detail))
 
 
@@ -53,7 +53,7 @@ class VideoFile(_File):
         return VideoReader(self.path)
 
     def open(self, origin: float) -> None:
-        """Raises SourceError where there is no frame that can be decoded."""
+        """Raises SourceError where no frame can be decoded."""
         self._reader = reader = self._opened()
         self._detail.update(size=reader.size, fps=round(1.0 / reader.period, 3))
 
@@ -82,7 +82,7 @@ class VideoFile(_File):
 
 
 class ImageFolder(VideoFile):
-    """The images of a folder, `fps` a second; see `media.video.FolderReader`."""
+    """The images of a folder, `fps` per second; see `media.video.FolderReader`."""
 
     def __init__(self, path: Path, fps: float = DEFAULT_FPS) -> None:
         super().__init__(path)
