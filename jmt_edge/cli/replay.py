@@ -53,7 +53,7 @@ def command(
     if bundle.id != wanted["id"]:
         raise BundleError(f"the recording was made with {wanted['id']}, but {path} is {bundle.id}; give its --bundle")
     engine = None
-    if not as_recorded and not recording.why_not_recomputable:
+    if not as_recorded and not recording.replay_blocker:
         backend = recording.manifest["backend"]
         try:
             engine = open_engine(bundle, backend, recording.manifest["threads"])

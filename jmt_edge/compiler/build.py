@@ -21,7 +21,7 @@ from ..clips.window_set import Windows
 from ..engine.bundle import Bundle, write_bundle
 from ..engine.device import current_device
 from ..engine.tensorrt_api import Library, open_library
-from ..errors import BackendError, BundleError
+from ..errors import BackendError, BundleError, short
 from .choice import choose, cpu_runtimes, device_runners, open_kernel, random_feeds, report_of, time_in_turns
 from .fidelity import Fidelity, FusionCall, compare, run_networks
 from .fp16 import to_fp16
@@ -89,8 +89,9 @@ def load_graphs(bundle: Bundle) -> dict[str, onnx.ModelProto]:
             model = onnx.load_from_string(data)
             onnx.checker.check_model(model)
         except Exception as error:  # protobuf and checker errors share no base class
-            reason = " ".join(str(error).split())[:200]
-            raise BundleError(f"{path} is not a readable ONNX graph ({reason}); export the bundle again") from None
+            raise BundleError(
+                f"{path} is not a readable ONNX graph ({short(error)}); export the bundle again"
+            ) from None
         opset = max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0)
         if opset > OPSET:
             raise BundleError(f"{path} uses ONNX opset {opset}, engines are built from {OPSET}; export it again")

@@ -22,7 +22,7 @@ from ..engine.session import session
 from ..engine.tensorrt_api import Library
 from ..errors import BackendError
 from ..tasks import Task
-from .plan_maker import Made
+from .plan_maker import BuiltPlan
 
 _WORTH = 0.95  # another way must save more than a timing's own scatter, so that `auto` is never slower
 _OPTIONAL = ("int8", "cubin")  # what may change the scores beyond the limit and is then left out
@@ -107,7 +107,7 @@ def cpu_runtimes() -> dict[str, Callable[[bytes], Callable[[Mapping[str, Any]], 
 
 @contextmanager
 def device_runners(
-    bundle: Bundle, library: Library, plans: Mapping[str, Mapping[str, Made]], kernel: Any
+    bundle: Bundle, library: Library, plans: Mapping[str, Mapping[str, BuiltPlan]], kernel: Any
 ) -> Iterator[dict[str, dict[str, Runner]]]:
     """Network -> way -> one call on the GPU at hand: inputs up, the CUDA graph replayed, outputs down.
 

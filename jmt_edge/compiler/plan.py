@@ -14,7 +14,7 @@ from ..errors import BackendError
 
 
 @dataclass(frozen=True)
-class Layer:
+class PlanLayer:
     """One layer of the built engine. `precision` is the type it computes on: of its inputs, the narrowest."""
 
     name: str
@@ -43,7 +43,7 @@ class Plan:
     """A serialised engine, its layers, the seconds it took and the timing cache (empty for TensorRT-RTX)."""
 
     data: bytes
-    layers: tuple[Layer, ...]
+    layers: tuple[PlanLayer, ...]
     seconds: float
     timing_cache: bytes
     warnings: tuple[str, ...]
@@ -183,13 +183,13 @@ def _failure(library: Library, what: str, messages: Messages, detail: str) -> Ba
     return BackendError(f"{library.name} {library.version} {what} ({said[:300]}); {remedy}")
 
 
-def parse_layer(line: str) -> Layer:
+def parse_layer(line: str) -> PlanLayer:
     """One line of the builder's verbose layer list (`Name: a, LayerType: b, Inputs: [...], Outputs: [...]`)."""
     name = re.match(r"Name: (.*?), LayerType: (\w+)", line)
     inputs = _datatypes(line, "Inputs")
     outputs = _datatypes(line, "Outputs")
     types = [t for t in _NARROW if t in inputs] or [t for t in _NARROW if t in outputs] or ["unknown"]
-    return Layer(
+    return PlanLayer(
         name.group(1) if name else line[:80],
         name.group(2) if name else "unknown",
         _NAMES.get(types[0], types[0].lower()),

@@ -34,7 +34,7 @@ class Network:
 
 
 @dataclass(frozen=True)
-class Made:
+class BuiltPlan:
     """A network's plan; `summary` counts its layers, `cached` says that it was built before."""
 
     data: bytes
@@ -65,10 +65,10 @@ class PlanMaker:
         self.sm = self.device.sm if self.device else target
         self._cuda, self._l4t = (self.device.cuda, l4t_release()) if self.device else ("", "")
         self._timing = stored_timing_cache(bundle, library, self.sm, self.device.name if self.device else "")
-        self._made: dict[tuple[str, str], Made] = {}
+        self._made: dict[tuple[str, str], BuiltPlan] = {}
         self._modules = _modules(bundle, library)
 
-    def make(self, network: Network) -> Made:
+    def make(self, network: Network) -> BuiltPlan:
         """Raises BackendError, in the library's words, where it does not build the network."""
         at = (network.name, network.precision)
         if at not in self._made:
@@ -104,7 +104,7 @@ class PlanMaker:
             "networks": entries,
         }
 
-    def _make(self, network: Network) -> Made:
+    def _make(self, network: Network) -> BuiltPlan:
         name = network.name
         if network.precision == "int8":
             self.library.require("explicit_qdq")
@@ -116,7 +116,7 @@ class PlanMaker:
         key = self._key(network, model)
         hit = self._cache.get(key)
         if hit is not None:
-            return Made(hit[0], network.precision, hit[1], key, True)
+            return BuiltPlan(hit[0], network.precision, hit[1], key, True)
 
         def progress(fraction: float) -> bool:
             self._on_step(f"{self.library.name}: {name} in {network.precision}", fraction)
@@ -139,7 +139,7 @@ class PlanMaker:
             data, summary = plan.data, plan.summary()
         summary |= {"seconds": time.perf_counter() - started}
         self._cache.put(key, data, summary)
-        return Made(data, network.precision, summary, key, False)
+        return BuiltPlan(data, network.precision, summary, key, False)
 
     def _key(self, network: Network, model: bytes) -> PlanKey:
         bundle = self._bundle

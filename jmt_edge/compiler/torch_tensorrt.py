@@ -13,7 +13,7 @@ from importlib import import_module, metadata
 from typing import Any
 
 from ..engine.tensorrt_api import Library
-from ..errors import BackendError
+from ..errors import BackendError, short
 from ..tasks import Task
 
 
@@ -88,9 +88,8 @@ def compile_engine(module: Any, task: Task, network: str) -> bytes:
                 output_binding_names=outputs if len(outputs) > 1 else outputs[0],
             )
     except Exception as error:  # its errors share no base class
-        reason = " ".join(str(error).split())[:300]
         raise BackendError(
-            f"torch-tensorrt does not build '{network}' ({reason}); use --builder tensorrt or tensorrt-rtx"
+            f"torch-tensorrt does not build '{network}' ({short(error, 300)}); use --builder tensorrt or tensorrt-rtx"
         ) from None
     finally:
         logger.setLevel(level)

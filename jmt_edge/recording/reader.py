@@ -82,7 +82,7 @@ class Recording:
         return [name for name in self.manifest["modalities"] if self.manifest["sources"].get(name)]
 
     @property
-    def why_not_recomputable(self) -> str:
+    def replay_blocker(self) -> str:
         """Why results cannot be computed again from this recording; empty where they can."""
         missing = [name for name in self.connected if name not in self.manifest["raw"]]
         if missing:

@@ -73,10 +73,10 @@ def replay(
     manifest = recording.manifest
     observers, controls = list(observers), controls or Controls()
     summary = Summary(bundle.id, bundle.demo, realtime=False)
-    outcome = Outcome(summary, why_played=recording.why_not_recomputable or "computing was not asked for")
+    outcome = Outcome(summary, why_played=recording.replay_blocker or "computing was not asked for")
     first: int = manifest["first"]
     pipeline: Pipeline | None = None
-    if engine is not None and not recording.why_not_recomputable:
+    if engine is not None and not recording.replay_blocker:
         pipeline = make_pipeline(
             bundle, engine, manifest["hop"], recording.connected, smooth=manifest["smooth"], first=first,
             on_face=lambda t, face: _tell(observers, "on_face", t, face),

@@ -168,7 +168,7 @@ def test_without_raw_video_results_are_shown_as_recorded(tmp_path: Path, trimoda
     assert sorted(p.name for p in (tmp_path / "run").iterdir()) == [
         "eda.csv", "events.jsonl", "manifest.json", "results.jsonl", "status.jsonl", "timeline.jsonl", "voice.wav",
     ]  # fmt: skip
-    assert "raw face was not recorded" in recording.why_not_recomputable
+    assert "raw face was not recorded" in recording.replay_blocker
     again = Watch()
     outcome = replay(recording, trimodal, open_engine(trimodal, "onnxruntime", 1), Pipeline, observers=[again])
     assert (outcome.played, outcome.recomputed) == (len(live.results), 0) and "not computed" in outcome.line()
@@ -269,7 +269,7 @@ def test_recording_can_be_switched_and_each_time_is_a_folder(tmp_path: Path, tri
     first, second = Recording(tmp_path / "run"), Recording(tmp_path / "run-2")
     assert [r["t"] for r in first.results()] == [0.5] and [r["t"] for r in second.results()] == [1.5]
     assert first.manifest["whole"] and not second.manifest["whole"]
-    assert second.why_not_recomputable
+    assert second.replay_blocker
 
 
 def test_a_camera_that_returns_with_another_size_starts_another_part(tmp_path: Path, trimodal: Bundle) -> None:
