@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -70,3 +70,9 @@ class Observer:
     def on_result(self, result: Result) -> None: ...
 
     def on_end(self, summary: Summary) -> None: ...
+
+
+def tell(observers: Iterable[Observer], method: str, *args: object) -> None:
+    """Call `method` of every observer."""
+    for observer in observers:
+        getattr(observer, method)(*args)

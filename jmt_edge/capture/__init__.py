@@ -66,7 +66,7 @@ def _open_face(spec: str) -> Source:
     file = _existing(path, "--camera", "a video, a folder of images, an index, /dev/videoN, csi:N, sim: or none")
     fps = number(spec, given, "fps", 0.1, 1000)
     if file.is_dir():
-        return ImageFolder(file) if fps is None else ImageFolder(file, fps)
+        return ImageFolder(file, fps)
     if fps is not None:
         raise SourceError(f"'{spec}': fps is for a folder of images; a video has its own time stamps, leave it out")
     return VideoFile(file)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 from ..media.chunk import Chunk, empty_chunk
 from ..media.eda_files import EdaRecording, read_eda_file
 from ..media.sound import F32, sound_blocks
-from ..media.video import DEFAULT_FPS, FolderReader, Image, VideoReader
 from ..tasks import AUDIO_RATE
 from .base import State, Status
+
+if TYPE_CHECKING:  # sound and EDA files need no OpenCV
+    from ..media.video import FolderReader, Image, VideoReader
 
 
 class _File:
@@ -50,6 +52,8 @@ class VideoFile(_File):
         self._reader: VideoReader | FolderReader | None = None
 
     def _opened(self) -> VideoReader | FolderReader:
+        from ..media.video import VideoReader
+
         return VideoReader(self.path)
 
     def open(self, origin: float) -> None:
@@ -84,11 +88,13 @@ class VideoFile(_File):
 class ImageFolder(VideoFile):
     """The images of a folder, `fps` per second; see `media.video.FolderReader`."""
 
-    def __init__(self, path: Path, fps: float = DEFAULT_FPS) -> None:
+    def __init__(self, path: Path, fps: float | None = None) -> None:
         super().__init__(path)
         self._fps = fps
 
     def _opened(self) -> FolderReader:
+        from ..media.video import FolderReader
+
         return FolderReader(self.path, self._fps)
 
 

@@ -1,4 +1,4 @@
-"""`jmt-edge evaluate`: score a run or a bundle beside the published numbers."""
+"""`jmt-edge evaluate`: score a run or a bundle next to the published numbers."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from .train import require_folder
 @click.option(
     "--protocol", default="", help="all, all67, test, official; of --suite kfold:K.  [default: test of a run]"
 )
-@click.option("--suite", is_flag=True, help="Train and score all fusions under noise, absence and less data.")
+@click.option("--suite", is_flag=True, help="Train and score all fusions with noise, missing modalities and less data.")
 @click.option("--recipe", help="With --suite: the recipe whose task and stages are used.")
-@click.option("--variant", type=click.Choice(["full", "demo"]), help="With --suite: demo is small networks.")
+@click.option("--variant", type=click.Choice(["full", "demo"]), help="With --suite: demo uses small networks.")
 @click.option("--fractions", default="0.1,0.25,0.5,1", show_default=True, help="With --suite: shares of the subjects.")
 @click.option("--systems", help="With --suite: some of its systems, separated by commas.")
 @click.option(
@@ -30,20 +30,20 @@ from .train import require_folder
 )
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="With --suite: change the recipe.")
-@click.option("--no-robustness", is_flag=True, help="Clean input only.")
+@click.option("--no-robustness", is_flag=True, help="Score clean input only.")
 @click.option("--published-handling", is_flag=True, help="Also score unlabelled frames as the published code does.")
-@click.option("--trained-too", is_flag=True, help="Score subjects that were trained on as well.")
+@click.option("--trained-too", is_flag=True, help="Also score subjects that were trained on.")
 @click.option("--channel", default="Eda_RB", show_default=True, help="PainMonit: the EDA channel.")
 @click.option("--rate", type=float, default=250.0, show_default=True, help="PainMonit: samples per second of X.npy.")
-@click.option("--skip-bad", is_flag=True, help="Leave bad samples out, count and list them.")
+@click.option("--skip-bad", is_flag=True, help="Skip bad samples; they are counted and listed.")
 @click.option("--cache", type=click.Path(path_type=Path), help="Clips and features.  [default: $JMT_EDGE_CACHE]")
-@click.option("--workers", type=click.IntRange(1, 256), help="Processes of preprocessing.  [default: the cores]")
+@click.option("--workers", type=click.IntRange(1, 256), help="Preprocessing processes.  [default: all cores]")
 @click.option("--threads", type=click.IntRange(1, 256), help="CPU threads of torch.")
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
 def command(**flags: Any) -> None:
     """Score TARGET, a run's folder (with folds or without) or a bundle NAME.jmt, on a data set.
 
-    Prints mean, SD over subjects and 95 % intervals by subject beside the published numbers, and writes
+    Prints mean, SD over subjects and 95 % intervals by subject next to the published numbers, and writes
     results.json, CSV files and plots. With --suite it trains every fusion of the papers and writes one report.
     """
     if flags["data"] is None:
@@ -80,12 +80,12 @@ def command(**flags: Any) -> None:
 
 
 def _beside(target: Path) -> Path:
-    """A bundle is sealed by its hashes: its evaluation stands beside it, a run's inside it."""
+    """A bundle is sealed by its hashes, so its evaluation is written next to it; a run's is written inside it."""
     return target.with_name(f"{target.stem}-evaluation") if target.suffix == ".jmt" else target / "evaluation"
 
 
 def _classes(target: Path) -> tuple[str, ...]:
-    """The classes that a run was trained on; of a bundle, which does not say, the first and the last."""
+    """The classes that a run was trained on; for a bundle, which does not say, the first and the last."""
     from ..training.evaluation import run_folders
     from ..training.experiment import load_run
 
@@ -121,7 +121,7 @@ def _suite(flags: dict[str, Any], options: Any) -> None:
 
 
 def _suite_command(flags: dict[str, Any]) -> str:
-    """What repeats the suite, with DATA and OUT for this machine's folders."""
+    """The command that repeats the suite, with DATA and OUT in place of this machine's folders."""
     words = ["jmt-edge", "evaluate", "--suite", "--recipe", flags["recipe"], "--data", "DATA", "--out", "OUT"]
     for name in ("variant", "protocol", "fractions", "systems", "seed"):
         if flags[name]:

@@ -13,8 +13,8 @@ from ..errors import ConfigError
 
 @click.command("train")
 @click.option("--check", type=click.Path(path_type=Path), help="Report what a data folder holds and what is used.")
-@click.option("--list", "list_recipes", is_flag=True, help="List the recipes that come along.")
-@click.option("--recipe", help="A recipe's name or a .json file; several with commas are compared.")
+@click.option("--list", "list_recipes", is_flag=True, help="List the included recipes.")
+@click.option("--recipe", help="A recipe's name or a .json file; several, separated by commas, are compared.")
 @click.option("--variant", type=click.Choice(["full", "demo"]), help="demo: small networks.  [default: the recipe's]")
 @click.option("--data", type=click.Path(path_type=Path), help="The data set's folder.")
 @click.option("--demo", type=click.Choice(["pain", "affect", "trimodal", "all"]), help="Train the demo bundle(s).")
@@ -25,23 +25,23 @@ from ..errors import ConfigError
 @click.option("--protocol", help="holdout, kfold:K, loso, loso67 or official.  [default: the recipe's]")
 @click.option("--folds", type=click.IntRange(2, 1000), help="Subject-exclusive folds; short for --protocol kfold:K.")
 @click.option("--loso", is_flag=True, help="Leave one subject out; short for --protocol loso.")
-@click.option("--grid", multiple=True, metavar="KEY=V1,V2", help="Try all values, chosen by validation score.")
+@click.option("--grid", multiple=True, metavar="KEY=V1,V2", help="Try all values; validation scores choose.")
 @click.option("--weights", multiple=True, metavar="MODALITY=FILE", help="Initial backbone: a file, or torchvision.")
 @click.option("--channel", default="Eda_RB", show_default=True, help="PainMonit: the EDA channel.")
 @click.option("--rate", type=float, default=250.0, show_default=True, help="PainMonit: samples per second of X.npy.")
-@click.option("--skip-bad", is_flag=True, help="Leave bad samples out, count and list them.")
+@click.option("--skip-bad", is_flag=True, help="Skip bad samples; they are counted and listed.")
 @click.option("--cache", type=click.Path(path_type=Path), help="Clips and features.  [default: $JMT_EDGE_CACHE]")
-@click.option("--workers", type=click.IntRange(1, 256), help="Processes of preprocessing.  [default: the cores]")
+@click.option("--workers", type=click.IntRange(1, 256), help="Preprocessing processes.  [default: all cores]")
 @click.option("--processes", type=click.IntRange(1, 256), default=1, show_default=True, help="For folds and grids.")
 @click.option("--accelerator", default="auto", show_default=True, help="auto, cpu or gpu.")
-@click.option("--devices", type=click.IntRange(1, 64), default=1, show_default=True, help="More than 1 is DDP.")
+@click.option("--devices", type=click.IntRange(1, 64), default=1, show_default=True, help="More than 1 uses DDP.")
 @click.option("--precision", help="32-true, bf16-mixed or 16-mixed.  [default: the recipe's]")
 @click.option("--threads", type=click.IntRange(1, 256), help="CPU threads of torch.")
-@click.option("--no-bundle", is_flag=True, help="End with weights and scores alone.")
+@click.option("--no-bundle", is_flag=True, help="Write weights and scores only.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing bundle.")
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
 def command(**flags: Any) -> None:
-    """Train a system of the papers.
+    """Train one of the papers' systems.
 
     \b
     jmt-edge train --check DATA
@@ -67,7 +67,7 @@ def command(**flags: Any) -> None:
 
 
 def require_folder(out: Path) -> None:
-    """Makes the folder of results. Raises ConfigError where it cannot be one, before hours of work end there."""
+    """Creates the folder of results. Raises ConfigError where that fails, before hours of work are wasted."""
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -105,12 +105,12 @@ def _recipe(flags: dict[str, Any], name: str) -> Any:
 
 
 def _require_use_of_weights(weights: tuple[str, ...], recipes: list[Any]) -> None:
-    """Raises ConfigError for --weights of a network that no recipe has: they would be left unread."""
+    """Raises ConfigError for --weights of a network that no recipe has: they would be ignored."""
     known = {name for r in recipes for name in (*r.resolve().names, *(["second"] if r.second else []))}
     for modality in (w.partition("=")[0] for w in weights):
         if modality not in known:
             raise ConfigError(
-                f"--weights {modality}=...: no recipe here has that network; it has {', '.join(sorted(known))}"
+                f"--weights {modality}=...: no recipe has that network; choose from {', '.join(sorted(known))}"
             )
 
 
@@ -164,13 +164,17 @@ def _train(flags: dict[str, Any]) -> None:
     recipes = [_recipe(flags, name.strip()) for name in flags["recipe"].split(",")]
     _require_use_of_weights(flags["weights"], recipes)
     if len({r.classes for r in recipes}) > 1 or len({r.name for r in recipes}) < len(recipes):
-        raise ConfigError("the recipes of a comparison need one pair of classes and different names; train them apart")
+        raise ConfigError(
+            "the recipes of a comparison need the same classes and different names; train them separately"
+        )
     if flags["processes"] > 1 and flags["devices"] > 1:
-        raise ConfigError("--processes shares out whole runs and --devices splits each of them; give one of the two")
+        raise ConfigError(
+            "--processes distributes whole runs and --devices splits each of them; give only one of the two"
+        )
     short = f"kfold:{flags['folds']}" if flags["folds"] else "loso" if flags["loso"] else flags["protocol"]
     cohort = _cohort(flags, flags["data"], recipes[0].classes)
     for recipe in recipes:
-        require_modalities(cohort, recipe)  # of all before hours go into the first
+        require_modalities(cohort, recipe)  # of all, before hours are spent on the first
     done = []
     for recipe in recipes:
         options = _options(flags, recipe.precision)

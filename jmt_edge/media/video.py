@@ -103,21 +103,22 @@ def lossless_frames(path: Path, start: float = 0.0) -> Iterator[tuple[float, Ima
 
 
 class FolderReader:
-    """The images of a folder in the order of their numbers, `fps` per second; used like VideoReader.
+    """The images of a folder in the order of their numbers, `fps` per second (default 30); used like VideoReader.
 
     Names that are all numbers (Affwild2's `00001.jpg`) keep their gaps: image n is at (n - first) / fps. Raises
     SourceError for a folder without images, and where the first cannot be decoded.
     """
 
-    def __init__(self, folder: Path, fps: float = DEFAULT_FPS) -> None:
+    def __init__(self, folder: Path, fps: float | None = None) -> None:
         files = [f for f in folder.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES]
         if not files:
             raise SourceError(f"folder {folder} has no {', '.join(IMAGE_SUFFIXES)}; give a folder of images or a video")
         files.sort(key=_natural)
         numbers = [int(f.stem) for f in files] if all(f.stem.isdecimal() for f in files) else list(range(len(files)))
         self.time: float | None
-        self._items = iter([((n - numbers[0]) / fps, f) for n, f in zip(numbers, files)])
-        self.period = 1.0 / fps
+        rate = fps or DEFAULT_FPS
+        self._items = iter([((n - numbers[0]) / rate, f) for n, f in zip(numbers, files)])
+        self.period = 1.0 / rate
         self.advance()
         self.size = [*read_image(self._file).shape[1::-1]]
 
