@@ -1,4 +1,4 @@
-"""One result: what the run says about one window, and its JSON line."""
+"""The result for one window, and its JSON line."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class Result:
     """The window that ends at `t` = `index` x hop, in seconds of stream time.
 
     outputs: pain is a probability 0..1; valence and arousal lie in [-1, 1]. None where no modality was usable, and
-        then `reason` says why: no number ever stands for missing data.
+        then `reason` says why: missing data never becomes a number.
     attention: each modality's share of the last fusion step, None where the modality was absent.
-    latency_ms: by stage, None where a stage did not run by itself; see `docs/reference/result.md` for what each counts.
+    latency_ms: by stage, None where a stage was not timed separately; see `docs/reference/result.md`.
     dropped: windows dropped since the run began.
     """
 
@@ -63,5 +63,5 @@ class Result:
         }
 
     def to_json(self) -> str:
-        """One line of JSON; floats in full, so that equal lines mean equal bits."""
+        """One line of JSON; floats are written in full, so equal lines mean equal bits."""
         return json.dumps(self.to_dict(), allow_nan=False, ensure_ascii=False)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from ..errors import SourceError
 from ..media.eda_files import Asked, read_eda_file
 from ..preprocessing.quality import EdaQuality
-from .data import Cohort, Recording
+from .data import Cohort, Trial
 
 _FEW = 32  # files that are read sooner than processes start
 _ODD_RATE = 0.05  # relative distance from the usual rate
@@ -69,13 +69,13 @@ def check_biosignals(cohort: Cohort, *, workers: int = 1, cache: Path | None = N
 
     Files that cannot be read go to `cohort.problems`: DataError, or with `skip` counted and listed. cache: a folder.
     """
-    recordings = [r for r in cohort.recordings if "eda" in r.files and r.kind != "sim"]
-    if not recordings:
+    trials = [r for r in cohort.trials if "eda" in r.files and r.kind != "sim"]
+    if not trials:
         return []
     if cohort.layout == "painmonit":
-        named = dict(_painmonit(recordings, cohort.rate))
+        named = dict(_painmonit(trials, cohort.rate))
     else:
-        named = _files({str(r.files["eda"]): r.files["eda"] for r in recordings}, workers, cache)
+        named = _files({str(r.files["eda"]): r.files["eda"] for r in trials}, workers, cache)
     good: dict[str, Facts] = {}
     for name, found in named.items():
         if found.error:
@@ -89,10 +89,10 @@ def _raise(text: str) -> None:
     raise SourceError(text)
 
 
-def _painmonit(recordings: Iterable[Recording], rate: float) -> Iterator[tuple[str, Facts]]:
+def _painmonit(trials: Iterable[Trial], rate: float) -> Iterator[tuple[str, Facts]]:
     """The windows of X.npy, one at a time."""
     x: NDArray[np.floating] | None = None
-    for r in recordings:
+    for r in trials:
         x = np.load(r.files["eda"], mmap_mode="r") if x is None else x
         column = int(r.kind.split(":")[1])
         row = x[int(r.id)].reshape(x.shape[1], x.shape[2])

@@ -37,7 +37,7 @@ _MEDIA_SUFFIXES = (
 
 
 def open_source(modality: str, spec: str, *, delay: float = 0.0) -> Source | None:
-    """The unopened source that `spec` names, None for `none`.
+    """The unopened source described by `spec`, None for `none`.
 
     `delay` is a known latency of the device in seconds: a sample read at time t was taken at t - delay.
     Raises SourceError for a malformed specification, a missing file or an unknown modality.
@@ -58,7 +58,7 @@ def _open(modality: str, spec: str) -> Source:
 
         return open_simulated(modality, spec)
     if spec.startswith("replay:"):
-        raise SourceError(f"'{spec}' names a recording, not a device or a file; open it with jmt_edge.recording")
+        raise SourceError(f"'{spec}' is a recording, not a device or a file; open it with jmt_edge.recording")
     return {"face": _open_face, "voice": _open_voice, "eda": _open_eda}[modality](spec)
 
 
@@ -73,7 +73,7 @@ def _open_face(spec: str) -> Source:
     file = _existing(path, "--camera", "a video, a folder of images, an index, /dev/videoN, csi:N, sim: or none")
     fps = number(spec, given, "fps", 0.1, 1000)
     if file.is_dir():
-        return ImageFolder(file) if fps is None else ImageFolder(file, fps)
+        return ImageFolder(file, fps)
     if fps is not None:
         raise SourceError(f"'{spec}': fps is for a folder of images; a video has its own time stamps, leave it out")
     return VideoFile(file)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,13 +15,15 @@ from numpy.typing import NDArray
 from ..media.chunk import Chunk, empty_chunk
 from ..media.eda_files import Asked, EdaRecording, read_eda_file
 from ..media.sound import F32, sound_blocks
-from ..media.video import DEFAULT_FPS, FolderReader, Image, VideoReader
 from ..tasks import AUDIO_RATE
 from .base import State, Status
 
+if TYPE_CHECKING:  # sound and EDA files need no OpenCV
+    from ..media.video import FolderReader, Image, VideoReader
+
 
 class _File:
-    """What all file sources share: a name and a state that ends."""
+    """Common to all file sources: a name, and a state that becomes ENDED."""
 
     modality = ""
     realtime = False
@@ -36,7 +38,7 @@ class _File:
 
     def status(self) -> Status:
         state = State.ENDED if self._ended else State.STREAMING
-        reason = f"{self.name} came to its end" if self._ended else ""
+        reason = f"{self.name} has ended" if self._ended else ""
         return Status(state, reason, lost=self._lost, unit=self._unit, detail=dict(self._detail))
 
 
@@ -50,10 +52,12 @@ class VideoFile(_File):
         self._reader: VideoReader | FolderReader | None = None
 
     def _opened(self) -> VideoReader | FolderReader:
+        from ..media.video import VideoReader
+
         return VideoReader(self.path)
 
     def open(self, origin: float) -> None:
-        """Raises SourceError where there is no frame that can be decoded."""
+        """Raises SourceError where no frame can be decoded."""
         self._reader = reader = self._opened()
         self._detail.update(size=reader.size, fps=round(1.0 / reader.period, 3))
 
@@ -82,13 +86,15 @@ class VideoFile(_File):
 
 
 class ImageFolder(VideoFile):
-    """The images of a folder, `fps` a second; see `media.video.FolderReader`."""
+    """The images of a folder, `fps` per second; see `media.video.FolderReader`."""
 
-    def __init__(self, path: Path, fps: float = DEFAULT_FPS) -> None:
+    def __init__(self, path: Path, fps: float | None = None) -> None:
         super().__init__(path)
         self._fps = fps
 
     def _opened(self) -> FolderReader:
+        from ..media.video import FolderReader
+
         return FolderReader(self.path, self._fps)
 
 

@@ -1,12 +1,12 @@
 """The microphone: PortAudio's callback into a ring buffer, 44.1 kHz mono out.
 
-The callback only copies and stamps. A thread of its own takes the blocks, fits the device's sample counter to the
-host's clock, resamples where the device cannot run at 44.1 kHz, and starts PortAudio anew when the device is gone:
-PortAudio knows no hot plug, and a dead device shows only as a callback that no longer comes.
+The callback only copies and stamps. A separate thread takes the blocks, fits the device's sample counter to the host's
+clock, resamples where the device cannot run at 44.1 kHz, and restarts PortAudio when the device is gone: PortAudio has
+no hot plug, and the only sign of a dead device is that the callback is no longer called.
 
-The clock rests on the blocks' arrival, not on PortAudio's own `inputBufferAdcTime`: through PulseAudio that was seen
-to step by 0.25 s a second after the start while the samples ran on without a gap. The constant part of the latency
-that arrival cannot show is reported as `driver_latency`, and `--audio-delay` takes it off where it is known.
+The clock is fitted to the arrival of the blocks, not to PortAudio's `inputBufferAdcTime`: through PulseAudio that was
+seen to step by 0.25 s one second after the start while the samples continued without a gap. The constant part of the
+latency, which arrival times cannot show, is reported as `driver_latency`; `--audio-delay` subtracts a known one.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ def restart_portaudio() -> None:
 
 
 def find_microphone(spec: str) -> dict[str, Any]:
-    """PortAudio's description of the input device that an index, a part of its name or `default` names.
+    """PortAudio's description of the input device given by its index, a part of its name, or `default`.
 
-    Raises SourceError with the devices that are there.
+    Raises SourceError, listing the devices, where there is no such device.
     """
     sd = import_sounddevice()
     devices = [d for d in sd.query_devices() if d["max_input_channels"] > 0]
@@ -71,17 +71,17 @@ def find_microphone(spec: str) -> dict[str, Any]:
         exact = [d for d in devices if d["name"].lower() == spec.lower()]
         found = exact or [d for d in devices if spec.lower() in d["name"].lower()]
     if not found:
-        raise SourceError(f"there is no microphone '{spec}'; present: {names}; plug it in or name another")
+        raise SourceError(f"there is no microphone '{spec}' (found: {names}); plug it in or name another")
     return dict(found[0])
 
 
 class _Stream:
-    """An open PortAudio stream; each `pump` delivers the blocks that came since the last."""
+    """An open PortAudio stream; each `pump` delivers the blocks that arrived since the last."""
 
     def __init__(self, microphone: Microphone, device: dict[str, Any], rate: float) -> None:
         sd = import_sounddevice()
         self.symptom = "the microphone's callback is silent"
-        self.latency = 0.0  # s, age of a block's first sample as the driver tells it
+        self.latency = 0.0  # s, age of a block's first sample as the driver reports it
         self._deliver = microphone._deliver
         self._blocks: deque[tuple[float, F32, bool]] = deque(maxlen=2000)
         self._arrived = threading.Event()
@@ -99,7 +99,7 @@ class _Stream:
     def _callback(self, indata: F32, frames: int, info: Any, flags: Any) -> None:
         now = time.monotonic()
         self.latency = info.currentTime - info.inputBufferAdcTime
-        mono = down_mix(indata).copy()  # PortAudio uses `indata` again
+        mono = down_mix(indata).copy()  # PortAudio reuses `indata`
         self.antiphase.add(indata, self._rate)
         self._blocks.append((now, mono, bool(flags.input_overflow)))
         self._arrived.set()
@@ -185,7 +185,7 @@ class Microphone:
     def _deliver(self, arrival: float, samples: F32, overflow: bool) -> None:
         """One block that arrived at host time `arrival` (s)."""
         if overflow:
-            # how much was lost nobody says: the counter starts anew
+            # how much was lost is unknown, so the counter restarts
             self._xruns += 1
             self._fit.restart()
             self._resample = StreamResampler(self._rate)
@@ -198,7 +198,7 @@ class Microphone:
         first = float(self._fit.map(np.array([self._out / AUDIO_RATE]))[0]) - self._origin
         self._out += len(out)
         with self._lock:
-            first = max(first, self._last)  # a fit that settles may not step back
+            first = max(first, self._last)  # times must not step back while the fit settles
             self._last = first + len(out) / AUDIO_RATE
             self._ring.append((first, out))
             self._held += len(out)

@@ -11,7 +11,7 @@ from ..errors import SourceError
 
 
 def split_query(spec: str, *keys: str) -> tuple[str, dict[str, str]]:
-    """`PATH?key=value&...` -> (PATH, {key: value}). A path that exists as it is has no settings.
+    """`PATH?key=value&...` -> (PATH, {key: value}). A path that exists as given has no settings.
 
     Raises SourceError as `parse_settings` does.
     """

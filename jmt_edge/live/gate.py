@@ -1,4 +1,4 @@
-"""What a live run adds to a clip's presence: the state of the device it came from, and why there is no result."""
+"""What a live run adds to a clip's presence: the state of its device, and why there is no result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sound of any file as 44.1 kHz mono, in blocks: decoded to float, averaged over the channels, resampled, stamped.
+"""Sound of any file as 44.1 kHz mono, in blocks: decoded to float, mixed down, resampled and time-stamped.
 
 A block is `(t, samples)`: the stream time of its first sample (s) and float32 mono samples in [-1, 1] at 44.1 kHz. WAV
 files are read in place; PyAV decodes the rest. Whatever the format, samples become float, mono and 44.1 kHz by the
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import SourceError
+from ..errors import SourceError, first_line
 from ..preprocessing.resample import StreamResampler
 from ..tasks import AUDIO_RATE
 
@@ -25,7 +25,7 @@ _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
 _COVER = 0x400  # FFmpeg's AV_DISPOSITION_ATTACHED_PIC
 _RATES = (1000, 768_000)  # Hz
 _MAX_GAP = 0.02  # s: a time stamp this far from the sample count is a real gap
-_RESTART = 1.0  # s: a time stamp this far back means that the stamps began again
+_RESTART = 1.0  # s: a time stamp this far back means that the stamps restarted
 
 
 def to_float(x: NDArray[Any]) -> F32:
@@ -76,9 +76,9 @@ class Antiphase:
 class WavFile:
     """A WAV file in place: `read(i, j)` gives frames i..j-1 as float32 mono.
 
-    PCM of 8, 16, 24 and 32 bits and float of 32 and 64. A file cut short (its header's size is 0, or larger than what
-    lies on the disk) is read to its last whole frame. Raises SourceError for anything else.
-    to_end: the samples are the file's last part, whatever size the header gives (a recorder that was killed).
+    PCM of 8, 16, 24 and 32 bits and float of 32 and 64. A truncated file (its header's size is 0, or larger than the
+    file) is read to its last whole frame. Raises SourceError for anything else.
+    to_end: the samples reach to the file's end, whatever size the header gives (a recorder that was killed).
     """
 
     def __init__(self, path: Path, *, to_end: bool = False) -> None:
@@ -139,7 +139,7 @@ class WavFile:
 
 
 def sound_blocks(path: Path) -> Iterator[tuple[float, F32]]:
-    """The sound of a file as blocks in time order; a gap between their times is a gap of the file's time stamps.
+    """The sound of a file as blocks in time order; a gap between their times is a gap in the file's time stamps.
 
     Time 0 is the first frame of the file's video, or its first sample where there is no video. Memory does not grow
     with the file's length. Raises SourceError, at the first `next`, for a file without readable sound, and where the
@@ -187,12 +187,12 @@ def _mixed(pieces: Iterator[Piece], path: Path) -> Iterator[Piece]:
 
 
 def _placed(pieces: Iterator[Piece]) -> Iterator[Piece]:
-    """The pieces with their time only where a stretch begins: at first, after a gap, and where the rate changes.
+    """The pieces, with a time only where a stretch begins: at the start, after a gap, and where the rate changes.
 
-    One stray time stamp is ignored, samples that overlap those before them are dropped, and stamps that begin again
-    continue where the sound was.
+    A single stray time stamp is ignored, samples that overlap those before them are dropped, and where time stamps
+    restart the sound continues without a gap.
     """
-    start = heard = shift = 0.0  # of the stretch: its begin, the seconds since; what is added to the stamps
+    start = heard = shift = 0.0  # the stretch's start, the seconds since; what is added to the stamps
     last_rate = 0
     piece = next(pieces, None)
     while piece is not None:
@@ -224,7 +224,7 @@ def _wav_pieces(wav: WavFile) -> Iterator[Piece]:
 
 
 def _decoded_pieces(path: Path) -> Iterator[Piece]:
-    """What PyAV decodes of the first sound track. A damaged packet leaves a gap; a file cut short ends early."""
+    """The first sound track, decoded by PyAV. A damaged packet leaves a gap; a truncated file ends early."""
     try:
         import av
     except ImportError:
@@ -234,7 +234,7 @@ def _decoded_pieces(path: Path) -> Iterator[Piece]:
     try:
         container: Any = av.open(str(path))
     except (av.FFmpegError, OSError, ValueError) as error:
-        raise SourceError(f"cannot read the sound of {path} ({_first_line(error)}); convert it to WAV") from None
+        raise SourceError(f"cannot read the sound of {path} ({_reason(error)}); convert it to WAV") from None
     with container:
         if not container.streams.audio:
             raise SourceError(f"{path} has no sound track; give another file, or none")
@@ -261,16 +261,16 @@ def _decoded_pieces(path: Path) -> Iterator[Piece]:
                 origin = t if origin is None else origin
                 yield None if t is None or origin is None else t - origin, _channels(frame, path), frame.sample_rate
     if problem and not decoded:
-        raise SourceError(f"cannot decode the sound of {path} ({_first_line(problem)}); convert it to WAV")
+        raise SourceError(f"cannot decode the sound of {path} ({_reason(problem)}); convert it to WAV")
 
 
 def _channels(frame: Any, path: Path) -> F32:
     try:
         x = frame.to_ndarray()
     except ValueError:
-        raise SourceError(f"{path} holds samples of type {frame.format.name}; convert it to 16-bit WAV") from None
+        raise SourceError(f"{path} has samples of type {frame.format.name}; convert it to 16-bit WAV") from None
     return to_float(x.T if frame.format.is_planar else x.reshape(-1, frame.layout.nb_channels))
 
 
-def _first_line(error: Exception) -> str:
-    return getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or first_line(error)

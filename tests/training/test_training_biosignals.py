@@ -54,7 +54,7 @@ def test_rates_ranges_quality_and_duplicates(biovid: Path, tmp_path: Path) -> No
     cohort = open_cohort(biovid)
     task = default_task(cohort)
     stores = build_clips(cut_windows(cohort, task), tmp_path / "cache", cohort.problems)
-    used = dict(zip([r.files["eda"] for r in cohort.recordings], stores["eda"].present))
+    used = dict(zip([r.files["eda"] for r in cohort.trials], stores["eda"].present))
     assert not used[second] and used[first] and used[fifth]
 
 
