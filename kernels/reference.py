@@ -87,8 +87,8 @@ class Reference:
     def _share(self, weights: Tensor, present: Tensor) -> Tensor:
         """Weights over the L blocks -> over modalities: by key source, the joint's share split over those present."""
         m = len(self.w.modalities)
-        owner = torch.tensor([s for _, s in self.w.blocks], device=weights.device)
-        shares = torch.stack([weights[..., owner == s].sum(-1) for s in range(m + 1)], -1)
+        mine = [[i for i, (_, source) in enumerate(self.w.blocks) if source == s] for s in range(m + 1)]
+        shares = torch.stack([torch.stack([weights[..., i] for i in blocks], -1).sum(-1) for blocks in mine], -1)
         here = (present > 0.5).to(weights.dtype)
         share = here * (shares[..., :m] + shares[..., m:] / here.sum(-1, keepdim=True).clamp(min=1))
         return share / share.sum(-1, keepdim=True).clamp(min=1e-6)
