@@ -37,6 +37,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from published import like
 from torch import Tensor
@@ -45,7 +46,7 @@ from jmt_edge.bench.machine import describe
 from jmt_edge.kernels.layout import weights_of
 from jmt_edge.kernels.ops import FusedFusion
 from jmt_edge.kernels.reference import Reference, run_table
-from jmt_edge.kernels.schedule import DType, activation
+from jmt_edge.kernels.schedule import ROW, DType, Plan, activation, make_plan
 from jmt_edge.kernels.weights import FusionWeights
 from jmt_edge.models.fusion import JMT
 
@@ -56,6 +57,7 @@ COMPILE_RESERVE = 150  # seconds that one torch.compile may take
 MODALITIES = ("face", "voice", "eda", "words")
 PUBLISHED = "published, eager"
 WRONG = "wrong"
+NOTHING, TILES = 31, 24  # an operation without work; the column of the number of row tiles
 COMPILED = "published, torch.compile max-autotune, graph"
 OURS = "ours, persistent, graph"
 Call = Callable[[Tensor, Tensor], Tensor]  # features (M, 1, S, d), present (1, S, M) -> logits (1, R, outputs)
@@ -362,24 +364,30 @@ def phase_rows(meter: Meter, case: Case, emit: Callable[[PhaseRow], None] = lamb
     """The persistent kernel's time, phase by phase, and that of its barriers alone."""
     kernel, m = case.kernels[OURS], len(case.model.modalities)
     sets = [random_inputs(case, masked=False) for _ in range(SETS)]
-    phases, launches = kernel.schedule.phases, kernel.schedule.launches("persistent")
+    schedule, count = kernel.schedule, len(kernel.schedule.phases)
     rows: list[PhaseRow] = []
 
-    def until(count: int) -> tuple[float, float]:
-        kernel._launches = [0, count]
-        return meter.microseconds(Variant(f"{count} phases", lambda f, p: kernel.raw(f, p)[0]), sets)
+    def time_of(plan: Plan) -> tuple[float, float]:
+        kernel.plan, kernel.index = (torch.from_numpy(x).to(case.device) for x in (plan.rows, plan.index))
+        kernel.barrier.zero_()
+        return meter.microseconds(Variant("phases", lambda f, p: kernel.raw(f, p)[0]), sets)
 
     before = (0.0, 0.0)
-    for i, (_, entries, tiles, *_) in enumerate(phases.tolist()):
-        warm, cold = until(i + 1)
-        rows.append(PhaseRow(m, case.steps, i, entries * tiles, warm, warm - before[0], cold, cold - before[1]))
+    for i, (first, entries) in enumerate(schedule.phases.tolist()):
+        warm, cold = time_of(schedule.plan([(0, i + 1)], kernel.programs))
+        items = int(schedule.table[first : first + entries, TILES].sum())
+        rows.append(PhaseRow(m, case.steps, i, items, warm, warm - before[0], cold, cold - before[1]))
         emit(rows[-1])
         before = warm, cold
-    work, kernel.phases = kernel.phases, torch.zeros_like(kernel.phases)
-    one, all_of_them = until(1)[0], until(len(phases))[0]
-    kernel.phases, kernel._launches = work, [edge for launch in launches for edge in launch]
-    rows.append(PhaseRow(m, case.steps, -1, 0, all_of_them, (all_of_them - one) / (len(phases) - 1)))
+    times = []
+    for phases in (1, count):
+        nothing = np.zeros((phases * kernel.programs, ROW), np.int32)  # an item of an operation that there is not
+        nothing[:, 0], nothing[:, TILES] = NOTHING, 1
+        every = np.array([(i * kernel.programs, kernel.programs) for i in range(phases)], np.int32)
+        times.append(time_of(make_plan(nothing, every, [(0, phases)], kernel.programs))[0])
+    rows.append(PhaseRow(m, case.steps, -1, 0, times[1], (times[1] - times[0]) / (count - 1)))
     emit(rows[-1])
+    time_of(schedule.plan(schedule.launches("persistent"), kernel.programs))
     return rows
 
 

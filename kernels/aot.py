@@ -125,7 +125,7 @@ def compile_schedule(schedule: Schedule, to: Target) -> Compiled:
     act = {"float16": "fp16", "bfloat16": "bf16", "float32": "fp32"}[activation(schedule.dtype)]
     types = {
         "p_features": act, "p_work": act, "p_weights": "i8" if schedule.dtype == "int8" else act,
-        "p_table": "i32", "p_phases": "i32", "p_barrier": "i32",
+        "p_plan": "i32", "p_index": "i32", "p_barrier": "i32",
     }  # fmt: skip
     signature = {n: f"*{types.get(n, 'fp32')}" if n.startswith("p_") else "i32" for n in PARAMETERS}
     constants: dict[str, Any] = {**schedule.constants, "COMPILED": True}
