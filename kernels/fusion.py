@@ -50,6 +50,30 @@ POLLS = tl.constexpr(1 << 23)  # of a counter, a few seconds: then the launch is
 
 
 @triton.jit
+def _by16(offset):
+    """The same offset, which is a multiple of 16, so that the compiler sees it: then it loads 16 bytes at once."""
+    return (offset >> 4) * 16
+
+
+@triton.jit
+def _add2(a0, a1, b0, b1):
+    return a0 + b0, a1 + b1
+
+
+@triton.jit
+def _add3(a0, a1, a2, b0, b1, b2):
+    return a0 + b0, a1 + b1, a2 + b2
+
+
+@triton.jit
+def _moments(b_x, D: tl.constexpr, EPS: tl.constexpr):
+    """Mean and 1 / deviation of each row of b_x [rows, D], in one pass over the threads."""
+    b_sum, b_squares = tl.reduce((b_x, b_x * b_x), 1, _add2)
+    b_mean = b_sum / D
+    return b_mean, tl.rsqrt(tl.maximum(b_squares / D - b_mean * b_mean, 0) + EPS)
+
+
+@triton.jit
 def _dot(b_x, b_w, p_work, PRECISION: tl.constexpr, COMPILED: tl.constexpr):
     """[KS, BM, K] @ [KS, K, N] -> float32 [KS, BM, N]; sums over KS are the caller's."""
     b_x, b_w = b_x.to(p_work.dtype.element_ty), b_w.to(p_work.dtype.element_ty)
@@ -67,21 +91,23 @@ def _weights(p_weights, w, units, tile: tl.constexpr, tiles, cols, D: tl.constex
     column = tl.where(units > 1, 0, tile * BN)
     o_s, o_k = tl.arange(0, KS)[:, None, None] * KC, tl.arange(0, KC)
     o_row = ((o_n // 16) * units + part) * (16 * D) + (o_n % 16) * D + column * D
-    mask = (tile < tiles) & (column + o_n < cols)
+    mask = (tile < tiles) & (o_n >= 0)
+    if BN > 16:  # packed rows are filled up to 16
+        mask = mask & (column + o_n < cols)
     p_w = p_weights + w + o_row[None, None, :] + o_s + o_k[None, :, None]
     return tl.load(p_w, mask=mask[None, None, :], other=0)
 
 
 @triton.jit
 def _input(
-    p_x, p_params, p_present, e, o_r, m_r, part: tl.constexpr, parts, n_rows,
-    OP: tl.constexpr, D: tl.constexpr, M: tl.constexpr, KS: tl.constexpr, EPS: tl.constexpr,
+    p_x, p_params, p_present, f, o_r, m_r, part: tl.constexpr, parts, n_rows,
+    OP: tl.constexpr, OPS: tl.constexpr, D: tl.constexpr, M: tl.constexpr, KS: tl.constexpr, EPS: tl.constexpr,
 ):  # fmt: skip
     """[KS, BM, KC] of part `part` of an item's input, in its dtype, or float32 where it is worked on."""
     KC: tl.constexpr = D // KS
-    x, x_unit, x_step = tl.load(e + 10), tl.load(e + 11), tl.load(e + 12)
-    table, modality = tl.load(e + 15), tl.load(e + 18)
-    x, x_unit, table = tl.multiple_of(x, 16), tl.multiple_of(x_unit, 16), tl.multiple_of(table, 16)
+    x, x_unit, x_step = f[10], f[11], f[12]
+    table, modality = f[15], f[18]
+    x, x_unit, table = _by16(x), _by16(x_unit), _by16(table)
     o_s, o_k = tl.arange(0, KS)[:, None, None] * KC, tl.arange(0, KC)[None, None, :]
     mask = m_r & (part < parts)
     o_x = x + part * x_unit + (o_r * x_step)[None, :, None] * D + o_s + o_k
@@ -90,7 +116,8 @@ def _input(
         b_here = tl.load(p_present + o_r * M + modality + part, mask=mask, other=1)
         b_token = tl.load(p_params + table + (modality + part) * D + o_s + o_k, mask=part < parts, other=0)
         b_x = tl.where(b_here[None, :, None] > 0.5, b_x.to(tl.float32), b_token)
-        b_x = tl.where(tl.load(e + 13) & ABS != 0, tl.abs(b_x), b_x)
+        if OPS & 256:  # the joint's; the others' own features are not
+            b_x = tl.where(f[13] & ABS != 0, tl.abs(b_x), b_x)
     if OP == NORM:
         b_x = b_x.to(tl.float32)
         b_x -= (tl.sum(tl.sum(b_x, 2), 0) / D)[None, :, None]
@@ -101,10 +128,12 @@ def _input(
 
 
 @triton.jit
-def _emit(b_acc, b_res, p_work, p_weights, p_params, e, o_r, m_r, tile: tl.constexpr, BN: tl.constexpr):
+def _emit(
+    b_acc, b_res, p_work, p_weights, p_params, f, o_r, m_r, tile: tl.constexpr, OP: tl.constexpr, BN: tl.constexpr
+):  # fmt: skip
     """[KS, BM, BN] of column tile `tile`: the sum over KS, scale, bias, ReLU, residual, store."""
     cols, bias, scale, out, out_stride = (
-        tl.load(e + 4) - tile * BN, tl.load(e + 5), tl.load(e + 6), tl.load(e + 7), tl.load(e + 8)
+        f[4] - tile * BN, f[5], f[6], f[7], f[8]
     )  # fmt: skip
     o_n = tl.arange(0, BN)
     m_n = o_n < cols
@@ -113,49 +142,54 @@ def _emit(b_acc, b_res, p_work, p_weights, p_params, e, o_r, m_r, tile: tl.const
     if p_weights.dtype.element_ty == tl.int8:
         b_out *= tl.load(p_params + scale + tile * BN + o_n, mask=m_n, other=0)[None, :]
     b_out += b_bias[None, :]
-    b_out = tl.where(tl.load(e + 13) & RELU != 0, tl.maximum(b_out, 0), b_out) + b_res.to(tl.float32)
+    if OP == NORM:
+        b_out = tl.where(f[13] & RELU != 0, tl.maximum(b_out, 0), b_out)
+    if OP == PLAIN:
+        b_out += b_res.to(tl.float32)
     p_out = p_work + out + tile * BN + o_r[:, None] * out_stride + o_n[None, :]
     tl.store(p_out, b_out.to(p_work.dtype.element_ty), mask=m_r[:, None] & m_n[None, :])
 
 
 @triton.jit
-def _residual(p_work, e, o_r, m_r, tile: tl.constexpr, outs, BN: tl.constexpr):
+def _residual(p_work, f, o_r, m_r, tile: tl.constexpr, outs, BN: tl.constexpr):
     o_n = tl.arange(0, BN)
-    residual, cols = tl.load(e + 14), tl.load(e + 4) - tile * BN
+    residual, cols = f[14], f[4] - tile * BN
     mask = m_r[:, None] & (o_n < cols)[None, :] & (residual >= 0) & (tile < outs)
-    p_res = p_work + residual + tile * BN + o_r[:, None] * tl.load(e + 8) + o_n[None, :]
+    p_res = p_work + residual + tile * BN + o_r[:, None] * f[8] + o_n[None, :]
     return tl.load(p_res, mask=mask, other=0, cache_modifier=".cg")
 
 
 @triton.jit
 def _project(
-    p_x, p_work, p_weights, p_params, p_present, e, tile, n_rows, b_w0, b_w1, b_w2, b_w3,
-    OP: tl.constexpr, NW: tl.constexpr, D: tl.constexpr, M: tl.constexpr, BN: tl.constexpr, KS: tl.constexpr,
+    p_x, p_work, p_weights, p_params, p_present, f, tile, n_rows, b_w0, b_w1, b_w2, b_w3,
+    OP: tl.constexpr, OPS: tl.constexpr, NW: tl.constexpr, D: tl.constexpr, M: tl.constexpr, BN: tl.constexpr, KS: tl.constexpr,
     PRECISION: tl.constexpr, EPS: tl.constexpr, COMPILED: tl.constexpr,
 ):  # fmt: skip
     KC: tl.constexpr = D // KS
-    units, outs, rows, side = tl.load(e + 2), tl.load(e + 3), tl.load(e + 9), tl.load(e + 16)
+    units, outs, rows, side = f[2], f[3], f[9], f[16]
     tiles = units * outs
     o_r = tile * BM + tl.arange(0, BM)
     m_r = o_r < rows
     # one trip: everything this item reads of earlier phases
-    b_r0 = _residual(p_work, e, o_r, m_r, 0, outs, BN)
+    b_r0 = tl.zeros([BM, BN], dtype=tl.float32)
+    if OP == PLAIN:
+        b_r0 = _residual(p_work, f, o_r, m_r, 0, outs, BN)
     b_r1, b_r2, b_r3 = b_r0, b_r0, b_r0
     if OP == PLAIN and NW > 1:
-        b_r1 = _residual(p_work, e, o_r, m_r, 1, outs, BN)
+        b_r1 = _residual(p_work, f, o_r, m_r, 1, outs, BN)
     if OP == PLAIN and NW > 2:
-        b_r2 = _residual(p_work, e, o_r, m_r, 2, outs, BN)
+        b_r2 = _residual(p_work, f, o_r, m_r, 2, outs, BN)
     if OP == PLAIN and NW > 3:
-        b_r3 = _residual(p_work, e, o_r, m_r, 3, outs, BN)
-    b_x0 = _input(p_x, p_params, p_present, e, o_r, m_r, 0, units, n_rows, OP, D, M, KS, EPS)
+        b_r3 = _residual(p_work, f, o_r, m_r, 3, outs, BN)
+    b_x0 = _input(p_x, p_params, p_present, f, o_r, m_r, 0, units, n_rows, OP, OPS, D, M, KS, EPS)
     b_x1, b_x2, b_x3 = b_x0, b_x0, b_x0
     if OP != NORM:  # noqa: SIM102
         if units > 1:
-            b_x1 = _input(p_x, p_params, p_present, e, o_r, m_r, 1, units, n_rows, OP, D, M, KS, EPS)
+            b_x1 = _input(p_x, p_params, p_present, f, o_r, m_r, 1, units, n_rows, OP, OPS, D, M, KS, EPS)
     if OP == INPUT and M > 2:  # others have two parts at most
-        b_x2 = _input(p_x, p_params, p_present, e, o_r, m_r, 2, units, n_rows, OP, D, M, KS, EPS)
+        b_x2 = _input(p_x, p_params, p_present, f, o_r, m_r, 2, units, n_rows, OP, OPS, D, M, KS, EPS)
     if OP == INPUT and M > 3:
-        b_x3 = _input(p_x, p_params, p_present, e, o_r, m_r, 3, units, n_rows, OP, D, M, KS, EPS)
+        b_x3 = _input(p_x, p_params, p_present, f, o_r, m_r, 3, units, n_rows, OP, OPS, D, M, KS, EPS)
     if OP == INPUT and M > 2:  # noqa: SIM102
         if units == 1:
             b_x2, b_x3 = b_x0, b_x0
@@ -172,34 +206,34 @@ def _project(
             if units > 1:
                 b_acc += b_next
             else:
-                _emit(b_next, b_res, p_work, p_weights, p_params, e, o_r, m_r, j, BN)
-    _emit(b_acc, b_r0, p_work, p_weights, p_params, e, o_r, m_r, 0, BN)
+                _emit(b_next, b_res, p_work, p_weights, p_params, f, o_r, m_r, j, OP, BN)
+    _emit(b_acc, b_r0, p_work, p_weights, p_params, f, o_r, m_r, 0, OP, BN)
     if OP != PLAIN:  # noqa: SIM102 - decided at compile time, the other at run time
         if side >= 0:  # the input as it was used, for a later phase to read as keys or residual
             o_s, o_k = tl.arange(0, KS)[:, None, None] * KC, tl.arange(0, KC)[None, None, :]
-            p_side = p_work + side + o_r[None, :, None] * D + o_s + o_k
+            p_side = p_work + _by16(side) + o_r[None, :, None] * D + o_s + o_k
             tl.store(p_side, b_x0.to(p_work.dtype.element_ty), mask=m_r[None, :, None])
 
 
 @triton.jit
 def _layer(
-    p_work, p_weights, p_params, e, tile, b_w0, b_w1, b_w2, b_w3,
+    p_work, p_weights, p_params, f, tile, b_w0, b_w1, b_w2, b_w3,
     OUTS: tl.constexpr, D: tl.constexpr, BN: tl.constexpr, KS: tl.constexpr, SP: tl.constexpr, PRECISION: tl.constexpr, EPS: tl.constexpr,
     COMPILED: tl.constexpr,
 ):  # fmt: skip
     KC: tl.constexpr = D // KS
     cols, bias, scale, out, batches = (
-        tl.load(e + 4), tl.load(e + 5), tl.load(e + 6), tl.load(e + 7), tl.load(e + 9)
+        f[4], f[5], f[6], f[7], f[9]
     )  # fmt: skip
     q, k, v, q_stride, k_stride = (
-        tl.load(e + 10), tl.load(e + 11), tl.load(e + 12), tl.load(e + 13), tl.load(e + 14)
+        f[10], f[11], f[12], f[13], f[14]
     )  # fmt: skip
     norm, side, col, before, wsum = (
-        tl.load(e + 15), tl.load(e + 16), tl.load(e + 17), tl.load(e + 18), tl.load(e + 19)
+        f[15], f[16], f[17], f[18], f[19]
     )  # fmt: skip
-    length, row_step, batch_step = tl.load(e + 20), tl.load(e + 21), tl.load(e + 22)
-    q, k, v = tl.multiple_of(q, 16), tl.multiple_of(k, 16), tl.multiple_of(v, 16)
-    q_stride, k_stride, before = tl.multiple_of(q_stride, 16), tl.multiple_of(k_stride, 16), tl.multiple_of(before, 16)
+    length, row_step, batch_step = f[20], f[21], f[22]
+    q, k, v = _by16(q), _by16(k), _by16(v)
+    q_stride, k_stride, before = _by16(q_stride), _by16(k_stride), _by16(before)
     tiles = tl.cdiv(length, BM)
     base = (tile // tiles) * batch_step
     o_i = (tile % tiles) * BM + tl.arange(0, BM)
@@ -227,9 +261,9 @@ def _layer(
     b_pk = tl.broadcast_to(b_p[None, :, :], [KS, BM, SP])
     b_mid = _dot(b_pk, b_v, p_work, PRECISION, COMPILED) * b_inverse[None, :, None] + b_before + b_r
     b_x = b_mid.to(p_work.dtype.element_ty)
-    b_mean = tl.sum(tl.sum(b_mid, 2), 0) / D  # [BM]
-    b_mid = b_mid - b_mean[None, :, None]
-    b_rstd = tl.rsqrt(tl.sum(tl.sum(b_mid * b_mid, 2), 0) / D + EPS)
+    b_sum, b_squares = tl.reduce(tl.reduce((b_mid, b_mid * b_mid), 2, _add2), 0, _add2)
+    b_mean = b_sum / D  # [BM]
+    b_rstd = tl.rsqrt(tl.maximum(b_squares / D - b_mean * b_mean, 0) + EPS)
     for j in tl.static_range(OUTS):
         if j == 0:
             b_w = b_w0
@@ -268,18 +302,20 @@ def _layer(
 
 @triton.jit
 def _cross(
-    p_work, p_weights, p_params, e, r, n_rows, b_w0, b_w1, b_w2, b_w3,
+    p_work, p_weights, p_params, f, r, n_rows, b_w0, b_w1, b_w2, b_w3,
     D: tl.constexpr, M: tl.constexpr, BN: tl.constexpr, KS: tl.constexpr, PRECISION: tl.constexpr, EPS: tl.constexpr,
     OUTS: tl.constexpr, COMPILED: tl.constexpr,
 ):  # fmt: skip
     KC: tl.constexpr = D // KS
     cols, bias, scale, out, out_stride, rows = (
-        tl.load(e + 4), tl.load(e + 5), tl.load(e + 6), tl.load(e + 7), tl.load(e + 8), tl.load(e + 9)
+        f[4], f[5], f[6], f[7], f[8], f[9]
     )  # fmt: skip
     q, query, steps, results, enc = (
-        tl.load(e + 10), tl.load(e + 11), tl.load(e + 12), tl.load(e + 13), tl.load(e + 14)
+        f[10], f[11], f[12], f[13], f[14]
     )  # fmt: skip
-    qsum, qbias, norms = tl.load(e + 15), tl.load(e + 16), tl.load(e + 17)
+    qsum, qbias, norms = f[15], f[16], f[17]
+    q, enc, qsum = _by16(q), _by16(enc), _by16(qsum)
+    qbias, norms = _by16(qbias), _by16(norms)
     o_d = tl.arange(0, D)
     o_j = tl.arange(0, 16)
     sample = r // results
@@ -288,13 +324,13 @@ def _cross(
     p_e = p_work + enc + (query * n_rows + sample * steps + steps - results + r % results) * D + o_d
     b_e = tl.load(p_e, cache_modifier=".cg").to(tl.float32)
     b_qsum, b_qbias = tl.load(p_params + qsum + o_d), tl.load(p_params + qbias + o_d)
-    mean = tl.sum(b_e, 0) / D
-    b_e -= mean
-    b_q = (b_q - mean * b_qsum) * tl.rsqrt(tl.sum(b_e * b_e, 0) / D + EPS) + b_qbias
+    total_e, squares_e = tl.reduce((b_e, b_e * b_e), 0, _add2)
+    mean_e = total_e / D
+    b_q = (b_q - mean_e * b_qsum) * tl.rsqrt(tl.maximum(squares_e / D - mean_e * mean_e, 0) + EPS) + b_qbias
     o_i = tl.arange(0, BM)
     b_x = tl.zeros([BM, D], dtype=tl.float32)
     for i in tl.static_range(M):
-        key = tl.load(e + 18 + i) % 256
+        key = f[18 + i] % 256
         b_gain, b_shift = tl.load(p_params + norms + key * 2 * D + o_d), tl.load(p_params + norms + key * 2 * D + D + o_d)
         b_g = b_q * b_gain
         total_g = tl.sum(b_g, 0)
@@ -304,23 +340,23 @@ def _cross(
             m_j = j + o_j < steps
             p_k = p_work + enc + (key * n_rows + sample * steps + j + o_j[:, None]) * D + o_d[None, :]
             b_k = tl.load(p_k, mask=m_j[:, None], other=0, cache_modifier=".cg").to(tl.float32)  # [16, D]
-            b_mean = tl.sum(b_k, 1) / D
-            b_dot = tl.sum(b_k * b_g[None, :], 1)
-            b_k = b_k - b_mean[:, None]
-            b_rstd = tl.rsqrt(tl.sum(b_k * b_k, 1) / D + EPS)
+            b_sum, b_squares, b_dot = tl.reduce((b_k, b_k * b_k, b_k * b_g[None, :]), 1, _add3)
+            b_mean = b_sum / D
+            b_rstd = tl.rsqrt(tl.maximum(b_squares / D - b_mean * b_mean, 0) + EPS)
             b_s = tl.where(m_j, (b_dot - b_mean * total_g) * b_rstd, float("-inf"))
             higher = tl.maximum(top, tl.max(b_s, 0))
             b_p = tl.exp(b_s - higher)
             shrink = tl.exp(top - higher)
             total = total * shrink + tl.sum(b_p, 0)
-            b_t = b_t * shrink + tl.sum((b_p * b_rstd)[:, None] * b_k, 0)
+            b_r = b_p * b_rstd
+            b_t = b_t * shrink + tl.sum(b_r[:, None] * (b_k - b_mean[:, None]), 0)
             top = higher
         b_t = b_t / total * b_gain + b_shift
         b_x = tl.where(o_i[:, None] == i, b_t[None, :], b_x)
     b_x = tl.permute(tl.reshape(b_x.to(p_work.dtype.element_ty), [BM, KS, KC]), (1, 0, 2))
     block = tl.zeros([BM], dtype=tl.int32)
     for i in tl.static_range(M):
-        block = tl.where(o_i == i, tl.load(e + 18 + i) // 256, block)
+        block = tl.where(o_i == i, f[18 + i] // 256, block)
     o_row = block * rows + r
     o_n = tl.arange(0, BN)
     for j in tl.static_range(OUTS):
@@ -344,14 +380,14 @@ def _cross(
 
 @triton.jit
 def _attend(
-    p_work, p_params, e, tile,
+    p_work, p_params, f, tile,
     D: tl.constexpr, HD: tl.constexpr, BC: tl.constexpr, SP: tl.constexpr, KS: tl.constexpr, KA: tl.constexpr,
     PRECISION: tl.constexpr, COMPILED: tl.constexpr,
 ):  # fmt: skip
-    cols, bias, out, batches = tl.load(e + 4), tl.load(e + 5), tl.load(e + 7), tl.load(e + 9)
-    q, k, v, residual = tl.load(e + 10), tl.load(e + 11), tl.load(e + 12), tl.load(e + 13)
-    q_len, k_len, row_step, batch_step = tl.load(e + 14), tl.load(e + 15), tl.load(e + 16), tl.load(e + 17)
-    width, out_step = tl.load(e + 18), tl.load(e + 19)
+    cols, bias, out, batches = f[4], f[5], f[7], f[9]
+    q, k, v, residual = f[10], f[11], f[12], f[13]
+    q_len, k_len, row_step, batch_step = f[14], f[15], f[16], f[17]
+    width, out_step = f[18], f[19]
     tiles = tl.cdiv(q_len, BM)
     base = (tile // tiles) * batch_step
     o_i = (tile % tiles) * BM + tl.arange(0, BM)
@@ -359,7 +395,7 @@ def _attend(
     m_i, m_j, m_c = o_i < q_len, o_j < k_len, o_c < cols
     o_q, o_k = base + o_i * row_step, base + o_j * row_step  # rows of the buffers
     o_s, o_a = tl.arange(0, KS)[:, None, None] * KA, tl.arange(0, KA)
-    q, k, v, width = tl.multiple_of(q, 16), tl.multiple_of(k, 16), tl.multiple_of(v, 16), tl.multiple_of(width, 16)
+    q, k, v, width = _by16(q), _by16(k), _by16(v), _by16(width)
 
     p_v = p_work + v + o_k[:, None] * width + o_c[None, :]
     b_v = tl.load(p_v, mask=m_j[:, None] & m_c[None, :], other=0, cache_modifier=".cg")  # [SP, BC]
@@ -403,23 +439,24 @@ def _share(p_params, p_present, p_attention, owner, r, span, b_p, o_l, m_l, M: t
 
 @triton.jit
 def _last(
-    p_work, p_params, p_present, p_logits, p_attention, e, r,
+    p_work, p_params, p_present, p_logits, p_attention, f, r,
     D: tl.constexpr, M: tl.constexpr, MP: tl.constexpr, LP: tl.constexpr, HP: tl.constexpr, NO: tl.constexpr,
     EPS: tl.constexpr,
 ):  # fmt: skip
-    bias, rows, q, k, v = tl.load(e + 5), tl.load(e + 9), tl.load(e + 10), tl.load(e + 11), tl.load(e + 12)
+    bias, rows, q, k, v = f[5], f[9], f[10], f[11], f[12]
     qsum, qbias, gain, vsum, hidden = (
-        tl.load(e + 13), tl.load(e + 14), tl.load(e + 15), tl.load(e + 16), tl.load(e + 17)
+        f[13], f[14], f[15], f[16], f[17]
     )  # fmt: skip
     logits, readout, readout_bias, owner, span, blocks = (
-        tl.load(e + 18), tl.load(e + 19), tl.load(e + 20), tl.load(e + 21), tl.load(e + 22), tl.load(e + 23)
+        f[18], f[19], f[20], f[21], f[22], f[23]
     )  # fmt: skip
-    q, k, v, hidden = tl.multiple_of(q, 16), tl.multiple_of(k, 16), tl.multiple_of(v, 16), tl.multiple_of(hidden, 16)
+    q, k, v, hidden = _by16(q), _by16(k), _by16(v), _by16(hidden)
+    qsum, qbias, gain = _by16(qsum), _by16(qbias), _by16(gain)
+    vsum, bias, readout = _by16(vsum), _by16(bias), _by16(readout)
     o_l, o_d, o_h, o_o = tl.arange(0, LP), tl.arange(0, D), tl.arange(0, HP), tl.arange(0, NO)
     m_l, m_h, m_o = o_l < blocks, o_h < hidden, o_o < logits
     p_k = p_work + k + (o_l[:, None] * rows + r) * D + o_d[None, :]
     b_k = tl.load(p_k, mask=m_l[:, None], other=0, cache_modifier=".cg").to(tl.float32)  # [LP, D]
-    b_e = tl.load(p_work + k + ((blocks - 1) * rows + r) * D + o_d, cache_modifier=".cg").to(tl.float32)
     b_q = tl.load(p_work + q + r * D + o_d, cache_modifier=".cg").to(tl.float32)
     p_v = p_work + v + (o_l[:, None] * rows + r) * hidden + o_h[None, :]
     b_v = tl.load(p_v, mask=m_l[:, None] & m_h[None, :], other=0, cache_modifier=".cg").to(tl.float32)  # [LP, HP]
@@ -431,13 +468,12 @@ def _last(
     b_read = tl.load(p_r, mask=m_o[:, None] & m_h[None, :], other=0)
     b_last = tl.load(p_params + readout_bias + o_o, mask=m_o, other=0)
 
-    mean = tl.sum(b_e, 0) / D
-    b_e -= mean
-    b_q = ((b_q - mean * b_qsum) * tl.rsqrt(tl.sum(b_e * b_e, 0) / D + EPS) + b_qbias) * b_gain
-    b_mean = tl.sum(b_k, 1) / D  # [LP]
-    b_k -= b_mean[:, None]
-    b_rstd = tl.rsqrt(tl.sum(b_k * b_k, 1) / D + EPS)
-    b_scores = tl.where(m_l, tl.sum(b_k * b_q[None, :], 1) * b_rstd, float("-inf"))
+    b_mean, b_rstd = _moments(b_k, D, EPS)  # [LP]
+    mean = tl.sum(tl.where(o_l == blocks - 1, b_mean, 0), 0)
+    rstd = tl.sum(tl.where(o_l == blocks - 1, b_rstd, 0), 0)
+    b_q = ((b_q - mean * b_qsum) * rstd + b_qbias) * b_gain
+    b_sum, b_dot = tl.reduce((tl.broadcast_to(b_q[None, :], [LP, D]), b_k * b_q[None, :]), 1, _add2)
+    b_scores = tl.where(m_l, (b_dot - b_mean * b_sum) * b_rstd, float("-inf"))
     b_p = tl.exp(b_scores - tl.max(b_scores, 0))
     b_p = b_p / tl.sum(b_p, 0)
     b_v = (b_v - b_mean[:, None] * b_vsum[None, :]) * b_rstd[:, None]
@@ -448,15 +484,15 @@ def _last(
 
 @triton.jit
 def _head(
-    p_work, p_params, p_present, p_logits, p_attention, e, r,
+    p_work, p_params, p_present, p_logits, p_attention, f, r,
     D: tl.constexpr, HEADS: tl.constexpr, M: tl.constexpr, MP: tl.constexpr, LP: tl.constexpr, HP: tl.constexpr,
     NO: tl.constexpr, EPS: tl.constexpr,
 ):  # fmt: skip
-    rows, q, k, v, norm = tl.load(e + 9), tl.load(e + 10), tl.load(e + 11), tl.load(e + 12), tl.load(e + 13)
-    blocks, terms, hidden, logits = tl.load(e + 14), tl.load(e + 15), tl.load(e + 16), tl.load(e + 17)
-    bias, readout, readout_bias, owner = tl.load(e + 18), tl.load(e + 19), tl.load(e + 20), tl.load(e + 21)
-    span = tl.load(e + 22)  # steps that a result stands for: it is their last
-    q, k, v = tl.multiple_of(q, 16), tl.multiple_of(k, 16), tl.multiple_of(v, 16)
+    rows, q, k, v, norm = f[9], f[10], f[11], f[12], f[13]
+    blocks, terms, hidden, logits = f[14], f[15], f[16], f[17]
+    bias, readout, readout_bias, owner = f[18], f[19], f[20], f[21]
+    span = f[22]  # steps that a result stands for: it is their last
+    q, k, v = _by16(q), _by16(k), _by16(v)
     HD: tl.constexpr = D // HEADS
     o_l = tl.arange(0, LP)
     m_l = o_l < blocks
@@ -543,13 +579,38 @@ def _wait(p_counter, target, COMPILED: tl.constexpr):
     tl.debug_barrier()
 
 
+@triton.jit
+def _prefetch(p_weights, i_p, AHEAD: tl.constexpr):
+    """Ask L2 for this program's share of all weights: AHEAD cache lines."""
+    LINE: tl.constexpr = 128 * 8 // p_weights.dtype.element_ty.primitive_bitwidth  # elements
+    LINES: tl.constexpr = triton.next_power_of_2(AHEAD)
+    o_line = i_p * AHEAD + tl.minimum(tl.arange(0, LINES), AHEAD - 1)
+    tl.inline_asm_elementwise(
+        "prefetch.global.L2 [$1]; mov.u32 $0, 0;", "=r,l", [p_weights + o_line * LINE], dtype=tl.int32, is_pure=False,
+        pack=1,
+    )  # fmt: skip
+
+
+@triton.jit
+def _row(p_plan, i):
+    """A row of the plan: 24 values by operation, its tile, and what to wait for and to raise."""
+    e = p_plan + i * ROW
+    return (
+        tl.load(e), tl.load(e + 1), tl.load(e + 2), tl.load(e + 3), tl.load(e + 4), tl.load(e + 5), tl.load(e + 6),
+        tl.load(e + 7), tl.load(e + 8), tl.load(e + 9), tl.load(e + 10), tl.load(e + 11), tl.load(e + 12),
+        tl.load(e + 13), tl.load(e + 14), tl.load(e + 15), tl.load(e + 16), tl.load(e + 17), tl.load(e + 18),
+        tl.load(e + 19), tl.load(e + 20), tl.load(e + 21), tl.load(e + 22), tl.load(e + 23), tl.load(e + 24),
+        tl.load(e + 25), tl.load(e + 26), tl.load(e + 27),
+    )  # fmt: skip
+
+
 @triton.jit(do_not_specialize=["n_rows", "launch"])
 def fusion_kernel(
     p_features, p_work, p_weights, p_params, p_present, p_logits, p_attention, p_plan, p_index, p_barrier,
     n_rows, launch,
     D: tl.constexpr, M: tl.constexpr, MP: tl.constexpr, HEADS: tl.constexpr, BN: tl.constexpr, BC: tl.constexpr,
     KS: tl.constexpr, SP: tl.constexpr, KSA: tl.constexpr, KA: tl.constexpr, LP: tl.constexpr, HP: tl.constexpr,
-    NO: tl.constexpr, OPS: tl.constexpr, NW: tl.constexpr, LO: tl.constexpr, CO: tl.constexpr, PRECISION: tl.constexpr,
+    NO: tl.constexpr, OPS: tl.constexpr, NW: tl.constexpr, LO: tl.constexpr, CO: tl.constexpr, AHEAD: tl.constexpr, PRECISION: tl.constexpr,
     EPS: tl.constexpr, COMPILED: tl.constexpr,
 ):  # fmt: skip
     """One launch of a plan; see the module's docstring.
@@ -559,22 +620,23 @@ def fusion_kernel(
     p_attention (R, M): float32, R = B*S, or B where the schedule gives last steps only; p_plan int32 (rows, ROW);
     p_index int32 (launches, programs, 4): first row, rows, this launch's place in p_barrier; p_barrier int32, zero
     before the first launch: launches so far, programs that have read that, and a counter for each phase; n_rows = B*S;
-    OPS: bit `1 << op` of each operation in the plan. A launch has as many programs as p_index.
+    OPS: bit `1 << op` of each operation in the plan;
+    AHEAD: cache lines of weights that each program asks L2 for at its start, 0 where L2 does not hold them. A launch has as many programs as p_index.
     """
     i_p = tl.program_id(0)
+    if COMPILED and AHEAD > 0:
+        _prefetch(p_weights, i_p, AHEAD)
     p_i = p_index + (launch * tl.num_programs(0) + i_p) * 4
     start, count, base = tl.load(p_i), tl.load(p_i + 1), tl.load(p_i + 2)
     # base < 0: nobody waits in this launch
     epoch = 1 + tl.load(p_barrier + tl.maximum(base, 0), cache_modifier=".cg")
     if base >= 0:  # the epoch moves on only when every program has read it
         _arrive(p_barrier + base + 32, COMPILED)
+    row = _row(p_plan, start)
     for i in range(count):
-        e = p_plan + (start + i) * ROW
-        op, w, units, outs, cols, tile = (
-            tl.load(e), tl.load(e + 1), tl.load(e + 2), tl.load(e + 3), tl.load(e + 4), tl.load(e + 24)
-        )  # fmt: skip
-        before, expected, after = tl.load(e + 25), tl.load(e + 26), tl.load(e + 27)
-        w = tl.multiple_of(w, 16)
+        f = row
+        op, units, outs, cols, tile = f[0], f[2], f[3], f[4], f[24]
+        w = _by16(f[1])
         b_w0 = _weights(p_weights, w, units, 0, units * outs, cols, D, BN, KS)
         b_w1, b_w2, b_w3 = b_w0, b_w0, b_w0
         if NW > 1:
@@ -583,51 +645,52 @@ def fusion_kernel(
             b_w2 = _weights(p_weights, w, units, 2, units * outs, cols, D, BN, KS)
         if NW > 3:
             b_w3 = _weights(p_weights, w, units, 3, units * outs, cols, D, BN, KS)
-        if before >= 0:
-            _wait(p_barrier + before, expected * epoch, COMPILED)
+        if f[25] >= 0:
+            _wait(p_barrier + f[25], f[26] * epoch, COMPILED)
+        row = _row(p_plan, start + tl.minimum(i + 1, count - 1))
         if OPS & 1:  # noqa: SIM102 - decided at compile time, the other at run time
             if op == INPUT:
                 _project(
-                    p_features, p_work, p_weights, p_params, p_present, e, tile, n_rows, b_w0, b_w1, b_w2, b_w3,
-                    INPUT, NW, D, M, BN, KS, PRECISION, EPS, COMPILED,
+                    p_features, p_work, p_weights, p_params, p_present, f, tile, n_rows, b_w0, b_w1, b_w2, b_w3,
+                    INPUT, OPS, NW, D, M, BN, KS, PRECISION, EPS, COMPILED,
                 )  # fmt: skip
         if OPS & 2:  # noqa: SIM102
             if op == NORM:
                 _project(
-                    p_work, p_work, p_weights, p_params, p_present, e, tile, n_rows, b_w0, b_w1, b_w2, b_w3,
-                    NORM, NW, D, M, BN, KS, PRECISION, EPS, COMPILED,
+                    p_work, p_work, p_weights, p_params, p_present, f, tile, n_rows, b_w0, b_w1, b_w2, b_w3,
+                    NORM, OPS, NW, D, M, BN, KS, PRECISION, EPS, COMPILED,
                 )  # fmt: skip
         if OPS & 4:  # noqa: SIM102
             if op == PLAIN:
                 _project(
-                    p_work, p_work, p_weights, p_params, p_present, e, tile, n_rows, b_w0, b_w1, b_w2, b_w3,
-                    PLAIN, NW, D, M, BN, KS, PRECISION, EPS, COMPILED,
+                    p_work, p_work, p_weights, p_params, p_present, f, tile, n_rows, b_w0, b_w1, b_w2, b_w3,
+                    PLAIN, OPS, NW, D, M, BN, KS, PRECISION, EPS, COMPILED,
                 )  # fmt: skip
         if OPS & 8:  # noqa: SIM102
             if op == ATTEND:
-                _attend(p_work, p_params, e, tile, D, D // HEADS, BC, SP, KSA, KA, PRECISION, COMPILED)
+                _attend(p_work, p_params, f, tile, D, D // HEADS, BC, SP, KSA, KA, PRECISION, COMPILED)
         if OPS & 16:  # noqa: SIM102
             if op == HEAD:
                 _head(
-                    p_work, p_params, p_present, p_logits, p_attention, e, tile, D, HEADS, M, MP, LP, HP, NO, EPS,
+                    p_work, p_params, p_present, p_logits, p_attention, f, tile, D, HEADS, M, MP, LP, HP, NO, EPS,
                 )  # fmt: skip
         if OPS & 32:  # noqa: SIM102
             if op == LAYER:
                 _layer(
-                    p_work, p_weights, p_params, e, tile, b_w0, b_w1, b_w2, b_w3,
+                    p_work, p_weights, p_params, f, tile, b_w0, b_w1, b_w2, b_w3,
                     LO, D, BN, KS, SP, PRECISION, EPS, COMPILED,
                 )  # fmt: skip
         if OPS & 64:  # noqa: SIM102
             if op == CROSS:
                 _cross(
-                    p_work, p_weights, p_params, e, tile, n_rows, b_w0, b_w1, b_w2, b_w3,
+                    p_work, p_weights, p_params, f, tile, n_rows, b_w0, b_w1, b_w2, b_w3,
                     D, M, BN, KS, PRECISION, EPS, CO, COMPILED,
                 )  # fmt: skip
         if OPS & 128:  # noqa: SIM102
             if op == LAST:
-                _last(p_work, p_params, p_present, p_logits, p_attention, e, tile, D, M, MP, LP, HP, NO, EPS)
-        if after >= 0:
-            _arrive(p_barrier + after, COMPILED)
+                _last(p_work, p_params, p_present, p_logits, p_attention, f, tile, D, M, MP, LP, HP, NO, EPS)
+        if f[27] >= 0:
+            _arrive(p_barrier + f[27], COMPILED)
     if base >= 0:  # noqa: SIM102
         if tl.load(p_i + 3) != 0:  # the launch's keeper
             _wait(p_barrier + base + 32, tl.num_programs(0) * epoch, COMPILED)

@@ -41,6 +41,7 @@ DTYPES: tuple[DType, ...] = ("float16", "bfloat16", "float32", "int8")
 INPUT, NORM, PLAIN, ATTEND, HEAD, LAYER, CROSS, LAST = range(8)  # as in fusion.py
 PROJECTIONS = (INPUT, NORM, PLAIN)
 RELU, ABS = 1, 2
+_ABSOLUTE = 256  # in OPS
 ROW, _BM, _PACK = 32, 16, 16
 _TILE, _BEFORE, _EXPECTED, _AFTER = 24, 25, 26, 27  # columns of a plan's row; in the table, _TILE is their number
 LINE = 32  # int32 per counter: a cache line
@@ -57,19 +58,25 @@ def activation(dtype: DType) -> str:
 @dataclass(frozen=True)
 class Tiles:
     """Columns per tile of a projection and of an attention's values, warps per program, programs that a phase's items
-    are cut for, and whether phases are merged where they can be."""
+    are cut for, whether phases are merged where they can be, and whether all weights are fetched into L2 at the start.
+    """
 
     project: int
     attend: int
     warps: int = 8
     programs: int = 132
     merge: bool = True
+    ahead: bool = False
 
 
 def choose_tiles(sm_count: int, shared_limit: int, dtype: DType, dim: int) -> Tiles:
     """For a device. `shared_limit` is the opt-in shared memory per block in bytes: one operand pair of a projection
     (16 rows of activations and `project` rows of weights, each `dim` wide) must fit."""
-    return Tiles(project=16, attend=64 if sm_count >= 32 else 128, programs=sm_count)
+    large = sm_count >= 64
+    return Tiles(
+        project=16, attend=64 if sm_count >= 32 else 128, warps=4 if large and dtype != "float32" else 8,
+        programs=sm_count, merge=large, ahead=large,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -443,13 +450,14 @@ def build_schedule(
 
     head_dim = d // w.heads
     longest = _power(max(steps, length if w.head == "self_attention" else 1, 16))
-    slices = min(8, head_dim // 16)
+    slices = min(tiles.warps, head_dim // 16)
     constants: dict[str, int | float | str] = {
         "D": d, "M": m, "MP": max(2, _power(m)), "HEADS": w.heads, "BN": tiles.project,
-        "BC": min(tiles.attend, head_dim), "KS": min(8, d // 16), "SP": longest, "KSA": slices,
+        "BC": min(tiles.attend, head_dim), "KS": min(tiles.warps, d // 16), "SP": longest, "KSA": slices,
         "KA": max(16, min(head_dim // slices, 1024 // longest)), "LP": _power(length), "HP": max(16, _power(len(w.hidden))),
-        "NO": max(2, _power(len(w.readout))), "OPS": sum(1 << op for op in {entry[0] for entry in b.entries}),
+        "NO": max(2, _power(len(w.readout))), "OPS": sum(1 << op for op in {entry[0] for entry in b.entries}) | (_ABSOLUTE if w.joint_abs else 0),
         "NW": max(entry[2] * entry[3] for entry in b.entries), "LO": b.outs.get(LAYER, 1), "CO": b.outs.get(CROSS, 1),
+        "AHEAD": sum(m.nbytes for m in b.matrices) // (128 * tiles.programs) if tiles.ahead else 0,
         "PRECISION": "ieee", "EPS": w.eps,
     }  # fmt: skip
     return Schedule(

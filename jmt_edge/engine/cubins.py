@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ..kernels.weights import FusionWeights
     from ..models.fusion import Fusion
 
-SCHEMA = 2  # 1 gave the outputs of every step
+SCHEMA = 3  # 1 gave the outputs of every step, 2 had one table for any number of programs
 INDEX = "cubins.json"
 TENSORS = "cubins/fusion.safetensors"
 _TOLERANCE = 4.0  # times the error of eager PyTorch in the same precision, at the start-up check
@@ -53,7 +53,7 @@ class CubinPackage:
     work_size: int
     weights: NDArray[Any]
     scales: NDArray[np.float32]  # biases, norms, tokens, scales
-    table: NDArray[np.int32]
+    table: NDArray[np.int32]  # of all phases' work; who does it, `kernels.schedule.make_plan` says
     phases: NDArray[np.int32]
     features: NDArray[np.float32]  # (M, B, S, d): the start-up check's input
     present: NDArray[np.float32]  # (B, S, M)
@@ -101,11 +101,14 @@ def compile_cubins(
             "threads": compiled.threads,
             "shared": compiled.shared,
             "params": [list(p) for p in compiled.params],
-            "tiles": {"project": schedule.tiles.project, "attend": schedule.tiles.attend},
+            "tiles": asdict(schedule.tiles),
+            "weights": "merged" if schedule.tiles.merge else "apart",
+            "work_size": schedule.work_size,
             "resources": report[to.sm],
         }
-        # weights and biases do not depend on the tiles, the tables do
-        tensors |= {"weights": schedule.weights, "params": schedule.params}
+        # weights and biases depend on the merging of phases, not on the tiles; the tables on both
+        kind = "merged" if schedule.tiles.merge else "apart"
+        tensors |= {f"weights.{kind}": schedule.weights, f"params.{kind}": schedule.params}
         tensors |= {f"{to.sm}.table": schedule.table, f"{to.sm}.phases": schedule.phases}
     features, present, expected, error = _check_sample(weights, B, S, dtype, schedule)
     tensors |= {"check.features": features, "check.present": present, "check.expected": expected}
@@ -118,7 +121,6 @@ def compile_cubins(
         "dim": weights.dim,
         "modalities": list(weights.modalities),
         "outputs": [list(o) for o in weights.outputs],
-        "work_size": schedule.work_size,
         "weight_bytes": int(schedule.weights.nbytes),
         "eager_error": error,
         "tolerance": _TOLERANCE * error,
@@ -132,10 +134,14 @@ def compile_cubins(
 def _compile(weights: FusionWeights, batch: int, steps: int, dtype: DType, to: Target) -> tuple[Schedule, Compiled]:
     """With the tiles that suit the device, or the first of some narrower ones that spill no register."""
     from ..kernels.aot import compile_schedule
-    from ..kernels.schedule import Tiles, build_schedule, choose_tiles
+    from ..kernels.schedule import build_schedule, choose_tiles
 
     wanted = choose_tiles(to.sm_count, to.shared_block, dtype, weights.dim)
-    narrower = [Tiles(16, 64), Tiles(16, 64, warps=4), Tiles(16, 32), Tiles(16, 32, warps=4)]
+    narrower = [
+        replace(wanted, attend=64, warps=8), replace(wanted, attend=64, warps=8, merge=False),
+        replace(wanted, attend=64, warps=4, merge=False), replace(wanted, attend=32, warps=8, merge=False),
+        replace(wanted, attend=32, warps=4, merge=False),
+    ]  # fmt: skip
     failure: BackendError | None = None
     for tiles in [wanted, *(t for t in narrower if t != wanted)]:
         schedule = build_schedule(weights, batch, steps, dtype, tiles, last=True)
@@ -233,9 +239,9 @@ def read_cubins(bundle: Bundle, sm: str) -> CubinPackage:
         dim=index["dim"],
         modalities=tuple(index["modalities"]),
         outputs=tuple((name, count) for name, count in index["outputs"]),
-        work_size=index["work_size"],
-        weights=tensors["weights"],
-        scales=tensors["params"],
+        work_size=entry["work_size"],
+        weights=tensors[f"weights.{entry['weights']}"],
+        scales=tensors[f"params.{entry['weights']}"],
         table=tensors[f"{sm}.table"],
         phases=tensors[f"{sm}.phases"],
         features=tensors["check.features"],
