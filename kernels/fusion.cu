@@ -4,8 +4,8 @@
 //
 // A block has 8 warps; warp w owns inputs 64 w to 64 w + 63 of every product, so that each thread loads its
 // tensor-core operands from L2 straight into registers, 16 bytes at a time, and shared memory only adds the warps'
-// parts. To that end the inputs of a product are numbered so that a thread of quad lane c has 16 adjacent ones, from
-// 16 c, in all four steps of 16: a sum does not mind the order, as long as both operands have the same.
+// parts. To that end the inputs of a product are numbered so that a thread of quad lane c has twice 8 adjacent ones, from
+// 8 c and from 32 + 8 c, in all four steps of 16: a sum does not mind the order, as long as both operands have the same.
 //
 // Macros: M modalities, KT tiles of 16 keys (S, and the blocks of the final encoder), W8.
 // References: PTX ISA, "Matrix Fragments for mma.m16n8k16".
@@ -74,27 +74,29 @@ __device__ __forceinline__ float warp_sum(float x) {
     return x;
 }
 
-// 16 adjacent inputs of one output: 8 registers of two float16
+// a thread's 16 inputs of two outputs: per output 8 registers of two float16
 #ifdef W8
-struct Weights { Quad q[2]; };  // [column tile of 8]: 16 bytes each
-__device__ __forceinline__ void unpack(const Quad& q, u32* w) {
-    for (int i = 0; i < 4; i++) {  // byte + 128 under an exponent of 1024, less 1152: exact
-        u32 b = q.v[i] ^ 0x80808080u, lo = __byte_perm(b, 0x64646464u, 0x4140), hi = __byte_perm(b, 0x64646464u, 0x4342);
-        asm("sub.f16x2 %0, %1, %2;" : "=r"(w[2 * i]) : "r"(lo), "r"(0x64806480u));
-        asm("sub.f16x2 %0, %1, %2;" : "=r"(w[2 * i + 1]) : "r"(hi), "r"(0x64806480u));
-    }
+struct Weights { uint2 q[4]; };
+__device__ __forceinline__ uint2 constant8(const void* p) {
+    uint2 q;
+    asm volatile("ld.global.nc.v2.u32 {%0,%1}, [%2];" : "=r"(q.x), "=r"(q.y) : "l"(p));
+    return q;
+}
+__device__ __forceinline__ void unpack(u32 bytes, u32* w) {  // byte + 128 under an exponent of 1024, less 1152: exact
+    u32 b = bytes ^ 0x80808080u, lo = __byte_perm(b, 0x64646464u, 0x4140), hi = __byte_perm(b, 0x64646464u, 0x4342);
+    asm("sub.f16x2 %0, %1, %2;" : "=r"(w[0]) : "r"(lo), "r"(0x64806480u));
+    asm("sub.f16x2 %0, %1, %2;" : "=r"(w[1]) : "r"(hi), "r"(0x64806480u));
 }
 #else
 struct Weights { Quad q[4]; };
 #endif
 
 __device__ __forceinline__ void load_weights(Weights& w, const weight* p, int warp, int lane) {
-    const weight* at = p + (lane >> 2) * D + warp * 64 + (lane & 3) * 16;
+    const weight* at = p + (lane >> 2) * D + warp * 64 + (lane & 3) * 8;
 #ifdef W8
-    w.q[0] = constant16(at), w.q[1] = constant16(at + 8 * D);
+    w.q[0] = constant8(at), w.q[1] = constant8(at + 32), w.q[2] = constant8(at + 8 * D), w.q[3] = constant8(at + 8 * D + 32);
 #else
-    w.q[0] = constant16(at), w.q[1] = constant16(at + 8);
-    w.q[2] = constant16(at + 8 * D), w.q[3] = constant16(at + 8 * D + 8);
+    w.q[0] = constant16(at), w.q[1] = constant16(at + 32), w.q[2] = constant16(at + 8 * D), w.q[3] = constant16(at + 8 * D + 32);
 #endif
 }
 
@@ -102,7 +104,7 @@ struct Rows { u32 a[8], b[8]; };  // a thread's 16 inputs of rows lane / 4 and l
 
 __device__ __forceinline__ void load_row(u32* a, const u16* p, bool there) {
     Quad x = {0, 0, 0, 0}, y = {0, 0, 0, 0};
-    if (there) x = load16(p), y = load16(p + 8);
+    if (there) x = load16(p), y = load16(p + 32);
     for (int i = 0; i < 4; i++) a[i] = x.v[i], a[4 + i] = y.v[i];
 }
 
@@ -111,7 +113,7 @@ __device__ __forceinline__ void product(float (*c)[4], const Rows& x, const Weig
     for (int n = 0; n < 2; n++) {
 #ifdef W8
         u32 b[8];
-        unpack(w.q[n], b);
+        unpack(w.q[2 * n].x, b), unpack(w.q[2 * n].y, b + 2), unpack(w.q[2 * n + 1].x, b + 4), unpack(w.q[2 * n + 1].y, b + 6);
 #else
         u32 b[8];
         for (int i = 0; i < 4; i++) b[i] = w.q[2 * n].v[i], b[4 + i] = w.q[2 * n + 1].v[i];
@@ -129,12 +131,15 @@ struct Shared {
     u16 probability[16][16 * KT + 8];
     float inverse[16];
     u16 values[WARPS][16 * KT][66];
-    float score[M][16 * KT], mean[M][16 * KT], scale[M][16 * KT];
+    float score[M][16 * KT], mean[M][16 * KT], scale[M][16 * KT], weights[WARPS][16 * KT];
     u16 attended[M][D];
     float hidden[512];
 };
 
 static_assert(sizeof(Shared) == SHARED, "native.shared_bytes and struct Shared differ");
+
+// where, from a thread's first input, its register i lies
+__device__ __forceinline__ constexpr int place(int i) { return 2 * i + (i < 4 ? 0 : 24); }
 
 __device__ __forceinline__ void put(float (*part)[BN], float (*c)[4], int lane) {
     int r = lane >> 2, k = (lane & 3) * 2;
@@ -157,7 +162,7 @@ struct Arguments {
 __device__ __forceinline__ void project(const Arguments& g, Shared& s, const int* f, Weights* w, int n_rows, bool features) {
     int thread = threadIdx.x, warp = thread >> 5, lane = thread & 31, tile = f[24];
     int units = f[2], outs = f[3], rows = f[9], stride = f[8];
-    int r = tile * 16 + (lane >> 2), at = warp * 64 + (lane & 3) * 16;
+    int r = tile * 16 + (lane >> 2), at = warp * 64 + (lane & 3) * 8;
     int row = tile * 16 + (thread >> 4), column = thread & 15;
     float residual[MOST] = {0, 0, 0, 0}, bias[MOST];
 #ifdef W8
@@ -171,23 +176,28 @@ __device__ __forceinline__ void project(const Arguments& g, Shared& s, const int
         scale[j] = j < outs ? g.params[f[6] + j * BN + column] : 0;
 #endif
     }
-    Rows x[M > 2 ? M : 2];
-    for (int u = 0; u < (M > 2 ? M : 2); u++) {
+    constexpr int PARTS = M > 2 ? M : 2;
+    Rows x[PARTS];
+    bool here[PARTS], here8[PARTS];
+    for (int u = 0; u < PARTS; u++) {
         if (u < units) {
             const u16* p = (features ? g.features : g.work) + f[10] + u * f[11] + r * f[12] * D + at;
             load_row(x[u].a, p, r < rows);
             load_row(x[u].b, p + 8 * f[12] * D, r + 8 < rows);
-            if (features) {
-                for (int side = 0; side < 2; side++) {
-                    int which = r + 8 * side;
-                    u32* a = side ? x[u].b : x[u].a;
-                    if (which < rows && !(g.present[which * M + f[18] + u] > 0.5f)) {
-                        const float* token = g.params + f[15] + (f[18] + u) * D + at;
-                        for (int i = 0; i < 8; i++) a[i] = pack(token[2 * i], token[2 * i + 1]);
-                    }
-                    if (f[13] & 2)
-                        for (int i = 0; i < 8; i++) a[i] &= 0x7fff7fffu;
-                }
+            here[u] = !features || r >= rows || g.present[r * M + f[18] + u] > 0.5f;
+            here8[u] = !features || r + 8 >= rows || g.present[(r + 8) * M + f[18] + u] > 0.5f;
+        }
+    }
+    if (features) {
+        for (int u = 0; u < PARTS; u++) {
+            if (u < units) {
+                const float* token = g.params + f[15] + (f[18] + u) * D + at;
+                if (!here[u])
+                    for (int i = 0; i < 8; i++) x[u].a[i] = pack(token[place(i)], token[place(i) + 1]);
+                if (!here8[u])
+                    for (int i = 0; i < 8; i++) x[u].b[i] = pack(token[place(i)], token[place(i) + 1]);
+                if (f[13] & 2)
+                    for (int i = 0; i < 8; i++) x[u].a[i] &= 0x7fff7fffu, x[u].b[i] &= 0x7fff7fffu;
             }
         }
     }
@@ -208,7 +218,7 @@ __device__ __forceinline__ void project(const Arguments& g, Shared& s, const int
             for (int side = 0; side < 2; side++) {
                 u32* a = side ? x[0].b : x[0].a;
                 uint4* p = (uint4*)(g.work + f[16] + (r + 8 * side) * D + at);
-                if (r + 8 * side < rows) p[0] = make_uint4(a[0], a[1], a[2], a[3]), p[1] = make_uint4(a[4], a[5], a[6], a[7]);
+                if (r + 8 * side < rows) p[0] = make_uint4(a[0], a[1], a[2], a[3]), p[4] = make_uint4(a[4], a[5], a[6], a[7]);
             }
         }
     }
@@ -229,7 +239,7 @@ __device__ __forceinline__ void project(const Arguments& g, Shared& s, const int
 __device__ __forceinline__ void layer(const Arguments& g, Shared& s, const int* f, Weights* w) {
     int thread = threadIdx.x, warp = thread >> 5, lane = thread & 31, outs = f[3], length = f[20], step = f[21];
     int tiles = (length + 15) / 16, tile = f[24] % tiles, base = f[24] / tiles * f[22];
-    int r = tile * 16 + (lane >> 2), c = lane & 3, at = warp * 64 + c * 16;
+    int r = tile * 16 + (lane >> 2), c = lane & 3, at = warp * 64 + c * 8;
     const u16 *q = g.work + f[10] + at, *k = g.work + f[11] + at, *v = g.work + f[12] + at;
     Rows query, rest, keys[KT], values[KT];
     load_row(query.a, q + (base + r * step) * f[13], r < length);
@@ -244,8 +254,12 @@ __device__ __forceinline__ void layer(const Arguments& g, Shared& s, const int* 
         load_row(values[t].a, v + (base + j * step) * f[13], j < length);
         load_row(values[t].b, v + (base + (j + 8) * step) * f[13], j + 8 < length);
     }
-    load_row(rest.a, k + (base + r * step) * f[14], r < length);
-    load_row(rest.b, k + (base + (r + 8) * step) * f[14], r + 8 < length);
+    if (KT == 1) {  // the queries are all the keys
+        rest = keys[0];
+    } else {
+        load_row(rest.a, k + (base + r * step) * f[14], r < length);
+        load_row(rest.b, k + (base + (r + 8) * step) * f[14], r + 8 < length);
+    }
     int row = thread >> 4, column = thread & 15, mine = tile * 16 + row;
     float bias[MOST], sums[MOST], gain[MOST], shift[MOST];
 #ifdef W8
@@ -260,7 +274,7 @@ __device__ __forceinline__ void layer(const Arguments& g, Shared& s, const int* 
 #endif
     }
     float before[16];
-    for (int i = 0; i < 4; i++) *(float4*)&before[4 * i] = *(const float4*)(g.params + f[18] + at + 4 * i);
+    for (int i = 0; i < 4; i++) *(float4*)&before[4 * i] = *(const float4*)(g.params + f[18] + at + 4 * i + (i < 2 ? 0 : 24));
 
     for (int t = 0; t < KT; t++) {  // scores: the keys are what the weights are elsewhere
         float acc[2][4] = {};
@@ -273,8 +287,8 @@ __device__ __forceinline__ void layer(const Arguments& g, Shared& s, const int* 
     }
     for (int t = 0; t < KT; t++) {
         for (int i = 0; i < 8; i++) {
-            *(u32*)&s.values[warp][t * 16 + (lane >> 2)][c * 16 + 2 * i] = values[t].a[i];
-            *(u32*)&s.values[warp][t * 16 + (lane >> 2) + 8][c * 16 + 2 * i] = values[t].b[i];
+            *(u32*)&s.values[warp][t * 16 + (lane >> 2)][c * 8 + place(i)] = values[t].a[i];
+            *(u32*)&s.values[warp][t * 16 + (lane >> 2) + 8][c * 8 + place(i)] = values[t].b[i];
         }
     }
     __syncthreads();
@@ -298,7 +312,7 @@ __device__ __forceinline__ void layer(const Arguments& g, Shared& s, const int* 
         constexpr int next = 8 * (16 * KT + 8);
         u32 a0 = *(u32*)p, a1 = *(u32*)(p + next), a2 = *(u32*)(p + 8), a3 = *(u32*)(p + next + 8);
         for (int u = 0; u < 8; u++) {
-            int from = (lane >> 3) * 16 + u * 2 + ((lane >> 2) & 1), j = t * 16 + 2 * c;
+            int from = (lane >> 3) * 8 + place(u) + ((lane >> 2) & 1), j = t * 16 + 2 * c;
             u32 b0 = s.values[warp][j][from] | (u32)s.values[warp][j + 1][from] << 16;
             u32 b1 = s.values[warp][j + 8][from] | (u32)s.values[warp][j + 9][from] << 16;
             mma(mid[u], a0, a1, a2, a3, b0, b1);
@@ -324,10 +338,14 @@ __device__ __forceinline__ void layer(const Arguments& g, Shared& s, const int* 
             float acc[2][4] = {};
             product(acc, x, w[j]);
             put(s.part[warp][j], acc, lane);
-            if (at == f[17] + j * BN) {  // whoever has the columns that the residual behind the feed-forward layers needs
-                for (int u = 0; u < 8; u++) {
-                    *(float2*)&s.columns[j][lane >> 2][2 * u] = make_float2(mid[u][0], mid[u][1]);
-                    *(float2*)&s.columns[j][(lane >> 2) + 8][2 * u] = make_float2(mid[u][2], mid[u][3]);
+            int column_of = f[17] + j * BN;  // whoever has the columns that the residual behind the feed-forward layers needs
+            if (column_of >> 6 == warp && (column_of >> 4 & 1) == c >> 1) {
+                bool upper = column_of & 32;
+                for (int u = 0; u < 4; u++) {
+                    int to = (c & 1) * 8 + 2 * u;
+                    float *x0 = mid[u], *x1 = mid[u + 4];
+                    *(float2*)&s.columns[j][lane >> 2][to] = upper ? make_float2(x1[0], x1[1]) : make_float2(x0[0], x0[1]);
+                    *(float2*)&s.columns[j][(lane >> 2) + 8][to] = upper ? make_float2(x1[2], x1[3]) : make_float2(x0[2], x0[3]);
                 }
             }
         }
@@ -356,9 +374,12 @@ __device__ __forceinline__ void layer(const Arguments& g, Shared& s, const int* 
 
 struct Halves { float v[16]; };  // a lane's 16 of the 512 columns
 
-__device__ __forceinline__ Halves columns_of(const u16* p, int lane) {
+struct Raw { Quad x, y; };
+
+__device__ __forceinline__ Raw ask(const u16* p, int lane) { return {load16(p + lane * 8), load16(p + lane * 8 + 256)}; }
+__device__ __forceinline__ Halves columns_of(const Raw& raw) {
     Halves h;
-    Quad x = load16(p + lane * 16), y = load16(p + lane * 16 + 8);
+    const Quad &x = raw.x, &y = raw.y;
     for (int i = 0; i < 4; i++) {
         h.v[2 * i] = low(x.v[i]), h.v[2 * i + 1] = high(x.v[i]);
         h.v[8 + 2 * i] = low(y.v[i]), h.v[8 + 2 * i + 1] = high(y.v[i]);
@@ -367,72 +388,96 @@ __device__ __forceinline__ Halves columns_of(const u16* p, int lane) {
 }
 __device__ __forceinline__ Halves constants_of(const float* p, int lane) {
     Halves h;
-    for (int i = 0; i < 4; i++) *(float4*)&h.v[4 * i] = *(const float4*)(p + lane * 16 + 4 * i);
+    for (int i = 0; i < 4; i++) *(float4*)&h.v[4 * i] = *(const float4*)(p + lane * 8 + 4 * i + (i < 2 ? 0 : 248));
     return h;
+}
+
+// the weights exp(score - top) / total of n scores, times each one's scale; and the sum of those times their means
+__device__ __forceinline__ float softmax(const float* score, const float* scale, const float* mean, int n, float* out) {
+    constexpr int EACH = (16 * KT + 31) / 32;
+    int lane = threadIdx.x & 31;
+    float p[EACH], top = -__int_as_float(0x7f800000), total = 0, centre = 0;
+    for (int h = 0; h < EACH; h++) {
+        p[h] = lane + 32 * h < n ? score[lane + 32 * h] : -__int_as_float(0x7f800000);
+        top = fmaxf(top, p[h]);
+    }
+    for (int i = 16; i; i >>= 1) top = fmaxf(top, __shfl_xor_sync(~0u, top, i));
+    for (int h = 0; h < EACH; h++) p[h] = __expf(p[h] - top), total += p[h];
+    total = warp_sum(total);
+    for (int h = 0; h < EACH; h++) {
+        int j = lane + 32 * h;
+        float y = j < n ? p[h] / total * scale[j] : 0;
+        if (j < 16 * KT) out[j] = y;
+        centre += j < n ? y * mean[j] : 0;
+    }
+    return warp_sum(centre);
 }
 
 __device__ __forceinline__ void cross(const Arguments& g, Shared& s, const int* f, Weights* w, int n_rows) {
     int thread = threadIdx.x, warp = thread >> 5, lane = thread & 31, r = f[24], rows = f[9], steps = f[12], results = f[13];
-    int begin = r / results * steps, outs = f[3];
+    int begin = r / results * steps, outs = f[3], mine = warp * 64 + lane * 2;
     const u16* enc = g.work + f[14];
-    Halves e = columns_of(enc + (f[11] * n_rows + begin + steps - results + r % results) * D, lane);
-    Halves q = columns_of(g.work + f[10] + r * D, lane);
-    Halves qsum = constants_of(g.params + f[15], lane), qbias = constants_of(g.params + f[16], lane);
-    float sum = 0, squares = 0;
-    for (int i = 0; i < 16; i++) sum += e.v[i], squares += e.v[i] * e.v[i];
-    sum = warp_sum(sum), squares = warp_sum(squares);
-    float mean = sum / D, scaled = rsqrtf(fmaxf(squares / D - mean * mean, 0) + EPS);
-    for (int i = 0; i < 16; i++) q.v[i] = (q.v[i] - mean * qsum.v[i]) * scaled + qbias.v[i];
-    int mine = warp * 64 + lane * 2;
+    // one trip: this warp's keys, and its columns of all keys
+    Raw raw_e = ask(enc + (f[11] * n_rows + begin + steps - results + r % results) * D, lane), raw_q = ask(g.work + f[10] + r * D, lane);
+    constexpr int EACH = 2 * KT, HELD = KT == 1 ? 2 : 1;  // of a warp's keys, so many are asked for at once
+    Raw raw[M][HELD];
+    for (int i = 0; i < M; i++)
+        for (int n = 0; n < HELD; n++)
+            if (n * WARPS + warp < steps) raw[i][n] = ask(enc + ((f[18 + i] & 255) * n_rows + begin + n * WARPS + warp) * D, lane);
+    u32 column[M][16];
+    for (int i = 0; i < M; i++) {
+        const u16* p = enc + ((f[18 + i] & 255) * n_rows + begin) * D + mine;
+        for (int j = 0; j < 16; j++) column[i][j] = j < steps ? load4(p + j * D) : 0;
+    }
+    Halves qsum = constants_of(g.params + f[15], lane), q = constants_of(g.params + f[16], lane);
+    {
+        Halves e = columns_of(raw_e), pre = columns_of(raw_q);
+        float sum = 0, squares = 0;
+        for (int i = 0; i < 16; i++) sum += e.v[i], squares += e.v[i] * e.v[i];
+        sum = warp_sum(sum), squares = warp_sum(squares);
+        float mean = sum / D, scaled = rsqrtf(fmaxf(squares / D - mean * mean, 0) + EPS);
+        for (int i = 0; i < 16; i++) q.v[i] += (pre.v[i] - mean * qsum.v[i]) * scaled;
+    }
     for (int i = 0; i < M; i++) {
         int key = f[18 + i] & 255;
         Halves gain = constants_of(g.params + f[17] + key * 2 * D, lane);
         float all = 0;
         for (int n = 0; n < 16; n++) gain.v[n] *= q.v[n], all += gain.v[n];
         all = warp_sum(all);
-        for (int n = 0; n < 2 * KT; n++) {
+        for (int n = 0; n < EACH; n++) {
             int j = n * WARPS + warp;
-            float dot = 0;
-            sum = squares = 0;
             if (j < steps) {
-                Halves x = columns_of(enc + (key * n_rows + begin + j) * D, lane);
+                Halves x = columns_of(n < HELD ? raw[i][n < HELD ? n : 0] : ask(enc + (key * n_rows + begin + j) * D, lane));
+                float dot = 0, sum = 0, squares = 0;
                 for (int m = 0; m < 16; m++) sum += x.v[m], squares += x.v[m] * x.v[m], dot += x.v[m] * gain.v[m];
-            }
-            sum = warp_sum(sum), squares = warp_sum(squares), dot = warp_sum(dot);
-            float average = sum / D, inverse = rsqrtf(fmaxf(squares / D - average * average, 0) + EPS);
-            if (lane == 0) {
-                s.score[i][j] = j < steps ? (dot - average * all) * inverse : -__int_as_float(0x7f800000);
-                s.mean[i][j] = average, s.scale[i][j] = inverse;
+                sum = warp_sum(sum), squares = warp_sum(squares), dot = warp_sum(dot);
+                float average = sum / D, inverse = rsqrtf(fmaxf(squares / D - average * average, 0) + EPS);
+                if (lane == 0) s.score[i][j] = (dot - average * all) * inverse, s.mean[i][j] = average, s.scale[i][j] = inverse;
             }
         }
     }
     __syncthreads();
     for (int i = 0; i < M; i++) {
         int key = f[18 + i] & 255;
-        const u16* p = enc + (key * n_rows + begin) * D + mine;
-        u32 x[16];
-        for (int j = 0; j < 16; j++) x[j] = j < steps ? load4(p + j * D) : 0;
         float2 gain = *(const float2*)(g.params + f[17] + key * 2 * D + mine);
         float2 shift = *(const float2*)(g.params + f[17] + key * 2 * D + D + mine);
-        float top = -__int_as_float(0x7f800000), total = 0, centre = 0, a = 0, b = 0;
-        for (int j = 0; j < 16 * KT; j++) top = fmaxf(top, s.score[i][j]);
+        float* weight_of = s.weights[warp];
+        float centre = softmax(s.score[i], s.scale[i], s.mean[i], steps, weight_of), a = 0, b = 0;
+        __syncwarp();
         for (int t = 0; t < KT; t++) {
-            if (t)
-                for (int j = 0; j < 16; j++) x[j] = t * 16 + j < steps ? load4(p + (t * 16 + j) * D) : 0;
-            for (int j = 0; j < 16; j++) {
-                float weight_of = __expf(s.score[i][t * 16 + j] - top);
-                total += weight_of;
-                weight_of *= s.scale[i][t * 16 + j];
-                centre += weight_of * s.mean[i][t * 16 + j], a += weight_of * low(x[j]), b += weight_of * high(x[j]);
+            if (t) {
+                const u16* p = enc + (key * n_rows + begin + t * 16) * D + mine;
+                for (int j = 0; j < 16; j++) column[i][j] = t * 16 + j < steps ? load4(p + j * D) : 0;
             }
+            for (int j = 0; j < 16; j++) a += weight_of[t * 16 + j] * low(column[i][j]), b += weight_of[t * 16 + j] * high(column[i][j]);
         }
-        float inverse = 1 / total;
-        *(u32*)&s.attended[i][mine] = pack((a - centre) * inverse * gain.x + shift.x, (b - centre) * inverse * gain.y + shift.y);
+        __syncwarp();
+        *(u32*)&s.attended[i][mine] = pack((a - centre) * gain.x + shift.x, (b - centre) * gain.y + shift.y);
     }
     __syncwarp();
     Rows x;
     for (int i = 0; i < 8; i++) {
-        x.a[i] = (lane >> 2) < M ? *(u32*)&s.attended[(lane >> 2) < M ? lane >> 2 : 0][warp * 64 + (lane & 3) * 16 + 2 * i] : 0;
+        x.a[i] = (lane >> 2) < M ? *(u32*)&s.attended[(lane >> 2) < M ? lane >> 2 : 0][warp * 64 + (lane & 3) * 8 + place(i)] : 0;
         x.b[i] = 0;
     }
     for (int j = 0; j < MOST; j++) {
@@ -456,9 +501,15 @@ __device__ __forceinline__ void cross(const Arguments& g, Shared& s, const int* 
 __device__ __forceinline__ void last(const Arguments& g, Shared& s, const int* f) {
     int thread = threadIdx.x, warp = thread >> 5, lane = thread & 31, r = f[24], rows = f[9], blocks = f[23], hidden = f[17];
     int logits = f[18], span = f[22];
-    Halves e = columns_of(g.work + f[11] + ((blocks - 1) * rows + r) * D, lane), q = columns_of(g.work + f[10] + r * D, lane);
-    Halves qsum = constants_of(g.params + f[13], lane), qbias = constants_of(g.params + f[14], lane);
+    // one trip: all that this warp reads, and its constants
+    Raw raw_e = ask(g.work + f[11] + ((blocks - 1) * rows + r) * D, lane), raw_q = ask(g.work + f[10] + r * D, lane), raw;
+    if (warp < blocks) raw = ask(g.work + f[11] + (warp * rows + r) * D, lane);
+    Halves qsum = constants_of(g.params + f[13], lane), q = constants_of(g.params + f[14], lane);
     Halves gain = constants_of(g.params + f[15], lane);
+    float readout[16], readout_bias = warp < logits ? g.params[f[20] + warp] : 0, here[M];
+    for (int n = 0; n < 16; n++) readout[n] = warp < logits && lane + 32 * n < hidden ? g.params[f[19] + warp * hidden + lane + 32 * n] : 0;
+    int owner = lane < blocks ? (int)g.params[f[21] + lane] : -1;
+    for (int m = 0; m < M; m++) here[m] = g.present[(r * span + span - 1) * M + m] > 0.5f ? 1 : 0;
     constexpr int HELD = 8;  // blocks whose values are asked for now, in the same trip
     float value[2][HELD], bias[2], vsum[2];
     for (int n = 0; n < 2; n++) {
@@ -467,17 +518,18 @@ __device__ __forceinline__ void last(const Arguments& g, Shared& s, const int* f
         for (int l = 0; l < HELD; l++)
             value[n][l] = h < hidden && l < blocks ? load_half(g.work + f[12] + (l * rows + r) * hidden + h) : 0;
     }
+    Halves e = columns_of(raw_e), pre = columns_of(raw_q);
     float sum = 0, squares = 0, all = 0;
     for (int i = 0; i < 16; i++) sum += e.v[i], squares += e.v[i] * e.v[i];
     sum = warp_sum(sum), squares = warp_sum(squares);
     float mean = sum / D, scaled = rsqrtf(fmaxf(squares / D - mean * mean, 0) + EPS);
     for (int i = 0; i < 16; i++) {
-        q.v[i] = ((q.v[i] - mean * qsum.v[i]) * scaled + qbias.v[i]) * gain.v[i];
+        q.v[i] = ((pre.v[i] - mean * qsum.v[i]) * scaled + q.v[i]) * gain.v[i];
         all += q.v[i];
     }
     all = warp_sum(all);
     for (int l = warp; l < blocks; l += WARPS) {
-        Halves x = columns_of(g.work + f[11] + (l * rows + r) * D, lane);
+        Halves x = columns_of(l == warp ? raw : ask(g.work + f[11] + (l * rows + r) * D, lane));
         float dot = 0;
         sum = squares = 0;
         for (int i = 0; i < 16; i++) sum += x.v[i], squares += x.v[i] * x.v[i], dot += x.v[i] * q.v[i];
@@ -501,17 +553,17 @@ __device__ __forceinline__ void last(const Arguments& g, Shared& s, const int* f
         if (h < hidden) s.hidden[h] = fmaxf(y, 0);
     }
     __syncthreads();
-    for (int o = warp; o < logits; o += WARPS) {
+    if (warp < logits) {  // as many as warps: see native.obstacle
         float y = 0;
-        for (int h = lane; h < hidden; h += 32) y += g.params[f[19] + o * hidden + h] * s.hidden[h];
+        for (int n = 0; n < 16; n++)
+            if (lane + 32 * n < hidden) y += readout[n] * s.hidden[lane + 32 * n];
         y = warp_sum(y);
-        if (lane == 0) g.logits[r * logits + o] = y + g.params[f[20] + o];
+        if (lane == 0) g.logits[r * logits + warp] = y + readout_bias;
     }
     if (warp == WARPS - 1) {  // each modality's part of the weights; the joint's is split over those present
-        int owner = lane < blocks ? (int)g.params[f[21] + lane] : -1;
-        float here[M], share[M], present = 0, total = 0, joint = warp_sum(owner == M ? p : 0);
+        float share[M], present = 0, total = 0, joint = warp_sum(owner == M ? p : 0);
         for (int m = 0; m < M; m++) {
-            here[m] = g.present[(r * span + span - 1) * M + m] > 0.5f ? 1 : 0, present += here[m];
+            present += here[m];
             share[m] = warp_sum(owner == m ? p : 0);
         }
         for (int m = 0; m < M; m++) share[m] = here[m] * (share[m] + joint / fmaxf(present, 1)), total += share[m];
