@@ -69,6 +69,11 @@ __device__ __forceinline__ float quad_sum(float x) {
     x += __shfl_xor_sync(~0u, x, 1);
     return x + __shfl_xor_sync(~0u, x, 2);
 }
+template <int N>
+__device__ __forceinline__ void warp_sums(float (&x)[N]) {  // step by step together: their latencies overlap
+    for (int i = 16; i; i >>= 1)
+        for (int n = 0; n < N; n++) x[n] += __shfl_xor_sync(~0u, x[n], i);
+}
 __device__ __forceinline__ float warp_sum(float x) {
     for (int i = 16; i; i >>= 1) x += __shfl_xor_sync(~0u, x, i);
     return x;
@@ -105,19 +110,23 @@ struct Rows { u32 a[8], b[8]; };  // a thread's 16 inputs of rows lane / 4 and l
 __device__ __forceinline__ void load_row(u32* a, const u16* p, bool there) {
     Quad x = {0, 0, 0, 0}, y = {0, 0, 0, 0};
     if (there) x = load16(p), y = load16(p + 32);
+    #pragma unroll
     for (int i = 0; i < 4; i++) a[i] = x.v[i], a[4 + i] = y.v[i];
 }
 
 // c[2][4] += 16 rows by 16 columns of this warp's inputs
 __device__ __forceinline__ void product(float (*c)[4], const Rows& x, const Weights& w) {
+    #pragma unroll
     for (int n = 0; n < 2; n++) {
 #ifdef W8
         u32 b[8];
         unpack(w.q[2 * n].x, b), unpack(w.q[2 * n].y, b + 2), unpack(w.q[2 * n + 1].x, b + 4), unpack(w.q[2 * n + 1].y, b + 6);
 #else
         u32 b[8];
+        #pragma unroll
         for (int i = 0; i < 4; i++) b[i] = w.q[2 * n].v[i], b[4 + i] = w.q[2 * n + 1].v[i];
 #endif
+        #pragma unroll
         for (int t = 0; t < 4; t++) mma(c[n], x.a[2 * t], x.b[2 * t], x.a[2 * t + 1], x.b[2 * t + 1], b[2 * t], b[2 * t + 1]);
     }
 }
@@ -131,8 +140,9 @@ struct Shared {
     u16 probability[16][16 * KT + 8];
     float inverse[16];
     u16 values[WARPS][16 * KT][66];
-    float score[M][16 * KT], mean[M][16 * KT], scale[M][16 * KT], weights[WARPS][16 * KT];
+    float score[M][16 * KT], mean[M][16 * KT], scale[M][16 * KT], weights[WARPS][M * 16 * KT];
     u16 attended[M][D];
+    u16 keys[KT == 1 ? M * 16 : 1][D];  // at more keys they are read again
     float hidden[512];
 };
 
@@ -143,6 +153,7 @@ __device__ __forceinline__ constexpr int place(int i) { return 2 * i + (i < 4 ? 
 
 __device__ __forceinline__ void put(float (*part)[BN], float (*c)[4], int lane) {
     int r = lane >> 2, k = (lane & 3) * 2;
+    #pragma unroll
     for (int n = 0; n < 2; n++) {
         *(float2*)&part[r][n * 8 + k] = make_float2(c[n][0], c[n][1]);
         *(float2*)&part[r + 8][n * 8 + k] = make_float2(c[n][2], c[n][3]);
@@ -168,6 +179,7 @@ __device__ __forceinline__ void project(const Arguments& g, Shared& s, const int
 #ifdef W8
     float scale[MOST];
 #endif
+    #pragma unroll
     for (int j = 0; j < MOST; j++) {
         bool mine = j < outs && row < rows;
         if (mine && f[14] >= 0) residual[j] = load_half(g.work + f[14] + j * BN + row * stride + column);
@@ -179,6 +191,7 @@ __device__ __forceinline__ void project(const Arguments& g, Shared& s, const int
     constexpr int PARTS = M > 2 ? M : 2;
     Rows x[PARTS];
     bool here[PARTS], here8[PARTS];
+    #pragma unroll
     for (int u = 0; u < PARTS; u++) {
         if (u < units) {
             const u16* p = (features ? g.features : g.work) + f[10] + u * f[11] + r * f[12] * D + at;
@@ -189,14 +202,18 @@ __device__ __forceinline__ void project(const Arguments& g, Shared& s, const int
         }
     }
     if (features) {
+        #pragma unroll
         for (int u = 0; u < PARTS; u++) {
             if (u < units) {
                 const float* token = g.params + f[15] + (f[18] + u) * D + at;
                 if (!here[u])
+                    #pragma unroll
                     for (int i = 0; i < 8; i++) x[u].a[i] = pack(token[place(i)], token[place(i) + 1]);
                 if (!here8[u])
+                    #pragma unroll
                     for (int i = 0; i < 8; i++) x[u].b[i] = pack(token[place(i)], token[place(i) + 1]);
                 if (f[13] & 2)
+                    #pragma unroll
                     for (int i = 0; i < 8; i++) x[u].a[i] &= 0x7fff7fffu, x[u].b[i] &= 0x7fff7fffu;
             }
         }
@@ -207,6 +224,7 @@ __device__ __forceinline__ void project(const Arguments& g, Shared& s, const int
             if (u < units) product(c, x[u], w[u]);
         put(s.part[warp][0], c, lane);
     } else {
+        #pragma unroll
         for (int j = 0; j < MOST; j++) {
             if (j < outs) {
                 float c[2][4] = {};
@@ -215,6 +233,7 @@ __device__ __forceinline__ void project(const Arguments& g, Shared& s, const int
             }
         }
         if (features && f[16] >= 0) {
+            #pragma unroll
             for (int side = 0; side < 2; side++) {
                 u32* a = side ? x[0].b : x[0].a;
                 uint4* p = (uint4*)(g.work + f[16] + (r + 8 * side) * D + at);
@@ -224,6 +243,7 @@ __device__ __forceinline__ void project(const Arguments& g, Shared& s, const int
     }
     __syncthreads();
     if (row < rows) {
+        #pragma unroll
         for (int j = 0; j < MOST; j++) {
             if (j < outs) {
                 float y = gather(s, j, thread >> 4, column);
@@ -244,11 +264,13 @@ __device__ __forceinline__ void layer(const Arguments& g, Shared& s, const int* 
     Rows query, rest, keys[KT], values[KT];
     load_row(query.a, q + (base + r * step) * f[13], r < length);
     load_row(query.b, q + (base + (r + 8) * step) * f[13], r + 8 < length);
+    #pragma unroll
     for (int t = 0; t < KT; t++) {
         int j = t * 16 + (lane >> 2);
         load_row(keys[t].a, k + (base + j * step) * f[14], j < length);
         load_row(keys[t].b, k + (base + (j + 8) * step) * f[14], j + 8 < length);
     }
+    #pragma unroll
     for (int t = 0; t < KT; t++) {
         int j = t * 16 + (lane >> 2);
         load_row(values[t].a, v + (base + j * step) * f[13], j < length);
@@ -265,6 +287,7 @@ __device__ __forceinline__ void layer(const Arguments& g, Shared& s, const int* 
 #ifdef W8
     float scale[MOST];
 #endif
+    #pragma unroll
     for (int j = 0; j < MOST; j++) {
         int n = (j < outs ? j : 0) * BN + column;
         bias[j] = g.params[f[5] + n], sums[j] = g.params[f[19] + n];
@@ -274,18 +297,24 @@ __device__ __forceinline__ void layer(const Arguments& g, Shared& s, const int* 
 #endif
     }
     float before[16];
+    #pragma unroll
     for (int i = 0; i < 4; i++) *(float4*)&before[4 * i] = *(const float4*)(g.params + f[18] + at + 4 * i + (i < 2 ? 0 : 24));
 
+    #pragma unroll
     for (int t = 0; t < KT; t++) {  // scores: the keys are what the weights are elsewhere
         float acc[2][4] = {};
+        #pragma unroll
         for (int n = 0; n < 2; n++) {
             const u32* b = n ? keys[t].b : keys[t].a;
+            #pragma unroll
             for (int i = 0; i < 4; i++)
                 mma(acc[n], query.a[2 * i], query.b[2 * i], query.a[2 * i + 1], query.b[2 * i + 1], b[2 * i], b[2 * i + 1]);
         }
         put(s.part[warp][t], acc, lane);
     }
+    #pragma unroll
     for (int t = 0; t < KT; t++) {
+        #pragma unroll
         for (int i = 0; i < 8; i++) {
             *(u32*)&s.values[warp][t * 16 + (lane >> 2)][c * 8 + place(i)] = values[t].a[i];
             *(u32*)&s.values[warp][t * 16 + (lane >> 2) + 8][c * 8 + place(i)] = values[t].b[i];
@@ -293,11 +322,13 @@ __device__ __forceinline__ void layer(const Arguments& g, Shared& s, const int* 
     }
     __syncthreads();
     float score[KT], top = -__int_as_float(0x7f800000), total = 0;
+    #pragma unroll
     for (int t = 0; t < KT; t++) {
         score[t] = t * 16 + column < length ? gather(s, t, row, column) : -__int_as_float(0x7f800000);
         top = fmaxf(top, score[t]);
     }
     for (int i = 8; i; i >>= 1) top = fmaxf(top, __shfl_xor_sync(~0u, top, i));
+    #pragma unroll
     for (int t = 0; t < KT; t++) {
         float p = __expf(score[t] - top);
         total += p;
@@ -307,10 +338,12 @@ __device__ __forceinline__ void layer(const Arguments& g, Shared& s, const int* 
     if (column == 0) s.inverse[row] = 1 / total;
     __syncthreads();
     float mid[8][4] = {};
+    #pragma unroll
     for (int t = 0; t < KT; t++) {
         const u16* p = &s.probability[lane >> 2][t * 16 + 2 * c];
         constexpr int next = 8 * (16 * KT + 8);
         u32 a0 = *(u32*)p, a1 = *(u32*)(p + next), a2 = *(u32*)(p + 8), a3 = *(u32*)(p + next + 8);
+        #pragma unroll
         for (int u = 0; u < 8; u++) {
             int from = (lane >> 3) * 8 + place(u) + ((lane >> 2) & 1), j = t * 16 + 2 * c;
             u32 b0 = s.values[warp][j][from] | (u32)s.values[warp][j + 1][from] << 16;
@@ -320,6 +353,7 @@ __device__ __forceinline__ void layer(const Arguments& g, Shared& s, const int* 
     }
     float inverse = s.inverse[lane >> 2], inverse8 = s.inverse[(lane >> 2) + 8], sum = 0, squares = 0, sum8 = 0, squares8 = 0;
     Rows x;
+    #pragma unroll
     for (int u = 0; u < 8; u++) {
         float* m = mid[u];
         m[0] = m[0] * inverse + before[2 * u] + low(rest.a[u]), m[1] = m[1] * inverse + before[2 * u + 1] + high(rest.a[u]);
@@ -333,6 +367,7 @@ __device__ __forceinline__ void layer(const Arguments& g, Shared& s, const int* 
         *(float2*)s.total[warp][lane >> 2] = make_float2(sum, squares);
         *(float2*)s.total[warp][(lane >> 2) + 8] = make_float2(sum8, squares8);
     }
+    #pragma unroll
     for (int j = 0; j < MOST; j++) {
         if (j < outs) {
             float acc[2][4] = {};
@@ -340,12 +375,13 @@ __device__ __forceinline__ void layer(const Arguments& g, Shared& s, const int* 
             put(s.part[warp][j], acc, lane);
             int column_of = f[17] + j * BN;  // whoever has the columns that the residual behind the feed-forward layers needs
             if (column_of >> 6 == warp && (column_of >> 4 & 1) == c >> 1) {
-                bool upper = column_of & 32;
-                for (int u = 0; u < 4; u++) {
-                    int to = (c & 1) * 8 + 2 * u;
-                    float *x0 = mid[u], *x1 = mid[u + 4];
-                    *(float2*)&s.columns[j][lane >> 2][to] = upper ? make_float2(x1[0], x1[1]) : make_float2(x0[0], x0[1]);
-                    *(float2*)&s.columns[j][(lane >> 2) + 8][to] = upper ? make_float2(x1[2], x1[3]) : make_float2(x0[2], x0[3]);
+                #pragma unroll
+                for (int u = 0; u < 8; u++) {
+                    if ((column_of >> 5 & 1) == u >> 2) {
+                        int to = (c & 1) * 8 + 2 * (u & 3);
+                        *(float2*)&s.columns[j][lane >> 2][to] = make_float2(mid[u][0], mid[u][1]);
+                        *(float2*)&s.columns[j][(lane >> 2) + 8][to] = make_float2(mid[u][2], mid[u][3]);
+                    }
                 }
             }
         }
@@ -358,6 +394,7 @@ __device__ __forceinline__ void layer(const Arguments& g, Shared& s, const int* 
     }
     float mean = sum / D, scaled = rsqrtf(fmaxf(squares / D - mean * mean, 0) + EPS);
     if (mine < length) {
+        #pragma unroll
         for (int j = 0; j < MOST; j++) {
             if (j < outs) {
                 int n = (base + mine * step) * D + j * BN + column;
@@ -380,6 +417,7 @@ __device__ __forceinline__ Raw ask(const u16* p, int lane) { return {load16(p + 
 __device__ __forceinline__ Halves columns_of(const Raw& raw) {
     Halves h;
     const Quad &x = raw.x, &y = raw.y;
+    #pragma unroll
     for (int i = 0; i < 4; i++) {
         h.v[2 * i] = low(x.v[i]), h.v[2 * i + 1] = high(x.v[i]);
         h.v[8 + 2 * i] = low(y.v[i]), h.v[8 + 2 * i + 1] = high(y.v[i]);
@@ -388,6 +426,7 @@ __device__ __forceinline__ Halves columns_of(const Raw& raw) {
 }
 __device__ __forceinline__ Halves constants_of(const float* p, int lane) {
     Halves h;
+    #pragma unroll
     for (int i = 0; i < 4; i++) *(float4*)&h.v[4 * i] = *(const float4*)(p + lane * 8 + 4 * i + (i < 2 ? 0 : 248));
     return h;
 }
@@ -419,67 +458,119 @@ __device__ __forceinline__ void cross(const Arguments& g, Shared& s, const int* 
     const u16* enc = g.work + f[14];
     // one trip: this warp's keys, and its columns of all keys
     Raw raw_e = ask(enc + (f[11] * n_rows + begin + steps - results + r % results) * D, lane), raw_q = ask(g.work + f[10] + r * D, lane);
-    constexpr int EACH = 2 * KT, HELD = KT == 1 ? 2 : 1;  // of a warp's keys, so many are asked for at once
+    constexpr int HELD = 2;  // of a warp's keys, so many are asked for at once
     Raw raw[M][HELD];
+    #pragma unroll
     for (int i = 0; i < M; i++)
-        for (int n = 0; n < HELD; n++)
-            if (n * WARPS + warp < steps) raw[i][n] = ask(enc + ((f[18 + i] & 255) * n_rows + begin + n * WARPS + warp) * D, lane);
-    u32 column[M][16];
-    for (int i = 0; i < M; i++) {
-        const u16* p = enc + ((f[18 + i] & 255) * n_rows + begin) * D + mine;
-        for (int j = 0; j < 16; j++) column[i][j] = j < steps ? load4(p + j * D) : 0;
-    }
+        #pragma unroll
+        for (int n = 0; n < HELD; n++) {
+            int j = n * WARPS + warp < steps ? n * WARPS + warp : 0;
+            raw[i][n] = ask(enc + ((f[18 + i] & 255) * n_rows + begin + j) * D, lane);
+        }
     Halves qsum = constants_of(g.params + f[15], lane), q = constants_of(g.params + f[16], lane);
     {
         Halves e = columns_of(raw_e), pre = columns_of(raw_q);
-        float sum = 0, squares = 0;
-        for (int i = 0; i < 16; i++) sum += e.v[i], squares += e.v[i] * e.v[i];
-        sum = warp_sum(sum), squares = warp_sum(squares);
-        float mean = sum / D, scaled = rsqrtf(fmaxf(squares / D - mean * mean, 0) + EPS);
+        float sums[2] = {0, 0};
+        #pragma unroll
+        for (int i = 0; i < 16; i++) sums[0] += e.v[i], sums[1] += e.v[i] * e.v[i];
+        warp_sums(sums);
+        float mean = sums[0] / D, scaled = rsqrtf(fmaxf(sums[1] / D - mean * mean, 0) + EPS);
+        #pragma unroll
         for (int i = 0; i < 16; i++) q.v[i] += (pre.v[i] - mean * qsum.v[i]) * scaled;
     }
+    #pragma unroll
     for (int i = 0; i < M; i++) {
         int key = f[18 + i] & 255;
         Halves gain = constants_of(g.params + f[17] + key * 2 * D, lane);
-        float all = 0;
-        for (int n = 0; n < 16; n++) gain.v[n] *= q.v[n], all += gain.v[n];
-        all = warp_sum(all);
-        for (int n = 0; n < EACH; n++) {
-            int j = n * WARPS + warp;
-            if (j < steps) {
-                Halves x = columns_of(n < HELD ? raw[i][n < HELD ? n : 0] : ask(enc + (key * n_rows + begin + j) * D, lane));
-                float dot = 0, sum = 0, squares = 0;
-                for (int m = 0; m < 16; m++) sum += x.v[m], squares += x.v[m] * x.v[m], dot += x.v[m] * gain.v[m];
-                sum = warp_sum(sum), squares = warp_sum(squares), dot = warp_sum(dot);
-                float average = sum / D, inverse = rsqrtf(fmaxf(squares / D - average * average, 0) + EPS);
-                if (lane == 0) s.score[i][j] = (dot - average * all) * inverse, s.mean[i][j] = average, s.scale[i][j] = inverse;
+        float sums[1 + 3 * HELD] = {};
+        #pragma unroll
+        for (int n = 0; n < 16; n++) gain.v[n] *= q.v[n], sums[0] += gain.v[n];
+        for (int first = 0; first < 2 * KT; first += HELD) {
+            #pragma unroll
+            for (int n = 0; n < HELD; n++) {
+                int j = (first + n) * WARPS + warp;
+                Raw row = first ? ask(enc + (key * n_rows + begin + (j < steps ? j : 0)) * D, lane) : raw[i][n];
+                Halves x = columns_of(row);
+                float *own = sums + 1 + 3 * n;
+                own[0] = own[1] = own[2] = 0;
+                for (int m = 0; m < 16; m++) own[0] += x.v[m], own[1] += x.v[m] * x.v[m], own[2] += x.v[m] * gain.v[m];
+                if (KT == 1) {
+                    *(uint4*)&s.keys[i * 16 + j][lane * 8] = make_uint4(row.x.v[0], row.x.v[1], row.x.v[2], row.x.v[3]);
+                    *(uint4*)&s.keys[i * 16 + j][256 + lane * 8] = make_uint4(row.y.v[0], row.y.v[1], row.y.v[2], row.y.v[3]);
+                }
+            }
+            if (first) {
+                float again[3 * HELD];
+                for (int n = 0; n < 3 * HELD; n++) again[n] = sums[1 + n];
+                warp_sums(again);
+                for (int n = 0; n < 3 * HELD; n++) sums[1 + n] = again[n];
+            } else {
+                warp_sums(sums);
+            }
+            #pragma unroll
+            for (int n = 0; n < HELD; n++) {
+                int j = (first + n) * WARPS + warp;
+                float average = sums[1 + 3 * n] / D, inverse = rsqrtf(fmaxf(sums[2 + 3 * n] / D - average * average, 0) + EPS);
+                if (lane == 0) {
+                    s.score[i][j] = j < steps ? (sums[3 + 3 * n] - average * sums[0]) * inverse : -__int_as_float(0x7f800000);
+                    s.mean[i][j] = average, s.scale[i][j] = inverse;
+                }
             }
         }
     }
-    __syncthreads();
+    float2 gains[M], shifts[M];
+    #pragma unroll
     for (int i = 0; i < M; i++) {
-        int key = f[18 + i] & 255;
-        float2 gain = *(const float2*)(g.params + f[17] + key * 2 * D + mine);
-        float2 shift = *(const float2*)(g.params + f[17] + key * 2 * D + D + mine);
-        float* weight_of = s.weights[warp];
-        float centre = softmax(s.score[i], s.scale[i], s.mean[i], steps, weight_of), a = 0, b = 0;
-        __syncwarp();
-        for (int t = 0; t < KT; t++) {
-            if (t) {
-                const u16* p = enc + (key * n_rows + begin + t * 16) * D + mine;
-                for (int j = 0; j < 16; j++) column[i][j] = t * 16 + j < steps ? load4(p + j * D) : 0;
-            }
-            for (int j = 0; j < 16; j++) a += weight_of[t * 16 + j] * low(column[i][j]), b += weight_of[t * 16 + j] * high(column[i][j]);
+        const float* norm = g.params + f[17] + (f[18 + i] & 255) * 2 * D + mine;
+        gains[i] = *(const float2*)norm, shifts[i] = *(const float2*)(norm + D);
+    }
+    __syncthreads();
+    float centres[M];
+    if (KT == 1) {  // two sources at a time, 16 lanes each
+        #pragma unroll
+        for (int two = 0; two < M; two += 2) {
+            int i = two + (lane >> 4), j = lane & 15;
+            bool there = i < M;
+            float score = there ? s.score[i][j] : 0, top = score;
+            for (int k = 8; k; k >>= 1) top = fmaxf(top, __shfl_xor_sync(~0u, top, k));
+            float p = __expf(score - top), weighted = p * (there ? s.scale[i][j] : 0);
+            float sums[2] = {p, there ? weighted * s.mean[i][j] : 0};
+            for (int k = 8; k; k >>= 1)
+                #pragma unroll
+                for (int n = 0; n < 2; n++) sums[n] += __shfl_xor_sync(~0u, sums[n], k);
+            if (there) s.weights[warp][i * 16 + j] = weighted / sums[0];
+            float centre = sums[1] / sums[0];
+            centres[two] = __shfl_sync(~0u, centre, 0);
+            if (two + 1 < M) centres[two + 1] = __shfl_sync(~0u, centre, 16);
         }
-        __syncwarp();
-        *(u32*)&s.attended[i][mine] = pack((a - centre) * gain.x + shift.x, (b - centre) * gain.y + shift.y);
+    } else {
+        #pragma unroll
+        for (int i = 0; i < M; i++) centres[i] = softmax(s.score[i], s.scale[i], s.mean[i], steps, s.weights[warp] + i * 16 * KT);
+    }
+    __syncwarp();
+    #pragma unroll
+    for (int i = 0; i < M; i++) {
+        const u16* p = enc + ((f[18 + i] & 255) * n_rows + begin) * D + mine;
+        float a = 0, b = 0;
+        #pragma unroll
+        for (int t = 0; t < KT; t++) {
+            #pragma unroll
+            for (int j = 0; j < 16; j++) {
+                u32 x = KT == 1 ? *(u32*)&s.keys[i * 16 + j][mine] : t * 16 + j < steps ? load4(p + (t * 16 + j) * D) : 0;
+                float weight_of = s.weights[warp][(i * KT + t) * 16 + j];
+                a += weight_of * low(x), b += weight_of * high(x);
+            }
+        }
+        *(u32*)&s.attended[i][mine] = pack((a - centres[i]) * gains[i].x + shifts[i].x, (b - centres[i]) * gains[i].y + shifts[i].y);
     }
     __syncwarp();
     Rows x;
+    #pragma unroll
     for (int i = 0; i < 8; i++) {
         x.a[i] = (lane >> 2) < M ? *(u32*)&s.attended[(lane >> 2) < M ? lane >> 2 : 0][warp * 64 + (lane & 3) * 8 + place(i)] : 0;
         x.b[i] = 0;
     }
+    #pragma unroll
     for (int j = 0; j < MOST; j++) {
         if (j < outs) {
             float c[2][4] = {};
@@ -507,11 +598,13 @@ __device__ __forceinline__ void last(const Arguments& g, Shared& s, const int* f
     Halves qsum = constants_of(g.params + f[13], lane), q = constants_of(g.params + f[14], lane);
     Halves gain = constants_of(g.params + f[15], lane);
     float readout[16], readout_bias = warp < logits ? g.params[f[20] + warp] : 0, here[M];
+    #pragma unroll
     for (int n = 0; n < 16; n++) readout[n] = warp < logits && lane + 32 * n < hidden ? g.params[f[19] + warp * hidden + lane + 32 * n] : 0;
     int owner = lane < blocks ? (int)g.params[f[21] + lane] : -1;
     for (int m = 0; m < M; m++) here[m] = g.present[(r * span + span - 1) * M + m] > 0.5f ? 1 : 0;
     constexpr int HELD = 8;  // blocks whose values are asked for now, in the same trip
     float value[2][HELD], bias[2], vsum[2];
+    #pragma unroll
     for (int n = 0; n < 2; n++) {
         int h = thread + n * 256;
         bias[n] = h < hidden ? g.params[f[5] + h] : 0, vsum[n] = h < hidden ? g.params[f[16] + h] : 0;
@@ -519,23 +612,21 @@ __device__ __forceinline__ void last(const Arguments& g, Shared& s, const int* f
             value[n][l] = h < hidden && l < blocks ? load_half(g.work + f[12] + (l * rows + r) * hidden + h) : 0;
     }
     Halves e = columns_of(raw_e), pre = columns_of(raw_q);
-    float sum = 0, squares = 0, all = 0;
-    for (int i = 0; i < 16; i++) sum += e.v[i], squares += e.v[i] * e.v[i];
-    sum = warp_sum(sum), squares = warp_sum(squares);
-    float mean = sum / D, scaled = rsqrtf(fmaxf(squares / D - mean * mean, 0) + EPS);
-    for (int i = 0; i < 16; i++) {
-        q.v[i] = ((pre.v[i] - mean * qsum.v[i]) * scaled + q.v[i]) * gain.v[i];
-        all += q.v[i];
-    }
-    all = warp_sum(all);
+    float own[2] = {0, 0};
+    #pragma unroll
+    for (int i = 0; i < 16; i++) own[0] += e.v[i], own[1] += e.v[i] * e.v[i];
+    warp_sums(own);
+    float mean = own[0] / D, scaled = rsqrtf(fmaxf(own[1] / D - mean * mean, 0) + EPS);
+    #pragma unroll
+    for (int i = 0; i < 16; i++) q.v[i] = ((pre.v[i] - mean * qsum.v[i]) * scaled + q.v[i]) * gain.v[i];
     for (int l = warp; l < blocks; l += WARPS) {
         Halves x = columns_of(l == warp ? raw : ask(g.work + f[11] + (l * rows + r) * D, lane));
-        float dot = 0;
-        sum = squares = 0;
-        for (int i = 0; i < 16; i++) sum += x.v[i], squares += x.v[i] * x.v[i], dot += x.v[i] * q.v[i];
-        sum = warp_sum(sum), squares = warp_sum(squares), dot = warp_sum(dot);
-        float average = sum / D, inverse = rsqrtf(fmaxf(squares / D - average * average, 0) + EPS);
-        if (lane == 0) s.score[0][l] = (dot - average * all) * inverse, s.mean[0][l] = average, s.scale[0][l] = inverse;
+        float sums[4] = {0, 0, 0, 0};
+        #pragma unroll
+        for (int i = 0; i < 16; i++) sums[0] += x.v[i], sums[1] += x.v[i] * x.v[i], sums[2] += x.v[i] * q.v[i], sums[3] += q.v[i];
+        warp_sums(sums);
+        float average = sums[0] / D, inverse = rsqrtf(fmaxf(sums[1] / D - average * average, 0) + EPS);
+        if (lane == 0) s.score[0][l] = (sums[2] - average * sums[3]) * inverse, s.mean[0][l] = average, s.scale[0][l] = inverse;
     }
     __syncthreads();
     float score = lane < blocks ? s.score[0][lane] : -__int_as_float(0x7f800000), top = score;
@@ -544,6 +635,7 @@ __device__ __forceinline__ void last(const Arguments& g, Shared& s, const int* f
     p /= warp_sum(p);
     float scale_of = lane < blocks ? p * s.scale[0][lane] : 0, centre = lane < blocks ? scale_of * s.mean[0][lane] : 0;
     centre = warp_sum(centre);
+    #pragma unroll
     for (int n = 0; n < 2; n++) {
         int h = thread + n * 256;
         float y = bias[n] - centre * vsum[n];
@@ -555,6 +647,7 @@ __device__ __forceinline__ void last(const Arguments& g, Shared& s, const int* f
     __syncthreads();
     if (warp < logits) {  // as many as warps: see native.obstacle
         float y = 0;
+        #pragma unroll
         for (int n = 0; n < 16; n++)
             if (lane + 32 * n < hidden) y += readout[n] * s.hidden[lane + 32 * n];
         y = warp_sum(y);
@@ -610,6 +703,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) fusion_kernel(
         const int* f = s.row[i & 1];
         int op = f[0], tiles = op == LAST ? 0 : f[2] * f[3], next = 0;
         Weights w[MOST];
+        #pragma unroll
         for (int j = 0; j < MOST; j++)
             if (j < tiles) load_weights(w[j], weights + f[1] + j * BN * D, warp, lane);
         if (thread < ROW && i + 1 < count) next = plan[(start + i + 1) * ROW + thread];

@@ -49,7 +49,7 @@ def shared_bytes(schedule: Schedule) -> int:
     m, kt = int(schedule.constants["M"]), int(schedule.constants["SP"]) // 16
     parts = 8 * max(kt, 4) * 16 * 16 * 4 + 2 * 32 * 4 + 8 * 16 * 2 * 4 + 4 * 16 * 16 * 4
     attention = 16 * (16 * kt + 8) * 2 + 16 * 4 + 8 * 16 * kt * 66 * 2
-    return parts + attention + (3 * m + 8) * 16 * kt * 4 + m * 512 * 2 + 512 * 4
+    return parts + attention + 11 * m * 16 * kt * 4 + m * 512 * 2 + (16 * m if kt == 1 else 1) * 512 * 2 + 512 * 4
 
 
 def compile_native(schedule: Schedule, sm: str) -> bytes:
