@@ -14,6 +14,7 @@ typedef unsigned u32;
 typedef unsigned short u16;
 constexpr int D = 512, ROW = 32, BN = 16, WARPS = 8, MOST = 4;
 enum { INPUT, NORM, PLAIN, ATTEND, HEAD, LAYER, CROSS, LAST };
+constexpr int PARTS_AHEAD = 3;  // of the weights behind the first quarter, which is read at once
 constexpr float EPS = EPSILON;
 
 #ifdef W8
@@ -631,10 +632,11 @@ __device__ __forceinline__ void last(const Arguments& g, Shared& s, const int* f
     __syncthreads();
     float score = lane < blocks ? s.score[0][lane] : -__int_as_float(0x7f800000), top = score;
     for (int i = 16; i; i >>= 1) top = fmaxf(top, __shfl_xor_sync(~0u, top, i));
-    float p = __expf(score - top);
-    p /= warp_sum(p);
-    float scale_of = lane < blocks ? p * s.scale[0][lane] : 0, centre = lane < blocks ? scale_of * s.mean[0][lane] : 0;
-    centre = warp_sum(centre);
+    float p = __expf(score - top), scale_of = lane < blocks ? p * s.scale[0][lane] : 0;
+    float totals[2] = {p, lane < blocks ? scale_of * s.mean[0][lane] : 0};
+    warp_sums(totals);
+    float centre = totals[1] / totals[0];
+    p /= totals[0], scale_of /= totals[0];
     #pragma unroll
     for (int n = 0; n < 2; n++) {
         int h = thread + n * 256;
@@ -680,25 +682,19 @@ __device__ __forceinline__ void wait(const int* counter, int target) {
 
 extern "C" __global__ void __launch_bounds__(256, 1) fusion_kernel(
     const u16* features, u16* work, const weight* weights, const float* params, const float* present, float* logits,
-    float* attention, const int* plan, const int* index, int* barrier, int n_rows, int launch) {
+    float* attention, const int* plan, const int* index, int* barrier, int n_rows, int launch, int pitch) {
     extern __shared__ __align__(16) char memory[];
     Shared& s = *(Shared*)memory;
     const Arguments g = {features, work, weights, params, present, logits, attention};
     int thread = threadIdx.x, lane = thread & 31, warp = thread >> 5;
-    int4 at = *(const int4*)(index + (launch * gridDim.x + blockIdx.x) * 4);
-    int start = at.x, count = at.y, base = at.z;
-    if (thread < ROW && count) s.row[0][thread] = plan[start * ROW + thread];
-#if AHEAD
-    for (int i = thread; i < AHEAD; i += 256)
-        asm volatile("prefetch.global.L2 [%0];" ::"l"((const char*)weights + (size_t)(blockIdx.x * AHEAD + i) * 128));
-#endif
-    int epoch = 1;
-    if (base >= 0) {
+    int start = (launch * gridDim.x + blockIdx.x) * pitch;
+    if (thread < ROW) s.row[0][thread] = plan[start * ROW + thread];
+    __syncthreads();
+    int count = s.row[0][28], base = s.row[0][29], keeper = s.row[0][30], epoch = 1;
+    if (base >= 0 && thread == 0) {
         asm volatile("ld.global.cg.s32 %0, [%1];" : "=r"(epoch) : "l"(barrier + base));
         epoch++;
     }
-    __syncthreads();
-    if (base >= 0 && thread == 0) arrive(barrier + base + 32);
     for (int i = 0; i < count; i++) {
         const int* f = s.row[i & 1];
         int op = f[0], tiles = op == LAST ? 0 : f[2] * f[3], next = 0;
@@ -707,6 +703,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) fusion_kernel(
         for (int j = 0; j < MOST; j++)
             if (j < tiles) load_weights(w[j], weights + f[1] + j * BN * D, warp, lane);
         if (thread < ROW && i + 1 < count) next = plan[(start + i + 1) * ROW + thread];
+        if (i == 0 && base >= 0 && thread == 0) arrive(barrier + base + 32);  // it has read the epoch
         if (f[25] >= 0) {
             if (thread == 0) wait(barrier + f[25], f[26] * epoch);
             __syncthreads();
@@ -719,8 +716,16 @@ extern "C" __global__ void __launch_bounds__(256, 1) fusion_kernel(
         if (thread < ROW) s.row[(i + 1) & 1][thread] = next;
         __syncthreads();
         if (after >= 0 && thread == 0) arrive(barrier + after);
+#if AHEAD
+        if (i < PARTS_AHEAD) {  // the next part of all weights into L2, while others arrive
+            const char* part = (const char*)weights + (size_t)((i + 1) * gridDim.x + blockIdx.x) * (AHEAD * 128);
+            if (thread < AHEAD) asm volatile("prefetch.global.L2 [%0];" ::"l"(part + thread * 128));
+            if (thread + 256 < AHEAD) asm volatile("prefetch.global.L2 [%0];" ::"l"(part + (thread + 256) * 128));
+        }
+#endif
     }
-    if (base >= 0 && at.w && thread == 0) {  // the launch's keeper: the epoch moves on when every block has read it
+    if (base >= 0 && !count && thread == 0) arrive(barrier + base + 32);
+    if (base >= 0 && keeper && thread == 0) {  // the launch's keeper: the epoch moves on when every block has read it
         wait(barrier + base + 32, gridDim.x * epoch);
         barrier[base] = epoch;
     }

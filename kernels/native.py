@@ -16,7 +16,7 @@ SOURCE = Path(__file__).with_name("fusion.cu")
 THREADS = 256
 PARAMETERS = (
     "p_features", "p_work", "p_weights", "p_params", "p_present", "p_logits", "p_attention", "p_plan", "p_index",
-    "p_barrier", "n_rows", "launch",
+    "p_barrier", "n_rows", "launch", "pitch",
 )  # fmt: skip
 _MERGED = 1 << 0 | 1 << 2 | 1 << 5 | 1 << 6 | 1 << 7  # INPUT, PLAIN, LAYER, CROSS, LAST
 
@@ -38,7 +38,7 @@ def obstacle(schedule: Schedule) -> str:
 def macros(schedule: Schedule) -> dict[str, str]:
     c = schedule.constants
     found = {
-        "M": str(c["M"]), "KT": str(int(c["SP"]) // 16), "EPSILON": f"{float(c['EPS'])!r}f", "AHEAD": str(c["AHEAD"]),
+        "M": str(c["M"]), "KT": str(int(c["SP"]) // 16), "EPSILON": f"{float(c['EPS'])!r}f", "AHEAD": str(int(c["AHEAD"]) // 4),
         "SHARED": str(shared_bytes(schedule)),
     }  # fmt: skip
     return found | ({"W8": "1"} if schedule.dtype == "int8" else {})

@@ -83,9 +83,11 @@ def choose_tiles(sm_count: int, shared_limit: int, dtype: DType, dim: int) -> Ti
 class Plan:
     """Who does what when, for a number of programs: `fusion_kernel`'s p_plan, p_index and the size of p_barrier."""
 
-    rows: NDArray[np.int32]  # (items, ROW): the table's row with its tile, the counters to wait for and to raise
+    rows: NDArray[np.int32]  # (launches * programs * pitch, ROW): the table's row with its tile, the counters to wait for
+    # and to raise; in each program's first row also its number of rows, its launch's place in p_barrier, the keeper
     index: NDArray[np.int32]  # (launches, programs, 4): first row, rows, place in p_barrier or -1, 1 for the keeper
     counters: int
+    pitch: int  # rows from one program's first to the next one's
     cooperative: tuple[bool, ...]  # by launch
 
 
@@ -136,7 +138,7 @@ def make_plan(
     `launches` are ranges of phases. A program waits for the last phase before its own that has any item; it raises its
     phase's counter after the last of its items there, and only a phase's own programs are counted.
     """
-    rows: list[NDArray[np.int32]] = []
+    rows: list[tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64]]] = []
     index = np.zeros((len(launches), programs, 4), np.int32)
     block = LINE * (2 + max((last - first for first, last in launches), default=0))
     for number, (first, last) in enumerate(launches):
@@ -164,14 +166,19 @@ def make_plan(
         owner = np.concatenate(owners) if owners else np.zeros(0, np.int64)
         order = np.argsort(owner, kind="stable")
         counts = np.bincount(owner, minlength=programs)
-        index[number, :, 0] = sum(len(r) for r in rows) + np.cumsum(counts) - counts
         index[number, :, 1] = counts
         index[number, :, 2] = number * block if last - first > 1 else -1
         index[number, -1, 3] = 1
-        rows.append(everything[order])
-    return Plan(
-        np.concatenate(rows), index, block * len(launches), tuple(last - first > 1 for first, last in launches)
-    )  # fmt: skip
+        places = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
+        rows.append((everything[order], owner[order], places))
+    pitch = max(1, int(index[:, :, 1].max()))
+    plan = np.zeros((len(launches), programs, pitch, ROW), np.int32)
+    for number, (items, owner, places) in enumerate(rows):
+        plan[number, owner, places] = items
+    plan[:, :, 0, 28:31] = index[:, :, 1:]
+    index[:, :, 0] = np.arange(len(launches) * programs).reshape(len(launches), programs) * pitch
+    together = tuple(last - first > 1 for first, last in launches)
+    return Plan(plan.reshape(-1, ROW), index, block * len(launches), pitch, together)
 
 
 def _share_out(costs: NDArray[Any], programs: int) -> NDArray[np.int64]:
