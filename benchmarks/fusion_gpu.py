@@ -219,8 +219,10 @@ class Case:
         return found
 
 
-def make_case(m: int, steps: int, dim: int, dtype: DType, device: str, kernels: bool = True) -> Case:
-    """Random weights. The kernels: ours staged and persistent, and persistent for all steps; or none."""
+def make_case(
+    m: int, steps: int, dim: int, dtype: DType, device: str, kernels: bool = True, triton: bool = True
+) -> Case:
+    """Random weights. The kernels: ours staged and persistent, persistent for all steps, and Triton's; or none."""
     model = JMT(MODALITIES[:m], dim, ("valence", "arousal")).double().eval()
     weights = weights_of(model)
     if not kernels:
@@ -229,7 +231,10 @@ def make_case(m: int, steps: int, dim: int, dtype: DType, device: str, kernels: 
         "ours, staged, graph": FusedFusion(weights, 1, steps, dtype, device, "staged", last=True),
         OURS: FusedFusion(weights, 1, steps, dtype, device, "persistent", last=True),
         "ours, persistent, all steps, graph": FusedFusion(weights, 1, steps, dtype, device, "persistent"),
+        "ours, Triton, graph": FusedFusion(weights, 1, steps, dtype, device, "persistent", last=True, kernel="triton"),
     }
+    if not triton:
+        del made["ours, Triton, graph"]
     return Case(model, weights, steps, dtype, device, made)
 
 
@@ -322,6 +327,7 @@ def measure(
     deadline: float,
     compiling: bool,
     emit: Callable[[Row], None] = lambda row: None,
+    triton: bool = True,
 ) -> list[Row]:
     """At each size, check the kernels, then time every variant. `deadline`: of `time.monotonic()`; `emit` gets each
     row as soon as it is measured."""
@@ -332,7 +338,7 @@ def measure(
         emit(row)
 
     for m, steps in sizes:
-        case = make_case(m, steps, dim, dtype, device)
+        case = make_case(m, steps, dim, dtype, device, triton=triton)
         errors, wrong = check_kernels(case)
         sets = [random_inputs(case, masked=False) for _ in range(SETS)]
         want = [exact(case, x) for x in sets]
@@ -369,7 +375,7 @@ def phase_rows(meter: Meter, case: Case, emit: Callable[[PhaseRow], None] = lamb
 
     def time_of(plan: Plan) -> tuple[float, float]:
         kernel.plan, kernel.index = (torch.from_numpy(x).to(case.device) for x in (plan.rows, plan.index))
-        kernel.barrier.zero_()
+        kernel.barrier, kernel.pitch = torch.zeros(plan.counters, dtype=torch.int32, device=case.device), plan.pitch
         return meter.microseconds(Variant("phases", lambda f, p: kernel.raw(f, p)[0]), sets)
 
     before = (0.0, 0.0)
@@ -382,7 +388,7 @@ def phase_rows(meter: Meter, case: Case, emit: Callable[[PhaseRow], None] = lamb
     times = []
     for phases in (1, count):
         nothing = np.zeros((phases * kernel.programs, ROW), np.int32)  # an item of an operation that there is not
-        nothing[:, 0], nothing[:, TILES] = NOTHING, 1
+        nothing[:, 0], nothing[:, 5], nothing[:, TILES] = NOTHING, np.arange(len(nothing)), 1
         every = np.array([(i * kernel.programs, kernel.programs) for i in range(phases)], np.int32)
         times.append(time_of(make_plan(nothing, every, [(0, phases)], kernel.programs))[0])
     rows.append(PhaseRow(m, case.steps, -1, 0, times[1], (times[1] - times[0]) / (count - 1)))

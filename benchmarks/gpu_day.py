@@ -22,6 +22,7 @@ import torch
 from fusion_gpu import Gpu, Row
 
 from jmt_edge.bench.machine import describe
+from jmt_edge.kernels import native
 from jmt_edge.kernels.ops import FusedFusion
 
 DEVICE, DIM = "cuda", 512  # of a rehearsal: others
@@ -100,12 +101,36 @@ def sizes() -> int:
     """All sizes in fp16, then INT8 at the papers' size, without torch.compile."""
     gpu, bad = Gpu(), 0
     bandwidth = facts(gpu)["bandwidth"]
-    every = [(m, s) for m in (2, 3, 4) for s in (8, 16, 64)]
+    every = [(3, 16), (4, 16), (2, 64), (2, 8), (3, 64), (3, 8), (4, 64), (4, 8)]
     for dtype, these in (("int8", [(2, 16)]), ("float16", every), ("bfloat16", [(2, 16)]), ("float32", [(2, 16)])):
         rows = fusion_gpu.measure(
-            gpu, bandwidth, these, dtype, DEVICE, DIM, time.monotonic(), False, contender(dtype)  # type: ignore[arg-type]
+            gpu, bandwidth, these, dtype, DEVICE, DIM, time.monotonic(), False, contender(dtype), triton=False  # type: ignore[arg-type]
         )  # fmt: skip
         bad += sum(row.not_measured.startswith(fusion_gpu.WRONG) for row in rows)
+    return int(bad > 0)
+
+
+def stress() -> int:
+    """The persistent launch with random delays before each arrival and after each wait, against the phased one."""
+    bad = 0
+    for m, steps in ((2, 16), (3, 16), (4, 16), (2, 64)):
+        case = fusion_gpu.make_case(m, steps, DIM, "float16", DEVICE, kernels=False)
+        phased = FusedFusion(case.weights, 1, steps, "float16", DEVICE, "phased", last=True)
+        kernel = FusedFusion(case.weights, 1, steps, "float16", DEVICE, "persistent", last=True)
+        if kernel.kernel == "native":
+            sm = "sm_" + "".join(map(str, torch.cuda.get_device_capability()))
+            slow = native.compile_native(kernel.schedule, sm, stress=True)
+            kernel._function = native.load(slow, kernel._shared)
+        differ, runs = 0, 2000
+        for i in range(runs):
+            if i % 100 == 0:
+                features, present = fusion_gpu.random_inputs(case, masked=i % 200 == 0)
+                want = phased.raw(features, present)
+            kernel.work.fill_(float("nan"))
+            got = kernel.raw(features, present)
+            differ += not all(torch.equal(a, b) for a, b in zip(got, want))
+        bad += differ
+        emit("stress", M=m, S=steps, kernel=kernel.kernel, runs=runs, differ=differ)
     return int(bad > 0)
 
 
@@ -160,7 +185,7 @@ def main() -> int:
         if os.environ.get("ARITHMETIC"):
             del ARITHMETIC[1:]
         return arithmetic(options.argument)
-    return {"phases": phases, "contenders": contenders, "sizes": sizes, "live": live}[options.step]()
+    return {"phases": phases, "contenders": contenders, "sizes": sizes, "live": live, "stress": stress}[options.step]()
 
 
 def collect(folder: Path) -> int:

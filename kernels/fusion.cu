@@ -7,7 +7,8 @@
 // parts. To that end the inputs of a product are numbered so that a thread of quad lane c has twice 8 adjacent ones, from
 // 8 c and from 32 + 8 c, in all four steps of 16: a sum does not mind the order, as long as both operands have the same.
 //
-// Macros: M modalities, KT tiles of 16 keys (S, and the blocks of the final encoder), W8.
+// Macros: M modalities, KT tiles of 16 keys (S, and the blocks of the final encoder), W8, AHEAD cache lines a block asks
+// L2 for per part of the weights, STRESS.
 // References: PTX ISA, "Matrix Fragments for mma.m16n8k16".
 
 typedef unsigned u32;
@@ -667,7 +668,14 @@ __device__ __forceinline__ void last(const Arguments& g, Shared& s, const int* f
     }
 }
 
+#ifdef STRESS  // a test's build: every order of arrival should give the same
+__device__ __forceinline__ void dawdle() { __nanosleep(((u32)clock() * 2654435761u ^ blockIdx.x * 40503u) >> 20); }
+#else
+__device__ __forceinline__ void dawdle() {}
+#endif
+
 __device__ __forceinline__ void arrive(int* counter) {  // by one thread, after a __syncthreads
+    dawdle();
     asm volatile("red.release.gpu.global.add.s32 [%0], 1;" ::"l"(counter) : "memory");
 }
 
@@ -675,7 +683,7 @@ __device__ __forceinline__ void wait(const int* counter, int target) {
     for (int left = 1 << 23; left; left--) {
         int value;
         asm volatile("ld.acquire.gpu.global.s32 %0, [%1];" : "=r"(value) : "l"(counter) : "memory");
-        if (value - target >= 0) return;
+        if (value - target >= 0) return dawdle();
     }
     __trap();  // not every block was resident: better than a launch that never ends
 }

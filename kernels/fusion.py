@@ -261,9 +261,14 @@ def _layer(
     b_pk = tl.broadcast_to(b_p[None, :, :], [KS, BM, SP])
     b_mid = _dot(b_pk, b_v, p_work, PRECISION, COMPILED) * b_inverse[None, :, None] + b_before + b_r
     b_x = b_mid.to(p_work.dtype.element_ty)
-    b_sum, b_squares = tl.reduce(tl.reduce((b_mid, b_mid * b_mid), 2, _add2), 0, _add2)
-    b_mean = b_sum / D  # [BM]
-    b_rstd = tl.rsqrt(tl.maximum(b_squares / D - b_mean * b_mean, 0) + EPS)
+    if p_work.dtype.element_ty == tl.float32:
+        b_mean = tl.sum(tl.sum(b_mid, 2), 0) / D  # [BM]
+        b_mid = b_mid - b_mean[None, :, None]
+        b_rstd = tl.rsqrt(tl.sum(tl.sum(b_mid * b_mid, 2), 0) / D + EPS)
+    else:  # one pass: what it loses is far below 16 bits
+        b_sum, b_squares = tl.reduce(tl.reduce((b_mid, b_mid * b_mid), 2, _add2), 0, _add2)
+        b_mean = b_sum / D
+        b_rstd = tl.rsqrt(tl.maximum(b_squares / D - b_mean * b_mean, 0) + EPS)
     for j in tl.static_range(OUTS):
         if j == 0:
             b_w = b_w0

@@ -75,7 +75,7 @@ def choose_tiles(sm_count: int, shared_limit: int, dtype: DType, dim: int) -> Ti
     large = sm_count >= 64
     return Tiles(
         project=16, attend=64 if sm_count >= 32 else 128, warps=4 if large and dtype != "float32" else 8,
-        programs=sm_count, merge=large, ahead=large,
+        programs=sm_count, merge=large or dtype in ("float16", "int8"), ahead=large,
     )  # fmt: skip
 
 

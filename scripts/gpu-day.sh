@@ -28,7 +28,7 @@ for step in "$@"; do
             timeout -k 5 "${STEP1_SECONDS:-90}" python3 benchmarks/gpu_day.py arithmetic "$mode" || status=1
         done ;;
     2)  timeout -k 5 "${STEP2_SECONDS:-420}" python3 -m pytest -q -n "${JOBS:-8}" --timeout=150 -p no:cacheprovider \
-            tests/kernels 2>&1 | tee "$OUT/tests.log" | tail -40 || status=1 ;;
+            ${TESTS:-tests/kernels} 2>&1 | tee "$OUT/tests.log" | tail -40 || status=1 ;;
     3)  timeout -k 5 240 python3 benchmarks/gpu_day.py phases || status=1 ;;
     4)  timeout -k 5 "${STEP4_SECONDS:-560}" python3 benchmarks/gpu_day.py contenders || status=1 ;;
     5)  timeout -k 5 300 python3 benchmarks/gpu_day.py live || status=1 ;;

@@ -9,8 +9,8 @@ PATH="$PATH:/usr/local/cuda/bin"
 command -v compute-sanitizer >/dev/null || { echo "compute-sanitizer is not here: install the CUDA toolkit" >&2; exit 2; }
 # each tensor in an allocation of its own, so that a read past its end is seen
 export PYTORCH_NO_CUDA_MEMORY_CACHING=1
-for tool in memcheck racecheck synccheck; do
+for tool in ${TOOLS:-memcheck synccheck initcheck racecheck}; do
     echo "== $tool"
     compute-sanitizer --tool "$tool" --error-exitcode 1 --target-processes all --kernel-name kns=fusion_kernel \
-        python -m pytest -q --dist=no --timeout=0 tests/kernels/test_kernels_gpu.py -k sanitized
+        python3 -m pytest -q --dist=no --timeout=0 tests/kernels/test_kernels_gpu.py -k "${CASES:-sanitized}"
 done

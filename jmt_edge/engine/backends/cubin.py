@@ -97,7 +97,7 @@ class FusedFusion:
             "p_attention": int(self._attention.device), "p_plan": rows_of_plan, "p_index": index, "p_barrier": barrier,
         }  # fmt: skip
         self._launches = [
-            (Arguments(package.params, addresses | {"n_rows": rows, "launch": i}), together)
+            (Arguments(package.params, addresses | {"n_rows": rows, "launch": i, "pitch": plan.pitch}), together)
             for i, together in enumerate(plan.cooperative)
         ]
         self._programs = sms
