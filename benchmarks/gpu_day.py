@@ -188,8 +188,56 @@ def main() -> int:
     return {"phases": phases, "contenders": contenders, "sizes": sizes, "live": live, "stress": stress}[options.step]()
 
 
-def collect(folder: Path) -> int:
-    raise NotImplementedError
+def collect(folder: Path, results: Path = ROOT / "benchmarks/results") -> int:
+    """`rows.jsonl` below `folder` -> one JSON per device and date; prints the tables for the docs."""
+    rows = [json.loads(line) for file in sorted(folder.rglob("rows.jsonl")) for line in file.read_text().splitlines()]
+    known = [row for row in rows if row["kind"] == "facts"]
+    if not known:
+        print(f"{folder} has no rows of a device: run a step first", file=sys.stderr)
+        return 2
+    names = {row["device"]["name"] for row in known}
+    if len(names) > 1:
+        print(f"rows of {', '.join(sorted(names))} do not belong in one table: collect them apart", file=sys.stderr)
+        return 2
+    report = {
+        "date": known[0]["date"], "command": "scripts/gpu-day.sh", "device": known[-1]["device"],
+        "machine": known[-1]["machine"], "calls": fusion_gpu.CALLS, "sets": fusion_gpu.SETS,
+        "replays": fusion_gpu.REPLAYS, "rows": [row for row in rows if row["kind"] != "facts"],
+    }  # fmt: skip
+    device = "-".join("".join(c if c.isalnum() else " " for c in report["device"]["name"]).lower().split())
+    path = results / f"{report['date'][:10]}-gpu-day-{device}.json"
+    path.write_text(json.dumps(report, indent=1) + "\n")
+    print("\n".join(markdown(report)))
+    print(f"wrote {path}")
+    return 0
+
+
+def markdown(report: dict[str, Any]) -> list[str]:
+    """The docs' tables: the last row measured of each contender, phase, mode and size."""
+    device, versions = report["device"], report["machine"]["versions"]
+    lines = [
+        f"Measured {report['date'][:10]} on one {device['name']} ({device['multiprocessors']} multiprocessors, CUDA "
+        f"{device['cuda']}, torch {versions.get('torch')}, triton {versions.get('triton')}; large copy "
+        f"{device['bandwidth'] / 1e12:.2f} TB/s); B = 1, d = 512.",
+        "", "| M | S | precision | variant | µs warm | µs cold | launches | × floor warm | error |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]  # fmt: skip
+    last = {(r["M"], r["S"], r["dtype"], r["variant"]): r for r in report["rows"] if r["kind"] == "contender"}
+    for r in last.values():
+        if r["not_measured"]:
+            lines.append(f"| {r['M']} | {r['S']} | {r['dtype']} | {r['variant']} | {r['not_measured']} | | | | |")
+        else:
+            lines.append(
+                f"| {r['M']} | {r['S']} | {r['dtype']} | {r['variant']} | {r['warm_us']:.1f} | {r['cold_us']:.1f} | "
+                f"{r['launches']} | {r['warm_to_floor']:.1f} | {r['error']:.1e} |"
+            )
+    phases_of = {(r["M"], r["S"], r["phase"]): r for r in report["rows"] if r["kind"] == "phase"}
+    if phases_of:
+        lines += ["", "| phase | items | µs warm | µs cold |", "|---|---|---|---|"]
+        for (_, _, phase), r in phases_of.items():
+            cold = "" if r["cold_us"] is None else f"{r['cold_us']:.1f}"
+            lines.append(f"| {'a barrier alone' if phase < 0 else phase} | {r['items']} | {r['us']:.1f} | {cold} |")
+    return lines
 
 
 if __name__ == "__main__":

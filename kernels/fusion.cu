@@ -7,15 +7,13 @@
 // parts. To that end the inputs of a product are numbered so that a thread of quad lane c has twice 8 adjacent ones, from
 // 8 c and from 32 + 8 c, in all four steps of 16: a sum does not mind the order, as long as both operands have the same.
 //
-// Macros: M modalities, KT tiles of 16 keys (S, and the blocks of the final encoder), W8, AHEAD cache lines a block asks
-// L2 for per part of the weights, STRESS.
+// Macros: M modalities, KT tiles of 16 keys (S, and the blocks of the final encoder), W8, STRESS.
 // References: PTX ISA, "Matrix Fragments for mma.m16n8k16".
 
 typedef unsigned u32;
 typedef unsigned short u16;
 constexpr int D = 512, ROW = 32, BN = 16, WARPS = 8, MOST = 4;
 enum { INPUT, NORM, PLAIN, ATTEND, HEAD, LAYER, CROSS, LAST };
-constexpr int PARTS_AHEAD = 3;  // of the weights behind the first quarter, which is read at once
 constexpr float EPS = EPSILON;
 
 #ifdef W8
@@ -724,13 +722,6 @@ extern "C" __global__ void __launch_bounds__(256, 1) fusion_kernel(
         if (thread < ROW) s.row[(i + 1) & 1][thread] = next;
         __syncthreads();
         if (after >= 0 && thread == 0) arrive(barrier + after);
-#if AHEAD
-        if (i < PARTS_AHEAD) {  // the next part of all weights into L2, while others arrive
-            const char* part = (const char*)weights + (size_t)((i + 1) * gridDim.x + blockIdx.x) * (AHEAD * 128);
-            if (thread < AHEAD) asm volatile("prefetch.global.L2 [%0];" ::"l"(part + thread * 128));
-            if (thread + 256 < AHEAD) asm volatile("prefetch.global.L2 [%0];" ::"l"(part + (thread + 256) * 128));
-        }
-#endif
     }
     if (base >= 0 && !count && thread == 0) arrive(barrier + base + 32);
     if (base >= 0 && keeper && thread == 0) {  // the launch's keeper: the epoch moves on when every block has read it

@@ -585,18 +585,6 @@ def _wait(p_counter, target, COMPILED: tl.constexpr):
 
 
 @triton.jit
-def _prefetch(p_weights, i_p, AHEAD: tl.constexpr):
-    """Ask L2 for this program's share of all weights: AHEAD cache lines."""
-    LINE: tl.constexpr = 128 * 8 // p_weights.dtype.element_ty.primitive_bitwidth  # elements
-    LINES: tl.constexpr = triton.next_power_of_2(AHEAD)
-    o_line = i_p * AHEAD + tl.minimum(tl.arange(0, LINES), AHEAD - 1)
-    tl.inline_asm_elementwise(
-        "prefetch.global.L2 [$1]; mov.u32 $0, 0;", "=r,l", [p_weights + o_line * LINE], dtype=tl.int32, is_pure=False,
-        pack=1,
-    )  # fmt: skip
-
-
-@triton.jit
 def _row(p_plan, i):
     """A row of the plan: 24 values by operation, its tile, and what to wait for and to raise."""
     e = p_plan + i * ROW
@@ -615,7 +603,7 @@ def fusion_kernel(
     n_rows, launch,
     D: tl.constexpr, M: tl.constexpr, MP: tl.constexpr, HEADS: tl.constexpr, BN: tl.constexpr, BC: tl.constexpr,
     KS: tl.constexpr, SP: tl.constexpr, KSA: tl.constexpr, KA: tl.constexpr, LP: tl.constexpr, HP: tl.constexpr,
-    NO: tl.constexpr, OPS: tl.constexpr, NW: tl.constexpr, LO: tl.constexpr, CO: tl.constexpr, AHEAD: tl.constexpr, PRECISION: tl.constexpr,
+    NO: tl.constexpr, OPS: tl.constexpr, NW: tl.constexpr, LO: tl.constexpr, CO: tl.constexpr, PRECISION: tl.constexpr,
     EPS: tl.constexpr, COMPILED: tl.constexpr,
 ):  # fmt: skip
     """One launch of a plan; see the module's docstring.
@@ -625,12 +613,9 @@ def fusion_kernel(
     p_attention (R, M): float32, R = B*S, or B where the schedule gives last steps only; p_plan int32 (rows, ROW);
     p_index int32 (launches, programs, 4): first row, rows, this launch's place in p_barrier; p_barrier int32, zero
     before the first launch: launches so far, programs that have read that, and a counter for each phase; n_rows = B*S;
-    OPS: bit `1 << op` of each operation in the plan;
-    AHEAD: cache lines of weights that each program asks L2 for at its start, 0 where L2 does not hold them. A launch has as many programs as p_index.
+    OPS: bit `1 << op` of each operation in the plan. A launch has as many programs as p_index.
     """
     i_p = tl.program_id(0)
-    if COMPILED and AHEAD > 0:
-        _prefetch(p_weights, i_p, AHEAD)
     p_i = p_index + (launch * tl.num_programs(0) + i_p) * 4
     start, count, base = tl.load(p_i), tl.load(p_i + 1), tl.load(p_i + 2)
     # base < 0: nobody waits in this launch

@@ -42,7 +42,7 @@ def obstacle(schedule: Schedule) -> str:
 def macros(schedule: Schedule) -> dict[str, str]:
     c = schedule.constants
     found = {
-        "M": str(c["M"]), "KT": str(int(c["SP"]) // 16), "EPSILON": f"{float(c['EPS'])!r}f", "AHEAD": str(int(c["AHEAD"]) // 4),
+        "M": str(c["M"]), "KT": str(int(c["SP"]) // 16), "EPSILON": f"{float(c['EPS'])!r}f",
         "SHARED": str(shared_bytes(schedule)),
     }  # fmt: skip
     return found | ({"W8": "1"} if schedule.dtype == "int8" else {})

@@ -14,7 +14,7 @@ from .fusion import MAX_REGISTERS, fusion_kernel, interpreted
 from .schedule import DType, Schedule, activation, build_schedule, choose_tiles
 from .weights import FusionWeights
 
-_NAMES = ("D", "M", "MP", "HEADS", "BN", "BC", "KS", "SP", "KSA", "KA", "LP", "HP", "NO", "OPS", "NW", "LO", "CO", "AHEAD")
+_NAMES = ("D", "M", "MP", "HEADS", "BN", "BC", "KS", "SP", "KSA", "KA", "LP", "HP", "NO", "OPS", "NW", "LO", "CO")
 
 
 @torch.library.custom_op("jmt_edge::joint_fusion", mutates_args={"work", "barrier"})

@@ -58,15 +58,13 @@ def activation(dtype: DType) -> str:
 @dataclass(frozen=True)
 class Tiles:
     """Columns per tile of a projection and of an attention's values, warps per program, programs that a phase's items
-    are cut for, whether phases are merged where they can be, and whether all weights are fetched into L2 at the start.
-    """
+    are cut for, and whether phases are merged where they can be."""
 
     project: int
     attend: int
     warps: int = 8
     programs: int = 132
     merge: bool = True
-    ahead: bool = False
 
 
 def choose_tiles(sm_count: int, shared_limit: int, dtype: DType, dim: int) -> Tiles:
@@ -75,7 +73,7 @@ def choose_tiles(sm_count: int, shared_limit: int, dtype: DType, dim: int) -> Ti
     large = sm_count >= 64
     return Tiles(
         project=16, attend=64 if sm_count >= 32 else 128, warps=4 if large and dtype != "float32" else 8,
-        programs=sm_count, merge=large or dtype in ("float16", "int8"), ahead=large,
+        programs=sm_count, merge=large or dtype in ("float16", "int8"),
     )  # fmt: skip
 
 
@@ -464,7 +462,6 @@ def build_schedule(
         "KA": max(16, min(head_dim // slices, 1024 // longest)), "LP": _power(length), "HP": max(16, _power(len(w.hidden))),
         "NO": max(2, _power(len(w.readout))), "OPS": sum(1 << op for op in {entry[0] for entry in b.entries}) | (_ABSOLUTE if w.joint_abs else 0),
         "NW": max(entry[2] * entry[3] for entry in b.entries), "LO": b.outs.get(LAYER, 1), "CO": b.outs.get(CROSS, 1),
-        "AHEAD": sum(m.nbytes for m in b.matrices) // (128 * tiles.programs) if tiles.ahead else 0,
         "PRECISION": "ieee", "EPS": w.eps,
     }  # fmt: skip
     return Schedule(

@@ -184,6 +184,7 @@ def test_operator_is_registered_with_its_fake(device: str) -> None:
     arguments = (
         features, present, kernel.weights, kernel.params, kernel.plan, kernel.index, kernel.work, kernel.barrier,
         s.results, s.logits, kernel._cooperative, kernel._constants, 1e-5, s.tiles.warps, kernel.programs,
+        kernel.pitch, kernel._function, kernel._shared,
     )  # fmt: skip
     torch.library.opcheck(
         torch.ops.jmt_edge.joint_fusion, arguments, test_utils=("test_schema", "test_faketensor")
@@ -329,8 +330,8 @@ def test_float16_and_int8_packing() -> None:
 @pytest.mark.parametrize(
     ("sms", "dtype", "want"),
     [
-        (8, "float16", Tiles(16, 128, programs=8, merge=False)),
-        (132, "float16", Tiles(16, 64, warps=4, programs=132, ahead=True)),
+        (8, "float16", Tiles(16, 128, programs=8)),
+        (132, "float16", Tiles(16, 64, warps=4, programs=132)),
         (20, "float32", Tiles(16, 128, programs=20, merge=False)),
     ],
 )
