@@ -101,7 +101,9 @@ def main() -> None:
     options = parser.parse_args()
     device, weights = DEVICES[options.device], demo_weights()
     floor = weights.matrix_elements * (1 if options.dtype == "int8" else 2) / device.bandwidth / 1e3
-    print(f"{device.name}, {options.dtype}: predicted; the folded weights at {device.bandwidth} GB/s take {floor:.1f} us")
+    print(
+        f"{device.name}, {options.dtype}: predicted; the folded weights at {device.bandwidth} GB/s take {floor:.1f} us"
+    )
     for design in ("first", "second"):
         rows = phases(device, design, options.dtype, weights)
         print(f"\n| {design} design | operation | items | MB | us |\n|---|---|---|---|---|")

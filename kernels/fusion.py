@@ -336,7 +336,10 @@ def _cross(
     b_x = tl.zeros([BM, D], dtype=tl.float32)
     for i in tl.static_range(M):
         key = f[18 + i] % 256
-        b_gain, b_shift = tl.load(p_params + norms + key * 2 * D + o_d), tl.load(p_params + norms + key * 2 * D + D + o_d)
+        b_gain, b_shift = (
+            tl.load(p_params + norms + key * 2 * D + o_d),
+            tl.load(p_params + norms + key * 2 * D + D + o_d),
+        )
         b_g = b_q * b_gain
         total_g = tl.sum(b_g, 0)
         top, total = float("-inf"), 0.0

@@ -119,7 +119,9 @@ def run_table(
 
     def share(p: Array, there: Array, own: Array) -> Array:
         """Weights over the blocks -> over the modalities."""
-        found = there * (np.array([p[own == source].sum() for source in range(m)]) + p[own == m].sum() / max(there.sum(), 1))
+        found = there * (
+            np.array([p[own == source].sum() for source in range(m)]) + p[own == m].sum() / max(there.sum(), 1)
+        )
         return found / max(found.sum(), 1e-12)
 
     def finish(row: int, hidden: Array, outputs: int, readout: int, read_bias: int) -> None:

@@ -81,7 +81,9 @@ def choose_tiles(sm_count: int, shared_limit: int, dtype: DType, dim: int) -> Ti
 class Plan:
     """Who does what when, for a number of programs: `fusion_kernel`'s p_plan, p_index and the size of p_barrier."""
 
-    rows: NDArray[np.int32]  # (launches * programs * pitch, ROW): the table's row with its tile, the counters to wait for
+    rows: NDArray[
+        np.int32
+    ]  # (launches * programs * pitch, ROW): the table's row with its tile, the counters to wait for
     # and to raise; in each program's first row also its number of rows, its launch's place in p_barrier, the keeper
     index: NDArray[np.int32]  # (launches, programs, 4): first row, rows, place in p_barrier or -1, 1 for the keeper
     counters: int

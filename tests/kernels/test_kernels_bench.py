@@ -76,7 +76,9 @@ def test_one_call_gives_every_row_its_numbers_and_the_goals(tmp_path: Path, devi
 
 
 @pytest.mark.parametrize("wrong", ["off", "unsteady"])
-def test_a_kernel_with_wrong_numbers_is_not_timed_and_the_others_are(wrong: str, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kernel_with_wrong_numbers_is_not_timed_and_the_others_are(
+    wrong: str, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     right, calls = fusion_gpu.FusedFusion.raw, iter(range(10**6))
 
     def raw(self: Any, features: Any, present: Any) -> Any:
