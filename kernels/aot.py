@@ -188,7 +188,7 @@ def inspect(cubin: bytes, shared: int, warps: int, to: Target) -> Report:
 def parameters(cubin: bytes, names: Sequence[str]) -> tuple[tuple[str, int, int], ...]:
     """(name, offset, size) of each parameter, from the cubin's own table.
 
-    To those of the Python signature Triton appends two pointers that no Python signature shows: global and profile scratch, unused here.
+    Triton appends two pointers that no Python signature shows: global and profile scratch, unused here.
     """
     text = _tool("cuobjdump", "--dump-elf", cubin)
     pattern = r"Ordinal\s*:\s*(0x[0-9a-f]+)\s+Offset\s*:\s*(0x[0-9a-f]+)\s+Size\s*:\s*(0x[0-9a-f]+)"

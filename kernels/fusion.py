@@ -162,7 +162,8 @@ def _residual(p_work, f, o_r, m_r, tile: tl.constexpr, outs, BN: tl.constexpr):
 @triton.jit
 def _project(
     p_x, p_work, p_weights, p_params, p_present, f, tile, n_rows, b_w0, b_w1, b_w2, b_w3,
-    OP: tl.constexpr, OPS: tl.constexpr, NW: tl.constexpr, D: tl.constexpr, M: tl.constexpr, BN: tl.constexpr, KS: tl.constexpr,
+    OP: tl.constexpr, OPS: tl.constexpr, NW: tl.constexpr, D: tl.constexpr, M: tl.constexpr, BN: tl.constexpr,
+    KS: tl.constexpr,
     PRECISION: tl.constexpr, EPS: tl.constexpr, COMPILED: tl.constexpr,
 ):  # fmt: skip
     KC: tl.constexpr = D // KS
@@ -218,13 +219,12 @@ def _project(
 @triton.jit
 def _layer(
     p_work, p_weights, p_params, f, tile, b_w0, b_w1, b_w2, b_w3,
-    OUTS: tl.constexpr, D: tl.constexpr, BN: tl.constexpr, KS: tl.constexpr, SP: tl.constexpr, PRECISION: tl.constexpr, EPS: tl.constexpr,
+    OUTS: tl.constexpr, D: tl.constexpr, BN: tl.constexpr, KS: tl.constexpr, SP: tl.constexpr, PRECISION: tl.constexpr,
+    EPS: tl.constexpr,
     COMPILED: tl.constexpr,
 ):  # fmt: skip
     KC: tl.constexpr = D // KS
-    cols, bias, scale, out, batches = (
-        f[4], f[5], f[6], f[7], f[9]
-    )  # fmt: skip
+    cols, bias, scale, out = f[4], f[5], f[6], f[7]
     q, k, v, q_stride, k_stride = (
         f[10], f[11], f[12], f[13], f[14]
     )  # fmt: skip
@@ -392,7 +392,7 @@ def _attend(
     D: tl.constexpr, HD: tl.constexpr, BC: tl.constexpr, SP: tl.constexpr, KS: tl.constexpr, KA: tl.constexpr,
     PRECISION: tl.constexpr, COMPILED: tl.constexpr,
 ):  # fmt: skip
-    cols, bias, out, batches = f[4], f[5], f[7], f[9]
+    cols, bias, out = f[4], f[5], f[7]
     q, k, v, residual = f[10], f[11], f[12], f[13]
     q_len, k_len, row_step, batch_step = f[14], f[15], f[16], f[17]
     width, out_step = f[18], f[19]

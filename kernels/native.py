@@ -85,7 +85,10 @@ def launch(function: int, shared: int, programs: int, together: bool, stream: in
 
 
 def compile_native(schedule: Schedule, sm: str, stress: bool = False) -> bytes:
-    """A cubin for `sm` (`sm_90`); with `stress` one whose blocks dawdle at random. Raises BackendError where NVRTC is missing or refuses the source."""
+    """A cubin for `sm` (`sm_90`); with `stress` one whose blocks dawdle at random.
+
+    Raises BackendError where NVRTC is missing or refuses the source.
+    """
     defined = macros(schedule) | ({"STRESS": "1"} if stress else {})
     return _compile(sm, tuple(f"-D{name}={value}" for name, value in sorted(defined.items())))
 

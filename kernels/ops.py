@@ -41,7 +41,8 @@ def joint_fusion(
     """features (M, B, S, d), present (B, S, M) -> logits (B, R, outputs), attention (B, R, M), both float32.
 
     R = `results` is S, or 1 for the last step alone. `weights` to `index` and `constants` come from a Schedule for
-    exactly this B, S, R, d and M and its plan for `programs` programs, `pitch` rows each; `cooperative`: 1 or 0 for each of its launches. `function`, a
+    exactly this B, S, R, d and M and its plan for `programs` programs, `pitch` rows each; `cooperative`: 1 or 0 for
+    each of its launches. `function`, a
     CUfunction with `shared` bytes of shared memory, is the kernel of `native`; 0 means Triton's.
     """
     m, batch, steps, _ = features.shape
@@ -67,8 +68,8 @@ def joint_fusion(
 
 @joint_fusion.register_fake
 def _(  # type: ignore[no-untyped-def]
-    features, present, weights, params, plan, index, work, barrier, results, outputs, cooperative, constants, eps, warps,
-    programs, pitch=1, function=0, shared=0,
+    features, present, weights, params, plan, index, work, barrier, results, outputs, cooperative, constants, eps,
+    warps, programs, pitch=1, function=0, shared=0,
 ):  # fmt: skip
     m, batch, _, _ = features.shape
     return (

@@ -125,18 +125,20 @@ def run_table(
         return found / max(found.sum(), 1e-12)
 
     def finish(row: int, hidden: Array, outputs: int, readout: int, read_bias: int) -> None:
-        matrix = params[readout : readout + outputs * len(hidden)].reshape(outputs, -1)
-        logits[row] = matrix @ np.maximum(hidden, 0) + params[read_bias : read_bias + outputs]
+        last = params[readout : readout + outputs * len(hidden)].reshape(outputs, -1)
+        logits[row] = last @ np.maximum(hidden, 0) + params[read_bias : read_bias + outputs]
+
+    def matrix(e: list[int]) -> Array:
+        """An entry's matrix, (columns, units * d), with its scales."""
+        w, units, cols, scale = e[1], e[2], e[4], e[6]
+        blocks = weights[w : w + -(-cols // 16) * 16 * units * d].reshape(-1, units, 16, d)
+        outputs = blocks.transpose(0, 2, 1, 3).reshape(-1, units * d)[:cols]
+        return outputs * params[scale + np.arange(cols), None] if s.dtype == "int8" else outputs
 
     for first, count in s.phases:
         for e in s.table[first : first + count].tolist():
-            op, w, units, outs, cols, bias, scale, out, stride, n = e[:10]
+            op, _, units, _, cols, bias, _, out, stride, n = e[:10]
             c = np.arange(cols)
-
-            def matrix() -> Array:
-                tiles = weights[w : w + -(-cols // 16) * 16 * units * d].reshape(-1, units, 16, d)
-                rows_of = tiles.transpose(0, 2, 1, 3).reshape(-1, units * d)[:cols]
-                return rows_of * params[scale + c, None] if s.dtype == "int8" else rows_of
 
             if op == ATTEND:
                 q, k, v, residual, q_len, k_len, row_step, step, width, out_step = e[10:20]
@@ -159,7 +161,7 @@ def run_table(
                     x = work[k + i * k_stride + columns]
                     y = _softmax(work[q + i * q_stride + columns] @ x.T) @ work[v + i * q_stride + columns]
                     y = standard(x + y + params[before + columns])
-                    work[out + i * d + c] = np.maximum(y @ matrix().T + params[bias + c], 0)
+                    work[out + i * d + c] = np.maximum(y @ matrix(e).T + params[bias + c], 0)
                     y = y * params[gain + columns] + params[gain + d + columns]
                     work[side + col + i * d + c] = y[:, col + c]
             elif op == CROSS:
@@ -173,7 +175,9 @@ def run_table(
                         key, block = code % 256, code // 256
                         y = norm(work[enc + (key * rows + begin + np.arange(steps))[:, None] * d + columns],
                                  norms + key * 2 * d)  # fmt: skip
-                        work[out + (block * n + r) * stride + c] = (_softmax(y @ x) @ y) @ matrix().T + params[bias + c]
+                        work[out + (block * n + r) * stride + c] = (_softmax(y @ x) @ y) @ matrix(e).T + params[
+                            bias + c
+                        ]
             elif op == LAST:
                 q, k, v, qsum, qbias, gain, vsum, hidden, outputs, readout, read_bias, owner, span, blocks = e[10:24]
                 for row in range(n):
@@ -212,7 +216,7 @@ def run_table(
                     parts = [np.abs(part) for part in parts] if flags & ABS else parts
                 elif op == NORM:
                     parts = [norm(parts[0], table)]
-                y = np.concatenate(parts, 1) @ matrix().T + params[bias + c]
+                y = np.concatenate(parts, 1) @ matrix(e).T + params[bias + c]
                 y = np.maximum(y, 0) if flags & RELU else y
                 if residual >= 0:
                     y += work[residual + r * stride + c]

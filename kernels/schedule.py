@@ -73,7 +73,7 @@ def choose_tiles(sm_count: int, shared_limit: int, dtype: DType, dim: int) -> Ti
     large = sm_count >= 64
     return Tiles(
         project=16, attend=64 if sm_count >= 32 else 128, warps=4 if large and dtype != "float32" else 8,
-        programs=sm_count, merge=large or dtype in ("float16", "int8"),
+        programs=sm_count, merge=dtype in ("float16", "int8"),
     )  # fmt: skip
 
 
@@ -461,8 +461,10 @@ def build_schedule(
     constants: dict[str, int | float | str] = {
         "D": d, "M": m, "MP": max(2, _power(m)), "HEADS": w.heads, "BN": tiles.project,
         "BC": min(tiles.attend, head_dim), "KS": min(tiles.warps, d // 16), "SP": longest, "KSA": slices,
-        "KA": max(16, min(head_dim // slices, 1024 // longest)), "LP": _power(length), "HP": max(16, _power(len(w.hidden))),
-        "NO": max(2, _power(len(w.readout))), "OPS": sum(1 << op for op in {entry[0] for entry in b.entries}) | (_ABSOLUTE if w.joint_abs else 0),
+        "KA": max(16, min(head_dim // slices, 1024 // longest)), "LP": _power(length),
+        "HP": max(16, _power(len(w.hidden))),
+        "NO": max(2, _power(len(w.readout))),
+        "OPS": sum(1 << op for op in {entry[0] for entry in b.entries}) | (_ABSOLUTE if w.joint_abs else 0),
         "NW": max(entry[2] * entry[3] for entry in b.entries), "LO": b.outs.get(LAYER, 1), "CO": b.outs.get(CROSS, 1),
         "PRECISION": "ieee", "EPS": w.eps,
     }  # fmt: skip

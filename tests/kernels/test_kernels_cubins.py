@@ -68,7 +68,7 @@ def test_parameters_are_laid_out_as_the_launcher_marshals_them(compiled: dict[st
 
 
 def test_the_native_kernel_serves_one_head_in_16_bit_weights_and_fewer(compiled: dict[str, Any]) -> None:
-    """One head of 512 in float16 and INT8 on every target, with tensor cores and 16-byte loads; the rest is Triton's."""
+    """One head of 512 in float16 and INT8, with tensor cores and 16-byte loads; the rest is Triton's."""
     native = {case for case, ptx in compiled["ptx"].items() if not ptx}
     assert native == {"sm_87-float16", "sm_90-float16", "sm_110-float16", "sm_87-int8"}
     for case in native:
