@@ -6,12 +6,17 @@ says `all steps`. Timed are replays of a CUDA graph of `CALLS` calls that take t
 median is reported, per call:
 
 - warm: the calls follow each other, so weights stay in L2 where it holds them;
-- cold: before each call a buffer larger than L2 is written; the same graph without the calls is subtracted.
+- cold: before each call a buffer larger than L2 is read (lines that were written would first have to leave L2); the
+  same graph without the calls is subtracted.
 
 `x floor` divides by the time that the folded matrices' bytes need at the bandwidth of a large copy, measured here
 (bytes read plus bytes written). Errors are relative L2 against the model in float64 (INT8: against the quantised
-matrices in float64). Nothing is timed before every kernel at every size has an error of at most twice eager
-PyTorch's in the same precision, repeats bit for bit, and follows masks as the model does.
+matrices in float64). No kernel is timed at a size before its error there is at most twice eager PyTorch's in the
+same precision, it repeats bit for bit, and it follows masks as the model does; a kernel that fails this is a row that
+says so, and the others are measured all the same.
+
+`phase_rows` times the persistent kernel up to each of its phases: the differences are the phases' own times, barrier
+included. The same launch over as many phases without work is what the barriers alone cost.
 
 The table is printed, and written with date, device and versions to `benchmarks/results/`. torch.compile may take
 minutes a size; what it cannot begin within `--minutes` (9) is listed as not measured. The size of the goals,
@@ -32,10 +37,12 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from published import like
 from torch import Tensor
 
+from jmt_edge.engine.work_plan import ROW, Plan, make_plan
 from jmt_edge.kernels.layout import weights_of
 from jmt_edge.kernels.ops import FusedFusion
 from jmt_edge.kernels.reference import Reference, run_table
@@ -48,8 +55,10 @@ RESULTS = Path(__file__).parent / "results"
 CALLS, SETS, REPLAYS, REPEATS = 10, 4, 60, 20
 FLUSH = 512 << 20  # bytes: more than twice any L2
 COMPILE_RESERVE = 150  # seconds that one torch.compile may take
-MODALITIES = ("face", "voice", "eda")
+MODALITIES = ("face", "voice", "eda", "words")
 PUBLISHED = "published, eager"
+WRONG = "wrong"
+NOTHING, TILES = 31, 24  # an operation without work; the column of the number of row tiles
 COMPILED = "published, torch.compile max-autotune, graph"
 OURS = "ours, persistent, graph"
 Call = Callable[[Tensor, Tensor], Tensor]  # features (M, 1, S, d), present (1, S, M) -> logits (1, R, outputs)
@@ -82,6 +91,23 @@ class Row:
     not_measured: str = ""
 
 
+@dataclass(frozen=True)
+class PhaseRow:
+    """Microseconds of the persistent kernel's launch up to and with `phase`, and of that phase and its barrier alone.
+
+    `phase` -1: as many phases as the schedule has, all of them empty; `us` is then per barrier.
+    """
+
+    M: int
+    S: int
+    phase: int
+    items: int
+    until_us: float
+    us: float
+    cold_until_us: float | None = None
+    cold_us: float | None = None
+
+
 class Meter(Protocol):
     """What only a GPU can tell."""
 
@@ -102,7 +128,8 @@ class Gpu:
     """See `Meter`: CUDA events, CUDA graphs, torch's profiler."""
 
     def __init__(self) -> None:
-        self._flush = torch.empty(FLUSH // 4, device="cuda")
+        self._flush = torch.zeros(FLUSH // 4, device="cuda")
+        self._largest = torch.zeros((), device="cuda")
 
     def facts(self) -> dict[str, Any]:
         properties = torch.cuda.get_device_properties(0)
@@ -121,7 +148,7 @@ class Gpu:
             def body() -> None:
                 for i in range(CALLS):
                     if flushed:
-                        self._flush.fill_(1.0)
+                        torch.amax(self._flush, 0, out=self._largest)
                     if working:
                         variant.call(*sets[i % len(sets)])
 
@@ -144,8 +171,7 @@ class Gpu:
         """Bytes per second of a 1 GiB device-to-device copy, read plus written."""
         source = torch.randn(1 << 28, device="cuda")
         target = torch.empty_like(source)
-        run = captured(lambda: target.copy_(source))
-        return 2 * source.nbytes / (median_us(run) * 1e-6)
+        return 2 * source.nbytes / (median_us(lambda: target.copy_(source)) * 1e-6)  # in a graph: a slower copy engine
 
 
 def median_us(run: Callable[[], object]) -> float:
@@ -194,16 +220,23 @@ class Case:
         return found
 
 
-def make_case(m: int, steps: int, dim: int, dtype: DType, device: str) -> Case:
-    """Random weights. The kernels: ours staged and persistent, and persistent for all steps."""
+def make_case(
+    m: int, steps: int, dim: int, dtype: DType, device: str, kernels: bool = True, triton: bool = True
+) -> Case:
+    """Random weights. The kernels: ours staged and persistent, persistent for all steps, and Triton's; or none."""
     model = JMT(MODALITIES[:m], dim, ("valence", "arousal")).double().eval()
     weights = weights_of(model)
-    kernels = {
+    if not kernels:
+        return Case(model, weights, steps, dtype, device, {})
+    made = {
         "ours, staged, graph": FusedFusion(weights, 1, steps, dtype, device, "staged", last=True),
         OURS: FusedFusion(weights, 1, steps, dtype, device, "persistent", last=True),
         "ours, persistent, all steps, graph": FusedFusion(weights, 1, steps, dtype, device, "persistent"),
+        "ours, Triton, graph": FusedFusion(weights, 1, steps, dtype, device, "persistent", last=True, kernel="triton"),
     }
-    return Case(model, weights, steps, dtype, device, kernels)
+    if not triton:
+        del made["ours, Triton, graph"]
+    return Case(model, weights, steps, dtype, device, made)
 
 
 def random_inputs(case: Case, masked: bool) -> Inputs:
@@ -230,19 +263,20 @@ def relative(pairs: Sequence[tuple[Tensor, Tensor]], results: int) -> float:
     return float((difference / sum(float(want.square().sum()) for _, want in both)) ** 0.5)
 
 
-def check_kernels(case: Case) -> dict[str, float]:
-    """Each kernel's error, half of the inputs masked. Raises SystemExit where one is wrong or does not repeat."""
+def check_kernels(case: Case) -> tuple[dict[str, float], dict[str, str]]:
+    """Each kernel's error, half of the inputs masked; and what is wrong with those that are wrong."""
     sets = [random_inputs(case, masked=i % 2 == 1) for i in range(SETS)]
     want = [exact(case, x) for x in sets]
     reference = Reference(case.weights, case.torch_dtype, case.device)
     eager = [reference(*x)[0] for x in sets]
-    errors = {}
+    errors, wrong = {}, {}
     for name, kernel in case.kernels.items():
         results = kernel.schedule.results
         allowed = 2 * relative(list(zip(eager, want)), results)
         got = [kernel.raw(*x)[0] for x in sets]
         if not all(torch.equal(kernel.raw(*x)[0], first) for x, first in zip(sets, got) for _ in range(REPEATS)):
-            sys.exit(f"{name}: results change between runs; no timing is printed for wrong numbers")
+            wrong[name] = "results change between runs"
+            continue
         if case.dtype == "int8":
             tables = [run_table(kernel.schedule, f.double().cpu().numpy(), p.cpu().numpy() > 0.5)[0] for f, p in sets]
             pairs = [(g, torch.from_numpy(t)) for g, t in zip(got, tables)]
@@ -250,10 +284,8 @@ def check_kernels(case: Case) -> dict[str, float]:
             pairs = list(zip(got, want))
         errors[name] = relative(pairs, results)
         if not errors[name] <= allowed:
-            sys.exit(
-                f"{name}: error {errors[name]:.2e}, allowed {allowed:.2e} (twice eager PyTorch's); no timing is printed"
-            )
-    return errors
+            wrong[name] = f"error {errors[name]:.2e}, allowed {allowed:.2e} (twice eager PyTorch's)"
+    return errors, wrong
 
 
 def variants(case: Case) -> Iterator[Variant]:
@@ -295,20 +327,31 @@ def measure(
     dim: int,
     deadline: float,
     compiling: bool,
+    emit: Callable[[Row], None] = lambda row: None,
+    triton: bool = True,
 ) -> list[Row]:
-    """Check the kernels at every size, then time every variant. `deadline`: of `time.monotonic()`."""
-    cases = {(m, steps): make_case(m, steps, dim, dtype, device) for m, steps in sizes}
-    errors = {size: check_kernels(case) for size, case in cases.items()}
-    rows = []
-    for (m, steps), case in cases.items():
+    """At each size, check the kernels, then time every variant. `deadline`: of `time.monotonic()`; `emit` gets each
+    row as soon as it is measured."""
+    rows: list[Row] = []
+
+    def add(row: Row) -> None:
+        rows.append(row)
+        emit(row)
+
+    for m, steps in sizes:
+        case = make_case(m, steps, dim, dtype, device, triton=triton)
+        errors, wrong = check_kernels(case)
         sets = [random_inputs(case, masked=False) for _ in range(SETS)]
         want = [exact(case, x) for x in sets]
         itemsize = 1 if dtype == "int8" else case.torch_dtype.itemsize
         floor = case.weights.matrix_elements * itemsize / bandwidth * 1e6
         for variant in variants(case):
+            if variant.name in wrong:
+                add(Row(m, steps, variant.name, not_measured=f"{WRONG}: {wrong[variant.name]}"))
+                continue
             if variant.compiles and (not compiling or time.monotonic() + COMPILE_RESERVE > deadline):
                 reason = "no time left (--minutes)" if compiling else "left out (--no-compile)"
-                rows.append(Row(m, steps, variant.name, not_measured=reason))
+                add(Row(m, steps, variant.name, not_measured=reason))
                 continue
             try:
                 got = [variant.call(*x) for x in sets]
@@ -317,10 +360,41 @@ def measure(
             except Exception as problem:  # the compiler's errors share no base class
                 if not variant.compiles:
                     raise
-                rows.append(Row(m, steps, variant.name, not_measured=" ".join(str(problem).split())[:100] or "failed"))
+                add(Row(m, steps, variant.name, not_measured=" ".join(str(problem).split())[:100] or "failed"))
                 continue
-            error = errors[m, steps].get(variant.name, relative(list(zip(got, want)), 1))
-            rows.append(Row(m, steps, variant.name, warm, cold, launches, warm / floor, cold / floor, error))
+            error = errors.get(variant.name, relative(list(zip(got, want)), 1))
+            add(Row(m, steps, variant.name, warm, cold, launches, warm / floor, cold / floor, error))
+    return rows
+
+
+def phase_rows(meter: Meter, case: Case, emit: Callable[[PhaseRow], None] = lambda row: None) -> list[PhaseRow]:
+    """The persistent kernel's time, phase by phase, and that of its barriers alone."""
+    kernel, m = case.kernels[OURS], len(case.model.modalities)
+    sets = [random_inputs(case, masked=False) for _ in range(SETS)]
+    schedule, count = kernel.schedule, len(kernel.schedule.phases)
+    rows: list[PhaseRow] = []
+
+    def time_of(plan: Plan) -> tuple[float, float]:
+        kernel.plan, kernel.index = (torch.from_numpy(x).to(case.device) for x in (plan.rows, plan.index))
+        kernel.barrier, kernel.pitch = torch.zeros(plan.counters, dtype=torch.int32, device=case.device), plan.pitch
+        return meter.microseconds(Variant("phases", lambda f, p: kernel.raw(f, p)[0]), sets)
+
+    before = (0.0, 0.0)
+    for i, (first, entries) in enumerate(schedule.phases.tolist()):
+        warm, cold = time_of(schedule.plan([(0, i + 1)], kernel.programs))
+        items = int(schedule.table[first : first + entries, TILES].sum())
+        rows.append(PhaseRow(m, case.steps, i, items, warm, warm - before[0], cold, cold - before[1]))
+        emit(rows[-1])
+        before = warm, cold
+    times = []
+    for phases in (1, count):
+        nothing = np.zeros((phases * kernel.programs, ROW), np.int32)  # an item of an operation that there is not
+        nothing[:, 0], nothing[:, 5], nothing[:, TILES] = NOTHING, np.arange(len(nothing)), 1
+        every = np.array([(i * kernel.programs, kernel.programs) for i in range(phases)], np.int32)
+        times.append(time_of(make_plan(nothing, every, [(0, phases)], kernel.programs))[0])
+    rows.append(PhaseRow(m, case.steps, -1, 0, times[1], (times[1] - times[0]) / (count - 1)))
+    emit(rows[-1])
+    time_of(schedule.plan(schedule.launches("persistent"), kernel.programs))
     return rows
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from ..errors import BackendError, ConfigError
+from . import native
 from .fusion import MAX_REGISTERS, PARAMETERS, fusion_kernel, interpreted
 from .schedule import Schedule, activation
 
@@ -116,16 +118,21 @@ class Compiled:
 
 
 def compile_schedule(schedule: Schedule, to: Target) -> Compiled:
-    """Compile for `schedule`'s sizes and dtype.
+    """Compile for `schedule`'s sizes and dtype: `native`'s kernel where it serves them, else Triton's.
 
     Raises BackendError where the cubin fails the gate (spills, shared memory) or the compiler fails.
     """
     if interpreted():
         raise BackendError("TRITON_INTERPRET is set, so Triton does not compile; unset it to build cubins")
+    if not native.obstacle(schedule):
+        cubin, shared = native.compile_native(schedule, to.sm), native.shared_bytes(schedule)
+        report = _passed(inspect(cubin, shared, native.THREADS // 32, to), schedule, to)
+        params = parameters(cubin, native.PARAMETERS)
+        return Compiled(to.sm, cubin, "", "fusion_kernel", native.THREADS, shared, params, report)
     act = {"float16": "fp16", "bfloat16": "bf16", "float32": "fp32"}[activation(schedule.dtype)]
     types = {
         "p_features": act, "p_work": act, "p_weights": "i8" if schedule.dtype == "int8" else act,
-        "p_table": "i32", "p_phases": "i32", "p_barrier": "i32",
+        "p_plan": "i32", "p_index": "i32", "p_barrier": "i32",
     }  # fmt: skip
     signature = {n: f"*{types.get(n, 'fp32')}" if n.startswith("p_") else "i32" for n in PARAMETERS}
     constants: dict[str, Any] = {**schedule.constants, "COMPILED": True}
@@ -142,13 +149,17 @@ def compile_schedule(schedule: Schedule, to: Target) -> Compiled:
             reason = " ".join(str(error).split())[:300]
             raise BackendError(f"Triton cannot compile the fusion for {to.sm} ({reason}); report it") from error
     cubin, shared = compiled.asm["cubin"], int(compiled.metadata.shared)
-    report = inspect(cubin, shared, schedule.tiles.warps, to)
-    if report.problems():
-        raise BackendError(f"the fusion compiled for {to.sm} {schedule.dtype} uses {', '.join(report.problems())}")
+    report = _passed(inspect(cubin, shared, schedule.tiles.warps, to), schedule, to)
     return Compiled(
         to.sm, cubin, compiled.asm["ptx"], str(compiled.metadata.name), schedule.tiles.warps * 32, shared,
-        parameters(cubin), report,
+        parameters(cubin, (*PARAMETERS, "p_global_scratch", "p_profile_scratch")), report,
     )  # fmt: skip
+
+
+def _passed(report: Report, schedule: Schedule, to: Target) -> Report:
+    if report.problems():
+        raise BackendError(f"the fusion compiled for {to.sm} {schedule.dtype} uses {', '.join(report.problems())}")
+    return report
 
 
 def inspect(cubin: bytes, shared: int, warps: int, to: Target) -> Report:
@@ -174,7 +185,7 @@ def inspect(cubin: bytes, shared: int, warps: int, to: Target) -> Report:
     )
 
 
-def parameters(cubin: bytes) -> tuple[tuple[str, int, int], ...]:
+def parameters(cubin: bytes, names: Sequence[str]) -> tuple[tuple[str, int, int], ...]:
     """(name, offset, size) of each parameter, from the cubin's own table.
 
     Triton appends two pointers that no Python signature shows: global and profile scratch, unused here.
@@ -182,7 +193,6 @@ def parameters(cubin: bytes) -> tuple[tuple[str, int, int], ...]:
     text = _tool("cuobjdump", "--dump-elf", cubin)
     pattern = r"Ordinal\s*:\s*(0x[0-9a-f]+)\s+Offset\s*:\s*(0x[0-9a-f]+)\s+Size\s*:\s*(0x[0-9a-f]+)"
     rows = sorted((int(a, 16), int(b, 16), int(c, 16)) for a, b, c in re.findall(pattern, text))
-    names = (*PARAMETERS, "p_global_scratch", "p_profile_scratch")
     if len(rows) != len(names):
         raise BackendError(f"the cubin takes {len(rows)} parameters, not {len(names)}: this Triton is not supported")
     return tuple((name, offset, size) for name, (_, offset, size) in zip(names, rows))

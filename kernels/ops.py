@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError
+from . import native
 from .fusion import MAX_REGISTERS, fusion_kernel, interpreted
 from .schedule import DType, Schedule, activation, build_schedule, choose_tiles
 from .weights import FusionWeights
 
-_NAMES = ("D", "M", "MP", "HEADS", "BN", "BC", "KS", "SP", "KSA", "KA", "LP", "HP", "NO")
+_NAMES = ("D", "M", "MP", "HEADS", "BN", "BC", "KS", "SP", "KSA", "KA", "LP", "HP", "NO", "OPS", "NW", "LO", "CO")
 
 
 @torch.library.custom_op("jmt_edge::joint_fusion", mutates_args={"work", "barrier"})
@@ -22,43 +23,53 @@ def joint_fusion(
     present: Tensor,
     weights: Tensor,
     params: Tensor,
-    table: Tensor,
-    phases: Tensor,
+    plan: Tensor,
+    index: Tensor,
     work: Tensor,
     barrier: Tensor,
     results: int,
     outputs: int,
-    launches: Sequence[int],
+    cooperative: Sequence[int],
     constants: Sequence[int],
     eps: float,
     warps: int,
     programs: int,
+    pitch: int = 1,
+    function: int = 0,
+    shared: int = 0,
 ) -> tuple[Tensor, Tensor]:
     """features (M, B, S, d), present (B, S, M) -> logits (B, R, outputs), attention (B, R, M), both float32.
 
-    R = `results` is S, or 1 for the last step alone. `weights` to `phases` and `constants` come from a Schedule for
-    exactly this B, S, R, d and M; `launches` lists first and last phase of each launch; a launch of several phases is
-    cooperative with `programs` programs.
+    R = `results` is S, or 1 for the last step alone. `weights` to `index` and `constants` come from a Schedule for
+    exactly this B, S, R, d and M and its plan for `programs` programs, `pitch` rows each; `cooperative`: 1 or 0 for
+    each of its launches. `function`, a
+    CUfunction with `shared` bytes of shared memory, is the kernel of `native`; 0 means Triton's.
     """
     m, batch, steps, _ = features.shape
     logits = features.new_empty((batch, results, outputs), dtype=torch.float32)
     attention = features.new_empty((batch, results, m), dtype=torch.float32)
     features, here = features.to(work.dtype).contiguous(), present.to(torch.float32).contiguous()
     named = dict(zip(_NAMES, constants))
-    for first, last in zip(launches[::2], launches[1::2]):
+    for launch, together in enumerate(cooperative):
+        if function:
+            pointers = (features, work, weights, params, here, logits, attention, plan, index, barrier)
+            native.launch(
+                function, shared, programs, bool(together), torch.cuda.current_stream(features.device).cuda_stream,
+                [*(t.data_ptr() for t in pointers), batch * steps, launch, pitch],
+            )  # fmt: skip
+            continue
         fusion_kernel[(programs,)](
-            features, work, weights, params, here, logits, attention, table, phases, barrier,
-            batch * steps, first, last,
+            features, work, weights, params, here, logits, attention, plan, index, barrier, batch * steps, launch,
             **named, PRECISION="ieee", EPS=eps, COMPILED=not interpreted(), num_warps=warps, num_stages=1,
-            maxnreg=MAX_REGISTERS, launch_cooperative_grid=last - first > 1,
+            maxnreg=MAX_REGISTERS, launch_cooperative_grid=bool(together),
         )  # fmt: skip
     return logits, attention
 
 
 @joint_fusion.register_fake
 def _(  # type: ignore[no-untyped-def]
-    features, present, weights, params, table, phases, work, barrier, results, outputs, launches, constants, eps, warps,
-    programs,
+    features, present, weights, params, plan, index, work, barrier, results, outputs, cooperative, constants, eps,
+    warps, programs, pitch=1, function=0, shared=0,
 ):  # fmt: skip
     m, batch, _, _ = features.shape
     return (
@@ -71,6 +82,7 @@ class FusedFusion(torch.nn.Module):
     """A fusion for one B and S on one device. `mode`: persistent, staged or phased (see `Schedule.launches`).
 
     `last`: the outputs of the last step alone, its axis kept at length 1 (R = 1 below, else R = S).
+    `kernel`: `native` (CUDA C++, see `native.obstacle`), `triton`, or `auto`, native where it serves the schedule.
     `programs`: programs per launch; by default one per multiprocessor, in the interpreter one (where a
     launch of several phases runs with exactly one, because it executes programs one after the other).
     """
@@ -85,12 +97,14 @@ class FusedFusion(torch.nn.Module):
         mode: str = "persistent",
         programs: int | None = None,
         last: bool = False,
+        kernel: str = "auto",
     ) -> None:
         super().__init__()
         device = torch.device(device)
         if device.type == "cuda":
             properties = torch.cuda.get_device_properties(device)
             count = properties.multi_processor_count
+            major, minor = properties.major, properties.minor
             shared = int(getattr(properties, "shared_memory_per_block_optin", 99 * 1024))
         else:
             count, shared = 1, 99 * 1024
@@ -108,12 +122,23 @@ class FusedFusion(torch.nn.Module):
         matrices = torch.from_numpy(s.weights.view(np.int16) if dtype == "bfloat16" else s.weights)
         self.register_buffer("weights", matrices.view(torch.bfloat16) if dtype == "bfloat16" else matrices)
         self.register_buffer("params", torch.from_numpy(s.params))
-        self.register_buffer("table", torch.from_numpy(s.table))
-        self.register_buffer("phases", torch.from_numpy(s.phases))
+        plan = s.plan(s.launches(mode), self.programs)
+        self.register_buffer("plan", torch.from_numpy(plan.rows))
+        self.register_buffer("index", torch.from_numpy(plan.index))
         self.register_buffer("work", torch.full((s.work_size,), float("nan"), dtype=self.dtype))
-        self.register_buffer("barrier", torch.zeros(1, dtype=torch.int32))
+        self.register_buffer("barrier", torch.zeros(plan.counters, dtype=torch.int32))
         self.to(device)
-        self._launches = [edge for launch in s.launches(mode) for edge in launch]
+        self.pitch, self._function, self._shared = plan.pitch, 0, 0
+        if device.type == "cuda" and kernel != "triton" and not interpreted():
+            reason = native.obstacle(s)
+            if reason and kernel == "native":
+                raise ConfigError(f"the native fusion kernel does not serve {reason}; use kernel='triton'")
+            if not reason:
+                torch.zeros(1, device=device)  # its context is current from here on
+                self._shared = native.shared_bytes(s)
+                self._function = native.load(native.compile_native(s, f"sm_{major}{minor}"), self._shared)
+        self.kernel = "native" if self._function else "triton"
+        self._cooperative = [int(together) for together in plan.cooperative]
         self._constants = [int(s.constants[name]) for name in _NAMES]
 
     def raw(self, features: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
@@ -123,9 +148,9 @@ class FusedFusion(torch.nn.Module):
             asked = tuple(features.shape[1:3])
             raise ConfigError(f"this fusion was laid out for B, S = {s.batch}, {s.steps}, not {asked}; lay out another")
         return joint_fusion(
-            features, present, self.weights, self.params, self.table, self.phases, self.work, self.barrier,
-            s.results, s.logits, self._launches, self._constants, float(s.constants["EPS"]), s.tiles.warps,
-            self.programs,
+            features, present, self.weights, self.params, self.plan, self.index, self.work, self.barrier,
+            s.results, s.logits, self._cooperative, self._constants, float(s.constants["EPS"]), s.tiles.warps,
+            self.programs, self.pitch, self._function, self._shared,
         )  # fmt: skip
 
     def forward(

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .schedule import ABS, ATTEND, HEAD, INPUT, NORM, RELU, Schedule
+from .schedule import ABS, ATTEND, CROSS, HEAD, INPUT, LAST, LAYER, NORM, RELU, Schedule, decode
 from .weights import Array, Attention, Encoder, FusionWeights
 
 
@@ -87,8 +87,8 @@ class Reference:
     def _share(self, weights: Tensor, present: Tensor) -> Tensor:
         """Weights over the L blocks -> over modalities: by key source, the joint's share split over those present."""
         m = len(self.w.modalities)
-        owner = torch.tensor([s for _, s in self.w.blocks], device=weights.device)
-        shares = torch.stack([weights[..., owner == s].sum(-1) for s in range(m + 1)], -1)
+        mine = [[i for i, (_, source) in enumerate(self.w.blocks) if source == s] for s in range(m + 1)]
+        shares = torch.stack([torch.stack([weights[..., i] for i in blocks], -1).sum(-1) for blocks in mine], -1)
         here = (present > 0.5).to(weights.dtype)
         share = here * (shares[..., :m] + shares[..., m:] / here.sum(-1, keepdim=True).clamp(min=1))
         return share / share.sum(-1, keepdim=True).clamp(min=1e-6)
@@ -103,37 +103,96 @@ def run_table(
     """
     d, m, rows = int(s.constants["D"]), len(s.modalities), s.batch * s.steps
     heads, columns = int(s.constants["HEADS"]), np.arange(int(s.constants["D"]))
-    weights = _decode(s.weights)
+    weights = decode(s.weights)
     params, here = s.params.astype(np.float64), present.reshape(rows, m) > 0.5
     work, given = np.full(s.work_size, np.nan), np.asarray(features, np.float64).ravel()
     logits, attention = np.zeros((s.batch * s.results, s.logits)), np.zeros((s.batch * s.results, m))
 
-    def norm(x: Array, offset: int) -> Array:
-        x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + float(s.constants["EPS"]))
-        return x * params[offset : offset + d] + params[offset + d : offset + 2 * d]
+    def deviation(x: Array) -> Array:
+        return np.sqrt(x.var(-1, keepdims=True) + float(s.constants["EPS"]))
 
-    for first, count, _, _ in s.phases:
+    def standard(x: Array) -> Array:
+        return (x - x.mean(-1, keepdims=True)) / deviation(x)
+
+    def norm(x: Array, offset: int) -> Array:
+        return standard(x) * params[offset : offset + d] + params[offset + d : offset + 2 * d]
+
+    def share(p: Array, there: Array, own: Array) -> Array:
+        """Weights over the blocks -> over the modalities."""
+        found = there * (
+            np.array([p[own == source].sum() for source in range(m)]) + p[own == m].sum() / max(there.sum(), 1)
+        )
+        return found / max(found.sum(), 1e-12)
+
+    def finish(row: int, hidden: Array, outputs: int, readout: int, read_bias: int) -> None:
+        last = params[readout : readout + outputs * len(hidden)].reshape(outputs, -1)
+        logits[row] = last @ np.maximum(hidden, 0) + params[read_bias : read_bias + outputs]
+
+    def matrix(e: list[int]) -> Array:
+        """An entry's matrix, (columns, units * d), with its scales."""
+        w, units, cols, scale = e[1], e[2], e[4], e[6]
+        blocks = weights[w : w + -(-cols // 16) * 16 * units * d].reshape(-1, units, 16, d)
+        outputs = blocks.transpose(0, 2, 1, 3).reshape(-1, units * d)[:cols]
+        return outputs * params[scale + np.arange(cols), None] if s.dtype == "int8" else outputs
+
+    for first, count in s.phases:
         for e in s.table[first : first + count].tolist():
-            op, n = e[0], e[1]
+            op, _, units, _, cols, bias, _, out, stride, n = e[:10]
+            c = np.arange(cols)
+
             if op == ATTEND:
-                _, batches, q, k, v, out, bias, residual, q_len, k_len, row_step, step, width, cols, out_step, _ = e
-                for batch in range(batches):
+                q, k, v, residual, q_len, k_len, row_step, step, width, out_step = e[10:20]
+                for batch in range(n):
                     i = (batch * step + np.arange(q_len) * row_step)[:, None]
                     j = (batch * step + np.arange(k_len) * row_step)[:, None]
                     o = (batch * out_step + np.arange(q_len) * row_step)[:, None]
                     inner = np.arange(d // heads)
                     p = _softmax(work[q + i * d + inner] @ work[k + j * d + inner].T)
-                    c = np.arange(cols)
                     y = p @ work[v + j * width + c]
                     if bias >= 0:
                         y += params[bias + c]
                     if residual >= 0:
                         y += work[residual + o * width + c]
                     work[out + o * width + c] = y
-            elif op == HEAD:
-                _, _, q, k, v, gain, blocks, terms, hidden, outputs, bias, readout, read_bias, owner, span, _ = e
+            elif op == LAYER:
+                q, k, v, q_stride, k_stride, gain, side, col, before, _, length, row_step, step = e[10:23]
+                for batch in range(n):
+                    i = (batch * step + np.arange(length) * row_step)[:, None]
+                    x = work[k + i * k_stride + columns]
+                    y = _softmax(work[q + i * q_stride + columns] @ x.T) @ work[v + i * q_stride + columns]
+                    y = standard(x + y + params[before + columns])
+                    work[out + i * d + c] = np.maximum(y @ matrix(e).T + params[bias + c], 0)
+                    y = y * params[gain + columns] + params[gain + d + columns]
+                    work[side + col + i * d + c] = y[:, col + c]
+            elif op == CROSS:
+                q, query, steps, results, enc, qsum, qbias, norms, *codes = e[10 : 18 + m]
+                for r in range(n):
+                    begin = r // results * steps
+                    last = work[enc + (query * rows + begin + steps - results + r % results) * d + columns]
+                    x = (work[q + r * d + columns] - last.mean() * params[qsum + columns]) / deviation(last)
+                    x += params[qbias + columns]
+                    for code in codes:
+                        key, block = code % 256, code // 256
+                        y = norm(work[enc + (key * rows + begin + np.arange(steps))[:, None] * d + columns],
+                                 norms + key * 2 * d)  # fmt: skip
+                        work[out + (block * n + r) * stride + c] = (_softmax(y @ x) @ y) @ matrix(e).T + params[
+                            bias + c
+                        ]
+            elif op == LAST:
+                q, k, v, qsum, qbias, gain, vsum, hidden, outputs, readout, read_bias, owner, span, blocks = e[10:24]
                 for row in range(n):
-                    there = here[row * span + span - 1]
+                    keys = work[k + ((np.arange(blocks) * n + row) * d)[:, None] + columns]
+                    x = work[q + row * d + columns] - keys[-1].mean() * params[qsum + columns]
+                    x = (x / deviation(keys[-1]) + params[qbias + columns]) * params[gain + columns]
+                    p = _softmax(standard(keys) @ x)
+                    o = np.arange(hidden)
+                    y = work[v + ((np.arange(blocks) * n + row) * hidden)[:, None] + o]
+                    y = (y - keys.mean(1)[:, None] * params[vsum + o]) / deviation(keys)
+                    finish(row, p @ y + params[bias + o], outputs, readout, read_bias)
+                    attention[row] = share(p, here[row * span + span - 1], params[owner : owner + blocks])
+            elif op == HEAD:
+                q, k, v, gain, blocks, terms, hidden, outputs, bias, readout, read_bias, owner, span = e[10:23]
+                for row in range(n):
                     mix = np.ones(terms)
                     if q >= 0:
                         keys = work[k + ((np.arange(blocks) * n + row) * d)[:, None] + columns]
@@ -141,19 +200,14 @@ def run_table(
                         products = (work[q + row * d + columns] * keys).reshape(blocks, heads, -1)
                         p = _softmax(products.sum(-1).T).mean(0)
                         mix = p if terms == blocks else mix
-                        own = params[owner : owner + blocks]
-                        share = np.array([p[own == source].sum() for source in range(m)])
-                        share = there * (share + p[own == m].sum() / max(there.sum(), 1))
-                        attention[row] = share / max(share.sum(), 1e-12)
+                        attention[row] = share(p, here[row * span + span - 1], params[owner : owner + blocks])
                     h = mix @ work[v + ((np.arange(terms) * n + row) * hidden)[:, None] + np.arange(hidden)]
-                    h = np.maximum(h + params[bias : bias + hidden], 0)
-                    matrix = params[readout : readout + outputs * hidden].reshape(outputs, hidden)
-                    logits[row] = matrix @ h + params[read_bias : read_bias + outputs]
+                    finish(row, h + params[bias : bias + hidden], outputs, readout, read_bias)
             else:
-                _, _, x, chunks, w, bias, scale, out, stride, cols, flags, residual, table, side, col, modality = e
-                r, c = np.arange(n)[:, None], np.arange(cols)
+                x, x_unit, x_step, flags, residual, table, side, _, modality = e[10:19]
+                each = np.arange(n)[:, None]
                 source = given if op == INPUT else work
-                parts = [source[x + (part * rows + r) * d + columns] for part in range(chunks)]
+                parts = [source[x + part * x_unit + each * x_step * d + columns] for part in range(units)]
                 if op == INPUT:
                     tokens = params[table : table + m * d].reshape(m, d)
                     parts = [
@@ -162,25 +216,16 @@ def run_table(
                     parts = [np.abs(part) for part in parts] if flags & ABS else parts
                 elif op == NORM:
                     parts = [norm(parts[0], table)]
-                y = np.concatenate(parts, 1) @ weights[w : w + cols * chunks * d].reshape(cols, -1).T
-                if s.dtype == "int8":
-                    y *= params[scale + c]
-                y += params[bias + c]
+                y = np.concatenate(parts, 1) @ matrix(e).T + params[bias + c]
                 y = np.maximum(y, 0) if flags & RELU else y
                 if residual >= 0:
-                    y += work[residual + r * stride + c]
-                work[out + r * stride + c] = y
+                    y += work[residual + each * stride + c]
+                work[out + each * stride + c] = y
                 if side >= 0:
-                    work[side + r * d + col + c] = parts[0][:, col + c]
+                    work[side + each * d + columns] = parts[0]
     return logits.reshape(s.batch, s.results, -1), attention.reshape(s.batch, s.results, m)
 
 
 def _softmax(x: Array) -> Array:
     x = np.exp(x - x.max(-1, keepdims=True))
     return x / x.sum(-1, keepdims=True)
-
-
-def _decode(weights: NDArray[np.generic]) -> Array:
-    if weights.dtype == np.uint16:
-        return (weights.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
-    return weights.astype(np.float64)

@@ -1,38 +1,50 @@
-"""The table of work that `fusion.fusion_kernel` walks: which matrices and buffers, in which phase.
+"""The table of work behind `fusion.fusion_kernel`: which matrices and buffers, in which phase; and its plan, which
+item each program does when.
 
 A schedule is made for given weights, batch B, steps S, dtype and tiles. It gives the outputs of every step or, with
 `last`, of each sample's last step: one query per sample then enters the cross-attentions, and what follows them has B
 rows instead of B S. It is plain NumPy: the same arrays drive the kernel from PyTorch, from the interpreter and, stored
-in a bundle, from the run-time launcher. Phases:
+in a bundle, from the run-time launcher. Phases with merging (one head, head self_attention), seven:
+
+    encoders  project q, v and the joint | attend, LN, w1, ReLU
+    cross     w2, and through it the cross-attentions' queries | attend, the matrices on it, and through them q, v
+    final     attend, LN, w1, ReLU | w2, and through it the last query and values | last attention and heads
+
+and without:
 
     encoders  project q, v (k) and the joint | attend (| out) | LN, w1, ReLU | w2
     cross     LN, project one q per source, stacked v (k) of the other sources | attend (| out)
     final     project | attend (| out) | LN, w1, ReLU | w2 | LN, last query and values | head      (self_attention)
               head                                                                                 (concat)
 
-`(k)` and `(| out)` exist only with several heads. The joint representation is linear in the features, so its
-q and v (k) read the features through a product of two matrices, made here in float64: one phase less, and at
-M = 2 4 % more weight bytes. Likewise a matrix followed by the head's first layer becomes one.
+`(k)` and `(| out)` exist only with several heads. "Through" is a product of two matrices, made here in float64: what is
+linear in a row needs no phase of its own. So the joint's q and v (k) read the features; a projection of LayerNorm(e),
+e = m + w2 h, reads m and h, and the norm's mean and deviation, which its reader knows, are applied behind it; and a
+LayerNorm's gain and shift go into the matrix after it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..engine.work_plan import ROW, TILE, Plan, make_plan
 from ..errors import ConfigError
 from .weights import Array, Encoder, FusionWeights
 
 DType = Literal["float16", "bfloat16", "float32", "int8"]
 DTYPES: tuple[DType, ...] = ("float16", "bfloat16", "float32", "int8")
 
-INPUT, NORM, PLAIN, ATTEND, HEAD = range(5)  # as in fusion.py
+INPUT, NORM, PLAIN, ATTEND, HEAD, LAYER, CROSS, LAST = range(8)  # as in fusion.py
+PROJECTIONS = (INPUT, NORM, PLAIN)
 RELU, ABS = 1, 2
-_FIELDS, _BM = 16, 16
+_ABSOLUTE = 256  # in OPS
+_BM, _PACK = 16, 16
+_MOST = 4  # weight tiles that an item holds in registers
 _ALIGN = 128  # elements: every offset is a multiple of 16 bytes in any dtype
 MAX_STEPS, MAX_BATCH = 64, 64
 
@@ -44,25 +56,24 @@ def activation(dtype: DType) -> str:
 
 @dataclass(frozen=True)
 class Tiles:
-    """Columns per program of a projection and of an attention's values, and warps per program."""
+    """Columns per tile of a projection and of an attention's values, warps per program, programs that a phase's items
+    are cut for, and whether phases are merged where they can be."""
 
     project: int
     attend: int
     warps: int = 8
+    programs: int = 132
+    merge: bool = True
 
 
 def choose_tiles(sm_count: int, shared_limit: int, dtype: DType, dim: int) -> Tiles:
-    """Narrow tiles give many multiprocessors work at batch 1; wide ones read activations less often.
-
-    `shared_limit` is the opt-in shared memory per block in bytes: one operand pair of a projection (16 rows of
-    activations and `project` rows of weights, each `dim` wide) must fit.
-    """
-    size = 4 if dtype == "float32" else 2
-    # float32 sums with ordinary instructions, whose operands fill the registers: 32 columns would spill
-    project = 16 if sm_count >= 32 or dtype == "float32" else 32
-    while project > 16 and (project + _BM) * dim * size > shared_limit:
-        project //= 2
-    return Tiles(project=project, attend=64 if sm_count >= 32 else 128)
+    """For a device. `shared_limit` is the opt-in shared memory per block in bytes: one operand pair of a projection
+    (16 rows of activations and `project` rows of weights, each `dim` wide) must fit."""
+    large = sm_count >= 64
+    return Tiles(
+        project=16, attend=64 if sm_count >= 32 else 128, warps=4 if large and dtype != "float32" else 8,
+        programs=sm_count, merge=dtype in ("float16", "int8"),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -77,8 +88,8 @@ class Schedule:
     outputs: tuple[tuple[str, int], ...]
     weights: NDArray[Any]  # flat; bfloat16 as its bits in uint16
     params: NDArray[np.float32]
-    table: NDArray[np.int32]  # (entries, 16)
-    phases: NDArray[np.int32]  # (phases, 4): first entry, entries, row tiles, 0
+    table: NDArray[np.int32]  # (entries, ROW); column TILE: row tiles
+    phases: NDArray[np.int32]  # (phases, 2): first entry, entries
     stages: dict[str, tuple[int, int]]  # encoders, cross, final -> first phase, last (exclusive)
     buffers: dict[str, tuple[int, tuple[int, ...]]]  # name -> offset in the work buffer, shape
     work_size: int
@@ -99,6 +110,10 @@ class Schedule:
             return [(i, i + 1) for i in range(len(self.phases))]
         raise ConfigError(f"unknown launch mode '{mode}': choose persistent, staged or phased")
 
+    def plan(self, launches: Sequence[tuple[int, int]], programs: int) -> Plan:
+        """See `make_plan`."""
+        return make_plan(self.table, self.phases, launches, programs)
+
 
 @dataclass
 class _Builder:
@@ -111,13 +126,15 @@ class _Builder:
     matrices: list[NDArray[Any]] = field(default_factory=list)
     vectors: list[NDArray[np.float32]] = field(default_factory=list)
     entries: list[list[int]] = field(default_factory=list)
-    phases: list[tuple[int, int, int, int]] = field(default_factory=list)
+    phases: list[tuple[int, int]] = field(default_factory=list)
     buffers: dict[str, tuple[int, tuple[int, ...]]] = field(default_factory=dict)
+    jobs: list[Callable[[int], None]] = field(default_factory=list)  # of the phase: make entries of so many tiles each
+    sizes: list[Callable[[int], int]] = field(default_factory=list)  # and how many items that would be
     n_matrices: int = 0
     n_vectors: int = 0
     n_work: int = 0
     phase_start: int = 0
-    phase_tiles: int = 1
+    outs: dict[int, int] = field(default_factory=dict)  # operation -> most tiles of an item
 
     def buffer(self, name: str, *shape: int) -> None:
         self.buffers[name] = (self.n_work, shape)
@@ -135,22 +152,48 @@ class _Builder:
         self.n_vectors += len(self.vectors[-1])
         return start
 
-    def matrix(self, values: Array) -> tuple[int, int]:
-        """Pack a (out, in) matrix; -> its offset and the offset of its per-row scales (0 unless INT8)."""
+    def matrix(self, values: Array) -> tuple[int, int, Array]:
+        """Pack an (out, in) matrix in blocks of 16 outputs by `dim` inputs; -> its offset, the offset of its per-row
+        scales (0 unless INT8), and the sums over its rows as they are stored."""
+        values = np.pad(values, ((0, -len(values) % _PACK), (0, 0)))
         packed, scales = quantise(values, self.dtype)
-        flat = packed.ravel()
+        units = values.shape[1] // self.dim
+        flat = packed.reshape(-1, _PACK, units, self.dim).transpose(0, 2, 1, 3).ravel()
         start = self.n_matrices
         self.matrices.append(np.pad(flat, (0, _aligned(flat.size) - flat.size)))
         self.n_matrices += len(self.matrices[-1])
-        return start, self.vector(scales) if self.dtype == "int8" else 0
+        return start, self.vector(scales) if self.dtype == "int8" else 0, decode(packed).sum(1) * scales
 
     def end_phase(self) -> None:
-        self.phases.append((self.phase_start, len(self.entries) - self.phase_start, self.phase_tiles, 0))
-        self.phase_start, self.phase_tiles = len(self.entries), 1
+        """Cut the phase's work: as few tiles an item as give every program one, at most."""
+        outs = 1
+        while outs < _MOST and sum(size(outs) for size in self.sizes) > self.tiles.programs:
+            outs += 1
+        for job in self.jobs:
+            job(outs)
+        self.jobs, self.sizes = [], []
+        self.phases.append((self.phase_start, len(self.entries) - self.phase_start))
+        self.phase_start = len(self.entries)
 
     def _entry(self, tiles: int, *values: int) -> None:
-        self.entries.append([*values, *([0] * (_FIELDS - len(values)))])
-        self.phase_tiles = max(self.phase_tiles, tiles)
+        op, outs = values[0], values[3]
+        self.outs[op] = max(self.outs.get(op, 1), outs)
+        self.entries.append([*values, *([0] * (TILE - len(values))), tiles, *([-1] * (ROW - TILE - 1))])
+
+    def _tiled(self, matrix: tuple[int, int, int], units: int, tiles: int, entry: Callable[..., None]) -> None:
+        """A job: `entry(row tiles, w, outs, c, columns, scale)` for each item of a packed matrix (offset, scales,
+        columns)."""
+        w, scale, width = matrix
+        step = self.tiles.project
+
+        def job(outs: int) -> None:
+            outs = outs if units == 1 else 1
+            for c in range(0, width, step * outs):
+                columns = min(step * outs, width - c)
+                entry(tiles, w + c * units * self.dim, -(-columns // step), c, columns, scale + c)
+
+        self.jobs.append(job)
+        self.sizes.append(lambda outs: -(-width // (step * (outs if units == 1 else 1))) * tiles)
 
     def project(
         self,
@@ -160,8 +203,9 @@ class _Builder:
         out: int,
         *,
         rows: int,
-        width: int | None = None,
-        chunks: int = 1,
+        x_unit: int = 0,
+        x_step: int = 1,
+        stride: int | None = None,
         flags: int = 0,
         residual: int = -1,
         norm: int = -1,
@@ -169,19 +213,67 @@ class _Builder:
         side: int = -1,
         modality: int = 0,
     ) -> None:
-        """Entries for `out[rows, width] = matrix @ x`, one per tile of columns.
+        """`out[rows, width] = matrix @ x`, rows of `out` and `residual` `stride` apart (by default as wide as the
+        matrix is high, filled up to 16).
 
-        `matrix` may be (offset, scales, rows) of one packed before. `norm`, `tokens` are offsets in the
-        parameters, `out`, `residual`, `side` in the work buffer, as is `x`, or in the features with `tokens`.
+        `matrix` may be (offset, scales, rows) of one packed before. `norm`, `tokens` are offsets in the parameters,
+        `out`, `residual`, `side` in the work buffer, as is `x`, or in the features with `tokens`. The matrix's input
+        is row r of `x`, at r `x_step` dim, then that of `x + x_unit`, and so on.
         """
-        weights, scales, width = (*self.matrix(matrix), len(matrix)) if isinstance(matrix, np.ndarray) else matrix
-        step, k, biases = self.tiles.project, chunks * self.dim, self.vector(bias)
+        units = 1
+        if isinstance(matrix, np.ndarray):
+            units = matrix.shape[1] // self.dim
+            offset, scales, _ = self.matrix(matrix)
+            matrix = (offset, scales, _full(len(matrix)))
+        biases = self.vector(np.pad(bias, (0, matrix[2] - len(bias))))
         op, table = (INPUT, tokens) if tokens >= 0 else (NORM, norm) if norm >= 0 else (PLAIN, 0)
-        for c in range(0, width, step):
+        stride = matrix[2] if stride is None else stride
+
+        def entry(tiles: int, w: int, outs: int, c: int, columns: int, scale: int) -> None:
             self._entry(
-                -(-rows // _BM), op, rows, x, chunks, weights + c * k, biases + c, scales + c, out + c, width,
-                min(step, width - c), flags, residual + c if residual >= 0 else -1, table, side, c, modality,
+                tiles, op, w, units, outs, columns, biases + c, scale, out + c, stride, rows,
+                x, x_unit, x_step, flags, residual + c if residual >= 0 else -1, table, side if c == 0 else -1, 0,
+                modality,
             )  # fmt: skip
+
+        self._tiled(matrix, units, -(-rows // _BM), entry)
+
+    def layer(
+        self, e: Encoder, bias: Array, q: int, k: int, v: int, q_stride: int, k_stride: int, out: int, side: int, *,
+        length: int, row_step: int, batches: int, batch_step: int,
+    ) -> None:  # fmt: skip
+        """`side = LN1(k + attention + bias)`, `out = relu(w1 side + b1)`; rows as in `attend`, of `out` and `side` dim
+        apart. The attention's values are in rows `q_stride` apart, like its queries."""
+        gain, shift = e.norm1
+        offset, scales, sums = self.matrix(e.w1 * gain)
+        norm, before = self.vector(e.norm1), self.vector(bias)
+        biases, wsum = self.vector(e.b1 + e.w1 @ shift), self.vector(sums)
+
+        def entry(tiles: int, w: int, outs: int, c: int, columns: int, scale: int) -> None:
+            self._entry(
+                tiles, LAYER, w, 1, outs, columns, biases + c, scale, out + c, self.dim, batches,
+                q, k, v, q_stride, k_stride, norm, side, c, before, wsum + c, length, row_step, batch_step,
+            )  # fmt: skip
+
+        self._tiled((offset, scales, self.dim), 1, batches * -(-length // _BM), entry)
+
+    def cross(
+        self, matrix: Array, bias: Array, q: int, out: int, query: int, keys: Sequence[tuple[int, int]], *,
+        qsum: int, qbias: int, enc: int, norms: int, steps: int, results: int, rows: int,
+    ) -> None:  # fmt: skip
+        """For result row r, source `query` and each (key source, block) of `keys`: `out[block, r] = matrix @ t`, t the
+        attended keys; `q` are queries before their norm, `enc` all sources' sums before theirs."""
+        offset, scales, _ = self.matrix(matrix)
+        biases, width = self.vector(bias), len(matrix)
+        codes = [s + 256 * l for s, l in keys]
+
+        def entry(tiles: int, w: int, outs: int, c: int, columns: int, scale: int) -> None:
+            self._entry(
+                tiles, CROSS, w, 1, outs, columns, biases + c, scale, out + c, width, rows,
+                q, query, steps, results, enc, qsum, qbias, norms, *codes,
+            )  # fmt: skip
+
+        self._tiled((offset, scales, width), 1, rows, entry)
 
     def attend(
         self,
@@ -208,17 +300,27 @@ class _Builder:
         step = min(self.tiles.attend, head_dim)
         queries = length if queries is None else queries
         biases = self.vector(bias) if bias is not None else -1
-        for c in range(0, width, step):
-            head = c // head_dim * head_dim if heads > 1 else 0
-            self._entry(
-                batches * -(-queries // _BM), ATTEND, batches, q + head, k + head, v + c, out + c,
-                biases + c if biases >= 0 else -1, residual + c if residual >= 0 else -1,
-                queries, length, row_step, batch_step, width, min(step, width - c),
-                batch_step if out_step is None else out_step,
-            )  # fmt: skip
+        tiles = batches * -(-queries // _BM)
 
-    def head(self, *values: int) -> None:
-        self._entry(self.result_rows, HEAD, self.result_rows, *values, self.rows // self.result_rows)
+        def job(_: int) -> None:
+            for c in range(0, width, step):
+                head = c // head_dim * head_dim if heads > 1 else 0
+                self._entry(
+                    tiles, ATTEND, 0, 1, 1, min(step, width - c), biases + c if biases >= 0 else -1, 0, out + c, 0,
+                    batches, q + head, k + head, v + c, residual + c if residual >= 0 else -1, queries, length,
+                    row_step, batch_step, width, batch_step if out_step is None else out_step,
+                )  # fmt: skip
+
+        self.jobs.append(job)
+
+    def head(self, op: int, bias: int, *values: int) -> None:
+        rows = self.result_rows
+        self.jobs.append(lambda _: self._entry(rows, op, 0, 1, 1, 0, bias, 0, 0, 0, rows, *values))
+
+
+def _full(n: int) -> int:
+    """n filled up to whole blocks of packed rows."""
+    return -(-n // _PACK) * _PACK
 
 
 def _aligned(n: int) -> int:
@@ -242,6 +344,13 @@ def quantise(values: Array, dtype: DType) -> tuple[NDArray[Any], NDArray[np.floa
     return values.astype(dtype), ones
 
 
+def decode(packed: NDArray[Any]) -> Array:
+    """What `quantise` stored, in float64, without its scales."""
+    if packed.dtype == np.uint16:
+        return (packed.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
+    return packed.astype(np.float64)
+
+
 def build_schedule(
     w: FusionWeights, batch: int, steps: int, dtype: DType, tiles: Tiles, *, last: bool = False
 ) -> Schedule:
@@ -249,8 +358,9 @@ def build_schedule(
 
     Raises ConfigError for a size or dtype the kernels do not serve.
     """
-    m, n, d, order = len(w.modalities), w.sources, w.dim, w.blocks
-    length, rows, hidden = len(order), batch * steps, len(w.hidden)
+    w = _filled(w)
+    m, d = len(w.modalities), w.dim
+    length = len(w.blocks)
     if dtype not in DTYPES:
         raise ConfigError(f"unknown precision '{dtype}' for the fusion kernels: choose {', '.join(DTYPES)}")
     if not (1 <= steps <= MAX_STEPS and 1 <= batch <= MAX_BATCH):
@@ -264,7 +374,146 @@ def build_schedule(
             f"{w.heads} heads; use the onnxruntime engine"
         )
     results = 1 if last else steps
-    b = _Builder(dtype, rows, batch * results, d, m, tiles)
+    b = _Builder(dtype, batch * steps, batch * results, d, m, tiles)
+    merged = tiles.merge and w.heads == 1 and w.head == "self_attention"
+    stages = (_merged if merged else _unmerged)(b, w, batch, steps, results)
+
+    head_dim = d // w.heads
+    longest = _power(max(steps, length if w.head == "self_attention" else 1, 16))
+    slices = min(tiles.warps, head_dim // 16)
+    constants: dict[str, int | float | str] = {
+        "D": d, "M": m, "MP": max(2, _power(m)), "HEADS": w.heads, "BN": tiles.project,
+        "BC": min(tiles.attend, head_dim), "KS": min(tiles.warps, d // 16), "SP": longest, "KSA": slices,
+        "KA": max(16, min(head_dim // slices, 1024 // longest)), "LP": _power(length),
+        "HP": max(16, _power(len(w.hidden))),
+        "NO": max(2, _power(len(w.readout))),
+        "OPS": sum(1 << op for op in {entry[0] for entry in b.entries}) | (_ABSOLUTE if w.joint_abs else 0),
+        "NW": max(entry[2] * entry[3] for entry in b.entries), "LO": b.outs.get(LAYER, 1), "CO": b.outs.get(CROSS, 1),
+        "PRECISION": "ieee", "EPS": w.eps,
+    }  # fmt: skip
+    return Schedule(
+        dtype, batch, steps, results, w.modalities, w.outputs, np.concatenate(b.matrices), np.concatenate(b.vectors),
+        np.array(b.entries, np.int32), np.array(b.phases, np.int32), stages, b.buffers, b.n_work, constants,
+        tiles,
+    )  # fmt: skip
+
+
+def _merged(b: _Builder, w: FusionWeights, batch: int, steps: int, results: int) -> dict[str, tuple[int, int]]:
+    """The stages' ranges of phases, for one head and the head self_attention."""
+    assert w.final is not None and w.last is not None
+    n, m, d, rows, given, order = w.sources, len(w.modalities), w.dim, b.rows, b.result_rows, w.blocks
+    length, hidden = len(order), len(w.hidden)
+    b.buffer("source", n, rows, d)
+    b.buffer("qv", n, rows, 2 * d)
+    for name in ("mid_norm", "ffn", "enc"):
+        b.buffer(name, n, rows, d)
+    b.buffer("cross_q", n, given, d)
+    b.buffer("z", length, given, 3 * d)  # the blocks, and their queries and values in the final encoder
+    for name in ("final_mid_norm", "final_ffn", "final_enc"):
+        b.buffer(name, length, given, d)
+    b.buffer("last_q", given, d)
+    b.buffer("last_v", length, given, hidden)
+
+    tokens = b.vector(w.tokens)
+    biases = []
+    for s, encoder in enumerate(w.encoders):
+        a = encoder.attention
+        stacked, bias, joint = np.concatenate([a.query, _matrix(a.value)]), a.bias, {}
+        constant = np.concatenate([a.query_bias, np.zeros(d)])
+        if s == m:  # read from the features: see `_encoders`
+            joint = {"x_unit": rows * d, "flags": ABS if w.joint_abs else 0}
+            b.project(w.joint, w.joint_bias, 0, b.at("source", s), rows=rows, tokens=tokens, **joint)
+            through = stacked @ w.joint_bias
+            constant, bias = constant + np.concatenate([through[:d], np.zeros(d)]), bias + through[d:]
+            stacked = stacked @ w.joint
+        b.project(
+            stacked, constant, 0 if s == m else s * rows * d, b.at("qv", s), rows=rows, tokens=tokens,
+            side=-1 if s == m else b.at("source", s), modality=0 if s == m else s, **joint,
+        )  # fmt: skip
+        biases.append(bias)
+    b.end_phase()
+    for s, encoder in enumerate(w.encoders):
+        qv = b.at("qv", s)
+        b.layer(
+            encoder, biases[s], qv, b.at("source", s), qv + d, 2 * d, d, b.at("ffn", s), b.at("mid_norm", s),
+            length=steps, row_step=1, batches=batch, batch_step=steps,
+        )  # fmt: skip
+    b.end_phase()
+    stages = {"encoders": (0, len(b.phases))}
+
+    for s, e in enumerate(w.encoders):
+        b.project(
+            _behind(e, w.cross[s].query), w.cross[s].query @ (e.norm2[0] * e.b2),
+            b.at("mid_norm", s) + (steps - results) * d, b.at("cross_q", s), rows=given,
+            x_unit=b.at("ffn", s) - b.at("mid_norm", s), x_step=steps // results,
+        )  # fmt: skip
+        b.project(e.w2, e.b2, b.at("ffn", s), b.at("enc", s), rows=rows, residual=b.at("mid_norm", s))
+    b.end_phase()
+    norms = b.vector(np.stack([e.norm2 for e in w.encoders]))
+    inner = w.final.attention
+    for s, (e, a) in enumerate(zip(w.encoders, w.cross)):
+        through = np.concatenate([np.eye(d), inner.query, _matrix(inner.value)])
+        b.cross(
+            through @ _matrix(a.value), through @ a.bias + np.concatenate([np.zeros(d), inner.query_bias, np.zeros(d)]),
+            b.at("cross_q", s), b.at("z"), s, [(key, l) for l, (query, key) in enumerate(order) if query == s],
+            qsum=b.vector(a.query @ e.norm2[0]), qbias=b.vector(a.query @ e.norm2[1] + a.query_bias),
+            enc=b.at("enc"), norms=norms, steps=steps, results=results, rows=given,
+        )  # fmt: skip
+    b.end_phase()
+    stages["cross"] = (stages["encoders"][1], len(b.phases))
+
+    e, z = w.final, b.at("z")
+    b.layer(
+        e, inner.bias, z + d, z, z + 2 * d, 3 * d, 3 * d, b.at("final_ffn"), b.at("final_mid_norm"),
+        length=length, row_step=given, batches=given, batch_step=1,
+    )  # fmt: skip
+    b.end_phase()
+    values = w.hidden if w.last.value is None else w.hidden @ w.last.value
+    step = b.at("final_ffn") - b.at("final_mid_norm")
+    b.project(
+        _behind(e, w.last.query), w.last.query @ (e.norm2[0] * e.b2), b.at("final_mid_norm", length - 1),
+        b.at("last_q"), rows=given, x_unit=step,
+    )  # fmt: skip
+    b.project(
+        _behind(e, values), values @ (e.norm2[0] * e.b2), b.at("final_mid_norm"), b.at("last_v"),
+        rows=length * given, x_unit=step,
+    )  # fmt: skip
+    b.project(
+        e.w2, e.b2, b.at("final_ffn"), b.at("final_enc"), rows=length * given, residual=b.at("final_mid_norm")
+    )  # fmt: skip
+    b.end_phase()
+    gain, shift = e.norm2
+    b.head(
+        LAST, b.vector(w.hidden @ w.last.bias + w.hidden_bias + values @ shift),
+        b.at("last_q"), b.at("final_enc"), b.at("last_v"), b.vector(w.last.query @ gain),
+        b.vector(w.last.query @ shift + w.last.query_bias), b.vector(gain), b.vector(values @ gain),
+        hidden, len(w.readout), b.vector(w.readout), b.vector(w.readout_bias),
+        b.vector(np.array([s for _, s in order], np.float64)), rows // given, length,
+    )  # fmt: skip
+    b.end_phase()
+    stages["final"] = (stages["cross"][1], len(b.phases))
+    return stages
+
+
+def _behind(e: Encoder, matrix: Array) -> Array:
+    """`matrix @ (gain * e)` for the sums e = m + w2 h + b2 before an encoder's last norm, as a matrix on [m, h]."""
+    scaled = matrix * e.norm2[0]
+    return np.concatenate([scaled, scaled @ e.w2], 1)
+
+
+def _filled(w: FusionWeights) -> FusionWeights:
+    """With as many hidden units as fill whole blocks: those added give zero and are read with zero."""
+    more = -len(w.hidden) % _PACK
+    return replace(
+        w, hidden=np.pad(w.hidden, ((0, more), (0, 0))), hidden_bias=np.pad(w.hidden_bias, (0, more)),
+        readout=np.pad(w.readout, ((0, 0), (0, more))),
+    )  # fmt: skip
+
+
+def _unmerged(b: _Builder, w: FusionWeights, batch: int, steps: int, results: int) -> dict[str, tuple[int, int]]:
+    """The stages' ranges of phases."""
+    n, d, order, rows, hidden = w.sources, w.dim, w.blocks, b.rows, len(w.hidden)
+    length = len(order)
     for name in ("source", "q", "v", "mid", "mid_norm", "ffn", "enc", "y", "cross_q"):
         b.buffer(name, n, rows, d)
     multi = w.heads > 1
@@ -295,7 +544,7 @@ def build_schedule(
         for name in ("value", "key"):
             matrix = getattr(w.cross[a], name)
             if matrix is not None and not (name == "value" and folds is not None and not multi):
-                shared[a, name] = (*b.matrix(matrix), len(matrix))
+                shared[a, name] = (*b.matrix(matrix)[:2], len(matrix))
     for l, (a, s) in enumerate(order):
         if folds is not None and not multi:
             b.project(folds[0][l], np.zeros(hidden), b.at("enc", s), b.at("cross_v", l), rows=rows, norm=norms[s])
@@ -314,7 +563,7 @@ def build_schedule(
         )  # fmt: skip
     b.end_phase()
     if multi:
-        packed = {a: (*b.matrix(_matrix(w.cross[a].out)), d) for a in range(n)} if folds is None else {}
+        packed = {a: (*b.matrix(_matrix(w.cross[a].out))[:2], d) for a in range(n)} if folds is None else {}
         for l, (a, _) in enumerate(order):
             matrix, bias = (packed[a], w.cross[a].bias) if folds is None else (folds[0][l], np.zeros(hidden))
             b.project(matrix, bias, b.at("cross_context", l), b.at("z", l), rows=b.result_rows)
@@ -326,28 +575,14 @@ def build_schedule(
     else:
         _final(b, w, length)
     stages["final"] = (stages["cross"][1], len(b.phases))
-
-    head_dim = d // w.heads
-    longest = _power(max(steps, length if folds is None else 1, 16))
-    slices = min(8, head_dim // 16)
-    constants: dict[str, int | float | str] = {
-        "D": d, "M": m, "MP": max(2, _power(m)), "HEADS": w.heads, "BN": tiles.project,
-        "BC": min(tiles.attend, head_dim), "KS": min(8, d // 16), "SP": longest, "KSA": slices,
-        "KA": max(16, min(head_dim // slices, 1024 // longest)), "LP": _power(length), "HP": max(16, _power(hidden)),
-        "NO": max(2, _power(len(w.readout))), "PRECISION": "ieee", "EPS": w.eps,
-    }  # fmt: skip
-    return Schedule(
-        dtype, batch, steps, results, w.modalities, w.outputs, np.concatenate(b.matrices), np.concatenate(b.vectors),
-        np.array(b.entries, np.int32), np.array(b.phases, np.int32), stages, b.buffers, b.n_work, constants,
-        tiles,
-    )  # fmt: skip
+    return stages
 
 
 def _encoders(b: _Builder, w: FusionWeights, steps_of: dict[str, int]) -> None:
     m, rows = len(w.modalities), b.rows
     multi = w.heads > 1
     tokens = b.vector(w.tokens)
-    whole = {"rows": rows, "tokens": tokens, "chunks": m, "flags": ABS if w.joint_abs else 0}
+    whole = {"rows": rows, "tokens": tokens, "x_unit": rows * b.dim, "flags": ABS if w.joint_abs else 0}
     b.project(w.joint, w.joint_bias, 0, b.at("source", m), **whole)
     biases = []
     for s, encoder in enumerate(w.encoders):
@@ -479,7 +714,7 @@ def _final(b: _Builder, w: FusionWeights, length: int) -> None:
 def _finish(b: _Builder, w: FusionWeights, *, q: int, k: int, v: int, norm: int, terms: int, bias: Array) -> None:
     owner = b.vector(np.array([s for _, s in w.blocks], np.float64))
     b.head(
-        q, k, v, norm, len(w.blocks), terms, len(w.hidden), len(w.readout), b.vector(bias),
-        b.vector(w.readout), b.vector(w.readout_bias), owner,
+        HEAD, 0, q, k, v, norm, len(w.blocks), terms, len(w.hidden), len(w.readout), b.vector(bias),
+        b.vector(w.readout), b.vector(w.readout_bias), owner, b.rows // b.result_rows,
     )  # fmt: skip
     b.end_phase()

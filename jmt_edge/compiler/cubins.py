@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from ..errors import BackendError, ConfigError
 from ..kernels.aot import Compiled, Target, compile_schedule, target
 from ..kernels.layout import weights_of
 from ..kernels.reference import Reference, run_table
-from ..kernels.schedule import DType, Schedule, Tiles, activation, build_schedule, choose_tiles
+from ..kernels.schedule import DType, Schedule, activation, build_schedule, choose_tiles
 from ..kernels.weights import FusionWeights
 from ..models.folding import FoldedPlan
 from ..models.fusion import Fusion
@@ -55,11 +56,14 @@ def compile_cubins(
             "threads": compiled.threads,
             "shared": compiled.shared,
             "params": [list(p) for p in compiled.params],
-            "tiles": {"project": schedule.tiles.project, "attend": schedule.tiles.attend},
+            "tiles": asdict(schedule.tiles),
+            "weights": "merged" if schedule.tiles.merge else "apart",
+            "work_size": schedule.work_size,
             "resources": report[to.sm],
         }
-        # weights and biases do not depend on the tiles, the tables do
-        tensors |= {"weights": schedule.weights, "params": schedule.params}
+        # weights and biases depend on the merging of phases, not on the tiles; the tables on both
+        kind = "merged" if schedule.tiles.merge else "apart"
+        tensors |= {f"weights.{kind}": schedule.weights, f"params.{kind}": schedule.params}
         tensors |= {f"{to.sm}.table": schedule.table, f"{to.sm}.phases": schedule.phases}
     features, present, expected, error = _check_sample(weights, B, S, dtype, schedule)
     tensors |= {"check.features": features, "check.present": present, "check.expected": expected}
@@ -72,7 +76,6 @@ def compile_cubins(
         "dim": weights.dim,
         "modalities": list(weights.modalities),
         "outputs": [list(o) for o in weights.outputs],
-        "work_size": schedule.work_size,
         "weight_bytes": int(schedule.weights.nbytes),
         "eager_error": error,
         "tolerance": _TOLERANCE * error,
@@ -85,8 +88,13 @@ def compile_cubins(
 
 def _compile(weights: FusionWeights, batch: int, steps: int, dtype: DType, to: Target) -> tuple[Schedule, Compiled]:
     """With the tiles that suit the device, or the first of some narrower ones that spill no register."""
+
     wanted = choose_tiles(to.sm_count, to.shared_block, dtype, weights.dim)
-    narrower = [Tiles(16, 64), Tiles(16, 64, warps=4), Tiles(16, 32), Tiles(16, 32, warps=4)]
+    narrower = [
+        replace(wanted, attend=64, warps=8), replace(wanted, attend=64, warps=8, merge=False),
+        replace(wanted, attend=64, warps=4, merge=False), replace(wanted, attend=32, warps=8, merge=False),
+        replace(wanted, attend=32, warps=4, merge=False),
+    ]  # fmt: skip
     failure: BackendError | None = None
     for tiles in [wanted, *(t for t in narrower if t != wanted)]:
         schedule = build_schedule(weights, batch, steps, dtype, tiles, last=True)

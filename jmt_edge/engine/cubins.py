@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ..errors import BackendError
 from .bundle import Bundle
 
-SCHEMA = 2  # 1 gave the outputs of every step
+SCHEMA = 3  # 1 gave the outputs of every step, 2 had one table for any number of programs
 INDEX = "cubins.json"
 TENSORS = "cubins/fusion.safetensors"
 
@@ -44,7 +44,7 @@ class CubinPackage:
     work_size: int
     weights: NDArray[Any]
     scales: NDArray[np.float32]  # biases, norms, tokens, scales
-    table: NDArray[np.int32]
+    table: NDArray[np.int32]  # of all phases' work; who does it, `work_plan.make_plan` says
     phases: NDArray[np.int32]
     features: NDArray[np.float32]  # (M, B, S, d): the start-up check's input
     present: NDArray[np.float32]  # (B, S, M)
@@ -108,9 +108,9 @@ def _package(bundle: Bundle, index: dict[str, Any], sm: str) -> CubinPackage:
         dim=index["dim"],
         modalities=tuple(index["modalities"]),
         outputs=tuple((name, count) for name, count in index["outputs"]),
-        work_size=index["work_size"],
-        weights=tensors["weights"],
-        scales=tensors["params"],
+        work_size=entry["work_size"],
+        weights=tensors[f"weights.{entry['weights']}"],
+        scales=tensors[f"params.{entry['weights']}"],
         table=tensors[f"{sm}.table"],
         phases=tensors[f"{sm}.phases"],
         features=tensors["check.features"],

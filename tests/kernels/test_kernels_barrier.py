@@ -30,22 +30,25 @@ def one_program(i: int, arguments: list[torch.Tensor], scalars: tuple[int, ...],
 
 
 @pytest.mark.skipif(not interpreted(), reason="a GPU runs the persistent kernel itself (test_kernels_fusion.py)")
-def test_programs_wait_for_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ops, "choose_tiles", lambda *_: Tiles(16, 32))
-    model = random_jmt(2, 32, head="concat")
+@pytest.mark.parametrize("head", ["concat", "self_attention"])
+def test_programs_wait_for_each_other(head: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ops, "choose_tiles", lambda *_: Tiles(16, 32, programs=PROGRAMS))
+    model = random_jmt(2, 32, head=head)
     features, present = inputs(2, 1, 2, 32, seed=20)
     kernel = ops.FusedFusion(weights_of(model), 1, 2, "float32", "cpu")
     want = kernel.raw(features, present)
     got = (torch.full_like(want[0], float("nan")), torch.full_like(want[1], float("nan")))
     kernel.work.fill_(float("nan"))
+    plan = kernel.schedule.plan([(0, len(kernel.schedule.phases))], PROGRAMS)
+    barrier = torch.zeros(plan.counters, dtype=torch.int32)
     tensors = [
-        features, kernel.work, kernel.weights, kernel.params, present, *got, kernel.table, kernel.phases,
-        kernel.barrier,
+        features, kernel.work, kernel.weights, kernel.params, present, *got, torch.from_numpy(plan.rows),
+        torch.from_numpy(plan.index), barrier,
     ]  # fmt: skip
     for tensor in tensors:
         tensor.share_memory_()
     options = {**kernel.schedule.constants, "COMPILED": False}
-    scalars = (2, 0, len(kernel.schedule.phases))
+    scalars = (2, 0)
     context = multiprocessing.get_context("fork")
     processes = [
         context.Process(target=one_program, args=(i, tensors, scalars, options), daemon=True) for i in range(PROGRAMS)
@@ -57,6 +60,5 @@ def test_programs_wait_for_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [process.exitcode for process in processes] == [0] * PROGRAMS
     assert torch.equal(got[0], want[0])
     assert torch.equal(got[1], want[1])
-    crossings = 2 * (len(kernel.schedule.phases) - 1)  # an even number leaves the top bit as it was
-    assert crossings % 2 == 0
-    assert int(kernel.barrier) == 0
+    assert int(barrier[0]) == 2  # launches, which the keeper counts
+    assert int(barrier[32]) == 2 * PROGRAMS

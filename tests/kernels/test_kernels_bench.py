@@ -55,7 +55,7 @@ def test_one_call_gives_every_row_its_numbers_and_the_goals(tmp_path: Path, devi
     meter = Stopwatch()
     rows = measured(meter, device)
     names = [row.variant for row in rows]
-    assert len(set(names)) == len(names) == 10
+    assert len(set(names)) == len(names) == 11
     assert {PUBLISHED, "published, eager, graph", "folded, eager, graph", "ours, staged, graph", OURS} <= set(names)
     assert sum("torch.compile" in name for name in names) == 3
     weights = fusion_gpu.make_case(2, 16, 32, "float16", device).weights.matrix_elements
@@ -76,7 +76,9 @@ def test_one_call_gives_every_row_its_numbers_and_the_goals(tmp_path: Path, devi
 
 
 @pytest.mark.parametrize("wrong", ["off", "unsteady"])
-def test_nothing_is_timed_for_wrong_numbers(wrong: str, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kernel_with_wrong_numbers_is_not_timed_and_the_others_are(
+    wrong: str, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     right, calls = fusion_gpu.FusedFusion.raw, iter(range(10**6))
 
     def raw(self: Any, features: Any, present: Any) -> Any:
@@ -85,9 +87,22 @@ def test_nothing_is_timed_for_wrong_numbers(wrong: str, device: str, monkeypatch
 
     monkeypatch.setattr(fusion_gpu.FusedFusion, "raw", raw)
     meter = Stopwatch()
-    with pytest.raises(SystemExit, match="no timing is printed"):
-        measured(meter, device, sizes=[(2, 1)])
-    assert not meter.timed
+    rows = measured(meter, device, sizes=[(2, 1)])
+    assert not any(name.startswith("ours") for name in meter.timed) and PUBLISHED in meter.timed
+    ours = [row for row in rows if row.variant.startswith("ours")]
+    assert len(ours) == 4 and all(row.not_measured.startswith("wrong: ") and row.warm_us is None for row in ours)
+
+
+def test_time_of_phases_and_of_barriers(device: str) -> None:
+    """Each launch that is timed runs; times are differences."""
+    case = fusion_gpu.make_case(2, 3, 32, "float16", device)
+    kernel = case.kernels[OURS]
+    want = kernel.raw(*fusion_gpu.random_inputs(case, masked=True))[0].shape
+    rows = fusion_gpu.phase_rows(Stopwatch(), case)
+    count = len(kernel.schedule.phases)
+    assert [row.phase for row in rows] == [*range(count), -1]
+    assert [row.us for row in rows[:-1]] == [10.0] * count and rows[-1].us == pytest.approx(10 / (count - 1))
+    assert kernel.raw(*fusion_gpu.random_inputs(case, masked=True))[0].shape == want  # its own plan is back
 
 
 def test_int8_of_three_modalities_with_no_time_left_for_compilers(device: str) -> None:

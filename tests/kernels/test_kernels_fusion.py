@@ -106,7 +106,7 @@ def test_stages_against_their_references(device: str) -> None:
     reference = Reference(weights_of(model), torch.float64)
     sums = reference.encoders(features.double(), present)
     assert relative(kernel.buffer("enc"), sums.flatten(1, 2)) < 1e-6
-    assert relative(kernel.buffer("z"), reference.cross(sums).flatten(1, 2)) < 1e-6
+    assert relative(kernel.buffer("z")[..., :64], reference.cross(sums).flatten(1, 2)) < 1e-6
 
 
 @pytest.mark.parametrize(("d", "batch", "steps"), [(512, 1, 1), (64, 2, 5)])
@@ -182,8 +182,9 @@ def test_operator_is_registered_with_its_fake(device: str) -> None:
     features, present = (t.to(device) for t in inputs(2, 1, 1, 32, seed=10))
     s = kernel.schedule
     arguments = (
-        features, present, kernel.weights, kernel.params, kernel.table, kernel.phases, kernel.work, kernel.barrier,
-        s.results, s.logits, kernel._launches, kernel._constants, 1e-5, s.tiles.warps, kernel.programs,
+        features, present, kernel.weights, kernel.params, kernel.plan, kernel.index, kernel.work, kernel.barrier,
+        s.results, s.logits, kernel._cooperative, kernel._constants, 1e-5, s.tiles.warps, kernel.programs,
+        kernel.pitch, kernel._function, kernel._shared,
     )  # fmt: skip
     torch.library.opcheck(
         torch.ops.jmt_edge.joint_fusion, arguments, test_utils=("test_schema", "test_faketensor")
@@ -219,7 +220,7 @@ def test_work_within_a_phase_is_independent() -> None:
     want, _ = run_table(schedule, features.double().numpy(), present.numpy() > 0.5)
     rng = np.random.default_rng(0)
     table = schedule.table.copy()
-    for first, count, _, _ in schedule.phases:
+    for first, count in schedule.phases:
         table[first : first + count] = rng.permutation(table[first : first + count])
     assert not np.array_equal(table, schedule.table)
     got, _ = run_table(replace(schedule, table=table), features.double().numpy(), present.numpy() > 0.5)
@@ -238,22 +239,59 @@ def test_each_phase_reads_only_what_earlier_phases_wrote() -> None:
         assert not np.array_equal(got, want)
 
 
-def test_every_weight_is_read_once_per_row_tile() -> None:
-    """B = 1, S = 16, last step: one row tile in every phase, and the bytes read are the packed matrices, a few per
-    cent above the folded minimum at M = 2."""
+@pytest.mark.parametrize(("merge", "streamed"), [(True, 1.35), (False, 1.09)])
+def test_every_weight_is_read_once_per_row_tile(merge: bool, streamed: float) -> None:
+    """B = 1, S = 16, last step: one row tile in every phase, and the bytes read are the packed matrices, not far above
+    the folded minimum at M = 2: merging phases costs bytes."""
     weights = weights_of(random_jmt(2, 512))
-    schedule = build_schedule(weights, 1, 16, "float16", Tiles(16, 64), last=True)
-    assert set(schedule.phases[:, 2]) == {1}
-    assert build_schedule(weights, 1, 16, "float16", Tiles(16, 64)).phases[:, 2].max() == 16
+    schedule = build_schedule(weights, 1, 16, "float16", Tiles(16, 64, merge=merge), last=True)
+    assert len(schedule.phases) == (7 if merge else 12)
+    assert set(schedule.table[:, 24]) == {1}
     covered = np.zeros(schedule.weights.size, np.int32)
-    for entry in schedule.table.tolist():
-        op, _, _, chunks, offset, *_ = entry
-        if op <= 2:
-            covered[offset : offset + entry[9] * chunks * 512] += 1
-    assert covered.max() == 2  # a cross-attention's value matrix serves two key sources
+    for op, offset, units, _, columns, *_ in schedule.table.tolist():
+        if op in (0, 1, 2, 5, 6):
+            covered[offset : offset + columns * units * 512] += 1
+    assert covered.max() == (1 if merge else 2)  # apart, a cross-attention's value matrix serves two key sources
     assert (covered > 0).sum() == schedule.weights.size
-    assert schedule.weights.size / weights.matrix_elements < 1.09
+    assert schedule.weights.size / weights.matrix_elements < streamed
     assert 6.5e6 < weights.matrix_elements < 7.0e6  # deploy.md: folded about 6.9 M parameters
+
+
+@pytest.mark.parametrize("programs", [1, 7, 132])
+@pytest.mark.parametrize("mode", ["persistent", "staged", "phased"])
+@pytest.mark.parametrize("merge", [True, False])
+def test_a_plan_does_every_item_once_and_nobody_waits_for_ever(programs: int, mode: str, merge: bool) -> None:
+    """Programs advanced one item at a time, in a random order, as their counters allow: all finish, and no item begins
+    before the last of the phase before it has ended."""
+    tiles = Tiles(16, 64, programs=programs, merge=merge)
+    schedule = build_schedule(weights_of(random_jmt(2, 64)), 2, 5, "float16", tiles, last=True)
+    launches = schedule.launches(mode)
+    plan = schedule.plan(launches, programs)
+    phase_of = {tuple(schedule.table[i, :24]): p for p, (a, n) in enumerate(schedule.phases) for i in range(a, a + n)}
+    todo = {
+        (tuple(e[:24]), t) for e in schedule.table.tolist() for t in range(e[24])
+    }  # fmt: skip
+    left = [sum(p == q for e, _ in todo for q in [phase_of[e]]) for p in range(len(schedule.phases))]
+    counters, rng = np.zeros(plan.counters, int), np.random.default_rng(0)
+    for number in range(len(launches)):
+        at, end = plan.index[number, :, 0].copy(), plan.index[number, :, :2].sum(1)
+        assert plan.index[number, :, 3].sum() == 1
+        while (at < end).any():
+            ready = [
+                p for p in np.flatnonzero(at < end)
+                if plan.rows[at[p], 25] < 0 or counters[plan.rows[at[p], 25]] >= plan.rows[at[p], 26]
+            ]  # fmt: skip
+            assert ready, "every program waits"
+            program = rng.choice(ready)
+            row = plan.rows[at[program]].tolist()
+            phase = phase_of[tuple(row[:24])]
+            assert not any(left[:phase])
+            todo.remove((tuple(row[:24]), row[24]))
+            left[phase] -= 1
+            if row[27] >= 0:
+                counters[row[27]] += 1
+            at[program] += 1
+    assert not todo
 
 
 def test_the_largest_size() -> None:
@@ -291,11 +329,14 @@ def test_float16_and_int8_packing() -> None:
 
 @pytest.mark.parametrize(
     ("sms", "dtype", "want"),
-    [(8, "float16", Tiles(32, 128)), (132, "float16", Tiles(16, 64)), (20, "float32", Tiles(16, 128))],
+    [
+        (8, "float16", Tiles(16, 128, programs=8)),
+        (132, "float16", Tiles(16, 64, warps=4, programs=132)),
+        (20, "float32", Tiles(16, 128, programs=20, merge=False)),
+    ],
 )
 def test_tiles_follow_the_device(sms: int, dtype: str, want: Tiles) -> None:
     assert choose_tiles(sms, 163 * 1024, dtype, 512) == want  # type: ignore[arg-type]
-    assert choose_tiles(8, 40 * 1024, "float16", 512).project == 16  # little shared memory
 
 
 def test_refusals_name_the_reason() -> None:

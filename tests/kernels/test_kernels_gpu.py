@@ -30,10 +30,14 @@ pytestmark = [
 @pytest.mark.parametrize(("m", "heads", "batch", "steps"), [(2, 1, 1, 16), (3, 1, 1, 64), (2, 1, 64, 7), (2, 8, 3, 33)])
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
 @pytest.mark.parametrize("last", [True, False])
-def test_full_size(m: int, heads: int, batch: int, steps: int, last: bool, dtype: str, mode: str) -> None:
+@pytest.mark.parametrize("kernel_name", ["auto", "triton"])
+def test_full_size(
+    m: int, heads: int, batch: int, steps: int, kernel_name: str, last: bool, dtype: str, mode: str
+) -> None:
     model = random_jmt(m, 512, heads)
     same = random_jmt(m, 512, heads).to("cuda", getattr(torch, dtype))
-    kernel = FusedFusion(weights_of(model), batch, steps, dtype, "cuda", mode, last=last)  # type: ignore[arg-type]
+    kernel = FusedFusion(weights_of(model), batch, steps, dtype, "cuda", mode, last=last, kernel=kernel_name)  # type: ignore[arg-type]
+    assert kernel.kernel == ("native" if dtype == "float16" and heads == 1 and kernel_name == "auto" else "triton")
     features, present = inputs(m, batch, steps, 512, seed=steps)
     features = features.to(getattr(torch, dtype)).float()
     want, _ = oracle(model, features, present, last)
@@ -42,16 +46,20 @@ def test_full_size(m: int, heads: int, batch: int, steps: int, last: bool, dtype
     first, _ = kernel.raw(features, present)
     error, eager_error = (float((x.double().cpu() - want).norm()) for x in (first, eager))
     assert error <= 2 * eager_error
+    phased = FusedFusion(weights_of(model), batch, steps, dtype, "cuda", "phased", last=last, kernel=kernel_name)  # type: ignore[arg-type]
+    assert torch.equal(phased.raw(features, present)[0], first)
     for _ in range(200):  # a race would show as a result that moves
         assert torch.equal(kernel.raw(features, present)[0], first)
 
 
 @pytest.mark.parametrize("mode", ["persistent", "staged", "phased"])
 @pytest.mark.parametrize("dtype", ["float16", "int8"])
-def test_sanitized(mode: str, dtype: str) -> None:
+@pytest.mark.parametrize(("dim", "name"), [(512, "native"), (128, "triton")])
+def test_sanitized(dim: int, name: str, mode: str, dtype: str) -> None:
     """What scripts/sanitize-kernels.sh runs under compute-sanitizer: a few launches, odd sizes, a mask."""
-    features, present = (t.cuda() for t in inputs(3, 2, 5, 128, seed=1))
-    kernel = FusedFusion(weights_of(random_jmt(3, 128)), 2, 5, dtype, "cuda", mode, last=True)  # type: ignore[arg-type]
+    features, present = (t.cuda() for t in inputs(3, 2, 5, dim, seed=1))
+    kernel = FusedFusion(weights_of(random_jmt(3, dim)), 2, 5, dtype, "cuda", mode, last=True)  # type: ignore[arg-type]
+    assert kernel.kernel == name
     for _ in range(3):
         logits, share = kernel.raw(features.half(), present)
     assert torch.isfinite(logits).all() and torch.isfinite(share).all()

@@ -19,6 +19,7 @@ from ..bundle import Bundle
 from ..cubins import CubinPackage, read_cubins
 from ..cuda import Buffer, Graph, Stream, check, runtime
 from ..device import current_device
+from ..work_plan import make_plan
 from .base import F32, Engine, TwoCalls
 
 
@@ -85,18 +86,19 @@ class FusedFusion:
         self._present = Buffer((package.batch, package.steps, m), np.float32)
         self._logits = Buffer((package.batch, 1, sum(n for _, n in package.outputs)), np.float32)
         self._attention = Buffer((package.batch, 1, m), np.float32)
-        self._constant = [_upload(a) for a in (package.weights, package.scales, package.table, package.phases)]
-        self._scratch = [_upload(np.zeros(package.work_size, half)), _upload(np.zeros(1, np.int32))]
-        weights, scales, table, phases = self._constant
+        plan = make_plan(package.table, package.phases, phase_ranges(len(package.phases), cooperative), sms)
+        self._constant = [_upload(a) for a in (package.weights, package.scales, plan.rows, plan.index)]
+        self._scratch = [_upload(np.zeros(package.work_size, half)), _upload(np.zeros(plan.counters, np.int32))]
+        weights, scales, rows_of_plan, index = self._constant
         work, barrier = self._scratch
         addresses = {
             "p_features": int(self._features.device), "p_work": work, "p_weights": weights, "p_params": scales,
             "p_present": int(self._present.device), "p_logits": int(self._logits.device),
-            "p_attention": int(self._attention.device), "p_table": table, "p_phases": phases, "p_barrier": barrier,
+            "p_attention": int(self._attention.device), "p_plan": rows_of_plan, "p_index": index, "p_barrier": barrier,
         }  # fmt: skip
-        ranges = phase_ranges(len(package.phases), cooperative)
         self._launches = [
-            Arguments(package.params, addresses | {"n_rows": rows, "first": a, "last": b}) for a, b in ranges
+            (Arguments(package.params, addresses | {"n_rows": rows, "launch": i, "pitch": plan.pitch}), together)
+            for i, together in enumerate(plan.cooperative)
         ]
         self._programs = sms
         self._enqueue()  # once outside a capture: a launch that fails is named here
@@ -138,8 +140,8 @@ class FusedFusion:
         self._present.upload(self._stream)
         driver = _driver()
         grid, block, stream = (self._programs, 1, 1), (self._package.threads, 1, 1), int(self._stream.handle)
-        for arguments in self._launches:
-            if arguments.phases > 1:
+        for arguments, together in self._launches:
+            if together:
                 launch = driver.cuLaunchCooperativeKernel
                 check(launch(self._function, *grid, *block, self._package.shared, stream, arguments.address))
             else:
@@ -175,7 +177,6 @@ class Arguments:
             self._values.append((ctypes.c_uint64 if size == 8 else ctypes.c_int32)(values.get(name, 0)))
         self._array = (ctypes.c_void_p * len(params))(*(ctypes.addressof(v) for v in self._values))
         self.address = ctypes.addressof(self._array)
-        self.phases = values["last"] - values["first"]
 
 
 def phase_ranges(phases: int, cooperative: bool) -> list[tuple[int, int]]:
