@@ -203,7 +203,7 @@ class _Builder:
     matrices: list[NDArray[Any]] = field(default_factory=list)
     vectors: list[NDArray[np.float32]] = field(default_factory=list)
     entries: list[list[int]] = field(default_factory=list)
-    phases: list[tuple[int, int, int, int]] = field(default_factory=list)
+    phases: list[tuple[int, int]] = field(default_factory=list)
     buffers: dict[str, tuple[int, tuple[int, ...]]] = field(default_factory=dict)
     jobs: list[Callable[[int], None]] = field(default_factory=list)  # of the phase: make entries of so many tiles each
     sizes: list[Callable[[int], int]] = field(default_factory=list)  # and how many items that would be
