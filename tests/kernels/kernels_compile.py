@@ -46,7 +46,7 @@ def demo_bundle(out: Path) -> None:
     manifest = {"name": "demo", "task": task.to_dict(), "networks": {"fusion": {"folded": True}}}
     files: dict[str, bytes | Path] = {"fusion_folded.safetensors": save(tensors, metadata)}
     bare = write_bundle(out / "bare.jmt", manifest, files)
-    cubins, section = bundle_cubins(bare, ["sm_87", "sm_90", "sm_80"])
+    cubins, section = bundle_cubins(bare, ["sm_87", "sm_90"])
     write_bundle(out / "demo.jmt", {**manifest, **section}, {**files, **cubins})
 
 

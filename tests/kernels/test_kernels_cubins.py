@@ -110,7 +110,7 @@ def test_a_bundle_gives_back_what_was_compiled(compiled: dict[str, Any]) -> None
     exact, _ = run_table(schedule, package.features.astype(np.float64), package.present > 0.5)
     assert not cubin.verdict(exact.astype(np.float32), package.expected, package.tolerance)
     np.testing.assert_array_equal(read_cubins(bundle, "sm_90").weights, package.weights)
-    assert bundle.manifest["cubins"]["targets"] == ["sm_87", "sm_90", "sm_80"]
+    assert bundle.manifest["cubins"]["targets"] == ["sm_87", "sm_90"]
 
 
 def schedule_of(compiled: dict[str, Any], sm: str) -> Schedule:
@@ -126,7 +126,7 @@ def schedule_of(compiled: dict[str, Any], sm: str) -> Schedule:
 def test_wrong_device_and_altered_files_are_refused(compiled: dict[str, Any], tmp_path: Path) -> None:
     bundle = load_bundle(compiled["bundle"])
     with pytest.raises(
-        BackendError, match=r"has cubins for sm_87, sm_90, sm_80, this GPU is sm_86; run .*--cubin sm_86"
+        BackendError, match=r"has cubins for sm_87, sm_90, this GPU is sm_86; run .*--cubin sm_86"
     ):
         read_cubins(bundle, "sm_86")
     with pytest.raises(BackendError, match="no cubins"):
