@@ -76,6 +76,7 @@ class Link:
         self._since = now()  # of the last data, or of the connection where none came yet
         self._wait = self.timing.backoff
         self._streamed = False
+        self._new = True  # no data came since the last attempt to connect
 
     @property
     def state(self) -> State:
@@ -93,6 +94,7 @@ class Link:
 
     def connecting(self) -> None:
         """An attempt to open the device begins."""
+        self._new = True
         self._enter(State.CONNECTING, self._reason if self._streamed else "opening the device")
 
     def connected(self) -> None:
@@ -104,9 +106,9 @@ class Link:
         self._since = self.now()
         if self._state is State.STREAMING:
             return
-        if self._state is State.CONNECTING:
+        if self._new:
             self.reconnects += self._streamed
-        self._streamed = True
+            self._streamed, self._new = True, False
         self._wait = self.timing.backoff
         self._enter(State.STREAMING, "")
 

@@ -129,6 +129,8 @@ SITUATIONS: dict[str, Row] = {
     "ISO times": Row(table([f"2024-03-31T01:59:{t:06.3f}" for t in T], numbers(), "timestamp,uS")),
     "ISO times with a zone": Row(table([f"2024-03-31 01:59:{t:06.3f}Z" for t in T], numbers(), "timestamp,uS")),
     "time of day over midnight": Row(table([clock(86395 + t) for t in T], numbers(), "time,uS")),
+    "local dates with AM and PM": Row(table([f"3/31/2024 {clock(3595 + t).replace('00:', '12:', 1) if t < 5 else clock(3595 + t)[1:]} PM" for t in T], numbers(), "time,uS")),
+    "negative times": Row(table(stamps(T - 5), numbers())),
     # delimiters and encodings
     "semicolons and decimal commas": Row(table(stamps(T), numbers(), "t;uS", ";").replace(".", ","), reason="decimal commas"),
     "decimal commas between commas": Row(table(stamps(T), numbers()).replace(".", ","), "refused", "decimal commas"),
@@ -136,6 +138,7 @@ SITUATIONS: dict[str, Row] = {
     "spaces": Row(table(stamps(T), numbers(), "t uS", " ")),
     "pipes": Row(table(stamps(T), numbers(), "t|uS", "|"), query="sep=pipe"),
     "quotes": Row(table([f'"{t}"' for t in stamps(T)], [f'"{v}"' for v in numbers()], '"t","uS"')),
+    "quoted decimal commas": Row(table([f'"{t}"' for t in stamps(T)], [f'"{v}"' for v in numbers()], '"t";"uS"').replace(".", ",").replace(";", ","), reason="decimal commas"),
     "comments": Row("# subject 7\n# left hand\n" + table(stamps(T), numbers()) + "# end\n"),
     "header in a comment": Row("# t, uS\n" + table(stamps(T), numbers(), "")),
     "UTF-16": Row(table(stamps(T), numbers()).encode("utf-16")),
@@ -145,6 +148,7 @@ SITUATIONS: dict[str, Row] = {
     "no header, named": Row(table(stamps(T, 0, 1000), [f"0,{v}" for v in numbers()], ""), query="time=1:ms&column=3&unit=uS"),
     "no header, three columns": Row(table(stamps(T, 0, 1000), [f"0,{v}" for v in numbers()], ""), "refused", "column=3"),
     "NA": Row(table(stamps(T), ["NA" if i == 300 else v for i, v in enumerate(numbers())])),
+    "inf": Row(table(stamps(T), ["inf" if i == 300 else v for i, v in enumerate(numbers())])),
     "one bad row": Row(table(stamps(T), ["oops" if i == 300 else v for i, v in enumerate(numbers())]), reason="'6.000,oops' is not numbers", lost=1, missing=(300,)),
     "every fifth row bad": Row(table(stamps(T), ["oops" if i % 5 == 2 else v for i, v in enumerate(numbers())]), "refused", "row 4: '0.040,oops'"),
     # units
@@ -227,7 +231,7 @@ def test_situation(name: str, tmp_path: Path) -> None:
         truth = skin(np.arange(480) / 4)
     else:
         truth = np.delete(S, row.missing)
-    if name == "NA":
+    if name in ("NA", "inf"):
         truth[300] = np.nan
     np.testing.assert_allclose(found.values, truth, atol=row.tolerance)
     if not name.startswith("Empatica"):
