@@ -110,6 +110,8 @@ SITUATIONS: dict[str, Row] = {
     "stamps every 10 s": Row(table(stamps(np.floor(T / 10) * 10, 0), numbers()), "refused", "rate="),
     # wild stamps and clocks that step
     "one stamp + 200 000 s": Row(table(stamps(changed(300, 2e5)), numbers()), reason="row 302: a wild time stamp", lost=1, missing=(300,)),
+    "ten stamps wild": Row(table(stamps(np.where(np.arange(N) % 150 == 75, T + 9e4, T)), numbers()), reason="wild", lost=10, missing=tuple(range(75, N, 150))),
+    "ten stamps before the clock was set": Row(table(stamps(np.where(np.arange(N) % 150 == 75, -1e9, T)), numbers()), reason="wild", lost=10, missing=tuple(range(75, N, 150))),
     "last stamp + 200 000 s": Row(table(stamps(changed(N - 1, 2e5)), numbers()), reason="wild", lost=1, missing=(N - 1,)),
     "first stamp before the clock was set": Row(table(["0.0", *stamps(UNIX + T[1:], 2)], numbers(), "timestamp,uS"), reason="row 2", lost=1, missing=(0,)),
     "clock set an hour back": Row(table(stamps(UNIX + T - 3600 * (T >= 10), 2), numbers(), "timestamp,uS"), reason="stepped back by 3599.98 s"),
@@ -140,6 +142,7 @@ SITUATIONS: dict[str, Row] = {
     "quotes": Row(table([f'"{t}"' for t in stamps(T)], [f'"{v}"' for v in numbers()], '"t","uS"')),
     "quoted decimal commas": Row(table([f'"{t}"' for t in stamps(T)], [f'"{v}"' for v in numbers()], '"t";"uS"').replace(".", ",").replace(";", ","), reason="decimal commas"),
     "comments": Row("# subject 7\n# left hand\n" + table(stamps(T), numbers()) + "# end\n"),
+    "another language": Row(table(stamps(T, 0, 1000), numbers(), "Zeit (ms);EDA (µS)", ";").encode("cp1252")),
     "header in a comment": Row("# t, uS\n" + table(stamps(T), numbers(), "")),
     "UTF-16": Row(table(stamps(T), numbers()).encode("utf-16")),
     "UTF-16 without a mark": Row(table(stamps(T), numbers()).encode("utf-16-le")),
