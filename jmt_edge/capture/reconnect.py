@@ -76,7 +76,7 @@ class Link:
         self._since = now()  # of the last data, or of the connection where none came yet
         self._wait = self.timing.backoff
         self._streamed = False
-        self._new = True  # no data came since the last attempt to connect
+        self._new = True  # no data came since the device was opened
 
     @property
     def state(self) -> State:
@@ -94,12 +94,12 @@ class Link:
 
     def connecting(self) -> None:
         """An attempt to open the device begins."""
-        self._new = True
         self._enter(State.CONNECTING, self._reason if self._streamed else "opening the device")
 
     def connected(self) -> None:
         """The device is open; data is awaited."""
         self._since = self.now()
+        self._new = True
 
     def data(self) -> None:
         """Usable data came."""
