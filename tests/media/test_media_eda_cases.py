@@ -367,7 +367,7 @@ def test_live_says_what_was_lost_and_refuses_with_code_2(tmp_path: Path) -> None
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert done.returncode == 0 and 55 <= len(lines) <= 62
     assert lines[-1]["quality"]["eda"]["lost"] == 1 and lines[-1]["outputs"]
-    assert "eda: eda.csv: 1 samples lost; row 302: a wild time stamp" in done.stderr
+    assert "eda: eda.csv: 1 sample lost; row 302: a wild time stamp" in done.stderr
     for name in ("kohm in gsr", "Empatica ACC"):
         done = run(*live, write(tmp_path, SITUATIONS[name]))
         assert done.returncode == 2 and "Traceback" not in done.stderr and not done.stdout
