@@ -76,6 +76,7 @@ class Link:
         self._since = now()  # of the last data, or of the connection before any
         self._wait = self.timing.backoff
         self._streamed = False
+        self._new = True  # no data came since the device was opened
 
     @property
     def state(self) -> State:
@@ -98,15 +99,16 @@ class Link:
     def connected(self) -> None:
         """The device is open; data is awaited."""
         self._since = self.now()
+        self._new = True
 
     def data(self) -> None:
         """Usable data arrived."""
         self._since = self.now()
         if self._state is State.STREAMING:
             return
-        if self._state is State.CONNECTING:
+        if self._new:
             self.reconnects += self._streamed
-        self._streamed = True
+            self._streamed, self._new = True, False
         self._wait = self.timing.backoff
         self._enter(State.STREAMING, "")
 

@@ -25,5 +25,6 @@ def command(as_json: bool, identify: bool) -> None:
     else:
         for line in lines(report):
             click.echo(line)
+        click.echo("`jmt-edge inspect FILE` says what a recording is and how to give it to `live`.")
     if not report.can_run:
         sys.exit(1)

@@ -52,7 +52,7 @@ def lines(found: Inspection) -> list[str]:
         gaps = [f"{g.end - g.start:.2f} s at {g.start:.2f} s" for g in found.gaps]
         out.append("  gaps      " + (_some(gaps) or "none"))
         if found.lost or found.altered:
-            out.append(f"  lost      {found.lost} samples; {found.altered} moved in time")
+            out.append(f"  lost      {found.lost}, moved in time {found.altered}")
         out += [f"  note      {note}" for note in found.notes[:_SHOWN]]
         if found.unit == "µS":
             out.append(f"  quality   {found.usable:.0%} of the windows usable")

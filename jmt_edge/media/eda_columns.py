@@ -68,6 +68,9 @@ def time_column(body: Body, lower: list[str], units: list[str], asked: Asked) ->
         base, _ = _with_unit(name)
         if re.search(r"(^|[\s_])(time|timestamp|timestamps)([\s_]|$)", base):
             return Column(i, name, unit or _stated_time_unit(name, units[i]))
+    for i, name in enumerate(lower):  # in any language
+        if re.fullmatch(r".*[\[(] ?(s|sec|ms) ?[\])]", name):
+            return Column(i, name, unit or _stated_time_unit(name, units[i]))
     if lower and lower[0] == "1" and len(lower) >= 2:
         return Column(0, "column 1", unit)
     return None
@@ -163,10 +166,11 @@ def refuse_implausible_rate(path: Path, name: str, t: F64, unit: str) -> None:
     rate = 1.0 / found.period
     if _MIN_RATE <= rate <= _MAX_RATE:
         return
-    likely = next((u for u in SECONDS if _MIN_RATE * 3 <= rate * SECONDS[unit] / SECONDS[u] <= 4000), "s")
+    likely = next((u for u in SECONDS if _MIN_RATE * 3 <= rate * SECONDS[unit] / SECONDS[u] <= 4000), "")
+    hint = f"write FILE?time={likely} if they are {likely}, or give" if likely and likely != unit else "give"
     raise SourceError(
         f"EDA file {path}: the times in '{name}', read as {unit}, give {rate:.4g} samples a second, which no "
-        f"EDA sensor has; write FILE?time={likely} if they are {likely}, or give the rate by FILE?rate=HZ"
+        f"EDA sensor has; {hint} the rate by FILE?rate=HZ"
     )
 
 

@@ -57,7 +57,7 @@ def delimited(body: Body, asked: Asked) -> EdaRecording:
         raise SourceError(f"EDA file {path}: decimal is '{decimal}'; write decimal=. or decimal=,")
     if (found := empatica(body, sample, start, asked, decimal)) is not None:
         return found
-    if sep == "," and decimal == ",":
+    if sep == "," and decimal == "," and '"' not in sample[0]:
         sep = "\t"  # one number a row
     cells = split_cells(sample[0], sep)
     headless = all(is_number(cell, decimal) for cell in cells)
@@ -104,7 +104,7 @@ def _decimal(sample: list[str], sep: str | None) -> str:
     """The decimal sign of the first rows; a comma between two numbers without any point is a decimal comma where
     another sign separates the cells, or where a file of one number a row says so by its first rows."""
     rows = sample[1:] or sample
-    if sep != ",":
+    if sep != "," or any(line.count('"') >= 4 for line in rows):
         cells = [cell for line in rows for cell in split_cells(line, sep)]
         commas = any(re.fullmatch(r"[-+]?\d*,\d+", cell) for cell in cells)
         return "," if commas and not any("." in cell and is_number(cell) for cell in cells) else "."

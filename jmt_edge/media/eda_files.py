@@ -110,6 +110,8 @@ def _straightened(body: Body, found: EdaRecording) -> EdaRecording:
     counts, notes = body.counts, body.notes
     times, values, rows = found.times, found.values, found.rows
     total = len(times)
+    if np.isinf(values).any():
+        values = np.where(np.isinf(values), np.nan, values)
     kept = np.isfinite(times)
     if not kept.all():
         counts["rows without a time"] += int((~kept).sum())

@@ -163,7 +163,10 @@ def split_cells(line: str, sep: str | None) -> list[str]:
 
 
 _ISO = re.compile(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d(?::\d\d)?)(?:[.,](\d+))? ?(Z|[+-]\d\d:?\d\d)?")
-_CLOCK = re.compile(r"(\d{1,2}):(\d\d):(\d\d)(?:[.,](\d+))?")
+# a time of day; a date before it that is not ISO could be read in several ways, and is only needed at midnight
+_CLOCK = re.compile(
+    r"(?:\d{1,4}[./-]\d{1,2}[./-]\d{1,4},? )?(\d{1,2}):(\d\d):(\d\d)(?:[.,](\d+))?(?: ?([ap])\.?m\.?)?", re.I
+)
 
 
 def parse_cell(text: str, decimal: str) -> float:
@@ -176,8 +179,9 @@ def parse_cell(text: str, decimal: str) -> float:
         whole = datetime.fromisoformat(f"{day}T{clock}{zone}").astimezone(timezone.utc).timestamp()
         return whole + float(f"0.{fraction or 0}")
     if found := _CLOCK.fullmatch(text):
-        hour, minute, second, fraction = found.groups()
-        return 3600.0 * int(hour) + 60.0 * int(minute) + int(second) + float(f"0.{fraction or 0}")
+        hour, minute, second, fraction, half = found.groups()
+        hours = int(hour) if half is None else int(hour) % 12 + 12 * (half in "pP")
+        return 3600.0 * hours + 60.0 * int(minute) + int(second) + float(f"0.{fraction or 0}")
     if decimal == "," and "." not in text:
         text = text.replace(",", ".", 1)
     return float(text)

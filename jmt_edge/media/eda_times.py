@@ -37,7 +37,7 @@ def spacing(stamps: F64) -> Spacing:
     """`stamps`: (n,) finite, of any unit.
 
     Stamps come in groups where most steps are far below the mean one: a host that reads ten lines at once stamps them
-    microseconds apart, a clock in whole seconds stamps them alike. The largest five steps may be gaps or errors.
+    microseconds apart, a clock in whole seconds stamps them alike. The largest steps may be gaps or errors.
     """
     part, joints = stamps, 0
     if len(stamps) > _MANY:  # a few pieces of a long recording say as much, and cost no memory
@@ -50,7 +50,9 @@ def spacing(stamps: F64) -> Spacing:
     middle = float(forward[len(forward) // 2])
     if len(forward) < 10:
         return Spacing(middle)
-    mean = float(forward[: len(forward) - 5 - joints if len(forward) > 50 else None].mean())
+    # the largest may be gaps; a wild stamp's step away has a step back as its counterpart
+    extreme = 5 + joints + int((steps < 0).sum())
+    mean = float(forward[: len(forward) - extreme if len(forward) > 10 * extreme else len(forward)].mean())
     if middle >= 0.2 * mean and float((steps == 0).mean()) <= 0.1:
         return Spacing(middle)
     steps = np.diff(stamps)

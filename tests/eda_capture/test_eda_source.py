@@ -141,7 +141,7 @@ def test_malformed_specifications(spec: str, words: str) -> None:
 @pytest.mark.parametrize(
     ("lines", "words"),
     [
-        ([b"GSR,Temp\n", b"sensor ready\n"], "'GSR,Temp' and 'sensor ready': lines that are not understood"),
+        ([b"GSR,Temp\n", b"sensor ready\n"], "'GSR,Temp' and 'sensor ready': not understood"),
         ([b"512\n", b"513\n"], "whole numbers, like the counts of a converter"),
     ],
 )

@@ -110,6 +110,8 @@ SITUATIONS: dict[str, Row] = {
     "stamps every 10 s": Row(table(stamps(np.floor(T / 10) * 10, 0), numbers()), "refused", "rate="),
     # wild stamps and clocks that step
     "one stamp + 200 000 s": Row(table(stamps(changed(300, 2e5)), numbers()), reason="row 302: a wild time stamp", lost=1, missing=(300,)),
+    "ten stamps wild": Row(table(stamps(np.where(np.arange(N) % 150 == 75, T + 9e4, T)), numbers()), reason="wild", lost=10, missing=tuple(range(75, N, 150))),
+    "ten stamps before the clock was set": Row(table(stamps(np.where(np.arange(N) % 150 == 75, -1e9, T)), numbers()), reason="wild", lost=10, missing=tuple(range(75, N, 150))),
     "last stamp + 200 000 s": Row(table(stamps(changed(N - 1, 2e5)), numbers()), reason="wild", lost=1, missing=(N - 1,)),
     "first stamp before the clock was set": Row(table(["0.0", *stamps(UNIX + T[1:], 2)], numbers(), "timestamp,uS"), reason="row 2", lost=1, missing=(0,)),
     "clock set an hour back": Row(table(stamps(UNIX + T - 3600 * (T >= 10), 2), numbers(), "timestamp,uS"), reason="stepped back by 3599.98 s"),
@@ -129,6 +131,8 @@ SITUATIONS: dict[str, Row] = {
     "ISO times": Row(table([f"2024-03-31T01:59:{t:06.3f}" for t in T], numbers(), "timestamp,uS")),
     "ISO times with a zone": Row(table([f"2024-03-31 01:59:{t:06.3f}Z" for t in T], numbers(), "timestamp,uS")),
     "time of day over midnight": Row(table([clock(86395 + t) for t in T], numbers(), "time,uS")),
+    "local dates with AM and PM": Row(table([f"3/31/2024 {clock(3595 + t).replace('00:', '12:', 1) if t < 5 else clock(3595 + t)[1:]} PM" for t in T], numbers(), "time,uS")),
+    "negative times": Row(table(stamps(T - 5), numbers())),
     # delimiters and encodings
     "semicolons and decimal commas": Row(table(stamps(T), numbers(), "t;uS", ";").replace(".", ","), reason="decimal commas"),
     "decimal commas between commas": Row(table(stamps(T), numbers()).replace(".", ","), "refused", "decimal commas"),
@@ -136,7 +140,9 @@ SITUATIONS: dict[str, Row] = {
     "spaces": Row(table(stamps(T), numbers(), "t uS", " ")),
     "pipes": Row(table(stamps(T), numbers(), "t|uS", "|"), query="sep=pipe"),
     "quotes": Row(table([f'"{t}"' for t in stamps(T)], [f'"{v}"' for v in numbers()], '"t","uS"')),
+    "quoted decimal commas": Row(table([f'"{t}"' for t in stamps(T)], [f'"{v}"' for v in numbers()], '"t";"uS"').replace(".", ",").replace(";", ","), reason="decimal commas"),
     "comments": Row("# subject 7\n# left hand\n" + table(stamps(T), numbers()) + "# end\n"),
+    "another language": Row(table(stamps(T, 0, 1000), numbers(), "Zeit (ms);EDA (µS)", ";").encode("cp1252")),
     "header in a comment": Row("# t, uS\n" + table(stamps(T), numbers(), "")),
     "UTF-16": Row(table(stamps(T), numbers()).encode("utf-16")),
     "UTF-16 without a mark": Row(table(stamps(T), numbers()).encode("utf-16-le")),
@@ -145,6 +151,7 @@ SITUATIONS: dict[str, Row] = {
     "no header, named": Row(table(stamps(T, 0, 1000), [f"0,{v}" for v in numbers()], ""), query="time=1:ms&column=3&unit=uS"),
     "no header, three columns": Row(table(stamps(T, 0, 1000), [f"0,{v}" for v in numbers()], ""), "refused", "column=3"),
     "NA": Row(table(stamps(T), ["NA" if i == 300 else v for i, v in enumerate(numbers())])),
+    "inf": Row(table(stamps(T), ["inf" if i == 300 else v for i, v in enumerate(numbers())])),
     "one bad row": Row(table(stamps(T), ["oops" if i == 300 else v for i, v in enumerate(numbers())]), reason="'6.000,oops' is not numbers", lost=1, missing=(300,)),
     "every fifth row bad": Row(table(stamps(T), ["oops" if i % 5 == 2 else v for i, v in enumerate(numbers())]), "refused", "row 4: '0.040,oops'"),
     # units
@@ -227,7 +234,7 @@ def test_situation(name: str, tmp_path: Path) -> None:
         truth = skin(np.arange(480) / 4)
     else:
         truth = np.delete(S, row.missing)
-    if name == "NA":
+    if name in ("NA", "inf"):
         truth[300] = np.nan
     np.testing.assert_allclose(found.values, truth, atol=row.tolerance)
     if not name.startswith("Empatica"):
@@ -360,7 +367,7 @@ def test_live_says_what_was_lost_and_refuses_with_code_2(tmp_path: Path) -> None
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert done.returncode == 0 and 55 <= len(lines) <= 62
     assert lines[-1]["quality"]["eda"]["lost"] == 1 and lines[-1]["outputs"]
-    assert "eda: eda.csv: 1 samples lost; row 302: a wild time stamp" in done.stderr
+    assert "eda: eda.csv: 1 sample lost; row 302: a wild time stamp" in done.stderr
     for name in ("kohm in gsr", "Empatica ACC"):
         done = run(*live, write(tmp_path, SITUATIONS[name]))
         assert done.returncode == 2 and "Traceback" not in done.stderr and not done.stdout

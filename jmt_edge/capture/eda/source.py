@@ -182,7 +182,8 @@ def _unread_lines(report: Report) -> str:
     if len(report.unread) < 2:
         return ""
     shown = " and ".join(f"'{line[:24].decode('ascii', 'replace')}'" for line in report.unread)
-    return f"the board sends {shown}: {report.problem or 'lines that are not understood; check baud= and the protocol'}"
+    why = report.problem or "not understood; check baud= and the protocol"
+    return f"the board sends lines, and none of them are samples: {shown}: {why}"
 
 
 class _Streaming:
