@@ -52,7 +52,8 @@ class SpeechDetector:
     def __init__(self, rate: float) -> None:
         self._rate = rate
         self._session = _session()
-        self._reset = -(1 << 62)  # number of the last reset, at RESET times that
+        self._half = 0.5 / rate  # s: times of the same sample differ in their last bits
+        self._reset: int | None = None  # number of the last reset, at RESET times that
         self._last = -np.inf  # time of the newest sample
         self._begin()
 
@@ -71,22 +72,23 @@ class SpeechDetector:
         begins = (np.flatnonzero(np.diff(times) > self.MAX_GAP) + 1).tolist()
         if times[0] - self._last > self.MAX_GAP:
             begins.append(0)
-        last_reset = self._resets(times[-1])
-        for number in range(max(self._reset + 1, self._resets(times[0])), last_reset + 1):
-            # half a sample of tolerance: times of the same sample differ in their last bits
-            begins.append(int(np.searchsorted(times, number * self.RESET - 0.5 / self._rate)))
+        first, last = self._resets(times[0]), self._resets(times[-1])
+        if first != self._reset:
+            begins.append(0)
+        if last != first:
+            begins += (np.flatnonzero(np.diff(np.floor((times + self._half) / self.RESET))) + 1).tolist()
         steps: list[SpeechStep] = []
         for start, stop in pairwise(sorted({0, *begins, len(times)})):
             if start in begins:
                 steps += self._finish(float(times[start]))
                 self._begin()
             steps += self._advance(times[start:stop], samples[start:stop])
-        self._reset, self._last = last_reset, float(times[-1])
+        self._reset, self._last = last, float(times[-1])
         return steps
 
     def _resets(self, t: float) -> int:
         """Number of the last reset at or before `t`."""
-        return math.floor((t + 0.5 / self._rate) / self.RESET)
+        return math.floor((t + self._half) / self.RESET)
 
     def _advance(self, times: NDArray[np.float64], samples: NDArray[np.float32]) -> list[SpeechStep]:
         self._times = np.concatenate([self._times, times])

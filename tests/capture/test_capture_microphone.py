@@ -191,3 +191,76 @@ def test_without_portaudio_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(sys, "meta_path", [NoLibrary(), *sys.meta_path])
     with pytest.raises(SourceError, match="libportaudio2"):
         microphone.find_microphone("default")
+
+
+class Refusing:
+    """PortAudio as far as opening goes, of a device that refuses."""
+
+    def __init__(self, code: int, text: str) -> None:
+        self._error = (f"Error opening InputStream: {text}", code)
+
+    class PortAudioError(Exception):
+        pass
+
+    def InputStream(self, **settings: object) -> None:
+        raise self.PortAudioError(*self._error)
+
+
+DEVICE = {"name": "USB mic", "index": 3, "max_input_channels": 2, "default_samplerate": 48_000.0}
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "sentence"),
+    [
+        (-9997, "Invalid sample rate", r"refuses a rate of 44100 Hz .*its own is 48000 Hz: give \?rate=48000"),
+        (-9998, "Invalid number of channels", r"refuses 2 channels .*give \?channels=1"),
+        (-9985, "Device unavailable", "close the program that uses it"),
+    ],
+)
+def test_a_device_that_refuses_says_what(monkeypatch: pytest.MonkeyPatch, code: int, text: str, sentence: str) -> None:
+    """Uberi/speech_recognition#94, spatialaudio/python-sounddevice#244."""
+    monkeypatch.setattr(microphone, "import_sounddevice", lambda: Refusing(code, text))
+    with pytest.raises(SourceError, match=sentence):
+        microphone._Stream(microphone.Microphone("0"), DEVICE, 44_100)
+
+
+def test_channels_of_a_device_that_cancel_each_other_show_in_its_status(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = {}
+
+    class Stream:
+        active = True
+
+        def __init__(self, **settings: object) -> None:
+            opened.update(settings)
+
+        def start(self) -> None: ...
+
+    class Info:
+        currentTime = inputBufferAdcTime = 0.0
+
+    class Flags:
+        input_overflow = False
+
+    monkeypatch.setattr(
+        microphone, "import_sounddevice", lambda: type("sd", (), {"InputStream": Stream, "PortAudioError": OSError})
+    )
+    source = microphone.Microphone("0")
+    source._link.data()
+    source._stream = stream = microphone._Stream(source, DEVICE, 44_100)
+    left = 0.1 * np.random.default_rng(0).standard_normal(44_100).astype(np.float32)
+    assert opened["channels"] == 2 and source._stream.antiphase.found is None
+    for right, reason in ((-left, "antiphase"), (left, "")):
+        for _ in range(2):
+            stream._callback(np.stack([left, right], 1), len(left), Info(), Flags())
+        assert bool(stream.antiphase.found) == bool(reason)
+        assert reason in stream_reason(source)
+    alone = microphone.Microphone("0?channels=1")
+    microphone._Stream(alone, DEVICE, 44_100)
+    assert opened["channels"] == 1
+    with pytest.raises(SourceError, match="channels is '3'"):
+        microphone.Microphone("0?channels=3")
+
+
+def stream_reason(source: microphone.Microphone) -> str:
+    source._fit = microphone.ClockFit()
+    return source.status().reason

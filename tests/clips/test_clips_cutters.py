@@ -206,3 +206,19 @@ def test_eda_clip_equals_resampling_the_whole_signal() -> None:
             np.testing.assert_array_equal(clip, whole)
             assert real == real_whole > 0.99
     assert len(cutter._times) < 12 * 250
+
+
+def test_samples_that_are_not_numbers_are_lost_ones() -> None:
+    plan = plan_clips(AFFECT, 0.5)["voice"]
+    times = np.arange(AUDIO_RATE * 3) / AUDIO_RATE
+    sound = np.full(len(times), 0.25, np.float32)
+    bad = (times >= 2.0) & (times < 2.1)
+    clips = []
+    for value in (np.nan, np.inf, 0.0):
+        cutter = VoiceCutter(plan)
+        cutter.push(Chunk(times, np.where(bad, np.float32(value), sound), AUDIO_RATE))
+        clip, coverage = cutter.clip(3.0)
+        assert coverage == pytest.approx(1 - (0.1 / plan.m.span if value else 0), abs=1e-3)
+        clips.append(clip)
+    np.testing.assert_array_equal(clips[0], clips[2])
+    np.testing.assert_array_equal(clips[1], clips[2])

@@ -207,6 +207,17 @@ def test_uncalibrated_readings_are_no_microsiemens(bundles: Bundles) -> None:
     assert last.outputs is None and "uncalibrated" in last.quality["eda"].reason
 
 
+def test_a_fault_that_only_the_device_sees_is_the_reason(bundles: Bundles) -> None:
+    """Channels that cancel each other leave silence; the microphone knows why."""
+    bundle = bundles("affect")
+    times = np.arange(4 * 44_100) / 44_100
+    silence = {"voice": Chunk(times, np.zeros(len(times), np.float32), 44_100.0)}
+    for reason, expected in (("the two channels cancel each other out", "cancel"), ("", "dead or muted")):
+        pipeline = Pipeline(bundle, FakeEngine(bundle.task), 1.0, ["voice"])
+        last = play(pipeline, silence, range(1, 4), 1.0, Status(State.STREAMING, reason))[-1]
+        assert not last.quality["voice"].ok and expected in last.quality["voice"].reason
+
+
 @pytest.mark.usefixtures("tracker")
 def test_a_modality_counts_only_with_its_newest_clip(tmp_path: Path, person: dict[str, Chunk]) -> None:
     task = get_task("trimodal", "demo")

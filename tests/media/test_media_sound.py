@@ -387,3 +387,25 @@ def test_a_video_of_speech_has_the_mean_of_its_channels(shared_data: Path) -> No
         raw = np.concatenate([frame.to_ndarray() for frame in container.decode(audio=0)], axis=1)
     assert raw.dtype == np.int16 and raw.shape[0] == 2
     np.testing.assert_allclose(read(path)[1], raw.astype(float).mean(axis=0) / 2**15, atol=1e-7)
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".flac"])
+def test_channels_that_cancel_each_other_are_named(suffix: str, tmp_path: Path) -> None:
+    """One side wired inverted: the mean of the channels is silence (m-bain/whisperX#750)."""
+    soundfile = pytest.importorskip("soundfile")
+    left = 0.2 * np.random.default_rng(0).standard_normal(3 * 44_100).clip(-4, 4)
+    for name, right, fault in (
+        ("inverted", -left, True), ("nearly", -0.9 * left, True), ("same", left, False),
+        ("one side", 0 * left, False), ("apart", np.roll(left, 500), False),
+    ):  # fmt: skip
+        for length in (3 * 44_100, 22_050):
+            path = tmp_path / f"{name}{suffix}"
+            soundfile.write(path, np.stack([left, right], 1)[:length], 44_100)
+            if fault:
+                with pytest.raises(SourceError, match=r"antiphase stereo.*invert one"):
+                    list(sound_blocks(path))
+            else:
+                assert sum(len(x) for _, x in sound_blocks(path)) == length
+    quiet = tmp_path / f"quiet{suffix}"
+    soundfile.write(quiet, np.stack([left, -left], 1) * 1e-4, 44_100)
+    list(sound_blocks(quiet))  # noise of two channels, which need not be alike

@@ -273,6 +273,13 @@ def test_a_step_does_not_depend_on_when_the_stream_began() -> None:
     np.testing.assert_array_equal(speech[:120], speech[125:245])
 
 
+def test_a_wild_time_stamp_costs_nothing() -> None:
+    x, times = simulated(0)[: 2 * RATE], np.arange(2 * RATE) / RATE
+    times[RATE:] += 1e12
+    found = steps(x, [], times)
+    assert len(found) > 50 and len([s for s in found if s.t > 1e11]) > 20
+
+
 def test_a_verdict_needs_no_more_than_its_history() -> None:
     x, times = simulated(2), np.arange(12 * RATE) / RATE
     whole, late = VoiceQuality(), VoiceQuality()
