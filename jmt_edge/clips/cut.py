@@ -38,10 +38,10 @@ class Skips(Protocol):
 
 
 class _Window(NamedTuple):
-    """Window `index`, which ends at `t`. clips: the ends of the clips cut for it, by `time_key`."""
+    """Window `number`, which ends at `t`. clips: the ends of the clips cut for it, by `time_key`."""
 
     t: float
-    index: int
+    number: int
     clips: dict[int, float]
 
 
@@ -118,6 +118,6 @@ def _cut(source: Samples, passes: list[_Pass]) -> Iterator[tuple[int, Cut]]:
                 p.cutter.push(chunk)
         for key, end in window.clips.items():
             yield key, cut(turn.plan, turn.cutter, end, window.t)
-        turn.cutter.advance(window.index + 1)
+        turn.cutter.advance(window.number + 1)
         turn.windows.popleft()
         passes = [p for p in passes if p.windows]

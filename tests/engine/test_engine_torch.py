@@ -130,7 +130,7 @@ def _changed(bundle: Bundle, path: Path, network: str, **entry: Any) -> Bundle:
 def test_weights_of_another_architecture_are_refused(trimodal: Bundle, tmp_path: Path) -> None:
     """Mean instead of maximum: every name and shape fits, the numbers do not."""
     other = _changed(trimodal, tmp_path / "mean.jmt", "face", options={"feature": "mean"})
-    with pytest.raises(BackendError, match="gives other numbers in torch than in its ONNX graph"):
+    with pytest.raises(BackendError, match="gives other results in torch than in its ONNX graph"):
         open_engine(other, "torch")
     other = _changed(trimodal, tmp_path / "swap.jmt", "face", weights="voice.safetensors")
     with pytest.raises(BackendError, match="fit no module of this version") as error:
@@ -139,7 +139,7 @@ def test_weights_of_another_architecture_are_refused(trimodal: Bundle, tmp_path:
 
 
 def test_a_demo_bundle_says_what_is_missing() -> None:
-    with pytest.raises(BackendError, match="keeps no training weights of 'face'"):
+    with pytest.raises(BackendError, match="has no training weights of 'face'"):
         open_engine(load_bundle(demo_bundle("pain")), "torch")
 
 
