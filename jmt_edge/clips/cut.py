@@ -38,7 +38,7 @@ class Skips(Protocol):
 
 
 class _Window(NamedTuple):
-    """Window `number`, which ends at `t`. clips: ends of those that are cut for it, by their `time_key`."""
+    """Window `number`, which ends at `t`. clips: the ends of the clips cut for it, by `time_key`."""
 
     t: float
     number: int

@@ -1,4 +1,4 @@
-"""The networks in PyTorch: backbones, fusions, whole models; and folding, which is NumPy and never loads torch."""
+"""The networks in PyTorch: backbones, fusions, whole models; and folding, which is NumPy only and never loads torch."""
 
 from __future__ import annotations
 

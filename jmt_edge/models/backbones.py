@@ -1,7 +1,7 @@
 """Backbones: one clip of one modality to one feature vector of `dim` (512 in the papers).
 
-`width` is the number of channels of the first stage (64, or 32 for EDA, in the papers); everything behind it
-scales along. At the papers' widths the parameter names and shapes are torchvision's.
+`width` is the number of channels of the first stage (64, or 32 for EDA, in the papers); all later stages scale with it.
+At the papers' widths the parameter names and shapes are torchvision's.
 """
 
 from __future__ import annotations
@@ -93,9 +93,7 @@ def _stage3d(conv: Callable[..., nn.Module], width_in: int, width: int, stride: 
     shortcut = None
     if stride != 1 or width_in != width:
         shortcut = nn.Sequential(nn.Conv3d(width_in, width, 1, stride, bias=False), nn.BatchNorm3d(width))
-    return nn.Sequential(
-        BasicBlock3d(width_in, width, conv, stride, shortcut), BasicBlock3d(width, width, conv)
-    )  # fmt: skip
+    return nn.Sequential(BasicBlock3d(width_in, width, conv, stride, shortcut), BasicBlock3d(width, width, conv))
 
 
 class AudioResNet(Backbone):
@@ -157,14 +155,14 @@ class EdaCnn(Backbone):
 
 
 class EdaPooled(Backbone):
-    """Skin conductance whose responses count the same wherever they lie in the clip: (N, 1, samples) -> (N, dim). Ours.
+    """Skin conductance, independent of where in the clip a response occurs: (N, 1, samples) -> (N, dim). Our own.
 
-    The clip, a fixed multiple of µS without an offset, is averaged down to about 120 values: conductance has nothing
-    faster than some Hz, and a kernel then spans a response at any rate. Four channels follow: the deviation from the
+    The clip, a fixed multiple of µS without an offset, is averaged down to about 120 values: conductance varies at a
+    few Hz at most, and a kernel then spans a response at any rate. These become four channels: the deviation from the
     clip's mean and the slope over 1/30 of the clip, of the conductance (responses in µS) and of its logarithm
     (responses relative to the person's level, which differs by factors between people). Each is compressed,
-    sign(v) log(1 + |v|), because responses differ as much. Three convolutions; the features are a linear layer of
-    their mean and maximum over time.
+    sign(v) log(1 + |v|), because responses differ as much. Three convolutions follow; the features are a linear layer
+    of their mean and maximum over time.
     """
 
     def __init__(self, samples: int, width: int, dim: int) -> None:
@@ -180,9 +178,7 @@ class EdaPooled(Backbone):
 
     def features(self, clip: Tensor) -> Tensor:
         level = F.avg_pool1d(clip, self.step)
-        relative = (
-            50 * level.clamp_min(0.05).log()
-        )  # a response of 2 % is 1, as is one of 0.1 µS where that is the unit
+        relative = 50 * level.clamp_min(0.05).log()  # a response of 2 % is 1, like one of 0.1 µS if that is the unit
         x = torch.cat([*self._channels(level), *self._channels(relative)], 1)
         x = F.max_pool1d(F.relu(self.conv2(F.relu(self.conv1(x)))), 2)
         x = F.relu(self.conv3(x))
@@ -200,7 +196,7 @@ def _compress(x: Tensor) -> Tensor:
 class I3dTcn(Backbone):
     """Inception I3D pooled over space, a TCN of four levels over time, the maximum over time.
 
-    (N, 3, T, H, W) -> (N, dim). Clips smaller than 224 px are resized to `resize` (None: taken as they are).
+    (N, 3, T, H, W) -> (N, dim). Clips of another size are resized to `resize` pixels (None: used as they are).
     """
 
     def __init__(self, width: int, dim: int, resize: int | None = 224) -> None:
@@ -225,42 +221,15 @@ def _kaiming(module: nn.Module) -> None:
             nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")
 
 
-def _r2plus1d(shape: Sequence[int], width: int, dim: int, feature: Pooling = "max") -> Backbone:
-    return VideoResNet("r2plus1d", shape, width, dim, feature)
-
-
-def _r3d(shape: Sequence[int], width: int, dim: int, feature: Pooling = "mean") -> Backbone:
-    return VideoResNet("r3d", shape, width, dim, feature)
-
-
-def _i3d(shape: Sequence[int], width: int, dim: int, resize: int | None = 224) -> Backbone:
-    return I3dTcn(width, dim, resize)
-
-
-def _audio(shape: Sequence[int], width: int, dim: int) -> Backbone:
-    return AudioResNet(width, dim)
-
-
-def _eda(shape: Sequence[int], width: int, dim: int, relu: bool = True) -> Backbone:
-    return EdaCnn(shape[-1], width, dim, relu)
-
-
-def _eda_centred(shape: Sequence[int], width: int, dim: int, relu: bool = True) -> Backbone:
-    return EdaCnn(shape[-1], width, dim, relu, centre=True)
-
-
-def _eda_pooled(shape: Sequence[int], width: int, dim: int) -> Backbone:
-    return EdaPooled(shape[-1], width, dim)
-
-
+# name -> (shape, width, dim, **options) -> backbone
 BACKBONES: dict[str, Callable[..., Backbone]] = {
-    "r2plus1d_18": _r2plus1d,
-    "r3d_18": _r3d,
-    "i3d": _i3d,
-    "resnet18_audio": _audio,
-    "eda_cnn1d": _eda,
-    "eda_cnn1d_centred": _eda_centred,
-    "eda_pooled": _eda_pooled,
+    "r2plus1d_18": lambda shape, width, dim, feature="max": VideoResNet("r2plus1d", shape, width, dim, feature),
+    "r3d_18": lambda shape, width, dim, feature="mean": VideoResNet("r3d", shape, width, dim, feature),
+    "i3d": lambda shape, width, dim, resize=224: I3dTcn(width, dim, resize),
+    "resnet18_audio": lambda shape, width, dim: AudioResNet(width, dim),
+    "eda_cnn1d": lambda shape, width, dim, relu=True: EdaCnn(shape[-1], width, dim, relu),
+    "eda_cnn1d_centred": lambda shape, width, dim, relu=True: EdaCnn(shape[-1], width, dim, relu, centre=True),
+    "eda_pooled": lambda shape, width, dim: EdaPooled(shape[-1], width, dim),
 }
 
 
@@ -299,18 +268,3 @@ def _intra_modal(
     backbone = IntraModalBackbone(first, second, dim, options.get("combine", "fc"))
     backbone.l2_normalise = l2_normalise
     return backbone
-
-
-def count_parameters(module: nn.Module) -> int:
-    return sum(p.numel() for p in module.parameters())
-
-
-def features_of(backbone: Backbone, clips: Tensor, batch: int = 64) -> Tensor:
-    """Features (N, dim) of many clips (N, *shape) in evaluation mode, `batch` at a time, without gradients."""
-    was_training = backbone.training
-    backbone.eval()
-    try:
-        with torch.no_grad():
-            return torch.cat([backbone(part) for part in torch.split(clips, batch)])
-    finally:
-        backbone.train(was_training)

@@ -1,13 +1,13 @@
-"""Folding: a trained JMT as a flat plan of matrices, with fewer of them, equal in exact arithmetic.
+"""Folding: a trained JMT as a flat plan of fewer matrices, equal in exact arithmetic.
 
 With one attention head the projections merge (row vectors throughout: `x @ A`):
 
     scores = (x Wq^T + bq)(y Wk^T + bk)^T / sqrt(d)  ->  (x A + c) y^T     A = Wq^T Wk / sqrt(d), c = bq Wk / sqrt(d)
     (P (y Wv^T + bv)) Wo^T + bo                      ->  (P y) O + o       O = Wv^T Wo^T, o = Wo bv + bo
 
-The first holds because what is constant over the keys cancels in the softmax, the second because rows of P
-sum to 1. Linear layers with nothing between them merge too: the last attention's O disappears into the heads.
-All folding happens in float64.
+The first holds because terms that are constant over the keys cancel in the softmax, the second because the rows of P
+sum to 1. Linear layers with nothing between them merge too: the last attention's O is merged into the heads. Folding is
+computed in float64.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -65,7 +65,7 @@ class FoldedPlan:
 
     | name | shape | use |
     |---|---|---|
-    | `tokens` | (M, d) | stands for a modality's features where `present` is 0 |
+    | `tokens` | (M, d) | replaces a modality's features where `present` is 0 |
     | `joint.w`, `joint.b` | (M d, d), (d) | joint source = [x_0; ...; x_M-1] w + b (|x| if `joint_abs`) |
     | `encoder.a`, `.c` | (N, d, d), (N, d) | self-attention of source s: scores = (x a[s] + c[s]) x^T |
     | `encoder.o`, `.o_bias` | (N, d, d), (N, d) | attended = (softmax(scores) x) o[s] + o_bias[s] |
@@ -175,20 +175,13 @@ class FoldedPlan:
         return split / np.maximum(split.sum(-1, keepdims=True), 1e-12)
 
     def structure(self) -> dict[str, Any]:
-        """Everything but the matrices, as JSON values."""
-        return {
-            "modalities": list(self.modalities),
-            "outputs": list(self.outputs),
-            "head": self.head,
-            "dim": self.dim,
-            "joint_abs": self.joint_abs,
-            "eps": self.eps,
-        }
+        """Everything but the matrices."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "matrices"}
 
     def to_safetensors_dict(self, dtype: npt.DTypeLike = np.float32) -> tuple[dict[str, Array], dict[str, str]]:
         """The matrices in `dtype` and the metadata, as `safetensors.numpy.save` takes them."""
         tensors = {name: np.ascontiguousarray(m.astype(dtype)) for name, m in self.matrices.items()}
-        return tensors, {"plan": json.dumps(self.structure())}  # one entry: their order in a file is not fixed
+        return tensors, {"plan": json.dumps(self.structure())}  # one entry, since their order in a file is not fixed
 
     @classmethod
     def from_safetensors(cls, data: bytes) -> FoldedPlan:
@@ -198,7 +191,7 @@ class FoldedPlan:
 
         try:
             tensors = load(data)
-            # the reader of bytes leaves the metadata out: 8 bytes of length, then the header as JSON
+            # `load` ignores the metadata: 8 bytes of length, then the header as JSON
             header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
             return cls.from_safetensors_dict(tensors, header.get("__metadata__", {}))
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
@@ -211,9 +204,8 @@ class FoldedPlan:
             raise ConfigError("these weights are not a folded fusion; give fusion_folded.safetensors of a bundle")
         s = json.loads(metadata["plan"])
         matrices = {name: np.asarray(m, np.float64) for name, m in tensors.items()}
-        return cls(
-            tuple(s["modalities"]), tuple(s["outputs"]), s["head"], s["dim"], matrices, s["joint_abs"], s["eps"]
-        )  # fmt: skip
+        s |= {"modalities": tuple(s["modalities"]), "outputs": tuple(s["outputs"])}
+        return cls(matrices=matrices, **s)
 
 
 def fold(fusion: Fusion) -> FoldedPlan:
@@ -256,7 +248,7 @@ def fold(fusion: Fusion) -> FoldedPlan:
 
 def _obstacle(fusion: JMT) -> str:
     if fusion.attention_heads != 1:
-        return f"it has {fusion.attention_heads} attention heads, and the projections of one head only merge"
+        return f"it has {fusion.attention_heads} attention heads, and projections merge only for a single head"
     if fusion.attention_kind != "standard":
         return f"its attention is {fusion.attention_kind}, whose weights are not normalised over the keys"
     if not fusion.has_joint:

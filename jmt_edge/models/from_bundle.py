@@ -1,8 +1,8 @@
 """A bundle's networks as the torch modules they were exported from. Needs torch.
 
-The manifest's task names the architectures, each network's `options` what else its constructor was given, and
-safetensors hold the weights. A module is used only after it gave the ONNX graph's numbers on one random input,
-because weights that fit a module by name and shape can still belong to another architecture.
+The manifest's task gives the architectures, each network's `options` its constructor's other arguments, and safetensors
+the weights. A module is used only if its output equals the ONNX graph's on one random input, because weights that fit a
+module by name and shape can still belong to another architecture.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ..engine.bundle import Bundle
 from ..engine.session import session
 from ..errors import BackendError, ConfigError, short
 from ..tasks import Task
-from .backbones import Backbone, EdaCnn, I3dTcn, VideoResNet, build_backbone
+from .backbones import EdaCnn, I3dTcn, VideoResNet, build_backbone
 from .fusion import JMT, Concat, Fusion, Unimodal, Vanilla
 from .intra_modal import IntraModalBackbone
 from .jca import JointCrossAttention
@@ -30,13 +30,13 @@ from .joint import build_fusion
 from .temporal import StepGru
 
 F32 = NDArray[np.float32]
-TOLERANCE = 1e-3  # relative L2 error between two float32 implementations; another architecture is off by 1
+TOLERANCE = 1e-3  # relative L2 error between two float32 implementations; another architecture has about 1
 
 
 class PositionalFusion(nn.Module):
     """A fusion with positional inputs and outputs: (present, *features) -> (attention, *outputs) of the last step.
 
-    Shapes as in `backends.base.Engine.fusion`. `attention` is zero where the fusion defines none.
+    Shapes as in `backends.base.Engine.fusion`. `attention` is zero if the fusion does not define it.
     """
 
     def __init__(self, fusion: Fusion) -> None:
@@ -49,7 +49,7 @@ class PositionalFusion(nn.Module):
 
 
 def backbone_options(backbone: nn.Module) -> dict[str, Any]:
-    """What `build_backbone` needs beside the task's own fields to make this backbone again."""
+    """What `build_backbone` needs in addition to the task's fields to build this backbone again."""
     if isinstance(backbone, VideoResNet):
         return {"feature": backbone.feature}
     if isinstance(backbone, EdaCnn):
@@ -62,7 +62,7 @@ def backbone_options(backbone: nn.Module) -> dict[str, Any]:
 
 
 def fusion_options(fusion: Fusion) -> dict[str, Any]:
-    """What `build_fusion` needs beside the task's own fields to make this fusion again."""
+    """What `build_fusion` needs in addition to the task's fields to build this fusion again."""
     options: dict[str, Any] = {"fusion": _kind(fusion)}
     if isinstance(fusion, JMT):
         options |= {"head": fusion.head, "attention": fusion.attention_kind, "heads": fusion.attention_heads}
@@ -85,7 +85,7 @@ def _kind(fusion: Fusion) -> str:
 def load_modules(bundle: Bundle) -> dict[str, nn.Module]:
     """Every network in evaluation mode: backbones (N, *shape) -> (N, d), `fusion` as a `PositionalFusion`.
 
-    Raises BackendError where the bundle keeps no training weights, or they do not give its graphs' numbers.
+    Raises BackendError where the bundle has no training weights, or they do not reproduce its graphs.
     """
     modules: dict[str, nn.Module] = {}
     with torch.random.fork_rng(devices=[]):
@@ -93,8 +93,8 @@ def load_modules(bundle: Bundle) -> dict[str, nn.Module]:
             entry = bundle.networks.get(name, {})
             if "weights" not in entry:
                 raise BackendError(
-                    f"bundle {bundle.path} keeps no training weights of '{name}' (demo bundles leave them out); use "
-                    "--backend onnxruntime, or train a bundle that keeps them"
+                    f"bundle {bundle.path} has no training weights of '{name}' (demo bundles omit them); use --backend "
+                    "onnxruntime, or train a bundle that includes them"
                 )
             data = bundle.read(entry["weights"])
             try:
@@ -116,22 +116,16 @@ def _build(task: Task, name: str, options: Mapping[str, Any]) -> nn.Module:
     rest = dict(options)
     if name != "fusion":
         m = task.modality(name)
-        return _backbone(m.backbone, m.shape, m.width, task.dim, task.l2_normalise, rest)
+        parts = rest.pop("parts", None)
+        if parts is not None:
+            rest |= dict(zip(m.backbone.split("+"), parts))
+        return build_backbone(m.backbone, m.shape, m.width, task.dim, l2_normalise=task.l2_normalise, **rest)
     joint_abs = rest.pop("joint_abs", False)
     changes = {key: rest.pop(key) for key in ("head", "attention", "heads") if key in rest}
     fusion = build_fusion(Task.from_dict(task.to_dict() | changes), **rest)
     if isinstance(fusion, JMT):
         fusion.joint_abs = joint_abs
     return fusion
-
-
-def _backbone(
-    name: str, shape: tuple[int, ...], width: int, dim: int, l2_normalise: bool, options: dict[str, Any]
-) -> Backbone:
-    parts = options.pop("parts", None)
-    if parts is not None:
-        options |= dict(zip(name.split("+"), parts))
-    return build_backbone(name, shape, width, dim, l2_normalise=l2_normalise, **options)
 
 
 def example_inputs(task: Task, network: str, seed: int = 0) -> tuple[F32, ...]:
@@ -173,7 +167,7 @@ def check_against_graph(bundle: Bundle, name: str, module: Any, tolerance: float
     error = float(np.linalg.norm(both[0] - both[1]) / max(float(np.linalg.norm(both[1])), 1e-30))
     if not error <= tolerance:
         raise BackendError(
-            f"'{name}' of {bundle.path} gives other numbers in torch than in its ONNX graph (relative error "
+            f"'{name}' of {bundle.path} gives other results in torch than in its ONNX graph (relative error "
             f"{error:.1e}); use --backend onnxruntime, or export it again"
         )
 

@@ -1,13 +1,13 @@
 """Fusions of clip features: the Joint Multimodal Transformer and the baselines it is compared with.
 
-Each fusion maps `features` {modality: (B, S, d)} and `present` (B, S, M), 1 where a modality's step is
-there, to {output: logits}. Samples of a batch never see each other.
+Each fusion maps `features` {modality: (B, S, d)} and `present` (B, S, M), 1 where a modality's step is present, to
+{output: logits}. Samples of a batch are independent.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,8 @@ from .layers import Attention, EncoderLayer, MissingTokens, OutputHeads
 class Fusion(nn.Module):
     """Base of all fusions: missing tokens, per-modality temporal networks, then `mix`, then the heads.
 
-    `temporal` maps a modality to a network over its steps, (B, S, d) -> (B, S, d) (a GRU, a TCN).
+    `temporal` maps a modality to a network over its steps, (B, S, d) -> (B, S, d) (a GRU, a TCN); `dropout` is that of
+    the heads. Sub-classes pass both on as `options`.
     """
 
     heads: OutputHeads
@@ -30,11 +31,13 @@ class Fusion(nn.Module):
         modalities: Sequence[str],
         dims: int | Sequence[int],
         outputs: Sequence[str],
+        *,
+        dropout: float = 0.5,
         temporal: Mapping[str, nn.Module] | None = None,
         input_dims: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        self.modalities, self.outputs = tuple(modalities), tuple(outputs)
+        self.modalities, self.outputs, self.dropout = tuple(modalities), tuple(outputs), dropout
         self.dims = (dims,) * len(self.modalities) if isinstance(dims, int) else tuple(dims)
         self.missing = MissingTokens(self.modalities, input_dims or self.dims)
         self.temporal = nn.ModuleDict(dict(temporal or {}))
@@ -48,7 +51,7 @@ class Fusion(nn.Module):
     ) -> dict[str, Tensor]:
         """Outputs per step; with `return_attention` also `attention` (B, S, M) where the fusion has one.
 
-        `last`: of the last step alone, its axis kept at length 1, which is all that a live window needs.
+        `last`: only the last step, its axis kept with length 1, which is all that a live window needs.
         """
         if present is None:
             x = features[self.modalities[0]]
@@ -75,14 +78,14 @@ class Fusion(nn.Module):
 class JMT(Fusion):
     """Joint Multimodal Transformer for M >= 2 modalities (arXiv 2403.10488, v2 figure 2; v1 = head `concat`).
 
-    A joint source `W_J [x_1; ...; x_M] + b` stands beside the modalities; each source is encoded; each source
-    queries every other one (one set of attention weights per query source); the blocks, in `block_order`,
-    are mixed per step by an encoder layer and a self-attention of which the last position is kept (head
-    `self_attention`), or concatenated (head `concat`).
+    A joint source `W_J [x_1; ...; x_M] + b` is added to the modalities; each source is encoded; each source queries
+    every other one (one set of attention weights per query source); the blocks, in `block_order`, are mixed per step
+    by an encoder layer and a self-attention of which the last position is kept (head `self_attention`), or
+    concatenated (head `concat`).
 
-    `attention` chooses the formula of the cross-attentions (see `layers.Attention`: the papers' formulas and
-    their code differ); encoders and the last self-attention are always standard. `heads` is 1 in the papers.
-    `joint=False` is an ablation: no joint source. `joint_abs` serves imported pain checkpoints only: their
+    `attention` chooses the formula of the cross-attentions (see `layers.Attention`: the papers' formulas and their
+    code differ); encoders and the last self-attention are always standard. `heads` is 1 in the papers.
+    `joint=False` is an ablation without the joint source. `joint_abs` is for imported pain checkpoints only: their
     code feeds |[x_1; x_2]| to W_J, an L2 norm over an axis of length one.
     """
 
@@ -95,12 +98,11 @@ class JMT(Fusion):
         head: Literal["self_attention", "concat"] = "self_attention",
         attention: str = "standard",
         heads: int = 1,
-        dropout: float = 0.5,
         joint: bool = True,
         joint_abs: bool = False,
-        temporal: Mapping[str, nn.Module] | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(modalities, dim, outputs, temporal)
+        super().__init__(modalities, dim, outputs, **options)
         if len(self.modalities) < 2:
             raise ConfigError("the joint transformer needs two modalities or more; use a unimodal model for one")
         if head not in ("self_attention", "concat"):
@@ -118,10 +120,10 @@ class JMT(Fusion):
         if head == "self_attention":
             self.block_encoder = EncoderLayer(dim, heads)
             self.block_attention = Attention(dim, heads)
-            self.heads = OutputHeads(dim, outputs, max(dim // 4, 1), dropout)
+            self.heads = OutputHeads(dim, outputs, max(dim // 4, 1), self.dropout)
         else:
             self.concat = nn.Linear(len(self.blocks) * dim, 2 * dim)
-            self.heads = OutputHeads(2 * dim, outputs, max(dim // 4, 1), dropout, linear=("pain",))
+            self.heads = OutputHeads(2 * dim, outputs, max(dim // 4, 1), self.dropout, linear=("pain",))
 
     def mix(self, features: dict[str, Tensor], present: Tensor) -> tuple[Tensor, Tensor | None]:
         return self._mix(features, present, last=False)
@@ -167,17 +169,16 @@ class Vanilla(Fusion):
         *,
         attention: str = "standard",
         heads: int = 1,
-        dropout: float = 0.5,
-        temporal: Mapping[str, nn.Module] | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(modalities, dim, outputs, temporal)
+        super().__init__(modalities, dim, outputs, **options)
         if len(self.modalities) < 2:
             raise ConfigError("the vanilla transformer needs two modalities or more; use a unimodal model for one")
         self.blocks = block_order(self.modalities, joint=False)
         self.encoders = nn.ModuleDict({m: EncoderLayer(dim, heads) for m in self.modalities})
         self.cross = nn.ModuleDict({m: Attention(dim, heads, attention) for m in self.modalities})
         self.concat = nn.Linear(len(self.blocks) * dim, dim)
-        self.heads = OutputHeads(dim, outputs, max(dim // 4, 1), dropout)
+        self.heads = OutputHeads(dim, outputs, max(dim // 4, 1), self.dropout)
 
     def mix(self, features: dict[str, Tensor], present: Tensor) -> tuple[Tensor, None]:
         encoded = {m: self.encoders[m](features[m]) for m in self.modalities}
@@ -187,18 +188,10 @@ class Vanilla(Fusion):
 class Concat(Fusion):
     """Feature concatenation: Linear(M d, d), then the heads."""
 
-    def __init__(
-        self,
-        modalities: Sequence[str],
-        dim: int,
-        outputs: Sequence[str],
-        *,
-        dropout: float = 0.5,
-        temporal: Mapping[str, nn.Module] | None = None,
-    ) -> None:
-        super().__init__(modalities, dim, outputs, temporal)
+    def __init__(self, modalities: Sequence[str], dim: int, outputs: Sequence[str], **options: Any) -> None:
+        super().__init__(modalities, dim, outputs, **options)
         self.concat = nn.Linear(len(self.modalities) * dim, dim)
-        self.heads = OutputHeads(dim, outputs, max(dim // 4, 1), dropout)
+        self.heads = OutputHeads(dim, outputs, max(dim // 4, 1), self.dropout)
 
     def mix(self, features: dict[str, Tensor], present: Tensor) -> tuple[Tensor, None]:
         return self.concat(torch.cat([features[m] for m in self.modalities], -1)), None
@@ -207,21 +200,13 @@ class Concat(Fusion):
 class Unimodal(Fusion):
     """One modality: its features go straight to the heads (the papers' pretraining model)."""
 
-    def __init__(
-        self,
-        modalities: Sequence[str],
-        dim: int,
-        outputs: Sequence[str],
-        *,
-        dropout: float = 0.5,
-        temporal: Mapping[str, nn.Module] | None = None,
-    ) -> None:
-        super().__init__(modalities, dim, outputs, temporal)
+    def __init__(self, modalities: Sequence[str], dim: int, outputs: Sequence[str], **options: Any) -> None:
+        super().__init__(modalities, dim, outputs, **options)
         if len(self.modalities) != 1:
             raise ConfigError(f"a unimodal model takes one modality, not {', '.join(self.modalities)}")
         # the papers' EDA network ends in one linear layer; the face and voice networks in two
         linear = outputs if self.modalities == ("eda",) else ()
-        self.heads = OutputHeads(dim, outputs, max(dim // 4, 1), dropout, linear)
+        self.heads = OutputHeads(dim, outputs, max(dim // 4, 1), self.dropout, linear)
 
     def mix(self, features: dict[str, Tensor], present: Tensor) -> tuple[Tensor, None]:
         return features[self.modalities[0]], None

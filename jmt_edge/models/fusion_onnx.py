@@ -1,9 +1,9 @@
 """The folded fusion as an ONNX graph, built node by node from a plan (opset 20, float32, dynamic B and S).
 
 Only the last step is a result, so only the encoders, whose outputs are the keys and values, run over all steps; what
-follows them has one row per window. The encoders' linear layers take rows (B S, d), which runtimes turn into one
-product with bias. Batching the three sources' matrices into one product was tried and was three times slower in
-onnxruntime, which packs constant matrices ahead of time only one by one.
+follows has one row per window. The encoders' linear layers take rows (B S, d), which runtimes turn into one product
+with bias. Batching the three sources' matrices into one product was three times slower in onnxruntime, which packs
+constant matrices ahead of time only individually.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def fusion_graph(plan: FoldedPlan) -> onnx.ModelProto:
                   g.add("Shape", plan.modalities[0], start=1), axis=0)  # fmt: skip
     encoded = [g.add("Reshape", g.encoder(x, sequence, "encoder.", s), apart) for s, x in enumerate(rows)]
 
-    # every source's last step against every source's steps: n x n small products cost less than to pick the pairs
+    # every source's last step against every source's steps: n x n small products cost less than selecting the pairs
     y = g.add("Concat", *encoded, axis=1)  # (B, keys n, S, d)
     last = [g.gather(x, [-1], axis=2) for x in encoded]  # (B, 1, 1, d)
     queries = g.add("Concat", *(g.linear(x, "cross.a", "cross.c", q) for q, x in enumerate(last)), axis=2)
@@ -132,7 +132,7 @@ class _Graph:
         )
 
     def attention(self, weights: str, there: str, order: list[int]) -> None:
-        """Weights over the grouped blocks (B, 1, blocks), who is there (B, 1, M) -> output `attention` (B, 1, M)."""
+        """Weights over the grouped blocks (B, 1, blocks), presence (B, 1, M) -> output `attention` (B, 1, M)."""
         m = len(self.plan.modalities)
         share = self.add("MatMul", weights, self.constant(self.plan.share[order]))  # (B, 1, M + 1)
         by_modality, joint = self.gather(share, list(range(m)), axis=2), self.gather(share, [m], axis=2)

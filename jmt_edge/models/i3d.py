@@ -23,7 +23,7 @@ _MIXED = {
 
 
 def _same(x: Tensor, kernel: _Cells, stride: _Cells) -> Tensor:
-    """Zero padding as TensorFlow's SAME: the output has ceil(size / stride) cells, the odd cell goes behind."""
+    """Zero padding like TensorFlow's SAME: the output has ceil(size / stride) cells; an odd cell is at the end."""
     pads: list[int] = []
     for size, k, s in zip(reversed(x.shape[2:]), reversed(kernel), reversed(stride)):
         total = max(k - s if size % s == 0 else k - size % s, 0)
@@ -34,9 +34,7 @@ def _same(x: Tensor, kernel: _Cells, stride: _Cells) -> Tensor:
 class Unit3D(nn.Module):
     """Convolution, batch norm, ReLU."""
 
-    def __init__(
-        self, width_in: int, width: int, kernel: _Cells = (1, 1, 1), stride: _Cells = (1, 1, 1)
-    ) -> None:  # fmt: skip
+    def __init__(self, width_in: int, width: int, kernel: _Cells = (1, 1, 1), stride: _Cells = (1, 1, 1)) -> None:
         super().__init__()
         self.kernel, self.stride = kernel, stride
         self.conv3d = nn.Conv3d(width_in, width, kernel, stride, bias=False)

@@ -1,4 +1,4 @@
-"""Two backbones of one modality as one: the JMT paper's intra-modal fusion, FC and TR."""
+"""Two backbones of one modality combined: the JMT paper's intra-modal fusion, FC and TR."""
 
 from __future__ import annotations
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +18,9 @@ class JointCrossAttention(Fusion):
     """Joint cross attention of M = 2 or 3 modalities over K = `steps` steps, applied `recursions` (l) times.
 
     With X_m (d_m x K): J = FC([X_1; ...; X_M]), C_m = tanh(X_m^T W_jm J / sqrt(d)), H_m = ReLU(X_m W_cm C_m),
-    X_m <- H_m W_hm + X_m; W_cm and W_hm are K x K and d = sum of d_m. Each recursion
-    computes J anew from the attended features with the same weights. Then the features are concatenated and
-    go to the heads (an MLP). JCA is l = 1, RJCMA l = 3 with a TCN per modality (`temporal`).
+    X_m <- H_m W_hm + X_m; W_cm and W_hm are K x K and d = sum of d_m. Each recursion computes J again from the attended
+    features with the same weights. Then the features are concatenated and go to the heads (an MLP). JCA is l = 1, RJCMA
+    l = 3 with a TCN per modality (`temporal`).
     """
 
     def __init__(
@@ -30,11 +31,9 @@ class JointCrossAttention(Fusion):
         *,
         steps: int,
         recursions: int = 1,
-        dropout: float = 0.5,
-        temporal: Mapping[str, nn.Module] | None = None,
-        input_dims: Sequence[int] | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(modalities, dims, outputs, temporal, input_dims)
+        super().__init__(modalities, dims, outputs, **options)
         if len(self.modalities) not in (2, 3):
             raise ConfigError(f"joint cross attention takes 2 or 3 modalities, not {len(self.modalities)}")
         if recursions < 1:
@@ -45,7 +44,7 @@ class JointCrossAttention(Fusion):
         self.w_joint = nn.ParameterDict({m: _xavier(d, total) for m, d in zip(self.modalities, self.dims)})
         self.w_c = nn.ParameterDict({m: _xavier(steps, steps) for m in self.modalities})
         self.w_h = nn.ParameterDict({m: _xavier(steps, steps) for m in self.modalities})
-        self.heads = OutputHeads(total, outputs, max(total // 4, 1), dropout)
+        self.heads = OutputHeads(total, outputs, max(total // 4, 1), self.dropout)
 
     def mix(self, features: dict[str, Tensor], present: Tensor) -> tuple[Tensor, None]:
         x = {m: features[m].transpose(1, 2) for m in self.modalities}  # (B, d_m, K)

@@ -23,7 +23,7 @@ _RECURSIONS = {"jca": 1, "rjca": 3, "rjcma": 3}
 class JointModel(nn.Module):
     """`backbones` {modality: Backbone} and `fusion`. M modalities in the order of `task.names`.
 
-    Precomputed modalities (text features) have no backbone: their entry in `clips` is (B, S, d) already.
+    Precomputed modalities (text features) have no backbone: their entry in `clips` is already (B, S, d).
     """
 
     def __init__(self, task: Task, backbones: Mapping[str, Backbone], fusion: Fusion) -> None:
@@ -80,16 +80,22 @@ def build_fusion(
     text: bool = False,
     recursions: int | None = None,
 ) -> Fusion:
-    """The fusion of `task` (or the one named), for features of `task.dim` per modality; see `build_model`."""
+    """The fusion of `task` (or the one given), for features of `task.dim` per modality.
+
+    `fusion` overrides `task.fusion`: jmt, jmt_no_joint, vanilla, concat, jca, rjca, rjcma, or unimodal (the only
+    choice for a task of one modality, and its default). `audio_gru` puts a GRU over the steps after the voice
+    backbone; `text` adds a modality `text` of precomputed (B, S, 768) features to joint cross attention;
+    `recursions` is its l. Raises ConfigError for a combination that does not exist.
+    """
     kind = fusion or ("unimodal" if len(task.modalities) == 1 else task.fusion)
     if kind not in FUSIONS:
         raise ConfigError(f"unknown fusion '{kind}': choose one of {', '.join(FUSIONS)}")
     if audio_gru and "voice" not in task.names:
-        raise ConfigError(f"task '{task.name}' has no voice, so it cannot have a GRU behind the audio backbone")
+        raise ConfigError(f"task '{task.name}' has no voice, so it cannot have a GRU after the audio backbone")
     if text and kind not in _RECURSIONS:
-        raise ConfigError(f"text features enter joint cross attention only (jca, rjca, rjcma), not '{kind}'")
+        raise ConfigError(f"text features are for joint cross attention only (jca, rjca, rjcma), not '{kind}'")
     if recursions is not None and kind not in _RECURSIONS:
-        raise ConfigError(f"fusion '{kind}' has no recursions; they belong to jca, rjca and rjcma")
+        raise ConfigError(f"fusion '{kind}' has no recursions; use jca, rjca or rjcma")
     temporal: dict[str, nn.Module] = {"voice": StepGru(task.dim)} if audio_gru else {}
     common: dict[str, Any] = {"dropout": dropout, "temporal": temporal}
     names, dim, outputs = task.names, task.dim, task.outputs
@@ -122,18 +128,12 @@ def build_model(
     task: Task,
     fusion: str | None = None,
     *,
-    dropout: float = 0.5,
-    audio_gru: bool = False,
-    text: bool = False,
-    recursions: int | None = None,
     backbone_options: Mapping[str, Mapping[str, Any]] | None = None,
+    **fusion_options: Any,
 ) -> JointModel:
     """A freshly initialised model of `task`; seed torch before for reproducible weights.
 
-    `fusion` overrides `task.fusion`: jmt, jmt_no_joint, vanilla, concat, jca, rjca, rjcma, or unimodal (the only
-    choice for a task of one modality, and its default). `audio_gru` puts a GRU over the steps behind the voice
-    backbone; `text` adds a modality `text` of precomputed (B, S, 768) features to joint cross attention;
-    `recursions` is its l. `backbone_options` {modality: options}: see `build_backbone`.
+    `fusion` and `fusion_options`: see `build_fusion`. `backbone_options` {modality: options}: see `build_backbone`.
     Raises ConfigError for a combination that does not exist.
     """
     options = dict(backbone_options or {})
@@ -148,8 +148,4 @@ def build_model(
         )
         for m in task.modalities
     }
-    return JointModel(
-        task,
-        backbones,
-        build_fusion(task, fusion, dropout=dropout, audio_gru=audio_gru, text=text, recursions=recursions),
-    )
+    return JointModel(task, backbones, build_fusion(task, fusion, **fusion_options))

@@ -45,11 +45,11 @@ class Attention(nn.Module):
     def forward(self, query: Tensor, source: Tensor, last: bool = False) -> tuple[Tensor, Tensor]:
         """(B, Tq, dim), (B, Tk, dim) -> attended (B, Tq, dim) and the weights, mean over heads, (B, Tq, Tk).
 
-        `last`: the last row of both alone, from the whole of what it attends to.
+        `last`: only the last row of both, attending to everything.
         """
         wq, wk, wv = self.in_proj_weight.chunk(3)
         bq, bk, bv = self.in_proj_bias.chunk(3)
-        of_query = self.kind == "standard"  # whose rows the result has
+        of_query = self.kind == "standard"  # the result has the query's rows, else the key's
         q = self._split(F.linear(query[:, -1:] if last and of_query else query, wq, bq))
         k = self._split(F.linear(source[:, -1:] if last and not of_query else source, wk, bk))
         v = self._split(F.linear(source, wv, bv))
@@ -113,7 +113,7 @@ class OutputHeads(nn.ModuleDict):
 
 
 class MissingTokens(nn.Module):
-    """Learnt stand-ins for features that are absent, one per modality: (M, dim)."""
+    """Learnt tokens that replace the features of absent modalities, one per modality: (M, dim)."""
 
     def __init__(self, names: Sequence[str], dims: Sequence[int]) -> None:
         super().__init__()

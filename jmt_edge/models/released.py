@@ -1,4 +1,4 @@
-"""Checkpoints of the papers' released code into our modules: the same numbers under our names."""
+"""Converts checkpoints of the papers' released code into our modules: the same weights under our names."""
 
 from __future__ import annotations
 
@@ -42,20 +42,20 @@ def import_released(
 ) -> tuple[JMT, LoadReport]:
     """The fusion of a released JMT checkpoint, with its output heads, in evaluation mode.
 
-    Names may carry any prefix; `final_encoder.*` (41 M unused parameters) is left behind. `head` None takes
-    what the file holds. The number of attention heads is not in a checkpoint. `joint_abs` None is True for the
-    pain task's `concat` head, whose code feeds |[v; p]| to the joint layer. The released code has no missing-
-    modality tokens: ours are zero, and untrained.
+    Names may have any prefix; `final_encoder.*` (41 M unused parameters) is ignored. `head` None takes what the file
+    holds. The number of attention heads is not in a checkpoint. `joint_abs` None is True for the pain task's `concat`
+    head, whose code feeds |[v; p]| to the joint layer. The released code has no missing-modality tokens: ours are zero,
+    and untrained.
 
-    The pain code runs its encoders over the batch axis (B x 1 x 512, sequence first); within one sample, that
-    is at batch 1, it equals this module. Raises DataError, one sentence, where the checkpoint is of another model.
+    The pain code runs its encoders over the batch axis (B x 1 x 512, sequence first); at batch 1 it equals this module.
+    Raises DataError, in one sentence, where the checkpoint is of another model.
     """
     if len(task.modalities) != 2:
         raise DataError(f"released checkpoints have two modalities, task '{task.name}' has {len(task.modalities)}")
     anchors = [key for key in state if key.endswith(_ANCHOR)]
     if len(anchors) != 1:
         raise DataError(
-            f"{source} is no joint transformer of the released code: {len(anchors)} keys end in '{_ANCHOR}', "
+            f"{source} is not a joint transformer of the released code: {len(anchors)} keys end in '{_ANCHOR}', "
             "not one; give the checkpoint of the fusion"
         )
     prefix = anchors[0][: -len(_ANCHOR)]
@@ -100,14 +100,12 @@ def _head_keys(fusion: JMT, output: str, prefix: str, state: Mapping[str, Tensor
     """Our parameter of this output's head -> their key. The head takes the checkpoint's form and hidden width."""
     regressor = _REGRESSORS.get(output)
     if regressor is not None:
-        stem = _find(state, f"{regressor}.0.weight")
-        if stem is None:
+        key = _find(state, f"{regressor}.0.weight")
+        if key is None:
             raise DataError(
                 f"{source} has no '{regressor}' for {output}; give the affect checkpoint with its regressors"
             )
-        stem = stem[: -len("0.weight")]
-        _resize_hidden(fusion, output, state[f"{stem}0.weight"])
-        return {f"heads.{output}.{i}.{p}": f"{stem}{i}.{p}" for i in (0, 3) for p in _LINEAR}
+        return _two_layers(fusion, output, key, state)
     candidates = [f"{prefix}{_concat_layers(prefix, state)[1]}"] if fusion.head == "concat" else []
     candidates += [key[: -len(".weight")] for name in _CLASSIFIERS if (key := _find(state, f"{name}.weight"))]
     for layer in candidates:
@@ -118,9 +116,7 @@ def _head_keys(fusion: JMT, output: str, prefix: str, state: Mapping[str, Tensor
     for name in _CLASSIFIERS:
         key = _find(state, f"{name}.0.weight")
         if key is not None and state[key].shape[-1] == _head_width(fusion):
-            stem = key[: -len("0.weight")]
-            _resize_hidden(fusion, output, state[key])
-            return {f"heads.{output}.{i}.{p}": f"{stem}{i}.{p}" for i in (0, 3) for p in _LINEAR}
+            return _two_layers(fusion, output, key, state)
     raise DataError(
         f"{source} has no {output} classifier of {_head_width(fusion)} inputs and {LOGITS[output]} logits; "
         "give the checkpoint with its classifier"
@@ -131,11 +127,13 @@ def _head_width(fusion: JMT) -> int:
     return fusion.dim if fusion.head == "self_attention" else 2 * fusion.dim
 
 
-def _resize_hidden(fusion: JMT, output: str, first: Tensor) -> None:
-    hidden = first.shape[0]
+def _two_layers(fusion: JMT, output: str, key: str, state: Mapping[str, Tensor]) -> dict[str, str]:
+    """`_head_keys` of a head with a hidden layer, whose first weight is at `key`."""
+    hidden, stem = state[key].shape[0], key.removesuffix("0.weight")
     fusion.heads[output] = nn.Sequential(
         nn.Linear(_head_width(fusion), hidden), nn.ReLU(), nn.Dropout(0.5), nn.Linear(hidden, LOGITS[output])
     )
+    return {f"heads.{output}.{i}.{p}": f"{stem}{i}.{p}" for i in (0, 3) for p in _LINEAR}
 
 
 def _find(state: Mapping[str, Tensor], suffix: str) -> str | None:

@@ -39,7 +39,7 @@ class _Level(nn.Module):
 
 
 class StepGru(nn.Module):
-    """A GRU over the steps (the JMT paper's optional layer behind the audio backbone): (B, S, d) -> (B, S, d)."""
+    """A GRU over the steps (the JMT paper's optional layer after the audio backbone): (B, S, d) -> (B, S, d)."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()

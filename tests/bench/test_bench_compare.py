@@ -156,7 +156,7 @@ def test_a_file_that_is_no_report_is_refused_in_one_sentence(tmp_path: Path, tex
 @pytest.mark.parametrize("schema", [SCHEMA - 1, SCHEMA + 1])
 def test_a_report_of_another_version_is_refused_by_name(tmp_path: Path, schema: int) -> None:
     (tmp_path / "r.json").write_text(json.dumps(synthetic(0) | {"schema": schema}))
-    with pytest.raises(DataError, match=f"another version.*schema {schema}, here {SCHEMA}.*measure again"):
+    with pytest.raises(DataError, match=f"another version.*schema {schema}, this is {SCHEMA}.*measure both"):
         load_report(tmp_path / "r.json")
 
 

@@ -27,7 +27,7 @@ from jmt_edge.models.backbones import build_backbone
 from jmt_edge.models.from_bundle import backbone_options, fusion_options
 from jmt_edge.models.fusion import JMT
 from jmt_edge.models.joint import build_fusion
-from jmt_edge.tasks import get_task
+from jmt_edge.tasks import Modality, get_task
 
 no_gpu = pytest.mark.skipif(unavailable("torch-triton") is None, reason="this machine has a GPU")
 
@@ -84,7 +84,8 @@ def test_recorded_options_rebuild_a_backbone(name: str, shape: tuple[int, ...], 
     torch.manual_seed(0)
     built = build_backbone(name, shape, 4, 8, **options).eval()
     written = json.loads(json.dumps(backbone_options(built)))
-    again = from_bundle._backbone(name, shape, 4, 8, False, written).eval()
+    task = replace(get_task("pain", "demo"), modalities=(Modality("face", name, 4, shape, span=1.0),), dim=8)
+    again = from_bundle._build(task, "face", written).eval()
     again.load_state_dict(built.state_dict())
     clip = torch.randn(2, *shape)
     with torch.no_grad():
@@ -130,7 +131,7 @@ def _changed(bundle: Bundle, path: Path, network: str, **entry: Any) -> Bundle:
 def test_weights_of_another_architecture_are_refused(trimodal: Bundle, tmp_path: Path) -> None:
     """Mean instead of maximum: every name and shape fits, the numbers do not."""
     other = _changed(trimodal, tmp_path / "mean.jmt", "face", options={"feature": "mean"})
-    with pytest.raises(BackendError, match="gives other numbers in torch than in its ONNX graph"):
+    with pytest.raises(BackendError, match="gives other results in torch than in its ONNX graph"):
         open_engine(other, "torch")
     other = _changed(trimodal, tmp_path / "swap.jmt", "face", weights="voice.safetensors")
     with pytest.raises(BackendError, match="fit no module of this version") as error:
@@ -139,7 +140,7 @@ def test_weights_of_another_architecture_are_refused(trimodal: Bundle, tmp_path:
 
 
 def test_a_demo_bundle_says_what_is_missing() -> None:
-    with pytest.raises(BackendError, match="keeps no training weights of 'face'"):
+    with pytest.raises(BackendError, match="has no training weights of 'face'"):
         open_engine(load_bundle(demo_bundle("pain")), "torch")
 
 

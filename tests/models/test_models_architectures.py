@@ -341,7 +341,7 @@ def test_pain_in_four_steps_and_unimodal() -> None:
         ({"heads": 7}, {}, "7 attention heads do not divide 64"),
         ({"head": "mean"}, {}, "unknown head 'mean'"),
         ({}, {"fusion": "sum"}, "unknown fusion 'sum'"),
-        ({}, {"text": True}, "text features enter joint cross attention only"),
+        ({}, {"text": True}, "text features are for joint cross attention only"),
         ({}, {"recursions": 2}, "has no recursions"),
         ({}, {"audio_gru": True}, "has no voice"),
         ({}, {"backbone_options": {"voice": {}}}, "options for voice, but task"),

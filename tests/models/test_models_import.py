@@ -146,7 +146,7 @@ def test_pain_equals_its_released_form_at_batch_one_only() -> None:
 def test_wrong_checkpoints_say_why() -> None:
     pain, affect = get_task("pain"), get_task("affect")
     state = PaperFusion("concat", pain=True).state_dict()
-    with pytest.raises(DataError, match="no joint transformer"):
+    with pytest.raises(DataError, match="not a joint transformer"):
         import_released({"conv1.weight": torch.zeros(1)}, pain, source="x.pt")
     with pytest.raises(DataError, match="no 'vregressor' for valence"):
         import_released(state, affect, source="x.pt")

@@ -474,9 +474,9 @@ def test_a_slow_disk_costs_samples_and_never_the_loop(
     monkeypatch.setattr(module, "QUEUE_BYTES", 20_000)
     write = module._Files.chunk
 
-    def slow(self: Any, modality: str, chunk: Chunk) -> None:
+    def slow(self: Any, modality: str, chunk: Chunk, kept: bool) -> None:
         time.sleep(0.05)
-        write(self, modality, chunk)
+        write(self, modality, chunk, kept)
 
     monkeypatch.setattr(module._Files, "chunk", slow)
     recorder = Recorder(tmp_path / "run", trimodal, raw=("voice",))

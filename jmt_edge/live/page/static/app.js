@@ -1,26 +1,25 @@
-// The bedside page: takes messages, shows values, sends actions. A value without data is "—" with its reason.
+// The bedside page: receives messages, shows values, sends actions. A value without data is "—" with its reason.
 
 import { Chart, Roll } from "./charts.js";
 import { Circumplex } from "./circumplex.js";
+import { $, make, minutesSeconds as time } from "./dom.js";
 import { FaceView } from "./face.js";
 import { Link, ask, setToken, takeToken } from "./link.js";
 import { Recordings } from "./recordings.js";
 import { AlarmSound } from "./sound.js";
 
-const $ = (id) => document.getElementById(id);
 const NONE = "—";
 const NAMES = { face: "Face", voice: "Voice", eda: "EDA" };
 const PAIN_SPAN = 300, EDA_SPAN = 60;
 const FLOOR = -90; // dBFS
 
 const percent = (part) => `${Math.round(part * 100)}%`;
-const time = (t) => `${Math.floor(t / 60)}:${String(Math.floor(t % 60)).padStart(2, "0")}`;
 const text = (id, value) => {
   const node = $(id);
   if (node.textContent !== value) node.textContent = value;
 };
 
-let run = null; // what does not change
+let run = null; // what does not change during a run
 let state = null; // the newest state
 let live = false;
 let linked = "connecting"; // the link's state
@@ -133,11 +132,8 @@ function onState(message) {
 function onMarks(fresh) {
   marks = [...marks, ...fresh].slice(-200);
   for (const mark of fresh) {
-    const item = document.createElement("li"), when = document.createElement("time"), what = document.createElement("span");
-    when.textContent = time(mark.t);
-    what.textContent = [mark.rating === null ? "" : `rating ${mark.rating}`, mark.text].filter(Boolean).join(": ");
-    item.append(when, what);
-    $("marks").prepend(item);
+    const what = [mark.rating === null ? "" : `rating ${mark.rating}`, mark.text].filter(Boolean).join(": ");
+    $("marks").prepend(make("li", {}, make("time", {}, time(mark.t)), make("span", {}, what)));
   }
   while ($("marks").children.length > 50) $("marks").lastChild.remove();
 }
@@ -179,10 +175,10 @@ let drawnEda = 0;
 
 const shown = { result: null };
 
-/** What is shown happened at another time. */
+/** The label of a run whose data is from another time; empty for a live run. */
 const notLive = () => (!run || run.realtime ? "" : run.replay ? "Replay" : "Not live");
 
-/** Why nothing that was true a moment ago may still be shown; empty where the run answers. */
+/** Why nothing older may still be shown; empty while the run answers. */
 function cutOff() {
   if (linked === "ended" || state?.ended) return state?.failed ? "the run has failed" : "the run has ended";
   if (!live) return "no connection";
@@ -190,10 +186,10 @@ function cutOff() {
   return "";
 }
 
-/** Why there is no value; empty where the newest result stands. */
+/** Why there is no value; empty while the newest result is valid. */
 const stalled = () => cutOff() || (shown.result ? "" : "waiting for the first result");
 
-/** A reason as a card has room for it: what is wrong with each signal stands in their own card. */
+/** A reason short enough for a card: the problems of each signal are in the signals' card. */
 const brief = (why) => (why.startsWith("no usable modality") ? "no usable modality, see Signals" : why);
 
 function showValues() {
@@ -213,11 +209,7 @@ function showValues() {
     huge.classList.toggle("over", Boolean(outputs && run.realtime && settings?.enabled && outputs.pain >= settings.limit));
     if (outputs) {
       const number = String(Math.round(outputs.pain * 100));
-      if (huge.dataset.value !== number) {
-        const unit = document.createElement("small");
-        unit.textContent = "%";
-        huge.replaceChildren(number, unit);
-      }
+      if (huge.dataset.value !== number) huge.replaceChildren(number, make("small", {}, "%"));
       huge.dataset.value = number;
     } else {
       huge.textContent = NONE;
@@ -255,43 +247,20 @@ function showValues() {
 
 function buildModalities() {
   const rows = run.modalities.map((name) => {
-    const row = document.createElement("div"), head = document.createElement("div");
-    row.className = "modality";
-    row.id = `modality-${name}`;
-    row.setAttribute("role", "group");
-    row.setAttribute("aria-label", NAMES[name]);
-    const title = document.createElement("span"), verdict = document.createElement("span");
-    head.className = "modality-head";
-    title.className = "name";
-    title.textContent = NAMES[name];
-    verdict.className = "verdict";
-    verdict.append(document.createElement("span"), document.createElement("span"));
-    verdict.lastChild.className = "why";
-    head.append(title, verdict);
-    row.append(head, meter("quality"), meter("attention"));
-    if (name === "voice") row.append(meter("level"));
-    return row;
+    const verdict = make("span", { class: "verdict" }, make("span"), make("span", { class: "why" }));
+    const head = make("div", { class: "modality-head" }, make("span", { class: "name" }, NAMES[name]), verdict);
+    const meters = ["quality", "attention", ...(name === "voice" ? ["level"] : [])].map(meter);
+    const about = { class: "modality", id: `modality-${name}`, role: "group", "aria-label": NAMES[name] };
+    return make("div", about, head, ...meters);
   });
   $("modalities").replaceChildren(...rows);
   $("modalities").dataset.count = rows.length;
 }
 
 function meter(kind) {
-  const cell = document.createElement("div"), name = document.createElement("span");
-  const bar = document.createElement("div"), fill = document.createElement("i"), number = document.createElement("b");
-  cell.className = "meter-cell";
-  cell.dataset.kind = kind;
-  name.className = "meter-label";
-  name.textContent = kind;
-  bar.className = `meter ${kind}`;
-  bar.append(fill);
-  bar.setAttribute("role", "meter");
-  bar.setAttribute("aria-label", kind);
-  bar.setAttribute("aria-valuemin", "0");
-  bar.setAttribute("aria-valuemax", "100");
-  number.textContent = NONE;
-  cell.append(name, bar, number);
-  return cell;
+  const range = { role: "meter", "aria-label": kind, "aria-valuemin": "0", "aria-valuemax": "100" };
+  const name = make("span", { class: "meter-label" }, kind), bar = make("div", { class: `meter ${kind}`, ...range }, make("i"));
+  return make("div", { class: "meter-cell", "data-kind": kind }, name, bar, make("b", {}, NONE));
 }
 
 function setMeter(row, kind, part, label) {
@@ -370,7 +339,7 @@ function span(from, to) {
   return `from ${shown(from)} to ${shown(to)}`;
 }
 
-/** What an alarm says. No value that moves: that one is in its card, and only there. */
+/** The text of an alarm. It has no changing value: that is in its card, and only there. */
 function sentence(alarm) {
   if (alarm.to === null) return `${alarm.text} since ${minutes(alarm.from)}`;
   const parts = [`${alarm.text} ${span(alarm.from, alarm.to)}`];
@@ -388,18 +357,10 @@ function alarmNotes(alarm, first) {
   return notes.join(" · ");
 }
 
-/** The line of an alarm, or of what is said without one; only what changes is touched, so that it is read out once. */
+/** The line of an alarm, or of the text without one; only changes are written, so that it is read out once. */
 function bannerLine(id, what) {
   let line = [...$("banner-list").children].find((node) => node.dataset.id === id);
-  if (!line) {
-    line = document.createElement("div");
-    line.dataset.id = id;
-    for (const part of ["text", "detail", "kind"]) {
-      const span = document.createElement("span");
-      span.className = part;
-      line.append(span);
-    }
-  }
+  line ??= make("div", { "data-id": id }, ...["text", "detail", "kind"].map((part) => make("span", { class: part })));
   line.className = what.alarm ? "alarm" : "calm";
   for (const name of ["state", "kind", "priority"]) line.dataset[name] = what.alarm?.[name] ?? "";
   const { text: words, detail = "", notes = "" } = what;
@@ -410,7 +371,7 @@ function bannerLine(id, what) {
   return line;
 }
 
-/** Why there can be no alarms now; empty where they are judged. */
+/** Why there can be no alarms now; empty while they are judged. */
 function unjudged() {
   if (state?.failed) return "Alarms unknown: the run has failed";
   if (linked === "ended" || state?.ended) return "The run has ended: no alarms";
@@ -487,7 +448,7 @@ $("settings-form").onsubmit = async (event) => {
 
 // --- actions ---------------------------------------------------------------------------------------------------------
 
-/** Do `work`, and say `done`: a sentence, or a function of its answer that gives one. */
+/** Do `work`, then show `done`: a sentence, or a function of the answer that returns one. */
 async function act(work, done = "") {
   try {
     const answer = await work();
@@ -501,7 +462,7 @@ async function act(work, done = "") {
 
 function note(what, body) {
   if (!run?.realtime) return;
-  const kept = async (answer) => `${what} ${(await answer.json()).recorded ? "recorded" : "shown here, but not kept: recording is off"}`;
+  const kept = async (answer) => `${what} ${(await answer.json()).recorded ? "recorded" : "shown here but not saved: recording is off"}`;
   act(() => ask("/api/v1/markers", body), kept);
 }
 
@@ -510,10 +471,7 @@ function rate(rating) {
 }
 
 for (let i = 0; i <= 10; i++) {
-  const button = document.createElement("button");
-  button.type = "button";
-  button.textContent = i;
-  button.setAttribute("aria-label", `Pain rating ${i}`);
+  const button = make("button", { type: "button", "aria-label": `Pain rating ${i}` }, i);
   button.onclick = () => rate(i);
   $("rating").append(button);
 }
@@ -545,11 +503,9 @@ $("record").onclick = toggleRecording;
 $("recordings").onclick = () => recordings.open();
 $("audit").onclick = async () => {
   const { actions } = await (await ask("/api/v1/audit")).json();
-  const lines = actions.reverse().map(({ time: at, client, action, previous, t, ...details }) => {
-    const item = document.createElement("li");
-    item.textContent = `${new Date(at).toLocaleTimeString()}  ${action}  ${JSON.stringify(details)}  from ${client}`;
-    return item;
-  });
+  const lines = actions.reverse().map(({ time: at, client, action, previous, t, ...details }) =>
+    make("li", {}, `${new Date(at).toLocaleTimeString()}  ${action}  ${JSON.stringify(details)}  from ${client}`),
+  );
   $("audit-list").replaceChildren(...lines);
   if (!lines.length) $("audit-list").textContent = "Nothing yet.";
   $("audit-dialog").showModal();
@@ -586,14 +542,7 @@ const KEYS = [
   ["d", "dark or light", toggleTheme],
   ["?", "this help", () => $("help-dialog").showModal()],
 ];
-$("keys").append(
-  ...KEYS.flatMap(([key, what]) => {
-    const dt = document.createElement("dt"), dd = document.createElement("dd");
-    dt.textContent = key;
-    dd.textContent = what;
-    return [dt, dd];
-  }),
-);
+$("keys").append(...KEYS.flatMap(([key, what]) => [make("dt", {}, key), make("dd", {}, what)]));
 $("help").onclick = () => $("help-dialog").showModal();
 
 document.addEventListener("keydown", (event) => {
@@ -609,7 +558,7 @@ document.addEventListener("keydown", (event) => {
   }
 });
 
-/** The tag in the bar: how far what is shown can be trusted. */
+/** The tag in the bar: whether what is shown can be trusted. */
 function showLink(said = "live") {
   const off = linked === "live" && cutOff(), name = notLive();
   text("link", off ? "stalled" : linked === "live" && name ? name.toUpperCase() : said);
@@ -641,10 +590,10 @@ function onLink(name, said, quiet) {
   live = name === "live";
   document.body.dataset.link = name;
   document.body.dataset.quiet = quiet ?? "";
-  if (name === "waiting") state = shown.result = null; // of the run before
+  if (name === "waiting") state = shown.result = null; // of the previous run
   showLink(said);
   showVeil(quiet);
-  // a person who relies on the sound must hear that nobody watches any more, but an orderly end and a replay are silent
+  // anyone relying on the sound must hear that monitoring has stopped; a normal end and a replay are silent
   const missed = ["stale", "lost"].includes(name) && run?.realtime;
   if (!live) sound.set(missed ? "high" : "");
   showAlarms();
@@ -653,8 +602,8 @@ function onLink(name, said, quiet) {
 }
 
 const REFUSED = {
-  "wrong token": "This token was not accepted. Give the one that the run printed when it was started last.",
-  "too many wrong tokens": "Too many wrong tokens were given. Wait for a minute, then try again.",
+  "wrong token": "This token was not accepted. Enter the one printed when the run was last started.",
+  "too many wrong tokens": "Too many wrong tokens. Wait a minute, then try again.",
 };
 
 function start() {

@@ -1,14 +1,13 @@
-// Charts over time on uPlot: colours come from the style sheet, so a theme is one redraw.
+// Charts over time, by uPlot. Colours come from the style sheet, so a change of theme is one redraw.
 
+import { minutesSeconds } from "./dom.js";
 import uPlot from "./vendor/uplot/uPlot.esm.js";
 
 export const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
 const FONT = 14; // px
 
-const clockText = (t) => `${Math.floor(t / 60)}:${String(Math.floor(t % 60)).padStart(2, "0")}`;
-
-/** Points between two gaps, which no line shows. */
+/** Points between two gaps, which have no line. */
 function lonely(u, i) {
   const v = u.data[i], found = [];
   for (let at = 0; at < v.length; at++) if (v[at] !== null && (v[at - 1] ?? null) === null && (v[at + 1] ?? null) === null) found.push(at);
@@ -32,8 +31,8 @@ export function broken([t, ...series], gaps) {
   return out;
 }
 
-/** A chart of [t, series...] in `host`. span: seconds shown, at the run's start only `start`; scale: factor of the
- * axis' numbers; without a span the whole data. shade: () => [[t0, t1, colour], ...]; marks: () => [t, ...];
+/** A chart of [t, series...] in `host`. span: seconds shown (null: all data), at the run's start only `start`; scale:
+ * factor of the axis' numbers. shade: () => [[t0, t1, colour], ...]; marks: () => [t, ...];
  * lines: () => [[value, colour], ...]; dots: () => [[t, value], ...]. */
 export class Chart {
   constructor(host, { series, range, span = null, start = span, unit = "", scale = 1, shade, marks, lines, dots }) {
@@ -62,7 +61,7 @@ export class Chart {
           y: { range: (_, low, high) => (typeof range === "function" ? range(low, high) : range) },
         },
         axes: [
-          { ...axis, size: 26, values: (_, ticks) => ticks.map((t) => (t < 0 ? "" : clockText(t))), space: 70 },
+          { ...axis, size: 26, values: (_, ticks) => ticks.map((t) => (t < 0 ? "" : minutesSeconds(t))), space: 70 },
           { ...axis, size: wide, values: (_, ticks) => ticks.map((v) => `${+(v * scale).toFixed(2)}${unit}`), space: 34 },
         ],
         series: [
@@ -97,7 +96,7 @@ export class Chart {
     this.plot.redraw(false, true);
   }
 
-  // fills from the left at first, then rolls
+  // fills from the left, then scrolls
   #window(span, start) {
     const end = Math.max(this.end, start);
     return [Math.max(0, end - span), end];

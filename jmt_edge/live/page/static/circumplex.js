@@ -1,4 +1,4 @@
-// Russell's circumplex: valence to the right, arousal upwards, with the way of the last results.
+// Russell's circumplex: valence to the right, arousal upwards, with a trail of the last results.
 
 import { css } from "./charts.js";
 

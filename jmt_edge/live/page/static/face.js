@@ -1,4 +1,4 @@
-// The camera's picture with the face's box. Of pictures that come while one is being decoded only the newest is drawn.
+// The camera's picture with the face's box. Of pictures that arrive while one is being decoded, only the newest is drawn.
 
 import { css } from "./charts.js";
 

@@ -1,12 +1,12 @@
-// The connection: one WebSocket that reconnects by itself and knows when what it shows is old.
+// The connection: one WebSocket that reconnects automatically and detects when its data is stale.
 
-const QUIET = 1200; // ms without a message after which the page is stale; the server speaks at least twice a second
+const QUIET = 1200; // ms without a message after which the page is stale; the server sends at least two per second
 const ACK = 100; // ms between two answers
-const NEXT_RUN = 5000; // ms between two looks for the next run, after one has ended
+const NEXT_RUN = 5000; // ms between two checks for the next run, after one has ended
 
 let token = sessionStorage.getItem("jmt-edge-token") || "";
 
-/** Take the token from the address, `#token=...`, and out of it, so that it is neither seen nor shared. */
+/** Take the token from the address, `#token=...`, and remove it there, so that it is neither seen nor shared. */
 export function takeToken() {
   const given = new URLSearchParams(location.hash.slice(1)).get("token");
   if (given) {
@@ -43,8 +43,8 @@ export async function ask(path, body) {
 
 export class Link {
   /** on: {json(message), frame(buffer), traces(buffer), state(name, text, quiet), refused(reason)}. Names of states:
-   * waiting (for a run that starts), live, stale (connected, but nothing is heard), lost, refused (a token is needed), ended (the run said so). reason
-   * is empty where no token was given yet. */
+   * waiting (for a run to start), live, stale (connected, but no messages), lost, refused (a token is needed), ended
+   * (reported by the run). reason is empty if no token was given yet. */
   constructor(on) {
     this.on = on;
     this.view = {};
@@ -57,7 +57,7 @@ export class Link {
     this.#open();
   }
 
-  /** Tell the server what this page looks at; repeated after a reconnection. */
+  /** Tell the server what this page shows; repeated after a reconnection. */
   look(view) {
     Object.assign(this.view, view);
     this.#send({ type: "view", ...this.view });
@@ -130,7 +130,7 @@ export class Link {
   #watch() {
     const quiet = performance.now() - Math.max(this.heard, 0);
     if (this.state === "live" && quiet > QUIET) this.#set("stale", "stale");
-    // a server that froze keeps the connection open: start afresh
+    // a frozen server keeps the connection open: connect again
     if (this.socket && performance.now() - Math.max(this.heard, this.opened) > 8000) this.socket.close();
   }
 

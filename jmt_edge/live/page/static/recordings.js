@@ -1,9 +1,9 @@
 // Past recordings: list, open, scrub, export.
 
 import { Chart, broken } from "./charts.js";
+import { $, make } from "./dom.js";
 import { ask } from "./link.js";
 
-const $ = (id) => document.getElementById(id);
 const time = (t) => `${Math.floor(t / 60)}:${(t % 60).toFixed(1).padStart(4, "0")}`;
 
 export class Recordings {
@@ -24,16 +24,11 @@ export class Recordings {
       $("recordings-list").hidden = false;
       const { recordings } = await (await ask("/api/v1/recordings")).json();
       const rows = recordings.map((r) => {
-        const button = document.createElement("button");
-        button.type = "button";
-        button.className = "recording";
-        button.dataset.id = r.id;
-        const name = document.createElement("strong"), made = document.createElement("span"), note = document.createElement("span");
-        name.textContent = r.id;
-        made.textContent = new Date(r.created).toLocaleString();
-        note.textContent = `${r.task}, ${r.bundle}${r.closed ? (r.complete ? "" : ", incomplete") : ", open"}`;
-        note.className = "dim";
-        button.append(name, made, note);
+        const note = `${r.task}, ${r.bundle}${r.closed ? (r.complete ? "" : ", incomplete") : ", open"}`;
+        const button = make(
+          "button", { type: "button", class: "recording", "data-id": r.id },
+          make("strong", {}, r.id), make("span", {}, new Date(r.created).toLocaleString()), make("span", { class: "dim" }, note),
+        );
         button.onclick = () => this.view(r.id);
         return button;
       });
@@ -51,12 +46,10 @@ export class Recordings {
       $("viewer-name").textContent = `${recording.id} (${recording.task}${recording.demo ? ", demo weights" : ""})`;
       this.#charts(recording);
       const marks = recording.marks.map((m) => {
-        const item = document.createElement("li"), button = document.createElement("button");
-        button.type = "button";
-        button.textContent = `${time(m.t)}  ${m.rating === null ? "" : `rating ${m.rating} `}${m.text}`;
+        const what = `${time(m.t)}  ${m.rating === null ? "" : `rating ${m.rating} `}${m.text}`;
+        const button = make("button", { type: "button" }, what);
         button.onclick = () => this.#show(m.t);
-        item.append(button);
-        return item;
+        return make("li", {}, button);
       });
       $("viewer-marks").replaceChildren(...marks);
       const scrub = $("viewer-scrub"), ts = recording.results.map((r) => r.t);
@@ -96,12 +89,10 @@ export class Recordings {
     $("viewer-value").textContent = r?.outputs
       ? recording.outputs.map((n) => `${n} ${n === "pain" ? `${Math.round(r.outputs[n] * 100)}%` : r.outputs[n].toFixed(2)}`).join("  ")
       : "—";
-    $("viewer-reason").textContent = r ? r.reason : "this recording holds no result";
+    $("viewer-reason").textContent = r ? r.reason : "this recording has no results";
     const parts = Object.entries(r?.quality ?? {}).flatMap(([name, q]) => {
-      const dt = document.createElement("dt"), dd = document.createElement("dd");
-      dt.textContent = name;
-      dd.textContent = q.ok ? `ok, attention ${Math.round((r.attention[name] ?? 0) * 100)}%` : `— ${q.reason}`;
-      return [dt, dd];
+      const verdict = q.ok ? `ok, attention ${Math.round((r.attention[name] ?? 0) * 100)}%` : `— ${q.reason}`;
+      return [make("dt", {}, name), make("dd", {}, verdict)];
     });
     $("viewer-quality").replaceChildren(...parts);
     this.chart?.redraw();
@@ -151,10 +142,8 @@ export class Recordings {
 
   async #export() {
     const answer = await ask(`/api/v1/recordings/${encodeURIComponent(this.recording.id)}/export`);
-    const link = document.createElement("a"), url = URL.createObjectURL(await answer.blob());
-    link.href = url;
-    link.download = `${this.recording.id}.zip`;
-    link.click();
+    const url = URL.createObjectURL(await answer.blob());
+    make("a", { href: url, download: `${this.recording.id}.zip` }).click();
     setTimeout(() => URL.revokeObjectURL(url), 10_000);
   }
 

@@ -1,4 +1,4 @@
-// The alarm sound, made here: a burst of pulses for each priority. Off until somebody turns it on.
+// The alarm sound, synthesised: a burst of pulses for each priority. Off until it is turned on.
 
 const BURSTS = { // pulses of [start s, Hz], repeated every `every` s
   high: { pulses: [[0, 880], [0.16, 880], [0.32, 880], [0.6, 880], [0.76, 880]], every: 4 },
@@ -14,7 +14,7 @@ export class AlarmSound {
     setInterval(() => this.#tick(), 200);
   }
 
-  /** Browsers allow sound only after a click or a key; this is called from one. */
+  /** Call it from a click or a key: browsers allow sound only then. */
   toggle() {
     this.on = !this.on;
     if (this.on) {
