@@ -131,7 +131,12 @@ class Recipe:
         return task
 
     def _modality(self, m: Modality) -> Modality:
-        settings = {"backbone": self.backbone, "width": self.width, "shape": self.shapes, "span": self.spans}
+        settings: dict[str, dict[str, Any]] = {
+            "backbone": self.backbone,
+            "width": self.width,
+            "shape": self.shapes,
+            "span": self.spans,
+        }
         changes: dict[str, Any] = {key: values[m.name] for key, values in settings.items() if m.name in values}
         if "shape" in changes:
             changes["shape"] = tuple(changes["shape"])
