@@ -1,6 +1,6 @@
-"""Windows of a task as the networks take them, with labels where the data has them.
+"""Windows of a task as inputs of its networks, with labels where the data has them.
 
-They are what INT8 ranges are measured on and what every converted engine is compared on.
+INT8 ranges are measured on them, and converted networks are compared on them.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from ..tasks import Task
 
 @dataclass(frozen=True)
 class Clips:
-    """(N, S, *shape) float32, each clip held once however many windows have it, and never copied: at full size 128
-    windows of 16 steps are 2.4 GB.
+    """(N, S, *shape) float32, with each clip stored once even if windows share it: at full size, 128 windows of 16
+    steps are 2.4 GB.
 
-    stored: K clips of (*shape). rows: (N, S), where in `stored`; -1 for a clip of zeros.
+    stored: K clips of (*shape). rows: (N, S) indices into `stored`, -1 for a clip of zeros.
     """
 
     stored: Sequence[NDArray[np.float32]]
@@ -31,14 +31,14 @@ class Clips:
 
     @classmethod
     def of(cls, dense: NDArray[np.float32]) -> Clips:
-        """Clips that are all different, from (N, S, *shape)."""
+        """From (N, S, *shape), all clips different."""
         count = dense.shape[0] * dense.shape[1]
         clips = [*dense.reshape(count, *dense.shape[2:])]
         return cls(clips, np.arange(count).reshape(dense.shape[:2]), dense.shape[2:])
 
     @classmethod
     def joined(cls, parts: Sequence[Clips]) -> Clips:
-        """The windows of all parts, one part after another."""
+        """The windows of all parts in order."""
         starts = np.cumsum([0, *(len(part.stored) for part in parts)])
         rows = [np.where(part.rows < 0, -1, part.rows + start) for part, start in zip(parts, starts)]
         return cls([clip for part in parts for clip in part.stored], np.concatenate(rows), parts[0].clip_shape)
@@ -62,7 +62,7 @@ class Clips:
         return dense
 
     def take(self, index: NDArray[np.int64]) -> Clips:
-        """The windows at `index`, without the clips that none of them has."""
+        """The windows at `index`, without the clips that they do not use."""
         rows = self.rows[index]
         used = np.unique(rows[rows >= 0])
         return Clips(
@@ -70,7 +70,7 @@ class Clips:
         )
 
     def distinct(self, there: NDArray[np.bool_]) -> NDArray[np.int64]:
-        """Rows of the different clips among those that are `there` (N, S)."""
+        """Rows of the distinct clips among those that are `there` (N, S)."""
         rows = self.rows[there]
         return np.unique(rows[rows >= 0])
 
@@ -87,12 +87,12 @@ class Clips:
 class WindowSet:
     """N windows of a task with S steps and M modalities.
 
-    clips: modality -> (N, S or 1, *shape) float32; 1 where one clip serves all steps.
+    clips: modality -> (N, S or 1, *shape) float32; 1 where all steps share a clip.
     present: (N, S, M) bool.
-    targets: output -> (N,) float64, NaN where unlabelled; of the last step. Pain is 0 or 1.
-    subjects: (N,) str, empty strings where nobody is named.
-    origin: what the windows were taken from, for reports.
-    noise: nobody's signals, so that scores on them mean nothing and no limit applies.
+    targets: output -> (N,) float64 of the last step, NaN where unlabelled; pain is 0 or 1.
+    subjects: (N,) str, empty strings where unknown.
+    origin: where the windows come from, for reports.
+    noise: random numbers instead of signals, so scores are meaningless and no limit applies.
     """
 
     clips: dict[str, Clips]
@@ -117,7 +117,7 @@ class WindowSet:
         )
 
     def there(self, task: Task, modality: str) -> NDArray[np.bool_]:
-        """(N, S or 1) bool: the clips of a modality that are not absent."""
+        """(N, S or 1) bool: which clips of a modality are present."""
         column = self.present[:, :, task.names.index(modality)]
         one_for_all = self.clips[modality].shape[1] != column.shape[1]
         return np.asarray(column.any(1, keepdims=True)) if one_for_all else column
@@ -130,11 +130,12 @@ class WindowSet:
             found = self.clips[m.name].shape if m.name in self.clips else None
             if found != wanted:
                 raise DataError(
-                    f"windows of {self.origin or 'the data'} have {m.name} {found}, {task.name} takes {wanted}"
+                    f"windows of {self.origin or 'the data'} have {m.name} of shape {found}, but {task.name} takes "
+                    f"{wanted}; make them with a bundle of the same task"
                 )
         if not len(self):
             raise DataError(
-                f"{self.origin or 'the data'} gives no complete window of {task.window:.1f} s; give longer data"
+                f"{self.origin or 'the data'} has no complete window of {task.window:.1f} s; give longer data"
             )
 
     def save(self, path: Path) -> None:
@@ -159,7 +160,7 @@ class WindowSet:
                     bool(data["noise"]) if "noise" in data.files else False,
                 )
         except (OSError, ValueError, KeyError) as error:
-            raise DataError(f"{path} holds no saved windows ({error}); run the command that wrote it again") from None
+            raise DataError(f"{path} has no saved windows ({error}); run the command that wrote it again") from None
 
 
 def _stacked(clips: Clips) -> NDArray[np.float32]:
@@ -171,7 +172,7 @@ def _unstacked(stored: NDArray[np.float32], rows: NDArray[np.int64]) -> Clips:
 
 
 def random_windows(task: Task, count: int, seed: int = 0) -> WindowSet:
-    """Normal noise in every clip: for networks with random weights, where only arithmetic is compared."""
+    """Windows of normal noise, to compare the arithmetic of networks with random weights."""
     rng = np.random.default_rng(seed)
     clips = {
         m.name: Clips.of(rng.standard_normal((count, 1 if m.stride == 0 else task.steps, *m.shape), dtype=np.float32))
