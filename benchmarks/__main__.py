@@ -1,7 +1,7 @@
 """`python -m benchmarks [--keep] [pytest arguments]`: run every group, then write a Markdown table and a plot.
 
-The JSON, the table and the plot land under `.benchmarks/`; ratios are against the fastest of each group, so they
-come from one run on one machine. `--keep` also writes them, without single timings, to `benchmarks/results/suite.*`.
+The JSON, the table and the plot are written to `.benchmarks/`; ratios are relative to the fastest of each group, from
+one run on one machine. `--keep` also writes them, without single timings, to `benchmarks/results/suite.*`.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def main() -> int:
     report = OUT / f"{stamp}.json"
     options = [
         "-q",
-        "--dist=no",  # pytest-benchmark measures nothing beside xdist
+        "--dist=no",  # pytest-benchmark measures nothing under xdist
         "--timeout=0",
         "--benchmark-enable",
         "--benchmark-max-time=1.0",
@@ -72,7 +72,7 @@ def main() -> int:
     if keep:
         (KEPT / "suite.json").write_text(json.dumps(suite, indent=1) + "\n")
     print((OUT / stamp).with_suffix(".md").read_text())
-    print(f"wrote {report} and the .md and .png beside it")
+    print(f"wrote {report}, .md and .png")
     return code
 
 
@@ -94,7 +94,7 @@ def groups(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
 
 
 def stamp_line(report: dict[str, Any]) -> str:
-    """When, where, with what and how a report was made."""
+    """When, where and how a report was made."""
     machine = report["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     return (
@@ -128,10 +128,7 @@ def markdown(suite: dict[str, Any]) -> str:
 
 
 def plot(rows: list[dict[str, Any]], path: Path) -> None:
-    """Bars of the ratio to the fastest, one panel a group."""
-    import matplotlib
-
-    matplotlib.use("Agg")
+    """Bars of the ratio to the fastest, one panel per group."""
     from matplotlib.figure import Figure
 
     found = groups(rows)

@@ -1,11 +1,11 @@
-"""What `calibrate` and `build` take and make: full-size bundles, and INT8 of the demo bundles.
+"""Time, memory and plan sizes of `calibrate` and `build`: full-size bundles, and INT8 of the demo bundles.
 
     python -m benchmarks.build_sizes --json build.json [--keep FOLDER]
 
-Full-size `pain` and `affect` with random weights are calibrated on noise and built by TensorRT-RTX for a GPU that is
-not here; `--precision auto` chooses for this CPU; each demo bundle is calibrated on simulated persons. Every step is
-the command that a user types, in a process of its own. Exits 1 where INT8 plans take more than 30 % of float32's, a
-build takes three minutes or more, or a demo bundle's INT8 is beyond the limits. A quarter of an hour on two cores.
+Full-size `pain` and `affect` with random weights are calibrated on noise and built by TensorRT-RTX for another GPU;
+`--precision auto` chooses for this CPU; each demo bundle is calibrated on simulated persons. Every step is the user's
+command, in its own process. Exits 1 if INT8 plans take more than 30 % of float32's size, a build takes three minutes
+or more, or a demo bundle's INT8 exceeds the limits. Takes a quarter of an hour on two cores.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ BUNDLES = Path(__file__).parent.parent / "jmt_edge/engine/bundles"
 FULL, DEMOS, TARGET = ("pain", "affect"), ("pain", "affect", "trimodal"), "sm_86"
 SHARE, SECONDS = 0.30, 180.0
 LIBRARIES = ("tensorrt-rtx", "onnxruntime", "openvino", "onnx", "torch")
-# In a process of its own: memory that this one once held would count as the commands'
+# In a separate process, because the peak memory of this one would count as the commands'
 EXPORT = """
 from jmt_edge.compiler.export import random_bundle
 from jmt_edge.tasks import get_task
@@ -39,17 +39,17 @@ random_bundle(get_task("{0}"), "{0}.jmt")
 
 
 class Commands:
-    """Runs the command line as users do, and keeps what was typed, how long it took and its most memory."""
+    """Runs the command line as users do, and keeps each command, its time and its peak memory."""
 
     def __init__(self, folder: Path) -> None:
         self._folder, self.ran = folder, dict[str, dict[str, Any]]()
 
     def __call__(self, name: str, *arguments: str) -> None:
-        """Raises SystemExit with the command's own words where it fails; 1, beyond the limits, is a result."""
+        """Raises SystemExit with the command's message if it fails; exit code 1, beyond the limits, is a result."""
         words = [str(Path(a).relative_to(Path.cwd())) if a.startswith(str(Path.cwd())) else a for a in arguments]
         print(f"jmt-edge {' '.join(words)}", flush=True)
         began = time.perf_counter()
-        cache = {"XDG_CACHE_HOME": str(self._folder / "cache")}  # else a plan built before would be found again
+        cache = {"XDG_CACHE_HOME": str(self._folder / "cache")}  # without plans from earlier builds
         with subprocess.Popen(
             [sys.executable, "-m", "jmt_edge", *arguments],
             cwd=self._folder, env=os.environ | cache, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -112,7 +112,7 @@ def _rounded(value: Any) -> Any:
 
 
 def missed(result: dict[str, Any]) -> list[str]:
-    """Sentences about what did not hold."""
+    """One sentence for each limit that was exceeded."""
     found = [
         f"{task}: INT8 plans take {100 * entry['int8_share_of_fp32']:.1f} % of float32's, {100 * SHARE:.0f} allowed"
         for task, entry in result["full_size"].items()

@@ -1,11 +1,11 @@
-"""What capture costs: camera, microphone and EDA board at full rate, as a share of one core.
+"""The cost of capture: camera, microphone and EDA board at full rate, as a share of one core.
 
     python -m benchmarks.capture_share --seconds 60 --json capture.json
 
-The camera's decoder is left out (OpenCV's own work): a stand-in hands over a new 640x480 image 30 times a second. The
-microphone is PortAudio's default device where there is one; under PulseAudio's null sink it runs in real time at
-44.1 kHz. The board is a simulated BITalino at 1000 Hz on a pseudo-terminal, in a process of its own. The live loop's
-reading is part of the figure, 25 times a second; detection and networks are not.
+The camera's decoder, which is OpenCV's, is left out: a substitute delivers a new 640x480 image 30 times per second. The
+microphone is PortAudio's default device if there is one; with PulseAudio's null sink it runs in real time at 44.1 kHz.
+The board is a simulated BITalino at 1000 Hz on a pseudo-terminal, in a separate process. The live loop's reading, 25
+times per second, is included; detection and networks are not.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Frames:
 
 @contextmanager
 def board() -> Iterator[str]:
-    """A simulated BITalino in a process of its own; its path."""
+    """A simulated BITalino in a separate process; yields its path."""
     command = [sys.executable, "-m", "jmt_edge", "sim-board", "bitalino", "--rate", str(EDA_RATE)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:

@@ -1,4 +1,4 @@
-"""Fixtures of the benchmarks: bundles of random weights, made once and kept beside the results."""
+"""Fixtures of the benchmarks: bundles of random weights, made once per session."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""Cost against work: `python -m benchmarks.cost [--hours H] [--only sweeps|length]`.
+"""Latency and memory against the size of the problem: `python -m benchmarks.cost [--hours H] [--only sweeps|length]`.
 
 Latency and memory of the fusion against S, B and M, of the backbones against B and resolution (full size, random
 weights, onnxruntime, one thread, each point in a fresh process without torch), and of the live loop against the
 length of the run. Writes `benchmarks/results/cost.json` and `docs/images/performance-*.png`.
 
-The long run is the pain demo with both sensors simulated, as fast as it goes. So that an hour takes minutes, the
-camera gives 5 frames of 320x240 a second and the hop is 5 s; every part of the loop is at work all the same.
+The long run is the pain demo with both sensors simulated, as fast as possible. So that an hour takes minutes, the
+camera delivers 5 frames of 320x240 per second and the hop is 5 s; every part of the loop is used all the same.
 """
 
 from __future__ import annotations
@@ -150,9 +150,6 @@ def flat(minutes: list[dict[str, float]]) -> dict[str, float]:
 
 
 def plot_sweeps(found: dict[str, list[dict[str, Any]]], path: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
     from matplotlib.figure import Figure
 
     axis = {"fusion against S": "S", "fusion against B": "B", "face against resolution": "size",
@@ -173,16 +170,13 @@ def plot_sweeps(found: dict[str, list[dict[str, Any]]], path: Path) -> None:
 
 
 def plot_length(found: dict[str, Any], path: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 3), layout="constrained")
     left, right = figure.subplots(1, 2)
     x = [m["minute"] for m in found["minutes"]]
     left.plot(x, [m["p50"] for m in found["minutes"]])
-    left.set(xlabel="minute of signal", ylabel="ms a window, median", ylim=(0, None))
+    left.set(xlabel="minute of signal", ylabel="ms per window, median", ylim=(0, None))
     right.plot(x, [m["rss_mb"] for m in found["minutes"]])
     right.set(xlabel="minute of signal", ylabel="resident memory, MB", ylim=(0, None))
     figure.savefig(path, dpi=90)

@@ -1,8 +1,10 @@
-"""Does `bench --compare` cry wolf? `python -m benchmarks.no_false_regression [--tries N] [--busy SHARE] [--json FILE]`
+"""Counts false alarms of `bench --compare`.
 
-Each try compares a run of the same build with the one before, at 10 %. With `--busy 0.5` another program takes half of
-one core, in bursts, during every second run. Then each stage in turn gets a quarter slower (it spins for 25 % of what
-it took, in every process of the run), which has to be found. Exits 1 for a false alarm or a miss.
+    python -m benchmarks.no_false_regression [--tries N] [--busy SHARE] [--json FILE]
+
+Each try compares a run with the previous run of the same build, at 10 %. With `--busy 0.5` another program uses half of
+one core, in bursts, during every second run. Then each stage in turn is made a quarter slower (it spins for another
+25 % of its time, in every process of the run), which must be detected. Exits 1 after a false alarm or a miss.
 """
 
 from __future__ import annotations
@@ -73,8 +75,8 @@ def busy(share: float) -> Iterator[None]:
 
 
 def measure(path: Path, duration: float, old: Path | None = None, slowed: str = "") -> int:
-    """One run of the command; its exit code. `slowed` reaches every Python process below it, as each imports
-    `sitecustomize` when it starts."""
+    """One run of the command; its exit code. `slowed` affects all of its Python processes, since each imports
+    `sitecustomize` at its start."""
     command = [sys.executable, "-m", "jmt_edge", "bench", "--task", "pain", "--duration", str(duration)]
     command += ["--json", str(path)]
     if old is not None:
@@ -92,7 +94,7 @@ def measure(path: Path, duration: float, old: Path | None = None, slowed: str = 
 
 
 def row(old: Path, new: Path, code: int) -> dict[str, Any]:
-    """What a pair of reports says, from the files."""
+    """The comparison of two report files."""
     from jmt_edge.bench.compare import compare, load_report
 
     a, b = load_report(old), load_report(new)

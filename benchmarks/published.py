@@ -1,8 +1,8 @@
-"""The published fusion as its equations stand (arXiv 2403.10488 v2): the yardstick, with nothing folded or shared.
+"""The published fusion, literally by its equations (arXiv 2403.10488 v2): the baseline, with nothing folded or shared.
 
-`torch.nn.MultiheadAttention` of one head, sequence first as the released code has it; weights are copied from
-our module, so that both compute the same function and the comparison is of speed alone. Two modalities are the
-papers' form; three follow the same equations.
+`torch.nn.MultiheadAttention` with one head, sequence first as in the released code; weights are copied from our module,
+so that both compute the same function and only speed is compared. The papers have two modalities; three follow the same
+equations.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class PublishedJMT(nn.Module):
 class Published(nn.Module):
     """The published fusion with its heads: each modality (B, S, dim) -> the outputs of every step, (B, S, ...).
 
-    It has no way to leave out the steps that nobody asked for.
+    It cannot compute the last step alone.
     """
 
     def __init__(self, fusion: PublishedJMT, heads: nn.Module) -> None:

@@ -9,7 +9,7 @@
     suite        `make bench`
     regression   false alarms of `bench --compare`, and slower stages found
 
-Each step writes below `benchmarks/results/` and says how long it took; at the end the tables of both pages are remade.
+Each step writes to `benchmarks/results/` and prints how long it took; at the end the tables of both pages are updated.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ def main() -> None:
     failed = []
     for name in wanted:
         began = time.monotonic()
-        if STEPS[name]():  # an exit code: the report is written all the same
+        if STEPS[name]():  # an exit code; the report is written anyway
             failed.append(name)
         print(f"{name}: {time.monotonic() - began:.0f} s", flush=True)
     module(".tables")

@@ -1,6 +1,6 @@
-"""The tables of `docs/reference/performance.md` and `benchmarks/NOTES.md` out of the committed JSON.
+"""Makes the tables of `docs/reference/performance.md` and `benchmarks/NOTES.md` from the committed JSON.
 
-`python -m benchmarks.tables [--check]`: text between `<!-- begin NAME -->` and `<!-- end NAME -->` is made here.
+`python -m benchmarks.tables [--check]`: text between `<!-- begin NAME -->` and `<!-- end NAME -->` is generated.
 `--check` writes nothing and exits 1 if a page differs from what `benchmarks/results/*.json` gives.
 """
 
@@ -28,7 +28,7 @@ def read(name: str) -> dict[str, Any]:
 
 
 def render(text: str, folder: Path) -> str:
-    """The page in `folder` with every table remade. Raises KeyError for a marker without a table."""
+    """The page in `folder` with every table updated. Raises KeyError for a marker without a table."""
 
     def made(match: re.Match[str]) -> str:
         name = match.group(1)
@@ -200,7 +200,7 @@ def length() -> list[str]:
 
 
 class Table(NamedTuple):
-    """One block of a page: what it is made from, by which command, and the picture below it (caption, file)."""
+    """One block of a page: its data, the command that makes them, and the picture below it (caption, file)."""
 
     make: Callable[[], list[str]]
     files: tuple[str, ...]
@@ -236,7 +236,7 @@ TABLES = {
 
 
 def block(name: str, folder: Path) -> list[str]:
-    """The table and its picture, linked from a page in `folder`, or that it was not measured on a quiet machine yet."""
+    """The table and its picture, linked from a page in `folder`; or a note that it was not measured yet."""
     table = TABLES[name]
     if not all((RESULTS / f"{file}.json").is_file() for file in table.files):
         return [f"Not measured yet: `{table.command}`, then `python -m benchmarks.tables`."]

@@ -1,8 +1,8 @@
 """Group `fusion`: full size, S = 16, batch 1, on a CPU.
 
-Every contender gives what a hop needs, the last step's outputs, and is checked against the published equations there.
-The published module has no way to leave the other steps out, so whoever runs it, in whatever runtime, pays for all S;
-ours computes the last step's alone unless a name says `all_steps`.
+Every contender computes what a hop needs, the last step's outputs, and is checked against the published equations.
+The published module cannot compute the last step alone, so it takes the time of all S steps in every runtime; ours
+computes only the last step unless its name says `all_steps`.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def test_published_compiled(benchmark, setting) -> None:  # type: ignore[no-unty
 
 
 def test_published_onnxruntime(benchmark, setting, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    """The published module exported as anyone would, the other peer without a compiler."""
+    """The published module, exported without changes: the other baseline that needs no compiler."""
     from jmt_edge.engine.session import session
 
     names, file = ["valence", "arousal"], tmp_path / "published.onnx"

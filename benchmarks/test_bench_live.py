@@ -1,4 +1,4 @@
-"""Group `live`: one hop with the clip cache beside a loop that computes the whole sequence again."""
+"""Group `live`: one hop with the clip cache, against a loop that computes the whole sequence again."""
 
 from __future__ import annotations
 

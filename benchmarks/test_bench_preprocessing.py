@@ -1,4 +1,4 @@
-"""Group `preprocessing`: ours beside the libraries that do the same."""
+"""Group `preprocessing`: ours against libraries that do the same."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Group `training`: what the feature cache saves, and the loss beside torchmetrics."""
+"""Group `training`: what the feature cache saves, and the loss against torchmetrics."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def recorded_windows(bundle: Bundle, folder: Path, least: int, most: int) -> Win
     """
     task = bundle.task
     recording = Recording(folder)
-    why_not = recording.why_not_recomputable
+    why_not = recording.replay_blocker
     if why_not:
         raise DataError(
             f"{folder} cannot be used: {why_not}; record a run with --record-raw {','.join(task.names)} from its start"

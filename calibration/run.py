@@ -105,7 +105,7 @@ def quantise_bundle(
     networks = {}
     for m in task.modalities:
         clips = measured.clips[m.name]
-        rows = clips.distinct(measured.there(task, m.name))
+        rows = clips.distinct(measured.present_mask(task, m.name))
         if not len(rows):
             raise DataError(f"no window of {windows.origin} has {m.name}; give data with all sensors present")
         networks[m.name] = _prepare(
@@ -137,7 +137,7 @@ def quantise_bundle(
     chosen = {name: list(network.layers) for name, network in found.items()}
     whole = fidelity = score("scores with everything INT8", chosen)
     if not whole.holds:
-        runs = {name: len(judged.clips[name].distinct(judged.there(task, name))) for name in task.names}
+        runs = {name: len(judged.clips[name].distinct(judged.present_mask(task, name))) for name in task.names}
         questions = _within(_QUESTIONS, sum(count * found[name].cost for name, count in runs.items()))
         asked = itertools.count()  # the first asks about everything in INT8, which is known
 

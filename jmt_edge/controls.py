@@ -1,4 +1,4 @@
-"""What a person can do to a run while it runs, from any thread: the terminal's keys, standard input, the page."""
+"""Requests to a running loop, from any thread: terminal keys, standard input, the page."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Protocol
 from .errors import ConfigError
 
 
-class Recording(Protocol):
-    """What the recorder offers to `Controls`; both calls come from the loop's thread."""
+class RecorderSwitch(Protocol):
+    """The recorder as `Controls` switches it; both calls come from the loop's thread."""
 
     @property
     def active(self) -> bool: ...
 
     @property
     def state(self) -> str:
-        """In words: where it records, `off`, or why it stopped."""
+        """In words: where it is recording, `off`, or why it stopped."""
         ...
 
     def start(self) -> None: ...
@@ -36,7 +36,7 @@ class Controls:
         self._stop = threading.Event()
         self._calls: deque[Callable[[], None]] = deque()
         self._marks: deque[tuple[float, str, int | None]] = deque()
-        self.recording: Recording | None = None  # set by whoever owns the recorder, before the run
+        self.recording: RecorderSwitch | None = None  # set before the run, where there is a recorder
 
     # --- from any thread -------------------------------------------------------------------------------------------
     def stop(self) -> None:
@@ -48,7 +48,7 @@ class Controls:
         return self._stop.is_set()
 
     def mark(self, text: str = "", rating: int | None = None) -> None:
-        """Note something now. Raises ConfigError for a rating outside 0-10, or where too many marks wait."""
+        """Add a mark now. Raises ConfigError for a rating outside 0-10, or when too many marks are waiting."""
         if rating is not None and not 0 <= rating <= 10:
             raise ConfigError(f"a pain rating is a number from 0 to 10, not {rating}; rate again")
         if len(self._marks) >= self.MAX_WAITING:
@@ -56,7 +56,7 @@ class Controls:
         self._marks.append((time.monotonic(), text, rating))
 
     def rate(self, rating: int) -> None:
-        """A pain rating 0-10 now."""
+        """Add a pain rating 0-10 now."""
         self.mark(rating=rating)
 
     @property
@@ -64,10 +64,10 @@ class Controls:
         return self.recording is not None and self.recording.active
 
     def start_recording(self) -> None:
-        self._record(True)
+        self._record("start")
 
     def stop_recording(self) -> None:
-        self._record(False)
+        self._record("stop")
 
     def call(self, function: Callable[[], None]) -> None:
         """Run `function` in the loop's thread."""
@@ -75,15 +75,14 @@ class Controls:
             raise ConfigError("too many requests are waiting; slow down")
         self._calls.append(function)
 
-    def _record(self, on: bool) -> None:
-        recording = self.recording
-        if recording is None:
+    def _record(self, action: str) -> None:
+        if self.recording is None:
             raise ConfigError("this run has no recorder; start it with --record DIR")
-        self.call(recording.start if on else recording.stop)
+        self.call(getattr(self.recording, action))
 
     # --- from the loop ---------------------------------------------------------------------------------------------
     def wait(self, seconds: float) -> bool:
-        """Sleep, less when stopped; True when stopped."""
+        """Sleep until `seconds` have passed or the run is stopped; True when stopped."""
         return self._stop.wait(max(0.0, seconds))
 
     def run_calls(self) -> None:

@@ -1,10 +1,10 @@
-"""Errors a user can mend. Each message is one sentence: what, why, what to do."""
+"""Errors the user can fix. Each message is one sentence: thing, reason, remedy."""
 
 from __future__ import annotations
 
 
 class UserError(Exception):
-    """A mistake outside the program: the command line prints the sentence and exits with `exit_code`."""
+    """A problem outside the program: the command line prints the sentence and exits with `exit_code`."""
 
     exit_code = 2
 
@@ -31,3 +31,13 @@ class BackendError(UserError):
 
 class DataError(UserError):
     """A dataset, label file, checkpoint or sample that cannot be used; names the file and, if any, the row."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its class where it has none."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def short(error: BaseException, most: int = 200) -> str:
+    """An error's whole message on one line, at most `most` characters, to quote as the reason."""
+    return " ".join(str(error).split())[:most]

@@ -1,8 +1,8 @@
-"""The machine a number was measured on: processor, governor, load, and on a Jetson power, clocks and heat.
+"""The machine behind a measurement: processor, governor, load, and on a Jetson power, clocks and temperatures.
 
-A number without these cannot be compared. Everything is read from files, below `root` so that a recorded tree
-serves for tests. Layouts: the kernel's Documentation/hwmon/ina3221.rst and ina238.rst, NVIDIA's Jetson Linux developer
-guide ("Platform Power and Performance"), and what owners of Orin and Thor boards have published.
+A measurement without these cannot be compared. Everything is read from files below `root`, so tests can use a recorded
+tree. Layouts: the kernel's Documentation/hwmon/ina3221.rst and ina238.rst, NVIDIA's Jetson Linux developer guide
+("Platform Power and Performance"), and what owners of Orin and Thor boards have published.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from .engine.device import l4t_release
 _PACKAGES = ("jmt-edge", "numpy", "opencv-python-headless", "onnxruntime", "openvino", "torch", "triton", "tensorrt")
 
 
-def _read(path: Path) -> str:
-    """Text of a small file, stripped; empty where it cannot be read.
+def read_text(path: Path) -> str:
+    """Text of a small file, without blanks and zero bytes at its ends; empty where it cannot be read.
 
-    Without Python's file objects: a sensor that is switched off answers EAGAIN (`cv0-thermal` of an Orin, `gpu-thermal`
-    of an idle Thor), which they turn into None and then into a TypeError.
+    Python's file objects are avoided: a sensor that is switched off answers EAGAIN (`cv0-thermal` of an Orin,
+    `gpu-thermal` of an idle Thor), which they turn into None and then into a TypeError.
     """
     parts = []
     try:
@@ -38,22 +38,22 @@ def _read(path: Path) -> str:
             os.close(handle)
     except OSError:
         return ""
-    return b"".join(parts).decode(errors="replace").strip()
+    return b"".join(parts).decode(errors="replace").strip("\0 \t\r\n")
 
 
 def _number(path: Path) -> int | None:
-    value = _read(path)
+    value = read_text(path)
     return int(value) if re.fullmatch(r"-?\d+", value) else None
 
 
 def cpu_busy_seconds(root: Path = Path("/")) -> float | None:
-    """CPU seconds that everybody has spent, since start-up, on the processors that this process may use."""
+    """CPU seconds spent by all processes, since boot, on the processors that this process may use."""
     mine = {f"cpu{i}" for i in os.sched_getaffinity(0)}
     total, found = 0, False
-    for line in _read(root / "proc/stat").splitlines():
+    for line in read_text(root / "proc/stat").splitlines():
         name, *fields = line.split()
         if name in mine and len(fields) >= 8:
-            # user nice system idle iowait irq softirq steal, in ticks (proc(5)); steal is another virtual machine's
+            # user nice system idle iowait irq softirq steal, in ticks (proc(5)); steal: other virtual machines
             user, nice, system, _, _, irq, softirq, steal = map(int, fields[:8])
             total, found = total + user + nice + system + irq + softirq + steal, True
     return total / os.sysconf("SC_CLK_TCK") if found else None
@@ -61,12 +61,12 @@ def cpu_busy_seconds(root: Path = Path("/")) -> float | None:
 
 def describe(root: Path = Path("/")) -> dict[str, Any]:
     """Processor, cores, governor, load average, memory, L4T and a Jetson's power mode, versions."""
-    info = _read(root / "proc/cpuinfo")
+    info = read_text(root / "proc/cpuinfo")
     model = re.search(r"^(?:model name|Model)\s*:\s*(.+)$", info, re.M)
-    board = _read(root / "proc/device-tree/model").rstrip("\0")
-    governors = {_read(p) for p in root.glob("sys/devices/system/cpu/cpu*/cpufreq/scaling_governor")} - {""}
-    load = _read(root / "proc/loadavg").split()
-    memory = re.search(r"MemTotal:\s*(\d+) kB", _read(root / "proc/meminfo"))
+    board = read_text(root / "proc/device-tree/model")
+    governors = {read_text(p) for p in root.glob("sys/devices/system/cpu/cpu*/cpufreq/scaling_governor")} - {""}
+    load = read_text(root / "proc/loadavg").split()
+    memory = re.search(r"MemTotal:\s*(\d+) kB", read_text(root / "proc/meminfo"))
     versions = {}
     for package in _PACKAGES:
         try:
@@ -89,19 +89,22 @@ def describe(root: Path = Path("/")) -> dict[str, Any]:
     }
 
 
+def power_modes(root: Path = Path("/")) -> tuple[int | None, dict[int, str]]:
+    """(a Jetson's power mode now, the names of all its modes from nvpmodel.conf); None on other machines."""
+    number = re.search(r"pmode:(\d+)", read_text(root / "var/lib/nvpmodel/status"))
+    table = re.findall(r"<\s*POWER_MODEL\s+ID=(\d+)\s+NAME=([^\s>]+)", read_text(root / "etc/nvpmodel.conf"))
+    return int(number[1]) if number else None, {int(key): name for key, name in table}
+
+
 def power_mode(root: Path = Path("/")) -> str | None:
     """A Jetson's power mode, `2 MAXN_SUPER`; None without one. A number without a name is not in nvpmodel.conf."""
-    number = re.search(r"pmode:(\d+)", _read(root / "var/lib/nvpmodel/status"))
-    if not number:
-        return None
-    table = re.findall(r"<\s*POWER_MODEL\s+ID=(\d+)\s+NAME=([^\s>]+)", _read(root / "etc/nvpmodel.conf"))
-    mode = int(number.group(1))
-    return " ".join([str(mode), *(name for key, name in table if int(key) == mode)])
+    now, names = power_modes(root)
+    return None if now is None else f"{now} {names.get(now, '')}".rstrip()
 
 
 @dataclass(frozen=True)
 class Rail:
-    """One supply that is measured: by its chip (`power`, microwatts), or as millivolts times milliamperes."""
+    """One measured supply: by its chip (`power`, microwatts), or as millivolts times milliamperes."""
 
     label: str
     voltage: Path
@@ -109,7 +112,7 @@ class Rail:
     power: Path | None = None
 
     def watts(self) -> float | None:
-        """None while the channel is switched off: it then answers with an error."""
+        """None while the channel is switched off: reading it then fails."""
         if self.power is not None:
             microwatts = _number(self.power)
             return None if microwatts is None else microwatts / 1e6
@@ -128,13 +131,13 @@ def rails(root: Path = Path("/")) -> list[Rail]:
     """
     found = []
     for chip in sorted(root.glob("sys/class/hwmon/hwmon*")):
-        name = _read(chip / "name")
+        name = read_text(chip / "name")
         if name == "ina238":
-            label = _read(chip / "in1_label") or _read(chip / "label") or BOARD_INPUT
+            label = read_text(chip / "in1_label") or read_text(chip / "label") or BOARD_INPUT
             found.append(Rail(label, chip / "in1_input", chip / "curr1_input", chip / "power1_input"))
         elif name == "ina3221":
             for file in sorted(chip.glob("in*_label")):
-                number, label = file.name[2:].split("_")[0], _read(file)
+                number, label = file.name[2:].split("_")[0], read_text(file)
                 voltage, current = chip / f"in{number}_input", chip / f"curr{number}_input"
                 if label not in ("", "NC") and voltage.exists() and current.exists():
                     found.append(Rail(label, voltage, current))
@@ -142,19 +145,19 @@ def rails(root: Path = Path("/")) -> list[Rail]:
 
 
 def temperatures(root: Path = Path("/")) -> dict[str, float]:
-    """Degrees Celsius of each thermal zone that answers (one that is off does not, or claims -256)."""
+    """Degrees Celsius of each thermal zone that answers (one that is off does not, or reports -256)."""
     found = {}
     for zone in sorted(root.glob("sys/class/thermal/thermal_zone*")):
         value = _number(zone / "temp")
         if value is not None and value > -256_000:
-            found[_read(zone / "type") or zone.name] = value / 1000
+            found[read_text(zone / "type") or zone.name] = value / 1000
     return found
 
 
 def clocks(root: Path = Path("/")) -> dict[str, float]:
-    """MHz of every processor core and devfreq device that says so (`17000000.gpu` on an Orin, `gpu-gpc-0` on a Thor).
+    """MHz of every core and devfreq device that reports it (`17000000.gpu` on an Orin, `gpu-gpc-0` on a Thor).
 
-    They are what the governor asked for: the milliseconds of an over-current event do not show in them.
+    They are what the governor asked for: an over-current event of a few milliseconds does not show.
     """
     found = {}
     for file in sorted(root.glob("sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_cur_freq")):
@@ -167,17 +170,17 @@ def clocks(root: Path = Path("/")) -> dict[str, float]:
 
 
 def throttling(root: Path = Path("/")) -> set[str]:
-    """Cooling devices of the kind that alerts (`gpu-throttle-alert`, `hot-surface-alert`) that are active now."""
+    """Active cooling devices of the alert kind (`gpu-throttle-alert`, `hot-surface-alert`)."""
     active = set()
     for device in root.glob("sys/class/thermal/cooling_device*"):
-        kind, state = _read(device / "type"), _number(device / "cur_state")
+        kind, state = read_text(device / "type"), _number(device / "cur_state")
         if kind.endswith("-alert") and state:
             active.add(kind)
     return active
 
 
 def throttle_events(root: Path = Path("/")) -> dict[str, int]:
-    """Over-current events that the board counted since it started, by kind.
+    """Over-current events counted by the board since it started, by kind.
 
     On an Orin `oc1` is under-voltage, `oc2` average and `oc3` instantaneous over-current; each halves the clocks for
     about a millisecond.
@@ -209,7 +212,7 @@ class Power:
         return asdict(self)
 
     def joules_per(self, count: int) -> float | None:
-        """Energy of one of `count` inferences made in the span; None where no rail could be read."""
+        """Energy per inference, of `count` in the span; None where no rail could be read."""
         return None if self.total is None or not count else self.total * self.seconds / count
 
 
@@ -253,7 +256,7 @@ class PowerMeter:
                 return
 
     def result(self) -> Power:
-        """What was seen between entry and exit."""
+        """The measurement between entry and exit."""
         watts = {label: sum(v) / len(v) for label, v in self._watts.items() if v}
         clock = {name: sum(v) / len(v) for name, v in self._clocks.items()}
         counted = {k: n - self._events.get(k, n) for k, n in throttle_events(self._root).items()}
@@ -264,11 +267,11 @@ class PowerMeter:
 
 
 def module_watts(watts: dict[str, float]) -> float | None:
-    """Watts of the whole module out of its rails'; None without rails.
+    """Watts of the whole module, from those of its rails; None without rails.
 
     VDD_IN (Orin Nano, Orin NX) feeds the whole module and the other rails are part of it. An AGX Orin and a Thor have
     no such rail: their GPU, CPU and 5 V rails add up. VDDQ_VDD2_1V8AO is fed from the 5 V rail, so it is left out where
-    that one is there; a Thor's VIN has the carrier board in it.
+    that rail is measured; a Thor's VIN includes the carrier board.
     """
     if "VDD_IN" in watts:
         return watts["VDD_IN"]

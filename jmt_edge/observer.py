@@ -1,8 +1,8 @@
-"""Who watches a run: outputs, the recorder, the page. The loop calls every method in its own thread."""
+"""The interface of everything that watches a run: outputs, the recorder, the page."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Mark:
-    """What a person noted at stream time `t`: a text, a pain rating 0-10, or both."""
+    """A note made at stream time `t`: a text, a pain rating 0-10, or both."""
 
     t: float
     text: str = ""
@@ -44,13 +44,13 @@ class RunInfo:
 
 
 class Observer:
-    """Override what matters; everything else does nothing. No method may block: the loop waits for it.
+    """Override the methods you need. All are called in the loop's thread, and none may block: the loop waits for it.
 
     Order of calls: `on_start`; for each window `on_chunk` (many), `on_face`, `on_mark`, then `on_status` with the
-    statuses that the window's gate will read, then `on_result`; at last `on_end`. The chunks between the
-    `on_result` of window i and that of window j > i are what window j saw for the first time, so feeding them in that
-    order to a `Pipeline` gives the same results. A window that was dropped has no `on_status` and no `on_result`;
-    `on_skip` says so before any of its successor's chunks.
+    statuses that the window's gate will read, then `on_result`; finally `on_end`. The chunks between the
+    `on_result` of window i and that of window j > i are those that window j saw first, so feeding them in that
+    order to a `Pipeline` gives the same results. A dropped window has no `on_status` and no `on_result`; `on_skip`
+    announces it before any of its successor's chunks.
     """
 
     def on_start(self, info: RunInfo) -> None: ...
@@ -58,15 +58,21 @@ class Observer:
     def on_chunk(self, modality: str, chunk: Chunk) -> None: ...
 
     def on_face(self, t: float, face: Face | None) -> None:
-        """The detector looked at the frame of time `t`; only frames that a clip uses are looked at."""
+        """The detector processed the frame at time `t`; only frames that a clip uses are processed."""
 
     def on_mark(self, mark: Mark) -> None: ...
 
     def on_skip(self, index: int) -> None:
-        """Windows before `index` that have no result yet were dropped; the next samples belong to window `index`."""
+        """Windows before `index` without a result were dropped; the next samples belong to window `index`."""
 
     def on_status(self, statuses: Mapping[str, Status]) -> None: ...
 
     def on_result(self, result: Result) -> None: ...
 
     def on_end(self, summary: Summary) -> None: ...
+
+
+def tell(observers: Iterable[Observer], method: str, *args: object) -> None:
+    """Call `method` of every observer."""
+    for observer in observers:
+        getattr(observer, method)(*args)

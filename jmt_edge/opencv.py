@@ -1,4 +1,4 @@
-"""OpenCV with its own messages off. Every module of the package takes `cv2` from here, never from OpenCV itself.
+"""OpenCV with its messages turned off. Every module of the package imports `cv2` from here, never directly.
 
 Importing this module raises InstallError, in one sentence, where OpenCV is missing or does not load.
 """
@@ -11,7 +11,7 @@ import os
 import sys
 from typing import Any
 
-from .errors import InstallError
+from .errors import InstallError, first_line
 
 __all__ = ["cv2", "silence"]
 
@@ -35,17 +35,16 @@ def silence(module: Any) -> None:
 
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 os.environ.setdefault("OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT", "1")  # s; 10 s would outlast every watchdog
-_said = io.StringIO()  # NumPy prints a page and a traceback about a module that was built against its other major
+_said = io.StringIO()  # NumPy prints a page and a traceback about a module built against its other major version
 try:
     with contextlib.redirect_stderr(_said):
         import cv2
 except Exception as error:  # ImportError for the most part; an extension module may raise anything
-    vars(sys).pop("OpenCV_LOADER", None)  # OpenCV's mark of an import under way, which it leaves when it fails
+    vars(sys).pop("OpenCV_LOADER", None)  # OpenCV's mark of an import in progress, left behind when it fails
     if isinstance(error, ModuleNotFoundError) and error.name == "cv2":
         raise InstallError(f"OpenCV is not installed; {_INSTALL}") from None
     numpy = f" with NumPy {sys.modules['numpy'].__version__}" if "numpy" in sys.modules else ""
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
-    raise InstallError(f"OpenCV does not load{numpy} ({reason}); {_REPAIR}") from None
+    raise InstallError(f"OpenCV does not load{numpy} ({first_line(error)}); {_REPAIR}") from None
 if _said.getvalue():
     sys.stderr.write(_said.getvalue())
 silence(cv2)

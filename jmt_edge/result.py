@@ -1,4 +1,4 @@
-"""One result: what the run says about one window, and its JSON line."""
+"""The result for one window, and its JSON line."""
 
 from __future__ import annotations
 
@@ -11,11 +11,20 @@ STAGES = ("preprocess", "backbones", "fusion", "networks", "total")
 
 @dataclass(frozen=True)
 class Quality:
-    """Whether a modality took part in a result, why not, and how good its signal was (0..1)."""
+    """Whether a modality took part in a result, why not, and how good its signal was (0..1).
+
+    lost, altered: samples that its source has lost, and whose time it has moved, since the run began.
+    """
 
     ok: bool
     reason: str = ""
     score: float = 0.0
+    lost: int = 0
+    altered: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        counts = {"lost": self.lost, "altered": self.altered}
+        return {"ok": self.ok, "reason": self.reason, **{name: n for name, n in counts.items() if n}}
 
 
 @dataclass(frozen=True)
@@ -23,9 +32,9 @@ class Result:
     """The window that ends at `t` = `index` x hop, in seconds of stream time.
 
     outputs: pain is a probability 0..1; valence and arousal lie in [-1, 1]. None where no modality was usable, and
-        then `reason` says why: no number ever stands for missing data.
+        then `reason` says why: missing data never becomes a number.
     attention: each modality's share of the last fusion step, None where the modality was absent.
-    latency_ms: by stage, None where a stage did not run by itself; see `docs/reference/result.md` for what each counts.
+    latency_ms: by stage, None where a stage was not timed separately; see `docs/reference/result.md`.
     dropped: windows dropped since the run began.
     """
 
@@ -46,7 +55,7 @@ class Result:
             "task": self.task,
             "outputs": self.outputs,
             "reason": self.reason,
-            "quality": {name: {"ok": q.ok, "reason": q.reason} for name, q in self.quality.items()},
+            "quality": {name: q.to_dict() for name, q in self.quality.items()},
             "attention": self.attention,
             "latency_ms": self.latency_ms,
             "dropped": self.dropped,
@@ -54,5 +63,5 @@ class Result:
         }
 
     def to_json(self) -> str:
-        """One line of JSON; floats in full, so that equal lines mean equal bits."""
+        """One line of JSON; floats are written in full, so equal lines mean equal bits."""
         return json.dumps(self.to_dict(), allow_nan=False, ensure_ascii=False)

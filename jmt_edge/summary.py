@@ -1,4 +1,4 @@
-"""What a run amounted to: counts, latency percentiles, speed, memory."""
+"""Run summary: counts, latency percentiles, speed, memory."""
 
 from __future__ import annotations
 
@@ -51,6 +51,7 @@ class Summary:
     wall: float = 0.0
     first_output: float | None = None  # stream time of the first result with outputs
     failed: str = ""  # the error that ended the run
+    sources: dict[str, str] = field(default_factory=dict)  # modality -> what its source lost or altered, where it did
     stages: dict[str, Percentiles] = field(default_factory=lambda: {stage: Percentiles() for stage in STAGES})
 
     def add(self, result: Result) -> None:
@@ -72,25 +73,23 @@ class Summary:
         shown = f"{self.results} results, {self.with_outputs} with outputs, {self.dropped} windows dropped"
         first = f"; first output at {self.first_output:.2f} s" if self.first_output is not None else ""
         total = "from the window's end" if self.realtime else "computing time"
-        lines = [f"{self.bundle}: {shown} in {self.stream:.1f} s of signal, {self.wall:.1f} s of time{first}"]
+        lines = [f"{self.bundle}: {shown}; {self.stream:.1f} s of signal in {self.wall:.1f} s{first}"]
         for stage in STAGES:
             values = [self.stages[stage](p) for p in (50, 95, 99)]
             text = "  ".join(f"p{p} {v:8.2f}" for p, v in zip((50, 95, 99), values) if v is not None)
             note = f"   ({total})" if stage == "total" and text else ""
-            absent = "not apart from networks" if self.stages["networks"](50) is not None else "did not run"
+            absent = "included in networks" if self.stages["networks"](50) is not None else "did not run"
             lines.append(f"  {stage:<10} ms  {text or absent}{note}")
+        lines += [f"  {name}: {what}" for name, what in self.sources.items()]
         factor = self.real_time_factor
         speed = f"{factor:.1f} x real time" if factor is not None else "no signal"
-        lines.append(f"  speed {speed}   peak memory {peak_memory_mb():.0f} MB")
-        if self.demo:
-            lines.append("  " + DEMO_NOTICE)
-        else:
-            lines.append("  " + NOTICE)
-        return lines
+        return [*lines, f"  speed {speed}   peak memory {peak_memory_mb():.0f} MB", f"  {notice(self.demo)}"]
 
 
-NOTICE = "research prototype; not for clinical use"
-DEMO_NOTICE = "demo weights, trained on synthetic data; not for clinical use"
+def notice(demo: bool) -> str:
+    """What must be said wherever a result is shown."""
+    what = "demo weights, trained on synthetic data" if demo else "research prototype"
+    return f"{what}; not for clinical use"
 
 
 def peak_memory_mb() -> float:

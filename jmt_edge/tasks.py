@@ -1,4 +1,4 @@
-"""Task presets: which modalities, how time is cut into clips, what comes out, how wide the networks are.
+"""Task presets: modalities, how time is cut into clips, outputs, and the widths of the networks.
 
 A window ends at a common time `t`. It holds `steps` clips of each modality. Clip `i` (0 = oldest) of a
 modality ends at `t + end - (steps - 1 - i) * stride` and reaches `span` seconds back; `stride` 0 means that
@@ -20,8 +20,8 @@ AUDIO_RATE = 44_100
 CLIP_AUDIO_SAMPLES = 47_040  # 32 frames at 30 fps
 MODALITIES = ("face", "voice", "eda")
 
-# How features are fused (models.md): the JMT with and without its joint branch, the papers' baselines, joint cross
-# attention with 1 (jca) or several recursions, of two (rjca) or three modalities (rjcma).
+# How features are fused (models.md): the JMT with and without its joint branch, the papers' baselines, and joint cross
+# attention with one recursion (jca) or several, over two (rjca) or three modalities (rjcma).
 FUSIONS = ("jmt", "jmt_no_joint", "vanilla", "concat", "jca", "rjca", "rjcma", "unimodal")
 
 
@@ -40,7 +40,7 @@ class Modality:
     span: float
     stride: float = 0.0
     end: float = 0.0
-    fill: Literal["hold", "black"] = "hold"  # what stands for a frame without a face
+    fill: Literal["hold", "black"] = "hold"  # what replaces a frame without a face
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
 
@@ -51,7 +51,7 @@ class Modality:
 
 @dataclass(frozen=True)
 class Task:
-    """A preset: `name` says what is estimated, `variant` how large the networks are."""
+    """A preset: `name` is what is estimated, `variant` the size of the networks."""
 
     name: str
     variant: Literal["full", "demo"]
@@ -71,7 +71,7 @@ class Task:
 
     @property
     def window(self) -> float:
-        """Seconds of signal that one result needs."""
+        """Seconds of signal needed for one result."""
         return max(m.span - min(m.clip_ends(self.steps)) for m in self.modalities)
 
     def modality(self, name: str) -> Modality:
@@ -105,7 +105,7 @@ class Task:
 
 
 def _wrong_fields(task: Task) -> list[str]:
-    """Fields of a task from a file that cannot be used: of another type, or larger than any network or window is."""
+    """Fields of a task from a file that cannot be used: the wrong type, or an absurd size."""
     wrong = {
         "name": not _is_word(task.name),
         "variant": task.variant not in ("full", "demo"),

@@ -1,7 +1,7 @@
-"""Make the pictures of the README and of docs/reference/page.md: `make screenshots`.
+"""Take the screenshots of the README and of docs/reference/page.md: `make screenshots`.
 
-Runs `jmt-edge live --page` on simulated sensors and photographs it with headless Chromium. With `--states DIR` it
-photographs every task in every state on every screen instead, as the layout's tests measure them.
+Runs `jmt-edge live --page` on simulated sensors in headless Chromium. With `--states DIR` it takes a screenshot of
+every task in every state on every screen size instead, as measured by the layout tests.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bundle", help="NAME.jmt; default: the demo bundle of the trimodal task")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "images")
-    parser.add_argument("--states", type=Path, metavar="DIR", help="photograph every task, state and screen into DIR")
-    parser.add_argument("--only", default="", metavar="TEXT", help="with --states: only names that hold TEXT")
+    parser.add_argument("--states", type=Path, metavar="DIR", help="write every task, state and screen size to DIR")
+    parser.add_argument("--only", default="", metavar="TEXT", help="with --states: only names that contain TEXT")
     args = parser.parse_args()
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:

@@ -132,11 +132,8 @@ class Recipe:
 
     def _modality(self, m: Modality) -> Modality:
         settings: dict[str, dict[str, Any]] = {
-            "backbone": self.backbone,
-            "width": self.width,
-            "shape": self.shapes,
-            "span": self.spans,
-        }
+            "backbone": self.backbone, "width": self.width, "shape": self.shapes, "span": self.spans,
+        }  # fmt: skip
         changes: dict[str, Any] = {key: values[m.name] for key, values in settings.items() if m.name in values}
         if "shape" in changes:
             changes["shape"] = tuple(changes["shape"])

@@ -16,6 +16,7 @@ from ..capture.simulated import open_simulated
 from ..clips.cut import Samples
 from ..clips.face import Find, cropped
 from ..media.chunk import Chunk
+from ..media.eda_files import Asked
 from ..media.video import read_image
 from ..tasks import Modality
 from .data import Trial
@@ -23,7 +24,7 @@ from .data import Trial
 _FILES: dict[str, Callable[[Path], Samples]] = {
     "face": VideoFile,
     "voice": SoundFile,
-    "eda": partial(EdaFile, column="gsr", strict=True),
+    "eda": partial(EdaFile, asked=Asked(column="gsr"), strict=True),
 }
 
 

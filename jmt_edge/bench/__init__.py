@@ -1,1 +1,1 @@
-"""Measurements that can be compared: per stage, with the machine's state beside them, and predictions named so."""
+"""Comparable measurements of every stage, together with the machine's state; and predictions, labelled as such."""

@@ -1,9 +1,9 @@
-"""Two reports of the same bundle side by side: ratios with intervals that cover what the machine itself may have done.
+"""Compares two reports of the same bundle: ratios, with intervals that include the machine's own changes.
 
-Each process is one observation. On the logarithm of its quick time, Welch's interval says how far two runs of one build
-may differ by the luck of their processes. How much of the machine's own slowness a stage felt nobody knows: none of it,
+Each process is one observation. On the logarithm of its quick time, Welch's interval says how much two runs of one
+build may differ by chance. How much a stage was affected by the machine's own changes cannot be measured: not at all,
 or as much as a reference workload; so the ratio is also taken process by process relative to each reference. The ratio
-nearest to 1 is shown, the interval covers all of them, and only what lies beyond the limit as a whole is a regression.
+nearest to 1 is shown, the interval covers all of them, and a stage has regressed only if all of it is over the limit.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ..errors import DataError
 from .measure import SCHEMA
 from .stages import ALL_CORES
 
-SHARED = 1.2  # cores from which on other cores' slowness is felt, too
+SHARED = 1.2  # from this many cores on, the slowness of other cores counts too
 _NEEDED = {"date", "machine", "task", "stages", "references", "end_to_end"}
 END_TO_END = "end to end"
 
@@ -38,24 +38,24 @@ class Ratio:
     high: float
 
     def regressed(self, limit: float) -> bool:
-        """The whole interval lies beyond 1 + limit: noise alone does not make a regression."""
+        """The whole interval is above 1 + limit, so noise alone is not a regression."""
         return self.low > 1 + limit
 
 
 def load_report(path: Path) -> dict[str, Any]:
-    """A report that `bench --json` wrote. Raises DataError for anything else."""
+    """A report written by `bench --json`. Raises DataError for anything else."""
     try:
         report = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} is no benchmark report ({error}); write one with `jmt-edge bench --json`") from None
+        raise DataError(f"{path} is not a benchmark report ({error}); write one with `jmt-edge bench --json`") from None
     schema = report.get("schema") if isinstance(report, dict) else None
     if isinstance(schema, int) and schema != SCHEMA:
         raise DataError(
-            f"{path} was written by another version of `jmt-edge bench` (report schema {schema}, here {SCHEMA}); "
-            "measure again with one version on both sides"
+            f"{path} was written by another version of `jmt-edge bench` (report schema {schema}, this is {SCHEMA}); "
+            "measure both with the same version"
         )
     if schema is None or not set(report) >= _NEEDED:
-        raise DataError(f"{path} is no benchmark report; write one with `jmt-edge bench --json`")
+        raise DataError(f"{path} is not a benchmark report; write one with `jmt-edge bench --json`")
     return dict(report)
 
 
@@ -80,7 +80,7 @@ def compare(old: dict[str, Any], new: dict[str, Any]) -> list[Ratio]:
 
 
 def different_settings(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """What else differs between the two runs, which a ratio then includes: `backend: onnxruntime, now openvino`."""
+    """What else differs between the two runs, and so affects the ratios: `backend: onnxruntime, now openvino`."""
     pairs = [(key, old.get(key), new.get(key)) for key in ("bundle", "backend", "precision", "threads")]
     keys = ("processor", "board", "governor", "power_mode")
     pairs += [(key, old["machine"].get(key), new["machine"].get(key)) for key in keys]
@@ -95,7 +95,7 @@ def _log(values: Any) -> Logs:
 
 
 def _ratio(name: str, old: Logs, new: Logs, drift: list[tuple[Logs, Logs]]) -> Ratio:
-    # a slow moment of one process slows its references, too
+    # what slows a process for a moment slows its references too
     ways = [(old, new), *((old - x, new - y) for x, y in drift if x.size == old.size and y.size == new.size)]
     found = [_welch(x, y) for x, y in ways]
     nearest = min((middle for middle, _ in found), key=abs)

@@ -1,4 +1,4 @@
-"""The whole product, timed: the live loop on simulated sensors, and a fresh process up to its first result."""
+"""Timing of the whole product: the live loop on simulated sensors, and a fresh process up to its first result."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _SENSORS = "sim:seed=900001"
 
 
 class _Collect(Observer):
-    """Milliseconds of every result with a number, and the same without waiting for a processor.
+    """Milliseconds of every result with a number, with and without the time spent waiting for a processor.
 
-    The loop says how long a result took, not how long it waited in that time: the share of waiting since the last
-    result stands for it.
+    The loop reports how long a result took, not how much of that was waiting, which is estimated from the share of
+    waiting since the last result.
     """
 
     def __init__(self, delay: Delay) -> None:
@@ -42,7 +42,7 @@ class _Collect(Observer):
 
 
 def live_loop(bundle: Bundle, engine: Engine, hop: float, seconds: float) -> dict[str, Any]:
-    """Window end to result over simulated sensors at full speed: `seconds` of signal, twelve results at least.
+    """From window end to result on simulated sensors at full speed: `seconds` of signal, at least twelve results.
 
     Milliseconds of every result in `calls`. Closes the engine.
     """

@@ -1,7 +1,7 @@
-"""Measure one bundle on one backend, in several fresh processes, and put their answers together.
+"""Measures one bundle on one backend in several fresh processes, and combines their answers.
 
-Reference workloads run in every round of every process. What they gain or lose between two runs is the machine, not
-the program, and `compare` takes it into account.
+Reference workloads run in every round of every process. Changes in their speed between two runs come from the machine,
+not the program, and `compare` takes them into account.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def bench(
     root: Path = Path("/"),
     on_step: Callable[[str, float], None] = lambda what, fraction: None,
 ) -> dict[str, Any]:
-    """The report, as `--json` writes it. `duration` (s) is shared out over processes, stages, live loop and rounds.
+    """The report, as `--json` writes it. `duration` (s) is divided among processes, stages, live loop and rounds.
 
     root: where the machine's state is read from. Raises BackendError where the backend cannot run here, ConfigError
     for a setting out of range.
@@ -52,7 +52,7 @@ def bench(
         raise ConfigError(f"a duration of {duration:g} s is out of range; choose 2 to 3600 s")
     if not 1 <= processes <= 100:
         raise ConfigError(f"{processes} processes are out of range; choose 1 to 100")
-    machine = describe(root)  # before our own work shows in the load
+    machine = describe(root)  # before this measurement itself shows in the load
     on_step("first result of a fresh process", 0.0)
     first = first_result(bundle, backend, threads)
     engine, why = choose_engine(bundle, backend, threads)
@@ -64,9 +64,7 @@ def bench(
         for number in range(processes):
             on_step(f"process {number + 1} of {processes}", number / processes)
             energy = ENERGY * duration if rails(root) and number == 0 else 0.0
-            job = Job(
-                str(bundle.path), name, batch, cores, hop, duration / processes, seed, energy, str(root)
-            )  # fmt: skip
+            job = Job(str(bundle.path), name, batch, cores, hop, duration / processes, seed, energy, str(root))
             answers.append(fresh(job))
     board = meter.result()
     others = _mean([a["other_cores_busy"] for a in answers])
@@ -109,15 +107,10 @@ def _mean(values: list[float | None]) -> float | None:
     return float(np.mean(known)) if known else None
 
 
-def _calls(part: dict[str, Any]) -> list[float]:
-    """Milliseconds of every call that one process made."""
-    return [ms for part_of_it in part["rounds"] for ms in part_of_it]
-
-
 def _stage(parts: list[dict[str, Any]]) -> dict[str, Any]:
-    """Percentiles over all calls, results per second at the median, cores, and one quick value a process to compare
+    """Percentiles over all calls, results per second at the median, cores, and one quick value per process to compare
     by."""
-    calls = [ms for part in parts for ms in _calls(part)]
+    calls = [ms for part in parts for of_round in part["rounds"] for ms in of_round]
     return {
         "n": len(calls),
         **percentiles(calls),
@@ -150,7 +143,7 @@ def _spread(parts: list[dict[str, Any]]) -> float:
 
 
 def _noise(spreads: dict[str, float], others: float | None, machine: dict[str, Any], throttled: list[str]) -> list[str]:
-    """One clause for each thing that makes this run's numbers doubtful."""
+    """One clause for each thing that makes this run's numbers unreliable."""
     reasons = [
         f"the reference workload '{key}' varied by {spread:.0%} between rounds"
         for key, spread in spreads.items()
@@ -163,5 +156,5 @@ def _noise(spreads: dict[str, float], others: float | None, machine: dict[str, A
     if machine["governor"] not in ("performance", "not readable"):
         reasons.append(f"CPU governor is '{machine['governor']}'; set it to performance")
     if throttled:
-        reasons.append(f"the board throttled itself ({', '.join(throttled)}); cool it")
+        reasons.append(f"the board was throttled ({', '.join(throttled)}); cool it")
     return reasons

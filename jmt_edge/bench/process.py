@@ -1,7 +1,7 @@
 """One fresh process's part of a measurement: `python -m jmt_edge.bench.process`, job and answer as JSON.
 
-Much of what differs between two runs of one build is decided when a process starts: where its memory lies, on which
-cores its threads end up, how fast the processor happens to be. Rounds within one process do not show it, processes do.
+Much of the difference between two runs of one build is decided when a process starts: its memory layout, the cores its
+threads run on, the processor's clock. Rounds within one process do not show this variation; several processes do.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ STAGES, LIVE = 0.6, 0.4  # shares of the time: stages and references, live loop
 
 @dataclass(frozen=True)
 class Job:
-    """What to measure for how many seconds; `energy` more where the board has power rails (else 0)."""
+    """What to measure, for how many seconds, plus `energy` seconds where the board has power rails (else 0)."""
 
     bundle: str
     backend: str
@@ -44,12 +44,12 @@ class Job:
 
 
 def fresh(job: Job) -> dict[str, Any]:
-    """The answer of a new process to `job`. Raises BackendError where it ended without one."""
+    """The answer of a new process to `job`. Raises BackendError if it ended without one."""
     command = [sys.executable, "-m", "jmt_edge.bench.process"]
     done = subprocess.run(command, input=json.dumps(asdict(job)), capture_output=True, text=True)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise BackendError(f"a measuring process ended with code {done.returncode}: {last}")
+        raise BackendError(f"a measuring process failed with code {done.returncode} ({last}); run the command again")
     answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return answer
 
@@ -89,7 +89,7 @@ def _answer(stage: Stage) -> dict[str, Any]:
 
 
 class Span:
-    """Cores kept busy from now to `end`: by this process, and by all others (None where the system does not say)."""
+    """Cores kept busy from now to `end`: by this process, and by all others (None where that is unknown)."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -104,7 +104,7 @@ class Span:
 
 
 def spend(networks: Stage, batch: int, seconds: float, root: Path) -> dict[str, Any]:
-    """Joules of one window's inference: the networks of a hop, back to back and alone, after a second of rest."""
+    """Joules of one window's inference: the networks of a hop, back to back and alone, after a second of idling."""
     with PowerMeter(root) as resting:
         time.sleep(min(1.0, seconds))
     count, until = 0, time.perf_counter() + seconds
@@ -122,7 +122,7 @@ def spend(networks: Stage, batch: int, seconds: float, root: Path) -> dict[str, 
 
 
 def _gpu_memory() -> float | None:
-    """MB in use on the GPU, by the whole machine; None without one."""
+    """MB of GPU memory in use by all processes; None without a GPU."""
     try:
         from cuda.bindings import runtime
 

@@ -1,13 +1,13 @@
-"""A roofline over the ONNX graphs: what each layer costs, and what a device that is not here would take.
+"""A roofline model of the ONNX graphs: the cost of each layer, and the predicted time on another device.
 
-Time of a layer = max(FLOPs / (peak x efficiency), bytes / (bandwidth x efficiency)) + launch. Element-wise
-layers count with the layer they follow, as every engine fuses them. It is a prediction, and is labelled so
-wherever it is shown; `validate` puts beside it what the machine at hand measures.
+Time of a layer = max(FLOPs / (peak x efficiency), bytes / (bandwidth x efficiency)) + launch. Element-wise layers count
+with the layer they follow, since every engine fuses them. A prediction is labelled as such wherever it is shown;
+`validate` adds what this machine measures.
 """
 
 from __future__ import annotations
 
-import time
+import timeit
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -25,9 +25,9 @@ _BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
 
 @dataclass(frozen=True)
 class Hardware:
-    """Dense peak FLOP/s (or int8 op/s) by precision, memory bandwidth in bytes/s, and what of both is reached.
+    """Dense peak FLOP/s (or int8 op/s) by precision, memory bandwidth in bytes/s, and the share reached of both.
 
-    `source` says where the figures are from. `launch` is the time between two kernels inside a CUDA graph, or an
+    `source`: where the figures come from. `launch` is the time between two kernels inside a CUDA graph, or an
     operator's overhead on a CPU, in seconds.
     """
 
@@ -40,15 +40,15 @@ class Hardware:
     memory_efficiency: float = 0.75
 
 
-# Dense rates follow from multiprocessors (SM) and clock: an SM has 128 CUDA cores of 2 FLOP a clock in fp32, and tensor
-# cores of so many INT8 operations a clock; fp16 has half of that. What NVIDIA advertises is twice as much (2:4 sparse
-# weights), and for an Orin NX and AGX Orin includes the DLAs, which no engine of ours uses: tests/bench compares both.
+# Dense rates follow from multiprocessors (SM) and clock: an SM has 128 CUDA cores with 2 FLOP per clock in fp32, and
+# tensor cores with the INT8 operations per clock below; fp16 has half of those. NVIDIA advertises twice as much (2:4
+# sparse weights), for Orin NX and AGX Orin including the DLAs, which our engines do not use: tests/bench compares both.
 _CUDA_CORES = 128
-_AMPERE, _BLACKWELL = 4096, 16384  # INT8 operations an SM and clock, dense
+_AMPERE, _BLACKWELL = 4096, 16384  # INT8 operations per SM and clock, dense
 
 
 def _jetson(name: str, sms: int, ghz: float, int8: int, bandwidth: float, source: str) -> Hardware:
-    """A GPU of `sms` multiprocessors at `ghz` with `int8` operations an SM and clock, and GB/s of memory."""
+    """A GPU of `sms` multiprocessors at `ghz`, with `int8` operations per SM and clock, and `bandwidth` in GB/s."""
     clock = sms * ghz * 1e9
     peak = {"fp32": 2 * _CUDA_CORES * clock, "fp16": int8 / 2 * clock, "int8": int8 * clock}
     return Hardware(name, peak, bandwidth * 1e9, 1.5e-6, f"{source}; dense rates of the GPU alone")
@@ -71,13 +71,13 @@ DEVICES = {
         "NVIDIA, Jetson AGX Orin technical brief: 2048 cores, 1.3 GHz, 5.3 TFLOPS, 170 sparse TOPS of the GPU, "
         "204.8 GB/s",
     ),
-    # 2070 sparse FP4 TFLOPS are 65536 a clock and SM, of which dense FP8 has a quarter; INT8 is taken as fast as FP8.
-    # 20 SMs are what the CUDA driver reports on the developer kit (forums.developer.nvidia.com, topic 356355).
+    # 2070 sparse FP4 TFLOPS are 65536 per clock and SM; dense FP8 is a quarter of that, and INT8 is assumed as fast as
+    # FP8. The CUDA driver reports 20 SMs on the developer kit (forums.developer.nvidia.com, topic 356355).
     "thor": _jetson(
         "Jetson AGX Thor", 20, 1.575, _BLACKWELL, 273,
         "NVIDIA, Jetson Thor data sheet: 2560 cores, 1.57 GHz, 2070 sparse FP4 TFLOPS, 273 GB/s",
     ),
-    # a large copy was measured at 4.3 TB/s, hence its memory efficiency
+    # a large copy was measured at 4.3 TB/s, hence the memory efficiency
     "h200": Hardware(
         "H200 SXM", {"fp32": 67e12, "fp16": 989e12, "int8": 1979e12}, 4.8e12, 1.3e-6,
         "NVIDIA, H200 data sheet: 67 TFLOPS FP32, 1979 sparse FP16, 3958 sparse INT8, 4.8 TB/s; dense rates", 0.35, 0.9,
@@ -87,7 +87,7 @@ DEVICES = {
 
 @dataclass(frozen=True)
 class LayerCost:
-    """One heavy layer with the element-wise ones behind it. Intensity is FLOPs per byte; times in seconds."""
+    """One heavy layer with the element-wise ones after it. Intensity is FLOPs per byte; times in seconds."""
 
     network: str
     name: str
@@ -149,15 +149,15 @@ def predict(costs: list[LayerCost], hardware: Hardware, precision: Mapping[str, 
 
 
 def device(name: str) -> Hardware:
-    """A device of the table. Raises ConfigError for another name."""
+    """A device of the table. Raises ConfigError for an unknown name."""
     if name not in DEVICES:
-        raise ConfigError(f"no figures for '{name}': choose one of {', '.join(DEVICES)}")
+        raise ConfigError(f"no figures for device '{name}'; choose one of {', '.join(DEVICES)}")
     return DEVICES[name]
 
 
 def this_machine(threads: int | None = None) -> Hardware:
-    """The CPU at hand as onnxruntime reaches it with `threads`: a large float32 product, a copy of 256 MB, and a chain
-    of tiny products for what an operator costs. Efficiencies are then 1 by definition."""
+    """This CPU as onnxruntime uses it with `threads`: a large float32 product, a copy of 128 MB, and a chain of tiny
+    products for the overhead per operator. Efficiencies are then 1 by definition."""
     rng = np.random.default_rng(0)
     size, links = 1024, 200
     product = _session([((size, size), (size, size))], threads)
@@ -175,7 +175,7 @@ def this_machine(threads: int | None = None) -> Hardware:
 
 
 def _session(products: list[tuple[tuple[int, int], tuple[int, int]]], threads: int | None) -> Any:
-    """onnxruntime over `x` multiplied by one constant after the other."""
+    """An onnxruntime session that multiplies `x` by one constant after the other."""
     from onnx import TensorProto, helper, numpy_helper
 
     from ..engine.backends.onnxruntime import cpu_threads
@@ -196,16 +196,11 @@ def _session(products: list[tuple[tuple[int, int], tuple[int, int]]], threads: i
 def _best(work: Callable[[], object], runs: int = 7) -> float:
     """Seconds of the quickest of `runs` calls after a first one."""
     work()
-    times = []
-    for _ in range(runs):
-        began = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - began)
-    return min(times)
+    return min(timeit.repeat(work, number=1, repeat=runs))
 
 
 def validate(report: dict[str, Any], bundle: Bundle, threads: int | None = None) -> None:
-    """Add to a prediction for this machine what it measures (median, batch 1, onnxruntime) and the ratio."""
+    """Add the measurements to a prediction for this machine (median, batch 1, onnxruntime), and their ratio."""
     from ..engine.backends import open_engine
     from .stages import make_stages
 
@@ -253,9 +248,6 @@ def plot(report: dict[str, Any]) -> bytes:
     """PNG: attainable rate against intensity with every layer, and time by network. Needs matplotlib."""
     import io
 
-    import matplotlib
-
-    matplotlib.use("Agg")
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 4), layout="constrained")

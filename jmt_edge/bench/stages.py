@@ -1,4 +1,4 @@
-"""What is timed: every stage of one hop by itself, and four reference workloads that are nothing of ours."""
+"""What is timed: each stage of one hop, and four reference workloads that are independent of our code."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from ..preprocessing.voice import voice_clip
 from ..tasks import AUDIO_RATE, Task
 
 PERCENTILES = (50, 90, 95, 99)
-QUICK = 5  # percentile of a process's calls that stands for it: calls that another program delayed lie above
-LONG = 1e-3  # seconds of a call from which on it is delayed so often that the delay is looked up
-POOL = 3  # inputs drawn beforehand; each call takes one at random
+QUICK = 5  # the percentile of its calls that represents a process: calls delayed by other programs lie above it
+LONG = 1e-3  # seconds; longer calls are delayed so often that the delay is measured
+POOL = 3  # inputs generated beforehand; each call takes one at random
 Work = Callable[[], object]
 
 
 class Delay:
-    """Seconds that the calling thread was ready and waited for a processor that others had: `with Delay() as delay`.
+    """Seconds that the calling thread was ready to run but had to wait for a processor: `with Delay() as delay`.
 
     The second number of schedstat (kernel, Documentation/scheduler/sched-stats.rst); 0 where there is none.
     """
@@ -56,10 +56,10 @@ class Delay:
 
 @dataclass
 class Stage:
-    """Milliseconds of one stage, by round; `items` results come out of one call (the batch).
+    """Milliseconds of one stage, by round; one call produces `items` results (the batch).
 
-    net: the same calls without the time that they waited for a processor; cpu: seconds of the whole process, and of
-    the thread that calls.
+    net: the same calls without the time spent waiting for a processor; cpu: seconds of the whole process, and of the
+    calling thread.
     """
 
     work: Work
@@ -69,7 +69,7 @@ class Stage:
     cpu: list[float] = field(default_factory=lambda: [0.0, 0.0])
 
     def measure(self, seconds: float) -> None:
-        """One round: calls for about `seconds`, three at least."""
+        """One round: calls for about `seconds`, at least three."""
         times: list[float] = []
         process, thread = time.process_time(), time.thread_time()
         until, look = time.perf_counter() + seconds, True
@@ -81,7 +81,7 @@ class Stage:
                 self.work()
                 spent = time.perf_counter() - began
                 times.append(spent * 1e3)
-                if look:  # read within the time it is taken from, so that less than all of it was waiting
+                if look:  # read within the measured time, so that waiting is always less than all of it
                     waited = delay.seconds() - before
                     self.net.append((time.perf_counter() - start - waited) * 1e3)
                 else:
@@ -92,11 +92,11 @@ class Stage:
         self.cpu[1] += time.thread_time() - thread
 
     def cores(self) -> float:
-        """Cores that the stage computes on: 1 where all is done by the thread that calls, whatever else runs."""
+        """Cores used by the stage: 1 if the calling thread does everything, whatever else is running."""
         return max(1.0, self.cpu[0] / self.cpu[1]) if self.cpu[1] else 1.0
 
     def quick(self) -> float:
-        """What a process is compared by (ms): the `QUICK` percentile of its calls, without waiting for a processor."""
+        """The time by which processes are compared (ms): the `QUICK` percentile of the calls, without waiting."""
         return quick(self.net)
 
 
@@ -110,10 +110,10 @@ def quick(calls: Sequence[float]) -> float:
 
 
 def make_stages(task: Task, engine: Engine, batch: int, rng: np.random.Generator) -> dict[str, Stage]:
-    """Every stage of one hop, in the order of the data; inputs are drawn at random for each call.
+    """Every stage of one hop, in the order of the data; each call takes a random input.
 
-    `networks` is all of a hop's inference: each backbone on one new clip, then the fusion; at batch 1 as the live loop
-    asks for it, `Engine.step`.
+    `networks` is all of a hop's inference: each backbone on one new clip, then the fusion; at batch 1 by `Engine.step`,
+    as in the live loop.
     """
     stages: dict[str, Stage] = {}
     if "face" in task.names:
@@ -159,15 +159,13 @@ ALL_CORES = "all cores"  # the reference for stages that compute on several
 
 
 def make_references(threads: int) -> dict[str, Stage]:
-    """What a stage may depend on, each by itself: the interpreter with small arrays, arithmetic in the cache, memory,
-    and arithmetic on `threads` cores at once, as an engine's threads do it.
-
-    What they gain or lose between two runs is the machine, not the program.
+    """What a stage may depend on, separately: the interpreter with small arrays, arithmetic in the cache, memory, and
+    arithmetic on `threads` cores at once, as in an engine.
     """
     rng = np.random.default_rng(0)
     small = rng.standard_normal(256)
     big, target = np.linspace(-3, 3, 1_000_000, dtype=np.float32), np.empty(1_000_000, np.float32)
-    # 64x64 products: below the size at which a BLAS starts threads of its own
+    # 64x64 products: too small for a BLAS to start its own threads
     left, right = rng.standard_normal((48, 64, 64), dtype=np.float32), rng.standard_normal((64, 64), dtype=np.float32)
     results = [np.empty_like(left) for _ in range(threads)]
     pool = ThreadPoolExecutor(max(threads - 1, 1), thread_name_prefix="reference")
@@ -184,11 +182,11 @@ def make_references(threads: int) -> dict[str, Stage]:
         return np.matmul(left, right, out=results[i])
 
     def again(i: int) -> object:
-        """So long that how fast a thread wakes does not matter: else one of them may do the work of all."""
+        """Long enough that the time to wake a thread does not matter; otherwise one of them might do all the work."""
         return [arithmetic(i) for _ in range(20)][-1]
 
     def everywhere() -> list[object]:
-        """The caller takes its share, as in an engine: a thread more than cores would wait for its own."""
+        """The caller takes its share, as in an engine: one thread more than cores would have to wait."""
         others = [pool.submit(again, i) for i in range(1, threads)]
         return [again(0), *(other.result() for other in others)]
 
@@ -202,7 +200,7 @@ def make_references(threads: int) -> dict[str, Stage]:
 
 @cache
 def simulated_frames(count: int = 32) -> list[NDArray[np.uint8]]:
-    """Frames (480, 640, 3) of the simulated camera. Drawing them takes longer than all else before measuring."""
+    """Frames (480, 640, 3) of the simulated camera, cached because drawing them is slow."""
     source = open_simulated("face", "sim:seed=900001&fps=25&size=640x480")
     source.open(0.0)
     images = list(source.read(count / 25.0).values)[:count]
@@ -211,7 +209,7 @@ def simulated_frames(count: int = 32) -> list[NDArray[np.uint8]]:
 
 
 def _decoder() -> Work:
-    """The next frame of an MJPG video, as a USB camera sends it."""
+    """Decodes the next frame of an MJPG video, the format of a USB camera."""
     folder = tempfile.mkdtemp(prefix="jmt-edge-bench-")
     path = str(Path(folder) / "clip.avi")
     frames = simulated_frames()
@@ -230,7 +228,7 @@ def _decoder() -> Work:
 
 
 def _face(task: Task, rng: np.random.Generator) -> Work:
-    """Find (or follow) the face in a frame and cut it out."""
+    """Finds (or tracks) the face in a frame and crops it."""
     frames, tracker, size = simulated_frames(), FaceTracker(FaceDetector()), task.modality("face").shape[-1]
     state = {"t": 0.0}
 

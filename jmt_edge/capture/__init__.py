@@ -7,12 +7,15 @@
 | a path | video, folder of images (`?fps=`) | WAV, other sound, a video's sound | see `eda_files` |
 | a device | `0`, `/dev/video0`, `csi:0`, GStreamer | index or name | `bitalino:/dev/...`, `auto:...`, `/dev/...` |
 
-`recording.open_source` also knows `replay:DIR`. Cameras take `?width=&height=&fps=`, microphones `?rate=`.
+`recording.open_source` also knows `replay:DIR`. Cameras take `?width=&height=&fps=`, microphones `?rate=`, EDA files
+`?time=&column=&unit=&rate=&sep=&decimal=`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,7 +25,11 @@ from ..tasks import MODALITIES
 from .base import Source, Status
 from .spec import number, split_query
 
+if TYPE_CHECKING:
+    from ..media.eda_files import Asked
+
 _EDA_DEVICES = ("bitalino:", "shimmer3:", "grove:", "csv:", "auto:", "/dev/")
+EDA_FILE_SETTINGS = ("time", "column", "unit", "rate", "sep", "decimal", "bits", "vcc", "gain", "cal")
 _MEDIA_SUFFIXES = (
     ".wav", ".flac", ".mp3", ".ogg", ".m4a", ".aac", ".opus", ".mp4", ".mpg", ".mpeg", ".avi", ".mkv", ".mov", ".webm",
     ".csv", ".txt", ".gz",
@@ -30,7 +37,7 @@ _MEDIA_SUFFIXES = (
 
 
 def open_source(modality: str, spec: str, *, delay: float = 0.0) -> Source | None:
-    """The unopened source that `spec` names, None for `none`.
+    """The unopened source described by `spec`, None for `none`.
 
     `delay` is a known latency of the device in seconds: a sample read at time t was taken at t - delay.
     Raises SourceError for a malformed specification, a missing file or an unknown modality.
@@ -51,7 +58,7 @@ def _open(modality: str, spec: str) -> Source:
 
         return open_simulated(modality, spec)
     if spec.startswith("replay:"):
-        raise SourceError(f"'{spec}' names a recording, not a device or a file; open it with jmt_edge.recording")
+        raise SourceError(f"'{spec}' is a recording, not a device or a file; open it with jmt_edge.recording")
     return {"face": _open_face, "voice": _open_voice, "eda": _open_eda}[modality](spec)
 
 
@@ -66,7 +73,7 @@ def _open_face(spec: str) -> Source:
     file = _existing(path, "--camera", "a video, a folder of images, an index, /dev/videoN, csi:N, sim: or none")
     fps = number(spec, given, "fps", 0.1, 1000)
     if file.is_dir():
-        return ImageFolder(file) if fps is None else ImageFolder(file, fps)
+        return ImageFolder(file, fps)
     if fps is not None:
         raise SourceError(f"'{spec}': fps is for a folder of images; a video has its own time stamps, leave it out")
     return VideoFile(file)
@@ -90,9 +97,18 @@ def _open_eda(spec: str) -> Source:
         return open_eda(spec)
     from .files import EdaFile
 
-    path, given = split_query(spec, "rate", "column")
+    path, given = split_query(spec, *EDA_FILE_SETTINGS)
     file = _existing(path, "--eda", "a recording, bitalino:/dev/..., auto:/dev/..., sim: or none")
-    return EdaFile(file, number(spec, given, "rate", 0.1, 100_000), given.get("column"))
+    return EdaFile(file, asked_of(spec, given))
+
+
+def asked_of(spec: str, given: Mapping[str, str]) -> Asked:
+    """The settings of an EDA file's specification. Raises SourceError, quoting `spec`."""
+    from ..media.eda_files import Asked
+    from ..media.units import conversion
+
+    rate, unit = number(spec, given, "rate", 0.1, 10_000), conversion(given, spec)
+    return Asked(rate, given.get("column"), given.get("time"), given.get("sep"), given.get("decimal"), unit)
 
 
 def _existing(path: str, option: str, choices: str) -> Path:

@@ -1,7 +1,7 @@
-"""What every source of samples looks like to the live loop: devices, files, simulations and replays alike.
+"""The interface of every source of samples: devices, files, simulations and replays.
 
 Stream time is seconds since the run's origin (t = 0), on the host's monotonic clock. A device's own clock is
-fitted to it inside the source; whoever reads a source sees stream time only.
+fitted to it inside the source; its readers see stream time only.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ..media.chunk import Chunk
 
 
 class LazyFrames(Sequence[Any]):
-    """A chunk's frames, each made out of its item when, and as often as, it is looked at."""
+    """A chunk's frames, each made from its item whenever it is accessed."""
 
     def __init__(self, make: Callable[[Any], Any], items: Sequence[Any]) -> None:
         self._make, self._items = make, items
@@ -35,12 +35,12 @@ class State(str, Enum):
     STALLED = "stalled"
     LOST = "lost"
     BACKOFF = "backoff"
-    ENDED = "ended"  # a file or a simulation of given length came to its end
+    ENDED = "ended"  # a file, or a simulation of limited length, is over
 
 
 @dataclass
 class Clock:
-    """The fit of a device's clock to the host's: seconds, parts per million, seconds."""
+    """The fit of a device's clock to the host's: offset (s), drift, jitter (s)."""
 
     offset: float = 0.0
     drift_ppm: float = 0.0
@@ -49,7 +49,7 @@ class Clock:
 
 @dataclass
 class Status:
-    """Where a source stands and why; `unit` is `µS` or `a.u.` for EDA."""
+    """A source's state and the reason for it; `unit` is `µS` or `a.u.` for EDA."""
 
     state: State
     reason: str = ""
@@ -65,13 +65,13 @@ class Source(Protocol):
 
     modality: str
     name: str
-    realtime: bool  # a device paced by the world; False: readable at any speed
+    realtime: bool  # a device, which sets the pace; False: readable at any speed
 
     def open(self, origin: float) -> None:
         """Start streaming; `origin` is `time.monotonic()` at stream time 0.
 
         Raises SourceError where the source does not exist or cannot be used at all. A device that is lost later
-        reconnects by itself and shows in `status`.
+        reconnects automatically; `status` shows it.
         """
 
     def read(self, until: float) -> Chunk:

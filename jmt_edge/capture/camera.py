@@ -33,7 +33,7 @@ OPEN_TIMEOUT_MS, READ_TIMEOUT_MS = 5000, 1000
 
 @dataclass(frozen=True)
 class CameraSpec:
-    """What was asked for. kind: `v4l2` (target: a path), `csi` (target: a sensor id) or `gstreamer` (a pipeline)."""
+    """The request. kind: `v4l2` (target: a path), `csi` (target: a sensor id) or `gstreamer` (a pipeline)."""
 
     kind: str
     target: str
@@ -65,7 +65,7 @@ def parse_camera(spec: str) -> CameraSpec:
     target, given = split_query(spec, "width", "height", "fps")
     csi = target.startswith("csi:")
     if csi and not target[4:].isdigit():
-        raise SourceError(f"'{spec}' names no CSI sensor; write csi:0 for the first one")
+        raise SourceError(f"'{spec}' is not a CSI sensor; write csi:0 for the first one")
     width = number(spec, given, "width", 16, 8192) or (1280 if csi else 640)
     height = number(spec, given, "height", 16, 8192) or (720 if csi else 480)
     fps = number(spec, given, "fps", 1, 1000) or 30.0
@@ -82,7 +82,7 @@ def has_gstreamer() -> bool:
 
 
 def open_capture(spec: CameraSpec) -> Any:
-    """An opened `cv2.VideoCapture`. Raises SourceError where the camera is absent, busy or not ours to open."""
+    """An opened `cv2.VideoCapture`. Raises SourceError where the camera is absent, busy or permission is denied."""
     if spec.kind != "v4l2":
         if not has_gstreamer():
             raise SourceError(
@@ -101,8 +101,8 @@ def open_capture(spec: CameraSpec) -> Any:
     capture = cv2.VideoCapture(spec.target, cv2.CAP_V4L2)
     if not capture.isOpened():
         raise SourceError(
-            f"camera {spec.target} does not open: another program uses it, or it gives no images; close the other "
-            "program, or see `jmt-edge doctor`"
+            f"camera {spec.target} does not open: another program is using it, or it delivers no images; close the "
+            "other program, or run `jmt-edge doctor`"
         )
     # uncompressed VGA at 30 fps fills half a USB 2 bus; the format has to be set before the size
     capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*"MJPG"))
@@ -115,7 +115,7 @@ def open_capture(spec: CameraSpec) -> Any:
 def _check_device(path: str) -> None:
     if not Path(path).exists():
         present = sorted(str(p) for p in Path("/dev").glob("video*"))
-        raise SourceError(f"there is no camera {path}; present: {', '.join(present) or 'none'}; plug it in")
+        raise SourceError(f"there is no camera {path} (found: {', '.join(present) or 'none'}); plug it in")
     try:
         os.close(os.open(path, os.O_RDWR | os.O_NONBLOCK))
     except OSError as error:
@@ -124,7 +124,7 @@ def _check_device(path: str) -> None:
                 f"no permission to read camera {path}; add the user to the group 'video' and log in again"
             ) from None
         if error.errno == errno.EBUSY:
-            raise SourceError(f"camera {path} is used by another program; close that program") from None
+            raise SourceError(f"camera {path} is in use by another program; close that program") from None
         raise SourceError(f"camera {path} does not open ({error.strerror}); plug it in again") from None
 
 
@@ -133,11 +133,11 @@ class _Grabber:
 
     def __init__(self, capture: Any, deliver: Callable[[float, Image], None]) -> None:
         self._capture, self._deliver = capture, deliver
-        self.symptom = "the camera gives no frames"
+        self.symptom = "the camera delivers no frames"
 
     def pump(self) -> bool:
         if not self._capture.grab():
-            raise DeviceLost("the camera stopped giving frames")
+            raise DeviceLost("the camera stopped delivering frames")
         now = time.monotonic()
         ok, image = self._capture.retrieve()
         if not ok or image is None or not image.size:
@@ -152,7 +152,7 @@ class _Grabber:
 
 
 class Camera:
-    """A live camera; see `open_source` for the specifications. `opener` makes the capture (tests give their own)."""
+    """A live camera; see `open_source` for the specifications. `opener` makes the capture (tests replace it)."""
 
     modality = "face"
     realtime = True

@@ -2,9 +2,9 @@
 
 A sample reaches the host some time after it was taken, never before: delay >= 0, with bursts and long tails (USB
 polling, Bluetooth, the scheduler). A least-squares line through (device time, arrival) is therefore late by the
-mean delay. The lower envelope of the points is not: it is late by the *smallest* delay only, the constant part of
-the path, which no one-way measurement can see. That is the stated bias: 0 <= bias <= smallest delay; the user's
-`delay` constant removes it where the device's latency is known.
+mean delay. The lower envelope of the points is late by the *smallest* delay only, the constant part of the path, which
+no one-way measurement can see. That is the stated bias: 0 <= bias <= smallest delay; the user's `delay` constant
+removes it where the device's latency is known.
 
 The envelope: arrivals are cut into bins of device time, each keeps its earliest point, and a line runs through these:
 its slope is the median slope between each bin of the older half and its partner in the newer half (Theil 1950, the
@@ -64,7 +64,7 @@ class ClockFit:
 
     @property
     def span(self) -> float:
-        """Seconds of device time that the fit rests on."""
+        """Seconds of device time that the fit is based on."""
         return self._bins[-1][0] - self._bins[0][0] if len(self._bins) > 1 else 0.0
 
     @property
@@ -125,7 +125,7 @@ class ClockFit:
             self._low = (self._low[0], self._low[1] + seconds)
 
     def restart(self) -> None:
-        """The device's clock starts anew; the drift, a property of its crystal, is kept as the prior mean."""
+        """The device's clock restarts; the drift, a property of its crystal, is kept as the prior mean."""
         self._started = False
         self._slope_mean = self._slope
         self._clear()
@@ -168,7 +168,7 @@ def _median(x: NDArray[np.float64]) -> float:
 
 _PAST = 5.0  # s: no sample waits longer than this on its way
 _FUTURE = 0.05  # s: how far ahead of its arrival a sample may seem to be taken (the fit's own error)
-_AGREE = 5  # contradicting samples in a row that agree with each other and so are believed
+_AGREE = 5  # contradicting samples in a row that agree with each other, and are therefore believed
 _SETTLED = 2.0  # s of fitted data before a change of the delay means anything
 _HICCUP = 0.25  # s of sudden extra delay: wait and see whether it is a backlog or a loss
 _BUCKET = 1.0  # s; slips and steps are judged on the third earliest arrival of two buckets
@@ -187,9 +187,9 @@ class Timeline:
     repeats: equal counters are different samples (a counter coarser than the rate).
 
     A sample is dropped (counted in `dropped`) where its counter repeats, steps back or contradicts the host's clock
-    while its neighbours do not. Five such samples in a row that agree with each other are believed: a restarted
-    device clock. After a sudden extra delay of 0.25 s samples are withheld for 0.5 s to tell a backlog, which
-    drains, from a loss, which does not; `slipped` counts the samples whose loss only the host's clock could tell.
+    while its neighbours do not. Five such samples in a row that agree with each other are believed: the device's clock
+    has restarted. After a sudden extra delay of 0.25 s samples are held for 0.5 s to tell a backlog, which drains,
+    from a loss, which does not; `slipped` counts the losses that only the host's clock revealed.
     """
 
     def __init__(
@@ -227,7 +227,7 @@ class Timeline:
 
     @property
     def missing(self) -> int:
-        """Samples dropped or found lost here, in all."""
+        """Samples dropped, or found to be lost, so far."""
         return self.dropped + self.slipped
 
     @property
@@ -239,7 +239,7 @@ class Timeline:
         return (n1 - n0) / (t1 - t0) if t1 > t0 else 0.0
 
     def restart(self, hold: float = 0.5) -> None:
-        """The device's counter starts anew; its drift is remembered. Samples still held are dropped."""
+        """The device's counter restarts; its drift is remembered. Samples still held are dropped."""
         self.dropped += sum(len(c) for c, _ in self._held) + len(self._odd)
         self.fit.restart()
         self._hold = min(hold, self._hold)
@@ -251,8 +251,8 @@ class Timeline:
     ) -> tuple[NDArray[np.float64], NDArray]:
         """Times and values that can be stamped now; `counts` (n,) and `values` (n,) were read at `arrival` (s).
 
-        `n` may be 0: samples still held are then released when their time has come. `ahead`: by how many counts the
-        newest sample that has arrived is newer than counts[-1] (a decoder that waits before it gives one out).
+        `n` may be 0: samples still held are then released when they are due. `ahead`: by how many counts the newest
+        sample that has arrived is ahead of counts[-1] (for a decoder that holds samples back).
         """
         if len(counts):
             counts, values = self._admit(counts + self._shift, values, arrival)
@@ -338,7 +338,7 @@ class Timeline:
         return counts
 
     def _resolve(self) -> bool:
-        """At the end of a hold: False where it must go on."""
+        """At the end of a hold: False where it must continue."""
         if not self._tick:
             if len(self._waiting) < _AGREE or self._waiting[-1][0] == self._waiting[0][0]:
                 return False

@@ -7,21 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..media.chunk import Chunk, empty_chunk
-from ..media.eda_files import EdaRecording, read_eda_file
+from ..media.eda_files import Asked, EdaRecording, read_eda_file
 from ..media.sound import F32, sound_blocks
-from ..media.video import DEFAULT_FPS, FolderReader, Image, VideoReader
 from ..tasks import AUDIO_RATE
 from .base import State, Status
 
+if TYPE_CHECKING:  # sound and EDA files need no OpenCV
+    from ..media.video import FolderReader, Image, VideoReader
+
 
 class _File:
-    """What all file sources share: a name and a state that ends."""
+    """Common to all file sources: a name, and a state that becomes ENDED."""
 
     modality = ""
     realtime = False
@@ -36,7 +38,7 @@ class _File:
 
     def status(self) -> Status:
         state = State.ENDED if self._ended else State.STREAMING
-        reason = f"{self.name} came to its end" if self._ended else ""
+        reason = f"{self.name} has ended" if self._ended else ""
         return Status(state, reason, lost=self._lost, unit=self._unit, detail=dict(self._detail))
 
 
@@ -50,10 +52,12 @@ class VideoFile(_File):
         self._reader: VideoReader | FolderReader | None = None
 
     def _opened(self) -> VideoReader | FolderReader:
+        from ..media.video import VideoReader
+
         return VideoReader(self.path)
 
     def open(self, origin: float) -> None:
-        """Raises SourceError where there is no frame that can be decoded."""
+        """Raises SourceError where no frame can be decoded."""
         self._reader = reader = self._opened()
         self._detail.update(size=reader.size, fps=round(1.0 / reader.period, 3))
 
@@ -82,13 +86,15 @@ class VideoFile(_File):
 
 
 class ImageFolder(VideoFile):
-    """The images of a folder, `fps` a second; see `media.video.FolderReader`."""
+    """The images of a folder, `fps` per second; see `media.video.FolderReader`."""
 
-    def __init__(self, path: Path, fps: float = DEFAULT_FPS) -> None:
+    def __init__(self, path: Path, fps: float | None = None) -> None:
         super().__init__(path)
         self._fps = fps
 
     def _opened(self) -> FolderReader:
+        from ..media.video import FolderReader
+
         return FolderReader(self.path, self._fps)
 
 
@@ -131,24 +137,28 @@ class SoundFile(_File):
 
 
 class EdaFile(_File):
-    """An EDA recording; see `media.eda_files` for the formats, `column` and `strict`."""
+    """An EDA recording; see `media.eda_files` for the formats, `asked` and `strict`.
+
+    What the file lacks, and what was left out of it or moved, is in the status: `lost`, and `altered` (samples moved in
+    time), `dropped` (by reason) and `notes` of its details.
+    """
 
     modality = "eda"
 
-    def __init__(
-        self, path: Path, rate: float | None = None, column: str | None = None, *, strict: bool = False
-    ) -> None:
+    def __init__(self, path: Path, asked: Asked | None = None, *, strict: bool = False) -> None:
         super().__init__(path)
-        self._rate, self._column, self._strict = rate, column, strict
+        self._asked, self._strict = asked, strict
         self._recording: EdaRecording | None = None
         self._at = 0
         self._unit = "µS"
 
     def open(self, origin: float) -> None:
-        self._recording = found = read_eda_file(self.path, self._rate, self._column, strict=self._strict)
+        self._recording = found = read_eda_file(self.path, self._asked, strict=self._strict)
         span = float(found.times[-1])
         measured = (len(found.times) - 1) / span if span > 0 else 0.0
-        self._lost = found.lost
+        self._lost, self._unit = found.lost, found.unit
+        if found.notes or found.lost:
+            self._detail.update(altered=found.altered, dropped=found.counts, notes=list(found.notes))
         self._detail.update(format=found.kind, nominal_rate=found.rate, rate=round(measured, 3))
 
     def read(self, until: float) -> Chunk:
@@ -159,7 +169,8 @@ class EdaFile(_File):
         self._at = max(first, int(np.searchsorted(found.times, until, side="right")))
         self._ended = self._at == len(found.times)
         part = slice(first, self._at)
-        return Chunk(found.times[part], found.values[part].astype(np.float32), found.rate)
+        lost = found.lost if part.start == 0 and part.stop else 0  # told with the first samples
+        return Chunk(found.times[part], found.values[part].astype(np.float32), found.rate, lost)
 
     def close(self) -> None:
         self._recording, self._ended = None, True

@@ -1,12 +1,12 @@
 """The microphone: PortAudio's callback into a ring buffer, 44.1 kHz mono out.
 
-The callback only copies and stamps. A thread of its own takes the blocks, fits the device's sample counter to the
-host's clock, resamples where the device cannot run at 44.1 kHz, and starts PortAudio anew when the device is gone:
-PortAudio knows no hot plug, and a dead device shows only as a callback that no longer comes.
+The callback only copies and stamps. A separate thread takes the blocks, fits the device's sample counter to the host's
+clock, resamples where the device cannot run at 44.1 kHz, and restarts PortAudio when the device is gone: PortAudio has
+no hot plug, and the only sign of a dead device is that the callback is no longer called.
 
-The clock rests on the blocks' arrival, not on PortAudio's own `inputBufferAdcTime`: through PulseAudio that was seen
-to step by 0.25 s a second after the start while the samples ran on without a gap. The constant part of the latency
-that arrival cannot show is reported as `driver_latency`, and `--audio-delay` takes it off where it is known.
+The clock is fitted to the arrival of the blocks, not to PortAudio's `inputBufferAdcTime`: through PulseAudio that was
+seen to step by 0.25 s one second after the start while the samples continued without a gap. The constant part of the
+latency, which arrival times cannot show, is reported as `driver_latency`; `--audio-delay` subtracts a known one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from ..errors import SourceError
 from ..media.chunk import Chunk
-from ..media.sound import F32, StreamResampler, down_mix
+from ..media.sound import F32, Antiphase, down_mix
+from ..preprocessing.resample import StreamResampler
 from ..tasks import AUDIO_RATE
 from .base import Status
 from .clock import ClockFit
@@ -29,6 +30,7 @@ from .reconnect import DeviceLost, Link, Supervisor, Timing
 from .spec import number, split_query
 
 RING_SECONDS = 20.0
+_INVALID_RATE, _INVALID_CHANNELS = -9997, -9998  # PortAudio's error codes
 _PORTAUDIO = threading.Lock()  # initialisation is global to the process
 
 
@@ -52,9 +54,9 @@ def restart_portaudio() -> None:
 
 
 def find_microphone(spec: str) -> dict[str, Any]:
-    """PortAudio's description of the input device that an index, a part of its name or `default` names.
+    """PortAudio's description of the input device given by its index, a part of its name, or `default`.
 
-    Raises SourceError with the devices that are there.
+    Raises SourceError, listing the devices, where there is no such device.
     """
     sd = import_sounddevice()
     devices = [d for d in sd.query_devices() if d["max_input_channels"] > 0]
@@ -69,37 +71,36 @@ def find_microphone(spec: str) -> dict[str, Any]:
         exact = [d for d in devices if d["name"].lower() == spec.lower()]
         found = exact or [d for d in devices if spec.lower() in d["name"].lower()]
     if not found:
-        raise SourceError(f"there is no microphone '{spec}'; present: {names}; plug it in or name another")
+        raise SourceError(f"there is no microphone '{spec}' (found: {names}); plug it in or name another")
     return dict(found[0])
 
 
 class _Stream:
-    """An open PortAudio stream; each `pump` delivers the blocks that came since the last."""
+    """An open PortAudio stream; each `pump` delivers the blocks that arrived since the last."""
 
     def __init__(self, microphone: Microphone, device: dict[str, Any], rate: float) -> None:
         sd = import_sounddevice()
         self.symptom = "the microphone's callback is silent"
-        self.latency = 0.0  # s, age of a block's first sample as the driver tells it
+        self.latency = 0.0  # s, age of a block's first sample as the driver reports it
         self._deliver = microphone._deliver
         self._blocks: deque[tuple[float, F32, bool]] = deque(maxlen=2000)
         self._arrived = threading.Event()
-        channels = min(2, int(device["max_input_channels"]))
+        channels = microphone.channels or min(2, int(device["max_input_channels"]))
+        self.antiphase = Antiphase()
+        self._rate = rate
         try:
             self._stream = sd.InputStream(
                 device=device["index"], channels=channels, samplerate=rate, dtype="float32", callback=self._callback
             )
             self._stream.start()
         except sd.PortAudioError as error:
-            reason = str(error.args[0] if error.args else error)
-            raise SourceError(
-                f"microphone '{device['name']}' does not start ({reason}); close the program that uses it, or choose "
-                "another device"
-            ) from None
+            raise SourceError(_refusal(error, device, rate, channels)) from None
 
     def _callback(self, indata: F32, frames: int, info: Any, flags: Any) -> None:
         now = time.monotonic()
         self.latency = info.currentTime - info.inputBufferAdcTime
-        mono = down_mix(indata).copy()  # PortAudio uses `indata` again
+        mono = down_mix(indata).copy()  # PortAudio reuses `indata`
+        self.antiphase.add(indata, self._rate)
         self._blocks.append((now, mono, bool(flags.input_overflow)))
         self._arrived.set()
 
@@ -120,14 +121,29 @@ class _Stream:
         self._stream.close(ignore_errors=True)
 
 
+def _refusal(error: Exception, device: dict[str, Any], rate: float, channels: int) -> str:
+    """Why PortAudio did not open the device, with what the user can do about it."""
+    reason = str(error.args[0] if error.args else error)
+    code = error.args[1] if len(error.args) > 1 else None
+    name = f"microphone '{device['name']}'"
+    if code == _INVALID_RATE:
+        own = device["default_samplerate"]
+        return f"{name} refuses a rate of {rate:g} Hz ({reason}); its own is {own:g} Hz: give ?rate={own:g}"
+    if code == _INVALID_CHANNELS:
+        return f"{name} refuses {channels} channels ({reason}); give ?channels={3 - channels}"
+    return f"{name} does not start ({reason}); close the program that uses it, or choose another device"
+
+
 class Microphone:
-    """A live microphone: `INDEX`, `NAME` or `default`, with `?rate=` to force the device's rate (Hz)."""
+    """A live microphone: `INDEX`, `NAME` or `default`, with `?rate=` to force the device's rate (Hz) and `?channels=`
+    (1 or 2; all are mixed to mono)."""
 
     modality = "voice"
     realtime = True
 
     def __init__(self, spec: str, *, timing: Timing | None = None) -> None:
-        self._which, given = split_query(spec, "rate")
+        self._which, given = split_query(spec, "rate", "channels")
+        self.channels = int(number(spec, given, "channels", 1, 2, whole=True) or 0)  # 0: as many as there are, up to 2
         self._forced = number(spec, given, "rate", 4000, 384_000)
         self.name = spec
         self._link = Link(timing)
@@ -169,7 +185,7 @@ class Microphone:
     def _deliver(self, arrival: float, samples: F32, overflow: bool) -> None:
         """One block that arrived at host time `arrival` (s)."""
         if overflow:
-            # how much was lost nobody says: the counter starts anew
+            # how much was lost is unknown, so the counter restarts
             self._xruns += 1
             self._fit.restart()
             self._resample = StreamResampler(self._rate)
@@ -182,7 +198,7 @@ class Microphone:
         first = float(self._fit.map(np.array([self._out / AUDIO_RATE]))[0]) - self._origin
         self._out += len(out)
         with self._lock:
-            first = max(first, self._last)  # a fit that settles may not step back
+            first = max(first, self._last)  # times must not step back while the fit settles
             self._last = first + len(out) / AUDIO_RATE
             self._ring.append((first, out))
             self._held += len(out)
@@ -215,7 +231,10 @@ class Microphone:
         latency = self._stream.latency if self._stream else 0.0
         detail = {**self._detail, "xruns": self._xruns, "driver_latency": round(latency, 4)}
         link = self._link
-        return Status(link.state, link.reason, self._clock(), self._lost, link.reconnects, detail=detail)
+        reason = link.reason
+        if not reason and self._stream and self._stream.antiphase.found:
+            reason = "the two channels cancel each other out (antiphase); give ?channels=1 or fix the wiring"
+        return Status(link.state, reason, self._clock(), self._lost, link.reconnects, detail=detail)
 
     def _clock(self) -> Any:
         clock = self._fit.clock()

@@ -1,7 +1,8 @@
 """Keep a device streaming: one state machine for the camera, the microphone and the EDA port.
 
-    CONNECTING -> STREAMING        the first data came
-    CONNECTING -> LOST             the device did not open, or no data came within `Timing.first`
+    CONNECTING -> STREAMING        the first data arrived
+    CONNECTING, STREAMING -> STALLED   data arrives that is not understood
+    CONNECTING -> LOST             the device did not open, or no data arrived within `Timing.first`
     STREAMING  -> STALLED          silence for `Timing.stall`
     STALLED    -> STREAMING        data again
     STALLED    -> LOST             silence for `Timing.lost`
@@ -37,8 +38,8 @@ class Timing:
     """Seconds. The defaults notice a fault within 2 s and retry at least every 2 s."""
 
     first: float = 3.0  # wait for the first data after connecting
-    stall: float = 1.0  # silence that is called a stall
-    lost: float = 2.5  # silence after which the connection is closed and made anew
+    stall: float = 1.0  # silence that counts as a stall
+    lost: float = 2.5  # silence after which the connection is closed and reopened
     backoff: float = 0.1  # first wait before the next attempt
     backoff_max: float = 0.8
 
@@ -46,10 +47,10 @@ class Timing:
 class Connection(Protocol):
     """An open device."""
 
-    symptom: str  # why there is no data, as far as the connection can tell ("no bytes arrive")
+    symptom: str  # why there is no data, as far as is known ("no bytes arrive")
 
     def pump(self) -> bool:
-        """Wait briefly (at most about 0.1 s) for data and deliver it; True where usable data came.
+        """Wait briefly (at most about 0.1 s) for data and deliver it; True where usable data arrived.
 
         Raises DeviceLost or OSError when the device is gone.
         """
@@ -58,10 +59,10 @@ class Connection(Protocol):
 
 
 class Link:
-    """Where one device stands. Written by one thread, read by any.
+    """The state of one device. Written by one thread, read by any.
 
-    `state` and `reason` are judged at the moment of asking, so that a stall shows even while the writing thread
-    hangs inside a driver. `history` keeps the last transitions as (time, state, reason).
+    `state` and `reason` are computed when read, so that a stall shows even while the writing thread hangs inside a
+    driver. `history` keeps the last transitions as (time, state, reason).
     """
 
     def __init__(self, timing: Timing | None = None, now: Callable[[], float] = time.monotonic) -> None:
@@ -72,7 +73,7 @@ class Link:
         self._lock = threading.Lock()
         self._state = State.CONNECTING
         self._reason = "not started"
-        self._since = now()  # of the last data, or of the connection where none came yet
+        self._since = now()  # of the last data, or of the connection before any
         self._wait = self.timing.backoff
         self._streamed = False
 
@@ -91,7 +92,7 @@ class Link:
         return self.now() - self._since
 
     def connecting(self) -> None:
-        """An attempt to open the device begins."""
+        """The device is about to be opened."""
         self._enter(State.CONNECTING, self._reason if self._streamed else "opening the device")
 
     def connected(self) -> None:
@@ -99,24 +100,29 @@ class Link:
         self._since = self.now()
 
     def data(self) -> None:
-        """Usable data came."""
+        """Usable data arrived."""
         self._since = self.now()
         if self._state is State.STREAMING:
             return
         if self._state is State.CONNECTING:
             self.reconnects += self._streamed
-            self._streamed = True
+        self._streamed = True
         self._wait = self.timing.backoff
         self._enter(State.STREAMING, "")
 
     def overdue(self, symptom: str = "no data arrives") -> str:
-        """Why the connection should be given up; empty while it should not."""
+        """Why the connection should be closed; empty while it should stay open."""
         silence = self.silence
         if self._state is State.CONNECTING:
             return f"{symptom} ({silence:.1f} s after connecting)" if silence > self.timing.first else ""
         if self._state is State.STREAMING and silence > self.timing.stall:
             self._enter(State.STALLED, f"{symptom} for {silence:.1f} s")
         return f"{symptom} for {silence:.1f} s" if silence > self.timing.lost else ""
+
+    def unreadable(self, reason: str) -> None:
+        """Data came that is not understood: the device is there, and opening it again would not help."""
+        self._since = self.now()
+        self._enter(State.STALLED, reason)
 
     def failed(self, reason: str) -> None:
         """The attempt or the connection failed."""
@@ -130,7 +136,7 @@ class Link:
         return wait
 
     def ended(self, reason: str = "") -> None:
-        """The stream came to its end, or was closed."""
+        """The stream has ended, or was closed."""
         self._enter(State.ENDED, reason)
 
     def _enter(self, state: State, reason: str) -> None:
@@ -162,7 +168,7 @@ class Supervisor:
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self, connection: Connection | None = None) -> None:
-        """Begin; with `connection`, the device is already open (the first open is the caller's, so it can fail)."""
+        """Start; `connection`: the device, if the caller has opened it already (so that a failure is raised there)."""
         self._first = connection
         self._thread.start()
 
@@ -172,7 +178,7 @@ class Supervisor:
         if self._thread.is_alive():
             self._thread.join(timeout)
             if self._thread.is_alive():
-                log.warning("%s hangs in its driver; its thread is left behind", self._thread.name)
+                log.warning("%s hangs in its driver; its thread is abandoned", self._thread.name)
         self.link.ended()
 
     def _run(self) -> None:
@@ -201,6 +207,9 @@ class Supervisor:
         while not self._stop.is_set():
             if connection.pump():
                 self.link.data()
+            elif unreadable := getattr(connection, "unreadable", ""):
+                connection.unreadable = ""  # type: ignore[attr-defined]
+                self.link.unreadable(unreadable)
             elif reason := self.link.overdue(connection.symptom):
                 raise DeviceLost(reason)
 

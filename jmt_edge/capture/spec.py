@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from urllib.parse import parse_qsl
 
@@ -11,7 +11,7 @@ from ..errors import SourceError
 
 
 def split_query(spec: str, *keys: str) -> tuple[str, dict[str, str]]:
-    """`PATH?key=value&...` -> (PATH, {key: value}). A path that exists as it is has no settings.
+    """`PATH?key=value&...` -> (PATH, {key: value}). A path that exists as given has no settings.
 
     Raises SourceError as `parse_settings` does.
     """
@@ -40,7 +40,13 @@ def parse_settings(spec: str, query: str, keys: Collection[str]) -> dict[str, st
 
 
 def number(
-    spec: str, given: dict[str, str], key: str, low: float = -math.inf, high: float = math.inf, *, whole: bool = False
+    spec: str,
+    given: Mapping[str, str],
+    key: str,
+    low: float = -math.inf,
+    high: float = math.inf,
+    *,
+    whole: bool = False,
 ) -> float | None:
     """The value of `key`, None where it is not given.
 

@@ -1,4 +1,4 @@
-"""What a V4L2 camera can do, asked by ioctl (linux/videodev2.h): formats, sizes and rates."""
+"""The formats, sizes and rates of a V4L2 camera, queried by ioctl (linux/videodev2.h)."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pathlib import Path
 QUERYCAP, ENUM_FMT, ENUM_FRAMESIZES, ENUM_FRAMEINTERVALS = 0x80685600, 0xC0405602, 0xC02C564A, 0xC034564B
 _CAPTURE, _DEVICE_CAPS = 0x1, 0x80000000
 _DISCRETE = 1
-_LIMIT = 64  # entries of one list, against a driver that never says stop
+_LIMIT = 64  # entries of one list, against a driver whose lists never end
 
 Ioctl = Callable[[int, int, bytearray], object]
 
 
 @dataclass(frozen=True)
 class Mode:
-    """One pixel format, size and the rates (Hz, highest first) that go with it."""
+    """One pixel format and size, with its rates (Hz, highest first)."""
 
     pixels: str
     width: int
@@ -67,7 +67,7 @@ def _asked(ioctl: Ioctl, fd: int, request: int, buffer: bytearray) -> bool:
 
 
 def _sizes(ioctl: Ioctl, fd: int, pixels: int) -> list[tuple[int, int]]:
-    """Discrete sizes; of a continuous or stepwise range its largest."""
+    """Discrete sizes; of a continuous or stepwise range, the largest."""
     found = []
     for i in range(_LIMIT):
         size = bytearray(44)
@@ -83,7 +83,7 @@ def _sizes(ioctl: Ioctl, fd: int, pixels: int) -> list[tuple[int, int]]:
 
 
 def _rates(ioctl: Ioctl, fd: int, pixels: int, width: int, height: int) -> tuple[float, ...]:
-    """Discrete rates; of a range its highest."""
+    """Discrete rates; of a range, the highest."""
     found = []
     for i in range(_LIMIT):
         interval = bytearray(52)

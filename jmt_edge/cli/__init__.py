@@ -1,6 +1,6 @@
-"""The command line. Each command lives in its own module, imported only when it is named, so `--help` is fast.
+"""The command line. Each command is a module of its own, imported only when it is called, so `--help` is fast.
 
-Exit codes: 0 done; 1 a check the user asked for failed (`bench --compare`, `doctor`); 2 wrong input or an
+Exit codes: 0 done; 1 a check that the user asked for failed (`bench --compare`, `doctor`); 2 wrong input or an
 unusable machine; 130 interrupted.
 """
 
@@ -16,17 +16,18 @@ from ..errors import UserError
 
 COMMANDS = {
     "live": "Run the model on a camera, a microphone and an EDA sensor.",
-    "replay": "Repeat a recorded live run, bit for bit.",
+    "replay": "Replay a recorded live run, bit for bit.",
     "export": "Convert a recording to CSV, Parquet or XDF.",
+    "inspect": "Say what a file is, how good its signal is, and the source string to use.",
     "doctor": "Check this machine's sensors and engines, with a remedy for each problem.",
     "sim-board": "Simulate an EDA board on a pseudo-terminal.",
-    "bench": "Measure latency, throughput, memory and power; compare; predict.",
+    "bench": "Measure latency, throughput, memory and power; compare runs; predict devices.",
     "build": "Build device engines from a bundle.",
     "calibrate": "Quantise a bundle to INT8 on representative windows.",
-    "train": "Train a model of the papers and export a bundle.",
-    "evaluate": "Score a run or a bundle beside the published numbers.",
-    "synth": "Write a synthetic cohort in a real dataset's layout.",
-    "import": "Read a checkpoint of the published code into a bundle.",
+    "train": "Train one of the papers' models and export a bundle.",
+    "evaluate": "Score a run or a bundle next to the published numbers.",
+    "synth": "Write a synthetic cohort in a real data set's layout.",
+    "import": "Convert a checkpoint of the published code into a bundle.",
 }
 
 
@@ -51,14 +52,14 @@ class _LazyGroup(click.Group):
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="jmt-edge")
 def cli() -> None:
-    """Joint Multimodal Transformer at the edge: face, voice and EDA to pain, valence and arousal.
+    """Joint Multimodal Transformer at the edge: pain, valence and arousal from face, voice and EDA.
 
     A research prototype; not for clinical use.
     """
 
 
 def main() -> None:
-    """Entry point: a user's mistake ends in one sentence, never in a traceback."""
+    """Entry point: a user's mistake ends with one sentence, never with a traceback."""
     try:
         # outside standalone mode click returns the code of an Exit raised in a command instead of raising it
         code = cli.main(standalone_mode=False)
@@ -69,7 +70,7 @@ def main() -> None:
         sys.exit(error.exit_code)
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
-    except click.Abort:
+    except (click.Abort, KeyboardInterrupt):
         click.echo("jmt-edge: interrupted", err=True)
         sys.exit(130)
     except click.ClickException as error:
@@ -84,9 +85,6 @@ def main() -> None:
             err=True,
         )
         sys.exit(2)
-    except KeyboardInterrupt:
-        click.echo("jmt-edge: interrupted", err=True)
-        sys.exit(130)
 
 
 _EXTRAS = {

@@ -1,4 +1,4 @@
-"""The progress bar of a long command: the step's name, its time and what remains of it."""
+"""The progress bar of a long command: the step's name, its elapsed and remaining time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 @contextmanager
 def step_bar(console: Console) -> Iterator[Callable[[str, float], None]]:
-    """Yields `on_step(what, fraction)`. A new name begins a new step, whose remaining time is its own."""
+    """Yields `on_step(what, fraction)`. A new name begins a new step, with its own remaining time."""
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as bar:
         job = bar.add_task("", total=1.0)

@@ -13,30 +13,32 @@ from ..errors import ConfigError
 
 @click.command(name="bench")
 @click.argument("bundle", required=False, type=click.Path(path_type=Path))
-@click.option(
-    "--task", "task_name", default="pain", show_default=True, help="Demo bundle to take where BUNDLE is left out."
-)
+@click.option("--task", "task_name", default="pain", show_default=True, help="Which demo bundle, if BUNDLE is omitted.")
 @click.option("--backend", default="auto", show_default=True)
 @click.option("--batch", type=int, default=1, show_default=True)
 @click.option(
-    "--duration", type=float, default=20.0, show_default=True, help="Seconds to measure for, all processes together."
+    "--duration", type=float, default=20.0, show_default=True, help="Seconds of measurement, all processes together."
 )
 @click.option("--hop", type=float, default=0.5, show_default=True)
 @click.option("--threads", type=click.IntRange(1, 256))
 @click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--processes", type=int, default=5, show_default=True, help="Fresh processes to measure in.")
-@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the report here.")
+@click.option("--processes", type=int, default=5, show_default=True, help="Number of fresh processes to measure.")
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the report to this file.")
 @click.option(
     "--compare", "old", type=click.Path(path_type=Path), help="An earlier report: print ratios with intervals."
 )
 @click.option("--fail-over", default="10%", show_default=True, help="With --compare: exit 1 past this regression.")
 @click.option(
-    "--predict", "target", help="orin-nano, orin-nx, agx-orin, thor, h200 or here: roofline, not a measurement."
+    "--predict", "target", help="orin-nano, orin-nx, agx-orin, thor, h200 or here: by roofline, not measured."
 )
 @click.option(
-    "--precision", type=click.Choice(["fp32", "fp16", "int8"]), default="fp16", show_default=True, help="To predict."
+    "--precision",
+    type=click.Choice(["fp32", "fp16", "int8"]),
+    default="fp16",
+    show_default=True,
+    help="With --predict.",
 )
-@click.option("--layers", is_flag=True, help="With --predict: a row per layer.")
+@click.option("--layers", is_flag=True, help="With --predict: one row per layer.")
 @click.option("--plot", "plot_path", type=click.Path(path_type=Path), help="With --predict: write the roofline as PNG.")
 def command(
     bundle: Path | None, task_name: str, backend: str, batch: int, duration: float, hop: float, threads: int | None,
@@ -45,7 +47,7 @@ def command(
 ) -> None:  # fmt: skip
     """Measure each stage of BUNDLE on this machine: latency percentiles, throughput, memory, power.
 
-    Without BUNDLE the packaged demo is measured. Percentiles are of single calls; 'noisy' runs are flagged.
+    Without BUNDLE the packaged demo is measured. Percentiles are over single calls; noisy runs are flagged.
     """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -54,9 +56,9 @@ def command(
     from .live import demo_bundle
 
     limit = _percent(fail_over)
-    for path in filter(None, (json_path, plot_path)):  # before minutes of measuring
+    for path in filter(None, (json_path, plot_path)):  # before minutes of measurement
         if not path.resolve().parent.is_dir():
-            raise ConfigError(f"there is no folder {path.parent} to write {path.name} into; make it first")
+            raise ConfigError(f"there is no folder {path.parent} to write {path.name} to; create it first")
     loaded = load_bundle(bundle or demo_bundle(task_name))
     if target is not None:
         _predict(loaded, target, precision, hop, json_path, plot_path, threads, layers)
@@ -80,7 +82,7 @@ def command(
     rows = compare(earlier, report)
     click.echo(
         f"\nagainst {old} ({earlier['date']}): quick time of a process; ratio = new / old "
-        f"(95 % interval over {earlier['processes']} and {processes} processes, with the machine's own drift)"
+        f"(95 % interval over {earlier['processes']} and {processes} processes, including the machine's drift)"
     )
     for line in different_settings(earlier, report):
         click.echo(f"  note: {line}")
@@ -98,9 +100,9 @@ def _percent(text: str) -> float:
     try:
         value = float(text.rstrip("%")) / 100
     except ValueError:
-        raise ConfigError(f"--fail-over '{text}' is not a percentage; for example --fail-over 10%") from None
+        raise ConfigError(f"--fail-over '{text}' is not a percentage; write for example --fail-over 10%") from None
     if value <= 0:
-        raise ConfigError(f"--fail-over {text} is not positive; for example --fail-over 10%")
+        raise ConfigError(f"--fail-over {text} is not positive; write for example --fail-over 10%")
     return value
 
 
@@ -128,12 +130,12 @@ def _show(report: dict[str, Any]) -> None:
     )
     board, energy = report["board"], report["energy"]
     if energy is None:
-        click.echo("  power: no INA3221 rails on this machine, so no energy")
+        click.echo("  power: no INA3221 rails on this machine, so energy is not measured")
     else:
         rails = ", ".join(f"{name} {watts:.2f} W" for name, watts in energy["power"]["watts"].items())
         click.echo(
-            f"  energy {1e3 * energy['joules_per_inference']:.2f} mJ an inference ({energy['power']['total']:.2f} W; "
-            f"{1e3 * energy['above_rest']:.2f} mJ above rest); {rails}"
+            f"  energy {1e3 * energy['joules_per_inference']:.2f} mJ per inference ({energy['power']['total']:.2f} W; "
+            f"{1e3 * energy['above_rest']:.2f} mJ above idle); {rails}"
         )
     if board["clock_mean"]:
         click.echo("  clocks " + ", ".join(f"{name} {mhz:.0f} MHz" for name, mhz in board["clock_mean"].items()))

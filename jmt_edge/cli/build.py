@@ -15,24 +15,22 @@ from ..errors import ConfigError
 @click.option("--out", type=click.Path(path_type=Path), help="New bundle [default: NAME-<precision>.jmt beside it].")
 @click.option(
     "--precision", type=click.Choice(["fp32", "fp16", "int8", "auto"]), default="auto", show_default=True,
-    help="int8 needs a bundle that `calibrate` wrote; auto keeps the fastest faithful one, timed here.",
+    help="int8 needs a bundle written by `calibrate`; auto keeps the fastest faithful one, timed here.",
 )  # fmt: skip
 @click.option(
     "--builder", default="auto",
     type=click.Choice(["auto", "tensorrt", "tensorrt-rtx", "torch-tensorrt", "onnxruntime"]), show_default=True,
 )  # fmt: skip
-@click.option(
-    "--target", default="current", show_default=True, help="Device: current, or sm_NN to compile for another."
-)
+@click.option("--target", default="current", show_default=True, help="current, or sm_NN to compile for another device.")
 @click.option(
     "--data", type=click.Path(path_type=Path),
     help="Dataset, recording with raw samples, or saved windows (.npz) for the fidelity check [default: simulated].",
 )  # fmt: skip
 @click.option(
-    "--windows", "count", type=click.IntRange(1), default=16, show_default=True, help="Windows to compare on."
+    "--windows", "count", type=click.IntRange(1), default=16, show_default=True, help="Windows for the comparison."
 )
 @click.option("--batch", help="MIN,OPT,MAX of the first axis, for engines with a dynamic batch [default: static 1].")
-@click.option("--cubin", help="Also compile the fused Triton fusion for these, e.g. sm_87,sm_110,sm_90.")
+@click.option("--cubin", help="Also compile the fused Triton fusion for these devices, e.g. sm_87,sm_110,sm_90.")
 @click.option("--seed", type=int, default=0, show_default=True)
 def command(
     bundle: Path, out: Path | None, precision: str, builder: str, target: str, data: Path | None, count: int,
@@ -83,18 +81,19 @@ def command(
     click.echo(f"wrote {built.bundle.path} ({built.bundle.id}); report in {built.bundle.path / engine['report']}")
     if not built.fidelity.holds:
         click.echo(
-            "the conversion changes the scores beyond the limit: use a wider precision, or calibrate again", err=True
+            "the conversion changes the scores by more than the limit; use a wider precision, or calibrate again",
+            err=True,
         )
         raise click.exceptions.Exit(1)
 
 
 def _targets(text: str) -> list[str]:
-    """The devices named, checked before any work is done. Raises ConfigError for one that is not known."""
+    """The devices listed, checked before any work is done. Raises ConfigError for an unknown one."""
     from ..kernels.aot import target
 
     names = [name.strip() for name in text.split(",") if name.strip()]
     if not names:
-        raise ConfigError(f"--cubin '{text}' names no device; for example --cubin sm_87,sm_110")
+        raise ConfigError(f"--cubin '{text}' lists no device; write for example --cubin sm_87,sm_110")
     for name in names:
         target(name)
     return names
@@ -106,7 +105,7 @@ def _batch(text: str | None) -> tuple[int, int, int] | None:
     try:
         low, best, high = (int(part) for part in text.split(","))
     except ValueError:
-        raise ConfigError(f"--batch '{text}' is not MIN,OPT,MAX; for example --batch 1,4,16") from None
+        raise ConfigError(f"--batch '{text}' is not MIN,OPT,MAX; write for example --batch 1,4,16") from None
     if not 1 <= low <= best <= high:
         raise ConfigError(f"--batch {text} is not in order; give 1 <= MIN <= OPT <= MAX")
     return low, best, high

@@ -1,4 +1,4 @@
-"""`jmt-edge doctor`: is this machine ready for a live run."""
+"""`jmt-edge doctor`: is this machine ready for a live run?"""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import click
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@click.option("--identify", is_flag=True, help="Open each serial port and ask what board is there (resets an Arduino).")
+@click.option("--identify", is_flag=True, help="Open each serial port and ask which board it is (resets an Arduino).")
 def command(as_json: bool, identify: bool) -> None:
     """List sensors, engines and the state of this machine, with a remedy for each problem.
 
-    Exits with 0 where `jmt-edge live` can run (simulated sensors included), else with 1.
+    Exits with 0 if `jmt-edge live` can run (at least with simulated sensors), else with 1.
     """
     import json
 

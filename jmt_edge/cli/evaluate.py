@@ -1,4 +1,4 @@
-"""`jmt-edge evaluate`: score a run or a bundle beside the published numbers."""
+"""`jmt-edge evaluate`: score a run or a bundle next to the published numbers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ._training import cohort_of, data_options, require_folder, training_options
 @click.option(
     "--protocol", default="", help="all, all67, test, official; of --suite kfold:K.  [default: test of a run]"
 )
-@click.option("--suite", is_flag=True, help="Train and score all fusions under noise, absence and less data.")
+@click.option("--suite", is_flag=True, help="Train and score all fusions with noise, missing modalities and less data.")
 @click.option("--recipe", help="With --suite: the recipe whose task and stages are used.")
 @click.option("--variant", type=click.Choice(["full", "demo"]), help="With --suite: demo uses small networks.")
 @click.option("--fractions", default="0.1,0.25,0.5,1", show_default=True, help="With --suite: shares of the subjects.")
@@ -28,7 +28,7 @@ from ._training import cohort_of, data_options, require_folder, training_options
 )
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="With --suite: change the recipe.")
-@click.option("--no-robustness", is_flag=True, help="Clean input only.")
+@click.option("--no-robustness", is_flag=True, help="Score clean input only.")
 @click.option("--published-handling", is_flag=True, help="Also score unlabelled frames as the published code does.")
 @click.option("--trained-too", is_flag=True, help="Also score subjects that were trained on.")
 @data_options

@@ -12,11 +12,13 @@ SUFFIX = {"csv": "-csv", "parquet": "-parquet", "xdf": ".xdf"}
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
 @click.option("--to", "form", type=click.Choice(list(SUFFIX)), required=True, help="Tables, or one XDF file.")
-@click.option("--out", type=click.Path(path_type=Path), help="Where to; default: DIR-csv, DIR-parquet or DIR.xdf.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Folder or file.  [default: DIR-csv, DIR-parquet, DIR.xdf]"
+)
 def command(folder: Path, form: str, out: Path | None) -> None:
     """Convert a recording: results, EDA, marks and clocks.
 
-    Raw video and sound lie in the recording itself as ordinary Matroska and WAV files.
+    Raw video and sound are in the recording itself, as ordinary Matroska and WAV files.
     """
     from ..errors import ConfigError
     from ..recording.export import EXPORTERS

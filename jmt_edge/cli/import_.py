@@ -15,7 +15,7 @@ from ..errors import ConfigError
 @click.option("--task", "task_name", type=click.Choice(["pain", "affect"]), required=True)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Bundle to write, NAME.jmt.")
 @click.option("--head", type=click.Choice(["self_attention", "concat"]), help="[default: what the file holds]")
-@click.option("--attention-heads", type=click.IntRange(1), default=1, show_default=True, help="A file cannot tell.")
+@click.option("--attention-heads", type=click.IntRange(1), default=1, show_default=True, help="Not stored in the file.")
 @click.option(
     "--joint", type=click.Choice(["plain", "abs"]),
     help="Input of the joint layer; abs is the released pain code's |[v; p]| [default: abs for pain with concat].",
@@ -25,16 +25,16 @@ from ..errors import ConfigError
     help="Weights of a backbone: a file (CHECKPOINT itself, if it holds them) or torchvision's own.",
 )  # fmt: skip
 @click.option("--eda-relu/--no-eda-relu", default=False, show_default=True, help="ReLU after the EDA network's FC.")
-@click.option("--allow-untrained", is_flag=True, help="Write the bundle although a backbone has no trained weights.")
+@click.option("--allow-untrained", is_flag=True, help="Write the bundle even if a backbone has no trained weights.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing bundle.")
 def command(
     checkpoint: Path, task_name: str, out: Path, head: Literal["self_attention", "concat"] | None,
     attention_heads: int, joint: str | None, backbones: tuple[str, ...], eda_relu: bool,
     allow_untrained: bool, overwrite: bool,
 ) -> None:  # fmt: skip
-    """Read CHECKPOINT, a joint transformer trained with the papers' released code, into a bundle.
+    """Convert CHECKPOINT, a joint transformer trained with the papers' released code, into a bundle.
 
-    Only tensors are read, never code. Every key used, ignored or missing is printed.
+    Only tensors are read, never code. Every key used, ignored or missing is listed.
     """
     from dataclasses import replace
 
@@ -51,9 +51,9 @@ def command(
     untrained = [name for name in task.names if name not in files]
     if untrained and not allow_untrained:
         raise ConfigError(
-            f"no weights for the {' and '.join(untrained)} backbone, so results would be noise; give "
+            f"no weights for the {' and '.join(untrained)} backbone, so results would be meaningless; give "
             + " ".join(f"--backbone {name}=FILE" for name in untrained)
-            + ", or --allow-untrained to write a bundle marked so"
+            + ", or --allow-untrained to write a bundle that is marked as untrained"
         )
     fusion, report = import_released(
         read_checkpoint(checkpoint), task, source=str(checkpoint), head=head, attention_heads=attention_heads,
@@ -74,9 +74,9 @@ def command(
     partly = [n for n in files if any(not p.endswith("num_batches_tracked") for p in reports[n].missing)]
     for name in (*untrained, *partly):
         what = "its last layers have" if name in partly else "it has"
-        click.echo(f"warning: {name}: {what} no trained weights, so this bundle's results mean nothing yet", err=True)
+        click.echo(f"warning: {name}: {what} no trained weights, so this bundle's results are meaningless", err=True)
     click.echo(
-        "warning: the released code has no missing-modality tokens; with a sensor absent this bundle's results "
+        "warning: the released code has no missing-modality tokens, so with a missing sensor this bundle's results "
         "are untrained",
         err=True,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -28,8 +28,11 @@ OPTIONS = {"face": "camera", "voice": "microphone", "eda": "eda"}  # modality ->
 @click.option("--microphone", metavar="SRC", help="sim:, a wav or video, a microphone's number or name, or none.")
 @click.option("--eda", metavar="SRC", help="sim:, a file, /dev/ttyUSB0, bitalino:/dev/..., auto:/dev/..., or none.")
 @click.option("--hop", type=float, default=0.5, show_default=True, metavar="S", help="Seconds between results.")
-@click.option("--duration", type=float, metavar="S", help="Stop after so many seconds of signal.")
-@click.option("--speed", type=click.Choice(["1", "max"]), default="1", show_default=True, help="Real time or as fast.")
+@click.option("--duration", type=float, metavar="S", help="Stop after S seconds of signal.")
+@click.option(
+    "--speed", type=click.Choice(["1", "max"]), default="1", show_default=True,
+    help="1 is real time, max as fast as possible.",
+)  # fmt: skip
 @click.option("--output", type=click.Choice(["tui", "jsonl", "none"]), default="tui", show_default=True)
 @click.option("--smooth", type=float, default=0.0, show_default=True, metavar="S", help="Trailing mean over S seconds.")
 @click.option("--backend", default="auto", show_default=True, metavar="NAME", help="auto, onnxruntime, openvino, ...")
@@ -37,8 +40,8 @@ OPTIONS = {"face": "camera", "voice": "microphone", "eda": "eda"}  # modality ->
 @click.option("--eda-delay", type=float, default=0.0, metavar="S", help="Known latency of the EDA device.")
 @click.option("--audio-delay", type=float, default=0.0, metavar="S", help="Known latency of the microphone.")
 @click.option("--record", type=click.Path(path_type=Path), metavar="DIR", help="Record results, quality, clocks, EDA.")
-@click.option("--record-raw", metavar="LIST", help="Also keep raw data of face,voice,eda (personal data).")
-@click.option("--mark", is_flag=True, help="Read `mark TEXT` and ratings 0-10 from standard input, one a line.")
+@click.option("--record-raw", metavar="LIST", help="Also record raw face,voice,eda (personal data).")
+@click.option("--mark", is_flag=True, help="Read `mark TEXT` and ratings 0-10 from standard input, one per line.")
 @click.option(
     "--page", is_flag=False, flag_value="127.0.0.1:8765", metavar="[HOST:PORT]", help="Serve the bedside page."
 )
@@ -68,9 +71,9 @@ def command(
     page_cert: Path | None,
     page_key: Path | None,
 ) -> None:
-    """Estimate pain or affect from a camera, a microphone and an EDA sensor, one result every hop.
+    """Estimate pain or affect from a camera, a microphone and an EDA sensor, with one result per hop.
 
-    Without a source every sensor is simulated; as soon as one is named, those not named are `none`.
+    Without any source, every sensor is simulated; if at least one is given, the others default to `none`.
     A research prototype; not for clinical use.
     """
     bundle = _bundle(task_name, bundle_path)
@@ -87,15 +90,16 @@ def command(
     engine, why = choose_engine(bundle, backend, threads)
     controls = Controls()
     _say(f"{bundle.id}, {engine.name} ({why})")
-    observers = _observers(bundle, output, controls, threads, record, raw)
-    if page is not None:
-        from ..live.page import start_page
+    observers: list[Observer] = []
+    if record is not None:
+        from ..recording.recorder import Recorder
 
+        controls.recording = recorder = Recorder(record, bundle, raw, threads=threads)
+        observers.append(recorder)
+    observers += result_output(output, controls)
+    if page is not None:
         folder = record.parent if record is not None else Path("runs")
-        server = start_page(page, controls, recordings=folder, face=page_face, certfile=page_cert, keyfile=page_key)
-        observers.append(server)
-        for line in server.lines:
-            _say(line)
+        observers.append(open_page(page, controls, folder, face=page_face, certfile=page_cert, keyfile=page_key))
     if mark:
         _read_marks(output, controls)
     with stop_on_signals(controls):
@@ -109,6 +113,32 @@ def command(
 
 def _say(line: str) -> None:
     click.echo(line, err=True)
+
+
+def result_output(output: str, controls: Controls) -> list[Observer]:
+    """The observer of --output. Without a terminal, `tui` becomes `jsonl`, and standard error says so."""
+    if output == "tui" and not sys.stdout.isatty():
+        _say("standard output is not a terminal, so results are written as JSON lines (--output jsonl)")
+        output = "jsonl"
+    if output == "jsonl":
+        from ..live.outputs import JsonLines
+
+        return [JsonLines(sys.stdout, controls)]
+    if output == "tui":
+        from ..live.tui import Terminal
+
+        return [Terminal(controls)]
+    return []
+
+
+def open_page(address: str, controls: Controls, recordings: Path, **options: Any) -> Observer:
+    """The running page; standard error says where."""
+    from ..live.page import start_page
+
+    server = start_page(address, controls, recordings=recordings, **options)
+    for line in server.lines:
+        _say(line)
+    return server
 
 
 def _bundle(task_name: str | None, path: Path | None) -> Bundle:
@@ -140,7 +170,7 @@ def _sources(bundle: Bundle, given: dict[str, str | None], delays: dict[str, flo
     for modality, spec in given.items():
         if spec not in (None, "none") and modality not in names:
             raise ConfigError(
-                f"task '{bundle.task.name}' has no {modality}, so --{OPTIONS[modality]} does nothing; leave it out"
+                f"task '{bundle.task.name}' has no {modality}, so --{OPTIONS[modality]} has no effect; leave it out"
             )
     default = "sim:" if all(spec is None for spec in given.values()) else "none"
     sources = {}
@@ -157,42 +187,13 @@ def _raw(record: Path | None, listed: str | None) -> tuple[str, ...]:
     if listed is None:
         return ()
     if record is None:
-        raise ConfigError("--record-raw keeps raw data in a recording; say where with --record DIR")
+        raise ConfigError("--record-raw needs a recording to keep the raw data in; give --record DIR")
     return tuple(name.strip() for name in listed.split(",") if name.strip())
-
-
-def _observers(
-    bundle: Bundle,
-    output: str,
-    controls: Controls,
-    threads: int | None,
-    record: Path | None,
-    raw: tuple[str, ...],
-) -> list[Observer]:
-    from ..live.outputs import JsonLines
-
-    observers: list[Observer] = []
-    if record is not None:
-        from ..recording.recorder import Recorder
-
-        recorder = Recorder(record, bundle, raw, threads=threads)
-        controls.recording = recorder
-        observers.append(recorder)
-    if output == "tui" and not sys.stdout.isatty():
-        _say("standard output is no terminal, so results come as JSON lines (--output jsonl)")
-        output = "jsonl"
-    if output == "jsonl":
-        observers.append(JsonLines(sys.stdout, controls))
-    elif output == "tui":
-        from ..live.tui import Terminal
-
-        observers.append(Terminal(controls))
-    return observers
 
 
 def _read_marks(output: str, controls: Controls) -> None:
     from ..live.outputs import read_marks
 
     if output == "tui" and sys.stdin.isatty():
-        raise ConfigError("in the terminal view press m or 0-9 to mark; --mark is for lines on standard input")
+        raise ConfigError("--mark reads lines from standard input; in the terminal view press m or 0-9 instead")
     read_marks(sys.stdin, controls)

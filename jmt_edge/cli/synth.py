@@ -1,4 +1,4 @@
-"""`jmt-edge synth`: write a synthetic cohort in a real dataset's layout."""
+"""`jmt-edge synth`: write a synthetic cohort in a real data set's layout."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ if TYPE_CHECKING:
 
 @click.command("synth")
 @click.argument("kind", type=click.Choice(["biovid", "affwild2", "trimodal"]))
-@click.option("--subjects", type=click.IntRange(1, 10_000), default=20, show_default=True, help="People.")
-@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of the whole cohort.")
+@click.option("--subjects", type=click.IntRange(1, 10_000), default=20, show_default=True, help="Number of people.")
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Seed of the cohort.")
 @click.option("--out", type=click.Path(path_type=Path), help="A new or empty folder.")
 @click.option("--trials", type=click.IntRange(1, 1000), default=20, show_default=True, help="Per class and subject.")
 @click.option("--classes", default="BL1,PA1,PA2,PA3,PA4", show_default=True, help="BioVid classes to write.")
 @click.option(
-    "--seconds", type=click.FloatRange(1, 3600), default=60.0, show_default=True, help="Of an affwild2 video."
+    "--seconds", type=click.FloatRange(1, 3600), default=60.0, show_default=True, help="Length of an affwild2 video."
 )
-@click.option("--jobs", type=click.IntRange(1, 256), default=None, help="Processes.  [default: the number of cores]")
+@click.option("--jobs", type=click.IntRange(1, 256), default=None, help="Number of processes.  [default: all cores]")
 @click.option("--effects", is_flag=True, help="Print the mean effect of each class and write nothing.")
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
 def command(kind: str, subjects: int, seed: int, trials: int, **flags: Any) -> None:
-    """Write a synthetic cohort with its latent truth.
+    """Write a synthetic cohort, including its latent truth.
 
-    The layouts are those of BioVid, of Affwild2, and of BioVid with audio/ and valence_arousal/ (trimodal). The same
-    command resumes an interrupted cohort; nothing is overwritten.
+    The layouts are those of BioVid, of Affwild2, and of BioVid with audio/ and valence_arousal/ (trimodal). Run the
+    same command again to resume an interrupted cohort; nothing is overwritten.
     """
     from rich import progress as bars
     from rich.console import Console
@@ -62,10 +62,12 @@ def command(kind: str, subjects: int, seed: int, trials: int, **flags: Any) -> N
             for done in generate(out, plan, flags["jobs"] or os.cpu_count() or 1):
                 progress.update(bar, completed=done)
     except KeyboardInterrupt:
-        click.echo(f"jmt-edge: stopped; repeat the command to resume in {out}", err=True)
+        click.echo(f"jmt-edge: stopped; run the same command again to resume in {out}", err=True)
         sys.exit(130)
     except OSError as error:
-        raise DataError(f"cannot write in {out} ({error.strerror or error}); fix this and repeat the command") from None
+        raise DataError(
+            f"cannot write to {out} ({error.strerror or error}); fix this and run the command again"
+        ) from None
     click.echo(f"{out}: synthetic {kind} cohort, {subjects} subjects, seed {seed}; truth in truth/")
 
 

@@ -35,7 +35,7 @@ from ._training import cohort_of, data_options, require_folder, training_options
 @click.option("--overwrite", is_flag=True, help="Replace an existing bundle.")
 @data_options
 def command(**flags: Any) -> None:
-    """Train a system of the papers.
+    """Train one of the papers' systems.
 
     \b
     jmt-edge train --check DATA
@@ -86,18 +86,23 @@ def _require_use_of_weights(weights: tuple[str, ...], recipes: list[Any]) -> Non
     for modality in (w.partition("=")[0] for w in weights):
         if modality not in known:
             raise ConfigError(
-                f"--weights {modality}=...: no recipe here has that network; it has {', '.join(sorted(known))}"
+                f"--weights {modality}=...: no recipe has that network; choose from {', '.join(sorted(known))}"
             )
 
 
 def _check(flags: dict[str, Any]) -> None:
+    from ..engine.backends.onnxruntime import cpu_threads
+    from ..training.biosignals import check_biosignals
+    from ..training.clips import default_cache
     from ..training.data import PAIN_CLASSES, cut_windows, describe
     from ..training.readers import default_task
 
     recipe = _recipe(flags, flags["recipe"]) if flags["recipe"] else None
     cohort = cohort_of(flags, flags["check"], recipe.classes if recipe else PAIN_CLASSES)
     task = recipe.resolve() if recipe else default_task(cohort)
-    for line in describe(cohort, cut_windows(cohort, task)):
+    workers = flags["workers"] or cpu_threads()
+    signals = check_biosignals(cohort, workers=workers, cache=flags["cache"] or default_cache())
+    for line in [*describe(cohort, cut_windows(cohort, task)), *signals]:
         click.echo(line)
 
 

@@ -1,4 +1,4 @@
-"""Clips of a whole recording, for training and calibration: each as a live run on the same samples cuts it."""
+"""Clips of a whole recording, for training and calibration, cut exactly as a live run cuts the same samples."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STEP = 0.25  # s of signal in one read: bounds the frames in memory at once
 
 
 class Samples(Protocol):
-    """As much of `capture.base.Source` as is needed here."""
+    """The part of `capture.base.Source` that is needed here."""
 
     def open(self, origin: float) -> None: ...
 
@@ -31,10 +31,10 @@ class Samples(Protocol):
 
 @runtime_checkable
 class Skips(Protocol):
-    """A source that need not make samples that nobody looks at (simulations)."""
+    """A source that can skip samples that will not be used (simulations)."""
 
     def skip_to(self, t: float) -> None:
-        """Leave out the samples before `t`, a whole second: there the blocks begin that quality is judged in."""
+        """Skip the samples before `t`, a whole second, where the blocks begin in which quality is judged."""
 
 
 class _Window(NamedTuple):
@@ -47,7 +47,7 @@ class _Window(NamedTuple):
 
 @dataclass
 class _Pass:
-    """A cutter and the windows for which it has still to cut, in order."""
+    """A cutter and its remaining windows, in order."""
 
     plan: ClipPlan
     cutter: Cutter
@@ -59,9 +59,9 @@ def cut_clips(
 ) -> Iterator[tuple[int, Cut]]:
     """The clips of modality `name` that end at `ends` (s, any order): (`time_key` of the end, clip), each once.
 
-    A clip that a live run with windows every `hop` seconds cuts is cut as it does, after the same search for faces;
-    the others are cut by themselves, after the frames that they alone want. Windows come in the order of their ends,
-    and memory does not grow with the recording. find: see `FaceCutter`. Raises what `source` raises.
+    Clips of a live run with windows every `hop` seconds are cut as in that run, after the same search for faces; the
+    others are cut independently, from their own frames alone. Windows come in the order of their ends, and memory does
+    not grow with the recording. find: see `FaceCutter`. Raises what `source` raises.
     """
     wanted = {time_key(end): end for end in ends}
     plan, m = plan_clips(task, hop)[name], task.modality(name)
@@ -71,7 +71,7 @@ def cut_clips(
     own = [_Window(t, i, {key: t + m.end}) for i, (t, key) in enumerate(rest)]
     alone = ClipPlan(m, 1, 1)
     passes = []
-    if live:  # a live run's later windows want frames of these clips, too, and its tracker has seen them
+    if live:  # a live run's later windows need frames of these clips too, and its tracker has seen them
         cutter = open_cutter(plan, lambda i: i * hop, 1, find=find)
         passes.append(_Pass(plan, cutter, deque(live)))
     if own:
@@ -87,7 +87,7 @@ def cut_clips(
 def _live_windows(plan: ClipPlan, hop: float, wanted: Set[int]) -> list[_Window]:
     """The windows of a live run up to the last that cuts a wanted clip, each with the clips that are new in it.
 
-    For the face all of them, since its tracker remembers; of sound and EDA those that cut a wanted clip.
+    All of them for the face, because its tracker has a memory; for sound and EDA only those that cut a wanted clip.
     """
     last = max(wanted, default=0)
     windows: list[_Window] = []

@@ -1,4 +1,4 @@
-"""What cuts clips out of the samples of one modality, and what the network takes of them."""
+"""Cuts clips from the samples of one modality, and turns them into network input."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import ConfigError
 from ..media.chunk import Chunk
 from ..preprocessing.eda import normalise_eda
 from ..preprocessing.face import normalise_face
@@ -22,7 +23,7 @@ from .voice import VoiceCutter
 class Cutter(Protocol):
     """A bounded buffer of one modality: chunks in, clips out, whatever the chunks' sizes.
 
-    Window after window, with the chunks up to a window's end pushed before its clips are cut.
+    Windows are cut in order; all chunks up to a window's end are pushed before its clips are cut.
     start, last: stream times (s) of the first and the newest sample; None and -inf before the first.
     history: seconds before a window's end on which its clips and their verdicts depend.
     """
@@ -56,20 +57,25 @@ def open_cutter(
 ) -> Cutter:
     """The cutter of the plan's modality for the windows `first`, `first` + 1, ..., window i ending at `window_end(i)`.
 
-    window_end: ascending; inf where there is no further window. on_face, find: see `FaceCutter`.
+    window_end: ascending; inf where there is no further window. on_face, find: see `FaceCutter`. Raises ConfigError for
+    a modality without a cutter.
     """
     if plan.m.name == "face":
         return FaceCutter(plan, window_end, first, on_face=on_face, find=find)
-    return VoiceCutter(plan) if plan.m.name == "voice" else EdaCutter(plan)
+    if plan.m.name == "voice":
+        return VoiceCutter(plan)
+    if plan.m.name == "eda":
+        return EdaCutter(plan)
+    raise ConfigError(f"modality '{plan.m.name}' has no cutter; add one to jmt_edge/clips")
 
 
 def signal_format(m: Modality) -> tuple[tuple[int, ...], type[np.generic]]:
-    """Shape and type of a clip's signal as a cutter gives it: face crops (T, H, W, 3) uint8, others as the network."""
+    """Shape and type of a cutter's signal: face crops (T, H, W, 3) uint8, others as the network takes them."""
     return ((*m.shape[1:], m.shape[0]), np.uint8) if m.name == "face" else (m.shape, np.float32)
 
 
 def network_input(signal: NDArray[Any], m: Modality) -> NDArray[np.float32]:
-    """(..., *m.shape) float32 as the backbone takes it, of one clip's signal or of many: (..., *signal)."""
+    """The signal of one clip or many (..., *signal) as the backbone takes it: (..., *m.shape) float32."""
     if m.name == "face":
         return normalise_face(signal, m)
     return normalise_eda(signal, m) if m.name == "eda" else np.asarray(signal, np.float32)

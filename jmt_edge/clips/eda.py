@@ -25,8 +25,10 @@ class EdaCutter:
         self._quality = EdaQuality()
         self.start: float | None = None
         self.last = -np.inf
-        # a fault reaches MARGIN forward, and is seen against the quarter of a second before it
-        self.history = plan.reach + EdaQuality.MARGIN + EdaQuality.STALE + 2 * EdaQuality.BIN
+        # a fault reaches MARGIN forward, and is seen against the quarter of a second before it; a frozen value is one
+        # that has not changed for FROZEN
+        before = max(EdaQuality.MARGIN + EdaQuality.STALE, EdaQuality.FROZEN)
+        self.history = plan.reach + before + 2 * EdaQuality.BIN
 
     def push(self, chunk: Chunk) -> None:
         if not len(chunk):

@@ -6,24 +6,24 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from ..media.chunk import Chunk
+from ..opencv import cv2
 from ..preprocessing.face import TEMPLATE, TEMPLATE_SIDE, Face, FaceDetector, FaceTracker, align_crop
 from ..preprocessing.quality import FaceQuality, Verdict
-from .frames import MAX_OFFSET, Crop, frame_times, pick_crops
+from .frames import Crop, frame_times, pick_crops, tolerance
 from .plan import ClipPlan
 
-HOLD = 4.0  # s beyond a clip's reach for which a face is held where later frames show none
+HOLD = 4.0  # s before a clip's reach from which a face is still held where later frames show none
 
 Find = Callable[[Any, float], tuple[Face, Crop] | None]  # (frame, time in s) -> the face and its aligned crop
 OnFace = Callable[[float, Face | None], None]
 
 
 def tracked(size: int) -> Find:
-    """The face that is followed through the frames (H, W, 3) uint8 BGR, as a crop of `size` pixels."""
+    """Follows one face through frames (H, W, 3) uint8 BGR and crops it to `size` pixels."""
     tracker = FaceTracker(FaceDetector())
 
     def find(image: NDArray[np.uint8], t: float) -> tuple[Face, Crop] | None:
@@ -34,9 +34,9 @@ def tracked(size: int) -> Find:
 
 
 def cropped(size: int) -> Find:
-    """For frames that are aligned faces already (Affwild2's `cropped_aligned`); None is a frame without a face.
+    """For frames that are already aligned faces (Affwild2's `cropped_aligned`); None is a frame without a face.
 
-    They show the face where `align_crop` puts it, so that alone is not looked for and not judged.
+    The face is where `align_crop` would put it, so its position is neither searched for nor judged.
     """
 
     def find(image: NDArray[np.uint8] | None, t: float) -> tuple[Face, Crop] | None:
@@ -54,14 +54,14 @@ def cropped(size: int) -> Find:
 
 
 class FaceCutter:
-    """Only frames that some clip uses are searched for a face, and only those are looked at.
+    """Searches for faces only in the frames that some clip uses; no other frame is accessed.
 
-    A clip wants the frame nearest to each of its `frame_times`, not later than its end. That frame is known once the
-    next one has arrived, so one frame is kept; of searched frames only the aligned crop stays. The frames searched,
-    and their order, depend on the frames and the windows alone, not on how the frames were cut into chunks.
+    A clip uses the frame nearest to each of its `frame_times`, not later than its end. That frame is known once the
+    next one has arrived, so one frame is kept; of searched frames only the aligned crop is kept. Which frames are
+    searched, and in which order, depends on the frames and the windows alone, not on how frames were cut into chunks.
 
-    window_end: when window i ends, ascending. find: `tracked` unless told. on_face: called with each searched frame's
-    time and face.
+    window_end: when window i ends, ascending. find: `tracked` by default. on_face: called with the time and face of
+    each searched frame.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class FaceCutter:
         find: Find | None = None,
     ) -> None:
         self._plan, self._window_end = plan, window_end
-        self._tolerance = max(plan.m.span / plan.m.shape[1] / 2, MAX_OFFSET)
+        self._tolerance = tolerance(plan.m)
         self._find = find or tracked(plan.m.shape[-1])
         self._quality = FaceQuality()
         self._on_face = on_face
@@ -89,12 +89,15 @@ class FaceCutter:
     def push(self, chunk: Chunk) -> None:
         for i, t in enumerate(chunk.times.tolist()):
             if t <= self.last:
-                continue  # a frame that came twice, or late
+                continue  # a duplicate or late frame
             self.start = t if self.start is None else self.start
             self.last = t
             self._want(t)
             now = (t, chunk.values, i)
-            chosen = [frame for w, end, window in self._due(t) if (frame := self._nearest(w, end, now, window))]
+            chosen = []
+            while self._wanted and self._wanted[0][0] <= t:
+                if (frame := self._nearest(*self._wanted.popleft(), now)) is not None:
+                    chosen.append(frame)
             for frame in sorted(chosen, key=lambda frame: frame[0]):
                 self._search(*frame)
             self._before = now
@@ -116,7 +119,7 @@ class FaceCutter:
         return self._quality.verdict(end, self._plan.m.span)
 
     def _want(self, t: float) -> None:
-        """Note what the windows want that reach back to `t`."""
+        """Note the frames wanted by windows that reach back to `t`."""
         added = False
         self._planned = max(self._planned, self._current)
         while (window_end := self._window_end(self._planned)) - self._plan.reach - self._tolerance <= t:
@@ -128,16 +131,10 @@ class FaceCutter:
         if added:
             self._wanted = deque(sorted(self._wanted))
 
-    def _due(self, t: float) -> list[tuple[float, float, int]]:
-        due = []
-        while self._wanted and self._wanted[0][0] <= t:
-            due.append(self._wanted.popleft())
-        return due
-
     def _nearest(
-        self, w: float, end: float, now: tuple[float, Sequence[Any], int], window: int
+        self, w: float, end: float, window: int, now: tuple[float, Sequence[Any], int]
     ) -> tuple[float, Sequence[Any], int] | None:
-        """The frame that stands for `w`: the one that came `now` (at or after w) or the one before it."""
+        """The frame used for time `w`: the one that arrived `now` (at or after w) or the one before it."""
         if window < self._current:
             return None
         candidates = [self._before] if self._before is not None else []

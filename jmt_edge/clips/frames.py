@@ -1,9 +1,9 @@
 """Which frames make a clip.
 
-Affect (Affwild2): a clip spans 32 consecutive frames of a 30 fps video and keeps 8, every 4th, aligned to the last.
+Affect (Affwild2): a clip spans 32 consecutive frames of a 30 fps video and keeps every 4th of them, up to the last.
 Pain (BioVid): T frames evenly over 3 s. Both are one rule: T times, `span / T` apart, the last at the clip's end.
 
-A frame without a face is either the last face seen before it ("hold") or black. Black is a zero image *before*
+A frame without a face is replaced by the last face seen before it ("hold") or by black. Black is a zero image *before*
 normalisation, as in the published code, so the network sees -mean / std there, not 0.
 """
 
@@ -16,9 +16,14 @@ from numpy.typing import NDArray
 
 from ..tasks import Modality
 
-MAX_OFFSET = 0.125  # s; a frame further than this (or half a step) from the time wanted does not stand for it
+MAX_OFFSET = 0.125  # s
 
 Crop = NDArray[np.uint8]
+
+
+def tolerance(m: Modality) -> float:
+    """How far a frame may lie from the time wanted (s): half a step, or `MAX_OFFSET` where that is more."""
+    return max(m.span / m.shape[1] / 2, MAX_OFFSET)
 
 
 def frame_times(m: Modality, end: float) -> NDArray[np.float64]:
@@ -33,25 +38,25 @@ def pick_crops(
     """The frames of the clip of `m` that ends at `end`: ((T, H, W, 3) uint8 RGB, (T,) bool).
 
     crops: (time in s, aligned RGB face (H, W, 3) uint8, or None where the frame shows no face), in time order;
-        older ones than the clip may be there and serve to hold.
-    The second array is True where the frame wanted is there and shows a face. Frames later than `end` are not used.
+        crops older than the clip may be included, for holding.
+    The second array is True where the wanted frame exists and shows a face. Frames later than `end` are not used.
     With "hold", a frame before the first face gets that first face; a clip without any face is black.
     """
     _, frames, height, width = m.shape
     known = [(t, crop) for t, crop in crops if t <= end + 1e-6]
     times = np.array([t for t, _ in known])
-    tolerance = max(m.span / frames / 2, MAX_OFFSET) + 1e-6
+    near = tolerance(m) + 1e-6
     picked: list[Crop | None] = []
     valid = np.zeros(frames, bool)
     for i, t in enumerate(frame_times(m, end)):
         crop = None
         if len(known):
             nearest = int(np.argmin(np.abs(times - t)))
-            if abs(times[nearest] - t) <= tolerance:
+            if abs(times[nearest] - t) <= near:
                 crop = known[nearest][1]
         valid[i] = crop is not None
         if crop is None and m.fill == "hold":
-            crop = next((c for s, c in reversed(known) if s <= t + tolerance and c is not None), None)
+            crop = next((c for s, c in reversed(known) if s <= t + near and c is not None), None)
         picked.append(crop)
     if m.fill == "hold":
         first = next((crop for crop in picked if crop is not None), None)

@@ -1,10 +1,10 @@
 """Which clips a window needs.
 
-Window i ends at i x hop. Where the clips of all modalities share one stride (affect, trimodal), that stride is moved
+Window i ends at i x hop. Where the clips of all modalities share one stride (affect, trimodal), that stride is rounded
 to the hop's grid: a multiple of the hop, or the hop divided by a whole number. Then each window needs one new clip of
 each modality (or that whole number) and finds the others in the cache: the work per hop does not depend on the number
-of steps. A window that was cut into pieces of different length for each modality (pain with S = 4) keeps its exact
-stride, and pieces that are not in the cache are computed.
+of steps. A window cut into pieces whose length differs between modalities (pain with S = 4) keeps its exact stride, and
+pieces that are not in the cache are computed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from ..tasks import Modality, Task
 
-HOP = 0.5  # s between the windows of a live run, unless it is told otherwise
+HOP = 0.5  # s between the windows of a live run, by default
 
 
 def time_key(t: float) -> int:
@@ -25,8 +25,8 @@ def time_key(t: float) -> int:
 class ClipPlan:
     """Which clips of one modality the windows need.
 
-    m: the modality with the stride that is used. new: the newest clips of a window that are computed where they are
-    not in the cache; older ones that are not there are absent.
+    m: the modality with the stride that is used. new: how many of a window's newest clips are computed where they are
+    not in the cache; older clips that are not in the cache are absent.
     """
 
     m: Modality
@@ -38,7 +38,7 @@ class ClipPlan:
         return [t + e for e in self.m.clip_ends(self.steps if self.m.stride else 1)]
 
     def new_ends(self, t: float) -> list[float]:
-        """Those of `ends` that are computed for this window where no earlier window has them."""
+        """Those of `ends` that are computed for this window unless an earlier window has them."""
         return self.ends(t)[-self.new :]
 
     @property

@@ -1,6 +1,6 @@
 """Whether a clip may be used: one rule for a window of a live run, a training example and a window of `calibrate`.
 
-Nothing stale, too young, torn or of bad quality enters the network. A live run adds what it knows of its devices
+Nothing stale, too young, torn or of bad quality enters the network. A live run adds the state of its devices
 (`live/gate.py`).
 """
 
@@ -26,7 +26,7 @@ class Presence(Enum):
     """What a clip is, or what is wrong with it."""
 
     USABLE = "usable"
-    SILENT = "no samples, or none lately"
+    SILENT = "no samples, or none recently"
     YOUNG = "not enough samples yet"
     POOR = "bad quality"
     TORN = "too few real samples"
@@ -53,7 +53,7 @@ def cut(plan: ClipPlan, cutter: Cutter, end: float, t: float) -> Cut:
         return _refused(Presence.SILENT, f"no samples for {t - cutter.last:.1f} s")
     have = end - cutter.start
     if have < plan.m.span - YOUNG:
-        wait = -plan.m.end  # the window's end runs ahead of the clip's
+        wait = -plan.m.end  # the window ends later than the clip
         return _refused(Presence.YOUNG, f"{WARMING_UP}: {max(0.0, have + wait):.1f} of {plan.m.span + wait:.1f} s")
     signal, coverage = cutter.clip(end)
     judged = cutter.verdict(end)

@@ -14,7 +14,7 @@ from .plan import ClipPlan
 
 
 class VoiceCutter:
-    """A ring buffer on an exact 44.1 kHz grid; lost samples are silence.
+    """A ring buffer on an exact 44.1 kHz grid; lost samples, and those that are not a number, are silence.
 
     Sample times decide the place on the grid, but times that stray by less than 20 ms (a clock's drift) do not tear
     the sound apart.
@@ -31,8 +31,7 @@ class VoiceCutter:
         self._quality = VoiceQuality()
         self.start: float | None = None
         self.last = -np.inf
-        span = plan.m.span
-        self.history = plan.reach - span + max(span, VoiceQuality.MOVEMENT_SPAN) + 2 * VoiceQuality.BLOCK
+        self.history = plan.reach - plan.m.span + VoiceQuality.history(plan.m.span)
 
     def push(self, chunk: Chunk) -> None:
         if not len(chunk):
@@ -67,7 +66,8 @@ class VoiceCutter:
         kept = values[-self._length :]
         self._next = index + len(values)
         where = np.arange(self._next - len(kept), self._next) % self._length
-        self._samples[where], self._real[where] = kept, True
+        finite = np.isfinite(kept)
+        self._samples[where], self._real[where] = np.where(finite, kept, np.float32(0)), finite
 
     def advance(self, window: int) -> None:
         """Nothing waits for a window."""

@@ -1,6 +1,6 @@
-"""Windows of a task as inputs of its networks, with labels where the data has them.
+"""Windows of a task as network input, with labels where the data has them.
 
-INT8 ranges are measured on them, and converted networks are compared on them.
+INT8 ranges are measured on them, and every converted engine is compared on them.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from ..tasks import Task
 
 @dataclass(frozen=True)
 class Clips:
-    """(N, S, *shape) float32, with each clip stored once even if windows share it: at full size, 128 windows of 16
-    steps are 2.4 GB.
+    """(N, S, *shape) float32; each clip is stored once, however many windows share it, and never copied: at full size
+    128 windows of 16 steps are 2.4 GB.
 
     stored: K clips of (*shape). rows: (N, S) indices into `stored`, -1 for a clip of zeros.
     """
@@ -31,7 +31,7 @@ class Clips:
 
     @classmethod
     def of(cls, dense: NDArray[np.float32]) -> Clips:
-        """From (N, S, *shape), all clips different."""
+        """From (N, S, *shape), no clip shared."""
         count = dense.shape[0] * dense.shape[1]
         clips = [*dense.reshape(count, *dense.shape[2:])]
         return cls(clips, np.arange(count).reshape(dense.shape[:2]), dense.shape[2:])
@@ -62,7 +62,7 @@ class Clips:
         return dense
 
     def take(self, index: NDArray[np.int64]) -> Clips:
-        """The windows at `index`, without the clips that they do not use."""
+        """The windows at `index`, without the clips that none of them uses."""
         rows = self.rows[index]
         used = np.unique(rows[rows >= 0])
         return Clips(
@@ -89,10 +89,10 @@ class WindowSet:
 
     clips: modality -> (N, S or 1, *shape) float32; 1 where all steps share a clip.
     present: (N, S, M) bool.
-    targets: output -> (N,) float64 of the last step, NaN where unlabelled; pain is 0 or 1.
-    subjects: (N,) str, empty strings where unknown.
+    targets: output -> (N,) float64, NaN where unlabelled; of the last step. Pain is 0 or 1.
+    subjects: (N,) str, empty strings for unnamed subjects.
     origin: where the windows come from, for reports.
-    noise: random numbers instead of signals, so scores are meaningless and no limit applies.
+    noise: random numbers instead of signals, so scores on them are meaningless and no limit applies.
     """
 
     clips: dict[str, Clips]
@@ -116,8 +116,8 @@ class WindowSet:
             self.noise,
         )
 
-    def there(self, task: Task, modality: str) -> NDArray[np.bool_]:
-        """(N, S or 1) bool: which clips of a modality are present."""
+    def present_mask(self, task: Task, modality: str) -> NDArray[np.bool_]:
+        """(N, S or 1) bool: the clips of a modality that are present."""
         column = self.present[:, :, task.names.index(modality)]
         one_for_all = self.clips[modality].shape[1] != column.shape[1]
         return np.asarray(column.any(1, keepdims=True)) if one_for_all else column
@@ -135,7 +135,7 @@ class WindowSet:
                 )
         if not len(self):
             raise DataError(
-                f"{self.origin or 'the data'} has no complete window of {task.window:.1f} s; give longer data"
+                f"{self.origin or 'the data'} has no complete window of {task.window:.1f} s; give longer recordings"
             )
 
     def save(self, path: Path) -> None:
@@ -172,7 +172,7 @@ def _unstacked(stored: NDArray[np.float32], rows: NDArray[np.int64]) -> Clips:
 
 
 def random_windows(task: Task, count: int, seed: int = 0) -> WindowSet:
-    """Windows of normal noise, to compare the arithmetic of networks with random weights."""
+    """Gaussian noise in every clip: for networks with random weights, where only arithmetic is compared."""
     rng = np.random.default_rng(seed)
     clips = {
         m.name: Clips.of(rng.standard_normal((count, 1 if m.stride == 0 else task.steps, *m.shape), dtype=np.float32))

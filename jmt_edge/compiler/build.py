@@ -1,7 +1,7 @@
-"""A bundle to a bundle with device engines: convert, check against float32, build, keep the report beside it.
+"""From a bundle to a bundle with device engines: convert, check against float32, build, and include the report.
 
-The order matters: a conversion is compared with float32 before anything is built from it, so a plan that
-changes the scores beyond the limit is never written without the report saying so.
+The order matters: a conversion is compared with float32 before anything is built from it, so a plan that changes the
+scores by more than the limit is never written without the report saying so.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ..clips.window_set import WindowSet
 from ..engine.bundle import Bundle, write_bundle
 from ..engine.device import current_device
 from ..engine.tensorrt_api import Library, open_library
-from ..errors import BackendError, BundleError
+from ..errors import BackendError, BundleError, short
 from .choice import choose, cpu_runtimes, device_runners, open_kernel, random_feeds, report_of, time_in_turns
 from .fidelity import Fidelity, FusionCall, compare, run_networks
 from .fp16 import to_fp16
@@ -44,8 +44,8 @@ class Built:
 
 
 def choose_builder(name: str, target: str) -> tuple[Builder, str]:
-    """The builder and why. `auto`: TensorRT where it and a GPU are at hand, TensorRT-RTX for another target it
-    can compile for, else onnxruntime. Raises BackendError where an explicit choice cannot work here.
+    """The builder and why. `auto`: TensorRT if it and a GPU are available, TensorRT-RTX for another target it can
+    compile for, else onnxruntime. Raises BackendError where an explicit choice cannot work here.
     """
     if name in ("tensorrt", "tensorrt-rtx", "torch-tensorrt"):
         if target == "current" or name == "torch-tensorrt":
@@ -54,16 +54,16 @@ def choose_builder(name: str, target: str) -> tuple[Builder, str]:
             open_torch_tensorrt()
         else:
             open_library(name)  # type: ignore[arg-type]
-        return name, "as asked"  # type: ignore[return-value]
+        return name, "as requested"  # type: ignore[return-value]
     if name == "onnxruntime":
-        return name, "as asked"  # type: ignore[return-value]
+        return name, "as requested"  # type: ignore[return-value]
     if target != "current":
         open_library("tensorrt-rtx")
         return "tensorrt-rtx", f"only TensorRT-RTX compiles for a device that is not here ({target})"
     try:
         device = current_device()
         open_library("tensorrt")
-        return "tensorrt", f"{device.name} and TensorRT are at hand"
+        return "tensorrt", f"{device.name} and TensorRT are available"
     except BackendError as reason:
         return "onnxruntime", f"no TensorRT device: {reason}"
 
@@ -89,8 +89,9 @@ def load_graphs(bundle: Bundle) -> dict[str, onnx.ModelProto]:
             model = onnx.load_from_string(data)
             onnx.checker.check_model(model)
         except Exception as error:  # protobuf and checker errors share no base class
-            reason = " ".join(str(error).split())[:200]
-            raise BundleError(f"{path} is not a readable ONNX graph ({reason}); export the bundle again") from None
+            raise BundleError(
+                f"{path} is not a readable ONNX graph ({short(error)}); export the bundle again"
+            ) from None
         opset = max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0)
         if opset > OPSET:
             raise BundleError(f"{path} uses ONNX opset {opset}, engines are built from {OPSET}; export it again")
@@ -101,12 +102,12 @@ def load_graphs(bundle: Bundle) -> dict[str, onnx.ModelProto]:
 def convert(
     bundle: Bundle, graphs: Mapping[str, onnx.ModelProto], precision: Precision, half: bool = True
 ) -> dict[str, Network]:
-    """Each network at `precision`; for INT8, what `calibrate` quantised, and the rest in FP16 if `half`.
+    """Each network at `precision`; for INT8, those that `calibrate` quantised, and the rest in FP16 if `half`.
 
     Raises BackendError for INT8 without a calibrated bundle.
     """
     if precision == "int8" and "int8" not in bundle.manifest:
-        raise BackendError(f"{bundle.path} holds no INT8 calibration; run `jmt-edge calibrate {bundle.path}` first")
+        raise BackendError(f"{bundle.path} has no INT8 calibration; run `jmt-edge calibrate {bundle.path}` first")
     quantised: dict[str, Any] = bundle.manifest.get("int8", {}).get("networks", {}) if precision == "int8" else {}
     out = {}
     for name, graph in graphs.items():
@@ -146,10 +147,10 @@ def build(
 ) -> Built:
     """Build engines for every network and write the new bundle at `out` (which must not exist).
 
-    `batch` is (min, opt, max) for engines with a dynamic first axis; None gives static batch 1, as live runs.
-    `on_step(what, fraction)` follows the work.
+    `batch` is (min, opt, max) for engines with a dynamic first axis; None gives static batch 1, which live uses.
+    `on_step(what, fraction)` reports progress.
 
-    Raises BackendError or BundleError in one sentence; nothing is left at `out` then.
+    Raises BackendError or BundleError in one sentence; then nothing is left at `out`.
     """
     if out.exists():
         raise BundleError(f"{out} exists; choose another --out, or remove it first")
@@ -173,8 +174,8 @@ def build(
             )
         if precision == "auto" and target != "current":
             raise BackendError(
-                f"--precision auto times engines on the device at hand, and plans for {target} cannot run here; "
-                "give --precision fp16 or int8"
+                f"--precision auto times engines on this machine, and plans for {target} cannot run here; give "
+                "--precision fp16 or int8"
             )
         library = open_torch_tensorrt() if builder == "torch-tensorrt" else open_library(builder)
         maker = PlanMaker(bundle, library, target, batch, cache or PlanCache(), on_step)
@@ -230,7 +231,7 @@ class _Check:
         self._known: dict[tuple[str, ...], Fidelity] = {}
 
     def __call__(self, networks: Mapping[str, Network], fusion: FusionCall | None = None) -> Fidelity:
-        """`fusion` stands for the fusion network where it is computed by something else than an ONNX graph."""
+        """`fusion` replaces the fusion network where something other than an ONNX graph computes it."""
         precisions = {name: n.precision for name, n in networks.items()}
         at = (*(f"{name} {p}" for name, p in precisions.items()), "kernel" if fusion else "")
         if at not in self._known:
@@ -257,7 +258,7 @@ def _kept(bundle: Bundle) -> dict[str, Any]:
 def _with_files(
     bundle: Bundle, files: Mapping[str, bytes] | None, manifest: Mapping[str, Any] | None
 ) -> Iterator[Bundle]:
-    """The bundle with files that this build adds (cubins), for as long as they are timed."""
+    """The bundle with the files that this build adds (cubins), while they are timed."""
     if not files:
         yield bundle
         return
@@ -269,7 +270,7 @@ def _with_files(
 def build_from_modules(
     bundle: Bundle, library: Library, cache: PlanCache | None = None
 ) -> dict[str, tuple[bytes, str]]:
-    """Engines of every network by torch-tensorrt, for the device at hand: network -> (plan, precision)."""
+    """Engines of every network by torch-tensorrt, for this machine's GPU: network -> (plan, precision)."""
     maker = PlanMaker(bundle, library, "current", None, cache or PlanCache(), lambda what, fraction: None)
     made = {name: maker.make(network) for name, network in convert(bundle, load_graphs(bundle), "fp32").items()}
     return {name: (m.data, m.precision) for name, m in made.items()}
@@ -282,9 +283,9 @@ def _for_device(
     check: _Check,
     on_step: Callable[[str, float], None],
 ) -> tuple[dict[str, Network], dict[str, Any], dict[str, Any], Fidelity]:
-    """The fastest faithful networks on the device at hand: them, what runs the fusion, all timings, the fidelity.
+    """The fastest faithful networks on this machine's GPU, what runs the fusion, all timings, the fidelity.
 
-    FP16 (float32 where FP16 breaks the limits), INT8 where calibrated, and the fused kernel where the bundle holds one.
+    FP16 (float32 where FP16 exceeds the limits), INT8 where calibrated, and the fused kernel where the bundle has one.
     """
     assert maker.device is not None
     wide = convert(bundle, graphs, "fp16")
@@ -308,7 +309,7 @@ def _for_device(
                 times[name] = time_in_turns(of, runs=200, warm=20)
 
         def networks(choice: Mapping[str, str]) -> dict[str, Network]:
-            """The plan of a fusion that the kernel computes is the wide one: what other backends run."""
+            """Where the kernel computes the fusion, its plan is the wide one, for other backends."""
             return {name: ways[name].get(way, wide[name]) for name, way in choice.items()}
 
         def fidelity(choice: Mapping[str, str]) -> Fidelity:
@@ -331,11 +332,11 @@ def _for_cpu(
     check: _Check,
     on_step: Callable[[str, float], None],
 ) -> tuple[dict[str, dict[str, Network]], dict[str, Any]]:
-    """Runtime -> the networks it runs, and the timings of `auto`. OpenVINO unnamed runs what onnxruntime does."""
+    """Runtime -> its networks, and the timings of `auto`. Without an entry, OpenVINO runs those of onnxruntime."""
     if precision == "fp16":
         raise BackendError(
-            "onnxruntime's CPU kernels gain nothing from FP16 (they widen it again); give --precision int8 or auto, "
-            "or build for a GPU with --builder tensorrt-rtx --target sm_86"
+            "onnxruntime's CPU kernels gain nothing from FP16 (they convert it to FP32); give --precision int8 or "
+            "auto, or build for a GPU with --builder tensorrt-rtx --target sm_86"
         )
     exact = convert(bundle, graphs, "fp32")
     if precision == "fp32":

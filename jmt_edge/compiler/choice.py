@@ -1,6 +1,6 @@
-"""`--precision auto`: which of several ways to run each network is kept, by the clock of the machine at hand.
+"""`--precision auto`: chooses between several ways to run each network by timing them on this machine.
 
-A way is a precision, or `cubin` for the fused kernel of the fusion. The choice itself knows nothing of devices.
+A way is a precision, or `cubin` for the fused kernel of the fusion. The choice itself does not depend on devices.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from ..engine.session import session
 from ..engine.tensorrt_api import Library
 from ..errors import BackendError
 from ..tasks import Task
-from .plan_maker import Made
+from .plan_maker import BuiltPlan
 
-_WORTH = 0.95  # another way must save more than a timing's own scatter, so that `auto` is never slower
-_OPTIONAL = ("int8", "cubin")  # what may change the scores beyond the limit and is then left out
+_WORTH = 0.95  # another way must save more than the scatter of a timing, so that `auto` is never slower
+_OPTIONAL = ("int8", "cubin")  # left out if they change the scores by more than the limit
 
 Runner = Callable[[], Any]
 Times = Mapping[str, Mapping[str, float]]  # network -> way -> milliseconds; the way to keep in doubt first
@@ -42,8 +42,8 @@ def fastest(times: Mapping[str, float]) -> str:
 
 
 def choose(times: Times, holds: Callable[[Mapping[str, str]], bool]) -> dict[str, str]:
-    """Network -> way: the fastest of each; where the scores do not hold then, the same without `cubin`, without INT8,
-    without both. `holds(choice)` compares the scores; a choice without any of the two is not asked about.
+    """Network -> way: the fastest of each; if the scores do not hold, the same without `cubin`, without INT8, or
+    without both. `holds(choice)` compares the scores; it is not called for a choice with neither.
     """
     asked: list[dict[str, str]] = []
     for count in range(len(_OPTIONAL) + 1):
@@ -57,7 +57,7 @@ def choose(times: Times, holds: Callable[[Mapping[str, str]], bool]) -> dict[str
             if choice not in asked and holds(choice):
                 return choice
             asked.append(choice)
-    raise AssertionError("without both nothing is left to ask about")
+    raise AssertionError("the choice without both was returned")
 
 
 def report_of(times: Times, choice: Mapping[str, str]) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def report_of(times: Times, choice: Mapping[str, str]) -> dict[str, Any]:
 
 
 def time_in_turns(runners: Mapping[str, Runner], runs: int = 15, warm: int = 3) -> dict[str, float]:
-    """Median milliseconds of each, run in turns so that the machine's drift hits all alike."""
+    """Median milliseconds of each, run in turns so that the machine's drift affects all equally."""
     for run in runners.values():
         for _ in range(warm):
             run()
@@ -89,7 +89,7 @@ def random_feeds(task: Task, network: str) -> dict[str, NDArray[np.float32]]:
 
 
 def cpu_runtimes() -> dict[str, Callable[[bytes], Callable[[Mapping[str, Any]], Any]]]:
-    """What may run a bundle's CPU graphs here: onnxruntime, and OpenVINO where it is installed."""
+    """The runtimes for a bundle's CPU graphs: onnxruntime, and OpenVINO if it is installed."""
 
     def with_onnxruntime(model: bytes) -> Callable[[Mapping[str, Any]], Any]:
         opened = session(model)
@@ -107,9 +107,9 @@ def cpu_runtimes() -> dict[str, Callable[[bytes], Callable[[Mapping[str, Any]], 
 
 @contextmanager
 def device_runners(
-    bundle: Bundle, library: Library, plans: Mapping[str, Mapping[str, Made]], kernel: Any
+    bundle: Bundle, library: Library, plans: Mapping[str, Mapping[str, BuiltPlan]], kernel: Any
 ) -> Iterator[dict[str, dict[str, Runner]]]:
-    """Network -> way -> one call on the GPU at hand: inputs up, the CUDA graph replayed, outputs down.
+    """Network -> way -> one call on this machine's GPU: upload, replay of the CUDA graph, download.
 
     plans: precision -> network -> plan. kernel: the fused fusion (`backends.cubin.FusedFusion`), or None.
     """

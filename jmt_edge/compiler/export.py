@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import datetime
+import inspect
 import logging
 import os
 import tempfile
@@ -50,17 +51,16 @@ def export_bundle(
     """Write `model` as a bundle and load it back.
 
     Per network: `<name>.onnx` (float32, dynamic batch) and `<name>.safetensors` (the module's state, before any
-    folding; `options` in the manifest are its constructor's). `training_weights` false, a demo's default for its
-    size, leaves the latter out, but for a fusion that does not fold. The fusion's graph is the folded one where
-    folding is exact, with `fusion_folded.safetensors` beside it, else the module as it is; the manifest says which
-    and why. `provenance` (data, split, seed, recipe, scores) is completed with the versions and the date;
-    `calibration` holds e.g. {"temperature": T}; `untrained`
-    names the networks whose weights nobody trained. Raises BundleError where `path` exists and `overwrite` is
-    false, ConfigError where the model has inputs that a bundle cannot feed (text features).
+    folding; `options` in the manifest are its constructor's). `training_weights` false, the default for a demo, omits
+    the latter, except for a fusion that does not fold. The fusion's graph is the folded one where folding is exact,
+    with `fusion_folded.safetensors`, else the module itself; the manifest says which and why. Versions and the date are
+    added to `provenance` (data, split, seed, recipe, scores); `calibration` holds e.g. {"temperature": T}; `untrained`
+    lists the networks with untrained weights. Raises BundleError where `path` exists and `overwrite` is false,
+    ConfigError where the model has inputs that a bundle cannot provide (text features).
     """
     extra = [m for m in model.fusion.modalities if m not in task.names]
     if extra:
-        raise ConfigError(f"the model takes {', '.join(extra)} features from a file, which live input cannot feed")
+        raise ConfigError(f"the model takes {', '.join(extra)} features from a file; only live inputs can be exported")
     files: dict[str, bytes | Path] = {}
     networks: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -114,7 +114,7 @@ def random_bundle(
 
 
 def has_attention(fusion: Fusion) -> bool:
-    """Whether the fusion weighs its modalities; where not, a bundle's `attention` is all zero."""
+    """Whether the fusion weights its modalities; if not, a bundle's `attention` is all zero."""
     return isinstance(fusion, JMT) and fusion.head == "self_attention"
 
 
@@ -153,7 +153,7 @@ def _fusion(fusion: Fusion, task: Task) -> tuple[onnx.ModelProto, bytes | None, 
 def _trace(
     network: nn.Module, example: tuple[Tensor, ...], inputs: list[str], outputs: list[str], dynamic: Any
 ) -> onnx.ModelProto:
-    shapes = dict(zip(_parameters(network), dynamic))
+    shapes = dict(zip(inspect.signature(network.forward).parameters, dynamic))
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
             network, example, input_names=inputs, output_names=outputs, opset_version=OPSET,
@@ -163,7 +163,7 @@ def _trace(
     model = program.model_proto
     model.ir_version = IR_VERSION
     model.producer_name, model.doc_string = "jmt-edge", ""
-    for node in model.graph.node:  # the exporter's stack traces name files of this machine
+    for node in model.graph.node:  # the exporter's stack traces contain paths of this machine
         node.doc_string = ""
         del node.metadata_props[:]
     del model.metadata_props[:]
@@ -174,15 +174,9 @@ def _trace(
     return model
 
 
-def _parameters(network: nn.Module) -> list[str]:
-    import inspect
-
-    return list(inspect.signature(network.forward).parameters)
-
-
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter logs its progress, every traced node and deprecations of its own; a failure still raises."""
+    """Silences the exporter's logs of progress, traced nodes and deprecations; a failure still raises."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.__trace")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -1,8 +1,8 @@
-"""How far a converted set of networks is from float32: per network, and end to end on the task's own scores.
+"""How much converted networks differ from float32: per network, and end to end in the task's scores.
 
-Both sides run in onnxruntime on the same windows, so what is compared is the arithmetic of the graph (FP16
-rounding, INT8 Q/DQ), not two preprocessing chains. onnxruntime's CPU kernels compute some FP16 nodes in FP32
-between roundings; a device's own sums can differ further, which only the device can tell.
+Both sides run in onnxruntime on the same windows, so the comparison is of the graph's arithmetic (FP16 rounding, INT8
+Q/DQ), not of preprocessing. onnxruntime's CPU kernels compute some FP16 nodes in FP32 between roundings; a device's
+sums can differ further, which only the device can show.
 """
 
 from __future__ import annotations
@@ -80,9 +80,9 @@ def run_backbones(
     known: Mapping[str, NDArray[np.float32]] | None = None,
     on_clip: Callable[[str, float], None] = lambda name, fraction: None,
 ) -> dict[str, NDArray[np.float32]]:
-    """Features (N, S or 1, d) per modality. A clip that several windows hold is run once, an absent one never: zero.
+    """Features (N, S or 1, d) per modality. A clip shared by several windows is run once; absent ones stay zero.
 
-    The backbones that `known` holds are not run again. `on_clip(modality, fraction)` follows the work.
+    The backbones in `known` are not run again. `on_clip(modality, fraction)` reports progress.
     """
     ready = dict(known or {})
     for m in task.modalities:
@@ -90,7 +90,7 @@ def run_backbones(
             continue
         run = session(models[m.name])
         clips = windows.clips[m.name]
-        there = windows.there(task, m.name)
+        there = windows.present_mask(task, m.name)
         features = np.zeros((*clips.rows.shape, task.dim), np.float32)
         rows = clips.distinct(there)
         of_row = np.zeros((len(rows), task.dim), np.float32)
@@ -106,7 +106,7 @@ def run_backbones(
 def fusion_feeds(
     task: Task, features: Mapping[str, NDArray[np.float32]], windows: WindowSet
 ) -> Iterator[dict[str, NDArray[np.float32]]]:
-    """What the fusion network takes, one window after another: each modality (1, S, d) and `present` (1, S, M)."""
+    """The fusion network's inputs, window by window: each modality (1, S, d) and `present` (1, S, M)."""
     for i in range(len(windows)):
         feeds = {
             m.name: np.broadcast_to(features[m.name][i : i + 1], (1, task.steps, task.dim)).astype(np.float32)
@@ -171,18 +171,18 @@ def compare(
     converted_run: Run | None = None,
     fusion: FusionCall | None = None,
 ) -> Fidelity:
-    """Compare `converted` networks with float32 ones on `windows`. `fusion` given: it stands for the fusion's graph.
+    """Compare `converted` networks with float32 ones on `windows`. `fusion`, if given, replaces the fusion's graph.
 
-    Scores against labels need labels; without them the concordance between the two sides stands in and is named so.
-    Of noise it is reported, but no limit applies: what random weights say about noise varies less than the rounding of
-    any precision. `reference_run` and `converted_run` are earlier `run_networks` of either, to save their time.
+    Scores need labels; without them, the concordance between the two sides is reported instead, under its own name. On
+    noise it is reported without a limit: the outputs of random weights on noise vary less than the rounding of any
+    precision. `reference_run` and `converted_run` are earlier results of `run_networks`, to save time.
     """
     windows.check(task)
     exact_features, exact_raw = reference_run or run_networks(task, reference, windows)
     features, raw = converted_run or run_networks(task, converted, windows)
     if fusion is not None:
         raw = outputs_of(task, fusion, features, windows)
-    there = {m.name: windows.there(task, m.name) for m in task.modalities}
+    there = {m.name: windows.present_mask(task, m.name) for m in task.modalities}
     networks = [
         _network(name, exact_features[name][here], features[name][here]) for name, here in there.items() if here.any()
     ]
@@ -216,7 +216,7 @@ def _changes(
 ) -> list[ScoreChange]:
     labelled = ~np.isnan(label)
     if not labelled.any():
-        # 1 - ccc(float32, converted) bounds nothing but says the same thing: 0 means the same numbers
+        # 1 - ccc(float32, converted) is not a bound on a score's change, but 0 means equal numbers too
         value = ccc(other, exact)
         return [
             ScoreChange(

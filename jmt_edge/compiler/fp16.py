@@ -1,8 +1,8 @@
 """Explicit FP16 conversion of an ONNX graph, for strongly typed networks.
 
-The graph itself states every type, so TensorRT 10.3 to 11, TensorRT-RTX and onnxruntime all compute the same
-thing and no builder flag is needed (TensorRT 11 has none). Nodes whose statistics lose accuracy in half
-precision stay in FP32 between explicit casts.
+The graph itself states every type, so TensorRT 10.3 to 11, TensorRT-RTX and onnxruntime all compute the same and no
+builder flag is needed (TensorRT 11 has none). Nodes that lose accuracy in half precision stay in FP32 between explicit
+casts.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 from ..errors import BackendError
 
-# Sums over many elements, and exponentials: FP16's 11 bits and 65504 are not enough for them.
+# Sums over many elements, and exponentials, need more than FP16's 11 bits and maximum of 65504.
 FP32_OPS = frozenset({"LayerNormalization", "Softmax", "ReduceL2", "LpNormalization", "ReduceSum", "ReduceMean"})
-# What turns such a sum into a norm and divides by it: in FP16 the 1e-12 that keeps it from 0 would itself be 0.
+# Ops that turn such a sum into a norm and divide by it: in FP16 the 1e-12 that keeps it from 0 would itself be 0.
 _NORM_OPS = frozenset({"Sqrt", "Clip", "Max", "Add", "Expand", "Div"})
 _SUMS = frozenset({"ReduceL2", "LpNormalization", "ReduceSum"})
-_FEW = 64  # numbers in a constant that weigh nothing
+_FEW = 64  # elements of a constant that counts as small
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16)
 
 
@@ -40,7 +40,7 @@ def to_fp16(model: onnx.ModelProto, keep: Callable[[onnx.NodeProto], bool] = lam
 
     `keep` adds nodes that stay in FP32 to `FP32_OPS`. A node with a constant that FP16 cannot hold (beyond
     65504, or a quantisation scale that would be rounded by more than 2^-10) stays in FP32 too. Nodes keep their
-    topological order, which TensorRT's parser demands.
+    topological order, which TensorRT's parser requires.
 
     Raises BackendError where the graph has sub-graphs or no inferable types.
     """
@@ -145,7 +145,7 @@ def _norms(graph: onnx.GraphProto, types: Mapping[str, int]) -> set[int]:
 def _between(
     graph: onnx.GraphProto, kept: set[int], constants: Mapping[str, onnx.TensorProto], types: Mapping[str, int]
 ) -> set[int]:
-    """Nodes with FP32 nodes all around them and nothing heavy in them: FP16 would save nothing and cost two casts."""
+    """Cheap nodes surrounded by FP32 nodes: FP16 would save nothing and cost two casts."""
     maker = {name: i for i, node in enumerate(graph.node) for name in node.output}
     readers: dict[str, set[int]] = {value.name: {-1} for value in graph.output}  # -1: outside, never in `found`
     for i, node in enumerate(graph.node):
@@ -205,10 +205,10 @@ def _halve_attributes(node: onnx.NodeProto) -> None:
 
 
 def pad_channels(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy whose FP16 convolutions of an odd number of channels read one more, of zeros, with weights of zero.
+    """A copy whose FP16 convolutions with an odd number of input channels get one more, of zeros, with zero weights.
 
-    TensorRT-RTX 1.7 does that itself, with a plane of zeros as large as the input stored in the plan (200 KB for a clip
-    of 8x112x112) and read at each run; an explicit Pad needs neither.
+    TensorRT-RTX 1.7 would do so itself, with a plane of zeros as large as the input stored in the plan (200 KB for a
+    clip of 8x112x112) and read in each run; an explicit Pad needs neither.
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)

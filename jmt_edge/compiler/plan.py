@@ -1,4 +1,4 @@
-"""One ONNX graph to one TensorRT plan: parse, strongly typed build, and the list of layers that came out."""
+"""From one ONNX graph to one TensorRT plan: parsing, strongly typed build, and the list of resulting layers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..errors import BackendError
 
 
 @dataclass(frozen=True)
-class Layer:
+class PlanLayer:
     """One layer of the built engine. `precision` is the type it computes on: of its inputs, the narrowest."""
 
     name: str
@@ -29,7 +29,7 @@ class Layer:
 
     @property
     def product(self) -> bool:
-        """A matrix product, alone or with what follows it."""
+        """A matrix product, alone or fused with what follows it."""
         return "gemm" in self.kind.lower() or self.kind.lower() == "matrixmultiply" or "_Fc" in self.name
 
     @property
@@ -40,16 +40,16 @@ class Layer:
 
 @dataclass(frozen=True)
 class Plan:
-    """A serialised engine, its layers, the seconds it took and the timing cache (empty for TensorRT-RTX)."""
+    """A serialised engine, its layers, the build time (s) and the timing cache (empty for TensorRT-RTX)."""
 
     data: bytes
-    layers: tuple[Layer, ...]
+    layers: tuple[PlanLayer, ...]
     seconds: float
     timing_cache: bytes
     warnings: tuple[str, ...]
 
     def summary(self) -> dict[str, Any]:
-        """Counts by kind and precision for the report; `wait` and `signal` between streams are no layers."""
+        """Counts by kind and precision for the report; `wait` and `signal` between streams do not count as layers."""
         return {
             "layers": sum(layer.precision != "unknown" for layer in self.layers),
             "by_precision": dict(Counter(layer.precision for layer in self.layers)),
@@ -75,14 +75,14 @@ def build_plan(
 ) -> Plan:
     """Build a plan from a serialised ONNX model whose types are explicit.
 
-    `target` is `sm_NN` to compile for a described device (TensorRT-RTX), None for the device at hand; `batch`
-    is (min, opt, max) of the first axis where that axis is dynamic.
+    `target` is `sm_NN` to compile for another device (TensorRT-RTX), None for this machine's; `batch` is (min, opt,
+    max) of the first axis if it is dynamic.
 
-    Raises BackendError, with the library's own reason in it, for a graph that does not parse, an operator that
-    is not supported, too little memory, an impossible target, or a build that was stopped.
+    Raises BackendError, including the library's reason, for a graph that does not parse, an unsupported operator, too
+    little memory, an impossible target, or a build that was stopped.
     """
     messages = Messages()
-    # The library calls these three until its last object is gone, so they outlive `_build`'s locals
+    # The library calls these until its last object is gone, so they must outlive `_build`'s locals
     logger = make_logger(library, messages)
     recorder = make_error_recorder(library, messages)
     progress = make_progress(library, on_progress)
@@ -107,7 +107,7 @@ def _build(
         builder = trt.Builder(logger)
     except (TypeError, RuntimeError) as error:
         raise _failure(library, "cannot start its builder", messages, str(error)) from None
-    flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)  # in 11 every network is
+    flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)  # since 11 every network is
     network = builder.create_network(0 if flag is None else 1 << int(flag))
     parser = trt.OnnxParser(network, logger)
     config = builder.create_builder_config()
@@ -131,12 +131,12 @@ def _build(
             raise _failure(library, "did not build the engine", messages, "")
         return bytes(serialized), bytes(cache.serialize()) if cache is not None else b""
     finally:
-        # children before the builder: Python would free them in the order they were made
+        # children before the builder: Python would free them in the order of their creation
         del cache, config, parser, network, builder
 
 
 def _parse_errors(parser: Any, onnx_model: bytes) -> list[str]:
-    """What stopped the parser: operators it does not know, by name, else its own first two messages."""
+    """Why parsing failed: the unsupported operators, or else the parser's first two messages."""
     import onnx
 
     try:
@@ -144,7 +144,7 @@ def _parse_errors(parser: Any, onnx_model: bytes) -> list[str]:
         unknown = sorted({node.op_type for node in nodes if not parser.supports_operator(node.op_type)})
         if unknown:
             return [f"no support for the operator {', '.join(unknown)}"]
-    except Exception:  # the bytes are no ONNX at all, which the parser's own message says
+    except Exception:  # the bytes are not ONNX at all, which the parser's message says
         pass
     errors = [parser.get_error(i) for i in range(parser.num_errors)]
     return [f"{error.node_name() or 'graph'}: {error.desc().strip()}" for error in errors[:2]]
@@ -183,13 +183,13 @@ def _failure(library: Library, what: str, messages: Messages, detail: str) -> Ba
     return BackendError(f"{library.name} {library.version} {what} ({said[:300]}); {remedy}")
 
 
-def parse_layer(line: str) -> Layer:
+def parse_layer(line: str) -> PlanLayer:
     """One line of the builder's verbose layer list (`Name: a, LayerType: b, Inputs: [...], Outputs: [...]`)."""
     name = re.match(r"Name: (.*?), LayerType: (\w+)", line)
     inputs = _datatypes(line, "Inputs")
     outputs = _datatypes(line, "Outputs")
     types = [t for t in _NARROW if t in inputs] or [t for t in _NARROW if t in outputs] or ["unknown"]
-    return Layer(
+    return PlanLayer(
         name.group(1) if name else line[:80],
         name.group(2) if name else "unknown",
         _NAMES.get(types[0], types[0].lower()),

@@ -1,7 +1,7 @@
-"""Plans already built on this machine, found again only when everything they depend on is the same.
+"""A cache of the plans built on this machine; a hit requires that everything a plan depends on is the same.
 
-A plan is stored beside the whole text of its key, and both the text and the plan's sha256 are compared on the
-way out: a truncated hash, a moved folder or an altered file is a miss, never a wrong engine.
+A plan is stored with the full text of its key, and both the text and the plan's sha256 are verified when it is read:
+a truncated hash, a moved folder or an altered file is a miss, never a wrong engine.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ..errors import BackendError
 
 @dataclass(frozen=True)
 class PlanKey:
-    """All that a plan depends on. `graph` and `weights` hash the ONNX file (weights lie inside it)."""
+    """Everything that a plan depends on. `graph` hashes the ONNX file, which contains the weights."""
 
     graph: str  # sha256 of the ONNX bytes that were parsed
     shapes: str  # "clip=1x3x10x112x112" or with a batch range
@@ -64,7 +64,7 @@ class PlanCache:
         return plan, entry["report"]
 
     def put(self, key: PlanKey, plan: bytes, report: dict[str, object]) -> None:
-        """Store a plan. Raises BackendError where the disk refuses it."""
+        """Store a plan. Raises BackendError where writing fails."""
         folder = self.root / key.digest()
         entry = {"key": key.text(), "sha256": hashlib.sha256(plan).hexdigest(), "report": report}
         try:
@@ -72,7 +72,7 @@ class PlanCache:
             _replace(folder / "plan.bin", plan)
             _replace(folder / "entry.json", json.dumps(entry).encode())
         except OSError as error:
-            raise BackendError(f"cannot keep the plan under {folder} ({error.strerror}); free space there") from None
+            raise BackendError(f"cannot write the plan to {folder} ({error.strerror}); free some space") from None
 
 
 def _replace(path: Path, content: bytes) -> None:

@@ -1,4 +1,4 @@
-"""Plans of a bundle's networks for one device: from the cache where the whole key is the same, else built."""
+"""Plans of a bundle's networks for one device: from the cache if the whole key matches, else built."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ OPSET = 20
 
 @dataclass(frozen=True)
 class Network:
-    """One network converted to a precision. `kept` are the nodes left wider than asked, `note` the rule."""
+    """One network converted to a precision. `kept`: the nodes left in a wider type; `note`: the rule."""
 
     name: str
     model: bytes
@@ -34,8 +34,8 @@ class Network:
 
 
 @dataclass(frozen=True)
-class Made:
-    """A network's plan; `summary` counts its layers, `cached` says that it was built before."""
+class BuiltPlan:
+    """A network's plan; `summary` counts its layers; `cached`: it was built before."""
 
     data: bytes
     precision: str
@@ -47,8 +47,8 @@ class Made:
 class PlanMaker:
     """Builds plans with one library for one device, each network and precision once.
 
-    `target` is `current` or `sm_NN`. The timing cache that the bundle holds for the same library version and device is
-    where the builder begins, and goes into the new bundle with what it learnt.
+    `target` is `current` or `sm_NN`. The builder starts from the bundle's timing cache for the same library version and
+    device, and the updated cache goes into the new bundle.
     """
 
     def __init__(
@@ -65,10 +65,10 @@ class PlanMaker:
         self.sm = self.device.sm if self.device else target
         self._cuda, self._l4t = (self.device.cuda, l4t_release()) if self.device else ("", "")
         self._timing = stored_timing_cache(bundle, library, self.sm, self.device.name if self.device else "")
-        self._made: dict[tuple[str, str], Made] = {}
+        self._made: dict[tuple[str, str], BuiltPlan] = {}
         self._modules = _modules(bundle, library)
 
-    def make(self, network: Network) -> Made:
+    def make(self, network: Network) -> BuiltPlan:
         """Raises BackendError, in the library's words, where it does not build the network."""
         at = (network.name, network.precision)
         if at not in self._made:
@@ -104,19 +104,19 @@ class PlanMaker:
             "networks": entries,
         }
 
-    def _make(self, network: Network) -> Made:
+    def _make(self, network: Network) -> BuiltPlan:
         name = network.name
         if network.precision == "int8":
             self.library.require("explicit_qdq")
         sizes = {"S": self._bundle.task.steps} | ({} if self._batch else {"N": 1, "B": 1})
         graph = static_shapes(onnx.load_from_string(network.model), sizes)
-        if self.library.name == "tensorrt-rtx":  # how TensorRT itself pads could not be looked at without a GPU
+        if self.library.name == "tensorrt-rtx":  # how TensorRT itself pads cannot be inspected without a GPU
             graph = pad_channels(graph)
         model = graph.SerializeToString()
         key = self._key(network, model)
         hit = self._cache.get(key)
         if hit is not None:
-            return Made(hit[0], network.precision, hit[1], key, True)
+            return BuiltPlan(hit[0], network.precision, hit[1], key, True)
 
         def progress(fraction: float) -> bool:
             self._on_step(f"{self.library.name}: {name} in {network.precision}", fraction)
@@ -139,7 +139,7 @@ class PlanMaker:
             data, summary = plan.data, plan.summary()
         summary |= {"seconds": time.perf_counter() - started}
         self._cache.put(key, data, summary)
-        return Made(data, network.precision, summary, key, False)
+        return BuiltPlan(data, network.precision, summary, key, False)
 
     def _key(self, network: Network, model: bytes) -> PlanKey:
         bundle = self._bundle
@@ -161,7 +161,7 @@ class PlanMaker:
 
 
 def stored_timing_cache(bundle: Bundle, library: Library, sm: str, device: str) -> bytes:
-    """The timing cache in the bundle if the same library version wrote it on the same kind of device, else nothing."""
+    """The bundle's timing cache if the same library version wrote it on the same kind of device, else nothing."""
     entry = bundle.manifest.get("engines", {}).get(f"{library.name}-{sm}", {})
     file = _timing_file(library, sm)
     same = (entry.get("library_version"), entry.get("device")) == (library.version, device)
@@ -173,7 +173,7 @@ def _timing_file(library: Library, sm: str) -> str:
 
 
 def _modules(bundle: Bundle, library: Library) -> dict[str, Any]:
-    """What torch-tensorrt builds from; nothing for the builders that read ONNX."""
+    """The modules that torch-tensorrt builds from; empty for the builders that read ONNX."""
     if library.name != "torch-tensorrt":
         return {}
     from ..models.from_bundle import load_modules

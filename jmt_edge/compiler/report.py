@@ -1,4 +1,4 @@
-"""The build report: the same content as JSON for programs, Markdown for people, and plots where matplotlib is."""
+"""The build report: JSON for programs, the same as Markdown for people, and plots if matplotlib is installed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..markdown import table
 
 
 def build_report(report: dict[str, Any]) -> dict[str, bytes]:
-    """File name -> content: `build.json`, `build.md`, and one `<output>.png` per output if matplotlib is there."""
+    """File name -> content: `build.json`, `build.md`, and one `<output>.png` per output if matplotlib is installed."""
     outputs = report["fidelity"].pop("outputs", {})
     files = {f"{name}.png": _scatter(name, *pair) for name, pair in outputs.items()}
     plots = {name: content for name, content in files.items() if content}
@@ -19,8 +19,8 @@ def build_report(report: dict[str, Any]) -> dict[str, bytes]:
 
 
 def layer_sentence(network: str, entry: dict[str, Any], note: str) -> str:
-    """For example `face: 24 of 37 convolutions int8, 13 fp16; 60 layers, 35.9 MB`, and of a fusion whether TensorRT has
-    fused its attention.
+    """For example `face: 24 of 37 convolutions int8, 13 fp16; 60 layers, 35.9 MB`; for a fusion, also whether TensorRT
+    has fused its attention.
     """
     layers = entry.get("layers", {})
     parts: list[str] = []
@@ -55,7 +55,7 @@ def score_rows(fidelity: dict[str, Any], converted: str) -> list[str]:
 
 
 def timing_lines(timings: dict[str, Any]) -> list[str]:
-    """What `auto` timed, one Markdown item a network and runtime."""
+    """What `auto` timed, one Markdown item per network and runtime."""
     lines = []
     for runtime, of in timings.items():
         for name, row in of.items():
@@ -100,18 +100,15 @@ def _markdown(report: dict[str, Any], plots: list[str]) -> str:
 
 def _scatter(name: str, exact: list[float], other: list[float]) -> bytes:
     try:
-        import matplotlib
+        from matplotlib.figure import Figure
     except ImportError:
         return b""
-    matplotlib.use("Agg")
-    from matplotlib.figure import Figure
-
     figure = Figure(figsize=(4, 4), layout="constrained")
     axes = figure.subplots()
     axes.scatter(exact, other, s=8)
     low, high = min([*exact, *other]), max([*exact, *other])
     axes.plot([low, high], [low, high], linewidth=0.8, color="grey")
-    axes.set(xlabel=f"{name}, float32", ylabel=f"{name}, converted", title="one point a window")
+    axes.set(xlabel=f"{name}, float32", ylabel=f"{name}, converted", title="one point per window")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=100)
     return buffer.getvalue()

@@ -1,8 +1,8 @@
 """One TensorRT engine from a torch module, by torch-tensorrt's converters instead of the ONNX parser.
 
-The whole exported program becomes one engine or nothing: `convert_exported_program_to_serialized_trt_engine` does not
-partition, so no operator is ever left in PyTorch, and its engine bytes need no pickle, unlike torch-tensorrt's own
-engine cache. Engines keep the ONNX graphs' tensor names and are run by the same class as every other plan.
+The whole exported program becomes one engine or the build fails: `convert_exported_program_to_serialized_trt_engine`
+does not partition, so no operator is left in PyTorch, and its engine bytes need no pickle, unlike torch-tensorrt's
+engine cache. Engines have the ONNX graphs' tensor names and are run by the same class as every other plan.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from importlib import import_module, metadata
 from typing import Any
 
 from ..engine.tensorrt_api import Library
-from ..errors import BackendError
+from ..errors import BackendError, short
 from ..tasks import Task
 
 
 def open_torch_tensorrt() -> Library:
-    """torch-tensorrt with the TensorRT it is built on. Raises BackendError where it is missing or too old."""
+    """torch-tensorrt and the TensorRT it uses. Raises BackendError where it is missing or too old."""
     try:
         torch_tensorrt = import_module("torch_tensorrt")
         features = import_module("torch_tensorrt._features").ENABLED_FEATURES
@@ -27,7 +27,7 @@ def open_torch_tensorrt() -> Library:
         raise BackendError(
             f"torch-tensorrt cannot be imported ({error}); run `pip install 'jmt-edge[torch-tensorrt]'`"
         ) from None
-    except Exception as error:  # its import asks CUDA for the device
+    except Exception as error:  # its import queries the CUDA device
         raise BackendError(
             f"torch-tensorrt is installed but does not load ({error}); it needs a GPU and its own torch"
         ) from None
@@ -50,7 +50,7 @@ def installed() -> str | None:
 
 
 def export_program(module: Any, task: Task, network: str) -> tuple[Any, tuple[Any, ...]]:
-    """The module's exported program at batch 1 and the inputs it was exported with, on the GPU where there is one."""
+    """The module's exported program at batch 1 and the inputs it was exported with, on the GPU if there is one."""
     import torch
 
     from ..models.from_bundle import example_inputs
@@ -62,9 +62,9 @@ def export_program(module: Any, task: Task, network: str) -> tuple[Any, tuple[An
 
 
 def compile_engine(module: Any, task: Task, network: str) -> bytes:
-    """A serialised float32 engine of `module` for the GPU at hand, batch 1.
+    """A serialised float32 engine of `module` for this machine's GPU, batch 1.
 
-    Raises BackendError, with torch-tensorrt's reason, for an operator it has no converter for or a failed build.
+    Raises BackendError, with torch-tensorrt's reason, for an operator without a converter or a failed build.
     """
     import torch
     import torch_tensorrt
@@ -88,9 +88,8 @@ def compile_engine(module: Any, task: Task, network: str) -> bytes:
                 output_binding_names=outputs if len(outputs) > 1 else outputs[0],
             )
     except Exception as error:  # its errors share no base class
-        reason = " ".join(str(error).split())[:300]
         raise BackendError(
-            f"torch-tensorrt does not build '{network}' ({reason}); use --builder tensorrt or tensorrt-rtx"
+            f"torch-tensorrt does not build '{network}' ({short(error, 300)}); use --builder tensorrt or tensorrt-rtx"
         ) from None
     finally:
         logger.setLevel(level)

@@ -1,8 +1,8 @@
 """The bundle `NAME.jmt/`: a folder with a manifest, ONNX graphs, safetensors and what `build` adds.
 
-`manifest.json` names every file with its sha256, and `manifest.sha256` holds its own, because an engine plan is code
-and an altered weight is a wrong number. Opening a bundle compares all of them and refuses files that are not listed,
-links and everything else that is not a plain file. What is read later is read whole, compared again, and handed on as
+`manifest.json` lists every file with its sha256, and `manifest.sha256` holds its own, because an engine plan is code
+and an altered weight is a wrong number. Opening a bundle verifies all of them and refuses files that are not listed,
+links and everything else that is not a plain file. What is read later is read whole, verified again, and passed on as
 bytes: nothing opens a bundle's file by its path, so a file that changes in between is refused too. Nothing in a bundle
 is a pickle.
 """
@@ -45,7 +45,7 @@ class Stored:
     sha256: str
 
     def read(self) -> bytes:
-        """The content, compared with the hash. Raises BundleError where it is another, missing or not a plain file."""
+        """The verified content. Raises BundleError for an altered or missing file, or one that is not plain."""
         data = b"".join(_blocks(self.path, -1))
         self._compare(hashlib.sha256(data).hexdigest())
         return data
@@ -58,7 +58,7 @@ class Stored:
         self._compare(digest.hexdigest())
 
     def copy(self, target: Path) -> None:
-        """Write the compared content to `target`, in blocks."""
+        """Write the verified content to `target`, in blocks."""
         digest = hashlib.sha256()
         with target.open("wb") as out:
             for block in _blocks(self.path):
@@ -89,7 +89,7 @@ class Bundle:
 
     @property
     def demo(self) -> bool:
-        """Weights trained on synthetic data: whoever shows a result says so."""
+        """Weights trained on synthetic data, which must be said wherever a result is shown."""
         return bool(self.manifest.get("demo", False))
 
     @property
@@ -99,7 +99,7 @@ class Bundle:
 
     @property
     def temperature(self) -> float:
-        """What the pain logits are divided by before the softmax; 1 where nothing was calibrated."""
+        """The divisor of the pain logits before the softmax; 1 if probabilities were not calibrated."""
         return float(self.manifest.get("calibration", {}).get("temperature", 1.0))
 
     @property
@@ -108,13 +108,13 @@ class Bundle:
         return {name: Stored(self.path / name, digest) for name, digest in self.manifest["files"].items()}
 
     def read(self, name: str) -> bytes:
-        """A file's content as the manifest's hash has it. Raises BundleError for any other name or content."""
+        """A file's verified content. Raises BundleError for a name that is not listed, or altered content."""
         if name not in self.manifest["files"]:
             raise BundleError(f"bundle {self.path} lists no file '{name}'; rebuild it with `jmt-edge build`")
         return self.files[name].read()
 
     def graph(self, name: str) -> bytes:
-        """`read` of an ONNX graph. Raises BundleError where it is none, or has weights outside the file."""
+        """`read` of an ONNX graph. Raises BundleError for another kind of file, or weights outside the file."""
         data = self.read(name)
         try:
             external = has_external_data(data)
@@ -135,14 +135,14 @@ class Bundle:
 
 
 def load_bundle(path: str | os.PathLike[str]) -> Bundle:
-    """Read and verify a bundle. Raises BundleError, one sentence, for whatever is wrong with it.
+    """Read and verify a bundle. Raises BundleError, in one sentence, for anything wrong with it.
 
     `path` itself may be a link; nothing inside may be one.
     """
     root = Path(path)
     manifest_path = root / MANIFEST
     if not root.is_dir():
-        raise BundleError(f"no bundle at {root}: give the folder NAME.jmt that `jmt-edge train` or `build` wrote")
+        raise BundleError(f"no bundle at {root}; give a folder NAME.jmt written by `jmt-edge train` or `build`")
     if not os.path.lexists(manifest_path):
         raise BundleError(f"{root} has no {MANIFEST}, so it is not a bundle; give the folder NAME.jmt itself")
     raw = _read_small(manifest_path)
@@ -186,8 +186,8 @@ def write_bundle(
     """Write a bundle and load it back. `files` maps names inside the bundle to contents, to files to copy, or to files
     of another bundle, which are compared with their hashes on the way.
 
-    The folder appears whole or not at all. Raises BundleError where `path` exists and `overwrite` is false, where a
-    file of another bundle was altered, and where the manifest has not the shape that `load_bundle` reads.
+    The folder appears complete or not at all. Raises BundleError where `path` exists and `overwrite` is false, where a
+    file of another bundle was altered, and where `load_bundle` would not accept the manifest.
     """
     root = Path(path)
     if root.exists() and not overwrite:
@@ -210,7 +210,7 @@ def write_bundle(
         whole = {"schema": SCHEMA, "intended_use": INTENDED_USE, "provenance": {}, **manifest, "files": digests}
         raw = (json.dumps(whole, indent=1, sort_keys=True) + "\n").encode()
         try:
-            check_manifest(json.loads(raw))  # as it will be read: tuples are lists there
+            check_manifest(json.loads(raw))  # as it will be read, with lists for tuples
         except ValueError as error:
             raise BundleError(f"{root} cannot be written: {error}") from None
         (partial / MANIFEST).write_bytes(raw)
@@ -233,8 +233,8 @@ def _check_checksum(root: Path, manifest: bytes) -> None:
     path = root / CHECKSUM
     if not os.path.lexists(path):
         raise BundleError(
-            f"{root} has no {CHECKSUM}, so nothing proves its manifest; copy the whole bundle again, or run "
-            f"`sha256sum {MANIFEST} > {CHECKSUM}` in one that an earlier version wrote"
+            f"{root} has no {CHECKSUM}, so its manifest cannot be verified; copy the whole bundle again, or run "
+            f"`sha256sum {MANIFEST} > {CHECKSUM}` in a bundle written by an earlier version"
         )
     if _read_small(path) != checksum(manifest):
         raise BundleError(
@@ -257,7 +257,7 @@ def _verify_files(bundle: Bundle) -> None:
             file.check()
             continue
         data = file.read()
-        with suppress(ValueError):  # a graph that nothing can read is for the engine to name, if it is asked for
+        with suppress(ValueError):  # an unreadable graph is reported by the engine, if it is used
             if has_external_data(data):
                 raise _external(file.path)
 
@@ -288,7 +288,7 @@ def _walk(root: Path) -> Iterator[str]:
 def _blocks(path: Path, size: int = _BLOCK) -> Iterator[bytes]:
     """A plain file's content, opened without following a link or waiting for a pipe; size -1: in one piece.
 
-    Raises BundleError for anything else, and where the disk does not give it.
+    Raises BundleError for anything else, and where reading fails.
     """
     if path.is_symlink():
         raise _link(path)
@@ -315,12 +315,12 @@ def _read_small(path: Path) -> bytes:
     for block in _blocks(path):
         data += block
         if len(data) > MAX_BYTES:
-            raise BundleError(f"{path} is larger than {MAX_BYTES >> 20} MB, which no manifest is; do not use it")
+            raise BundleError(f"{path} is larger than {MAX_BYTES >> 20} MB, unlike any manifest; do not use it")
     return data
 
 
 def _printable(path: Path) -> str:
-    """A path as it may stand in a line of output: names on a disk can hold what a terminal would obey."""
+    """A path that is safe to print: file names can contain terminal control characters."""
     return str(path) if str(path).isprintable() else ascii(str(path))
 
 
@@ -338,5 +338,5 @@ def _link(path: Path) -> BundleError:
 
 def _external(path: Path) -> BundleError:
     return BundleError(
-        f"{path} keeps weights in another file, which no hash of the bundle covers; export it with its weights inside"
+        f"{path} has weights in another file, which no hash of the bundle covers; export it with its weights inside"
     )

@@ -1,10 +1,11 @@
-"""The little of CUDA that a run-time without torch needs: buffers, streams, a captured graph.
+"""The part of CUDA that a run-time without torch needs: buffers, streams, captured graphs.
 
 Over NVIDIA's `cuda-bindings` (12.6 and newer). Every call is checked; a failure is a BackendError.
 """
 
 from __future__ import annotations
 
+import ctypes
 import gc
 from collections.abc import Callable
 from typing import Any
@@ -56,26 +57,23 @@ class Buffer:
         self.size = int(np.prod(shape)) * np.dtype(dtype).itemsize
         self.device = check(cudart.cudaMalloc(self.size))
         self._pinned = check(cudart.cudaMallocHost(self.size))
-        import ctypes
-
         raw = (ctypes.c_char * self.size).from_address(int(self._pinned))
         self.host: NDArray[Any] = np.frombuffer(raw, dtype=dtype).reshape(shape)
 
     def upload(self, stream: Stream) -> None:
-        cudart = runtime()
-        kind = cudart.cudaMemcpyKind.cudaMemcpyHostToDevice
-        check(cudart.cudaMemcpyAsync(self.device, int(self._pinned), self.size, kind, stream.handle))
+        self._copy("HostToDevice", self._pinned, self.device, stream)
 
     def download(self, stream: Stream) -> None:
-        cudart = runtime()
-        kind = cudart.cudaMemcpyKind.cudaMemcpyDeviceToHost
-        check(cudart.cudaMemcpyAsync(int(self._pinned), self.device, self.size, kind, stream.handle))
+        self._copy("DeviceToHost", self.device, self._pinned, stream)
 
     def copy_into(self, other: Buffer, offset: int, stream: Stream) -> None:
-        """Device to device: all of this buffer into `other`, `offset` bytes behind its start."""
+        """Device to device: all of this buffer into `other`, `offset` bytes after its start."""
+        self._copy("DeviceToDevice", self.device, int(other.device) + offset, stream)
+
+    def _copy(self, way: str, source: Any, target: Any, stream: Stream) -> None:
         cudart = runtime()
-        kind = cudart.cudaMemcpyKind.cudaMemcpyDeviceToDevice
-        check(cudart.cudaMemcpyAsync(int(other.device) + offset, int(self.device), self.size, kind, stream.handle))
+        kind = getattr(cudart.cudaMemcpyKind, f"cudaMemcpy{way}")
+        check(cudart.cudaMemcpyAsync(int(target), int(source), self.size, kind, stream.handle))
 
     def close(self) -> None:
         cudart = runtime()
@@ -86,9 +84,8 @@ class Buffer:
 class Graph:
     """Work captured once from a stream and replayed.
 
-    Captured in thread-local mode, because global capture fails whenever another thread (a camera's decoder)
-    happens to use CUDA; with the garbage collector off, because a finalizer that frees device memory would
-    break the capture.
+    Captured in thread-local mode, because global capture fails if another thread (a camera's decoder) uses CUDA
+    meanwhile; with the garbage collector off, because a finalizer that frees device memory would break the capture.
     """
 
     def __init__(self, stream: Stream, work: Callable[[], None]) -> None:
@@ -118,7 +115,7 @@ class Graph:
 
 
 def fork(main: Stream, branch: Stream) -> None:
-    """`branch` waits for what `main` has queued: how a capture spreads to a second stream."""
+    """`branch` waits for what `main` has queued, which extends a capture to a second stream."""
     cudart = runtime()
     event = check(cudart.cudaEventCreateWithFlags(cudart.cudaEventDisableTiming))
     check(cudart.cudaEventRecord(event, main.handle))

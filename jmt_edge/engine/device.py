@@ -1,4 +1,4 @@
-"""What a plan or a cubin depends on: compute capability, CUDA, L4T. Read without torch."""
+"""The properties of a device that plans and cubins depend on: compute capability, CUDA, L4T. Read without torch."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def l4t_release(root: Path = Path("/")) -> str:
 
 
 def current_device(index: int = 0) -> Device:
-    """The GPU at hand, by the CUDA driver API. Raises BackendError with the reason where there is none."""
+    """This machine's GPU, by the CUDA driver API. Raises BackendError with the reason where there is none."""
     try:
         from cuda.bindings import driver
     except ImportError as error:

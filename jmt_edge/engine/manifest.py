@@ -1,7 +1,7 @@
-"""The shape of a bundle's `manifest.json`: what each entry may hold, checked once, when the bundle is opened.
+"""The schema of a bundle's `manifest.json`, checked once, when the bundle is opened.
 
-Code that reads a manifest after that may rely on the types that are named here. Keys that are not listed below are
-kept and not looked at, so that a later version may add some.
+Code that reads a manifest after that can rely on the types given here. Unknown keys are kept and ignored, so that
+later versions can add some.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ SCHEMA = 1
 MANIFEST = "manifest.json"
 CHECKSUM = "manifest.sha256"  # as sha256sum writes it, for the one file that cannot list itself
 MAX_BYTES = 64 << 20
-CPU_RUNTIMES = ("onnxruntime", "openvino")  # their entries among the engines name graphs, all others plans
+CPU_RUNTIMES = ("onnxruntime", "openvino")  # their entries among the engines are graphs, all others plans
 
-Check = Callable[[Any, str], None]  # (value, where it stands); raises ValueError, a clause without a full stop
+Check = Callable[[Any, str], None]  # (value, its place); raises ValueError, a clause without a full stop
 
 
 def read_manifest(raw: bytes) -> dict[str, Any]:
-    """`manifest.json` as parsed. Raises ValueError, a clause that says what is wrong and where."""
+    """`manifest.json`, parsed. Raises ValueError, a clause that says what is wrong and where."""
     try:
         manifest = json.loads(raw)
     except RecursionError:
@@ -38,7 +38,7 @@ def read_manifest(raw: bytes) -> dict[str, Any]:
 
 
 def check_manifest(manifest: Mapping[str, Any]) -> None:
-    """Raises ValueError where an entry is missing, of another type, or names a file that is not listed."""
+    """Raises ValueError where an entry is missing, of the wrong type, or a file that is not listed."""
     _table(_digest, _file_name)(manifest.get("files"), "files")
     files = manifest["files"]
 
@@ -88,14 +88,14 @@ def check_manifest(manifest: Mapping[str, Any]) -> None:
 
 
 def graph_files(manifest: Mapping[str, Any]) -> set[str]:
-    """Names of the files that stand as ONNX graphs in a checked manifest."""
+    """Names of the ONNX graphs in a checked manifest."""
     groups = [manifest["networks"], manifest.get("int8", {}).get("networks", {})]
     groups += [engine.get("networks", {}) for engine in manifest.get("engines", {}).values()]
     return {entry["onnx"] for group in groups for entry in group.values() if "onnx" in entry}
 
 
 def _shown(value: Any) -> str:
-    """A value in a message: short, and without what a terminal would obey."""
+    """A value as shown in a message: short, and without terminal control characters."""
     if isinstance(value, (dict, list)):
         return "a table" if isinstance(value, dict) else "a list"
     text = json.dumps(value) if value is None or isinstance(value, bool) else ascii(value)
@@ -126,7 +126,7 @@ def _text(value: Any, where: str) -> None:
 
 
 def _label(value: Any, where: str) -> None:
-    """A text that may stand in a line of output."""
+    """A text that is safe to print."""
     _text(value, where)
     if not 0 < len(value) <= 200 or not value.isprintable():
         raise _wrong(value, where, "a printable name of at most 200 characters")

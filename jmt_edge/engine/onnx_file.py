@@ -1,6 +1,6 @@
-"""Whether an ONNX file is whole: a graph may keep its weights in other files, which no hash of the bundle covers.
+"""Whether an ONNX file is self-contained: a graph may have weights in other files, which no hash of the bundle covers.
 
-The run-time has no `onnx`, so the file's wire format is walked here; only the fields that lead to tensors are entered.
+The run-time has no `onnx`, so the file's wire format is parsed here; only the fields that lead to tensors are followed.
 Field numbers are those of `onnx.proto` (https://github.com/onnx/onnx/blob/main/onnx/onnx.proto).
 """
 
@@ -22,9 +22,9 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
 def has_external_data(data: bytes) -> bool:
-    """Whether any tensor of the model says that its values lie in another file.
+    """Whether any tensor of the model has its values in another file.
 
-    Raises ValueError where `data` is not an ONNX model: another format, cut short, or without a graph.
+    Raises ValueError where `data` is not an ONNX model: another format, truncated, or without a graph.
     """
     todo = [("model", 0, len(data))]
     graphs = 0
@@ -50,7 +50,7 @@ def has_external_data(data: bytes) -> bool:
             else:
                 raise ValueError(f"wire type {wire}")
             if at > end:
-                raise ValueError("it is cut short")
+                raise ValueError("it is truncated")
             if kind == "tensor" and (field == _EXTERNAL_DATA or (field == _DATA_LOCATION and (value or wire))):
                 return True
     if not graphs:
@@ -63,7 +63,7 @@ def _varint(data: bytes, at: int, end: int) -> tuple[int, int]:
     value = 0
     for shift in range(0, 70, 7):
         if at >= end:
-            raise ValueError("it is cut short")
+            raise ValueError("it is truncated")
         byte = data[at]
         at += 1
         value |= (byte & 0x7F) << shift

@@ -1,10 +1,10 @@
-"""onnxruntime on a CPU, as every room opens it."""
+"""onnxruntime on a CPU, opened the same way everywhere."""
 
 from __future__ import annotations
 
 import onnxruntime
 
-from ..errors import BackendError
+from ..errors import BackendError, short
 
 
 def session(model: bytes, threads: int = 0) -> onnxruntime.InferenceSession:
@@ -15,6 +15,7 @@ def session(model: bytes, threads: int = 0) -> onnxruntime.InferenceSession:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # as the engine runs them
     try:
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime raises classes of its own C++ module
-        reason = " ".join(str(error).split())[:300]
-        raise BackendError(f"onnxruntime refuses the ONNX graph ({reason}); export the bundle again") from None
+    except Exception as error:  # onnxruntime's exceptions share no base class
+        raise BackendError(
+            f"onnxruntime refuses the ONNX graph ({short(error, 300)}); export the bundle again"
+        ) from None

@@ -1,7 +1,7 @@
-"""One door to TensorRT (10.3 to 11.x) and TensorRT-RTX: the library found, what it can do, its callbacks.
+"""Access to TensorRT (10.3 to 11.x) and TensorRT-RTX: the installed library, its capabilities, its callbacks.
 
-The two libraries share their Python API. Where versions differ, `CAPABILITIES` says from which version on a
-thing exists and `Library.require` refuses with that reason; no other module compares versions.
+The two libraries share their Python API. Where versions differ, `CAPABILITIES` gives the first version with a
+capability, and `Library.require` refuses with that reason; no other module compares versions.
 """
 
 from __future__ import annotations
@@ -16,22 +16,20 @@ from ..errors import BackendError
 LibraryName = Literal["tensorrt", "tensorrt-rtx", "torch-tensorrt"]
 OLDEST: dict[str, tuple[int, int]] = {"tensorrt": (10, 3), "tensorrt-rtx": (1, 3)}
 
-# capability -> library -> (first version, what to say where it is absent); a library left out never has it
+# capability -> library -> (first version, the message if it is absent); a library not listed never has it
 CAPABILITIES: dict[str, dict[str, tuple[tuple[int, int], str]]] = {
     "explicit_qdq": {
         "tensorrt": ((10, 3), "INT8 needs explicit Q/DQ in a strongly typed network (TensorRT 10.3 or newer)"),
         "tensorrt-rtx": ((1, 7), "INT8 convolutions compile without a GPU from TensorRT-RTX 1.7 on"),
     },
-    # TensorRT asks the device at hand; only RTX compiles for a described one
+    # TensorRT builds for the device it runs on; only RTX compiles for another
     "cross_device": {
         "tensorrt-rtx": (
             (1, 3),
             "building for another device needs TensorRT-RTX; TensorRT builds on the device itself",
         ),
     },
-    "timing_cache": {
-        "tensorrt": ((10, 3), "a timing cache needs TensorRT 10.3 or newer"),
-    },
+    "timing_cache": {"tensorrt": ((10, 3), "a timing cache needs TensorRT 10.3 or newer")},
 }
 
 RTX_TARGETS = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_120", "sm_121")
@@ -84,7 +82,7 @@ def open_library(name: LibraryName) -> Library:
 
 @dataclass
 class Messages:
-    """What the library said while it built: errors for the user's sentence, the layer list for the report."""
+    """The library's messages during a build: errors for the user's sentence, the layer list for the report."""
 
     errors: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -94,7 +92,7 @@ class Messages:
 def make_logger(library: Library, messages: Messages) -> Any:
     """An `ILogger` that keeps errors, warnings and the verbose layer list (`Name: ..., LayerType: ...`).
 
-    An engine can be inspected only where a driver can load it; the builder's own list needs none.
+    An engine can be inspected only where a driver can load it; the builder's list needs no driver.
     """
     trt: Any = library.module
 
@@ -146,9 +144,9 @@ def make_error_recorder(library: Library, messages: Messages) -> Any:
 
 
 def make_progress(library: Library, on_progress: Callable[[float], bool]) -> Any:
-    """An `IProgressMonitor`: calls `on_progress(fraction)`; a false answer stops the build.
+    """An `IProgressMonitor`: calls `on_progress(fraction)`; a false return value stops the build.
 
-    TensorRT nests phases; each phase fills the share of the step of its parent in which it runs.
+    TensorRT nests phases; each phase fills the step of its parent in which it runs.
     """
     trt: Any = library.module
 

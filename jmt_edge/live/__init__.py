@@ -1,7 +1,7 @@
 """Live inference: window assembly, quality gate, loop, outputs.
 
-A run is `run(bundle, engine, sources, options, observers, controls)`; whoever wants its results, samples or states is
-an `Observer`, whoever wants to act on it holds its `Controls`.
+A run is `run(bundle, engine, sources, options, observers, controls)`. To receive its results, samples and states, write
+an `Observer`; to act on it, keep its `Controls`.
 """
 
 from ..controls import Controls

@@ -2,9 +2,9 @@
 
 The tables are in `docs/reference/alarms.md`.
 
-Physiological alarms speak of the person (an output beyond its threshold), technical ones of the equipment (a sensor,
-the engine, the recorder). Priorities, colours and flash rates follow the usage of bedside monitors; nothing here
-claims compliance with a standard. Times are seconds of any monotonic clock that the caller hands in.
+Physiological alarms concern the person (an output beyond its threshold), technical ones the equipment (a sensor, the
+engine, the recorder). Priorities, colours and flash rates follow the conventions of bedside monitors; no compliance
+with a standard is claimed. Times are seconds of any monotonic clock that the caller passes in.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from ..errors import ConfigError
 class State(str, Enum):
     NORMAL = "normal"
     PENDING = "pending"  # the condition holds, its delay is running
-    ACTIVE = "active"  # signals
+    ACTIVE = "active"  # signalling
     ACKNOWLEDGED = "acknowledged"  # the condition still holds, but a person has seen it: shown, steady and silent
-    LATCHED = "latched"  # the condition is over, but nobody has seen it: still signals
+    LATCHED = "latched"  # the condition is over, but not acknowledged: still signalling
 
 
 class Event(str, Enum):
@@ -62,7 +62,7 @@ _EVENTS = list(Event)
 
 
 def transition(state: State, event: Event, *, latching: bool) -> State:
-    """The next state. Total: every state answers every event."""
+    """The next state. Total: defined for every state and event."""
     if state is State.ACTIVE and event is Event.OFF and latching:
         return State.LATCHED
     return _TABLE[state][_EVENTS.index(event)]
@@ -76,7 +76,7 @@ class Threshold:
         self._on = False
 
     def __call__(self, value: float | None) -> Event:
-        """The event for a value; None (no data) is unknown, and forgets which side the last value lay on."""
+        """The event for a value; None (no data) is UNKNOWN and resets the hysteresis."""
         if value is None:
             self._on = False
             return Event.UNKNOWN
@@ -88,8 +88,8 @@ class Threshold:
 class Alarm:
     """One condition. High priority latches; `delay` (s) passes between the condition and the signal.
 
-    text: the condition in the present tense, without a value that moves; past: the same in the past tense, for an
-        alarm that is latched; detail: what else is known.
+    text: the condition in the present tense, without a changing value; past: the same in the past tense, for a latched
+        alarm; detail: further information.
     """
 
     id: str
@@ -101,9 +101,9 @@ class Alarm:
     detail: str = ""
     state: State = State.NORMAL
     since: float = 0.0  # when `state` began
-    no_data: bool = False  # the alarm stands, but its condition cannot be judged any more
-    # Of the episodes that nobody has seen yet: when the first began, when the newest began, when the condition last
-    # held in full, how many there are, and the highest value.
+    no_data: bool = False  # the alarm persists, but its condition can no longer be judged
+    # Of the episodes not yet acknowledged: when the first began, when the newest began, when the condition last held in
+    # full, how many there are, and the highest value.
     first: float = 0.0
     began: float = 0.0
     held: float = 0.0
@@ -133,7 +133,7 @@ class Alarm:
         value: float | None = None,
         lingers: bool = False,
     ) -> bool:
-        """Take what is known now; True where the state changed.
+        """Update with what is known now; True if the state changed.
 
         value: what the condition is judged by; lingers: only the hysteresis keeps the condition on.
         """
@@ -171,7 +171,7 @@ class Alarm:
 
 @dataclass(frozen=True)
 class AlarmSettings:
-    """What a person may set. limit, hysteresis: pain probability; delay: s; enabled: the physiological alarm."""
+    """The user's settings. limit, hysteresis: pain probability; delay: s; enabled: the physiological alarm."""
 
     limit: float = 0.7
     hysteresis: float = 0.1
@@ -179,11 +179,11 @@ class AlarmSettings:
     enabled: bool = True
 
     def check(self) -> None:
-        """Raises ConfigError for what makes no sense."""
+        """Raises ConfigError for values that make no sense."""
         if not 0.05 <= self.limit <= 1.0:
             raise ConfigError(f"an alarm threshold of {self.limit:g} is out of range; choose 0.05 to 1")
         if not 0 <= self.hysteresis < self.limit:
-            raise ConfigError(f"a hysteresis of {self.hysteresis:g} must be at least 0 and below the threshold")
+            raise ConfigError(f"a hysteresis of {self.hysteresis:g} is out of range; choose 0 to below the threshold")
         if not 0 <= self.delay <= 60:
             raise ConfigError(f"an alarm delay of {self.delay:g} s is out of range; choose 0 to 60 s")
 
@@ -193,7 +193,7 @@ MAX_PAUSE = 120.0
 
 @dataclass
 class Alarms:
-    """All alarms of a run. `feed` what is known, `acknowledge`, `pause`; `snapshot` is what a screen shows."""
+    """All alarms of a run, by id. `snapshot` is what a screen shows."""
 
     settings: AlarmSettings = field(default_factory=AlarmSettings)
     alarms: dict[str, Alarm] = field(default_factory=dict)
@@ -201,21 +201,6 @@ class Alarms:
 
     def add(self, alarm: Alarm) -> None:
         self.alarms[alarm.id] = alarm
-
-    def feed(
-        self,
-        id: str,
-        event: Event,
-        now: float,
-        text: str = "",
-        *,
-        past: str = "",
-        detail: str = "",
-        value: float | None = None,
-        lingers: bool = False,
-    ) -> bool:
-        alarm = self.alarms[id]
-        return alarm.feed(event, now, text, past=past, detail=detail, value=value, lingers=lingers)
 
     def acknowledge(self, now: float, id: str | None = None) -> list[str]:
         """Acknowledge one alarm or, without an id, all; the ids that changed. Raises ConfigError for an unknown id."""
@@ -225,7 +210,7 @@ class Alarms:
         return [alarm.id for alarm in chosen if alarm.acknowledge(now)]
 
     def pause(self, seconds: float, now: float) -> None:
-        """No flashing and no sound for `seconds`; alarms go on being judged and shown. Raises ConfigError."""
+        """No flashing and no sound for `seconds`; alarms are still judged and shown. Raises ConfigError."""
         if not 0 < seconds <= MAX_PAUSE:
             raise ConfigError(f"alarms can be paused for up to {MAX_PAUSE:.0f} s, not {seconds:g} s")
         self.paused_until = now + seconds
@@ -234,17 +219,17 @@ class Alarms:
         self.paused_until = None
 
     def pause_left(self, now: float) -> float:
-        """Seconds until the pause ends, 0 where there is none. A pause that is over ends here."""
+        """Seconds until the pause ends, 0 without one. A pause whose time is over ends here."""
         if self.paused_until is not None and now >= self.paused_until:
             self.paused_until = None
         return 0.0 if self.paused_until is None else self.paused_until - now
 
     def snapshot(self, now: float, epoch: float = 0.0) -> dict[str, Any]:
-        """Plain JSON values: alarms that are shown, the gravest and newest first, and how to signal them.
+        """Plain JSON values: the alarms shown, the gravest and newest first, and how to signal them.
 
-        epoch: Unix time at which the caller's clock reads 0. `from` and `to` are Unix times: of an alarm that is
-        latched, from when its first unseen episode began to when the condition last held; of any other, from when
-        the condition began, and `to` is None.
+        epoch: Unix time at which the caller's clock reads 0. `from` and `to` are Unix times: for a latched alarm, from
+        the start of its first unacknowledged episode to when the condition last held; for any other, `from` is when the
+        condition began and `to` is None.
         """
         shown = [a for a in self.alarms.values() if a.shown]
         shown.sort(key=lambda a: (_ORDER.index(a.priority), not a.signals, -a.since))

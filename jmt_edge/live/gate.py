@@ -1,4 +1,4 @@
-"""What a live run adds to a clip's presence: the state of the device it came from, and why there is no result."""
+"""What a live run adds to a clip's presence: the state of its device, and why there is no result."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ def cut_of_device(plan: ClipPlan, cutter: Cutter, end: float, t: float, status: 
         return _because(found, status.reason or "the recording has ended")
     if found.presence in (Presence.SILENT, Presence.POOR) and status.state not in (State.STREAMING, State.ENDED):
         return _because(found, f"sensor {status.state.value}: {status.reason or quality.reason}")
+    if found.presence is Presence.POOR and status.state is State.STREAMING and status.reason:
+        return _because(found, status.reason)
     return found
 
 

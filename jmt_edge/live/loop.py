@@ -1,7 +1,7 @@
-"""The loop: pulls the sources, closes a window every hop, hands out results.
+"""The loop: pulls the sources, closes a window every hop, passes on the results.
 
-One thread drives everything. Devices are read by threads of their own, inside the sources; the loop only collects
-what they have. In real time it collects every `PULL` seconds, so that the search for faces is spread over the hop.
+One thread drives everything. Devices are read by their own threads inside the sources; the loop only collects what has
+arrived. In real time it collects every `PULL` seconds, so that the search for faces is spread over the hop.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from ..controls import Controls
 from ..engine.backends.base import Engine
 from ..engine.bundle import Bundle
 from ..errors import ConfigError
-from ..observer import Mark, Observer, RunInfo
+from ..observer import Mark, Observer, RunInfo, tell
 from ..summary import Summary
 from .pipeline import Pipeline
 
 PULL = 0.04  # s between two pulls in real time
 MAX_STEP = 0.25  # s of signal in one pull: bounds the frames in memory at once
-MAX_PENDING = 2  # windows whose end has passed; of more the oldest is dropped
-LAST_PERIOD = 0.1  # s that a recording's last sample may lie before the recording's end
+MAX_PENDING = 2  # windows whose end has passed; beyond that the oldest is dropped
+LAST_PERIOD = 0.1  # s by which a recording's last sample may precede the recording's end
 SETTLE = 0.06  # s that a window waits for samples on their way from a device
 MIN_HOP, MAX_HOP = 0.05, 60.0
 
@@ -42,19 +42,19 @@ class Options:
     smooth: float = 0.0
 
     def check(self, sources: Mapping[str, Source]) -> None:
-        """Raises ConfigError for what cannot be run."""
+        """Raises ConfigError for options that cannot be used."""
         if not MIN_HOP <= self.hop <= MAX_HOP:
             raise ConfigError(f"a hop of {self.hop:g} s is out of range; choose {MIN_HOP:g} to {MAX_HOP:g} s")
         if self.duration is not None and not self.duration > 0:
-            raise ConfigError(f"a duration of {self.duration:g} s is not positive; leave --duration out to run on")
+            raise ConfigError(f"a duration of {self.duration:g} s is not positive; leave --duration out for no limit")
         if not 0 <= self.smooth <= 600:
             raise ConfigError(f"smoothing over {self.smooth:g} s is out of range; choose 0 to 600 s")
         if not sources:
-            raise ConfigError("every source is 'none', so there is nothing to run on; give at least one")
+            raise ConfigError("every source is 'none', so there is nothing to analyse; give at least one")
         devices = [f"{name} ({source.name})" for name, source in sources.items() if source.realtime]
         if devices and not self.realtime:
             raise ConfigError(
-                f"--speed max needs files or simulations, but {', '.join(devices)} is live; use --speed 1"
+                f"--speed max needs files or simulations, but {', '.join(devices)} is a live device; use --speed 1"
             )
 
 
@@ -110,7 +110,7 @@ class _Loop:
 
     def run(self) -> None:
         hop = self._options.hop
-        # windows that ended while the devices were being opened were never due
+        # windows that ended while the devices were being opened are skipped
         first = 1 + (math.floor(self._now() / hop) if self._options.realtime else 0)
         self._pipeline = Pipeline(
             self._bundle, self._engine, hop, self._sources, smooth=self._options.smooth, first=first,
@@ -129,6 +129,7 @@ class _Loop:
             summary.wall = time.perf_counter() - began
             summary.busy = summary.wall - self._idle
             summary.stream = max(0, self._done - first + 1) * hop
+            summary.sources = {n: what for n, source in self._sources.items() if (what := _losses(source))}
             self._tell("on_end", summary)
 
     def _windows(self, index: int) -> None:
@@ -158,15 +159,9 @@ class _Loop:
         options, engine = self._options, self._engine
         names = {m: self._sources[m].name if m in self._sources else "" for m in self._bundle.task.names}
         return RunInfo(
-            self._bundle,
-            engine.name,
-            dict(engine.precision),
-            options.hop,
-            options.realtime,
-            options.smooth,
-            names,
-            first,
-        )
+            self._bundle, engine.name, dict(engine.precision), options.hop, options.realtime, options.smooth,
+            names, first,
+        )  # fmt: skip
 
     def _now(self) -> float:
         return time.monotonic() - self._origin
@@ -201,7 +196,7 @@ class _Loop:
         return since
 
     def _on_their_way(self, t: float) -> bool:
-        """A streaming device still owes samples of before `t`."""
+        """Whether samples before `t` are still expected from a streaming device."""
         for name, source in self._sources.items():
             if source.realtime and t - self._last[name] < 1.0:
                 period = 1.2 / self._rate[name] if self._rate[name] else 0.05
@@ -226,7 +221,7 @@ class _Loop:
                 return
 
     def _ended(self, statuses: Mapping[str, Status], t: float) -> bool:
-        """Every source has ended, and no clip of the window that ends at `t` reaches its last samples newly."""
+        """Every source has ended, and no clip of the window that ends at `t` brings samples not seen before."""
         if not all(status.state is State.ENDED for status in statuses.values()):
             return False
         plans = self._pipeline.plans
@@ -234,7 +229,7 @@ class _Loop:
         return t > end + LAST_PERIOD
 
     def _serve(self) -> None:
-        """Do what people asked for since the last time."""
+        """Handle the requests made since the last call."""
         self._controls.run_calls()
         for when, text, rating in self._controls.take_marks():
             t = when - self._origin if self._options.realtime else self._pulled
@@ -246,12 +241,21 @@ class _Loop:
         self._idle += time.perf_counter() - began
 
     def _tell(self, method: str, *args: object) -> None:
-        for observer in self._observers:
-            getattr(observer, method)(*args)
+        tell(self._observers, method, *args)
+
+
+def _losses(source: Source) -> str:
+    """What a source lost or altered, in words; empty where nothing."""
+    status = source.status()
+    altered = status.detail.get("altered", 0)
+    counts = [f"{n} samples {what}" for n, what in ((status.lost, "lost"), (altered, "moved in time")) if n]
+    notes = list(status.detail.get("notes", ()))
+    shown = [*notes[:3], *([f"{len(notes) - 3} notes more"] if len(notes) > 3 else [])]
+    return f"{source.name}: " + "; ".join([*counts, *shown]) if counts or notes else ""
 
 
 def _warm_up(bundle: Bundle, engine: Engine) -> None:
-    """One empty window: the first real one must not pay for lazy allocation."""
+    """One empty window, so that lazy allocation does not delay the first real one."""
     task = bundle.task
     engine.backbones({m.name: np.zeros((1, *m.shape), np.float32) for m in task.modalities})
     features = {name: np.zeros((1, task.steps, task.dim), np.float32) for name in task.names}

@@ -1,4 +1,4 @@
-"""Where results go that is not a screen, and marks that come in as lines."""
+"""Results as JSON lines, and marks read from lines."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..result import Result
 
 
 class JsonLines(Observer):
-    """One JSON line a result. When the reader goes away the run stops cleanly."""
+    """One JSON line per result. When the reader closes the pipe, the run stops cleanly."""
 
     def __init__(self, file: IO[str], controls: Controls) -> None:
         self._file, self._controls = file, controls
@@ -24,7 +24,7 @@ class JsonLines(Observer):
             self._file.write(result.to_json() + "\n")
             self._file.flush()
         except BrokenPipeError:
-            # Python flushes stdout once more at exit; give it somewhere to go
+            # Python flushes stdout once more at exit, which must not fail
             os.dup2(os.open(os.devnull, os.O_WRONLY), self._file.fileno())
             self._controls.stop()
 
@@ -37,11 +37,11 @@ def parse_mark(line: str) -> tuple[str, int | None]:
     number = rest.strip() if word == "rate" else line.strip()
     if number.isdecimal() and int(number) <= 10:
         return "", int(number)
-    raise ConfigError(f"'{line.strip()[:40]}' is no mark; write `mark TEXT`, or a pain rating from 0 to 10")
+    raise ConfigError(f"'{line.strip()[:40]}' is not a mark; write `mark TEXT`, or a pain rating from 0 to 10")
 
 
 def read_marks(lines: IO[str], controls: Controls) -> threading.Thread:
-    """Take marks from `lines` in a thread of its own until they end; a line that is none is answered on stderr."""
+    """Read marks from `lines` in a separate thread until they end; malformed lines are reported on stderr."""
 
     def listen() -> None:
         for line in lines:

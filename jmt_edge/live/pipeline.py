@@ -1,6 +1,6 @@
 """Samples in, results out: the part of a live run that has no clock, no threads and no devices.
 
-The same chunks in the same order between the same windows give the same results, bit for bit; `replay` rests on it.
+The same chunks in the same order between the same windows give the same results, bit for bit; `replay` relies on it.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +39,7 @@ class _Cached:
 class Pipeline:
     """One run of a bundle over the sources of `modalities`; the task's others count as absent.
 
-    first: the first window; window i ends at i x hop. Each window is pushed its chunks, then inferred, in order.
+    first: the first window; window i ends at i x hop. For each window in order, push its chunks, then infer it.
     """
 
     def __init__(
@@ -76,13 +76,13 @@ class Pipeline:
             self._preprocess += time.perf_counter() - began
 
     def begin_window(self) -> None:
-        """The window's end has come: preprocessing done until now is not part of its latency."""
+        """The window has ended: preprocessing done so far is not part of its latency."""
         self._preprocess = 0.0
 
     def infer(
         self, index: int, statuses: Mapping[str, Status], *, dropped: int = 0, since: float | None = None
     ) -> Result:
-        """The result of window `index`. Windows in between that were not inferred are dropped for good.
+        """The result of window `index`. Earlier windows that were not inferred are dropped for good.
 
         since: `time.perf_counter()` at the window's end, from which the total latency counts; None: the total is the
             time spent computing.
@@ -103,7 +103,7 @@ class Pipeline:
         if present.any():
             outputs = self._outputs(step.outputs)
             if outputs is None:
-                reason = "the network gave a number that is not finite"
+                reason = "the network's output is not finite"
             else:
                 outputs = self._smooth(t, outputs)
                 shares = step.outputs["attention"][0, -1]
@@ -145,7 +145,9 @@ class Pipeline:
                 if found.ok and found.signal is not None:
                     clips.setdefault(name, {})[key] = network_input(found.signal, plan.m)
                 self._cache[name, key] = _Cached(found.quality, None)
-            qualities[name] = self._cache[name, time_key(plan.ends(t)[-1])].quality
+            quality = self._cache[name, time_key(plan.ends(t)[-1])].quality
+            status = statuses[name]
+            qualities[name] = replace(quality, lost=status.lost, altered=status.detail.get("altered", 0))
         return clips, qualities
 
     def _run(
@@ -155,7 +157,7 @@ class Pipeline:
         present: NDArray[np.bool_],
         fresh: Mapping[str, list[list[int]]],
     ) -> Step:
-        """The window's inference; without a usable modality only that of the clips, which later windows may use."""
+        """The window's inference; without a usable modality only its backbones, whose features may be used later."""
         stacked = {name: np.stack(list(of.values())) for name, of in clips.items()}
         if present.any():
             return self._engine.step(stacked, features, present, fresh)
@@ -166,9 +168,9 @@ class Pipeline:
     def _sequence(
         self, t: float, qualities: Mapping[str, Quality], clips: Mapping[str, Mapping[int, F32]]
     ) -> tuple[dict[str, F32], NDArray[np.bool_], dict[str, list[list[int]]]]:
-        """({modality: (1, S, d)}, (1, S, M) bool, the steps that each new clip takes).
+        """({modality: (1, S, d)}, (1, S, M) bool, the steps that each new clip fills).
 
-        Features of new clips are zero still. A modality whose newest clip is not usable is absent throughout.
+        Features of new clips are still zero. A modality whose newest clip is not usable is absent at all steps.
         """
         steps = self.task.steps
         features = {name: np.zeros((1, steps, self.task.dim), np.float32) for name in self.task.names}
@@ -192,7 +194,7 @@ class Pipeline:
         return features, present, fresh
 
     def _outputs(self, raw: Mapping[str, F32]) -> dict[str, float] | None:
-        """The last step's outputs in the user's units; None where one is not finite."""
+        """The last step's outputs as shown to the user; None where one is not finite."""
         outputs = {}
         for name in self.task.outputs:
             last = raw[name][0, -1]

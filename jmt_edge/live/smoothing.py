@@ -1,6 +1,6 @@
-"""Causal smoothing of the outputs: what a display may show at time t uses nothing later than t.
+"""Causal smoothing of the outputs: the value at time t depends on nothing later than t.
 
-The papers smooth with centred means (20 frames for valence, 50 for arousal), which no live system can.
+The papers smooth with centred means (20 frames for valence, 50 for arousal), which is impossible live.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from collections import deque
 
 
 class TrailingMean:
-    """Mean of the outputs of the last `seconds`; with 0 each output as it is.
+    """Mean of the outputs of the last `seconds`; with 0, outputs are unchanged.
 
-    Results without outputs are not averaged over: they stay without outputs, and the mean forgets what is older than
-    `seconds`, so that nothing survives a gap of that length.
+    Results without outputs are left out of the mean and stay without outputs. Nothing older than `seconds` counts, so
+    nothing survives a gap of that length.
     """
 
     def __init__(self, seconds: float = 0.0) -> None:

@@ -1,4 +1,4 @@
-"""The live view in a terminal: 80 x 24 characters are enough, also over SSH."""
+"""The live view in a terminal of at least 80 x 24 characters; works over SSH."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from ..errors import ConfigError
 from ..media.chunk import Chunk
 from ..observer import Mark, Observer, RunInfo
 from ..result import STAGES, Result
-from ..summary import DEMO_NOTICE, NOTICE, Percentiles, Summary
+from ..summary import Percentiles, Summary, notice
 
 BARS = "▁▂▃▄▅▆▇█"
 RANGES = {"pain": (0.0, 1.0), "valence": (-1.0, 1.0), "arousal": (-1.0, 1.0)}
@@ -36,13 +36,13 @@ KEYS = "q quit   m mark   0-9, t pain rating (t = 10)   r record on/off"
 
 
 def sparkline(values: Iterable[float | None], low: float, high: float) -> str:
-    """One character a value, a space where it is None; `low` and `high` are the ends of the scale."""
+    """One character per value, a space where it is None; `low` and `high` are the ends of the scale."""
     scale = (len(BARS) - 1) / (high - low) if high > low else 0.0
     return "".join(" " if v is None else BARS[round(min(max(v - low, 0.0), high - low) * scale)] for v in values)
 
 
 class Terminal(Observer):
-    """Draws four times a second in a thread of its own; the loop only leaves its latest values here."""
+    """Redraws four times per second in its own thread; the loop only stores its latest values here."""
 
     def __init__(self, controls: Controls, console: Console | None = None) -> None:
         self._controls = controls
@@ -127,7 +127,7 @@ class Terminal(Observer):
 
     # --- drawing ---------------------------------------------------------------------------------------------------
     def render(self) -> RenderableType:
-        """The whole view as it stands."""
+        """The whole view."""
         info, result = self._info, self._result
         if info is None:
             return Text("starting")
@@ -143,8 +143,7 @@ class Terminal(Observer):
         problem = recording.state if recording is not None and not recording.active else ""
         parts.append(Text(self._message or problem or " ", style="cyan", no_wrap=True, overflow="ellipsis"))
         parts.append(Text(KEYS, style="dim"))
-        notice = DEMO_NOTICE if info.bundle.demo else NOTICE
-        parts.append(Text(notice, style="bold yellow" if info.bundle.demo else "yellow"))
+        parts.append(Text(notice(info.bundle.demo), style="bold yellow" if info.bundle.demo else "yellow"))
         return Group(*parts)
 
     def _header(self, info: RunInfo, result: Result | None) -> RenderableType:
@@ -164,8 +163,8 @@ class Terminal(Observer):
             low, high = RANGES[name]
             room = max(10, width - 24)
             past = [outputs[name] if outputs else None for outputs in self._history][-room:]
-            shown = Text("—" if value is None else f"{value:+.2f}" if low < 0 else f"{value:.2f}", style="bold")
-            grid.add_row(f"{name:<8}", Text(f"{shown.plain:>6}", style="bold"), sparkline(past, low, high))
+            shown = "—" if value is None else f"{value:+.2f}" if low < 0 else f"{value:.2f}"
+            grid.add_row(f"{name:<8}", Text(f"{shown:>6}", style="bold"), sparkline(past, low, high))
         reason = "waiting for the first window" if result is None else result.reason
         why = Text(reason or " ", style="yellow", no_wrap=True, overflow="ellipsis")
         return Panel(Group(grid, why), title="outputs", title_align="left", padding=(0, 1))
@@ -212,7 +211,7 @@ class Terminal(Observer):
     def _latency(self, result: Result | None) -> RenderableType:
         if result is None:
             return Text(" ")
-        # 80 columns: the parts where they were timed, else the whole
+        # 80 columns have room for the parts or the whole, so the parts where they were timed
         apart = any(result.latency_ms.get(stage) is not None for stage in ("backbones", "fusion"))
         shown = [stage for stage in STAGES if stage not in (("networks",) if apart else ("backbones", "fusion"))]
         times = {stage: result.latency_ms.get(stage) for stage in shown}

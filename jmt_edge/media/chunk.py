@@ -1,4 +1,4 @@
-"""Samples on their way from a port or a file to the clips: times and values together."""
+"""Samples between a source and the clips: times and values together."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Chunk:
     times: (n,) float64, stream time in seconds.
     values: face: list of n images (H, W, 3) uint8 BGR; voice: (n,) float32 mono in [-1, 1] at `rate`;
         eda: (n,) float32 in µS, NaN where the sensor gave no valid number.
-    rate: nominal samples per second, 0 where only the times tell.
+    rate: nominal samples per second, 0 where unknown.
     lost: samples known to be lost since the previous chunk.
     """
 

@@ -1,4 +1,4 @@
-"""Sound of any file as 44.1 kHz mono, in blocks: decoded to float, averaged over the channels, resampled, stamped.
+"""Sound of any file as 44.1 kHz mono, in blocks: decoded to float, mixed down, resampled and time-stamped.
 
 A block is `(t, samples)`: the stream time of its first sample (s) and float32 mono samples in [-1, 1] at 44.1 kHz. WAV
 files are read in place; PyAV decodes the rest. Whatever the format, samples become float, mono and 44.1 kHz by the
@@ -9,24 +9,23 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from math import gcd
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import signal
 
-from ..errors import SourceError
+from ..errors import SourceError, first_line
+from ..preprocessing.resample import StreamResampler
 from ..tasks import AUDIO_RATE
 
 F32 = NDArray[np.float32]
-Piece = tuple[float | None, F32, int]  # (time stamp in s, mono samples, their rate in Hz)
+Piece = tuple[float | None, F32, int]  # (time stamp in s, samples, their rate in Hz)
 _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
 _COVER = 0x400  # FFmpeg's AV_DISPOSITION_ATTACHED_PIC
 _RATES = (1000, 768_000)  # Hz
 _MAX_GAP = 0.02  # s: a time stamp this far from the sample count is a real gap
-_RESTART = 1.0  # s: a time stamp this far back means that the stamps began again
+_RESTART = 1.0  # s: a time stamp this far back means that the stamps restarted
 
 
 def to_float(x: NDArray[Any]) -> F32:
@@ -43,12 +42,43 @@ def down_mix(x: F32) -> F32:
     return x[:, 0] if x.shape[1] == 1 else np.asarray(np.ascontiguousarray(x).mean(axis=1), np.float32)
 
 
+class Antiphase:
+    """Whether the channels of a stream cancel each other out, so that their mean is silence (one is wired inverted).
+
+    Judged on every 2 s of sound above -50 dBFS: the mean has less than 1 % of the channels' power.
+    found: the last judgement; None before the first.
+    """
+
+    SECONDS, MIN_POWER, MAX_SHARE = 2.0, 1e-5, 0.01
+
+    def __init__(self) -> None:
+        self.found: bool | None = None
+        self._heard = self._channels = self._mean = 0.0
+
+    def add(self, x: F32, rate: float) -> None:
+        """x: (n, channels)."""
+        power = float(np.square(x, dtype=np.float64).mean()) if x.shape[1] > 1 and len(x) else 0.0
+        if not self.MIN_POWER < power < np.inf:
+            return
+        self._channels += len(x) * power
+        self._mean += float(np.square(x.mean(axis=1), dtype=np.float64).sum())
+        self._heard += len(x) / rate
+        if self._heard >= self.SECONDS:
+            self.judge()
+
+    def judge(self) -> None:
+        """Judge what was heard since the last judgement, however short."""
+        if self._heard:
+            self.found = self._mean < self.MAX_SHARE * self._channels
+            self._heard = self._channels = self._mean = 0.0
+
+
 class WavFile:
     """A WAV file in place: `read(i, j)` gives frames i..j-1 as float32 mono.
 
-    PCM of 8, 16, 24 and 32 bits and float of 32 and 64. A file cut short (its header's size is 0, or larger than what
-    lies on the disk) is read to its last whole frame. Raises SourceError for anything else.
-    to_end: the samples are the file's last part, whatever size the header gives (a recorder that was killed).
+    PCM of 8, 16, 24 and 32 bits and float of 32 and 64. A truncated file (its header's size is 0, or larger than the
+    file) is read to its last whole frame. Raises SourceError for anything else.
+    to_end: the samples reach to the file's end, whatever size the header gives (a recorder that was killed).
     """
 
     def __init__(self, path: Path, *, to_end: bool = False) -> None:
@@ -95,72 +125,25 @@ class WavFile:
 
     def read(self, i: int, j: int) -> F32:
         """Frames i..j-1, mixed to mono as the mean of the channels: (j - i,) float32."""
+        return down_mix(self.read_channels(i, j))
+
+    def read_channels(self, i: int, j: int) -> F32:
+        """Frames i..j-1: (j - i, channels) float32."""
         raw = np.ascontiguousarray(self._raw[i:j])
         if self._width == 3:
             wide = np.zeros((*raw.shape[:2], 4), np.uint8)
             wide[..., 1:] = raw
             raw = wide
         kind = "f" if self._is_float else "u" if self._width == 1 else "i"
-        return down_mix(to_float(raw.view(f"<{kind}{raw.shape[2]}")[..., 0]))
-
-
-class StreamResampler:
-    """Polyphase resampling of a stream to 44.1 kHz (Kaiser-windowed sinc, as `scipy.signal.resample_poly`).
-
-    Any cutting of the input into pieces gives the same output, bit for bit. Output sample m stands at input time
-    m / 44100; the last `delay` input samples wait for their right-hand context until more arrives or `flush`.
-    """
-
-    def __init__(self, rate: float) -> None:
-        whole = max(1, round(rate))
-        common = gcd(whole, AUDIO_RATE)
-        self._up, self._down = AUDIO_RATE // common, whole // common
-        widest = max(self._up, self._down)
-        half = 10 * widest
-        cutoff = 1.0 / widest if widest > 1 else 0.5  # equal rates bypass the filter
-        taps = signal.firwin(2 * half + 1, cutoff, window=("kaiser", 5.0)) * self._up
-        lead = -half % self._down  # zeros that put the filter's centre on the output grid
-        self._taps = np.concatenate([np.zeros(lead), taps]).astype(np.float32)
-        self._centre = (half + lead) // self._down
-        self.delay = -(-half // self._up) + 1
-        self._buffer = np.empty(0, np.float32)
-        self._first = 0  # input index of _buffer[0], a multiple of `down`
-        self._in = 0
-        self._out = 0
-
-    def __call__(self, samples: F32) -> F32:
-        if self._up == self._down:
-            return samples
-        self._in += len(samples)
-        self._buffer = np.concatenate([self._buffer, samples.astype(np.float32, copy=False)])
-        return self._advance(self._in - self.delay)
-
-    def flush(self) -> F32:
-        """The rest of the output, as if zeros followed."""
-        return np.empty(0, np.float32) if self._up == self._down else self._advance(self._in)
-
-    def _advance(self, ready: int) -> F32:
-        """Outputs whose input time lies before input sample `ready`."""
-        end = max(0, -(-ready * self._up // self._down))
-        if end <= self._out:
-            return np.empty(0, np.float32)
-        base = self._first // self._down * self._up  # output index of the buffer's first sample
-        padded = np.concatenate([self._buffer, np.zeros(self.delay, np.float32)])
-        full = signal.upfirdn(self._taps, padded, self._up, self._down)[self._centre :]
-        out = full[self._out - base : end - base].astype(np.float32)
-        self._out = end
-        keep = max(0, end * self._down // self._up - self.delay) // self._down * self._down
-        if keep > self._first:
-            self._buffer = self._buffer[keep - self._first :]
-            self._first = keep
-        return out
+        return to_float(raw.view(f"<{kind}{raw.shape[2]}")[..., 0])
 
 
 def sound_blocks(path: Path) -> Iterator[tuple[float, F32]]:
-    """The sound of a file as blocks in time order; a gap between their times is a gap of the file's time stamps.
+    """The sound of a file as blocks in time order; a gap between their times is a gap in the file's time stamps.
 
     Time 0 is the first frame of the file's video, or its first sample where there is no video. Memory does not grow
-    with the file's length. Raises SourceError, at the first `next`, for a file without readable sound.
+    with the file's length. Raises SourceError, at the first `next`, for a file without readable sound, and where the
+    channels of its first sound cancel each other out.
     """
     try:
         with path.open("rb") as file:
@@ -169,7 +152,7 @@ def sound_blocks(path: Path) -> Iterator[tuple[float, F32]]:
         raise SourceError(f"cannot read the sound file {path} ({error.strerror}); give another file") from None
     pieces = _wav_pieces(WavFile(path)) if head[:4] == b"RIFF" and head[8:] == b"WAVE" else _decoded_pieces(path)
     resample, start, done = StreamResampler(AUDIO_RATE), 0.0, 0
-    for begins, samples, rate in _placed(pieces):
+    for begins, samples, rate in _placed(_mixed(pieces, path)):
         if begins is not None:
             if len(rest := resample.flush()):
                 yield start + done / AUDIO_RATE, rest
@@ -185,13 +168,31 @@ def sound_blocks(path: Path) -> Iterator[tuple[float, F32]]:
         raise SourceError(f"sound file {path} holds 0 samples; record it again or give another file")
 
 
-def _placed(pieces: Iterator[Piece]) -> Iterator[Piece]:
-    """The pieces with their time only where a stretch begins: at first, after a gap, and where the rate changes.
+def _mixed(pieces: Iterator[Piece], path: Path) -> Iterator[Piece]:
+    """The pieces, (n, channels), mixed to mono: (n,)."""
+    antiphase = Antiphase()
+    for t, channels, rate in pieces:
+        if antiphase.found is None:
+            antiphase.add(channels, rate)
+        if antiphase.found:
+            break
+        yield t, down_mix(channels), rate
+    if antiphase.found is None:
+        antiphase.judge()
+    if antiphase.found:
+        raise SourceError(
+            f"the channels of {path} cancel each other out (antiphase stereo), so their mean is silence; invert one "
+            "of them, or save one alone as a mono file"
+        )
 
-    One stray time stamp is ignored, samples that overlap those before them are dropped, and stamps that begin again
-    continue where the sound was.
+
+def _placed(pieces: Iterator[Piece]) -> Iterator[Piece]:
+    """The pieces, with a time only where a stretch begins: at the start, after a gap, and where the rate changes.
+
+    A single stray time stamp is ignored, samples that overlap those before them are dropped, and where time stamps
+    restart the sound continues without a gap.
     """
-    start = heard = shift = 0.0  # of the stretch: its begin, the seconds since; what is added to the stamps
+    start = heard = shift = 0.0  # the stretch's start, the seconds since; what is added to the stamps
     last_rate = 0
     piece = next(pieces, None)
     while piece is not None:
@@ -219,11 +220,11 @@ def _placed(pieces: Iterator[Piece]) -> Iterator[Piece]:
 
 def _wav_pieces(wav: WavFile) -> Iterator[Piece]:
     for i in range(0, wav.frames, wav.rate):
-        yield None, wav.read(i, min(i + wav.rate, wav.frames)), wav.rate
+        yield None, wav.read_channels(i, min(i + wav.rate, wav.frames)), wav.rate
 
 
 def _decoded_pieces(path: Path) -> Iterator[Piece]:
-    """What PyAV decodes of the first sound track. A damaged packet leaves a gap; a file cut short ends early."""
+    """The first sound track, decoded by PyAV. A damaged packet leaves a gap; a truncated file ends early."""
     try:
         import av
     except ImportError:
@@ -233,7 +234,7 @@ def _decoded_pieces(path: Path) -> Iterator[Piece]:
     try:
         container: Any = av.open(str(path))
     except (av.FFmpegError, OSError, ValueError) as error:
-        raise SourceError(f"cannot read the sound of {path} ({_first_line(error)}); convert it to WAV") from None
+        raise SourceError(f"cannot read the sound of {path} ({_reason(error)}); convert it to WAV") from None
     with container:
         if not container.streams.audio:
             raise SourceError(f"{path} has no sound track; give another file, or none")
@@ -258,18 +259,18 @@ def _decoded_pieces(path: Path) -> Iterator[Piece]:
                 decoded = True
                 t = None if frame.pts is None else float(frame.pts * frame.time_base)
                 origin = t if origin is None else origin
-                yield None if t is None or origin is None else t - origin, _mono(frame, path), frame.sample_rate
+                yield None if t is None or origin is None else t - origin, _channels(frame, path), frame.sample_rate
     if problem and not decoded:
-        raise SourceError(f"cannot decode the sound of {path} ({_first_line(problem)}); convert it to WAV")
+        raise SourceError(f"cannot decode the sound of {path} ({_reason(problem)}); convert it to WAV")
 
 
-def _mono(frame: Any, path: Path) -> F32:
+def _channels(frame: Any, path: Path) -> F32:
     try:
         x = frame.to_ndarray()
     except ValueError:
-        raise SourceError(f"{path} holds samples of type {frame.format.name}; convert it to 16-bit WAV") from None
-    return down_mix(to_float(x.T if frame.format.is_planar else x.reshape(-1, frame.layout.nb_channels)))
+        raise SourceError(f"{path} has samples of type {frame.format.name}; convert it to 16-bit WAV") from None
+    return to_float(x.T if frame.format.is_planar else x.reshape(-1, frame.layout.nb_channels))
 
 
-def _first_line(error: Exception) -> str:
-    return getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or first_line(error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,35 @@ def read_lines(path: Path) -> list[str]:
             else path.open(encoding="utf-8-sig") as file
         ):
             return file.read().splitlines()
+    except (EOFError, zlib.error) as error:
+        raise OSError(str(error)) from None
+
+
+_BOMS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
+
+
+def text_lines(path: Path) -> Iterator[str]:
+    """The lines of a text file as they are needed, without their ends: UTF-8, UTF-16 or cp1252, also gzipped.
+
+    Raises OSError where the file cannot be read and UnicodeError where it is not text.
+    """
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            start = file.read(4096)
+            file.seek(0)
+            encoding = next((name for bom, name in _BOMS if start.startswith(bom)), "utf-8")
+            if encoding == "utf-8" and b"\0" in start:
+                # ASCII in UTF-16 without a mark has a zero in every other byte
+                odd, even = start[1::2].count(0), start[::2].count(0)
+                if max(odd, even) < 0.9 * (len(start) // 2) or min(odd, even):
+                    raise UnicodeError("it holds zero bytes")
+                encoding = "utf-16-le" if odd else "utf-16-be"
+            errors = "surrogateescape" if encoding.startswith("utf-8") else "strict"
+            for line in io.TextIOWrapper(file, encoding=encoding, errors=errors):
+                text = line.rstrip("\r\n")
+                if not text.isascii() and any("\udc80" <= c <= "\udcff" for c in text):
+                    text = text.encode("utf-8", "surrogateescape").decode("cp1252", "replace")
+                yield text
     except (EOFError, zlib.error) as error:
         raise OSError(str(error)) from None
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
+
+from ..errors import SourceError
 
 NOMINAL_CAL = 512  # reading of an open Grove electrode
 _FEEDBACK = (40.2, 287.0, 1000.0, 3300.0)  # kΩ of a Shimmer3, by range
@@ -36,7 +41,96 @@ def grove_us(reading: NDArray, cal: int = NOMINAL_CAL) -> NDArray[np.float64]:
 
 
 def opensignals_us(adc: NDArray, bits: int, sensor: str) -> NDArray[np.float64]:
-    """ADC counts of an OpenSignals file -> µS: EDABITREV `adc/2^n · 3.3/0.132`, EDABIT `1/(1 - adc/2^n)` (PLUX data
-    sheets). The converter's ends (an open or a shorted electrode) are NaN."""
-    us = bitalino_us(adc, bits, "revolution" if sensor == "EDABITREV" else "original")
+    """ADC counts of an OpenSignals file -> µS: EDABITREV `adc/2^n · 3.3/0.132`, EDABIT `1/(1 - adc/2^n)`, EDA (a
+    biosignalsplux) `adc/2^n · 3/0.12` (PLUX data sheets). The converter's ends (an open or a shorted electrode) are
+    NaN."""
+    if sensor == "EDA":
+        us = biosignalsplux_us(adc, bits)
+    else:
+        with np.errstate(divide="ignore"):
+            us = bitalino_us(adc, bits, "revolution" if sensor == "EDABITREV" else "original")
     return np.where((adc > 0) & (adc < 2**bits - 1), us, np.nan)
+
+
+def biosignalsplux_us(adc: NDArray, bits: int = 16) -> NDArray[np.float64]:
+    """biosignalsplux EDA sensor (PLUX data sheet): µS = ADC / 2^n * 3 / 0.12."""
+    return np.asarray(adc, np.float64) / 2**bits * 3.0 / 0.12
+
+
+UNITS = ("uS", "nS", "kohm", "ohm", "V", "mV", "adc")
+_SPELLINGS = {
+    "us": "uS", "µs": "uS", "μs": "uS", "microsiemens": "uS", "usiemens": "uS", "µsiemens": "uS", "ns": "nS",
+    "kohm": "kohm", "kohms": "kohm", "kω": "kohm", "kΩ": "kohm", "ohm": "ohm", "ohms": "ohm", "ω": "ohm",
+    "v": "V", "volt": "V", "volts": "V", "mv": "mV", "adc": "adc", "raw": "adc", "counts": "adc",
+}  # fmt: skip
+
+
+def known_unit(text: str) -> str:
+    """The unit, one of UNITS, that `text` spells; "" where it spells none."""
+    return _SPELLINGS.get(text.strip().lower(), "")
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """A column's unit and the parameters that lead from it to µS.
+
+    gain: V per µS of the amplifier. bits, vcc: of the converter. cal: of a Grove, its open-circuit reading.
+    The defaults are a BITalino (r)evolution's.
+    """
+
+    unit: str = "uS"
+    bits: int = 10
+    vcc: float = 3.3
+    gain: float = 0.132
+    cal: int | None = None
+
+    def __call__(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(n,) values in `unit` -> (n,) µS; NaN where they stand for an open or a saturated electrode."""
+        if self.unit == "uS":
+            return x
+        with np.errstate(divide="ignore", invalid="ignore"):
+            if self.unit in ("kohm", "ohm"):
+                return np.where(x > 0, (1e3 if self.unit == "kohm" else 1e6) / x, np.nan)
+            if self.unit == "adc":
+                top = 2**self.bits - 1
+                us = x / 2**self.bits * self.vcc / self.gain
+                if self.cal is not None:
+                    us = grove_us(x * 1024 / 2**self.bits, self.cal)
+                return np.where((x > 0) & (x < top), us, np.nan)
+        return x * {"nS": 1e-3, "V": 1 / self.gain, "mV": 1e-3 / self.gain}[self.unit]
+
+
+def conversion(given: Mapping[str, str], spec: str) -> Conversion | None:
+    """The conversion that a specification's settings `unit`, `bits`, `vcc`, `gain` and `cal` describe; None without
+    a unit. Raises SourceError, quoting `spec`, for settings that do not fit."""
+    if "unit" not in given:
+        if extra := [key for key in ("bits", "vcc", "gain", "cal") if key in given]:
+            raise SourceError(f"'{spec}': {extra[0]} belongs to a unit; add unit=adc or unit=V")
+        return None
+    unit = known_unit(given["unit"])
+    if not unit:
+        raise SourceError(f"'{spec}': the unit '{given['unit']}' is unknown; choose one of {', '.join(UNITS)}")
+    allowed = {"adc": ("bits", "vcc", "gain", "cal"), "V": ("gain",), "mV": ("gain",)}.get(unit, ())
+    for key in ("bits", "vcc", "gain", "cal"):
+        if key in given and key not in allowed:
+            raise SourceError(f"'{spec}': {key} does not belong to unit={unit}; leave it out")
+    default = Conversion(unit)
+    bits = int(_setting(spec, given, "bits", default.bits, 4, 24, whole=True))
+    cal = int(_setting(spec, given, "cal", 0, 1, 2**bits - 1, whole=True)) if "cal" in given else None
+    vcc = _setting(spec, given, "vcc", default.vcc, 0.1, 50)
+    return Conversion(unit, bits, vcc, _setting(spec, given, "gain", default.gain, 1e-6, 1e6), cal)
+
+
+def _setting(
+    spec: str, given: Mapping[str, str], key: str, default: float, low: float, high: float, *, whole: bool = False
+) -> float:
+    if key not in given:
+        return default
+    try:
+        value = float(given[key])
+    except ValueError:
+        value = float("nan")
+    if not low <= value <= high or (whole and not value.is_integer()):
+        kind = "whole number" if whole else "number"
+        raise SourceError(f"'{spec}': {key} is '{given[key]}'; give a {kind} from {low:g} to {high:g}")
+    return value

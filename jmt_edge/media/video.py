@@ -1,4 +1,4 @@
-"""Pictures: video files at their own time stamps, folders of images, single images, the video of a recording."""
+"""Images: video files at their own time stamps, folders of images, single images, the video of a recording."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from ..opencv import cv2
 
 Image = NDArray[np.uint8]  # (H, W, 3) BGR
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
-DEFAULT_FPS = 30.0  # of a folder of images, and of a video that does not tell its rate
+DEFAULT_FPS = 30.0  # of a folder of images, and of a video that does not state its rate
 
 
 class VideoReader:
     """A video file's frames, one after another, at the container's time stamps, by OpenCV.
 
-    time: of the frame that is ready (s; 0 is the file's first frame), None at the end. A frame whose stamp does not
-    advance (some AVI and raw streams carry none) comes one nominal period after the frame before it.
+    time: of the current frame (s; 0 is the file's first frame), None at the end. A frame whose stamp does not advance
+    (some AVI and raw streams have none) comes one nominal period after the frame before it.
     Raises SourceError for a file that is not a video or holds no frame.
     """
 
@@ -43,7 +43,7 @@ class VideoReader:
             raise SourceError(f"video {path} has no frames; give another file")
 
     def advance(self) -> None:
-        """Make the next frame ready."""
+        """Go to the next frame."""
         if not self._capture.grab():
             self.time = None
             return
@@ -52,7 +52,7 @@ class VideoReader:
         self.time = self._last
 
     def image(self) -> Image | None:
-        """The frame that is ready; None where it is damaged."""
+        """The current frame; None where it is damaged."""
         ok, image = self._capture.retrieve()
         return np.asarray(image, np.uint8) if ok else None
 
@@ -71,7 +71,7 @@ def video_frames(path: Path) -> Iterator[tuple[float, Image]]:
 
 
 def video_times(path: Path) -> NDArray[np.float64]:
-    """Time stamps (n,) of all frames, in seconds; nothing is converted to pixels."""
+    """Time stamps (n,) of all frames, in seconds; no frame is decoded to pixels."""
     times = []
     with closing(VideoReader(path)) as reader:
         while reader.time is not None:
@@ -83,8 +83,8 @@ def video_times(path: Path) -> NDArray[np.float64]:
 def lossless_frames(path: Path, start: float = 0.0) -> Iterator[tuple[float, Image]]:
     """(s, image) of a recording's video from its last key frame before `start` on, by PyAV.
 
-    Ends at the first frame that is damaged, where OpenCV would leave it out and shift the frames behind it: frames are
-    matched with the recording's own times by their order. Raises SourceError where PyAV is not installed.
+    Ends at the first damaged frame, where OpenCV would skip it and so shift the frames after it: frames are matched
+    with the recording's own times by their order. Raises SourceError where PyAV is not installed.
     """
     try:
         import av
@@ -103,32 +103,31 @@ def lossless_frames(path: Path, start: float = 0.0) -> Iterator[tuple[float, Ima
 
 
 class FolderReader:
-    """The images of a folder, one after another, in the order of their numbers, `fps` a second; as VideoReader.
+    """The images of a folder in the order of their numbers, `fps` per second (default 30); used like VideoReader.
 
     Names that are all numbers (Affwild2's `00001.jpg`) keep their gaps: image n is at (n - first) / fps. Raises
     SourceError for a folder without images, and where the first cannot be decoded.
     """
 
-    def __init__(self, folder: Path, fps: float = DEFAULT_FPS) -> None:
+    def __init__(self, folder: Path, fps: float | None = None) -> None:
         files = [f for f in folder.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES]
         if not files:
-            raise SourceError(
-                f"folder {folder} holds no {', '.join(IMAGE_SUFFIXES)}; give a folder of images or a video"
-            )
+            raise SourceError(f"folder {folder} has no {', '.join(IMAGE_SUFFIXES)}; give a folder of images or a video")
         files.sort(key=_natural)
         numbers = [int(f.stem) for f in files] if all(f.stem.isdecimal() for f in files) else list(range(len(files)))
         self.time: float | None
-        self._items = iter([((n - numbers[0]) / fps, f) for n, f in zip(numbers, files)])
-        self.period = 1.0 / fps
+        rate = fps or DEFAULT_FPS
+        self._items = iter([((n - numbers[0]) / rate, f) for n, f in zip(numbers, files)])
+        self.period = 1.0 / rate
         self.advance()
         self.size = [*read_image(self._file).shape[1::-1]]
 
     def advance(self) -> None:
-        """Make the next image ready."""
+        """Go to the next image."""
         self.time, self._file = next(self._items, (None, Path()))
 
     def image(self) -> Image | None:
-        """The image that is ready; None where it cannot be read."""
+        """The current image; None where it cannot be read."""
         try:
             return read_image(self._file)
         except SourceError:
@@ -143,7 +142,7 @@ def _natural(file: Path) -> list[tuple[int, str]]:
 
 
 def read_image(path: Path) -> Image:
-    """One image. Raises SourceError for a file that is not one."""
+    """One image. Raises SourceError for a file that is not an image."""
     try:
         data = np.frombuffer(path.read_bytes(), np.uint8)
     except OSError as error:

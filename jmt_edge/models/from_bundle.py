@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ..engine.backends.base import last_step
 from ..engine.bundle import Bundle
 from ..engine.session import session
-from ..errors import BackendError, ConfigError
+from ..errors import BackendError, ConfigError, short
 from ..tasks import Task
 from .backbones import Backbone, EdaCnn, I3dTcn, VideoResNet, build_backbone
 from .fusion import JMT, Concat, Fusion, Unimodal, Vanilla
@@ -102,10 +102,9 @@ def load_modules(bundle: Bundle) -> dict[str, nn.Module]:
                 module = _build(bundle.task, name, entry.get("options", {}))
                 module.load_state_dict(state)
             except (ConfigError, SafetensorError, RuntimeError, TypeError, ValueError, AttributeError) as error:
-                reason = " ".join(str(error).split())[:200]
                 raise BackendError(
-                    f"the weights of '{name}' of {bundle.path} fit no module of this version ({reason}); export it "
-                    "again"
+                    f"the weights of '{name}' of {bundle.path} fit no module of this version ({short(error)}); export "
+                    "it again"
                 ) from None
             modules[name] = (PositionalFusion(module) if isinstance(module, Fusion) else module).eval()
     for name, module in modules.items():

@@ -1,4 +1,4 @@
-"""Weights that others trained: torchvision's, or a user's checkpoint file. Never more than tensors is read."""
+"""Pretrained weights: torchvision's, or a user's checkpoint file. Only tensors are read."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError, DataError, first_line
 from .backbones import AudioResNet, Backbone, EdaCnn, I3dTcn, VideoResNet
 
 _NESTED = ("state_dict", "model_state_dict", "model", "net")
@@ -26,7 +26,7 @@ _NESTED = ("state_dict", "model_state_dict", "model", "net")
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What became of a checkpoint's keys and of the network's parameters.
+    """How a checkpoint's keys were matched with the network's parameters.
 
     `used`: (key in the file, parameter); `ignored`: (key, why); `missing`: parameters that keep their
     initial values.
@@ -38,7 +38,7 @@ class LoadReport:
     missing: tuple[str, ...]
 
     def lines(self) -> list[str]:
-        """The report for a person, every key named."""
+        """The report as text, every key named."""
         out = [f"{self.source}: {len(self.used)} keys used, {len(self.ignored)} ignored, {len(self.missing)} missing"]
         out += [f"  used     {key}" + (f" -> {name}" if key != name else "") for key, name in self.used]
         out += [f"  ignored  {key} ({why})" for key, why in self.ignored]
@@ -47,7 +47,7 @@ class LoadReport:
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """The tensors of a `.safetensors` or PyTorch file, by key. A state dict one level down is found.
+    """The tensors of a `.safetensors` or PyTorch file, by key. A state dict one level down is found too.
 
     PyTorch files are pickles: they are read with `weights_only=True`, so that no code in them runs.
     Raises DataError for a file that is missing, damaged, or holds more than tensors and plain values.
@@ -67,7 +67,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         ) from None
     except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, LookupError, zipfile.BadZipFile) as error:
         raise DataError(
-            f"{file} cannot be read as a checkpoint ({_first_line(error)}); copy or save it again"
+            f"{file} cannot be read as a checkpoint ({first_line(error).rstrip('. ')}); copy or save it again"
         ) from None
     for key in _NESTED:
         if isinstance(content, dict) and isinstance(content.get(key), Mapping):
@@ -127,18 +127,14 @@ def _load(backbone: Backbone, state: Mapping[str, Tensor], source: str) -> LoadR
 
 def _pair(names: list[str], state: Mapping[str, Tensor]) -> dict[str, str]:
     """Parameter -> key, where all keys share the one prefix that covers most parameters."""
-    anchor = next(iter(names))
-    prefixes = {key[: -len(anchor)] for key in state if key.endswith(anchor) and _at_dot(key, anchor)}
+    anchor = names[0]
+    prefixes = {key[: -len(anchor)] for key in state if f".{key}".endswith(f".{anchor}")}
     best: dict[str, str] = {}
     for prefix in sorted(prefixes, key=len):
         pairs = {n: prefix + n for n in names if prefix + n in state}
         if len(pairs) > len(best):
             best = pairs
     return best
-
-
-def _at_dot(key: str, suffix: str) -> bool:
-    return len(key) == len(suffix) or key[-len(suffix) - 1] == "."
 
 
 def _pair_eda(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> dict[str, str]:
@@ -171,21 +167,17 @@ def _torchvision(backbone: Backbone) -> Mapping[str, Tensor]:
             return entry.get_state_dict(progress=True, check_hash=True)
     except (urllib.error.URLError, OSError, RuntimeError) as error:
         raise DataError(
-            f"{entry.url} could not be downloaded ({_first_line(error)}); "
+            f"{entry.url} could not be downloaded ({first_line(error).rstrip('. ')}); "
             "fetch it on a machine with internet access and pass --weights FILE"
         ) from None
 
 
 @contextmanager
 def _timeout(seconds: float) -> Iterator[None]:
-    """A dead network must not hang: the downloader takes no timeout of its own."""
+    """A dead network must not hang the program: the downloader takes no timeout."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
     try:
         yield
     finally:
         socket.setdefaulttimeout(before)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(". ")

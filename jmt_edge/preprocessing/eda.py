@@ -19,6 +19,8 @@ from ..tasks import Modality
 GAP_PERIODS = 2.5  # a gap is longer than 2.5 sample periods,
 GAP_MIN, GAP_MAX = 0.25, 0.7  # but within these bounds in s: one lost sample at 4 Hz is bridged, 1 Hz is too slow
 HALF_TAPS = 16  # of the low-pass, in output samples
+UNEVEN = 8.0  # a median step further below the mean one comes from stamps in bursts, not from the sensor's rate
+MAX_FACTOR = 64  # input rate over the grid's; bounds the work whatever the times say
 
 
 def resample_eda(
@@ -33,7 +35,7 @@ def resample_eda(
     point is not data where it lies in a gap (longer than 2.5 sample periods, at least 0.25 s and at most 0.7 s) or
     that far from the nearest sample on an edge; its value is still interpolated (held on an edge) so that the array
     is finite.
-    Without any valid sample: zeros and 0.0.
+    Without any valid sample: zeros and 0.0. Time and memory are bounded by the number of samples and the window.
     """
     count = m.shape[-1]
     rate = count / m.span
@@ -45,7 +47,7 @@ def resample_eda(
     if not len(times):
         return np.zeros((1, count), np.float32), 0.0
 
-    period = float(np.median(np.diff(times))) if len(times) > 1 else GAP_MAX
+    period = _period(times)
     limit = float(np.clip(GAP_PERIODS * period, GAP_MIN, GAP_MAX))
     after = np.searchsorted(times, grid)
     left = np.where(after > 0, times[np.maximum(after - 1, 0)], -np.inf)
@@ -54,7 +56,7 @@ def resample_eda(
     inside = np.isfinite(left) & np.isfinite(right)
     real = np.where(inside, right - left <= limit, nearest <= limit) | (nearest <= 1e-9)
 
-    factor = int(np.ceil(1 / (period * rate) - 0.01))  # 1 % above it is clock tolerance
+    factor = int(np.ceil(min(1 / (period * rate), MAX_FACTOR) - 0.01))  # 1 % above it is clock tolerance
     if factor <= 1:
         resampled = _interpolate(times, levels, grid)
     else:
@@ -62,6 +64,15 @@ def resample_eda(
         fine = end - np.arange((count - 1) * factor + half, -half - 1, -1) / (rate * factor)
         resampled = signal.convolve(_interpolate(times, levels, fine), _low_pass(factor), mode="valid")[::factor]
     return resampled[None].astype(np.float32), float(real.mean())
+
+
+def _period(times: NDArray[np.float64]) -> float:
+    """Seconds between the samples of a window: the median step, which gaps do not change, unless it is far below the
+    mean one, as stamps in bursts make it."""
+    if len(times) < 2:
+        return GAP_MAX
+    middle, mean = float(np.median(np.diff(times))), float(times[-1] - times[0]) / (len(times) - 1)
+    return middle if middle * UNEVEN >= mean else mean
 
 
 def normalise_eda(values: NDArray[np.float32], m: Modality) -> NDArray[np.float32]:

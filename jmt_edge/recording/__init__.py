@@ -1,4 +1,4 @@
-"""Recordings: written by an observer of a run, read, replayed, exported, and played as sources."""
+"""Recordings: written by an observer of a run, read, replayed, exported, and used as sources."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from ..capture.base import Source
 
 
 def open_source(modality: str, spec: str, *, delay: float = 0.0) -> Source | None:
-    """As `capture.open_source`; `replay:DIR` is the raw samples of that modality in a recording.
+    """`capture.open_source`, and `replay:DIR`: the raw samples of that modality in a recording.
 
-    Raises SourceError, also where the recording keeps no raw samples of it.
+    Raises SourceError, also where the recording has no raw samples of it.
     """
     if not spec.startswith("replay:"):
         return open_device_or_file(modality, spec, delay=delay)

@@ -23,7 +23,7 @@ Table = dict[str, list[Any]]  # column -> values, None where there is none
 
 
 def tables(recording: Recording) -> dict[str, Table]:
-    """`results` (one row a window), `eda`, `events` (marks) and `clocks` (one row a status and modality)."""
+    """`results` (one row per window), `eda`, `events` (marks) and `clocks` (one row per status and modality)."""
     manifest = recording.manifest
     results = recording.results()
     names, outputs = manifest["modalities"], manifest["outputs"]
@@ -40,26 +40,22 @@ def tables(recording: Recording) -> dict[str, Table]:
     table["dropped"] = [r["dropped"] for r in results]
     times, values = recording.eda()
     marks = recording.marks()
-    clocks: Table = {}
     rows = [
-        {"t": t, "modality": name, "state": s["state"], "reason": s["reason"], **s["clock"],
-         "lost": s["lost"], "reconnects": s["reconnects"]}
-        for t, statuses in recording.statuses() for name, s in statuses.items()
-    ]  # fmt: skip
-    for column in ("t", "modality", "state", "reason", "offset", "drift_ppm", "jitter", "lost", "reconnects"):
-        clocks[column] = [row[column] for row in rows]
+        {**s, **s["clock"], "t": t, "modality": name}
+        for t, statuses in recording.statuses()
+        for name, s in statuses.items()
+    ]
+    columns = ("t", "modality", "state", "reason", "offset", "drift_ppm", "jitter", "lost", "reconnects")
     return {
         "results": table,
         "eda": {"t": times.tolist(), "uS": [None if math.isnan(v) else float(str(v)) for v in values]},
-        "events": {
-            "t": [m.t for m in marks], "text": [m.text for m in marks], "rating": [m.rating for m in marks],
-        },
-        "clocks": clocks,
-    }  # fmt: skip
+        "events": {name: [getattr(mark, name) for mark in marks] for name in ("t", "text", "rating")},
+        "clocks": {column: [row[column] for row in rows] for column in columns},
+    }
 
 
 def export_csv(recording: Recording, out: Path) -> list[Path]:
-    """Write each table as CSV into the new folder `out`; an empty cell is no data."""
+    """Write each table as CSV into the new folder `out`; an empty cell means no data."""
     folder = _new_folder(out)
     written = []
     for name, table in tables(recording).items():
@@ -100,10 +96,10 @@ def export_parquet(recording: Recording, out: Path) -> list[Path]:
 def export_xdf(recording: Recording, out: Path) -> list[Path]:
     """Write one XDF file: outputs, quality and attention by window, EDA, and the marks as strings.
 
-    Time stamps are stream time in seconds; NaN is no data.
+    Time stamps are stream time in seconds; NaN means no data.
     """
     if out.exists():
-        raise ConfigError(f"{out} exists, and nothing is overwritten; choose another --out")
+        raise ConfigError(f"{out} exists and is not overwritten; choose another --out")
     names, outputs = recording.manifest["modalities"], recording.manifest["outputs"]
     table = tables(recording)
     results, clock = table["results"], np.array(table["results"]["t"], np.float64)
@@ -142,7 +138,7 @@ EXPORTERS = {"csv": export_csv, "parquet": export_parquet, "xdf": export_xdf}
 
 def _new_folder(out: Path) -> Path:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigError(f"{out} exists, and nothing is overwritten; choose another --out")
+        raise ConfigError(f"{out} exists and is not overwritten; choose another --out")
     out.mkdir(parents=True, exist_ok=True)
     return out
 

@@ -1,6 +1,6 @@
 """Reading a recording: its events in order, its tables, its modalities as sources. See `docs/reference/recordings.md`.
 
-A recording whose process was killed is read to the last event all of whose data lies on the disk.
+A recording whose process was killed is read up to the last event whose data reached the disk completely.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Window:
 
 @dataclass(frozen=True)
 class Gap:
-    """Samples are missing from here on, or the recording breaks off."""
+    """Samples are missing from here on, or the recording ends abruptly."""
 
     reason: str
 
@@ -58,7 +58,7 @@ Event = Passed | Skipped | Window | Mark | Gap
 
 
 class Recording:
-    """A recording's folder. Raises SourceError where it is none, or one of another version."""
+    """A recording's folder. Raises SourceError where it is not a recording, or one of another version."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -66,7 +66,7 @@ class Recording:
             self.manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise SourceError(
-                f"{folder} is no recording (it has no manifest.json); give the folder that --record wrote"
+                f"{folder} is not a recording (it has no manifest.json); give a folder written by --record"
             ) from None
         except (OSError, ValueError) as error:
             raise SourceError(f"{folder}/manifest.json cannot be read ({error}); restore the recording") from None
@@ -82,8 +82,8 @@ class Recording:
         return [name for name in self.manifest["modalities"] if self.manifest["sources"].get(name)]
 
     @property
-    def why_not_recomputable(self) -> str:
-        """Why results cannot be computed again from this recording; empty where they can."""
+    def replay_blocker(self) -> str:
+        """Why results cannot be computed again from this recording; empty if they can."""
         missing = [name for name in self.connected if name not in self.manifest["raw"]]
         if missing:
             return f"raw {' and '.join(missing)} was not recorded (--record-raw {','.join(missing)})"
@@ -91,7 +91,7 @@ class Recording:
 
     @property
     def complete(self) -> bool:
-        """The recorder closed it, and nothing was left out."""
+        """The recorder closed it, and no samples were dropped."""
         closed = self.manifest["closed"]
         return bool(closed and closed["complete"])
 
@@ -141,13 +141,13 @@ class Recording:
                 elif "gap" in entry:
                     yield Gap(entry["gap"])
         except (StopIteration, _BrokenOff):
-            yield Gap("the recording breaks off here")
+            yield Gap("the recording ends abruptly here")
         finally:
             media.close()
 
 
 class _BrokenOff(Exception):
-    """The timeline speaks of samples that did not reach the disk."""
+    """The timeline lists samples that did not reach the disk."""
 
 
 class _Media:
@@ -174,6 +174,8 @@ class _Media:
             return Chunk(times, images, entry["rate"], entry["lost"])
         if name == "voice":
             return Chunk(unpack_times(entry), self._sound(n), entry["rate"], entry["lost"])
+        if name != "eda":
+            raise SourceError(f"{self._folder} holds the unknown modality '{name}'; use the version that made it")
         rows = [row for _, row in zip(range(n), self._eda)]
         _demand(len(rows) == n)
         return Chunk(
@@ -199,7 +201,7 @@ def _demand(there: bool) -> None:
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The whole lines of a JSONL file; one cut short at the end is left out."""
+    """The complete lines of a JSONL file; a truncated last line is skipped."""
     if not path.is_file():
         return
     with path.open("rb") as file:
@@ -239,14 +241,14 @@ def _status(plain: dict[str, Any]) -> Status:
 
 
 def _result(line: dict[str, Any], entry: dict[str, Any]) -> Result:
-    quality = {name: Quality(q["ok"], q["reason"], entry["scores"][name]) for name, q in line["quality"].items()}
+    quality = {name: Quality(**q, score=entry["scores"][name]) for name, q in line["quality"].items()}
     return Result(**{**line, "index": entry["window"], "quality": quality})
 
 
 class RecordedSource:
     """One modality of a recording as a source: its samples at their recorded times, readable at any speed.
 
-    Raises SourceError where the recording keeps no raw samples of it.
+    Raises SourceError where the recording has no raw samples of it.
     """
 
     realtime = False
@@ -257,10 +259,10 @@ class RecordedSource:
         self.name = f"replay:{folder}"
         if modality not in self._recording.manifest["raw"]:
             raise SourceError(
-                f"recording {folder} keeps no raw {modality}; record with --record-raw {modality}, or give none"
+                f"recording {folder} has no raw {modality}; record with --record-raw {modality}, or give none"
             )
         self._chunks: Iterator[Chunk] = iter(())
-        self._next: Chunk | None = None  # what the last read left over
+        self._next: Chunk | None = None  # left over from the last read
         self._ended = False
 
     def open(self, origin: float) -> None:
@@ -278,7 +280,7 @@ class RecordedSource:
     def read(self, until: float) -> Chunk:
         """All recorded samples since the last read with time <= `until`."""
         due: list[Chunk] = []
-        while self._next is not None and not _after(self._next, until):
+        while self._next is not None and not (len(self._next) and self._next.times[-1] > until):
             due.append(self._next)
             self._advance()
         if (rest := self._next) is not None and (n := int(np.searchsorted(rest.times, until, side="right"))):
@@ -293,12 +295,8 @@ class RecordedSource:
 
     def status(self) -> Status:
         state = State.ENDED if self._ended else State.STREAMING
-        reason = "the recording came to its end" if self._ended else ""
+        reason = "the recording has ended" if self._ended else ""
         return Status(state, reason, unit="µS" if self.modality == "eda" else "")
 
     def close(self) -> None:
         self._chunks, self._next, self._ended = iter(()), None, True
-
-
-def _after(chunk: Chunk, until: float) -> bool:
-    return len(chunk) > 0 and bool(chunk.times[-1] > until)

@@ -1,9 +1,9 @@
-"""The recorder: an observer that writes a run into a folder, in a thread of its own.
+"""The recorder: an observer that writes a run into a folder, in its own thread.
 
-The format is in `docs/reference/recordings.md`. Every file only grows (the WAV's size field and the manifest apart), is
-flushed every `FLUSH` seconds, and can be read after the process was killed at any moment. In real time the loop never
-waits for the disk: where the disk cannot follow, samples are left out and the recording says so. A run faster than real
-time waits instead. A full disk ends the recording and nothing else.
+The format is described in `docs/reference/recordings.md`. Every file is append-only (except the WAV's size field and
+the manifest), is flushed every `FLUSH` seconds, and can be read even if the process is killed at any moment. In real
+time the loop never waits for the disk: if the disk is too slow, samples are dropped and the recording says so. A run
+faster than real time waits instead. A full disk ends the recording and nothing else.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict
 from datetime import datetime, timezone
+from itertools import count
 from pathlib import Path
 from typing import IO, Any
 
@@ -53,8 +54,8 @@ class Recorder(Observer):
     """Records a run into `folder`: results, quality, clocks, marks and EDA; with `raw`, face and voice too.
 
     Raises ConfigError where the folder is in use or cannot be made, and where raw video cannot be written because
-    PyAV is not installed. `start` and `stop` (from the loop's thread) switch it during a run; a later start writes
-    to `folder`-2, -3, ... threads: what the engine was opened with, for the replay.
+    PyAV is not installed. `start` and `stop` (from the loop's thread) switch it during a run; later recordings go
+    to `folder`-2, -3, ... threads: the engine's setting, for the replay.
     """
 
     def __init__(self, folder: Path, bundle: Bundle, raw: Collection[str] = (), *, threads: int | None = None) -> None:
@@ -71,14 +72,14 @@ class Recorder(Observer):
                 ) from None
         self.folder = _new_folder(folder)
         self.raw = frozenset(raw)
-        self.problem = ""  # why the recording stopped by itself
+        self.problem = ""  # why the recording stopped, if it failed
         self._bundle = bundle
         self._base = folder
         self._threads = threads
         self._info: RunInfo | None = None
-        self._whole = True  # nothing of the run has passed unrecorded
+        self._whole = True  # the run has been recorded from its start
         self._worker: _Worker | None = None
-        self._ending: list[_Worker] = []  # stopped, and still writing what they were given
+        self._ending: list[_Worker] = []  # stopped, but still writing
         self._started = 0
 
     @property
@@ -94,7 +95,7 @@ class Recorder(Observer):
         return self.problem or (self._worker.problem if self._worker else "") or "off"
 
     def start(self) -> None:
-        """Begin a recording; nothing happens where one is on, or before the run has begun."""
+        """Begin a recording; does nothing during a recording, or before the run has begun."""
         if self.active or self._info is None:
             return
         self._let_go()
@@ -166,14 +167,10 @@ class Recorder(Observer):
     def on_chunk(self, modality: str, chunk: Chunk) -> None:
         self._whole &= self.active
         kept = modality == "eda" or modality in self.raw
-        if not kept:
-            self._put(lambda files: files.passed(modality, chunk))
-            return
         size = sum(image.nbytes for image in chunk.values) if modality == "face" else 12 * len(chunk)
-        self._put(lambda files: files.chunk(modality, chunk), size)
+        self._put(lambda files: files.chunk(modality, chunk, kept), size if kept else 0)
 
     def on_skip(self, index: int) -> None:
-        """Windows before `index` were dropped."""
         self._put(lambda files: files.line("timeline", {"skip": index}))
 
     def on_mark(self, mark: Mark) -> None:
@@ -192,9 +189,7 @@ class Recorder(Observer):
 
 def _new_folder(folder: Path, first: int = 1) -> Path:
     """Make `folder`, or where `first` > 1 the first free `folder`-N from N = first on."""
-    number = first
-    path = folder
-    while True:
+    for number in count(first):
         path = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -206,15 +201,14 @@ def _new_folder(folder: Path, first: int = 1) -> Path:
         if not used:
             break
         if first == 1:
-            raise ConfigError(f"{path} is not empty, and a recording is never overwritten; choose another --record")
-        number += 1
+            raise ConfigError(f"{path} is not empty, and recordings are never overwritten; choose another --record")
     if not os.access(path, os.W_OK):
         raise ConfigError(f"cannot record to {path} (permission denied); choose another folder with --record")
     return path
 
 
 class _Worker:
-    """The writing thread and its bounded queue. wait: a full queue blocks `put` instead of losing samples."""
+    """The writing thread and its bounded queue. wait: a full queue blocks `put` instead of dropping samples."""
 
     def __init__(self, folder: Path, manifest: dict[str, Any], raw: Collection[str], *, wait: bool) -> None:
         self.problem = ""
@@ -237,7 +231,7 @@ class _Worker:
             if size and self._queue and self._bytes + size > QUEUE_BYTES:
                 self._missed += 1
                 if self._missed == 1:
-                    log.warning("the disk is too slow for the recording: samples are being left out")
+                    log.warning("the disk is too slow for the recording: samples are being dropped")
                     self._queue.append((lambda files: files.line("timeline", {"gap": "the disk was too slow"}), 0))
                 return
             self._queue.append((write, size))
@@ -245,7 +239,7 @@ class _Worker:
             self._ready.notify_all()
 
     def finish(self) -> None:
-        """Take no more; the thread ends when the queue is written."""
+        """Accept no more; the thread ends when the queue has been written."""
         with self._ready:
             self._closing = True
             self._ready.notify_all()
@@ -272,7 +266,7 @@ class _Worker:
                     self._files.flush()
                     due = time.monotonic() + FLUSH
             self._files.close({"complete": self._missed == 0, "missed_chunks": self._missed})
-        except (OSError, ValueError) as error:  # PyAV's errors are of one of these
+        except (OSError, ValueError) as error:  # PyAV's errors are subclasses of these
             self._fail(error)
 
     def _fail(self, error: Exception) -> None:
@@ -280,7 +274,7 @@ class _Worker:
         if getattr(error, "errno", 0) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             reason = "the disk is full"
         with self._ready:
-            self.problem = f"recording to {self._files.folder} stopped: {reason}; what was written until now is kept"
+            self.problem = f"recording to {self._files.folder} stopped: {reason}; what was written so far is kept"
             self._queue.clear()
             self._ready.notify_all()
         log.error("%s", self.problem)
@@ -318,16 +312,13 @@ class _Files:
     def line(self, name: str, entry: dict[str, Any]) -> None:
         self._lines[name].write(json.dumps(entry, ensure_ascii=False).encode() + b"\n")
 
-    def passed(self, modality: str, chunk: Chunk) -> None:
-        """A chunk whose samples are not kept."""
+    def chunk(self, modality: str, chunk: Chunk, kept: bool) -> None:
+        """A chunk in the timeline and, if `kept`, its samples."""
         entry: dict[str, Any] = {"chunk": modality, "n": len(chunk), "rate": chunk.rate, "lost": chunk.lost}
-        if len(chunk):
-            entry.update(first=float(chunk.times[0]), last=float(chunk.times[-1]))
-        self.line("timeline", entry)
-
-    def chunk(self, modality: str, chunk: Chunk) -> None:
-        entry: dict[str, Any] = {"chunk": modality, "n": len(chunk), "rate": chunk.rate, "lost": chunk.lost}
-        if modality == "face":
+        if not kept:
+            if len(chunk):
+                entry.update(first=float(chunk.times[0]), last=float(chunk.times[-1]))
+        elif modality == "face":
             entry["t"] = chunk.times.tolist()
             for t, image in zip(entry["t"], chunk.values):
                 self._frame(t, image)
@@ -335,10 +326,12 @@ class _Files:
             assert self._wav is not None
             self._wav.write(chunk.values)
             entry.update(pack_times(chunk.times, chunk.rate))
-        else:
+        elif modality == "eda":
             values = np.asarray(chunk.values, np.float32)
             rows = [f"{t!r},{'' if v != v else v}\n" for t, v in zip(chunk.times.tolist(), map(str, values))]
             self._eda.write("".join(rows).replace(",nan\n", ",\n").encode())
+        else:
+            raise ValueError(f"samples of the unknown modality '{modality}' have no file")
         self.line("timeline", entry)
 
     def _frame(self, t: float, image: NDArray[np.uint8]) -> None:
@@ -350,11 +343,12 @@ class _Files:
         self._video.write(t, image)
 
     def mark(self, mark: Mark) -> None:
-        self.line("events", {"t": mark.t, "text": mark.text, "rating": mark.rating})
+        self.line("events", asdict(mark))
         self.line("timeline", {"mark": True})
 
     def status(self, statuses: dict[str, Any]) -> None:
-        gate = {name: (s["state"], s["reason"], s["unit"]) for name, s in statuses.items()}
+        # all that a result depends on
+        gate = {name: (s["state"], s["reason"], s["unit"], s["lost"]) for name, s in statuses.items()}
         now = time.monotonic()
         if gate == self._statuses and now - self._status_at < CLOCK_PERIOD:
             return
@@ -369,7 +363,7 @@ class _Files:
         self.line("timeline", {"window": result.index, "scores": scores})
 
     def flush(self) -> None:
-        """Hand everything to the kernel, the timeline last: it never speaks of what is not there."""
+        """Hand everything to the kernel, the timeline last: it never lists what is not there."""
         if shutil.disk_usage(self.folder).free < RESERVE_BYTES:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         if self._wav is not None:
@@ -394,7 +388,7 @@ class _Files:
 
 
 class _Wav:
-    """A float32 mono WAV at 44.1 kHz whose header is brought up to date at every flush."""
+    """A float32 mono WAV at 44.1 kHz whose header is updated at every flush."""
 
     HEADER = 44
 
@@ -430,7 +424,7 @@ class _Wav:
 
 
 class _Video:
-    """Lossless video: FFV1 (RFC 9043), every frame on its own, in Matroska clusters of at most half a second."""
+    """Lossless video: FFV1 (RFC 9043), key frames only, in Matroska clusters of at most half a second."""
 
     def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
         import av
@@ -463,7 +457,7 @@ class _Video:
 
 
 class _Unbuffered:
-    """A file object for PyAV that writes through and keeps the first error, which FFmpeg would reword."""
+    """An unbuffered file object for PyAV that keeps the first error, which FFmpeg would reword."""
 
     def __init__(self, path: Path) -> None:
         self._fd = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o644)
@@ -489,12 +483,12 @@ class _Unbuffered:
 
 
 def video_name(part: int) -> str:
-    """A camera that comes back with another size starts another part."""
+    """Part `part` of the video: a camera that comes back with another size starts a new one."""
     return "face.mkv" if part == 1 else f"face-{part}.mkv"
 
 
 def pack_times(times: NDArray[np.float64], rate: float) -> dict[str, Any]:
-    """Times as their start and their distance, in units of the last place, from an even grid: exact and small."""
+    """Times as their start and their distance from an even grid, in units in the last place: exact and small."""
     if not len(times):
         return {"t0": 0.0}
     steps = times.view(np.int64) - _grid(float(times[0]), len(times), rate).view(np.int64)

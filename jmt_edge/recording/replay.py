@@ -1,9 +1,9 @@
-"""Replay: a recorded run once more, from its raw samples through the whole pipeline, or from its results.
+"""Replay of a recorded run, from its raw samples through the whole pipeline, or from its results.
 
 With raw samples of every connected modality the networks run again on the same chunks between the same windows, so
-the results are the recorded ones bit for bit on the same machine, bundle and backend, at any speed. Without them
-the recorded results are shown again as they are. Either way each result carries the latency that was measured when
-it was recorded; the summary has the replay's own.
+the results equal the recorded ones bit for bit on the same machine, bundle and backend, at any speed. Without them
+the recorded results are shown unchanged. Either way each result carries the latency measured when it was recorded;
+the summary has the replay's own.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from ..controls import Controls
 from ..engine.backends.base import Engine
 from ..engine.bundle import Bundle
 from ..media.chunk import Chunk
-from ..observer import Mark, Observer, RunInfo
+from ..observer import Mark, Observer, RunInfo, tell
 from ..result import Result
 from ..summary import Summary
 from .reader import Gap, Passed, Recording, Skipped, Window
 
 
 class Pipeline(Protocol):
-    """What computes a window again: `live.Pipeline`, a new one for each replay."""
+    """The interface of `live.Pipeline`, which computes the windows; a new one for each replay."""
 
     def push(self, modality: str, chunk: Chunk) -> None: ...
 
@@ -36,23 +36,23 @@ class Pipeline(Protocol):
 
 @dataclass
 class Outcome:
-    """What a replay came to. recomputed, equal: windows computed again, and those with the recorded result."""
+    """The outcome of a replay. recomputed, equal: windows computed again, and those equal to the recorded ones."""
 
     summary: Summary
     played: int = 0
     recomputed: int = 0
     equal: int = 0
-    why_played: str = ""  # why windows were shown as recorded and not computed
+    why_played: str = ""  # why windows were shown as recorded instead of computed
 
     def line(self) -> str:
-        """One sentence for a person."""
+        """One sentence for the user."""
         parts = []
         if self.recomputed:
             same = "all equal" if self.equal == self.recomputed else f"{self.recomputed - self.equal} NOT equal"
             parts.append(f"{self.recomputed} results computed again, {same} to the recorded ones bit for bit")
         if self.played:
             parts.append(f"{self.played} results shown as recorded, not computed: {self.why_played}")
-        return "; ".join(parts) or "the recording holds no results"
+        return "; ".join(parts) or "the recording has no results"
 
 
 def replay(
@@ -67,25 +67,25 @@ def replay(
 ) -> Outcome:
     """Run the recording through `engine`, or with None show its results; `speed` x real time, None: unpaced.
 
-    make_pipeline: `live.Pipeline`, which this room cannot import.
-    The engine is closed at the end. Observers see what they saw in the live run, chunks that were kept included.
+    make_pipeline: `live.Pipeline`, which this package cannot import.
+    The engine is closed at the end. Observers see what they saw in the live run, except chunks that were not kept.
     """
     manifest = recording.manifest
     observers, controls = list(observers), controls or Controls()
     summary = Summary(bundle.id, bundle.demo, realtime=False)
-    outcome = Outcome(summary, why_played=recording.why_not_recomputable or "computing was not asked for")
+    outcome = Outcome(summary, why_played=recording.replay_blocker or "recomputation was not requested")
     first: int = manifest["first"]
     pipeline: Pipeline | None = None
-    if engine is not None and not recording.why_not_recomputable:
+    if engine is not None and not recording.replay_blocker:
         pipeline = make_pipeline(
             bundle, engine, manifest["hop"], recording.connected, smooth=manifest["smooth"], first=first,
-            on_face=lambda t, face: _tell(observers, "on_face", t, face),
+            on_face=lambda t, face: tell(observers, "on_face", t, face),
         )  # fmt: skip
     info = RunInfo(
         bundle, engine.name if engine else manifest["backend"], dict(engine.precision if engine else {}),
         manifest["hop"], False, manifest["smooth"], manifest["sources"], first, recording.folder.resolve().name,
     )  # fmt: skip
-    _tell(observers, "on_start", info)
+    tell(observers, "on_start", info)
     pace = _Pace(speed, (first - 1) * manifest["hop"], controls)
     began = time.perf_counter()
     last = (first - 1) * manifest["hop"]
@@ -100,23 +100,23 @@ def replay(
                     continue
                 if len(chunk):
                     pace(float(chunk.times[-1]))
-                _tell(observers, "on_chunk", event.modality, chunk)
+                tell(observers, "on_chunk", event.modality, chunk)
                 if pipeline is not None:
                     pipeline.push(event.modality, chunk)
             elif isinstance(event, Skipped):
                 if pipeline is not None:
                     pipeline.skip_to(event.index)
             elif isinstance(event, Mark):
-                _tell(observers, "on_mark", event)
+                tell(observers, "on_mark", event)
             elif isinstance(event, Gap):
                 outcome.why_played, pipeline = event.reason, None
             else:
                 pace(event.result.t)
-                _tell(observers, "on_status", event.statuses)
+                tell(observers, "on_status", event.statuses)
                 result = _again(event, pipeline, outcome)
                 summary.add(result)
                 shown = replace(result, latency_ms=event.result.latency_ms)
-                _tell(observers, "on_result", shown)
+                tell(observers, "on_result", shown)
                 summary.dropped, last = result.dropped, result.t
     except Exception as error:
         summary.failed = str(error) or type(error).__name__
@@ -127,7 +127,7 @@ def replay(
         summary.wall = time.perf_counter() - began
         summary.busy = summary.wall - pace.waited
         summary.stream = last - (first - 1) * manifest["hop"]
-        _tell(observers, "on_end", summary)
+        tell(observers, "on_end", summary)
     return outcome
 
 
@@ -140,11 +140,6 @@ def _again(window: Window, pipeline: Pipeline | None, outcome: Outcome) -> Resul
     outcome.recomputed += 1
     outcome.equal += replace(result, latency_ms=recorded.latency_ms) == recorded
     return result
-
-
-def _tell(observers: list[Observer], method: str, *args: object) -> None:
-    for observer in observers:
-        getattr(observer, method)(*args)
 
 
 class _Pace:

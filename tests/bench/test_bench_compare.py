@@ -177,7 +177,7 @@ def test_exit_codes(
     result = CliRunner().invoke(command, arguments, standalone_mode=False)
     # outside standalone mode click hands the code of an Exit back
     assert (result.return_value or 0) == code, result.output
-    assert "mJ an inference" in result.output and "17000000.gpu 1020 MHz" in result.output
+    assert "mJ per inference" in result.output and "17000000.gpu 1020 MHz" in result.output
     row = next(line for line in result.output.splitlines() if line.startswith("  fusion") and "->" in line)
     assert ("REGRESSION" in row) == bool(code) and f" {factor:.2f} (" in row
 

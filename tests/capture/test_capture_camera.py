@@ -111,7 +111,7 @@ def test_an_absent_camera_is_one_sentence() -> None:
         pytest.skip("this machine has 78 cameras")
     source = open_source("face", "77")
     assert source is not None
-    with pytest.raises(SourceError, match=r"there is no camera /dev/video77; present: .*; plug it in"):
+    with pytest.raises(SourceError, match=r"there is no camera /dev/video77 \(found: .*\); plug it in"):
         source.open(0.0)
     source.close()
 

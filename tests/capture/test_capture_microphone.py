@@ -177,7 +177,7 @@ def test_a_microphone_that_is_not_there_is_one_sentence(server: SoundServer) -> 
     process = listen(server, "Nonesuch 3000", 1.0)
     _, err = process.communicate(timeout=30)
     assert process.returncode == 1
-    assert "SourceError: there is no microphone 'Nonesuch 3000'; present: " in err
+    assert "SourceError: there is no microphone 'Nonesuch 3000' (found: " in err
 
 
 def test_without_portaudio_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from jmt_edge.clips.cutter import open_cutter
 from jmt_edge.clips.eda import EdaCutter
 from jmt_edge.clips.face import FaceCutter
 from jmt_edge.clips.frames import frame_times
 from jmt_edge.clips.plan import ClipPlan, plan_clips, time_key
 from jmt_edge.clips.voice import VoiceCutter
-from jmt_edge.errors import DataError
+from jmt_edge.errors import ConfigError, DataError
 from jmt_edge.media.chunk import Chunk
 from jmt_edge.preprocessing.eda import resample_eda
 from jmt_edge.preprocessing.voice import voice_clip
@@ -48,6 +51,13 @@ def test_a_window_cut_into_steps_stays_exact() -> None:
     assert plans["eda"].ends(10.0) == pytest.approx([5.875, 7.25, 8.625, 10.0])
     assert plans["face"].new == plans["eda"].new == 4
     assert plans["eda"].reach == pytest.approx(5.5)
+
+
+def test_an_unknown_modality_has_no_cutter() -> None:
+    eda = plan_clips(PAIN, 0.5)["eda"]
+    assert isinstance(open_cutter(eda, float, 1), EdaCutter)
+    with pytest.raises(ConfigError, match="modality 'gesture' has no cutter"):
+        open_cutter(replace(eda, m=replace(eda.m, name="gesture")), float, 1)
 
 
 def face_cutter(plan: ClipPlan, hop: float) -> tuple[FaceCutter, list[float]]:

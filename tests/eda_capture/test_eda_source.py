@@ -126,6 +126,9 @@ def test_auto_says_what_it_saw(pty: tuple[int, str], monkeypatch: pytest.MonkeyP
         ("shimmer3:/dev/x?rate=99999", "0.5 to 1024"),
         ("grove:/dev/x?cal=0", "cal=0"),
         ("auto:/dev/x?rate=1", "auto takes no settings"),
+        ("csv:/dev/x?unit=furlong", "unit 'furlong' is unknown"),
+        ("csv:/dev/x?bits=12", "belongs to a unit"),
+        ("csv:/dev/x?time=s", "ms for millis"),
         ("lsl:/dev/x", "names no EDA board"),
         ("", "names no EDA board"),
     ],
@@ -133,6 +136,39 @@ def test_auto_says_what_it_saw(pty: tuple[int, str], monkeypatch: pytest.MonkeyP
 def test_malformed_specifications(spec: str, words: str) -> None:
     with pytest.raises(SourceError, match=words):
         open_eda(spec)
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ([b"GSR,Temp\n", b"sensor ready\n"], "'GSR,Temp' and 'sensor ready': lines that are not understood"),
+        ([b"512\n", b"513\n"], "whole numbers, like the counts of a converter"),
+    ],
+)
+def test_lines_not_understood_are_quoted_and_the_board_is_not_opened_again(
+    pty: tuple[int, str], lines: list[bytes], words: str
+) -> None:
+    quick = Timing(first=0.3, stall=0.2, lost=0.4, backoff=0.002, backoff_max=0.01)
+    source = SerialEda(Csv(), pty[1], timing=quick)
+    source.open(time.monotonic())
+    began = time.monotonic()
+
+    def quoted() -> bool:
+        for line in lines:
+            os.write(pty[0], line)
+        return words in source.status().reason
+
+    wait_until(quoted)
+    while time.monotonic() - began < 1.0:  # well over `first` and `lost`
+        quoted()
+        time.sleep(0.01)
+    states = [state for _, state, _ in source.link.history]
+    assert words in source.status().reason and source.status().state is State.STALLED
+    assert State.LOST not in states and State.BACKOFF not in states
+    for i in range(20):
+        os.write(pty[0], b"t_ms,uS\n" if i == 0 else b"%d,5.5\n" % (4 * i))
+    wait_until(lambda: source.status().state is State.STREAMING)
+    source.close()
 
 
 def test_protocol_names() -> None:

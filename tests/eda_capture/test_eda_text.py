@@ -12,7 +12,7 @@ from jmt_edge.capture.eda import csv, grove
 from jmt_edge.capture.eda.csv import CsvDecoder
 from jmt_edge.capture.eda.grove import GroveDecoder
 from jmt_edge.capture.eda.identify import text_protocol
-from jmt_edge.media.units import grove_us
+from jmt_edge.media.units import Conversion, grove_us
 
 PARTIAL = b"rest of a line\n"
 
@@ -84,6 +84,44 @@ def test_millis_wraps() -> None:
     decoder = CsvDecoder()
     got = decode(decoder, [b"t_ms,uS\n4294967290,1\n4294967294,1\n2,1\n6,1\n"])
     assert np.diff(got.counts).tolist() == [4, 4, 4]
+
+
+NOT_TAKEN = {
+    "counts": ([b"512", b"513", b"511", b"512"], "like the counts of a converter; say what they are by ?unit=adc"),
+    "counts with stamps": ([b"%d,%d" % (20 * i, 30 + i % 3) for i in range(9)], "whole numbers"),
+    "GSR,Temp": ([b"512,32.5", b"511,32.5", b"513,32.6", b"512,32.6"], "does not advance like a time"),
+    "5,12 with a decimal comma": ([b"5,12", b"5,13", b"5,12", b"5,11"], "whole numbers"),
+    "micros() without a header": ([b"%d,5.1" % (4000 * i) for i in range(9)], "?time=ms or ?time=us"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NOT_TAKEN)
+def test_lines_that_may_be_something_else_are_not_taken(name: str) -> None:
+    lines, reason = NOT_TAKEN[name]
+    decoder = CsvDecoder()
+    got = decode(decoder, [PARTIAL + b"\n".join([*lines, b""]), b"", b"\n".join([*lines, b""])])
+    assert reason in decoder.report.problem
+    assert len(got) <= 4  # what came before the first that differed
+    assert list(decoder.report.unread) and set(decoder.report.unread) <= set(lines)
+    assert 2 * len(lines) - 2 <= got.lost + len(got) <= 2 * len(lines)  # two may be held
+
+
+def test_pairs_that_begin_like_a_time_are_given_up() -> None:
+    rows = [300 + 5 * i if i < 6 else 330 - i % 7 for i in range(80)]
+    decoder = CsvDecoder()
+    got = decode(decoder, [PARTIAL, *(b"%d,32.5\n" % x for x in rows)])
+    assert "does not advance" in decoder.report.problem
+    assert len(got) < 40
+
+
+def test_settings_and_headers_say_what_lines_are() -> None:
+    got = decode(CsvDecoder(unit=Conversion("adc")), [PARTIAL + b"%d\n%d\n%d\n" % (204, 205, 206)])
+    np.testing.assert_allclose(got.values, np.array([204, 205, 206]) / 1024 * 25, rtol=1e-6)
+    got = decode(CsvDecoder(unit=Conversion("kohm")), [PARTIAL + b"200\n250\n0\n"])
+    np.testing.assert_array_equal(got.values, np.float32([5, 4, np.nan]))
+    for decoder, head in ((CsvDecoder(time="us"), PARTIAL), (CsvDecoder(), b"t_us,uS\n")):
+        got = decode(decoder, [head, b"4000,5.1\n8000,5.2\n12000,5.3\n16000,5.4\n"])
+        assert (decoder.tick, got.counts.tolist()) == (1e-6, [4000, 8000, 12000, 16000])
 
 
 LINES = st.sampled_from([b"t_ms,uS", b"10,1.5", b"14,2.5", b"3.5", b"77", b"GSR : 300", b"nan", b"", b"9" * 70, b"12,"])

@@ -44,7 +44,7 @@ def test_damage_is_a_miss_and_is_mended(tmp_path: Path, file: str, damage: bytes
 
 def test_an_unwritable_cache_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(BackendError, match="cannot keep the plan under"):
+    with pytest.raises(BackendError, match="cannot write the plan to"):
         PlanCache(tmp_path / "file").put(KEY, b"plan", {})
 
 

@@ -294,9 +294,9 @@ def test_a_bundle_whose_graph_reads_another_file_is_refused(bundles: Bundles, tm
     if where == "listed":
         manifest["files"]["w.bin"] = sha256(folder / "w.bin")
     seal(folder, json.dumps(manifest).encode())
-    refused(folder, "does not list" if where == "beside" else "keeps weights in another file")
+    refused(folder, "does not list" if where == "beside" else "has weights in another file")
     bundle = Bundle(folder, manifest, good.task, "x@0")
-    with pytest.raises(BundleError, match="keeps weights in another file"):
+    with pytest.raises(BundleError, match="has weights in another file"):
         open_engine(bundle, "onnxruntime", 1)
 
 

@@ -154,4 +154,4 @@ def test_keys_mark_rate_and_quit(bundles: Bundles) -> None:
 def test_without_a_terminal_it_says_so_and_writes_json(bundles: Bundles, tmp_path: Path) -> None:
     done = jmt_edge("live", "--bundle", str(bundles("pain").path), "--eda", "sim:", "--speed", "max", "--duration", "2")
     assert done.returncode == 0 and len(done.stdout.splitlines()) == 4
-    assert "standard output is no terminal" in done.stderr
+    assert "standard output is not a terminal" in done.stderr

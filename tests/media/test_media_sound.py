@@ -16,7 +16,8 @@ from sound_files import click, onset, tones, write_sound
 from jmt_edge.capture.files import SoundFile
 from jmt_edge.errors import SourceError
 from jmt_edge.media import sound
-from jmt_edge.media.sound import StreamResampler, WavFile, sound_blocks
+from jmt_edge.media.sound import WavFile, sound_blocks
+from jmt_edge.preprocessing.resample import StreamResampler
 
 pytest.importorskip("av", reason="PyAV is not installed")
 RATE = 44_100

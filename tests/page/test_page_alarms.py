@@ -141,20 +141,20 @@ def test_latched_alarm_says_from_when_to_when_and_how_high() -> None:
     alarms.add(high(delay=3))
     for t, value in ((0, 0.72), (1, 0.95), (4, 0.8), (5, 0.65), (6, 0.4)):
         event, lingers = Event.ON if value > 0.6 else Event.OFF, value < 0.7
-        alarms.feed("pain", event, t, "is", past="was", value=value, lingers=lingers)
+        alarms.alarms["pain"].feed(event, t, "is", past="was", value=value, lingers=lingers)
     (shown,) = alarms.snapshot(60, epoch=1000)["alarms"]
     assert shown["text"] == "was" and shown["state"] == "latched"
     assert (shown["from"], shown["to"], shown["peak"], shown["times"]) == (1000, 1004, 0.95, 1)
     # a second episode that nobody has seen either: it speaks for itself while it lasts, then of both
-    alarms.feed("pain", Event.ON, 100, "is", past="was", value=0.75)
+    alarms.alarms["pain"].feed(Event.ON, 100, "is", past="was", value=0.75)
     (shown,) = alarms.snapshot(101, epoch=1000)["alarms"]
     assert (shown["text"], shown["from"], shown["to"]) == ("is", 1100, None)
-    alarms.feed("pain", Event.OFF, 110)
+    alarms.alarms["pain"].feed(Event.OFF, 110)
     (shown,) = alarms.snapshot(111, epoch=1000)["alarms"]
     assert (shown["from"], shown["to"], shown["peak"], shown["times"]) == (1000, 1100, 0.95, 2)
     alarms.acknowledge(112)
-    alarms.feed("pain", Event.ON, 200, "is", past="was", value=0.71)
-    alarms.feed("pain", Event.ON, 204, "is", past="was", value=0.71)
+    alarms.alarms["pain"].feed(Event.ON, 200, "is", past="was", value=0.71)
+    alarms.alarms["pain"].feed(Event.ON, 204, "is", past="was", value=0.71)
     (shown,) = alarms.snapshot(205)["alarms"]
     assert (shown["from"], shown["times"], shown["peak"]) == (200, 1, 0.71)  # what was seen is forgotten
 
@@ -180,7 +180,7 @@ def test_high_alarm_ends_only_by_acknowledgement(history: list[tuple[Event, floa
 def test_pause_silences_but_hides_nothing() -> None:
     alarms = Alarms()
     alarms.add(high(delay=0))
-    alarms.feed("pain", Event.ON, 0, "pain")
+    alarms.alarms["pain"].feed(Event.ON, 0, "pain")
     assert alarms.snapshot(0)["signal"] == {"priority": "high", "colour": "red", "flash_hz": 2.0, "sound": True}
     alarms.pause(120, 10)
     shown = alarms.snapshot(70)
@@ -202,7 +202,7 @@ def test_gravest_alarm_comes_first() -> None:
     alarms = Alarms()
     for id, priority in (("low", Priority.LOW), ("high", Priority.HIGH), ("medium", Priority.MEDIUM)):
         alarms.add(Alarm(id, "technical", priority))
-        alarms.feed(id, Event.ON, 0)
+        alarms.alarms[id].feed(Event.ON, 0)
     assert [a["id"] for a in alarms.snapshot(0)["alarms"]] == ["high", "medium", "low"]
     assert alarms.acknowledge(1, "high") == ["high"]
     assert alarms.snapshot(1)["signal"]["priority"] == "medium"

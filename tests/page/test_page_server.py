@@ -351,7 +351,7 @@ def test_loopback() -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"address": "a b:1"}, "no address"), ({"address": "127.0.0.1:70000"}, "no address"),
+        ({"address": "a b:1"}, "not an address"), ({"address": "127.0.0.1:70000"}, "not an address"),
         ({"address": "203.0.113.9:1"}, "cannot listen"), ({"token": "short"}, "fewer than 16"), ({"face": "x"}, "cannot be shown"),
         ({"certfile": Path("a.pem")}, "both a certificate"),
         ({"certfile": Path("a.pem"), "keyfile": Path("b.pem")}, "cannot be used"),

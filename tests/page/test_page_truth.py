@@ -7,6 +7,7 @@ import json
 import re
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from page_fixture import Dial, Http, Stage, empty_bundle, wait_for
 from jmt_edge.capture import open_source
 from jmt_edge.capture.base import Chunk, State, Status
 from jmt_edge.engine.bundle import Bundle
+from jmt_edge.errors import ConfigError
 from jmt_edge.live import Controls, Options, Quality, Result, RunInfo, run
 from jmt_edge.live.page import clients, model, recordings, start_page
 from jmt_edge.live.page.feed import Feed
@@ -28,7 +30,7 @@ from jmt_edge.recording.reader import Recording
 from jmt_edge.recording.recorder import Recorder
 from jmt_edge.recording.replay import replay
 from jmt_edge.summary import Summary
-from jmt_edge.tasks import get_task
+from jmt_edge.tasks import Task, get_task
 
 pytestmark = pytest.mark.realtime
 
@@ -183,9 +185,16 @@ def test_nothing_old_is_shown_for_two_seconds() -> None:
     assert not page.state(feed.active + 1.4)["stale"] and page.state(feed.active + 1.6)["stale"]
 
 
-def _bundle() -> Any:
+def test_a_modality_that_the_page_cannot_show_is_refused_at_the_start() -> None:
+    task = get_task("pain", "demo")
+    other = replace(task, modalities=(task.modalities[0], replace(task.modalities[1], name="gesture")))
+    with pytest.raises(ConfigError, match="cannot show the modality 'gesture'"):
+        Feed().on_start(RunInfo(_bundle(other), "hand", {}, 0.5, True, 0.0, {}))
+
+
+def _bundle(shown: Task | None = None) -> Any:
     class Empty:
-        task, id, demo = get_task("pain", "demo"), "empty", True
+        task, id, demo = shown or get_task("pain", "demo"), "empty", True
 
     return Empty()
 

@@ -114,7 +114,7 @@ def test_an_empty_recording_exports_empty_tables(tmp_path: Path, trimodal: Bundl
 def test_nothing_is_overwritten(recording: Recording, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     for export in (export_csv, export_parquet, export_xdf):
-        with pytest.raises(ConfigError, match="nothing is overwritten"):
+        with pytest.raises(ConfigError, match="not overwritten"):
             export(recording, tmp_path / "file")
     assert (tmp_path / "file").read_text() == "mine"
 
@@ -124,4 +124,4 @@ def test_command_line(recording: Recording, tmp_path: Path, command_line: Any) -
         0, f"{tmp_path / 'x.xdf'}\n", "",
     )  # fmt: skip
     code, _, err = command_line("export", tmp_path, "--to", "csv")
-    assert code == 2 and "no recording" in err
+    assert code == 2 and "not a recording" in err

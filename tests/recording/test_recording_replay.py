@@ -31,7 +31,7 @@ from jmt_edge.media.sound import WavFile
 from jmt_edge.observer import Mark, Observer, RunInfo
 from jmt_edge.recording import recorder as module
 from jmt_edge.recording.reader import Gap, Passed, RecordedSource, Recording, Skipped, Window
-from jmt_edge.recording.recorder import Recorder, pack_times, unpack_times
+from jmt_edge.recording.recorder import FORMAT, VERSION, Recorder, _Files, pack_times, unpack_times
 from jmt_edge.recording.replay import replay
 from jmt_edge.result import Quality, Result
 
@@ -168,7 +168,7 @@ def test_without_raw_video_results_are_shown_as_recorded(tmp_path: Path, trimoda
     assert sorted(p.name for p in (tmp_path / "run").iterdir()) == [
         "eda.csv", "events.jsonl", "manifest.json", "results.jsonl", "status.jsonl", "timeline.jsonl", "voice.wav",
     ]  # fmt: skip
-    assert "raw face was not recorded" in recording.why_not_recomputable
+    assert "raw face was not recorded" in recording.replay_blocker
     again = Watch()
     outcome = replay(recording, trimodal, open_engine(trimodal, "onnxruntime", 1), Pipeline, observers=[again])
     assert (outcome.played, outcome.recomputed) == (len(live.results), 0) and "not computed" in outcome.line()
@@ -269,7 +269,7 @@ def test_recording_can_be_switched_and_each_time_is_a_folder(tmp_path: Path, tri
     first, second = Recording(tmp_path / "run"), Recording(tmp_path / "run-2")
     assert [r["t"] for r in first.results()] == [0.5] and [r["t"] for r in second.results()] == [1.5]
     assert first.manifest["whole"] and not second.manifest["whole"]
-    assert second.why_not_recomputable
+    assert second.replay_blocker
 
 
 def test_a_camera_that_returns_with_another_size_starts_another_part(tmp_path: Path, trimodal: Bundle) -> None:
@@ -526,8 +526,20 @@ def test_raw_video_without_pyav_names_the_remedy(
         Recorder(tmp_path / "run", trimodal, raw=("face",))
 
 
+def test_an_unknown_modality_is_refused(tmp_path: Path) -> None:
+    chunk = Chunk(np.array([0.5]), np.array([1.0], np.float32), 1.0)
+    with pytest.raises(ValueError, match="unknown modality 'gesture'"):
+        _Files(tmp_path, {}, ()).chunk("gesture", chunk, kept=True)
+    manifest = {"format": FORMAT, "version": VERSION, "raw": ["gesture"]}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    entry = {"chunk": "gesture", "n": 1, "rate": 1.0, "lost": 0}
+    (tmp_path / "timeline.jsonl").write_text(json.dumps(entry) + "\n")
+    with pytest.raises(SourceError, match="unknown modality 'gesture'"):
+        list(Recording(tmp_path).events())
+
+
 def test_what_is_no_recording(tmp_path: Path, trimodal: Bundle) -> None:
-    with pytest.raises(SourceError, match="no recording"):
+    with pytest.raises(SourceError, match="not a recording"):
         Recording(tmp_path)
     (tmp_path / "manifest.json").write_text("{")
     with pytest.raises(SourceError, match="cannot be read"):
@@ -560,7 +572,7 @@ def test_replay_refuses_what_it_cannot_do(
     tmp_path: Path, trimodal: Bundle, recorded: tuple[Path, Watch], command_line: Any
 ) -> None:
     code, _, err = command_line("replay", tmp_path)
-    assert code == 2 and "is no recording" in err
+    assert code == 2 and "is not a recording" in err
     code, _, err = command_line("replay", recorded[0], "--speed", "fast")
     assert code == 2 and "--speed fast" in err
     code, _, err = command_line("replay", recorded[0], "--check", "--as-recorded")

@@ -1,4 +1,4 @@
-"""Simulated EDA boards on a pseudo-terminal, byte for byte what the hardware sends, with faults to order."""
+"""Simulated EDA boards on a pseudo-terminal, byte for byte what the hardware sends, with faults on request."""
 
 from __future__ import annotations
 

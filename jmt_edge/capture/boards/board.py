@@ -1,4 +1,4 @@
-"""A board on a pseudo-terminal: runs a firmware in time, loses, corrupts, delays, stalls and unplugs on request."""
+"""A board on a pseudo-terminal: runs a firmware in real time; loses, corrupts, delays, stalls, unplugs on request."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class SimulatedBoard:
         self._pending: deque[tuple[float, bytes]] = deque()
         self._next = 0
         self._running = False
-        self._began = 0.0  # board seconds at which streaming began last
+        self._began = 0.0  # board seconds at which streaming last began
         self.pty = ""
         self.sent = self.dropped = self.corrupted = 0
         self._stop = threading.Event()
@@ -74,7 +74,7 @@ class SimulatedBoard:
 
     @property
     def stream_start(self) -> float:
-        """Host time of sample 0 of the stream that runs, or ran last."""
+        """Host time of sample 0 of the current or last stream."""
         return self._start + self._began / self._speed
 
     def __enter__(self) -> SimulatedBoard:
@@ -86,7 +86,7 @@ class SimulatedBoard:
         self._thread.join()
 
     def run(self, duration: float = float("inf")) -> None:
-        """Work for `duration` host seconds, then unplug."""
+        """Run for `duration` host seconds, then unplug."""
         end = time.monotonic() + duration
         try:
             while not self._stop.is_set() and time.monotonic() < end:
@@ -113,7 +113,7 @@ class SimulatedBoard:
         self._running = False
 
     def unplug(self) -> None:
-        """Vanish. Nothing where it is not plugged in."""
+        """Vanish; does nothing if not plugged in."""
         if self._fds is None:
             return
         for fd in self._fds:
@@ -177,7 +177,7 @@ class SimulatedBoard:
         self._pending.append((max(now + delay, earliest), burst))
 
     def _write(self, data: bytes) -> None:
-        # a full buffer means that nobody listens: the bytes are lost, as on a wire
+        # a full buffer means that nothing is reading: the bytes are lost, as on a wire
         with suppress(BlockingIOError, OSError):
             if self._fds and data:
                 os.write(self._fds[0], data)

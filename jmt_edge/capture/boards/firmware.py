@@ -1,6 +1,6 @@
-"""What each board does with a command and a sample: the encoding side of `capture.eda`, written independently.
+"""How each board handles commands and encodes samples: the counterpart of `capture.eda`, written independently.
 
-A firmware knows no time: the board asks for the bytes of sample `n`, taken `t` seconds after power-up.
+A firmware has no clock: the board asks for the bytes of sample `n`, taken `t` seconds after power-up.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ class Signal:
 
 
 def open_signal(text: str = "sine", seed: int = 0) -> Signal:
-    """`sine` (2 to 8 µS in 10 s), `sim` (the simulated person `seed`), or a recording (`eda_files`), repeated.
+    """`sine` (2 to 8 µS, period 10 s), `sim` (the simulated person `seed`), or a recording (`eda_files`), repeated.
 
     Raises SourceError where a file cannot be read.
     """

@@ -5,7 +5,7 @@
 | `bitalino:PORT?channel=3&rate=1000&generation=revolution` | BITalino (r)evolution or original |
 | `shimmer3:PORT?rate=128` | Shimmer3 GSR+ |
 | `grove:PORT?cal=512&baud=9600` | Grove GSR; without `cal` values are a.u. |
-| `csv:PORT?baud=115200&rate=250`, or a plain `/dev/...` | Arduino printing `t_ms,uS`, or one number a line |
+| `csv:PORT?baud=115200&rate=250`, or a plain `/dev/...` | Arduino printing `t_ms,uS`, or one number a line; `unit=` |
 | `auto:PORT` | whichever of these it is |
 """
 
@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ...errors import SourceError
+from ...media.units import conversion
 from ..spec import number, parse_settings
 from .base import Driver
 from .bitalino import Bitalino
@@ -29,7 +30,10 @@ _DRIVERS: dict[str, tuple[Callable[..., Driver], dict[str, type]]] = {
     "bitalino": (Bitalino, {"channel": int, "rate": int, "generation": str}),
     "shimmer3": (Shimmer3, {"rate": float}),
     "grove": (Grove, {"cal": int, "baud": int}),
-    "csv": (Csv, {"baud": int, "rate": float}),
+    "csv": (
+        Csv,
+        {"baud": int, "rate": float, "time": str, "unit": str, "bits": str, "vcc": str, "gain": str, "cal": str},
+    ),
 }
 EDA_PROTOCOLS = (*_DRIVERS, "auto")
 
@@ -54,7 +58,10 @@ def open_eda(spec: str, *, delay: float = 0.0) -> SerialEda:
     build, accepted = _DRIVERS[protocol]
     given = parse_settings(spec, query, accepted)
     options: dict[str, Any] = dict(given)
-    for key in given:
+    if protocol == "csv":
+        options = {key: value for key, value in given.items() if key not in ("unit", "bits", "vcc", "gain", "cal")}
+        options["unit"] = conversion(given, spec)
+    for key in options:
         if (kind := accepted[key]) is not str:
             options[key] = kind(number(spec, given, key, whole=kind is int))
     return SerialEda(build(**options), path, delay=delay)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -31,9 +31,15 @@ class Samples:
         return len(self.counts)
 
 
+Lines = deque[bytes]
+
+
 @dataclass
 class Report:
-    """Totals of one decoder. `skipped` bytes and `rejected` frames or lines failed a check and gave no sample."""
+    """Totals of one decoder. `skipped` bytes and `rejected` frames or lines failed a check and gave no sample.
+
+    unread: the last two lines that were rejected. problem: why a whole stream of lines is not taken, and the remedy.
+    """
 
     bytes: int = 0
     samples: int = 0
@@ -41,6 +47,8 @@ class Report:
     skipped: int = 0
     rejected: int = 0
     no_data: Counter[str] = field(default_factory=Counter)
+    unread: Lines = field(default_factory=lambda: deque(maxlen=2))
+    problem: str = ""
     trouble: str = ""  # why the newest sample is NaN; empty where it is a number
 
     def count(self, samples: Samples, reasons: NDArray[np.uint8]) -> Samples:

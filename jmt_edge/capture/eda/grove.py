@@ -45,6 +45,7 @@ class GroveDecoder:
                 counts.append(self._next)
                 readings.append(int(match[1]))
             else:
+                self.report.unread.append(line)
                 lost += 1
             self._next += 1
         self.report.rejected += lost

@@ -16,7 +16,7 @@ from ...media.chunk import Chunk
 from ..base import State, Status
 from ..clock import Timeline
 from ..reconnect import DeviceLost, Link, Supervisor, Timing
-from .base import Decoder, Driver, Samples
+from .base import Decoder, Driver, Report, Samples
 from .identify import identify
 from .port import Port
 
@@ -177,8 +177,16 @@ class SerialEda:
     _last_clock: tuple[float, int] = (0.0, 0)
 
 
+def _unread_lines(report: Report) -> str:
+    """What whole lines arrive that are not understood, two of them quoted; empty where there are none such."""
+    if len(report.unread) < 2:
+        return ""
+    shown = " and ".join(f"'{line[:24].decode('ascii', 'replace')}'" for line in report.unread)
+    return f"the board sends {shown}: {report.problem or 'lines that are not understood; check baud= and the protocol'}"
+
+
 class _Streaming:
-    """An open board."""
+    """An open board. unreadable: why lines that arrive give no samples; opening the port again would not help."""
 
     def __init__(
         self,
@@ -190,7 +198,7 @@ class _Streaming:
     ) -> None:
         self._port, self._driver, self._decoder, self._deliver, self._now = port, driver, decoder, deliver, now
         self._bytes = 0
-        self.symptom = ""
+        self.symptom = self.unreadable = ""
 
     def pump(self) -> bool:
         data = self._port.read(0.05)
@@ -199,10 +207,13 @@ class _Streaming:
         self._deliver(self._decoder, samples, arrival)
         if len(samples):
             self._bytes = 0
+            self.unreadable = ""
             time.sleep(_PACE)
             return True
         self._bytes += len(data)
-        self.symptom = (
+        if data:
+            self.unreadable = _unread_lines(self._decoder.report)
+        self.symptom = self.unreadable or (
             f"{self._bytes} bytes arrived but none of them are samples of a {self._driver.name}"
             if self._bytes > 100
             else "the board sends nothing"

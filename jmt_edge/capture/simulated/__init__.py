@@ -1,4 +1,4 @@
-"""A simulated person: face, voice and skin conductance moved by one latent pain, valence and arousal.
+"""A simulated person: face, voice and skin conductance driven by the same latent pain, valence and arousal.
 
 The same generator serves live (`sim:`) and the synthetic cohort (`jmt-edge synth`); see
 `docs/reference/simulated-person.md`.

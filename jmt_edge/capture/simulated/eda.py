@@ -100,7 +100,7 @@ class Skin:
         return np.maximum(base * (1 + 0.02 * self._slow(t) + 0.06 * self._drift(t)), 0.2)
 
     def clean(self, t: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Conductance in µS at the increasing times `t`, without sensor and electrode."""
+        """Conductance in µS at the increasing times `t`, without sensor noise and electrode artefacts."""
         value = self.level(t)
         if len(t):
             for response in self.responses(t[0] - _MEMORY, t[-1]):
@@ -109,7 +109,7 @@ class Skin:
         return value
 
     def samples(self, first: int, count: int, rate: float) -> NDArray[np.float64]:
-        """What a sensor of `rate` Hz reads in µS: samples numbered `first` .. `first + count`, sample 0 at t = 0."""
+        """Readings of a sensor of `rate` Hz in µS: samples numbered `first` .. `first + count`, sample 0 at t = 0."""
         t = (first + np.arange(count)) / rate
         value = self.clean(t) + NOISE * block_noise(self._person.key, SENSOR, first, count)
         if count:

@@ -51,7 +51,7 @@ class Expressions:
         g = draw(person.key, HEAD)
         self._head = [Wander(g, 2.0, 20.0) for _ in range(6)]
         self._gaze = [Wander(g, 0.8, 8.0) for _ in range(2)]
-        self._display = Wander(g, 10.0, 60.0)  # how much of the affect the face lets out
+        self._display = Wander(g, 10.0, 60.0)  # how much of the affect the face shows
         self._blink = Recent(self._draw_blink, 4)
 
     def _draw_blink(self, cell: int) -> float:
@@ -64,7 +64,7 @@ class Expressions:
         return float(np.sin(np.pi * phase) ** 2) if start >= 0 and 0 <= phase <= 1 else 0.0
 
     def _pain(self, t: float) -> tuple[float, dict[str, float]]:
-        """(strength 0..1, action units) of the pain expression at `t`; of overlapping ones the strongest."""
+        """(strength 0..1, action units) of the pain expression at `t`; of overlapping ones, the strongest."""
         best, strongest = 0.0, None
         for r in self._person.reactions(t - 9.0, t):
             since = t - r.stimulus.onset - r.face_delay

@@ -63,7 +63,7 @@ class FaceRenderer:
         noise = draw(person.key, CAMERA).normal(0, 2.2, (height + 64, width + 64, 3))
         self._grain = np.clip(noise, 0, 40).round().astype(np.uint8), np.clip(-noise, 0, 40).round().astype(np.uint8)
 
-    # --- what is made once -------------------------------------------------------------------------------------
+    # --- made once ---------------------------------------------------------------------------------------------
 
     def _pixel(self, x: float, y: float) -> tuple[float, float]:
         return self._centre[0] + x * self._unit, self._centre[1] + y * self._unit
@@ -147,7 +147,7 @@ class FaceRenderer:
             maps[name] = depth * soft[self._roi] - 0.10 * bulge[self._roi]
         return maps
 
-    # --- what is made for every frame ----------------------------------------------------------------------------
+    # --- made for every frame ------------------------------------------------------------------------------------
 
     def frame(self, t: float, expression: Expression) -> Image:
         """The frame at stream time `t`."""
@@ -183,7 +183,7 @@ class FaceRenderer:
         return image
 
     def _camera_noise(self, image: NDArray[Any], t: float) -> Image:
-        # one large grain, shown at a place that changes with every millisecond
+        # one large noise field, shifted to a different place every millisecond
         number = round(t * 1000) * 2654435761 % 2**32
         dy, dx = number % 64, (number >> 8) % 64
         up, down = (g[dy : dy + self.height, dx : dx + self.width] for g in self._grain)

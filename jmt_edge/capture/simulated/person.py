@@ -1,4 +1,4 @@
-"""One simulated person: who they are, what they feel, and how face and body react to it."""
+"""One simulated person: their traits, what they feel, and how their face and body react."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from .randomness import AFFECT, COHORT, LIVE, REACTION, TRAITS, Key, Wander, draw
 from .scenario import Episodes, Scenario, Stimulus
 
-# BioVid's subjects who do not react (the 67-subject protocol leaves them out); here: whose skin does not respond.
+# BioVid's non-reactive subjects, whom the 67-subject protocol excludes; when simulated, their skin never responds.
 BIOVID_NON_REACTIVE = frozenset([27, 28, *range(32, 37), *range(39, 43), 44, 51, 53, 55, 56, 61, 64, 74, 87])
 
-# Share of stimuli that show, by pain; between the points linear. A person's own share is scaled by `expressiveness`.
+# Share of stimuli that show, by pain, interpolated linearly. A person's own share is scaled by `expressiveness`.
 PAIN_LEVELS = (0.0, 0.25, 0.5, 0.75, 1.0)
 FACE_SHOWS = (0.0, 0.08, 0.22, 0.52, 0.90)
 SKIN_RESPONDS = (0.0, 0.45, 0.60, 0.75, 0.90)  # of a responder
@@ -23,7 +23,7 @@ SCR_MEAN = (0.0, 0.113, 0.131, 0.146, 0.157)  # µS, of the responses that happe
 
 @dataclass(frozen=True)
 class Traits:
-    """What stays the same in a person. Colours are BGR in 0..255; lengths are in half face widths."""
+    """What does not change in a person. Colours are BGR in 0..255; lengths are in half face widths."""
 
     sex: str  # m or w
     age: int
@@ -53,7 +53,7 @@ class Traits:
 
 
 def draw_traits(key: Key, responder: bool) -> Traits:
-    """The traits of the person `key`. A live person is one of those who react (BioVid's 67-subject protocol)."""
+    """The traits of the person `key`. A live person is always reactive (as in BioVid's 67-subject protocol)."""
     g = draw(key, TRAITS)
     least_expressive = 0.75 if key[0] == LIVE else 0.35
     male = bool(g.random() < 0.5)
@@ -110,7 +110,7 @@ class Reaction:
 
 
 class Person:
-    """The latent truth of one person in one scenario, and the reactions that every modality shows."""
+    """The latent truth of one person in one scenario, and the reactions that the modalities show."""
 
     def __init__(self, key: Key, scenario: Scenario, *, responder: bool = True) -> None:
         self.key, self.scenario = key, scenario
@@ -134,7 +134,7 @@ class Person:
         return self.scenario.pain(t)
 
     def affect(self, t: float) -> tuple[float, float]:
-        """(valence, arousal), each in [-1, 1]. Pain makes the one lower and the other higher."""
+        """(valence, arousal), each in [-1, 1]. Pain lowers valence and raises arousal."""
         pain = self.scenario.pain(t)
         valence = 0.85 * float(np.tanh(1.1 * self._valence(t))) - 0.5 * pain
         arousal = 0.8 * float(np.tanh(1.1 * self._arousal(t))) + 0.4 * pain

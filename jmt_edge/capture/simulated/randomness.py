@@ -1,4 +1,4 @@
-"""Randomness that depends only on who and when, never on the order of calls or the size of a read."""
+"""Randomness that depends only on person and time, never on the order of calls or the size of a read."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ T = TypeVar("T")
 
 
 def draw(key: Key, stream: int, index: int = 0) -> np.random.Generator:
-    """The generator of one random quantity: `stream` names it, `index` its time cell."""
+    """The generator of one random quantity: `stream` says which, `index` its time cell."""
     return np.random.default_rng((*key, stream, index))
 
 
 class Wander:
     """A smooth, stationary, endless random function of time with mean 0 and variance 1.
 
-    A sum of sinusoids of random period (log-uniform between `fastest` and `slowest` seconds) and phase: constant
-    cost at any time, no state, nothing to remember over hours.
+    A sum of sinusoids of random period (log-uniform between `fastest` and `slowest` seconds) and phase, so it has no
+    state and the same cost at any time.
     """
 
     def __init__(self, generator: np.random.Generator, fastest: float, slowest: float, waves: int = 7) -> None:
@@ -44,7 +44,7 @@ class Wander:
 
 
 class Recent:
-    """A small memo of a function of a cell number; the oldest entry leaves first."""
+    """A small cache of a function of a cell number; the oldest entry is dropped first."""
 
     def __init__(self, make: Callable[[int], T], size: int) -> None:
         self._make, self._size = make, size

@@ -1,7 +1,7 @@
-"""What happens to the simulated person: painful stimuli over time, and the pain felt because of them.
+"""What happens to the simulated person: painful stimuli over time, and the pain they cause.
 
-Pain is 0 (none) to 1 (the person's tolerance). As in BioVid, PA1 is the pain threshold and PA4 the tolerance with
-equal steps between; BL is no stimulus.
+Pain is 0 (none) to 1 (the person's tolerance). As in BioVid, PA1 is the pain threshold and PA4 the tolerance, with
+equal steps in between; BL is no stimulus.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .randomness import EPISODE, SESSION, Key, Recent, draw
 CLASS_NAMES = ("BL1", "PA1", "PA2", "PA3", "PA4")
 CLASS_PAIN = {"BL1": 0.0, "PA1": 0.25, "PA2": 0.5, "PA3": 0.75, "PA4": 1.0}
 PLATEAU = 4.0  # seconds at target temperature, BioVid's protocol
-RISE, FALL = 0.8, 1.2  # seconds in which felt pain comes and goes
+RISE, FALL = 0.8, 1.2  # seconds in which felt pain rises and fades
 PAUSE = (8.0, 12.0)  # seconds between two stimuli, BioVid's protocol
 TRIAL = 5.5  # seconds of one BioVid sample
 ONSET = (-1.0, 0.5)  # felt onset within a sample: heating and reaction time differ from trial to trial
@@ -50,7 +50,7 @@ def _smooth(x: float) -> float:
 
 
 def envelope(t: float, onset: float, duration: float) -> float:
-    """0..1: comes within RISE from `onset`, stays until `onset + duration`, goes within FALL."""
+    """0..1: rises within RISE from `onset`, stays until `onset + duration`, fades within FALL."""
     return min(_smooth((t - onset) / RISE), 1 - _smooth((t - onset - duration) / FALL))
 
 
@@ -123,10 +123,10 @@ class Episodes:
         return felt
 
     def window_label(self, end: float, window: float = TRIAL) -> int | None:
-        """What a window ending at `end` shows: 1 pain, 0 rest, None in between.
+        """The label of a window ending at `end`: 1 pain, 0 rest, None in between.
 
         1: the person was in pain for at least 3 s of the window, so face and skin have had time to react.
-        0: no pain in the window nor in the 5 s before it, in which the skin's response dies away.
+        0: no pain in the window, nor in the 5 s before it, in which the skin's response decays.
         """
         step = 0.1
         in_window = [self.pain(t) for t in np.arange(end - window, end, step)]

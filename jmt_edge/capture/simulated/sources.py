@@ -51,7 +51,7 @@ def _within(times: Times, span: Span) -> Flags:
 
 
 class _Simulated:
-    """What the three sources share: a sample clock, the dropout and the status."""
+    """Common to the three sources: a sample clock, the dropout and the status."""
 
     modality = ""
 
@@ -63,19 +63,19 @@ class _Simulated:
         self._dropped = False
 
     def open(self, origin: float) -> None:
-        """Nothing to wait for: simulated time is stream time."""
+        """Does nothing: simulated time is stream time."""
 
     def close(self) -> None:
-        """Nothing to give back."""
+        """Does nothing."""
 
     def status(self) -> Status:
         unit = "µS" if self.modality == "eda" else ""
         if self._dropped:
-            return Status(State.STALLED, "the simulated sensor dropped out as asked by drop_at", unit=unit)
+            return Status(State.STALLED, "the simulated sensor dropped out, as set by drop_at", unit=unit)
         return Status(State.STREAMING, unit=unit)
 
     def read(self, until: float) -> Chunk:
-        """All samples since the last read with time <= `until`; the work grows with their number only."""
+        """All samples since the last read with time <= `until`; the cost depends only on their number."""
         stop = int(np.floor(until * self._rate + 1e-6)) + 1
         if stop <= self._next:
             return empty_chunk(self.modality, self._rate)
@@ -87,7 +87,7 @@ class _Simulated:
         return self._make(first, times, ~dropped)
 
     def skip_to(self, t: float) -> None:
-        """Leave out the samples before stream time `t` that were not read yet."""
+        """Skip unread samples before stream time `t`."""
         self._next = max(self._next, int(np.ceil(t * self._rate - 1e-6)))
 
     def _make(self, first: int, times: Times, kept: Flags) -> Chunk:
@@ -100,7 +100,7 @@ class _Simulated:
 class SimFace(_Simulated):
     """A camera: frames of `size` at `fps`. Faults: `dark` (lens covered), `noface` (nobody in the picture).
 
-    lazy: a frame is drawn when, and as often as, it is looked at; otherwise when it is read.
+    lazy: a frame is drawn whenever it is accessed; otherwise once, when it is read.
     """
 
     modality = "face"
@@ -189,7 +189,7 @@ def parse_spec(modality: str, spec: str) -> SimulatedSpec:
 def open_simulated(modality: str, spec: str, *, lazy: bool = False) -> Source:
     """The unopened source of `modality` (face, voice, eda). Raises SourceError where `spec` is malformed.
 
-    lazy: frames are drawn when they are looked at, for readers that look at few of them.
+    lazy: frames are drawn when accessed, for readers that access few of them.
     """
     if modality not in _FAULTS:
         raise SourceError(f"there is no simulated '{modality}'; choose one of {', '.join(_FAULTS)}")
@@ -205,11 +205,11 @@ def _live_person(seed: int) -> Person:
 
 
 def simulated_truth(seed: int, t: float) -> dict[str, float]:
-    """What the person of `sim:seed=...` feels at stream time `t`: pain 0..1, valence and arousal -1..1."""
+    """The feelings of the person of `sim:seed=...` at stream time `t`: pain 0..1, valence and arousal -1..1."""
     return _live_person(seed).truth(t)
 
 
 def window_label(seed: int, end: float) -> int | None:
-    """What the 5.5 s window ending at `end` shows: 1 pain, 0 rest, None in transition (`Episodes.window_label`)."""
+    """The label of the 5.5 s window ending at `end`: 1 pain, 0 rest, None in transition (`Episodes.window_label`)."""
     scenario = _live_person(seed).scenario
     return scenario.window_label(end) if isinstance(scenario, Episodes) else None

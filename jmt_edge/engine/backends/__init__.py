@@ -1,4 +1,4 @@
-"""Inference backends by name. Each is a module here, imported only when it is asked for.
+"""Inference backends by name. Each is a module here, imported only on request.
 
 A backend module has two functions:
 
@@ -32,8 +32,8 @@ BACKENDS = {
     "torch-triton": "torch_triton",
     "torch-tensorrt": "torch_tensorrt",
 }
-# what `auto` tries, in this order: engines that `jmt-edge build` put into the bundle for this device, else the base
-# install's. The rest are for development and comparison, so only by name.
+# what `auto` tries, in this order: engines that `jmt-edge build` put into the bundle for this device, then the base
+# install's. The others are for development and comparison, and must be named.
 AUTO = ("cubin", "tensorrt", "tensorrt-rtx", "onnxruntime")
 _NEED_GPU = ("cubin", "tensorrt", "tensorrt-rtx")
 
@@ -52,7 +52,7 @@ def unavailable(name: str) -> str | None:
     except ModuleNotFoundError as error:
         own = (error.name or "").startswith(__name__)
         return "this version does not include it" if own else f"{error.name} is not installed"
-    except (ImportError, OSError) as error:  # a library that is there but broken
+    except (ImportError, OSError) as error:  # a library that is installed but broken
         return str(error).splitlines()[0]
     return reason
 
@@ -67,21 +67,21 @@ def no_gpu_driver() -> str | None:
 
 
 def choose_engine(bundle: Bundle, name: str = "auto", threads: int | None = None) -> tuple[Engine, str]:
-    """Load the bundle's networks: (engine, one clause that says why this backend).
+    """Load the bundle's networks: (engine, a clause that says why this backend).
 
     threads: CPU threads, None for all cores this process may use. `auto` takes the first backend of `AUTO` that runs
-    here and has what it needs in the bundle. A backend asked for by name is used or refused, never replaced: raises
+    here and has what it needs in the bundle. A backend requested by name is used or refused, never replaced: raises
     BackendError with the reason, ConfigError for an unknown name.
     """
     if name != "auto":
         reason = unavailable(name)
         if reason is not None:
             raise BackendError(f"backend '{name}' cannot run here: {reason}; use --backend auto or another")
-        return _module(name).load(bundle, threads), "as asked"
+        return _module(name).load(bundle, threads), "as requested"
     passed: list[str] = []
     order: tuple[str, ...] = AUTO
     driver = no_gpu_driver()
-    if driver is not None:  # their libraries cost seconds and 100 MB to import
+    if driver is not None:  # their libraries take seconds and 100 MB to import
         passed.append(f"{', '.join(_NEED_GPU)}: {driver}")
     else:
         order, slower = auto_order(bundle)
@@ -102,7 +102,7 @@ def choose_engine(bundle: Bundle, name: str = "auto", threads: int | None = None
 
 
 def auto_order(bundle: Bundle) -> tuple[tuple[str, ...], str]:
-    """What `auto` tries on the GPU at hand: plans first, and a clause that says so, where `build --precision auto`
+    """What `auto` tries on this machine's GPU: plans first, and a clause that says so, where `build --precision auto`
     timed the fusion on such a GPU and found the cubin no faster.
     """
     try:

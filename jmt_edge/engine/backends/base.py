@@ -1,4 +1,4 @@
-"""What the live loop asks of an inference engine, whatever runs the networks."""
+"""The interface of an inference engine."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Fresh = Mapping[str, Sequence[Sequence[int]]]  # modality -> for each of its cli
 class Step:
     """All of a hop's inference: {modality: (N, d)} of the fresh clips, and what `Engine.fusion` returns.
 
-    seconds: of `backbones` and of `fusion`, each only where it ran by itself; one CUDA graph has no such parts.
+    seconds: of `backbones` and of `fusion`, where they were timed separately; one CUDA graph has no such parts.
     """
 
     features: dict[str, F32]
@@ -33,7 +33,7 @@ class Engine(Protocol):
     """
 
     name: str  # the backend, for example "onnxruntime"
-    precision: dict[str, str]  # network -> "fp32", "fp16", "int8", as it really runs
+    precision: dict[str, str]  # network -> "fp32", "fp16", "int8", as it actually runs
 
     def backbones(self, clips: Mapping[str, F32]) -> dict[str, F32]:
         """{modality: (N, *m.shape) float32} -> {modality: (N, d) float32}; any subset of the modalities, N >= 1."""
@@ -50,9 +50,9 @@ class Engine(Protocol):
     def step(
         self, clips: Mapping[str, F32], features: Mapping[str, F32], present: NDArray[np.bool_], fresh: Fresh
     ) -> Step:
-        """`backbones` of `clips`, then `fusion` of one window (B = 1) in which the fresh features stand.
+        """`backbones` of `clips`, then `fusion` of one window (B = 1) with the fresh features inserted.
 
-        The rows of `features` that `fresh` names are ignored. As one CUDA graph where the engine can.
+        The rows of `features` listed in `fresh` are ignored. Runs as one CUDA graph where the engine supports it.
         """
         ...
 
@@ -62,12 +62,12 @@ class Engine(Protocol):
 
 
 def last_step(outputs: Mapping[str, F32]) -> dict[str, F32]:
-    """What a fusion graph gave -> the last step's part, axis kept: graphs of earlier versions give every step."""
+    """The last step of a fusion graph's outputs, axis kept: graphs of earlier versions return every step."""
     return {name: value[:, -1:] for name, value in outputs.items()}
 
 
 class TwoCalls:
-    """`Engine.step` for an engine that has no single graph of it: one call after the other."""
+    """`Engine.step` for an engine without a single graph for it: one call after the other."""
 
     def step(
         self: Engine, clips: Mapping[str, F32], features: Mapping[str, F32], present: NDArray[np.bool_], fresh: Fresh

@@ -31,7 +31,7 @@ def load(bundle: Bundle, threads: int | None = None) -> OnnxRuntimeEngine:
 
 
 class OnnxRuntimeEngine(TwoCalls):
-    """See `Engine`. The threads of all networks sleep when idle, so that capture has the cores between two windows."""
+    """See `Engine`. Idle threads sleep, so that capture has the cores between two windows."""
 
     name = "onnxruntime"
 
@@ -60,7 +60,7 @@ class OnnxRuntimeEngine(TwoCalls):
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.add_session_config_entry("session.load_model_format", "ONNX")  # it would guess ORT's own from the bytes
+        options.add_session_config_entry("session.load_model_format", "ONNX")  # or it might guess ORT's own format
         graph = bundle.graph(cpu_graph(bundle, network)[0])
         try:
             session = onnxruntime.InferenceSession(graph, options, providers=self._providers)
@@ -68,13 +68,13 @@ class OnnxRuntimeEngine(TwoCalls):
             raise BackendError(
                 f"onnxruntime cannot load '{network}' of {bundle.path} ({str(error).splitlines()[0]}); export it again"
             ) from None
-        # The session would keep the bytes, a second copy of the weights, to start over on another device by itself.
+        # The session would keep the bytes, a second copy of the weights, to fall back to another device.
         session.disable_fallback()
         session._model_bytes = None
         return session
 
     def _check(self, bundle: Bundle) -> None:
-        """The graphs take and give what the manifest's task says."""
+        """The graphs' inputs and outputs are those of the manifest's task."""
         wanted: dict[str, tuple[set[str], set[str]]] = {m.name: ({"clip"}, {"features"}) for m in self._task.modalities}
         wanted["fusion"] = ({*self._task.names, "present"}, {"attention", *self._task.outputs})
         for network, (inputs, outputs) in wanted.items():

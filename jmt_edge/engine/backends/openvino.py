@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import BackendError
+from ...errors import BackendError, short
 from ..bundle import Bundle, cpu_graph
 from .base import F32, TwoCalls, last_step
 from .onnxruntime import cpu_threads
@@ -26,10 +26,10 @@ def load(bundle: Bundle, threads: int | None = None) -> OpenVinoEngine:
 
 
 def compile_graph(graph: bytes, threads: int) -> Any:
-    """An ONNX model compiled for this CPU. Raises RuntimeError where OpenVINO refuses it."""
+    """An ONNX model compiled for this CPU. Raises RuntimeError when OpenVINO refuses it."""
     import openvino
 
-    # FP32 inference is asked for because some CPUs would otherwise take bfloat16 on their own
+    # FP32 inference is requested because OpenVINO would use bfloat16 on some CPUs
     config = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
     core = openvino.Core()
     return core.compile_model(core.read_model(graph), "CPU", config)
@@ -49,9 +49,8 @@ class OpenVinoEngine(TwoCalls):
             try:
                 self._networks[name] = compile_graph(bundle.graph(file), threads)
             except RuntimeError as error:
-                reason = " ".join(str(error).split())[:200]
                 raise BackendError(
-                    f"OpenVINO refuses '{name}' of {bundle.path} ({reason}); use --backend onnxruntime"
+                    f"OpenVINO refuses '{name}' of {bundle.path} ({short(error)}); use --backend onnxruntime"
                 ) from None
 
     def backbones(self, clips: Mapping[str, F32]) -> dict[str, F32]:

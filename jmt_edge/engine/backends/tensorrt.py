@@ -1,13 +1,13 @@
 """TensorRT plans from the bundle, run through cuda-bindings: no torch, no allocation after loading.
 
-Each network owns its buffers. The backbones of one hop run on streams of their own, so a small one fills what a
-large one leaves idle; together they are one CUDA graph per set of modalities, and the fusion is another. `step` joins
-both into one graph, in which fresh features reach the fusion on the device.
+Each network owns its buffers. The backbones of one hop run on separate streams, so a small one uses what a large one
+leaves idle; together they are one CUDA graph per set of modalities, and the fusion is another. `step` joins both into
+one graph, in which fresh features reach the fusion on the device.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,7 @@ def available() -> str | None:
 def library_available(name: LibraryName) -> str | None:
     """None, or why neither the library nor a GPU can be used here."""
     try:
-        current_device()  # first: importing TensorRT where no GPU is costs memory for nothing
+        current_device()  # first: importing TensorRT without a GPU only wastes memory
         open_library(name)
     except BackendError as error:
         return str(error)
@@ -58,12 +58,12 @@ def find_plans(bundle: Bundle, library: Library) -> dict[str, Any]:
         )
     if entry["library_version"] != library.version:
         raise BackendError(
-            f"the plans of {bundle.path} were built by {library.name} {entry['library_version']}, here is "
+            f"the plans of {bundle.path} were built by {library.name} {entry['library_version']}, this is "
             f"{library.version}; {remedy}"
         )
     if entry.get("l4t", "") not in ("", l4t_release()):
         raise BackendError(
-            f"the plans of {bundle.path} were built on L4T {entry['l4t']}, here is {l4t_release()}; {remedy}"
+            f"the plans of {bundle.path} were built on L4T {entry['l4t']}, this is {l4t_release()}; {remedy}"
         )
     return dict(entry)
 
@@ -71,7 +71,7 @@ def find_plans(bundle: Bundle, library: Library) -> dict[str, Any]:
 def read_plans(bundle: Bundle, library: Library) -> Plans:
     """Network -> (plan, precision) of `find_plans`.
 
-    A plan is code: only bytes whose hash the manifest holds are handed on.
+    A plan is code: only bytes whose hash is in the manifest are used.
     """
     entries = find_plans(bundle, library)["networks"]
     missing = [name for name in (*bundle.task.names, "fusion") if name not in entries]
@@ -96,7 +96,7 @@ class _Network:
             )
         self.context = self.engine.create_execution_context()
         if self.context is None:
-            raise BackendError(f"{library.name} has no memory for '{name}'; close other programs on the GPU")
+            raise BackendError(f"{library.name} is out of memory for '{name}'; close other programs on the GPU")
         self.stream = Stream()
         self.inputs: dict[str, Buffer] = {}
         self.outputs: dict[str, Buffer] = {}
@@ -186,8 +186,8 @@ class TensorRtEngine(TwoCalls):
     ) -> Step:
         """One CUDA graph where no modality has more than one fresh clip, else two calls.
 
-        The first call for a set of modalities and steps is compared bit for bit with the two calls it stands for;
-        raises BackendError where they differ.
+        The first call for a set of modalities and steps is compared bit for bit with the two calls it replaces; raises
+        BackendError where they differ.
         """
         if any(len(batch) > 1 for batch in clips.values()):
             return super().step(clips, features, present, fresh)
@@ -201,12 +201,7 @@ class TensorRtEngine(TwoCalls):
         np.copyto(fusion.inputs["present"].host, present.astype(np.float32), casting="same_kind")
         key = ("step", *names, *(f"{name}:{row}" for name in names for row in rows[name]))
         known = key in self._graphs
-        if not known:
-            self._enqueue_step(rows)  # lazy initialisation inside TensorRT must not happen during capture
-            self._main.synchronize()
-            self._graphs[key] = Graph(self._main, lambda: self._enqueue_step(rows))
-        self._graphs[key].replay()
-        self._main.synchronize()
+        self._replay(key, lambda: self._enqueue_step(rows))
         found = {name: self._networks[name].outputs["features"].host.astype(np.float32) for name in names}
         outputs = last_step({name: buffer.host.astype(np.float32) for name, buffer in fusion.outputs.items()})
         if not known:
@@ -214,7 +209,7 @@ class TensorRtEngine(TwoCalls):
         return Step(found, outputs)
 
     def _enqueue_step(self, rows: Mapping[str, Sequence[int]]) -> None:
-        """Everything hangs on the main stream by events, so one capture holds it all."""
+        """Events tie all streams to the main one, so a single capture contains everything."""
         fusion = self._networks["fusion"]
         fork(self._main, fusion.stream)
         fusion.upload()
@@ -242,7 +237,7 @@ class TensorRtEngine(TwoCalls):
         for one, two in ((got[0], apart), (got[1], self.fusion(merge(features, apart, fresh), present))):
             if any(not np.array_equal(one[key], two[key], equal_nan=True) for key in one):
                 raise BackendError(
-                    "the CUDA graph of a whole step gives other numbers than its plans one by one; build the plans "
+                    "the CUDA graph of a whole step gives other results than its plans one by one; build the plans "
                     "again or use --backend onnxruntime"
                 )
 
@@ -254,11 +249,15 @@ class TensorRtEngine(TwoCalls):
         self._main.close()
 
     def _run(self, names: tuple[str, ...]) -> None:
-        if names not in self._graphs:
-            self._enqueue(names)  # lazy initialisation inside TensorRT must not happen during capture
+        self._replay(names, lambda: self._enqueue(names))
+
+    def _replay(self, key: tuple[str, ...], enqueue: Callable[[], None]) -> None:
+        """Run the graph of `enqueue`, captured at its first call."""
+        if key not in self._graphs:
+            enqueue()  # lazy initialisation inside TensorRT must not happen during capture
             self._main.synchronize()
-            self._graphs[names] = Graph(self._main, lambda: self._enqueue(names))
-        self._graphs[names].replay()
+            self._graphs[key] = Graph(self._main, enqueue)
+        self._graphs[key].replay()
         self._main.synchronize()
 
     def _enqueue(self, names: tuple[str, ...]) -> None:
@@ -269,7 +268,7 @@ class TensorRtEngine(TwoCalls):
             join(self._main, self._networks[name].stream)
 
     def _compare_graph_with_eager(self) -> None:
-        """A graph that captured the wrong thing gives silent garbage: compare once, bit for bit."""
+        """A faulty capture would give wrong results silently, so each graph is compared once, bit for bit."""
         rng = np.random.default_rng(0)
         for name, network in self._networks.items():
             for buffer in network.inputs.values():
@@ -281,6 +280,6 @@ class TensorRtEngine(TwoCalls):
             for key, buffer in network.outputs.items():
                 if not np.array_equal(eager[key], buffer.host, equal_nan=True):
                     raise BackendError(
-                        f"the CUDA graph of '{name}' gives other numbers than the plan itself; build it again or use "
+                        f"the CUDA graph of '{name}' gives other results than the plan itself; build it again or use "
                         "--backend onnxruntime"
                     )

@@ -1,4 +1,4 @@
-"""PyTorch, for development: the modules that were trained, eager, on the GPU where there is one."""
+"""PyTorch, for development: the trained modules, eager, on the GPU if there is one."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 def available() -> str | None:
-    """Looks without importing: torch takes seconds."""
+    """Does not import torch, which takes seconds."""
     return None if find_spec("torch") else "torch is not installed (pip install 'jmt-edge[train]')"
 
 
 def load(bundle: Bundle, threads: int | None = None) -> TorchEngine:
-    """Raises BackendError where the bundle keeps no training weights."""
+    """Raises BackendError where the bundle has no training weights."""
     from ...models.from_bundle import load_modules
 
     return TorchEngine("torch", bundle, load_modules(bundle), threads)
@@ -62,7 +62,7 @@ class TorchEngine(TwoCalls):
     def _run(self, name: str, *inputs: F32) -> list[F32]:
         import torch
 
-        # cuDNN would compute float32 convolutions in TF32 on its own
+        # by default cuDNN computes float32 convolutions in TF32
         with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             found = self._modules[name](*(torch.from_numpy(np.ascontiguousarray(x)).to(self._device) for x in inputs))
         outputs: tuple[torch.Tensor, ...] = found if isinstance(found, tuple) else (found,)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 
-from ...errors import BackendError
+from ...errors import BackendError, short
 from ..bundle import Bundle
 from .torch import TorchEngine
 from .torch import available as torch_available
@@ -19,7 +19,7 @@ def available() -> str | None:
 
 
 def load(bundle: Bundle, threads: int | None = None) -> TorchEngine:
-    """Raises BackendError where torch's compiler fails, or what it compiled gives other numbers."""
+    """Raises BackendError where torch's compiler fails, or its output differs from the graph's."""
     import torch
 
     from ...models.from_bundle import check_against_graph, load_modules
@@ -32,6 +32,5 @@ def load(bundle: Bundle, threads: int | None = None) -> TorchEngine:
         except BackendError:
             raise
         except Exception as error:  # the compiler's errors share no base class
-            reason = " ".join(str(error).split())[:200]
-            raise BackendError(f"torch.compile fails on '{name}' ({reason}); use --backend torch") from None
+            raise BackendError(f"torch.compile fails on '{name}' ({short(error)}); use --backend torch") from None
     return TorchEngine("torch-compile", bundle, modules, threads)

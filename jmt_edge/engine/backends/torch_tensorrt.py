@@ -1,7 +1,7 @@
-"""Engines made by torch-tensorrt from the trained modules, for comparison with the ONNX way; run as every other plan.
+"""Engines built by torch-tensorrt from the trained modules, for comparison with ONNX; run like every other plan.
 
-The bundle's engines where `jmt-edge build --builder torch-tensorrt` put some, else built here once and kept in the
-plan cache.
+Uses the bundle's engines if `jmt-edge build --builder torch-tensorrt` made some; otherwise they are built here once and
+kept in the plan cache.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from .tensorrt import TensorRtEngine, read_plans
 
 
 def available() -> str | None:
-    """The driver is asked first: importing torch-tensorrt without a GPU fails, after seconds."""
+    """Checks the driver first: importing torch-tensorrt without a GPU fails after seconds."""
     try:
         current_device()
     except BackendError as error:

@@ -1,5 +1,5 @@
-"""PyTorch with the fusion in our Triton kernels, compiled for the GPU at hand: how a kernel is tried before it is
-built into a bundle (`--cubin`). The backbones run eager.
+"""PyTorch with the fusion in our Triton kernels, compiled for this machine's GPU, to try a kernel before it is built
+into a bundle (`--cubin`). The backbones run eager.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def available() -> str | None:
 
 
 def load(bundle: Bundle, threads: int | None = None) -> TorchEngine:
-    """Raises BackendError where the kernels do not compute the bundle's fusion, or give other numbers."""
+    """Raises BackendError where the kernels cannot compute the bundle's fusion, or their results differ."""
     from ...kernels.layout import weights_of
     from ...models.from_bundle import check_against_graph, load_modules
 
@@ -44,7 +44,7 @@ def load(bundle: Bundle, threads: int | None = None) -> TorchEngine:
 
 
 class _Triton:
-    """(present, *features) -> (attention, *outputs) of the last step, on the GPU; laid out anew for each batch size."""
+    """(present, *features) -> (attention, *outputs) of the last step, on the GPU; one layout per batch size."""
 
     def __init__(self, weights: Any, steps: int) -> None:
         self._weights, self._steps = weights, steps

@@ -1,4 +1,4 @@
-"""The page's HTTP interface: one table of operations, from which routes and the OpenAPI document are made."""
+"""The page's HTTP interface: one table of operations, from which the routes and the OpenAPI document are generated."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Schema = dict[str, Any]
 
 @dataclass(frozen=True)
 class Operation:
-    """One path and method. body: property -> its JSON schema; `required` names those that must be there."""
+    """One path and method. body: property -> its JSON schema; `required` lists the mandatory ones."""
 
     method: str
     path: str
@@ -46,7 +46,7 @@ class Operation:
 
 
 class Refused(UserError):
-    """A request that cannot be answered, with its HTTP status."""
+    """A rejected request, with its HTTP status."""
 
     def __init__(self, status: int, sentence: str) -> None:
         super().__init__(sentence)
@@ -54,7 +54,7 @@ class Refused(UserError):
 
 
 class Api:
-    """What the operations work on."""
+    """The state that the operations share."""
 
     def __init__(
         self, model: Model, clients: Clients, audit: AuditLog, recordings: Recordings, guard: Guard, face: str
@@ -66,7 +66,7 @@ class Api:
         self._disk = asyncio.Semaphore(1)  # one recording is read at a time
 
     def endpoint(self, operation: Operation) -> Callable[[Request], Awaitable[Response]]:
-        """The operation as Starlette wants it, behind the checks that all have in common."""
+        """The operation as a Starlette endpoint, behind the checks common to all."""
 
         async def answer(request: Request) -> Response:
             try:
@@ -85,11 +85,11 @@ class Api:
     async def _admit(self, operation: Operation, request: Request) -> dict[str, Any]:
         headers = request.headers
         if not self.guard.host_allowed(headers):
-            raise Refused(421, "this host name is not the page's; use the address that was printed at the start")
+            raise Refused(421, "this host name is not the page's; use the address printed at the start")
         if not self.guard.origin_allowed(headers, required=False):
-            raise Refused(403, "another site's page may not use this interface")
+            raise Refused(403, "pages of other sites may not use this interface")
         if not operation.open and not self.guard.bearer_allowed(headers):
-            raise Refused(401, "the token is missing or wrong; give `Authorization: Bearer TOKEN`")
+            raise Refused(401, "the token is missing or wrong; send `Authorization: Bearer TOKEN`")
         bucket = self._actions if operation.method == "POST" else self._readings
         if not bucket.take():
             raise Refused(429, "too many requests; slow down")
@@ -98,7 +98,7 @@ class Api:
         return check_body(await _read_body(request), operation.body, operation.required)
 
     async def act(self, request: Request, action: str, **details: Any) -> None:
-        """Note an action before it is done. Raises Refused where the log cannot be written."""
+        """Log an action before it is carried out. Raises Refused where the log cannot be written."""
         client = request.client.host if request.client else "unknown"
         try:
             await asyncio.to_thread(self.audit.add, action, client, self.model.stream, **details)
@@ -125,7 +125,7 @@ async def _read_body(request: Request) -> Any:
 
 
 def check_body(body: Any, schema: dict[str, Schema], required: tuple[str, ...]) -> dict[str, Any]:
-    """The properties that are given, checked against their schemas. Raises Refused."""
+    """The body, checked against the schemas. Raises Refused."""
     if not isinstance(body, dict):
         raise Refused(400, "the request must be a JSON object")
     for name in body:
@@ -190,7 +190,7 @@ async def get_markers(api: Api, request: Request, body: dict[str, Any]) -> Respo
 def _demand_live(api: Api, what: str) -> None:
     info = api.model.feed.info
     if info is not None and not info.realtime:
-        raise Refused(409, f"this run is not live ({info.replay or 'files at full speed'}) and {what}")
+        raise Refused(409, f"this run is not live ({info.replay or 'files at full speed'}), so {what}")
 
 
 async def add_marker(api: Api, request: Request, body: dict[str, Any]) -> Response:
@@ -198,7 +198,7 @@ async def add_marker(api: Api, request: Request, body: dict[str, Any]) -> Respon
     rating = body.get("rating")
     if not text and rating is None:
         raise Refused(400, "a marker needs a text, a rating from 0 to 10, or both")
-    _demand_live(api, "takes no notes")
+    _demand_live(api, "it takes no notes")
     await api.act(request, "marker", text=text, rating=rating)
     api.model.controls.mark(text, rating)
     return JSONResponse({"text": text, "rating": rating, "recorded": api.model.controls.is_recording}, 202)
@@ -240,7 +240,7 @@ async def pause(api: Api, request: Request, body: dict[str, Any]) -> Response:
 
 
 async def set_alarm(api: Api, request: Request, body: dict[str, Any]) -> Response:
-    _demand_live(api, "alarms nobody")
+    _demand_live(api, "it has no alarms")
     if "pain" not in api.model.alarms.alarms:
         raise Refused(409, "this run estimates no pain, so it has no physiological alarm")
     settings = replace(api.model.alarms.settings, **body)
@@ -252,7 +252,7 @@ async def set_alarm(api: Api, request: Request, body: dict[str, Any]) -> Respons
 
 
 async def set_view(api: Api, request: Request, body: dict[str, Any]) -> Response:
-    """The browser reports that a person changed how the face is shown, so that it stands in the audit log."""
+    """The browser reports that a person changed how the face is shown, for the audit log."""
     await api.act(request, "face view", mode=body["face"])
     return JSONResponse({"face": body["face"]})
 
@@ -309,7 +309,7 @@ _NUMBER: Schema = {"type": "number"}
 _SETTINGS = {
     "limit": {**_NUMBER, "minimum": 0.05, "maximum": 1.0, "description": "pain probability at which the alarm begins"},
     "hysteresis": {**_NUMBER, "minimum": 0.0, "maximum": 0.95, "description": "how far below the limit it ends"},
-    "delay": {**_NUMBER, "minimum": 0.0, "maximum": 60.0, "description": "seconds that it must last"},
+    "delay": {**_NUMBER, "minimum": 0.0, "maximum": 60.0, "description": "seconds that the condition must last"},
     "enabled": {"type": "boolean"},
 }
 assert set(_SETTINGS) == set(AlarmSettings.__dataclass_fields__)
@@ -317,27 +317,27 @@ _FACE: Schema = {"type": "string", "enum": list(MODES)}
 _RECORDING = f"{PREFIX}/recordings/{{id}}"
 
 OPERATIONS = (
-    Operation("GET", "/healthz", "200 while results can come, 503 when the run has stalled", healthz, open=True),
+    Operation("GET", "/healthz", "200 while the run is working, 503 if it has stalled", healthz, open=True),
     Operation("GET", "/metrics", "Counts and gauges for Prometheus", metrics, answer="text/plain"),
     Operation("GET", f"{PREFIX}/openapi.json", "This document", get_openapi),
     Operation("GET", f"{PREFIX}/run", "Bundle, precision, sources, task", run),
-    Operation("GET", f"{PREFIX}/result", "The newest result; 503 without one, or when the run has stalled", result),
+    Operation("GET", f"{PREFIX}/result", "The newest result; 503 without one, or if the run has stalled", result),
     Operation("GET", f"{PREFIX}/state", "Sensors, alarms, recording, levels", state),
     Operation("GET", f"{PREFIX}/markers", "The last markers of this run", get_markers),
     Operation(
-        "POST", f"{PREFIX}/markers", "Drop a marker now: a note, a pain rating 0-10, or both", add_marker,
+        "POST", f"{PREFIX}/markers", "Add a marker now: a note, a pain rating 0-10, or both", add_marker,
         {"text": {"type": "string", "maxLength": MAX_TEXT}, "rating": {"type": "integer", "minimum": 0, "maximum": 10}},
     ),
     Operation(
         "POST", f"{PREFIX}/recording", "Start or stop recording", set_recording, {"on": {"type": "boolean"}}, ("on",)
     ),
-    Operation("GET", f"{PREFIX}/alarms", "The alarms that are shown", get_alarms),
+    Operation("GET", f"{PREFIX}/alarms", "The alarms shown", get_alarms),
     Operation(
         "POST", f"{PREFIX}/alarms/acknowledge", "Acknowledge one alarm, or all", acknowledge,
         {"id": {"type": "string", "maxLength": 40}},
     ),
     Operation(
-        "POST", f"{PREFIX}/alarms/pause", "No flashing and no sound for so many seconds; 0 resumes", pause,
+        "POST", f"{PREFIX}/alarms/pause", "No flashing and no sound for this many seconds; 0 resumes", pause,
         {"seconds": {**_NUMBER, "minimum": 0, "maximum": MAX_PAUSE}}, ("seconds",),
     ),
     Operation("POST", f"{PREFIX}/alarms/settings", "Threshold, hysteresis, delay of the pain alarm", set_alarm,
@@ -351,7 +351,7 @@ OPERATIONS = (
         query={"t": {"type": "number", "minimum": 0}, "face": {"type": "string", "enum": ["show", "blur"]}},
         answer="image/jpeg",
     ),
-    Operation("GET", f"{_RECORDING}/export", "A zip of CSV tables", export, answer="application/zip"),
+    Operation("GET", f"{_RECORDING}/export", "A zip archive of CSV tables", export, answer="application/zip"),
     Operation("GET", f"{PREFIX}/audit", "The actions since the run began", get_audit),
 )  # fmt: skip
 
@@ -365,7 +365,7 @@ def openapi(with_token: bool) -> dict[str, Any]:
             "operationId": operation.handler.__name__,
             "responses": {
                 "200" if operation.method == "GET" else "2XX": {
-                    "description": "as the summary says",
+                    "description": "see the summary",
                     "content": {operation.answer: {}},
                 },
                 "4XX": {"$ref": "#/components/responses/Refused"},
@@ -384,6 +384,8 @@ def openapi(with_token: bool) -> dict[str, Any]:
         if operation.open:
             entry["security"] = []
         paths.setdefault(operation.path, {})[operation.method.lower()] = entry
+    error: Schema = {"type": "object", "properties": {"error": {"type": "string"}}, "required": ["error"]}
+    refused = {"description": "the reason, in one sentence", "content": {"application/json": {"schema": error}}}
     document: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {
@@ -392,22 +394,7 @@ def openapi(with_token: bool) -> dict[str, Any]:
             "description": "A running estimate of pain or affect. Research prototype; not for clinical use.",
         },
         "paths": paths,
-        "components": {
-            "responses": {
-                "Refused": {
-                    "description": "one sentence that says why",
-                    "content": {
-                        "application/json": {
-                            "schema": {
-                                "type": "object",
-                                "properties": {"error": {"type": "string"}},
-                                "required": ["error"],
-                            }
-                        }
-                    },
-                }
-            }
-        },
+        "components": {"responses": {"Refused": refused}},
     }
     if with_token:
         document["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}

@@ -1,7 +1,7 @@
-"""The audit log: one JSON line for each action of a person, only ever appended, each line naming the one before.
+"""The audit log: one JSON line for each action of a person, append-only, each line naming the one before.
 
-`previous` is the sha256 of the line before, so a line that was changed or taken out is noticed. It does not stop
-somebody who rewrites the whole file.
+`previous` is the sha256 of the line before, so a changed or deleted line is detected. A rewrite of the whole file is
+not.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ RECENT = 200
 
 
 class AuditLog:
-    """Appends to `path`, which is made where it is missing. Raises ConfigError where that cannot be done."""
+    """Appends to `path`, which is created if missing. Raises ConfigError where that fails."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -39,7 +39,7 @@ class AuditLog:
             ) from None
 
     def _last_digest(self) -> str:
-        """Digest of the last line. A line cut short by a crash is ended, so that the next one stands by itself."""
+        """Digest of the last line. A line truncated by a crash is ended, so that the next one gets its own line."""
         size = os.fstat(self._file).st_size
         if not size:
             return FIRST

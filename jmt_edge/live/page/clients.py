@@ -1,9 +1,9 @@
-"""The browsers that look: one WebSocket each, each at the rate it can take.
+"""The connected browsers: one WebSocket each, each at the rate it can handle.
 
-Signals go out up to 30 times a second, pictures up to 12 times, the state four times. A client answers with the
-number of the last binary message it has worked off. Whoever lags gets no pictures and fewer, larger batches: half the
-rate each second until it keeps up. Nothing queues: signals wait in the model's bounded traces, of pictures only the
-newest exists. A client that does not answer for `DEAD` seconds is disconnected.
+Signals are sent up to 30 times per second, pictures up to 12 times, the state four times. A client answers with the
+number of the last binary message it has processed. Slow clients get no pictures and fewer, larger batches: half the
+rate each second until they keep up. Nothing queues: signals wait in the model's bounded traces, and only the newest
+picture exists. A client that does not answer for `DEAD` seconds is disconnected.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .traces import pack
 log = logging.getLogger(__name__)
 
 FAST, SLOWEST = 1 / 30, 1.0  # s between two batches
-STATE_PERIOD, HIDDEN_PERIOD = 0.25, 0.5  # s between two states; to a page that nobody sees
+STATE_PERIOD, HIDDEN_PERIOD = 0.25, 0.5  # s between two states; the same for a hidden page
 LAG, EASY, DEAD = 0.4, 0.15, 20.0  # s
 LOGIN = 5.0  # s to send the token
 CLOSE_NORMAL, CLOSE_POLICY, CLOSE_BUSY = 1000, 1008, 1013
@@ -58,7 +58,7 @@ class Shared:
 
 
 class Client:
-    """One connection: what it wants to see, what it has seen, how far it lags."""
+    """One connection: what it shows, what it has been sent, how far it lags."""
 
     def __init__(self, socket: WebSocket, model: Model, shared: Shared, face: str) -> None:
         self._socket, self._model, self._shared = socket, model, shared
@@ -103,18 +103,8 @@ class Client:
             await asyncio.sleep(0.5)
         model = self._model
         self._results, self._marks = model.result_count, model.mark_count
-        await self._text(
-            encode(
-                {
-                    "type": "hello",
-                    "run": info,
-                    "face": self.face,
-                    "history": model.history(),
-                    "marks": model.marks_values(),
-                    "result": model.result_values(),
-                }
-            )
-        )
+        hello = {"type": "hello", "run": info, "face": self.face, "history": model.history()}
+        await self._text(encode({**hello, "marks": model.marks_values(), "result": model.result_values()}))
         return True
 
     def _adapt(self, lag: float, now: float) -> None:
@@ -178,7 +168,7 @@ class Client:
 
     # --- receiving -------------------------------------------------------------------------------------------------
     def take(self, message: dict[str, Any]) -> bool:
-        """Act on a message; False where it makes no sense. It can only say what this client looks at."""
+        """Handle a message; False if it is invalid. It can only change what this client shows."""
         kind = message.get("type")
         if kind == "ack" and isinstance(message.get("n"), int):
             while self._unanswered and self._unanswered[0][0] <= message["n"]:
@@ -261,11 +251,11 @@ class Clients:
                 task.cancel()
             for error in await asyncio.gather(sending, receiving, return_exceptions=True):
                 if isinstance(error, Exception):
-                    log.error("the page lost a client by a fault of its own", exc_info=error)
+                    log.error("the page lost a client because of an internal error", exc_info=error)
 
     @staticmethod
     async def _quietly(work: Any) -> None:
-        # the connection is gone; that ends the client
+        # a lost connection just ends the client
         with suppress(WebSocketDisconnect, RuntimeError, OSError):
             await work
 

@@ -1,7 +1,7 @@
-"""Where the loop's thread and the page's meet: the loop leaves references here, the page takes them away.
+"""Hand-over from the loop's thread to the page's: the loop stores references here, the page takes them.
 
-Nothing is computed, copied or encoded in the loop's calls. What the page does not fetch in time is forgotten:
-of frames and faces only the newest is kept, of everything else the newest `INBOX`.
+Nothing is computed, copied or encoded in the loop's calls. What the page does not fetch in time is dropped: only the
+newest frame and face are kept, and of everything else the newest `INBOX`.
 """
 
 from __future__ import annotations
@@ -12,13 +12,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...capture.base import Status
+from ...errors import ConfigError
 from ...media.chunk import Chunk
 from ...observer import Mark, Observer, RunInfo
 from ...preprocessing.face import Face
 from ...result import Result
 from ...summary import Summary
 
-INBOX = 2000  # entries; at 25 pulls a second of two modalities about half a minute
+INBOX = 2000  # entries: about half a minute at 25 pulls per second of two modalities
+SHOWN = ("face", "voice", "eda")  # the modalities that the page can show
 
 
 class Feed(Observer):
@@ -29,7 +31,7 @@ class Feed(Observer):
         self.frame: tuple[float, Any] | None = None  # stream time, (H, W, 3) uint8 BGR
         self.face: tuple[float, Face | None] | None = None
         self.active = time.monotonic()  # when the loop last called
-        self.arrived: dict[str, float] = {}  # modality -> when its last sample came
+        self.arrived: dict[str, float] = {}  # modality -> when its last sample arrived
         self.ended = False
         self.failed = ""  # the error that ended the run
         self._inbox: deque[tuple[str, Any]] = deque(maxlen=INBOX)
@@ -42,6 +44,10 @@ class Feed(Observer):
         return taken
 
     def on_start(self, info: RunInfo) -> None:
+        """Raises ConfigError for a modality that the page cannot show."""
+        unknown = [name for name in info.bundle.task.names if name not in SHOWN]
+        if unknown:
+            raise ConfigError(f"the page cannot show the modality '{unknown[0]}'; leave --page out")
         self.info = info
         self.active = time.monotonic()
 

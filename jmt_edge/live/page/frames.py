@@ -1,4 +1,4 @@
-"""The camera's picture as JPEG: made only for clients that look, once for all of them, and always the newest."""
+"""The camera's picture as JPEG: always the newest, encoded once for all clients, and only if one shows it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .feed import Feed
 FPS = 12.0
 MAX_SIDE = 480
 QUALITY = 72
-BOX_AGE = 1.0  # s after which a face's place is not trusted any more
+BOX_AGE = 1.0  # s after which a face's position is no longer trusted
 MARGIN = 0.35  # of the box's size, added on each side before blurring
 MODES = ("show", "blur", "hide")
 
@@ -22,7 +22,7 @@ Image = NDArray[np.uint8]
 
 
 class Frames:
-    """Encodes the feed's newest frame. `encoded` counts the work done."""
+    """Encodes the feed's newest frame. `encoded` counts the pictures."""
 
     def __init__(self, feed: Feed) -> None:
         self._feed = feed
@@ -51,13 +51,13 @@ class Frames:
         return made
 
     def forget(self) -> None:
-        """Nobody looks: keep no picture."""
+        """Drop the pictures, when no client shows them."""
         self._made.clear()
 
 
 def header(sequence: int, blurred: bool) -> bytes:
     """The first 8 bytes of message type 1: u8 type, u8 blurred, u16 0, u32 sequence. Then follow f64 stream time,
-    4 x f32 box as parts of width and height (all 0: no face), f32 score, u32 0, and the JPEG."""
+    4 x f32 box as fractions of width and height (all 0: no face), f32 score, u32 0, and the JPEG."""
     return struct.pack("<BBHI", 1, blurred, 0, sequence)
 
 
@@ -88,7 +88,7 @@ def shrink(image: Image) -> Image:
 
 
 def blurred(image: Image, box: tuple[float, float, float, float] | None) -> Image:
-    """A copy with the face unrecognisable; without a known face the whole picture, because one may be in it."""
+    """A copy with the face made unrecognisable; if no face is known, the whole picture, which may contain one."""
     height, width = image.shape[:2]
     x0, y0, x1, y1 = box or (0.0, 0.0, 1.0, 1.0)
     wide, high = (x1 - x0) * MARGIN, (y1 - y0) * MARGIN
@@ -98,7 +98,7 @@ def blurred(image: Image, box: tuple[float, float, float, float] | None) -> Imag
     if right <= left or bottom <= top:
         return out
     part = out[top:bottom, left:right]
-    # averages of about 8 x 8 blocks: what is thrown away cannot be sharpened back
+    # averages of about 8 x 8 blocks: the discarded detail cannot be restored by sharpening
     across = 8 if box else 16
     tiny = cv2.resize(
         part, (across, max(1, round(across * part.shape[0] / part.shape[1]))), interpolation=cv2.INTER_AREA

@@ -10,7 +10,7 @@ from .model import Model
 
 
 def prometheus(model: Model, clients: int, sent_bytes: int) -> str:
-    """All metrics. An output without a value has no line: no number stands for missing data."""
+    """All metrics. An output without a value has no line: missing data never becomes a number."""
     now = time.monotonic()
     out: list[str] = []
 
@@ -25,7 +25,7 @@ def prometheus(model: Model, clients: int, sent_bytes: int) -> str:
     dropped = result.dropped if result else 0
     metric("windows_dropped_total", "counter", "Windows dropped because the engine was late.", [("", dropped)])
     metric(
-        "last_activity_age_seconds", "gauge", "Time since the loop last gave a sign.", [("", now - model.feed.active)]
+        "last_activity_age_seconds", "gauge", "Time since the loop was last active.", [("", now - model.feed.active)]
     )
     outputs = result.outputs if result and result.outputs else {}
     metric("output", "gauge", "The newest outputs.", [(f'{{name="{n}"}}', v) for n, v in outputs.items()])
@@ -39,11 +39,11 @@ def prometheus(model: Model, clients: int, sent_bytes: int) -> str:
         values = [('{quantile="0.5"}', spread[0] / 1e3), ('{quantile="0.95"}', spread[1] / 1e3)]
         metric("latency_seconds", "gauge", "Latency from a window's end to its result, recent windows.", values)
     sensors = [(f'{{modality="{n}"}}', float(not s["lost"])) for n, s in model.sensors(now).items() if s["source"]]
-    metric("sensor_up", "gauge", "1 where the sensor gives samples.", sensors)
+    metric("sensor_up", "gauge", "1 while the sensor delivers samples.", sensors)
     shown = [alarm for alarm in model.alarms.alarms.values() if alarm.shown]
     alarms = [(f'{{priority="{p.value}"}}', float(sum(a.priority is p for a in shown))) for p in Priority]
-    metric("alarms", "gauge", "Alarms that are shown.", alarms)
-    metric("recording", "gauge", "1 while a recording runs.", [("", float(model.controls.is_recording))])
+    metric("alarms", "gauge", "Alarms shown.", alarms)
+    metric("recording", "gauge", "1 during a recording.", [("", float(model.controls.is_recording))])
     metric("page_clients", "gauge", "Browsers connected.", [("", clients)])
     metric("page_sent_bytes_total", "counter", "Bytes sent to browsers.", [("", sent_bytes)])
     metric("page_frames_encoded_total", "counter", "Pictures encoded.", [("", model.frames.encoded)])

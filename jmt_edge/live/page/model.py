@@ -1,10 +1,11 @@
-"""What the page knows of the run: kept by the page's thread, fed from `Feed`, handed out as plain JSON values."""
+"""The page's view of the run: updated from `Feed` in the page's thread, returned as plain JSON values."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections import deque
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from ...media.chunk import Chunk
 from ...observer import Mark
 from ...preprocessing.quality import EdaQuality
 from ...result import Result
-from ...summary import DEMO_NOTICE, NOTICE
+from ...summary import notice
 from ..alarms import Alarm, Alarms, Event, Priority, State, Threshold
 from .feed import Feed
 from .frames import FPS, Frames
@@ -29,9 +30,9 @@ HISTORY = 2400  # results kept for the history
 MARKS = 200
 RECENT = 600  # results over which latency percentiles are taken
 SILENT = 1.0  # s without a sample from a sensor
-CONNECT = 5.0  # s that a sensor may take to give its first sample
-STALE = 1.5  # s without a sign of the loop; with the way to the browser nothing old is shown for 2 s
-LATE = 10.0  # s for which a dropped window is spoken of
+CONNECT = 5.0  # s that a sensor may take to deliver its first sample
+STALE = 1.5  # s without activity of the loop; with the time to the browser, nothing old is shown for more than 2 s
+LATE = 10.0  # s for which a dropped window is reported
 EDA_STEP = EdaQuality.BIN
 LABEL = {"face": "Camera", "voice": "Microphone", "eda": "EDA sensor"}
 SIGNAL = {"face": "Face", "voice": "Voice", "eda": "EDA"}
@@ -46,7 +47,7 @@ def _on(condition: object) -> Event:
 
 
 class Model:
-    """`update` takes what the loop left; everything else reads."""
+    """`update` takes what the loop stored; everything else reads."""
 
     def __init__(self, feed: Feed, controls: Controls) -> None:
         self.feed, self.controls = feed, controls
@@ -65,26 +66,25 @@ class Model:
         self.bad: deque[list[Any]] = deque(maxlen=40)  # [start, end, reason] of EDA that cannot be used
         self._latencies: deque[float] = deque(maxlen=RECENT)
         self._eda_quality = EdaQuality()
-        self._eda_now: tuple[float, float] | None = None  # t, µS
+        self._eda_now: float | None = None  # µS
         self._eda_judged: float | None = None
-        self._voice_now: tuple[float, float] | None = None
+        self._voice_now: float | None = None  # dBFS
         self._limit: Threshold | None = None
-        self._lowest = 1.0  # limit of the pain alarm's episode; the lowest where it was changed meanwhile
+        self._lowest = 1.0  # limit during the pain alarm's episode; the lowest if it was changed
         self._dropped_at = -math.inf
-        self._result_at = time.monotonic()
         self._started = 0.0
         self._epoch = time.time() - time.monotonic()
-        self.ended = False  # the run has ended, and everything that it left has been taken
+        self.ended = False  # the run has ended, and everything that it stored has been taken
         self.stream = 0.0  # the newest stream time seen
 
     # --- taking ----------------------------------------------------------------------------------------------------
     def update(self, now: float) -> None:
-        """Take what has come; `now` is `time.monotonic()`."""
+        """Take what has arrived; `now` is `time.monotonic()`."""
         if self.feed.info is None:
             return
         if not self._started:
             self._begin(now)
-        ended = self.feed.ended  # asked first: what the loop left before it ended is taken below
+        ended = self.feed.ended  # read first: what the loop stored before it ended is taken below
         for kind, what in self.feed.take():
             if kind == "eda":
                 self._take_eda(what)
@@ -103,9 +103,9 @@ class Model:
 
     def _begin(self, now: float) -> None:
         assert self.feed.info is not None
-        self._started = self._result_at = now
+        self._started = now
         if not self.feed.info.realtime:
-            return  # what is shown happened at another time: there is nobody to alarm
+            return  # what is shown happened at another time, so there are no alarms
         task = self.feed.info.bundle.task
         if "pain" in task.outputs:
             self.alarms.add(Alarm("pain", "physiological", Priority.HIGH))
@@ -120,7 +120,7 @@ class Model:
         self.alarms.add(Alarm("recording", "technical", Priority.MEDIUM))
 
     def set_alarm(self) -> None:
-        """Bring the pain alarm in line with the settings."""
+        """Apply the settings to the pain alarm."""
         if "pain" in self.alarms.alarms:
             settings = self.alarms.settings
             self.alarms.alarms["pain"].delay = settings.delay
@@ -134,7 +134,7 @@ class Model:
         self.stream = max(self.stream, end)
         recent = values[chunk.times > end - EDA_STEP]
         finite = recent[np.isfinite(recent)]
-        self._eda_now = (end, float(finite.mean())) if len(finite) else None
+        self._eda_now = float(finite.mean()) if len(finite) else None
         if self._eda_judged is None:
             self._eda_judged = math.floor(float(chunk.times[0]) / EDA_STEP) * EDA_STEP
         while self._eda_judged + EDA_STEP <= end:
@@ -150,7 +150,7 @@ class Model:
             return
         start = end - EDA_STEP
         if "missing" not in verdict.reason and "silent" not in verdict.reason:
-            start = max(0.0, start - EdaQuality.MARGIN)  # the rule looks both ways
+            start = max(0.0, start - EdaQuality.MARGIN)  # the rule applies in both directions
         if self.bad and self.bad[-1][1] >= start - 1e-6:
             self.bad[-1][1] = end
         else:
@@ -161,7 +161,7 @@ class Model:
         _, levels, count = self.voice.trace.since(self.voice.trace.count - 3)
         self.stream = max(self.stream, float(chunk.times[-1]))
         if count:
-            self._voice_now = (float(chunk.times[-1]), float(np.max(levels)))
+            self._voice_now = float(np.max(levels))
 
     def _take_result(self, result: Result, now: float) -> None:
         if self.result is not None and result.dropped > self.result.dropped:
@@ -170,11 +170,10 @@ class Model:
         self.results.append(result)
         self.result_count += 1
         self.with_outputs += result.outputs is not None
-        self._result_at = now
         self.stream = max(self.stream, result.t)
         if (total := result.latency_ms.get("total")) is not None:
             self._latencies.append(total)
-        # here and not only by the clock, so that no value between two looks at the clock is missed
+        # here too and not only periodically, so that no value in between is missed
         if self._limit is not None:
             self._judge_pain(now, stale=False)
 
@@ -184,68 +183,61 @@ class Model:
         info = self.feed.info
         if info is None or not self._started or not self.alarms.alarms:
             return
-        feed = self.alarms.feed
+        alarm = self.alarms.alarms
         stale = self._stale(now)
-        feed("stale", _on(stale), now, "The run has stalled: no results", past="The run had stalled: no results")
+        alarm["stale"].feed(_on(stale), now, "The run has stalled: no results", past="The run had stalled: no results")
         result = self.result
         for name in info.bundle.task.names:
-            if f"sensor-{name}" not in self.alarms.alarms:
+            if f"sensor-{name}" not in alarm:
                 continue
             lost, why = self._loss(name, now)
-            feed(f"sensor-{name}", _on(lost), now, f"{LABEL[name]} {lost}", detail=why)
+            alarm[f"sensor-{name}"].feed(_on(lost), now, f"{LABEL[name]} {lost}", detail=why)
             quality = result.quality.get(name) if result else None
             poor = quality is not None and not quality.ok and not lost and WARMING_UP not in quality.reason
             reason = quality.reason if quality else ""
-            feed(f"signal-{name}", _on(poor), now, f"{SIGNAL[name]} cannot be used", detail=reason)
+            alarm[f"signal-{name}"].feed(_on(poor), now, f"{SIGNAL[name]} cannot be used", detail=reason)
         none = result is not None and result.outputs is None and not result.reason.startswith(WARMING_UP)
-        feed("nodata", _on(none), now, "No result: no modality can be used")
-        count = result.dropped if result else 0
-        feed("late", _on(now - self._dropped_at < LATE), now, "Engine late", detail=f"{count} windows dropped so far")
+        alarm["nodata"].feed(_on(none), now, "No result: no modality can be used")
+        dropped = f"{result.dropped if result else 0} windows dropped so far"
+        alarm["late"].feed(_on(now - self._dropped_at < LATE), now, "Engine late", detail=dropped)
         problem = str(getattr(self.controls.recording, "problem", "") or "")
-        feed("recording", _on(problem), now, "Recorder stopped", detail=problem)
+        alarm["recording"].feed(_on(problem), now, "Recorder stopped", detail=problem)
         if self._limit is not None:
             self._judge_pain(now, stale)
 
     def _judge_pain(self, now: float, stale: bool) -> None:
         assert self._limit is not None
-        settings, result = self.alarms.settings, self.result
+        alarm, settings, result = self.alarms.alarms["pain"], self.alarms.settings, self.result
         if not settings.enabled:
-            self.alarms.feed("pain", Event.OFF, now)
+            alarm.feed(Event.OFF, now)
             return
         value = result.outputs["pain"] if result and result.outputs and not stale else None
         event = self._limit(value)
-        calm = self.alarms.alarms["pain"].state is State.NORMAL
-        self._lowest = settings.limit if calm else min(self._lowest, settings.limit)
+        self._lowest = settings.limit if alarm.state is State.NORMAL else min(self._lowest, settings.limit)
         lingers = value is not None and value < settings.limit
         present, past = f"Pain probability ≥ {self._lowest:.0%}", f"Pain probability was ≥ {self._lowest:.0%}"
         ends = f"not below {settings.limit - settings.hysteresis:.0%} yet" if lingers else ""
-        self.alarms.feed(
-            "pain", event, now, past if lingers else present, past=past, detail=ends, value=value, lingers=lingers
-        )
+        alarm.feed(event, now, past if lingers else present, past=past, detail=ends, value=value, lingers=lingers)
 
     def _stale(self, now: float) -> bool:
-        """The loop gives no sign. One that has ended is not stale."""
+        """The loop is not active, and has not ended."""
         return now - self.feed.active > STALE and not self.feed.ended
 
-    def _lost(self, name: str, now: float) -> str:
-        """Why the sensor of `name` gives nothing; empty where it does."""
-        return ", ".join(part for part in self._loss(name, now) if part)
-
     def _loss(self, name: str, now: float) -> tuple[str, str]:
-        """What is wrong with the sensor of `name` in a few words that stay the same while it lasts, and the rest;
-        both empty where it gives samples."""
+        """Why the sensor of `name` delivers nothing: a few words that stay the same while it lasts, and details; both
+        empty while it delivers samples."""
         status = self.statuses.get(name)
         if status is not None and status.state in (SourceState.STALLED, SourceState.LOST, SourceState.BACKOFF):
             return status.state.value, status.reason
         if status is not None and status.state is SourceState.ENDED:
             return "ended", status.reason or "the recording has ended"
         if self.feed.info is None or not self.feed.info.realtime:
-            return "", ""  # its own clock is not ours
+            return "", ""  # stream time is not wall time
         arrived = self.feed.arrived.get(name)
         if arrived is None:
             waited = now - self._started
             return ("silent", f"no samples since the start {waited:.0f} s ago") if waited > CONNECT else ("", "")
-        # by the loop's own calls, so that a loop that has stalled is not blamed on the sensor
+        # measured by the loop's calls, so that a stalled loop is not blamed on the sensor
         age = self.feed.active - arrived
         return ("silent", f"no samples for {age:.1f} s") if age > SILENT else ("", "")
 
@@ -267,7 +259,7 @@ class Model:
             "version": __version__,
             "bundle": info.bundle.id,
             "demo": info.bundle.demo,
-            "notice": DEMO_NOTICE if info.bundle.demo else NOTICE,
+            "notice": notice(info.bundle.demo),
             "intended_use": INTENDED_USE,
             "task": task.name,
             "outputs": list(task.outputs),
@@ -288,14 +280,11 @@ class Model:
         result = self.result
         if result is None:
             return None
-        spread = self.percentiles()
         return {
             **result.to_dict(),
             "index": result.index,
-            "quality": {
-                n: {"ok": q.ok, "reason": q.reason, "score": round(q.score, 3)} for n, q in result.quality.items()
-            },
-            "latency_p50_p95_ms": spread,
+            "quality": {n: {**asdict(q), "score": round(q.score, 3)} for n, q in result.quality.items()},
+            "latency_p50_p95_ms": self.percentiles(),
         }
 
     def history(self, points: int = 1200) -> list[list[Any]]:
@@ -311,7 +300,7 @@ class Model:
         return [mark_values(mark) for mark in self.marks]
 
     def sensors(self, now: float) -> dict[str, Any]:
-        """State of every modality's sensor, with the reason in `lost` where it gives nothing."""
+        """State of every modality's sensor, with the reason in `lost` if it delivers nothing."""
         info = self.feed.info
         out: dict[str, Any] = {}
         for name in info.bundle.task.names if info else ():
@@ -320,7 +309,7 @@ class Model:
             out[name] = {
                 "source": source,
                 "state": status.state.value if status else ("connecting" if source else "none"),
-                "lost": self._lost(name, now) if source else "no source",
+                "lost": ", ".join(filter(None, self._loss(name, now))) if source else "no source",
                 "lost_samples": status.lost if status else 0,
                 "reconnects": status.reconnects if status else 0,
             }
@@ -349,7 +338,7 @@ class Model:
         }
 
     def snapshot(self, now: float) -> dict[str, Any]:
-        """The alarms that are shown."""
+        """The alarms shown."""
         return self.alarms.snapshot(now, self._epoch)
 
     def _eda_values(self, sensors: dict[str, Any]) -> dict[str, Any]:
@@ -362,21 +351,18 @@ class Model:
         }
         if not lost and self._eda_now is None:
             lost = "electrode open or saturated" if self.eda.count else self._none_yet
-        value = None if lost or self._eda_now is None else round(self._eda_now[1], 3)
+        value = None if lost or self._eda_now is None else round(self._eda_now, 3)
         return {**values, "value": value, "reason": lost}
 
     def _voice_values(self, sensors: dict[str, Any]) -> dict[str, Any]:
         lost = sensors.get("voice", {}).get("lost", "no voice in this task")
         if not lost and self._voice_now is None:
             lost = self._none_yet
-        return {"level": None if lost or self._voice_now is None else round(self._voice_now[1], 1), "reason": lost}
+        return {"level": None if lost or self._voice_now is None else round(self._voice_now, 1), "reason": lost}
 
     @property
     def _none_yet(self) -> str:
         return "not in the recording" if self.feed.info and self.feed.info.replay else "no samples yet"
-
-    def result_age(self, now: float) -> float:
-        return now - self._result_at
 
 
 def mark_values(mark: Mark) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""Past recordings: listed, opened, looked at frame by frame, exported.
+"""Past recordings: listed, opened, viewed frame by frame, exported.
 
-A recording is named by its id only, which is the name of a folder found by listing `root`; nothing that a browser
-sends is ever joined to a path.
+A recording is identified by the name of a folder found by listing `root`; nothing that a browser sends ever becomes
+part of a path.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import tempfile
 import zipfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
@@ -27,7 +28,7 @@ MAX_POINTS = 3000
 
 
 class UnknownRecording(UserError):
-    """An id that the listing does not have."""
+    """An id that is not in the listing."""
 
 
 class Recordings:
@@ -51,7 +52,7 @@ class Recordings:
         return Recording(folder)
 
     def listing(self) -> list[dict[str, Any]]:
-        """Newest first; a folder that is no readable recording is left out."""
+        """Newest first; a folder that is not a readable recording is left out."""
         out = []
         for id, folder in self._folders().items():
             try:
@@ -77,13 +78,13 @@ class Recordings:
         """What is needed to scrub: results, marks and EDA, thinned to at most `MAX_POINTS` points each.
 
         `gaps` holds [start, end] in seconds of every stretch without outputs, or without EDA, of the whole
-        recording: between thinned points they could not be told from the rest.
+        recording: between thinned points they would be indistinguishable from the rest.
         """
         recording = self._open(id)
         manifest = recording.manifest
         results = recording.results()
         times, values = recording.eda()
-        kept = _thin(len(times))
+        kept, thinned = _thin(len(times)), results[_thin(len(results))]
         shown = np.array([r["t"] for r in results if r["outputs"]], np.float64)
         return {
             "id": id,
@@ -98,8 +99,8 @@ class Recordings:
                 "results": gaps(shown, result_gap(manifest["hop"])),
                 "eda": gaps(np.asarray(times, np.float64)[np.isfinite(values)]),
             },
-            "results": [{k: r[k] for k in ("t", "outputs", "reason", "quality", "attention")} for r in _pick(results)],
-            "marks": [{"t": m.t, "text": m.text, "rating": m.rating} for m in recording.marks()],
+            "results": [{k: r[k] for k in ("t", "outputs", "reason", "quality", "attention")} for r in thinned],
+            "marks": [asdict(mark) for mark in recording.marks()],
             "eda": {
                 "t": [round(float(t), 3) for t in times[kept]],
                 "v": [round(float(v), 4) if np.isfinite(v) else None for v in values[kept]],
@@ -107,16 +108,15 @@ class Recordings:
         }
 
     def frame(self, id: str, t: float, *, blur: bool) -> bytes:
-        """JPEG of the recorded picture at or after stream time `t`. A blurred one is blurred as a whole, because a
+        """JPEG of the recorded picture at or after stream time `t`. Blurring covers the whole picture, because a
         recording does not say where the face is. Raises SourceError where there is none."""
         recording = self._open(id)
-        none = SourceError(f"recording '{id}' has no picture at {t:.1f} s; raw video is kept with --record-raw face")
         part, best = 1, None
         while best is None and (path := recording.folder / video_name(part)).is_file():
             best = next((image for stamp, image in lossless_frames(path, t) if stamp >= t - 0.05), None)
             part += 1
         if best is None:
-            raise none
+            raise SourceError(f"recording '{id}' has no picture at {t:.1f} s; --record-raw face records them")
         image = shrink(best)
         return jpeg(blurred(image, None) if blur else image)
 
@@ -134,8 +134,3 @@ class Recordings:
 
 def _thin(n: int) -> Any:
     return slice(None, None, max(1, -(-n // MAX_POINTS)))
-
-
-def _pick(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    picked: list[dict[str, Any]] = results[_thin(len(results))]
-    return picked

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from ...errors import ConfigError
 
 MIN_TOKEN = 16
-MAX_FAILURES, FAILURE_SPAN = 20, 60.0  # wrong tokens, from all clients together, in so many seconds
+MAX_FAILURES, FAILURE_SPAN = 20, 60.0  # wrong tokens, from all clients together, in this many seconds
 MAX_BODY = 8192  # bytes of a request
 MAX_MESSAGE = 1024  # bytes of a message on the WebSocket
 MAX_CLIENTS = 12
@@ -27,7 +27,7 @@ def parse_address(address: str) -> tuple[str, int]:
         host, port = address, "8765"
     host = host.strip("[]") or "127.0.0.1"
     if not int(port) <= 65535 or not re.fullmatch(r"[A-Za-z0-9.:\-]+", host):
-        raise ConfigError(f"'{address}' is no address for the page; write HOST:PORT, such as 127.0.0.1:8765")
+        raise ConfigError(f"'{address}' is not an address for the page; write HOST:PORT, such as 127.0.0.1:8765")
     return host, int(port)
 
 
@@ -42,7 +42,7 @@ def is_loopback(host: str) -> bool:
 
 
 class Guard:
-    """Decides over requests: host, origin, token. token: None where this machine alone can connect."""
+    """Checks requests: host, origin, token. token: None where only this machine can connect."""
 
     def __init__(self, token: str | None) -> None:
         self.token = token
@@ -71,7 +71,7 @@ class Guard:
         return scheme in ("http", "https") and host == headers.get("host", "")
 
     def token_allowed(self, given: str) -> bool:
-        """Constant in time. Too many wrong tokens close the door for everybody for a while."""
+        """In constant time. After too many wrong tokens, all are refused for a while."""
         if self.token is None:
             return True
         if self.closed:
@@ -83,7 +83,7 @@ class Guard:
 
     @property
     def closed(self) -> bool:
-        """Too many wrong tokens came lately."""
+        """Too many wrong tokens were sent recently."""
         now = time.monotonic()
         self._failures = [t for t in self._failures if now - t < FAILURE_SPAN]
         return len(self._failures) >= MAX_FAILURES
@@ -119,7 +119,7 @@ def security_headers(host: str) -> dict[str, str]:
 
 
 class Bucket:
-    """At most `burst` at once and `rate` a second on average."""
+    """A token bucket: at most `burst` at once and `rate` per second on average."""
 
     def __init__(self, rate: float, burst: int) -> None:
         self._rate, self._burst = rate, burst

@@ -1,4 +1,4 @@
-"""The page's server: Starlette on uvicorn, in a daemon thread with an event loop of its own."""
+"""The page's server: Starlette on uvicorn, in a daemon thread with its own event loop."""
 
 from __future__ import annotations
 
@@ -36,15 +36,17 @@ from .security import MAX_MESSAGE, MIN_TOKEN, Guard, is_loopback, parse_address,
 
 log = logging.getLogger(__name__)
 
+Endpoint = Callable[[Request], Awaitable[Response]]
+
 TOKEN_VARIABLE = "JMT_EDGE_PAGE_TOKEN"
-IDLE_PERIOD = 0.2  # s between two looks at the feed while no client is there
-FAREWELL = 1.5  # s for the clients to hear that the run has ended
+IDLE_PERIOD = 0.2  # s between two updates while no client is connected
+FAREWELL = 1.5  # s for the clients to be told that the run has ended
 JUDGE_PERIOD = 0.2  # s between two judgements of the alarms
 TYPES = {".html": "text/html; charset=utf-8", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 
 
 class PageObserver(Feed):
-    """The running page. `lines` is what to tell the user; it holds the token, so it is printed once."""
+    """The running page. `lines` is for the user; it contains the token, so print it once."""
 
     def __init__(self, url: str, lines: list[str], token: str | None) -> None:
         super().__init__()
@@ -63,14 +65,14 @@ class PageObserver(Feed):
 
     def on_end(self, summary: Summary) -> None:
         super().on_end(summary)
-        # each client hears that this is the end, and not a loss, and leaves
+        # each client is told that this is the end, not a lost connection, and disconnects
         until = time.monotonic() + FAREWELL
         while self._clients and time.monotonic() < until:
             time.sleep(0.02)
         self.close()
 
     def close(self) -> None:
-        """End the server; browsers see that the connection is gone."""
+        """Stop the server; browsers see that the connection is closed."""
         if self._server is not None and self._thread is not None:
             self._server.should_exit = True
             self._thread.join(5.0)
@@ -89,9 +91,9 @@ def start_page(
 ) -> PageObserver:
     """Serve the page at `address` (HOST:PORT; port 0 picks a free one) and return its observer.
 
-    recordings: the folder in which past recordings lie; the audit log `page-audit.jsonl` is kept there too.
+    recordings: the folder of past recordings; the audit log `page-audit.jsonl` is kept there too.
     face: how the camera's picture is shown at first: show, blur or hide.
-    token: demanded from every client; made where the address is not this machine alone and none is given.
+    token: required from every client; generated if none is given and other machines can connect.
     Raises ConfigError for an address, token, certificate or folder that cannot be used.
     """
     host, port = parse_address(address)
@@ -102,8 +104,7 @@ def start_page(
     token = token or os.environ.get(TOKEN_VARIABLE) or (None if is_loopback(host) else Guard.new_token())
     if token is not None and len(token) < MIN_TOKEN:
         raise ConfigError(f"the page's token has fewer than {MIN_TOKEN} characters; choose a longer {TOKEN_VARIABLE}")
-    secure = certfile is not None and keyfile is not None
-    if certfile is not None and keyfile is not None:
+    if secure := certfile is not None and keyfile is not None:
         _check_certificate(certfile, keyfile)
     audit = AuditLog(recordings / "page-audit.jsonl")
     listener = _listen(host, port)
@@ -153,36 +154,26 @@ def _application(feed: Feed, controls: Controls, audit: AuditLog, recordings: Pa
     model = Model(feed, controls)
     clients = Clients(model, guard, face)
     api = Api(model, clients, audit, Recordings(recordings), guard, face)
-    routes: list[Any] = [Route(o.path, api.endpoint(o), methods=[o.method]) for o in OPERATIONS]
-    merged: list[Any] = [*_merged(routes)]
-    merged.append(WebSocketRoute("/ws", clients.serve))
-    merged += [Route(path, _static(guard, *file), methods=["GET"]) for path, file in static_files().items()]
-    app = Starlette(routes=merged)
-    return _Outer(app, model, clients)
+    by_path: dict[str, dict[str, Endpoint]] = {}
+    for operation in OPERATIONS:
+        by_path.setdefault(operation.path, {})[operation.method] = api.endpoint(operation)
+    routes: list[Any] = [Route(path, _by_method(handlers), methods=[*handlers]) for path, handlers in by_path.items()]
+    routes.append(WebSocketRoute("/ws", clients.serve))
+    routes += [Route(path, _static(guard, *file), methods=["GET"]) for path, file in static_files().items()]
+    return _Outer(Starlette(routes=routes), model, clients)
 
 
-def _merged(routes: list[Route]) -> list[Route]:
-    """Starlette answers 405 for the first route of a path whose method differs, so one path is one route."""
-    by_path: dict[str, list[Route]] = {}
-    for route in routes:
-        by_path.setdefault(route.path, []).append(route)
-    merged = []
-    for path, group in by_path.items():
-        if len(group) == 1:
-            merged.append(group[0])
-            continue
-        handlers = {method: route.endpoint for route in group for method in (route.methods or ()) if method != "HEAD"}
+def _by_method(handlers: dict[str, Endpoint]) -> Endpoint:
+    """One endpoint per path, because Starlette answers 405 at the first route of a path if its method differs."""
 
-        async def either(request: Request, handlers: dict[str, Any] = handlers) -> Response:
-            response: Response = await handlers[request.method](request)
-            return response
+    async def answer(request: Request) -> Response:
+        return await handlers["GET" if request.method == "HEAD" else request.method](request)
 
-        merged.append(Route(path, either, methods=list(handlers)))
-    return merged
+    return answer
 
 
 def static_files() -> dict[str, tuple[bytes, str]]:
-    """URL path -> (content, type) of every file of the page, read once; a request never names a file."""
+    """URL path -> (content, type) of every file of the page, read once, so no request reads a file."""
     files: dict[str, tuple[bytes, str]] = {}
 
     def walk(folder: Any, prefix: str) -> None:
@@ -197,7 +188,7 @@ def static_files() -> dict[str, tuple[bytes, str]]:
     return files
 
 
-def _static(guard: Guard, content: bytes, kind: str) -> Callable[[Request], Awaitable[Response]]:
+def _static(guard: Guard, content: bytes, kind: str) -> Endpoint:
     tag = f'"{hashlib.sha256(content).hexdigest()[:16]}"'
     headers = {"etag": tag, "cache-control": "no-cache"}
 
@@ -212,7 +203,7 @@ def _static(guard: Guard, content: bytes, kind: str) -> Callable[[Request], Awai
 
 
 class _Outer:
-    """Adds the security headers to every answer and runs the page's clock while the server lives."""
+    """Adds the security headers to every response and runs the page's clock while the server runs."""
 
     def __init__(self, app: Any, model: Model, clients: Clients) -> None:
         self._app, self._model, self.clients = app, model, clients
@@ -256,5 +247,5 @@ class _Outer:
                     judged = now
                     self._model.judge(now)
             except Exception:
-                log.exception("the page could not take what the run gave")
+                log.exception("the page could not process the run's data")
             await asyncio.sleep(FAST if len(self.clients) else IDLE_PERIOD)

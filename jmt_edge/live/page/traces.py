@@ -1,4 +1,4 @@
-"""Signals as the page draws them: a bounded number of points, each client with a cursor of its own."""
+"""Signals as the page draws them: a bounded number of points, and a cursor for each client."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ FLOOR = -90.0  # dBFS
 
 
 def gaps(times: F64, longest: float = GAP) -> list[list[float]]:
-    """[start, end] of every two neighbours of `times` (s, ascending) that lie more than `longest` s apart."""
+    """[start, end] of every two neighbours in `times` (s, ascending) that are more than `longest` s apart."""
     at = np.flatnonzero(np.diff(times) > longest)
     return [[round(float(times[i]), 3), round(float(times[i + 1]), 3)] for i in at]
 
 
 def result_gap(hop: float) -> float:
-    """s without a result that break the line: a window or two may be dropped."""
+    """Seconds without a result that break the line: a window or two may be dropped."""
     return max(GAP, 2.5 * hop)
 
 
@@ -36,7 +36,7 @@ class Trace:
         self._size = int(rate * seconds) + 1
         self._t = np.zeros(self._size)
         self._v = np.full(self._size, np.nan, np.float32)
-        self.count = 0  # points ever; the cursor of a client that has seen all
+        self.count = 0  # points so far; the cursor of a client that has seen all
         self._bin: int | None = None  # the bin being filled
         self._sum, self._n, self._seen = 0.0, 0, 0
         self._last = -np.inf
@@ -56,7 +56,7 @@ class Trace:
             self._n += len(finite)
 
     def since(self, cursor: int) -> tuple[F64, NDArray[np.float32], int]:
-        """(t, value, new cursor) of the points after `cursor` that are still there."""
+        """(t, value, new cursor) of the points after `cursor` that are still kept."""
         first = max(cursor, self.count - self._size)
         at = np.arange(first, self.count) % self._size
         return self._t[at], self._v[at], self.count
@@ -77,7 +77,7 @@ class Trace:
 
 
 class VoiceLevel:
-    """Root mean square in dBFS, thirty points a second."""
+    """Root mean square in dBFS, thirty points per second."""
 
     def __init__(self) -> None:
         self.trace = Trace(VOICE_RATE, VOICE_SECONDS)

@@ -1,0 +1,159 @@
+"""What a file is, what was understood of it, and how good its signal is over time: for `jmt-edge inspect`."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import SourceError
+from ..preprocessing.eda import GAP_MAX, GAP_MIN, GAP_PERIODS
+from ..preprocessing.quality import EdaQuality
+from ..tasks import get_task
+from . import EDA_FILE_SETTINGS, asked_of
+from .spec import split_query
+
+_VIDEO = (".mp4", ".mpg", ".mpeg", ".avi", ".mkv", ".mov", ".webm", ".ts")
+_SOUND = (".wav", ".flac", ".mp3", ".ogg", ".m4a", ".aac", ".opus")
+_STEP = 1.0  # s between two verdicts
+_NAMES = {
+    "csv": "delimited text",
+    "numbers": "one number a row",
+    "opensignals": "OpenSignals text",
+    "empatica": "Empatica EDA",
+    "biovid": "BioVid biosignals",
+    "physiokit": "PhysioKit table (counts, not µS)",
+}
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Seconds from `start` to `end`, and what is wrong there."""
+
+    start: float
+    end: float
+    what: str
+
+
+@dataclass
+class Inspection:
+    """What `inspect` says of one file; what does not apply keeps its default.
+
+    use: the option and the source string for `jmt-edge live`. rate: measured, Hz. low, middle, high: of the values, in
+    `unit`. usable: share of the clips of a live run that the quality rule accepts. error: why the file is refused.
+    """
+
+    file: str
+    what: str = ""
+    use: str = ""
+    column: str = ""
+    unit: str = ""
+    samples: int = 0
+    rate: float = 0.0
+    seconds: float = 0.0
+    low: float = 0.0
+    middle: float = 0.0
+    high: float = 0.0
+    lost: int = 0
+    altered: int = 0
+    notes: list[str] = field(default_factory=list)
+    gaps: list[Stretch] = field(default_factory=list)
+    usable: float = 0.0
+    unusable: list[Stretch] = field(default_factory=list)
+    error: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        return {name: value for name, value in asdict(self).items() if value not in ("", [])}
+
+
+def inspect_file(spec: str) -> Inspection:
+    """What `spec`, a path with or without settings, holds; a file that is refused has `error`."""
+    path = Path(split_query(spec, *EDA_FILE_SETTINGS, "fps")[0]).expanduser()
+    try:
+        if not path.exists():
+            raise SourceError(f"there is no '{path}'; give a video, a sound file or an EDA recording")
+        if path.is_dir() or path.suffix.lower() in _VIDEO:
+            return _video(spec, path)
+        return _sound(spec, path) if path.suffix.lower() in _SOUND else _eda(spec)
+    except SourceError as error:
+        return Inspection(spec, error=str(error))
+
+
+def _video(spec: str, path: Path) -> Inspection:
+    from . import open_source
+
+    source = open_source("face", spec)
+    assert source is not None
+    try:
+        source.open(0.0)
+        detail = source.status().detail
+    finally:
+        source.close()
+    width, height = detail["size"]
+    what = f"{'folder of images' if path.is_dir() else 'video'}, {width}x{height}"
+    return Inspection(spec, what, f"--camera {shlex.quote(spec)}", rate=float(detail["fps"]))
+
+
+def _sound(spec: str, path: Path) -> Inspection:
+    from ..media.sound import sound_blocks
+    from ..tasks import AUDIO_RATE
+
+    end, samples = 0.0, 0
+    for start, block in sound_blocks(path):
+        end, samples = start + len(block) / AUDIO_RATE, samples + len(block)
+    use = f"--microphone {shlex.quote(spec)}"
+    return Inspection(spec, "sound", use, samples=samples, rate=float(AUDIO_RATE), seconds=round(end, 3))
+
+
+def _eda(spec: str) -> Inspection:
+    from ..media.eda_files import read_eda_file
+
+    path, given = split_query(spec, *EDA_FILE_SETTINGS)
+    found = read_eda_file(Path(path).expanduser(), asked_of(spec, given))
+    times, values = found.times, found.values
+    low, middle, high = np.nanpercentile(values, [0, 50, 100]).tolist()
+    out = Inspection(spec, _NAMES[found.kind], f"--eda {shlex.quote(spec)}", found.column, found.unit, len(times))
+    out.rate, out.seconds = found.measured_rate, float(times[-1])
+    out.low, out.middle, out.high = low, middle, high
+    out.lost, out.altered, out.notes = found.lost, found.altered, list(found.notes)
+    out.gaps = _gaps(times, values, out.rate)
+    if found.unit == "µS":
+        out.usable, out.unusable = _quality(times, values)
+    else:
+        out.unusable = [Stretch(0.0, out.seconds, "not in µS; say what the counts are by unit=")]
+    return out
+
+
+def _gaps(times: NDArray[np.float64], values: NDArray[np.float64], rate: float) -> list[Stretch]:
+    """Stretches without a valid value that are not interpolated across."""
+    limit = float(np.clip(GAP_PERIODS / rate if rate else GAP_MAX, GAP_MIN, GAP_MAX))
+    valid = times[np.isfinite(values)]
+    at = np.flatnonzero(np.diff(valid) > limit)
+    return [Stretch(float(valid[i]), float(valid[i + 1]), "no data") for i in at.tolist()]
+
+
+def _quality(times: NDArray[np.float64], values: NDArray[np.float64]) -> tuple[float, list[Stretch]]:
+    """(share of clips that may be used, where not and why), for the pain task's clips, one a second."""
+    span = get_task("pain").modality("eda").span
+    quality = EdaQuality()
+    found: list[Stretch] = []
+    good = total = done = 0
+    for end in np.arange(span, times[-1] + 1e-6, _STEP).tolist():
+        stop = int(np.searchsorted(times, end, side="right"))
+        quality.update(times[done:stop], values[done:stop].astype(np.float32))
+        done = stop
+        verdict = quality.verdict(end, span)
+        total += 1
+        good += verdict.ok
+        if verdict.ok:
+            continue
+        why = verdict.reason.split(":")[0]
+        if found and found[-1].end >= end - span - 1e-6 and found[-1].what == why:
+            found[-1] = Stretch(found[-1].start, end, why)
+        else:
+            found.append(Stretch(end - span, end, why))
+    return (good / total if total else 0.0), found
