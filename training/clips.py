@@ -136,7 +136,7 @@ def _memmap(path: Path, shape: tuple[int, ...], dtype: Any) -> np.memmap:
     free, need = shutil.disk_usage(path.parent).free, int(np.prod(shape)) * np.dtype(dtype).itemsize
     if need > 0.95 * free:
         raise DataError(
-            f"the clip cache needs {need / 1e9:.1f} GB and {path.parent} has {free / 1e9:.1f} GB free; use another --cache"
+            f"the clip cache needs {need / 1e9:.1f} GB and {path.parent} has {free / 1e9:.1f} GB; use another --cache"
         )
     return np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
 

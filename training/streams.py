@@ -1,7 +1,8 @@
 """Simulated people as endless streams, as in a live run, with windows at any time relative to events.
 
 Trials cut at their stimulus would train a fixed alignment, which live data does not have. The demo bundles are
-therefore trained on streams of `sim:` people, rendered only where there is a window; only the clip cache is written to disk.
+therefore trained on streams of `sim:` people, rendered only where there is a window; nothing but the clip cache is
+written to disk.
 """
 
 from __future__ import annotations
