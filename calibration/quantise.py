@@ -1,15 +1,14 @@
-"""Explicit Q/DQ in an ONNX graph: where they go, and with which scales.
+"""Explicit Q/DQ in an ONNX graph: where they are placed, and their scales.
 
-Placement follows what TensorRT fuses (and onnxruntime runs): int8 per-channel symmetric weights and a
-per-tensor symmetric int8 activation before each quantised layer; where a quantised convolution feeds an Add,
-the other (residual) branch is quantised once, so that convolution and addition become one kernel. The
-three-channel (or one-channel) stem, small layers, LayerNorm, softmax and heads stay as they are. A small convolution
-whose activation is quantised for a neighbour anyway (the 1x1 of a downsampling block) joins it: in FP16 it would need
-that tensor a second time.
+Placement follows what TensorRT fuses and onnxruntime runs: int8 per-channel symmetric weights, and a per-tensor
+symmetric int8 activation before each quantised layer. Where a quantised convolution feeds an Add, the other (residual)
+branch is quantised once, so that convolution and addition become one kernel. The stem with one or three channels, small
+layers, LayerNorm, softmax and heads stay in FP16. A small convolution whose activation is quantised for another layer
+anyway (the 1x1 of a downsampling block) is quantised too; in FP16 it would read that tensor a second time.
 
-A linear layer at batch 1 is a product with a vector or a few rows: its time is that of reading its weights, and INT8
-halves those. It is worth two more kernels where they are many (`HEAVY_WEIGHTS`), or where a network is made of little
-else (the fusion: `LINEAR_SHARE` of all its weights).
+A linear layer at batch 1 multiplies a vector or a few rows, so its time is that of reading its weights, which INT8
+halves. This outweighs two more kernels if the weights are many (`HEAVY_WEIGHTS`), or if a network consists mostly of
+such layers (the fusion: `LINEAR_SHARE` of all its weights).
 """
 
 from __future__ import annotations
@@ -22,17 +21,17 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-SMALL_SHARE = 0.01  # of the network's multiply-adds and of its weights: below both a convolution gains nothing
+SMALL_SHARE = 0.01  # of the network's multiply-adds and weights; a convolution below both gains nothing
 HEAVY_WEIGHTS = 1 << 20
 LINEAR_SHARE = 0.01  # of the weights of a network without convolutions
-_MIXES = ("Softmax", "LayerNormalization")  # what a head has no more of behind it
+_MIXES = ("Softmax", "LayerNormalization")  # none of these follows in a head
 
 
 @dataclass(frozen=True)
 class QuantisableLayer:
-    """A convolution or a linear layer with constant weights. `why_not` is empty where it may be quantised.
+    """A convolution or a linear layer with constant weights; it may be quantised if `why_not` is empty.
 
-    `multiply_adds` of one clip; of a linear layer, of one row.
+    multiply_adds: of one clip, or of one row for a linear layer.
     """
 
     name: str
@@ -72,7 +71,7 @@ def find_layers(model: onnx.ModelProto) -> list[QuantisableLayer]:
 def _why_not_linear(
     graph: onnx.GraphProto, layers: Collection[onnx.NodeProto], constants: Mapping[str, onnx.TensorProto]
 ) -> dict[str, str]:
-    """Output of each linear layer that stays FP16 -> the rule."""
+    """Output of each linear layer that stays in FP16 -> the rule."""
     weights = {node.output[0]: int(np.prod(constants[node.input[1]].dims, dtype=np.int64)) for node in layers}
     convolutional = any(node.op_type == "Conv" for node in layers)
     heads = _heads(graph)
@@ -89,7 +88,7 @@ def _why_not_linear(
 
 
 def _heads(graph: onnx.GraphProto) -> set[str]:
-    """Every tensor from which an answer is reached without attention or normalisation in between."""
+    """Tensors with neither attention nor normalisation between them and an output."""
     maker = {name: node for node in graph.node for name in node.output}
     rest = [value.name for value in graph.output if value.name != "attention"]
     found: set[str] = set()
@@ -146,7 +145,7 @@ def quantise(
 ) -> onnx.ModelProto:
     """A copy of `model` with Q/DQ around `layers`. `amax` holds each activation's magnitude that maps to 127.
 
-    A tensor that never was anything but zero gets a scale of 1/127, which represents zero exactly.
+    An activation that was always zero gets a scale of 1/127, which represents zero exactly.
     """
     chosen = {layer.name: layer for layer in layers}
     out = onnx.ModelProto()
@@ -198,10 +197,9 @@ def quantise(
 
 
 def half_scale(scale: NDArray[np.float32] | np.float32) -> NDArray[np.float32]:
-    """The next larger scales that FP16 holds exactly, at least 2^-20; 1/127 for 0.
+    """The next larger scales that FP16 represents exactly, at least 2^-20; 1/127 for 0.
 
-    A scale that FP16 rounds would be another one in the FP16 graph, and one kept in FP32 beside an FP16 one makes
-    TensorRT refuse the layer.
+    FP16 graphs would round other scales, and TensorRT refuses a layer with one scale in FP32 and one in FP16.
     """
     wanted = np.where(np.asarray(scale) > 0, np.maximum(scale, 2.0**-20), 1 / 127).astype(np.float32)
     held = wanted.astype(np.float16)

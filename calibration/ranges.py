@@ -1,7 +1,7 @@
-"""Ranges of activations: one pass over representative windows, four ways to read a range from it.
+"""Ranges of activations: one pass over representative windows, and four methods to choose a range.
 
-Symmetric int8 needs one number a tensor, the magnitude `amax` that maps to 127. Magnitudes are kept in a
-histogram that doubles its reach when a larger value comes, so one pass serves every method.
+Symmetric int8 needs one number per tensor, the magnitude `amax` that maps to 127. Magnitudes are counted in a histogram
+that doubles its reach for larger values, so all methods share one pass.
 """
 
 from __future__ import annotations
@@ -33,10 +33,7 @@ class Magnitudes:
     counts: NDArray[np.float64] = field(default_factory=lambda: np.zeros(_BINS))
 
     def add(self, values: NDArray[np.float32]) -> None:
-        """Count a tensor's magnitudes; of a large one every n-th, and always the largest.
-
-        Values that are not finite are left out.
-        """
+        """Count a tensor's finite magnitudes: every n-th of a large tensor, and always the largest."""
         flat = values.ravel()
         step = max(flat.size // _SAMPLES, 1)
         size = np.abs(flat[::step])
@@ -60,10 +57,8 @@ class Magnitudes:
         return (np.arange(_BINS) + 0.5) * self.reach / _BINS
 
     def amax(self, method: Method, percentile: float = 99.99) -> float:
-        """The magnitude that maps to 127; the largest value where nothing but zeros was seen."""
-        if not self.counts.any() or self.largest == 0.0:
-            return self.largest
-        if method == "minmax":
+        """The magnitude that maps to 127; 0 where all values were zero."""
+        if method == "minmax" or not self.counts.any() or self.largest == 0.0:
             return self.largest
         if method == "percentile":
             share = np.cumsum(self.counts) / self.counts.sum()
@@ -82,7 +77,7 @@ class Magnitudes:
     def _divergence(self, amax: float) -> float:
         """KL divergence of the clipped distribution from its 128-level version (Migacz, GTC 2017).
 
-        The first bin is left out: zeros behind a ReLU are exact at any scale and would hide all else.
+        The first bin is ignored: zeros after a ReLU are exact at any scale and would dominate.
         """
         bins = max(round(amax / self.reach * _BINS), _LEVELS)
         counts = self.counts[:bins].copy()

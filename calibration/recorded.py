@@ -1,4 +1,4 @@
-"""Windows of a recorded run, cut by the live pipeline itself: the same cache, gate and clips as when it ran."""
+"""Windows of a recorded run, cut by the live pipeline itself, with the same cache, gate and clips as in the run."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from ..recording.replay import replay
 from ..result import Result
 from ..tasks import Task
 
-POOL_BYTES = 4 << 30  # candidates to choose windows from fill no more
+POOL_BYTES = 4 << 30  # limit of the candidates that windows are chosen from
 F32 = NDArray[np.float32]
 
 
 def recorded_windows(bundle: Bundle, folder: Path, least: int, most: int) -> WindowSet:
-    """Between `least` and `most` windows, spread evenly over what `live --record DIR --record-raw ...` wrote.
+    """Between `least` and `most` windows, spread evenly over a recording made with `--record-raw`.
 
-    Fewer where the run has fewer; fewer than `most` where they would fill 4 GiB. Windows in which nothing was usable
-    are left out, and a recording names no labels. Raises DataError where raw samples are missing or nothing is left.
+    Fewer where the run has fewer, and fewer than `most` where they would fill 4 GiB. Windows with nothing usable are
+    omitted, and there are no labels. Raises DataError where raw samples are missing or no window is left.
     """
     task = bundle.task
     recording = Recording(folder)
@@ -38,29 +38,29 @@ def recorded_windows(bundle: Bundle, folder: Path, least: int, most: int) -> Win
         raise DataError(
             f"{folder} cannot be used: {why_not}; record a run with --record-raw {','.join(task.names)} from its start"
         )
-    cut = _Cut(task, evenly(len(recording.results()), max(least, min(most, POOL_BYTES // window_bytes(task)))))
+    most = max(least, min(most, POOL_BYTES // window_bytes(task)))
+    cut = _Cut(task, {int(i) for i in evenly(len(recording.results()), most)})
     replay(recording, bundle, cut, Pipeline, observers=[cut])
     if not cut.windows:
         raise DataError(
-            f"no window of {folder} has anything usable of {', '.join(task.names)}; record a longer run in which every "
-            "sensor works"
+            f"no window of {folder} has usable {' or '.join(task.names)}; record a longer run with all sensors present"
         )
     return WindowSet(cut.clips(), np.stack([present for _, present in cut.windows]), origin=f"recording {folder}")
 
 
 def window_bytes(task: Task) -> int:
-    """What the clips of one window take, if it shares none with another."""
+    """Bytes of one window's clips, if it shares none with another window."""
     return sum(4 * math.prod(m.shape) * (task.steps if m.stride else 1) for m in task.modalities)
 
 
-def evenly(count: int, wanted: int) -> set[int]:
-    """At most `wanted` of the numbers 0 to count - 1, as far apart as possible."""
-    return set(np.linspace(0, count - 1, min(wanted, count)).round().astype(int).tolist())
+def evenly(count: int, most: int) -> NDArray[np.int64]:
+    """At most `most` of the numbers 0 to count - 1, as far apart as possible."""
+    return np.unique(np.linspace(0, count - 1, min(most, count)).round().astype(np.int64))
 
 
 class _Cut(TwoCalls, Observer):
-    """An engine that computes nothing: a clip's feature is its number, so the fusion's input says which clips, each
-    at its step, make up a window. Keeps the windows at the positions `pool`.
+    """An engine that computes nothing: a clip's feature is its number, so the fusion's input tells which clips make up
+    a window, and at which steps. Keeps the windows at the positions `pool`.
     """
 
     name = "cut"

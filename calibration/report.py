@@ -1,4 +1,4 @@
-"""The report of a quantisation: JSON for programs, Markdown for people, a plot where matplotlib is."""
+"""The report of a quantisation as JSON and Markdown, with a plot if matplotlib is installed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..markdown import table
 
 
 def quantisation_report(report: dict[str, Any]) -> dict[str, bytes]:
-    """File name -> content: `calibration.json`, `calibration.md`, `sensitivity.png` if matplotlib is there."""
+    """File name -> content: `calibration.json`, `calibration.md`, and `sensitivity.png` if matplotlib is installed."""
     for name in ("fidelity", "fidelity_all_int8"):
         report[name].pop("outputs", None)
     plot = _sensitivity(report["networks"])
@@ -40,7 +40,7 @@ def _markdown(report: dict[str, Any], plot: bool) -> str:
         "",
         "Research prototype; not for clinical use.",
         "",
-        f"Windows: {windows['origin']}; ranges from {windows['ranges']}, scores from {windows['scores']} others; "
+        f"Windows: {windows['origin']}; ranges from {windows['ranges']}, scores from the other {windows['scores']}; "
         f"seed {report['seed']}.",
         "",
         "## Scores, everything that may be INT8",

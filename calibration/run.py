@@ -1,11 +1,11 @@
-"""`calibrate`: from a bundle and windows to a bundle that also holds INT8 graphs, their table and a report."""
+"""`jmt-edge calibrate`: from a bundle and windows to a bundle with INT8 graphs, their ranges and a report."""
 
 from __future__ import annotations
 
 import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +20,18 @@ from ..engine.bundle import Bundle, write_bundle
 from ..errors import BundleError, DataError
 from .quantise import QuantisableLayer, find_layers, quantise, tensors_of
 from .ranges import METHODS, Magnitudes, Method, collect
+from .recorded import evenly
 from .report import kept_sentence, quantisation_report
 from .scales import equalise
 from .sensitivity import Feed, answers, give_back, leave_one_in, sqnr
 
-# How many clips (of the fusion: windows) are looked at: (fewest, most, multiply-adds in all), so that small networks
-# see many and one of 20 G multiply-adds a clip is done in minutes on two cores. Clips are spread over all windows.
+Layers = list[QuantisableLayer]
+Chosen = Mapping[str, Layers]  # by network
+# Number of clips (windows, for the fusion): (fewest, most, multiply-adds in all), so that small networks use many, and
+# one of 20 G multiply-adds per clip takes minutes on two cores. Clips are spread over all windows.
 _RANGES = (32, 256, 1.3e12)
 _SENSITIVITY = (2, 32, 1e10)  # run once for each layer
-_QUESTIONS = (3, 64, 1e13)  # how often all windows are run to find the layers that go back to FP16
+_QUESTIONS = (3, 64, 1e13)  # how often all windows are run to find the layers to return to FP16
 
 
 @dataclass(frozen=True)
@@ -42,13 +45,13 @@ class QuantisedBundle:
 
 @dataclass
 class _Network:
-    """A backbone or the fusion on the way to INT8; `outputs` are the tensors whose error counts."""
+    """A backbone or the fusion during quantisation; `outputs` are the tensors whose error is measured."""
 
     name: str
     model: onnx.ModelProto
     outputs: tuple[str, ...]
-    layers: list[QuantisableLayer]
-    skipped: list[QuantisableLayer]
+    layers: Layers
+    skipped: Layers
     sample: list[Feed] = field(default_factory=list)
     method: Method = "mse"
     measured: dict[str, float] = field(default_factory=dict)
@@ -59,14 +62,14 @@ class _Network:
 
     def spread(self, count: int, bounds: tuple[int, int, float]) -> NDArray[np.int64]:
         """Indices into `count` feeds, evenly apart, as many as `bounds` allow."""
-        return _evenly(count, _within(bounds, self.cost))
+        return evenly(count, _within(bounds, self.cost))
 
     @property
     def cost(self) -> int:
         """Multiply-adds of one clip."""
         return sum(layer.multiply_adds for layer in (*self.layers, *self.skipped))
 
-    def quantised(self, layers: list[QuantisableLayer]) -> onnx.ModelProto:
+    def quantised(self, layers: Layers) -> onnx.ModelProto:
         return quantise(self.equal, layers, self.amax)
 
 
@@ -79,11 +82,11 @@ def quantise_bundle(
     seed: int = 0,
     on_step: Callable[[str, float], None] = lambda what, fraction: None,
 ) -> QuantisedBundle:
-    """Quantise every backbone and the fusion of `bundle` and write the result at `out`.
+    """Quantise every backbone and the fusion of `bundle`, and write the result to `out`.
 
-    Half of `windows` give the ranges, the other half the scores that must hold (|change of CCC| <= 0.01, of
-    accuracy <= 0.005). `method` fixes how ranges are read; None compares all four by the SQNR of each network's
-    outputs. `on_step(what, fraction)` follows the work.
+    Half of `windows` give the ranges, the other half the scores, which must hold (|change of CCC| <= 0.01, of accuracy
+    <= 0.005). method: how ranges are chosen; None takes the best of all four by the SQNR of each network's outputs.
+    on_step: called with a step's name and the fraction done.
 
     Raises BundleError where `out` exists, DataError for fewer than four windows.
     """
@@ -104,7 +107,7 @@ def quantise_bundle(
         clips = measured.clips[m.name]
         rows = clips.distinct(measured.present_mask(task, m.name))
         if not len(rows):
-            raise DataError(f"no window of {windows.origin} has {m.name}; give data in which every sensor works")
+            raise DataError(f"no window of {windows.origin} has {m.name}; give data with all sensors present")
         networks[m.name] = _prepare(
             m.name, graphs[m.name], ("features",), [{"clip": clips.stored[row][None]} for row in rows], on_step
         )
@@ -120,8 +123,8 @@ def quantise_bundle(
     reference = run_networks(task, exact, judged, None, lambda name, f: on_step(f"{name}: float32 reference", f))
     known = {(name, frozenset[str]()): values for name, values in reference[0].items()}
 
-    def score(what: str, chosen: Mapping[str, list[QuantisableLayer]]) -> Fidelity:
-        """A backbone whose layers were seen before is not run again."""
+    def score(what: str, chosen: Chosen) -> Fidelity:
+        """Scores of a choice of INT8 layers; a backbone is not run again for layers it was run with before."""
         keys = {name: (name, frozenset(layer.name for layer in chosen[name])) for name in task.names}
         ready = {name: known[key] for name, key in keys.items() if key in known}
         models = _models(exact, found, chosen)
@@ -136,9 +139,9 @@ def quantise_bundle(
     if not whole.holds:
         runs = {name: len(judged.clips[name].distinct(judged.present_mask(task, name))) for name in task.names}
         questions = _within(_QUESTIONS, sum(count * found[name].cost for name, count in runs.items()))
-        asked = itertools.count()  # the first is about everything INT8 again, which is known
+        asked = itertools.count()  # the first asks about everything in INT8, which is known
 
-        def holds(layers: Mapping[str, list[QuantisableLayer]]) -> bool:
+        def holds(layers: Chosen) -> bool:
             return score(f"giving layers back to FP16 ({next(asked)})", layers).holds
 
         chosen = _give_back(found, chosen, holds, questions)
@@ -179,10 +182,6 @@ def _within(bounds: tuple[int, int, float], cost: int) -> int:
     return int(np.clip(budget / max(cost, 1), fewest, most))
 
 
-def _evenly(count: int, most: int) -> NDArray[np.int64]:
-    return np.unique(np.linspace(0, count - 1, min(most, count)).round().astype(np.int64))
-
-
 def _prepare(
     name: str,
     model: onnx.ModelProto,
@@ -190,7 +189,7 @@ def _prepare(
     feeds: Sequence[Feed],
     on_step: Callable[[str, float], None],
 ) -> tuple[_Network, dict[str, Magnitudes]]:
-    """The network's layers, its sample for comparisons, and the magnitudes of what its layers read."""
+    """The network's layers, a sample of its inputs for comparisons, and the magnitudes of its layers' inputs."""
     layers = find_layers(model)
     usable = [layer for layer in layers if not layer.why_not]
     network = _Network(name, model, outputs, usable, [layer for layer in layers if layer.why_not])
@@ -206,7 +205,7 @@ def _prepare(
 
 
 def _choose_method(network: _Network, magnitudes: Mapping[str, Magnitudes], method: Method | None) -> None:
-    """The method with which the wholly quantised network has the best SQNR; ties go to the simpler one."""
+    """The method with the best SQNR of the fully quantised network; the simpler one on a tie."""
     if not network.layers:
         return
     exact = answers(network.model, network.sample, network.outputs)
@@ -227,27 +226,25 @@ def _sensitivity(network: _Network, on_step: Callable[[str, float], None]) -> No
     )  # fmt: skip
 
 
-def _models(
-    exact: Mapping[str, bytes], networks: Mapping[str, _Network], chosen: Mapping[str, list[QuantisableLayer]]
-) -> dict[str, bytes]:
+def _models(exact: Mapping[str, bytes], networks: Mapping[str, _Network], chosen: Chosen) -> dict[str, bytes]:
     quantised = {name: n.quantised(chosen[name]).SerializeToString() for name, n in networks.items() if chosen[name]}
     return {**exact, **quantised}
 
 
 def _give_back(
     networks: Mapping[str, _Network],
-    chosen: Mapping[str, list[QuantisableLayer]],
-    holds: Callable[[Mapping[str, list[QuantisableLayer]]], bool],
+    chosen: Chosen,
+    holds: Callable[[Chosen], bool],
     questions: int,
-) -> dict[str, list[QuantisableLayer]]:
-    """Over all networks at once, the most sensitive layer first."""
+) -> dict[str, Layers]:
+    """The layers that stay INT8, over all networks at once; the most sensitive are given back first."""
     everything = [(name, layer) for name, layers in chosen.items() for layer in layers]
     key = {f"{name}/{layer.name}": (name, layer) for name, layer in everything}
-    flat = [QuantisableLayer(k, v.op, v.activation, v.weight, v.residual, v.multiply_adds) for k, (_, v) in key.items()]
+    flat = [replace(v, name=k) for k, (_, v) in key.items()]
     order = sorted(key, key=lambda k: networks[key[k][0]].sensitivity[key[k][1].name])
 
-    def group(layers: list[QuantisableLayer]) -> dict[str, list[QuantisableLayer]]:
-        out: dict[str, list[QuantisableLayer]] = {name: [] for name in chosen}
+    def group(layers: Layers) -> dict[str, Layers]:
+        out: dict[str, Layers] = {name: [] for name in chosen}
         for layer in layers:
             name, original = key[layer.name]
             out[name].append(original)
@@ -257,14 +254,14 @@ def _give_back(
     return group(kept)
 
 
-def _describe(network: _Network, chosen: list[QuantisableLayer]) -> dict[str, Any]:
+def _describe(network: _Network, chosen: Layers) -> dict[str, Any]:
     names = {layer.name for layer in chosen}
     by_rule = {layer.name: layer.why_not for layer in network.skipped}
     given_back = [layer.name for layer in network.layers if layer.name not in names]
     return {
         "method": network.method,
         "sqnr_by_method": network.by_method,
-        # None: no rounding reached the outputs (a softmax over one key is 1 whatever its scores)
+        # None: the outputs did not change (a softmax over one key is always 1)
         "sensitivity": {name: v if np.isfinite(v) else None for name, v in network.sensitivity.items()},
         "int8": [asdict(layer) for layer in chosen],
         "fp16": [*by_rule, *given_back],

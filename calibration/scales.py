@@ -1,12 +1,12 @@
-"""Fewer different scales in a quantised graph, so that one kernel serves many layers, at no loss.
+"""Fewer distinct scales in a quantised graph, so that layers share kernels, without loss.
 
-A compiler puts an activation's scale into the kernel that rounds to it. TensorRT-RTX stores that kernel's source, some
-130 KB, once for each shape *and scale*, and compiles each on the device.
+A compiler builds an activation's scale into the kernel that rounds to it. TensorRT-RTX stores that kernel's source,
+some 130 KB, for each shape *and scale*, and compiles each on the device.
 
-Where layers with constant weights stand on both sides of an activation, its scale is free: ReLU, max pooling and
-reshaping commute with a positive factor, so the layer before may be multiplied by c and the layers after divided by it
-(Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV 2019, equation 5; here
-one factor for a whole tensor). The quantised weights stay the same whole numbers; only their scales change.
+Between layers with constant weights the scale of an activation can be chosen: ReLU, max pooling and reshaping commute
+with a positive factor, so the layer before can be multiplied by c and the layers after divided by it (Nagel et al.,
+"Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV 2019, equation 5; here one factor per
+tensor). The quantised weights keep their integers; only their scales change.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import onnx
 from onnx import numpy_helper
 
 RANGE = 127 * 2.0**-5  # a power of two as scale: exact in FP16
-FARTHEST = 64.0  # a factor beyond it could push scales of weights out of what FP16 holds well
+FARTHEST = 64.0  # a larger factor could move the weights' scales out of FP16's normal range
 _MOVES = frozenset({"Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Identity"})
 _PARTS = frozenset({"Gather", "Slice", "Split"})
 _HOMOGENEOUS = _MOVES | {"Relu", "MaxPool"}
@@ -28,8 +28,8 @@ _LINEAR = frozenset({"Conv", "Gemm", "MatMul"})
 def equalise(model: onnx.ModelProto, amax: Mapping[str, float]) -> tuple[onnx.ModelProto, dict[str, float]]:
     """A float32 model with the same outputs up to rounding, and the magnitudes of its activations.
 
-    Every tensor of `amax` (name -> magnitude that maps to 127) whose scale is free, if within a factor of `FARTHEST`,
-    gets the magnitude `RANGE`; views and parts of one tensor get the widest range among them.
+    Every tensor of `amax` (name -> magnitude that maps to 127) whose scale can be chosen gets the magnitude `RANGE`, if
+    within a factor of `FARTHEST` of it; views and parts of a tensor get the widest range among them.
     """
     graph = _Graph(model)
     widest: dict[str, float] = {}
@@ -54,7 +54,7 @@ def equalise(model: onnx.ModelProto, amax: Mapping[str, float]) -> tuple[onnx.Mo
 
 
 class _Graph:
-    """Who makes and who reads each tensor."""
+    """The producer and the readers of each tensor."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self._maker = {name: node for node in model.graph.node for name in node.output}
@@ -72,7 +72,7 @@ class _Graph:
         return tensor
 
     def constants_before(self, tensor: str) -> list[str]:
-        """The weights and biases that multiply `tensor` when they are multiplied; none where there is more to it."""
+        """The weights and biases that `tensor` is proportional to; none where it is not proportional to constants."""
         found: list[str] = []
         name = tensor
         while name in self._maker:
@@ -92,12 +92,12 @@ class _Graph:
         return []
 
     def constants_after(self, tensor: str) -> list[str]:
-        """The weights of all that read `tensor`; none where something else does."""
+        """The weights of the linear layers that read `tensor`; none where anything else reads it."""
         readers = self._readers.get(tensor, [])
         linear = all(n.op_type in _LINEAR and n.input[0] == tensor and n.input[1] in self._constants for n in readers)
         return self._unshared([n.input[1] for n in readers]) if linear and tensor not in self._answers else []
 
     def _unshared(self, constants: Collection[str]) -> list[str]:
-        """`constants`, or none where one of them is read elsewhere too."""
+        """`constants`, or none where another node reads one of them."""
         alone = all(len(self._readers[name]) == 1 for name in constants)
         return [*constants] if alone and len(set(constants)) == len(constants) else []

@@ -1,4 +1,4 @@
-"""Which layers suffer from INT8: each quantised alone, then the fewest given back until the scores hold."""
+"""Which layers INT8 harms: each quantised alone, then the fewest given back to FP16 until the scores hold."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def sqnr(exact: Array, other: Array) -> float:
 
 
 def answers(model: onnx.ModelProto, feeds: Sequence[Feed], outputs: Sequence[str] = ("features",)) -> Array:
-    """(N, k): all `outputs` of the network for each feed, one after another as live runs them."""
+    """(N, k): all `outputs` of the network for each feed, one feed at a time as in a live run."""
     run = session(model.SerializeToString())
     return np.stack([np.concatenate([np.ravel(x) for x in run.run([*outputs], dict(feed))]) for feed in feeds])
 
@@ -35,7 +35,7 @@ def leave_one_in(
     outputs: Sequence[str] = ("features",),
     on_layer: Callable[[str], None] = lambda name: None,
 ) -> dict[str, float]:
-    """SQNR (dB) of the outputs with one layer quantised at a time: the lower, the more that layer suffers."""
+    """SQNR (dB) of the outputs with one layer quantised at a time: the lower, the more sensitive the layer."""
     exact = answers(model, feeds, outputs)
     found = {}
     for layer in layers:
@@ -52,10 +52,9 @@ def give_back(
 ) -> tuple[list[QuantisableLayer], list[str]]:
     """Layers that stay INT8 and the names given back to FP16: the shortest run of `order` (worst first) that `holds`.
 
-    By bisection, because each question runs the networks over all windows: what is returned holds, and one layer
-    fewer did not. It begins at an eighth, not in the middle: a few decisions that change by chance make `holds` waver,
-    and then the shorter of two runs that hold is wanted. With fewer `questions` than that takes, what is returned
-    holds, and some layers fewer might too. `holds` of no layers is taken as true.
+    Found by bisection, because each question runs the networks over all windows. The result holds; with one layer
+    fewer it did not, or was not tried for lack of `questions`. Bisection starts at an eighth rather than in the middle:
+    where `holds` varies by chance, the shorter of two runs that hold is wanted. `holds` of no layers is taken as true.
     """
 
     def without(count: int) -> list[QuantisableLayer]:

@@ -1,7 +1,7 @@
-"""Where representative windows come from: a data set, saved windows, a recording, or the simulated person.
+"""Representative windows from a data set, saved windows, a recording, or simulated people.
 
-Chosen to cover subjects, classes and signal levels: a pool is dealt out subject by subject and class by class,
-then the windows farthest apart in level are kept. The first N of a recording are all alike.
+They are chosen to cover subjects, classes and signal levels: a pool is drawn evenly over subjects and classes, and the
+windows farthest apart in level are kept. The first N windows of a recording would be nearly the same.
 """
 
 from __future__ import annotations
@@ -25,16 +25,15 @@ from ..tasks import Task
 from ..training.data import WindowTable
 from .recorded import POOL_BYTES, recorded_windows, window_bytes
 
-POOL = 4  # candidates for each window that is kept
-_SIMULATED = 2_000_000  # nobody whom a simulated cohort trains on (those begin at 1 000 000) or a live run shows
+POOL = 4  # candidates per window that is kept
+_SIMULATED = 2_000_000  # not in training cohorts (seeds from 1 000 000) nor in live runs
 
 
 def load_windows(bundle: Bundle, data: Path | None, count: int, *, seed: int = 0) -> WindowSet:
-    """`count` windows for `bundle`: from `data` (a data set's or a recording's folder, or saved windows, `.npz`), else
-    simulated.
+    """`count` windows for `bundle` from `data` (a data set, a recording, or saved windows, `.npz`), else simulated.
 
-    Networks with random weights get random noise: no data means anything to them. Raises DataError where the
-    data gives no window.
+    Networks with random weights get random noise, because no data is meaningful to them. Raises DataError where the
+    data has no usable window.
     """
     task = bundle.task
     if data is None:
@@ -44,10 +43,10 @@ def load_windows(bundle: Bundle, data: Path | None, count: int, *, seed: int = 0
     if data.suffix == ".npz":
         windows = WindowSet.load(data)
         windows.check(task)
-        return windows.take(spread(windows, min(count, len(windows)), seed))
+        return windows.take(spread(windows, count, seed))
     if (data / "timeline.jsonl").is_file():
         pool = recorded_windows(bundle, data, count, POOL * count)
-        return pool.take(spread(pool, min(count, len(pool)), seed))
+        return pool.take(spread(pool, count, seed))
     return dataset_windows(task, data, count, seed)
 
 
@@ -61,7 +60,7 @@ def dataset_windows(task: Task, root: Path, count: int, seed: int = 0) -> Window
     every = cut_windows(cohort, task)
     complete = np.flatnonzero(np.all([every.rows[m.name][:, -1] >= 0 for m in task.modalities], axis=0))
     if not complete.size:
-        raise DataError(f"{root} has no window with all of {', '.join(task.names)}; give data that has them")
+        raise DataError(f"{root} has no window with all of {', '.join(task.names)}; give data with all of them")
     labels = {o: y[complete, -1].astype(np.float64) for o, y in every.labels.items()}
     strata = _strata(every.subject[complete], labels)
     candidates = max(count, min(POOL * count, POOL_BYTES // window_bytes(task)))
@@ -83,11 +82,11 @@ def dataset_windows(task: Task, root: Path, count: int, seed: int = 0) -> Window
     targets = {o: y[:, -1].astype(np.float64) for o, y in small.labels.items()}
     windows = _not_empty(WindowSet(clips, present, targets, small.subject, f"{cohort.layout} at {root}"))
     windows.check(task)
-    return windows.take(spread(windows, min(count, len(windows)), seed))
+    return windows.take(spread(windows, count, seed))
 
 
 def _only_used(windows: WindowTable) -> WindowTable:
-    """The same windows without the clips that none of them refers to, so that nothing else is computed."""
+    """The same windows without unused clips, so that only the used ones are computed."""
     clips, rows = {}, {}
     for name, table in windows.rows.items():
         used = np.unique(table[table >= 0])
@@ -97,12 +96,12 @@ def _only_used(windows: WindowTable) -> WindowTable:
 
 
 def simulated_people(seed: int, count: int) -> list[int]:
-    """Seeds of `count` simulated persons whom no cohort trains on."""
+    """Seeds of `count` simulated persons who are in no training cohort."""
     return [_SIMULATED + 1000 * seed + k for k in range(count)]
 
 
 def simulated_windows(task: Task, count: int, seed: int = 0, people: int = 8) -> WindowSet:
-    """Windows of `people` simulated persons who are in no training cohort, pain and rest alike."""
+    """Windows of `people` simulated persons who are in no training cohort, half in pain and half at rest."""
     per = -(-POOL * count // people)
     parts: list[WindowSet] = []
     for k, person in enumerate(simulated_people(seed, people)):
@@ -122,11 +121,11 @@ def simulated_windows(task: Task, count: int, seed: int = 0, people: int = 8) ->
         f"{people} simulated persons, seed {seed}",
     )
     pool = _not_empty(pool)
-    return pool.take(spread(pool, min(count, len(pool)), seed))
+    return pool.take(spread(pool, count, seed))
 
 
 def _not_empty(windows: WindowSet) -> WindowSet:
-    """The windows in which anything may be used."""
+    """The windows with at least one usable clip."""
     return windows.take(np.flatnonzero(windows.present.any((1, 2))))
 
 
@@ -147,10 +146,10 @@ def _simulated_ends(task: Task, person: int, count: int, seed: int) -> list[floa
 def clips_of(
     task: Task, sources: Mapping[str, Source], ends: Sequence[float]
 ) -> tuple[dict[str, Clips], NDArray[np.bool_]]:
-    """Clips (N, S or 1, *shape) and presence (N, S, M) of the windows that a live run has at `ends`.
+    """Clips (N, S or 1, *shape) and presence (N, S, M) of a live run's windows at `ends`.
 
-    As in a live run, a modality whose newest clip may not be used is absent throughout. A clip that several windows
-    hold is made once.
+    As in a live run, a modality whose newest clip is unusable is absent in the whole window. Clips that several windows
+    share are computed once.
     """
     clips: dict[str, Clips] = {}
     present = np.zeros((len(ends), task.steps, len(task.modalities)), bool)
@@ -171,7 +170,7 @@ def clips_of(
 
 
 def _strata(subjects: NDArray[np.str_], labels: Mapping[str, NDArray[np.float64]]) -> NDArray[np.str_]:
-    """One name per window: who, and which third of each label's range (a class where the label is pain)."""
+    """One name per window: subject, and third of each label's range (the class, for pain)."""
     parts = [np.asarray(subjects, object)]
     for y in labels.values():
         known = np.sort(y[~np.isnan(y)])
@@ -181,7 +180,7 @@ def _strata(subjects: NDArray[np.str_], labels: Mapping[str, NDArray[np.float64]
 
 
 def _deal(strata: NDArray[np.str_], count: int, seed: int) -> NDArray[np.int64]:
-    """`count` indices dealt out over the strata in turn, each stratum in random order."""
+    """`count` indices, one from each stratum in turn, in random order within a stratum."""
     rng = np.random.default_rng(seed)
     hands = [list(rng.permutation(np.flatnonzero(strata == name))) for name in np.unique(strata)]
     picked: list[int] = []
@@ -193,8 +192,8 @@ def _deal(strata: NDArray[np.str_], count: int, seed: int) -> NDArray[np.int64]:
 
 
 def spread(windows: WindowSet, count: int, seed: int = 0) -> NDArray[np.int64]:
-    """`count` indices: each subject and class in turn, always the window whose level is farthest from those taken."""
-    levels = _levels(windows)
+    """At most `count` indices: from each subject and class in turn, the window whose level is farthest from others."""
+    count, levels = min(count, len(windows)), _levels(windows)
     subjects = windows.subjects if len(windows.subjects) == len(windows) else np.array([""] * len(windows))
     strata = _strata(subjects, windows.targets)
     groups = [
@@ -215,6 +214,6 @@ def spread(windows: WindowSet, count: int, seed: int = 0) -> NDArray[np.int64]:
 
 
 def _levels(windows: WindowSet) -> NDArray[np.float64]:
-    """(N, 2 M) mean and spread of each modality's clips, standardised: how loud, bright or sweaty a window is."""
+    """(N, 2 M) mean and spread of each modality's clips, standardised: loudness, brightness, skin conductance."""
     levels = np.concatenate([clips.levels() for clips in windows.clips.values()], 1)
     return np.asarray((levels - levels.mean(0)) / np.maximum(levels.std(0), 1e-9), np.float64)

@@ -1,8 +1,8 @@
 """The clip cache: every distinct clip of a data set, cut once, by the same code and as present as in a live run.
 
 One folder per modality, named by its key (`keys.clip_key`): anything that could change a clip gives another folder, so
-a stale clip cannot be read. Clips are stored as they are cut: faces as uint8 crops, EDA in µS; a kill loses at most the
-trials in work.
+stale clips are never read. Clips are stored as they are cut: faces as uint8 crops, EDA in µS. An interrupted run loses
+only the trials in progress.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def build_clips(
     workers: int = 1,
     progress: Progress = silent,
 ) -> dict[str, ClipStore]:
-    """All clips of `windows`, from the cache or computed into it. Bad trials: see `Problems`."""
+    """All clips of `windows`, read from the cache or computed. Bad trials: see `Problems`."""
     return {
         m.name: _build_modality(windows, m, cache, problems, workers, progress)
         for m in windows.task.modalities
@@ -136,7 +136,7 @@ def _memmap(path: Path, shape: tuple[int, ...], dtype: Any) -> np.memmap:
     free, need = shutil.disk_usage(path.parent).free, int(np.prod(shape)) * np.dtype(dtype).itemsize
     if need > 0.95 * free:
         raise DataError(
-            f"the clip cache needs {need / 1e9:.1f} GB and {path.parent} has {free / 1e9:.1f} GB; give another --cache"
+            f"the clip cache needs {need / 1e9:.1f} GB and {path.parent} has {free / 1e9:.1f} GB; use another --cache"
         )
     return np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
 
@@ -146,7 +146,7 @@ def _read_json(path: Path) -> dict[str, str]:
 
 
 def _map(work: Callable[[Any], Any], items: Iterator[tuple[int, Any]], workers: int) -> Iterator[tuple[int, Any]]:
-    """`work` over numbered items, in any order, never more than a few waiting; in this process for one worker."""
+    """`work` on numbered items, in any order and with few waiting; in this process for one worker."""
     if workers <= 1:
         for number, item in items:
             yield number, work(item)
@@ -173,7 +173,7 @@ def _quiet_worker() -> None:
 
     from ..opencv import cv2
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C belongs to the parent
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     cv2.setNumThreads(1)
 
 
@@ -181,7 +181,7 @@ def _quiet_worker() -> None:
 
 
 def _compute(job: tuple[Trial, Task, str, list[float]]) -> tuple[Any, Any, str]:
-    """(clips as stored, present, "") or (None, None, the sentence of what is wrong)."""
+    """(clips as stored, present, "") or (None, None, the error)."""
     trial, task, name, ends = job
     m = task.modality(name)
     rows = {time_key(end): row for row, end in enumerate(ends)}

@@ -1,8 +1,8 @@
-"""What a data set is to training: trials with labels, cut into windows of clips.
+"""A data set for training: trials with labels, cut into windows of clips.
 
-A reader (`readers.py`) turns a folder into a `Cohort`. `cut_windows` lays the task's geometry over it: each
-window ends at some time of one trial and names, for every modality and step, a row in that modality's
-list of distinct clips, so a clip that several windows share is computed once.
+A reader (`readers.py`) turns a folder into a `Cohort`, and `cut_windows` turns that into windows. A window ends at some
+time of a trial and refers, for each modality and step, to a row in that modality's list of distinct clips, so windows
+share clips that are computed once.
 """
 
 from __future__ import annotations
@@ -43,21 +43,21 @@ class Labels:
 
 @dataclass(frozen=True)
 class Trial:
-    """One continuous piece of one person. `files[modality]` is how that modality is read (see `clips.py`)."""
+    """One continuous piece of one person's data. files: of each modality (`sources.py`)."""
 
     id: str
     subject: str
     files: Mapping[str, Path]
     duration: float
     labels: Labels
-    ends: tuple[float, ...] = ()  # window ends where the layout fixes them (a trial's end)
+    ends: tuple[float, ...] = ()  # window ends, where the layout fixes them
     part: str = ""  # "train" or "validation" where the data set has an official split
     kind: str = "trial"
 
 
 @dataclass
 class Problems:
-    """Samples that cannot be used: raised at once, or with `skip` counted and listed."""
+    """Samples that cannot be used: an error at once, or with `skip` counted and listed."""
 
     skip: bool = False
     bad: list[str] = field(default_factory=list)
@@ -65,7 +65,7 @@ class Problems:
     examples: dict[str, str] = field(default_factory=dict)
 
     def guard(self, read: Callable[[], T]) -> T | None:
-        """`read()`, or None where it fails and bad samples are skipped."""
+        """`read()`; None where it fails and bad samples are skipped."""
         try:
             return read()
         except (DataError, SourceError) as error:
@@ -75,7 +75,7 @@ class Problems:
             return None
 
     def missing(self, what: str, path: Path) -> None:
-        """A file that a real copy may lack: counted, one example kept."""
+        """Count a file that a real copy may lack, and keep one example."""
         self.absent[what] += 1
         self.examples.setdefault(what, str(path))
 
@@ -96,7 +96,7 @@ class Cohort:
     problems: Problems
     numbers: dict[str, int] = field(default_factory=dict)  # subject -> the data set's own number, if it has one
     rate: float = 0.0  # PainMonit: samples per second of X
-    people: str = ""  # whose subject ids these are: the same id under another name of this is another person
+    people: str = ""  # the data set that its subject ids belong to; the same id in another data set is another person
 
     @property
     def subjects(self) -> list[str]:
@@ -118,12 +118,12 @@ class Cohort:
 
 
 def person(subject: str) -> str:
-    """A subject id as it is compared: without regard to case, width and spaces around or between its words."""
+    """A subject id for comparison, without differences of case, width and spaces."""
     return " ".join(unicodedata.normalize("NFKC", subject).casefold().split())
 
 
 def one_spelling(cohort: Cohort) -> Cohort:
-    """`cohort` with each person's id as it is first spelled: `A` and `a ` are one subject."""
+    """`cohort` with each subject id spelled as where it first occurs: `A` and `a ` are one subject."""
     first: dict[str, str] = {}
     trials = []
     for r in cohort.trials:
@@ -167,18 +167,17 @@ class WindowTable:
 
 
 def step_times(task: Task, end: float) -> NDArray[np.float64]:
-    """(S,) the moment that each step describes: its clip's end, without the offset of the video's crop."""
+    """(S,) the time of each step: its clip's end, without the offset of the video's crop."""
     stride = max(m.stride for m in task.modalities)
     return end - stride * np.arange(task.steps - 1, -1, -1, dtype=np.float64)
 
 
 def cut_windows(cohort: Cohort, task: Task, *, hop: float | None = None) -> WindowTable:
-    """Lay the task's windows over every trial.
+    """Cut every trial into the task's windows.
 
-    A trial gives the windows that its layout fixes; a longer trial one window each `hop` seconds (default:
-    the task's stride), from its first clip on, so early windows have absent steps as they have live. A hop longer
-    than the stride leaves no rest at the end: the last window ends with the trial.
-    Raises DataError where nothing is left.
+    A trial has the windows that its layout fixes, or else one every `hop` seconds (default: the task's stride) from its
+    first clip on, so early windows lack steps as in a live run. With a hop longer than the stride, the last window
+    still ends with the trial. Raises DataError where no window is left.
     """
     stride = max(m.stride for m in task.modalities)
     hop = hop or stride or task.window
@@ -192,7 +191,7 @@ def cut_windows(cohort: Cohort, task: Task, *, hop: float | None = None) -> Wind
             window: dict[str, list[int]] = {}
             for m in task.modalities:
                 window[m.name] = [
-                    _row(clips[m.name], (number, round(end + offset, 6)))
+                    clips[m.name].setdefault((number, round(end + offset, 6)), len(clips[m.name]))
                     if m.name in trial.files and _usable(end + offset, m.span, trial.duration)
                     else -1
                     for offset in m.clip_ends(task.steps)
@@ -209,7 +208,7 @@ def cut_windows(cohort: Cohort, task: Task, *, hop: float | None = None) -> Wind
     if not owner:
         longest = max((r.duration for r in cohort.trials), default=0.0)
         raise DataError(
-            f"{cohort.root} holds no window that task '{task.name}' can use: it has {', '.join(cohort.modalities)} in "
+            f"{cohort.root} has no window that task '{task.name}' can use: it has {', '.join(cohort.modalities)} in "
             f"trials of up to {longest:.1f} s for clips of {max(m.span for m in task.modalities):.1f} s; run "
             "`jmt-edge train --check` on it (PainMonit: with its --rate)"
         )
@@ -226,7 +225,7 @@ def cut_windows(cohort: Cohort, task: Task, *, hop: float | None = None) -> Wind
 
 
 def _grid(duration: float, hop: float, stride: float) -> NDArray[np.float64]:
-    """Every `hop` seconds, and the last clip's end where the hop would leave a rest."""
+    """Every `hop` seconds, and the last clip's end where the hop does not reach it."""
     ends = hop * np.arange(1, int(duration / hop + 1e-6) + 1)
     last = stride * int(duration / stride + 1e-6) if stride else 0.0
     longer = last > (ends[-1] if ends.size else 0.0) + 1e-6
@@ -234,36 +233,32 @@ def _grid(duration: float, hop: float, stride: float) -> NDArray[np.float64]:
 
 
 def _usable(end: float, span: float, duration: float) -> bool:
-    """At least half of the clip lies inside the trial."""
+    """Whether at least half of the clip lies inside the trial."""
     return min(end, duration) - max(end - span, 0.0) >= span / 2 - 1e-6
 
 
-def _row(table: dict[Clip, int], clip: Clip) -> int:
-    return table.setdefault(clip, len(table))
-
-
 def class_counts(windows: WindowTable) -> dict[int, int]:
-    """Windows by the pain class of their last step."""
+    """Number of windows by the pain class of their last step."""
     y = windows.labels["pain"][:, -1]
     values, counts = np.unique(y[~np.isnan(y)], return_counts=True)
     return {int(v): int(n) for v, n in zip(values, counts)}
 
 
 def require_two_classes(windows: WindowTable, side: str) -> None:
-    """Raises DataError where a side of a split has windows of one pain class only."""
+    """Raises DataError where a side of a split has windows of only one pain class."""
     if "pain" not in windows.labels:
         return
     counts = class_counts(windows)
     if len(counts) < 2:
-        who = ", ".join(sorted(set(windows.subject))[:3]) or "nobody"
+        who = ", ".join(sorted(set(windows.subject))[:3]) or "no subjects"
         raise DataError(
-            f"the {side} side ({who}, ...) has {len(windows)} windows of class "
-            f"{next(iter(counts), 'none')} only; use fewer folds or other subjects"
+            f"the {side} side ({who}, ...) has {len(windows)} windows, only of class {next(iter(counts), 'none')}; use "
+            "fewer folds or other subjects"
         )
 
 
 def describe(cohort: Cohort, windows: WindowTable | None) -> list[str]:
-    """What `train --check` prints."""
+    """The lines of `train --check`."""
     lines = [f"layout      {cohort.layout} at {cohort.root}"]
     lines.append(f"found       {len(cohort.trials)} trials of {len(cohort.subjects)} subjects")
     for m in cohort.modalities:

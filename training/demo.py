@@ -1,4 +1,4 @@
-"""The demo bundles: small networks trained on simulated people, by one command with a fixed seed."""
+"""The demo bundles: small networks trained on simulated people, reproducibly, by one command."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DEMOS = (*TASK_NAMES, "all")
 def train_demo(
     task_name: str, out: Path, *, seed: int, options: TrainingOptions, overrides: tuple[str, ...] = ()
 ) -> Any:
-    """Simulate the people, train, score on people held out, write `out/<task>-demo.jmt`; returns the bundle."""
+    """Simulate people, train, score on held-out people, and write `out/<task>-demo.jmt`; returns the bundle."""
     recipe: Recipe = load_recipe(f"demo-{task_name}", overrides)
     people, windows = SIZE[task_name]
     cohort = simulated_cohort(recipe.resolve(), subjects=people, windows=windows, seed=seed)

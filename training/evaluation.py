@@ -19,7 +19,7 @@ from ..tasks import Task
 from . import persons, plots, score_table
 from .clips import ClipStore, build_clips
 from .data import Cohort, WindowTable, cut_windows, person
-from .experiment import Features, Prepared, TrainingOptions, load_run, predict, prepare, recipe_of
+from .experiment import Change, Features, Prepared, TrainingOptions, load_run, predict, prepare, recipe_of
 from .features import extract
 from .published import beside
 from .recipes import Recipe
@@ -53,11 +53,7 @@ class RunScorer:
         self.temperature = float(json.loads(file.read_text())["temperature"]) if file.is_file() else 1.0
 
     def predict(self, windows: WindowTable, *, without: str = "", noise: tuple[str, float] = ("", 0.0)) -> Predictions:
-        generator = torch.Generator().manual_seed(0)
-
-        def change(x: Features, present: torch.Tensor) -> tuple[Features, torch.Tensor]:
-            return disturb(x, present, self.fusion.modalities, self.features, without, noise, generator)
-
+        change = disturb(self.fusion.modalities, self.features, without, noise)
         found = predict(self.prepared, self.fusion, self.features, windows, self.states, change)
         found.temperature = self.temperature
         return found
@@ -88,11 +84,11 @@ class BundleScorer:
         names = self.task.names
         known = {m: self.features.get(m, np.zeros((1, 1, self.task.dim), np.float32)) for m in names}
         data = feature_set(windows, self.stores, known, None)
-        generator = torch.Generator().manual_seed(0)
+        change = disturb(names, known, without, noise)
         parts: dict[str, list[NDArray[np.float32]]] = {}
         for i in range(0, len(windows), 64):
             inputs, _ = data[np.arange(i, min(i + 64, len(windows))), 0]
-            x, present = disturb(inputs["features"], inputs["present"], names, known, without, noise, generator)
+            x, present = change(inputs["features"], inputs["present"])
             got = self.engine.fusion({m: x[m].numpy() for m in names}, present.numpy() > 0.5)
             y = {o: np.asarray(got[o], np.float32) for o in (*self.task.outputs, "attention")}
             if "pain" in y:
@@ -106,24 +102,23 @@ class BundleScorer:
 
 
 def disturb(
-    features: Features,
-    present: torch.Tensor,
-    names: tuple[str, ...],
-    tables: dict[str, NDArray[np.float32]],
-    without: str,
-    noise: tuple[str, float],
-    generator: torch.Generator,
-) -> tuple[Features, torch.Tensor]:
-    """Features and presence with one modality hidden, or with noise of so many SDs on it."""
-    if without:
-        present = present.clone()
-        present[..., names.index(without)] = 0
+    names: tuple[str, ...], tables: dict[str, NDArray[np.float32]], without: str, noise: tuple[str, float]
+) -> Change:
+    """A change of features and presence: one modality hidden, or noise of so many SDs added to it."""
+    generator = torch.Generator().manual_seed(0)
     name, level = noise
-    if name and level:
-        spread = float(np.std(tables[name]))
-        x = features[name]
-        features = {**features, name: x + level * spread * torch.randn(x.shape, generator=generator)}
-    return features, present
+
+    def change(features: Features, present: torch.Tensor) -> tuple[Features, torch.Tensor]:
+        if without:
+            present = present.clone()
+            present[..., names.index(without)] = 0
+        if name and level:
+            x = features[name]
+            spread = float(np.std(tables[name]))
+            features = {**features, name: x + level * spread * torch.randn(x.shape, generator=generator)}
+        return features, present
+
+    return change
 
 
 def disturbances(task: Task) -> dict[str, dict[str, Any]]:

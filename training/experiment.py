@@ -190,8 +190,9 @@ def run_split(prepared: Prepared, split: Split, out: Path, *, seed: int, options
     began = time.monotonic()
     seconds: dict[str, float] = {}
     networks: dict[str, Unimodal] = {}
+    run = _Run(prepared, split, out, seed, options)
     for name, (m, store) in prepared.network_inputs().items():
-        networks[name] = train_backbone(prepared, name, m, store, split, out, seed=seed, options=options)
+        networks[name] = train_backbone(run, name, m, store)
         seconds[name] = time.monotonic() - began
         began = time.monotonic()
     features = {
@@ -202,9 +203,7 @@ def run_split(prepared: Prepared, split: Split, out: Path, *, seed: int, options
         for name, (_, store) in prepared.network_inputs().items()
     }  # fmt: skip
     seconds["features"], began = time.monotonic() - began, time.monotonic()
-    fusion, states = train_fusion(
-        prepared, networks, features, sides, out, seed=seed, key=key.also(stage="fusion"), options=options
-    )
+    fusion, states = train_fusion(run, networks, features, sides, key.also(stage="fusion"))
     seconds["fusion"] = time.monotonic() - began
 
     temperature, loss = 1.0, float("nan")
@@ -233,41 +232,42 @@ def run_split(prepared: Prepared, split: Split, out: Path, *, seed: int, options
     return Result(split, predictions, scores, seconds, out, loss)
 
 
-def train_backbone(
-    prepared: Prepared,
-    name: str,
-    m: Modality,
-    store: ClipStore,
-    split: Split,
-    out: Path,
-    *,
-    seed: int,
-    options: TrainingOptions,
-) -> Unimodal:
+@dataclass(frozen=True)
+class _Run:
+    prepared: Prepared
+    split: Split
+    out: Path
+    seed: int
+    options: TrainingOptions
+
+
+def train_backbone(run: _Run, name: str, m: Modality, store: ClipStore) -> Unimodal:
     """Stage 1: the backbone with its head on single clips, cached by all it depends on, so recipes can share it."""
+    prepared, split, device = run.prepared, run.split, run.options.device
     recipe, task = prepared.recipe, prepared.task
     stage = recipe.stage(name)
-    torch.manual_seed(hash_seed(seed, _number(name)))
+    torch.manual_seed(hash_seed(run.seed, _number(name)))
     network = pretraining(task, m, stage.dropout)
     source = recipe.weights.get(name, "")
-    loaded = out / f"weights-{name}.txt"
+    loaded = run.out / f"weights-{name}.txt"
     loaded.unlink(missing_ok=True)  # an attempt that failed before training may have left it
     if source:
         loaded.write_text("\n".join(load_pretrained(network.backbone, source).lines()) + "\n")
     train = clip_set(prepared.windows.of(split.train), store, recipe.augment)
     validation = clip_set(prepared.windows.of(split.validation), store) if split.validation else None
+    validated = validation if validation is not None and len(validation) else None
     if not len(train):
         raise DataError(f"the training side of {split.name} has no usable {m.name} clip; check the data")
-    key = backbone_key(task, recipe, stage, network, split, train, validation, seed=seed, device=options.device)
-    kept = options.cache / "backbones" / f"{name}-{key.digest}.safetensors"
+    key = backbone_key(task, recipe, stage, network, split, train, validation, seed=run.seed, device=device)
+    kept = run.options.cache / "backbones" / f"{name}-{key.digest}.safetensors"
     with lock(kept.with_suffix(".lock")):  # recipes that share a backbone may run at the same time
         if kept.is_file():
             load_weights(network, kept)
             return network.eval()
         if stage.epochs:
             fit(
-                network, train, validation if validation is not None and len(validation) else None, stage, out / name,
-                name=f"{name} ({split.name})", seed=seed, key=key, device=options.device,
+                network, train, validated, stage, run.out / name,
+                name=f"{name} ({split.name})", seed=run.seed, key=key, device=device,
             )  # fmt: skip
         _save_state(network.state_dict(), kept)
     return network.eval()
@@ -301,32 +301,29 @@ def _examples(data: ClipSet) -> str:
 
 
 def train_fusion(
-    prepared: Prepared,
+    run: _Run,
     networks: dict[str, Unimodal],
     features: dict[str, NDArray[np.float32]],
     sides: dict[str, WindowTable],
-    out: Path,
-    *,
-    seed: int,
     key: Key,
-    options: TrainingOptions,
 ) -> tuple[Fusion, dict[str, State]]:
     """Stage 2: the fusion on cached features; a unimodal system needs stage 1 only.
 
     Returns the fusion and, with `ensemble`, the weights that predict each output.
     """
+    prepared = run.prepared
     recipe, task = prepared.recipe, prepared.task
     if recipe.fusion == "unimodal":
         return networks[task.names[0]].head, {}
     stage = recipe.stage("fusion")
-    torch.manual_seed(hash_seed(seed, _number("fusion")))
+    torch.manual_seed(hash_seed(run.seed, _number("fusion")))
     fusion = fusion_of(recipe, task, stage.dropout)
     train = fusion_set(prepared, features, sides["train"], fusion, recipe.masking)
     validation = fusion_set(prepared, features, sides["validation"], fusion, None) if len(sides["validation"]) else None
     monitors = tuple(o for o in task.outputs if o != "pain") if recipe.ensemble else ()
     states = fit(
-        FusionStep(fusion), train, validation, stage, out / "fusion", name="fusion", seed=seed, key=key,
-        device=options.device, monitors=monitors,
+        FusionStep(fusion), train, validation, stage, run.out / "fusion", name="fusion", seed=run.seed, key=key,
+        device=run.options.device, monitors=monitors,
     )  # fmt: skip
     fusion.eval()
     return fusion, {o: {k.removeprefix("fusion."): v for k, v in states[o].items()} for o in monitors if o in states}

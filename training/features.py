@@ -1,7 +1,7 @@
-"""The feature cache: a frozen backbone runs once over every clip; fusion epochs then take seconds.
+"""The feature cache: a frozen backbone runs once over every clip, so that epochs of a fusion take seconds.
 
-A file is named by its key: the backbone's weights, the content of the clips it ran on, the augmentation and the code.
-Features of other weights, data or preprocessing are never read. The first of the K variants is the clip itself.
+A file is named by its key: the backbone's weights, the content of the clips, the augmentation and the code. Features of
+other weights, data or preprocessing are never read. The first of the K variants is the clip itself.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from .locks import lock
 from .recipes import Augment
 from .sets import hash_seed, vary
 
-CHUNK = 64  # clips between two marks of progress
+CHUNK = 64  # clips between two updates of the progress
 
 
 def feature_key(backbone: nn.Module, store: ClipStore, augment: Augment | None) -> Key:
-    """Not of the device: a CPU and a GPU give the same features within rounding."""
-    # a single variant is the clip itself, however training varies clips: evaluation finds the same file
+    """Independent of the device: CPU and GPU give the same features within rounding."""
+    # a single variant is the clip itself whatever the augmentation, so that evaluation finds the same file
     varied = asdict(augment) if augment and augment.variants > 1 else None
     options = {
         k: v for k, v in vars(backbone).items() if isinstance(v, (bool, int, str)) and k[0] != "_" and k != "training"
@@ -45,7 +45,7 @@ def extract(
     device: str = "cpu",
     progress: Progress = silent,
 ) -> NDArray[np.float32]:
-    """(K, N, d) features of all clips, from the cache or computed into it; a kill loses at most one chunk."""
+    """(K, N, d) features of all clips, read from the cache or computed; an interrupted run loses at most one chunk."""
     name = store.modality.name
     variants = augment.variants if augment else 1
     count = len(store.data)

@@ -1,11 +1,10 @@
-"""Keys: what a piece of kept state depends on, so that nothing is resumed, found or read back under other conditions.
+"""Keys: what stored state depends on, so that none is resumed or read under other conditions.
 
-Two rules for two places. A shared cache names its files by a key's digest: state of another key is never found. A
-folder that the user named (`--out`) carries the key itself (`claim`): a command whose key differs is refused, and the
-sentence names the first part that differs.
+In a shared cache, files are named by a key's digest, so state under another key is never found. A folder that the user
+named (`--out`) holds the key itself (`claim`): a command with another key is refused, and told the first difference.
 
-Clips are found by the stamps of their files, which costs nothing to look up; all that is made from clips depends on
-their content. A data set that was copied or touched is therefore read again, and nothing is trained again for it.
+Clips are keyed by the size and times of their files, which are quick to read; everything made from clips is keyed by
+their content. After a data set is copied or touched, its clips are cut again, but nothing is trained again.
 """
 
 from __future__ import annotations
@@ -39,13 +38,13 @@ CLIP_CODE = (
 )  # fmt: skip
 # and from clips to scores:
 CODE = (*CLIP_CODE, "models", "metrics", "compiler.export", "training")
-_SHOWN = 20  # characters; a longer value is a digest or a path, and a sentence names its part alone
+_SHOWN = 20  # characters; of a longer value, a digest or a path, an error names the part only
 _CHUNK = 1 << 24  # bytes of an array hashed at a time
 
 
 @dataclass(frozen=True)
 class Key:
-    """All that some state depends on: part -> plain value or digest, in the order in which a difference is named."""
+    """All that some state depends on: part -> plain value or digest, in the order in which differences are named."""
 
     parts: Mapping[str, Any]
 
@@ -79,10 +78,10 @@ def _short(value: Any) -> bool:
 
 
 def claim(file: Path, key: Key, what: str, state: Sequence[str]) -> None:
-    """Mark the folder of `file` as holding `what` of this key, in `file`; does nothing where it is marked so already.
+    """Record in `file` that its folder holds `what` under this key.
 
-    state: patterns of what a later command would trust. Raises ConfigError where any of it is beside `file` and was
-    made under another key, or nothing says under which; the mark of a command that left none of it is replaced.
+    state: patterns of files that a later command would trust. Raises ConfigError where the folder has any of them under
+    another key or without a key; a record without any of them is replaced.
     """
     folder = file.parent
     remedy = f"choose another --out or remove {folder}"
@@ -103,9 +102,10 @@ def claim(file: Path, key: Key, what: str, state: Sequence[str]) -> None:
 
 
 def write(path: Path, text: str) -> None:
-    """Whole or not at all: a kill while writing leaves no half file that a later run would trust."""
+    """Written as a whole: an interrupted run leaves no partial file that a later run would trust."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_text(text)
+    part.write_text(text, encoding="utf-8")
     part.replace(path)
 
 
@@ -153,7 +153,7 @@ def source_of_weights(source: str) -> str:
 
 
 def code(names: tuple[str, ...] = CODE) -> str:
-    """SHA-256 of the files of these modules and packages of `jmt_edge`: sources, and models that lie beside them."""
+    """SHA-256 of the files of these modules and packages of `jmt_edge`: sources, and models beside them."""
     return _code(names)
 
 
@@ -169,7 +169,7 @@ def _code(names: tuple[str, ...]) -> str:
 def _files(name: str) -> Iterator[tuple[str, Path]]:
     """(path within the package, file) of a module or package."""
     spec = find_spec(f"{__name__.split('.')[0]}.{name}")
-    assert spec is not None, f"no module {name}"  # a room that moved must not drop out of the keys
+    assert spec is not None, f"no module {name}"  # a package that moved must not drop out of the keys
     if spec.submodule_search_locations is None:
         yield "", Path(str(spec.origin))
         return
@@ -218,12 +218,12 @@ def _stamp(path: Path) -> Any:
 
 
 def _change(stat: os.stat_result) -> list[int]:
-    # the time of the inode's change as well: copying tools and archives set the other one to what they like
+    # the inode's time too, because copying tools and archives set the other to any value
     return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
 
 
 def clip_content(folder: Path, data: NDArray[Any], present: NDArray[Any], *, fresh: bool) -> str:
-    """Digest of a complete clip cache, kept in its folder. fresh: clips were computed, so it is taken again."""
+    """Digest of a complete clip cache, stored in its folder. fresh: clips were added, so it is computed again."""
     file = folder / "content.txt"
     if fresh or not file.is_file():
         write(file, digest(data, present))

@@ -1,7 +1,7 @@
-"""Work that several processes share: who holds a piece of it is an advisory lock on a file.
+"""Work divided among processes: a process holds a job by an advisory lock on a file.
 
-The system frees a lock when its process ends, however it ends, so a killed worker's piece is free for the next one.
-Works between machines on file systems that carry locks (NFS 4, Lustre, SMB); the locked file stays, empty.
+The system releases a lock when its process ends for any reason, so the job of a killed worker is free again. Works
+between machines on file systems with locks (NFS 4, Lustre, SMB); the empty locked file stays.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 @contextmanager
 def lock(path: Path, *, wait: bool = True) -> Iterator[bool]:
-    """Hold `path`'s lock; yields whether it is held, which without `wait` may be False."""
+    """Hold the lock of `path`; yields whether it is held, which may be False without `wait`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
@@ -31,7 +31,7 @@ def lock(path: Path, *, wait: bool = True) -> Iterator[bool]:
             yield False
         except OSError as error:
             raise DataError(
-                f"{path.parent} cannot be locked ({error.strerror}); put --out and --cache on a disk with locks"
+                f"{path.parent} cannot be locked ({error.strerror}); put --out and --cache on a file system with locks"
             ) from None
         else:
             yield True
@@ -45,10 +45,10 @@ def share_out(
     wait: Callable[[str], None] = lambda what: None,
     poll: float = 1.0,
 ) -> list[T]:
-    """Results of all jobs in order, done here or by other processes that were given the same jobs.
+    """Results of all jobs in order, run here or by other processes with the same jobs.
 
-    A job is (lock file, what it left if it is finished, how to do it). `wait(name)` is told of a job that another
-    process holds when nothing else is left to do.
+    A job is (lock file, function that returns its stored result or None, function that runs it). `wait(name)` is called
+    when only jobs of other processes are left.
     """
     results: dict[int, T] = {}
     while len(results) < len(jobs):

@@ -1,4 +1,4 @@
-"""Losses with masks: a step whose label is NaN contributes neither value nor gradient."""
+"""Masked losses: steps whose label is NaN contribute neither value nor gradient."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 def ccc(prediction: Tensor, label: Tensor) -> Tensor:
     """Concordance of all labelled values, population moments: 2 cov / (var + var + (mean - mean)^2).
 
-    The released loss divides by the batch size and swaps standard deviations; this is the formula itself.
+    The released loss divides by the batch size and swaps standard deviations; this is the correct formula.
     Shapes: any, equal. Needs at least one label.
     """
     keep = ~torch.isnan(label)
@@ -23,7 +23,7 @@ def ccc(prediction: Tensor, label: Tensor) -> Tensor:
 
 
 def ccc_loss(prediction: Tensor, label: Tensor) -> Tensor:
-    """1 - CCC; 0 (with a zero gradient) where a batch holds fewer than two labels."""
+    """1 - CCC; 0 with a zero gradient for a batch with fewer than two labels."""
     if int((~torch.isnan(label)).sum()) < 2:
         return prediction.sum() * 0.0
     return 1 - ccc(prediction, label)

@@ -1,4 +1,4 @@
-"""What a recipe trains: the backbones of its modalities and the network behind them."""
+"""The networks that a recipe trains: the backbones of its modalities, and the fusion."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Unimodal(nn.Module):
 
 
 class FusionStep(nn.Module):
-    """A fusion as the trainer calls it: a feature that serves all steps may have S = 1."""
+    """A fusion as the trainer calls it; a feature common to all steps may have S = 1."""
 
     def __init__(self, fusion: Fusion) -> None:
         super().__init__()

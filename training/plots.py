@@ -41,14 +41,13 @@ def all_plots(out: Path, p: Predictions, table: dict[str, Scores], task: Task) -
 
 
 def _save(figure: Any, path: Path) -> None:
-    figure.tight_layout()
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
 
 def confusion(path: Path, p: Predictions) -> None:
     table = metrics.confusion(p.probability() >= 0.5, p.labels["pain"][:, -1])
-    figure, ax = plt.subplots(figsize=(3.6, 3.4))
+    figure, ax = plt.subplots(figsize=(3.6, 3.4), layout="tight")
     ax.imshow(table, cmap="Blues", vmin=0)
     for (i, j), n in np.ndenumerate(table):
         ax.text(j, i, str(n), ha="center", va="center", color="white" if n > table.max() / 2 else "black")
@@ -61,7 +60,7 @@ def confusion(path: Path, p: Predictions) -> None:
 def roc(path: Path, p: Predictions) -> None:
     y = p.labels["pain"][:, -1]
     fpr, tpr = metrics.roc_curve(p.probability(), y)
-    figure, ax = plt.subplots(figsize=(4, 3.8))
+    figure, ax = plt.subplots(figsize=(4, 3.8), layout="tight")
     ax.plot(fpr, tpr, label=f"AUC {metrics.auc(p.probability(), y):.3f}")
     ax.plot([0, 1], [0, 1], ":", color="grey")
     ax.set(xlabel="false positive rate", ylabel="true positive rate")
@@ -70,12 +69,13 @@ def roc(path: Path, p: Predictions) -> None:
 
 
 def reliability(path: Path, p: Predictions) -> None:
-    """Accuracy against confidence in ten bins, the area of a point growing with its windows; below the diagonal the
-    network is too sure."""
+    """Accuracy against confidence in ten bins, the area of a point by its windows; below the diagonal the network is
+    overconfident.
+    """
     y = p.labels["pain"][:, -1]
     mean, right, count = metrics.reliability(p.probability(), y, 10)
     some = count > 0
-    figure, ax = plt.subplots(figsize=(4.4, 4))
+    figure, ax = plt.subplots(figsize=(4.4, 4), layout="tight")
     ax.plot([0.5, 1], [0.5, 1], ":", color="grey")
     ax.plot(mean[some], right[some], color="#1b6ca8", lw=0.8)
     ax.scatter(mean[some], right[some], s=10 + 200 * count[some] / count.max(), color="#1b6ca8", alpha=0.8)
@@ -90,7 +90,7 @@ def reliability(path: Path, p: Predictions) -> None:
 
 def scatter(path: Path, p: Predictions, output: str) -> None:
     x, y = p.labels[output][:, -1], p.outputs[output][:, -1]
-    figure, ax = plt.subplots(figsize=(4, 3.8))
+    figure, ax = plt.subplots(figsize=(4, 3.8), layout="tight")
     ax.plot([-1, 1], [-1, 1], ":", color="grey")
     ax.scatter(x, y, s=8, alpha=0.4, lw=0, color="#1b6ca8")
     ax.set(xlabel=f"label ({output})", ylabel="prediction", xlim=(-1, 1), ylim=(-1, 1))
@@ -99,7 +99,7 @@ def scatter(path: Path, p: Predictions, output: str) -> None:
 
 
 def subjects(path: Path, s: Scores) -> None:
-    """One bar a person, the worst first, with the mean over people."""
+    """One bar per person, worst first, and the mean over people."""
     shown = [m for m in ("accuracy", "ccc_valence", "ccc_arousal") if s.subjects.get(m)]
     if not shown:
         return
@@ -117,8 +117,7 @@ def subjects(path: Path, s: Scores) -> None:
         ax.set_ylim((0, 1.02) if m == "accuracy" else (min(-0.1, min(values.values()) - 0.05), 1.02))
         ax.set_xlim(-0.8, max(len(values), 5) - 0.2)
         ax.set_xticks(range(len(values)), list(values), rotation=90, fontsize=6)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    _save(figure, path)
 
 
 def _longest(p: Predictions) -> tuple[NDArray[np.int64], str]:
@@ -139,60 +138,52 @@ def _who(p: Predictions, at: NDArray[np.int64]) -> str:
 
 
 def over_time(path: Path, p: Predictions) -> None:
-    at, axis = _longest(p)
-    trials = axis.startswith("trial")
-    t = np.arange(len(at)) if trials else p.end[at]
+    """Label and prediction of each output over the longest trial, or over one person's trials."""
     figure, axes = plt.subplots(
         len(p.labels), 1, figsize=(8, 1.9 * len(p.labels) + 0.6), squeeze=False, sharex=True, layout="constrained"
     )
-    for ax, o in zip(axes[:, 0], p.labels):
-        y = p.probability()[at] if o == "pain" else p.outputs[o][at, -1]
-        ax.plot(t, p.labels[o][at, -1], color="black", lw=1, label="label", drawstyle="steps-mid" if trials else None)
-        ax.plot(t, y, "o" if trials else "-", ms=4, color="#c62828", lw=1, label="prediction")
-        ax.set_ylabel("pain probability" if o == "pain" else o)
-        ax.set_ylim((-0.05, 1.05) if o == "pain" else (-1.05, 1.05))
-    figure.legend(
-        *axes[0, 0].get_legend_handles_labels(), loc="outside upper right", ncols=2, fontsize=8, frameon=False
-    )
-    axes[0, 0].set_title(_who(p, at), fontsize=10, loc="left")
-    axes[-1, 0].set_xlabel(axis)
-    axes[-1, 0].xaxis.set_major_locator(MaxNLocator(integer=True))
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    _follow(figure, p, axes[:, 0], 4)
+    _save(figure, path)
 
 
 def attention(path: Path, p: Predictions) -> None:
-    """Weight of each modality over time, as figure 4 of the JMT paper, with label and prediction beneath.
+    """Weight of each modality over time, as in figure 4 of the JMT paper, above label and prediction.
 
-    The weights of the modalities that are present sum to 1 (`JMT._modality_weights`).
+    The weights of the present modalities sum to 1 (`JMT._modality_weights`).
     """
     at, axis = _longest(p)
     trials = axis.startswith("trial")
-    t = np.arange(len(at)) if trials else p.end[at]
     figure, axes = plt.subplots(
         1 + len(p.labels), 1, figsize=(8, 2.4 + 1.3 * len(p.labels)), sharex=True, layout="constrained",
         height_ratios=[1.8, *[1.0] * len(p.labels)],
     )  # fmt: skip
-    top = axes[0]
+    t = np.arange(len(at)) if trials else p.end[at]
     for i, m in enumerate(p.names):
-        top.plot(t, p.attention[at, -1, i], "o-" if trials else "-", ms=3, lw=1.2, label=m, color=COLOURS.get(m))
-    top.set(ylabel="attention weight", ylim=(-0.02, 1.02))
-    top.set_title(_who(p, at), fontsize=10, loc="left")
-    for ax, o in zip(axes[1:], p.labels):
+        axes[0].plot(t, p.attention[at, -1, i], "o-" if trials else "-", ms=3, lw=1.2, label=m, color=COLOURS.get(m))
+    axes[0].set(ylabel="attention weight", ylim=(-0.02, 1.02))
+    _follow(figure, p, axes[1:], 3, axes[0])
+    _save(figure, path)
+
+
+def _follow(figure: Any, p: Predictions, axes: Any, size: float, top: Any = None) -> None:
+    """Label and prediction of one output on each of `axes`; title and legend, with that of `top`, on the figure."""
+    at, axis = _longest(p)
+    trials = axis.startswith("trial")
+    t = np.arange(len(at)) if trials else p.end[at]
+    for ax, o in zip(axes, p.labels):
         y = p.probability()[at] if o == "pain" else p.outputs[o][at, -1]
         ax.plot(t, p.labels[o][at, -1], color="black", lw=1, label="label", drawstyle="steps-mid" if trials else None)
-        ax.plot(t, y, "o" if trials else "-", ms=3, color="#c62828", lw=1, label="prediction")
-        ax.set(ylabel=o, ylim=(-0.05, 1.05) if o == "pain" else (-1.05, 1.05))
+        ax.plot(t, y, "o" if trials else "-", ms=size, color="#c62828", lw=1, label="prediction")
+        ax.set(ylabel="pain probability" if o == "pain" else o, ylim=(-0.05, 1.05) if o == "pain" else (-1.05, 1.05))
     axes[-1].set_xlabel(axis)
     axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
-    handles = [*top.get_legend_handles_labels()[0], *axes[1].get_legend_handles_labels()[0]]
+    handles = [h for ax in (top, axes[0]) if ax is not None for h in ax.get_legend_handles_labels()[0]]
     figure.legend(handles=handles, loc="outside upper right", ncols=len(handles), fontsize=8, frameon=False)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    (axes[0] if top is None else top).set_title(_who(p, at), fontsize=10, loc="left")
 
 
 def robustness(path: Path, table: dict[str, Scores], task: Task) -> None:
-    """The main scores against the noise on each modality; at the right the modality is missing."""
+    """The main scores against the noise on each modality, and at the right without it."""
     levels = sorted({float(k.split()[1]) for k in table if k.startswith("noise")})
     shown = [m for m in ("balanced_accuracy", "ccc_mean") if m in table["clean"].pooled]
     if not levels or not shown:
@@ -213,5 +204,4 @@ def robustness(path: Path, table: dict[str, Scores], task: Task) -> None:
         ax.set(xlabel="noise on one modality (SD of its features)", ylabel=LABELS[metric])
         ax.grid(axis="y", alpha=0.3)
         ax.legend(fontsize=8)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    _save(figure, path)

@@ -1,4 +1,4 @@
-"""The papers' numbers, printed beside a reproduction's own (datasets.md and models.md give the sources)."""
+"""The papers' numbers, printed with those of a reproduction."""
 
 from __future__ import annotations
 
@@ -35,6 +35,6 @@ PUBLISHED: dict[str, tuple[str, ...]] = {
 
 
 def beside(recipe: str) -> list[str]:
-    """Lines for under a table; none where the papers have no number for the recipe of that name."""
+    """Lines to print below a table; none where the papers have no number for the recipe."""
     lines = PUBLISHED.get(recipe, ())
     return [f"{NOTE}:", *(f"  {line}" for line in lines)] if lines else []

@@ -1,8 +1,8 @@
-"""Readers of the data sets' own layouts (datasets.md): BioVid Part A, Affwild2 / ABAW, PainMonit, and the
-synthetic trimodal cohort (BioVid's layout plus sound and valence-arousal).
+"""Readers of data sets in their own layouts: BioVid Part A, Affwild2 / ABAW, PainMonit, and the synthetic trimodal
+cohort (BioVid's layout plus sound and valence-arousal).
 
-Readers list files and labels; nothing is decoded here, so opening a cohort takes seconds. They are tolerant of
-what real copies lack (files, frames, stray spaces) and strict about what would give a wrong number.
+Readers list files and labels and decode nothing, so opening a cohort takes seconds. They accept the gaps of real copies
+(missing files and frames, stray spaces) and refuse whatever would give wrong numbers.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ..capture.simulated.scenario import CLASS_NAMES
 from ..errors import DataError
 from ..media.tables import column_indices, label_lines, read_table
 from ..media.video import video_times
 from ..tasks import Task, get_task
-from .data import Cohort, Labels, Problems, Trial, one_spelling, person
+from .data import PAIN_CLASSES, Cohort, Labels, Problems, Trial, one_spelling, person
 
-BIOVID_CLASSES = ("BL1", "PA1", "PA2", "PA3", "PA4")
 TRIAL = 5.5  # seconds of a BioVid sample
 VIDEO_RATE = 25.0  # frames per second of its video
 PAINMONIT_CHANNELS = ("Bvp", "Eda_E4", "Resp", "Eda_RB", "Ecg", "Emg")
@@ -32,49 +32,48 @@ _VIDEOS = (".mp4", ".avi", ".mpg", ".mkv", ".mov")
 def open_cohort(
     root: str | Path,
     *,
-    classes: Sequence[str] = ("BL1", "PA4"),
+    classes: Sequence[str] = PAIN_CLASSES,
     channel: str = "Eda_RB",
     rate: float = PAINMONIT_RATE,
     skip_bad: bool = False,
 ) -> Cohort:
-    """Recognise the layout under `root` and read it.
+    """Recognise the layout of `root` and read it.
 
     classes: BioVid's negative and positive class. channel, rate: PainMonit's EDA channel and samples per second.
     Raises DataError where no layout matches or a label file is wrong.
     """
-    return one_spelling(_read(Path(root), classes, channel, rate, skip_bad))
-
-
-def _read(path: Path, classes: Sequence[str], channel: str, rate: float, skip_bad: bool) -> Cohort:
+    path = Path(root)
     if not path.is_dir():
         raise DataError(f"no data folder at {path}; give the folder that holds the data set")
     problems = Problems(skip_bad)
     part_a = path / "PartA" if (path / "PartA").is_dir() else path
     if (path / "VA_Estimation_Challenge").is_dir() or (path / "cropped_aligned").is_dir():
-        return read_affwild2(path, problems)
-    if (path / "X.npy").is_file():
-        return read_painmonit(path, problems, channel=channel, rate=rate)
-    if (part_a / "video").is_dir() or _biosignals(part_a).is_dir():
-        return read_biovid(path, problems, classes=classes)
-    raise DataError(
-        f"{path} has no known layout: expected PartA/video (BioVid), VA_Estimation_Challenge (Affwild2) or X.npy "
-        "(PainMonit); give the folder that holds one of them"
-    )
+        cohort = read_affwild2(path, problems)
+    elif (path / "X.npy").is_file():
+        cohort = read_painmonit(path, problems, channel=channel, rate=rate)
+    elif (part_a / "video").is_dir() or _biosignals(part_a).is_dir():
+        cohort = read_biovid(path, problems, classes=classes)
+    else:
+        raise DataError(
+            f"{path} has no known layout: expected PartA/video (BioVid), VA_Estimation_Challenge (Affwild2) or X.npy "
+            "(PainMonit); give the folder that has one of them"
+        )
+    return one_spelling(cohort)
 
 
 # ---- BioVid and trimodal -------------------------------------------------------------------------------------
 
 
-def read_biovid(root: Path, problems: Problems, *, classes: Sequence[str] = ("BL1", "PA4")) -> Cohort:
-    """BioVid Part A, and the trimodal cohort where `audio/` lies beside `video/`.
+def read_biovid(root: Path, problems: Problems, *, classes: Sequence[str] = PAIN_CLASSES) -> Cohort:
+    """BioVid Part A, or the trimodal cohort if `audio/` exists.
 
-    The list of samples comes from `samples.csv`, or from the files themselves where it is absent. Label 0 is
-    `classes[0]`, label 1 is `classes[1]`; the others are left out.
+    Samples are listed by `samples.csv`, or else by the file names. Label 0 is `classes[0]`, label 1 `classes[1]`; other
+    classes are skipped.
     """
     part_a = root / "PartA" if (root / "PartA").is_dir() else root
-    unknown = [c for c in classes if c not in BIOVID_CLASSES]
+    unknown = [c for c in classes if c not in CLASS_NAMES]
     if unknown or len(classes) != 2:
-        raise DataError(f"classes {','.join(classes)} are not two of {', '.join(BIOVID_CLASSES)}; give two of them")
+        raise DataError(f"classes {','.join(classes)} are not two of {', '.join(CLASS_NAMES)}; give two of these")
     samples, numbers = _biovid_samples(root, part_a, problems)
     affect = _first_dir(part_a / "valence_arousal", root / "valence_arousal")
     audio = _first_dir(part_a / "audio", root / "audio")
@@ -141,9 +140,9 @@ def _samples_csv(path: Path, problems: Problems) -> tuple[list[tuple[str, str, s
             subject, sample, name = (cells[at[k]] for k in ("subject_name", "sample_name", "class_name"))
             subject_id = int(cells[at["subject_id"]])
         except (IndexError, ValueError):
-            raise DataError(f"{path} row {number}: '{line[:60]}' is not a sample; mend it") from None
-        if name not in BIOVID_CLASSES:
-            raise DataError(f"{path} row {number}: class '{name}' is not one of {', '.join(BIOVID_CLASSES)}; mend it")
+            raise DataError(f"{path} row {number}: '{line[:60]}' is not a sample; fix the row") from None
+        if name not in CLASS_NAMES:
+            raise DataError(f"{path} row {number}: class '{name}' is not one of {', '.join(CLASS_NAMES)}; fix the row")
         if not subject:
             raise DataError(f"{path} row {number}: the subject has no name; restore the row")
         # one person under two names could be trained on and tested
@@ -188,16 +187,17 @@ def read_va(path: Path) -> dict[str, NDArray[np.float64]]:
     bad = np.flatnonzero(~unlabelled & ~((np.abs(v) <= 1) & (np.abs(a) <= 1)))
     if bad.size:
         i = int(bad[0])
-        raise DataError(f"{path} row {i + 2}: valence {v[i]:g}, arousal {a[i]:g} lie outside [-1, 1]; mend the file")
+        raise DataError(f"{path} row {i + 2}: valence {v[i]:g}, arousal {a[i]:g} lie outside [-1, 1]; fix the file")
     return {"valence": np.where(unlabelled, np.nan, v), "arousal": np.where(unlabelled, np.nan, a)}
 
 
 def read_affwild2(root: Path, problems: Problems) -> Cohort:
-    """Affwild2 / ABAW. The subject is the video (its name without `_left`/`_right`): one person may not be told
-    from another across videos, and the two sides of one video stay together."""
+    """Affwild2 / ABAW. The subject is the video (its name without `_left`/`_right`), because people cannot be
+    identified across videos; so the two sides of a video stay together.
+    """
     labels = root / "VA_Estimation_Challenge"
     if not labels.is_dir():
-        raise DataError(f"{root} has no folder VA_Estimation_Challenge with the labels; restore it")
+        raise DataError(f"{root} has no folder VA_Estimation_Challenge with labels; restore it")
     trials = []
     for part, folder in (("train", "Train_Set"), ("validation", "Validation_Set")):
         files = sorted((labels / folder).glob("*.txt"))
@@ -243,7 +243,7 @@ def _video_folders(root: Path) -> list[Path]:
 
 
 def _frame_times(video: Path | None, frames: int, problems: Problems) -> NDArray[np.float64]:
-    """Timestamps of the labelled frames: the video's own, continued at its rate; 30 fps without a video."""
+    """Times of the labelled frames: the video's, continued at its rate; 30 fps without a video."""
     times = video_times(video) if video is not None else np.empty(0)
     if times.size < 2:
         problems.missing("video for timestamps (30 fps is assumed)", video or Path("videos/*.mp4"))
@@ -260,12 +260,11 @@ def _frame_times(video: Path | None, frames: int, problems: Problems) -> NDArray
 def read_painmonit(root: Path, problems: Problems, *, channel: str = "Eda_RB", rate: float = PAINMONIT_RATE) -> Cohort:
     """PainMonit arrays: X.npy (N, L, 6) or (N, 6, L), y_heater.npy or y_covas.npy, subjects.npy.
 
-    Labels may be numbers or one-hot; the lowest class is 0 and the highest 1, others are left out. The trials
-    share X.npy; a trial's id is its row. Subjects are numbers that each data set begins at 0: the name of `root`
-    says whose they are.
+    Labels are numbers or one-hot; the lowest class is 0 and the highest 1, other classes are skipped. The trials share
+    X.npy; a trial's id is its row. Each data set numbers its subjects from 0, so the name of `root` identifies them.
     """
     if channel not in PAINMONIT_CHANNELS:
-        raise DataError(f"'{channel}' is no PainMonit channel: choose one of {', '.join(PAINMONIT_CHANNELS)}")
+        raise DataError(f"'{channel}' is not a PainMonit channel; choose one of {', '.join(PAINMONIT_CHANNELS)}")
     y_file = next((f for n in ("y_heater.npy", "y_covas.npy") if (f := root / n).is_file()), root / "y_heater.npy")
     x, y, who = (_npy(root / "X.npy", mapped=True), _npy(y_file), _npy(root / "subjects.npy"))
     if x.ndim == 4 and x.shape[-1] == 1:
@@ -280,10 +279,10 @@ def read_painmonit(root: Path, problems: Problems, *, channel: str = "Eda_RB", r
             raise DataError(f"{root / name} has {len(array)} rows and X.npy {len(x)}; export them together")
     if not np.issubdtype(y.dtype, np.number) or not np.isfinite(y).all():
         bad = int(np.argmin(np.isfinite(y))) if np.issubdtype(y.dtype, np.number) else 0
-        raise DataError(f"{y_file} row {bad}: {y[bad]} is no label; export two classes as numbers")
+        raise DataError(f"{y_file} row {bad}: {y[bad]} is not a label; export two classes as numbers")
     low, high = (int(v) for v in (np.min(y), np.max(y)))
     if low == high:
-        raise DataError(f"{y_file} holds one class only ({low}); export two classes")
+        raise DataError(f"{y_file} has only one class ({low}); export two classes")
     subjects = _subject_ids(root / "subjects.npy", who)
     length = x.shape[1] if x.shape[2] == len(PAINMONIT_CHANNELS) else x.shape[2]
     column = PAINMONIT_CHANNELS.index(channel)
@@ -311,7 +310,7 @@ def read_painmonit(root: Path, problems: Problems, *, channel: str = "Eda_RB", r
 
 
 def _subject_ids(path: Path, who: NDArray) -> list[str]:
-    """One id a window: whole numbers are written alike, whatever their type."""
+    """One id per window; whole numbers of any type are written the same way."""
     ids = []
     for row, value in enumerate(who.tolist()):
         if isinstance(value, bytes):
@@ -342,7 +341,7 @@ def _first_file(folder: Path, stem: str, suffixes: Sequence[str]) -> Path:
 
 
 def default_task(cohort: Cohort) -> Task:
-    """The preset that fits a layout, for `train --check` without a recipe."""
+    """The task preset for a layout, for `train --check` without a recipe."""
     if cohort.layout == "painmonit":
         seconds = cohort.trials[0].duration
         eda = replace(get_task("pain").modality("eda"), span=seconds, shape=(1, round(seconds * cohort.rate)))

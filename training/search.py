@@ -228,7 +228,7 @@ def _helpers(count: int, work: Any, *arguments: Any) -> Iterator[None]:
 def _begin(work: Any, arguments: tuple[Any, ...], threads: int) -> None:
     import signal
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C belongs to the parent, which ends this process
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and ends this process
     torch.set_num_threads(threads)
     with suppress(UserError):  # the parent repeats the job and reports it once
         work(*arguments)

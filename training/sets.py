@@ -1,7 +1,7 @@
 """Training examples as whole batches: clips for a backbone, cached features for a fusion.
 
-A batch is drawn by index and a seed, so the order, the augmentation and the masks of epoch `e` depend on
-(seed, e) alone: a run that was killed and resumed sees the same numbers.
+A batch is drawn by index and seed, so order, augmentation and masks of an epoch depend only on the seed and the epoch,
+and a resumed run continues with the same batches.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Draw = tuple[NDArray[np.int64], int]
 
 
 class EpochSampler(Sampler[Draw]):
-    """Batches of indices with a seed each; shuffled by (seed, epoch) and shared out over the processes of a DDP run."""
+    """Batches of indices with a seed each, shuffled by (seed, epoch) and divided among the processes of a DDP run."""
 
     def __init__(self, count: int, batch: int, seed: int | None, *, shard: bool) -> None:
         self.count, self.batch, self.seed, self.shard = count, batch, seed, shard
@@ -53,7 +53,7 @@ class EpochSampler(Sampler[Draw]):
         batches = [order[i : i + self.batch] for i in range(0, self.count, self.batch)]
         rank, world = self._world()
         while len(batches) % world:
-            batches.append(batches[len(batches) % self.count % len(batches)])  # every process takes as many steps
+            batches.append(batches[len(batches) % self.count % len(batches)])  # all processes take as many steps
         for number in range(rank, len(batches), world):
             yield batches[number], hash_seed(self.seed or 0, self.epoch, number)
 
@@ -84,7 +84,7 @@ class ClipSet(Dataset[Batch]):
 
     def __getitem__(self, draw: Draw) -> Batch:
         index, seed = draw
-        # sorted reads from the memory map; the order within a batch carries no meaning
+        # sorted for the memory map; the order within a batch is irrelevant
         index = np.sort(index)
         rng = np.random.default_rng(seed) if self.augment else None
         clips = vary(self.store.data[self.rows[index]], self.store.modality, self.augment, rng)
@@ -111,7 +111,7 @@ def clip_set(windows: WindowTable, store: ClipStore, augment: Augment | None = N
 def vary(
     stored: NDArray[Any], m: Modality, augment: Augment | None, rng: np.random.Generator | None
 ) -> NDArray[np.float32]:
-    """(n, *shape) clips as the backbone takes them, each changed by its own draw from `rng`."""
+    """(n, *shape) clips as backbone input, each varied by its own draw from `rng`."""
     if augment is None or rng is None:
         return network_input(stored, m)
     n = len(stored)
@@ -139,7 +139,7 @@ def vary(
 
 
 def _delay(values: NDArray[np.float32], shares: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Clips (n, 1, samples), each later by its share of the clip; what moves in repeats the edge."""
+    """Clips (n, 1, samples), each delayed by its share of the clip; the edge is repeated."""
     length = values.shape[-1]
     index = np.arange(length)[None, :] - np.rint(shares * length).astype(int)[:, None]
     return np.take_along_axis(values, np.clip(index, 0, length - 1)[:, None, :], axis=-1)
@@ -179,7 +179,7 @@ class FeatureSet(Dataset[Batch]):
             if g is None:
                 features[name] = table[0][rows]
                 continue
-            # one variant for the whole window: its frames were flipped together or not at all
+            # one variant for the whole window, whose frames are flipped together
             variant = torch.randint(len(table), (len(index), 1), generator=g)
             picked = table[variant, rows]
             if self.masking and self.masking.noise:
@@ -188,7 +188,7 @@ class FeatureSet(Dataset[Batch]):
         if self.masking and g is not None:
             present = mask(present, self.masking, g)
         labels = {o: y[index] for o, y in self.labels.items()}
-        # steps in which nothing at all is present carry no information to learn from
+        # steps without any modality are not trained on
         seen = present.any(-1)
         labels = {o: torch.where(seen, y, torch.nan) for o, y in labels.items()}
         return {"features": features, "present": present}, labels
@@ -212,7 +212,7 @@ def feature_set(
 
 
 def presence(windows: WindowTable, stores: dict[str, ClipStore], name: str) -> NDArray[np.bool_]:
-    """(W, S): the clip exists and holds usable signal."""
+    """(W, S): the clip exists and is usable."""
     rows = windows.rows[name]
     if name not in stores:
         return np.zeros(rows.shape, bool)
@@ -220,7 +220,7 @@ def presence(windows: WindowTable, stores: dict[str, ClipStore], name: str) -> N
 
 
 def mask(present: Tensor, masking: Masking, g: torch.Generator) -> Tensor:
-    """Hide modalities, steps and the window's beginning; every window keeps its last step of some modality."""
+    """Hide modalities, steps and the window's beginning; at the last step some modality always stays."""
     n, steps, modalities = present.shape
     out = present.clone()
     if masking.modality and modalities > 1:

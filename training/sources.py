@@ -1,4 +1,4 @@
-"""A trial of a data set as the source of samples that its clips are cut from."""
+"""A data set's trial as a source of samples."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ _FILES: dict[str, Callable[[Path], Samples]] = {
 
 
 def open_trial(trial: Trial, m: Modality) -> tuple[Samples, Find | None]:
-    """The unopened source of a modality, and how its faces are found; None: they are searched for (`FaceCutter`).
+    """The unopened source of a modality, and how its faces are found; None: by detection (`FaceCutter`).
 
-    Files are read as a live run reads them. Raises DataError where a file cannot be read.
+    Files are read as in a live run. Raises DataError where a file cannot be read.
     """
     path = trial.files[m.name]
     if trial.kind == "sim":
@@ -44,7 +44,7 @@ def open_trial(trial: Trial, m: Modality) -> tuple[Samples, Find | None]:
 
 
 class _Held:
-    """Samples that are there already, as a source."""
+    """Samples in memory, as a source."""
 
     def __init__(self, times: NDArray[np.float64], values: Any) -> None:
         self._times, self._values, self._at = times, values, 0
@@ -62,7 +62,7 @@ class _Held:
 
 
 def _labelled_frames(folder: Path, times: NDArray[np.float64]) -> Samples:
-    """Affwild2's cropped faces at the times of their labels; None where the crop is missing."""
+    """Affwild2's cropped faces at the times of their labels; None where a crop is missing."""
 
     def image(number: int) -> NDArray[np.uint8] | None:
         file = folder / f"{number:05d}.jpg"
@@ -72,7 +72,7 @@ def _labelled_frames(folder: Path, times: NDArray[np.float64]) -> Samples:
 
 
 def _painmonit_row(trial: Trial) -> Samples:
-    """One window of X.npy: its last sample lies at its end, and its first is held from its beginning."""
+    """One window of X.npy: its last sample is at its end, and its first is repeated at its beginning."""
     x = np.load(trial.files["eda"], mmap_mode="r")
     column = int(trial.kind.split(":")[1])
     row = x[int(trial.id)].reshape(x.shape[1], x.shape[2])

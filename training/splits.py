@@ -1,4 +1,4 @@
-"""Who is trained on, who selects the epoch, who is scored. A person stands on one side only."""
+"""Splits of subjects into training, validation and test; each person is on one side only."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .data import person
 
 @dataclass(frozen=True)
 class Split:
-    """Subjects of each side. `validation` alone selects epochs and temperatures; `test` is scored once."""
+    """Subjects of each side. Only `validation` selects epochs and temperatures; `test` is scored once."""
 
     name: str
     train: tuple[str, ...]
@@ -24,22 +24,21 @@ class Split:
     def __post_init__(self) -> None:
         check_leakage({"train": self.train, "validation": self.validation, "test": self.test})
         if not self.train:
-            raise DataError(f"split '{self.name}' leaves nobody to train on; use fewer folds or more subjects")
+            raise DataError(f"split '{self.name}' has no subject left to train on; use fewer folds or more subjects")
 
     def to_dict(self) -> dict[str, Any]:
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
 
 def check_leakage(sides: dict[str, Iterable[str]]) -> None:
-    """Raises DataError naming the first subject that stands on two sides, in whatever spelling."""
+    """Raises DataError naming the first subject on two sides, in any spelling."""
     seen: dict[str, str] = {}
     for side, subjects in sides.items():
         for subject in subjects:
             before = seen.setdefault(person(subject), side)
             if before != side:
                 raise DataError(
-                    f"subject {subject} stands in both {before} and {side}, so the score would be inflated; "
-                    "split by subject"
+                    f"subject {subject} is in both {before} and {side}, which would inflate the score; split by subject"
                 )
 
 
@@ -53,7 +52,7 @@ def holdout(subjects: Sequence[str], *, test: float = 0.25, validation: float = 
 
 
 def k_fold(subjects: Sequence[str], folds: int, *, validation: float = 0.2, seed: int = 0) -> list[Split]:
-    """`folds` subject-exclusive splits; each subject is tested once, validation comes out of the training side."""
+    """`folds` subject-exclusive splits: each subject is tested once, and validation is taken from the training side."""
     order = _shuffled(subjects, seed)
     if not 2 <= folds <= len(order):
         raise DataError(f"{folds} folds need 2 to {len(order)} subjects; the data has {len(order)}")
@@ -69,7 +68,7 @@ def k_fold(subjects: Sequence[str], folds: int, *, validation: float = 0.2, seed
 
 
 def loso(subjects: Sequence[str], *, validation: float = 0.15, seed: int = 0) -> list[Split]:
-    """Leave one subject out: one split a subject, in the order of their names."""
+    """Leave one subject out: one split per subject, in the order of their names."""
     if len(subjects) < 3:
         raise DataError(f"leave-one-subject-out needs at least 3 subjects; the data has {len(subjects)}")
     splits = []
@@ -81,7 +80,7 @@ def loso(subjects: Sequence[str], *, validation: float = 0.15, seed: int = 0) ->
 
 
 def official(train: Sequence[str], validation: Sequence[str], *, select: float = 0.15, seed: int = 0) -> Split:
-    """The challenge's split: its validation set is scored, so the epoch is selected on a part of its train set."""
+    """The challenge's split: its validation set is scored, and part of its train set selects the epoch."""
     check_leakage({"the official train set": train, "the official validation set": validation})
     order = _shuffled(train, seed)
     n = _share(len(order), select)
@@ -103,5 +102,5 @@ def _shuffled(subjects: Sequence[str], seed: int) -> list[str]:
 
 
 def _share(n: int, share: float) -> int:
-    """At least one of several, and never all of them."""
+    """At least one of several, but never all."""
     return 0 if n < 2 or share <= 0 else min(max(1, round(share * n)), n - 1)

@@ -1,7 +1,8 @@
-"""Simulated people as endless streams: what live sees, so that windows lie anywhere relative to events.
+"""Simulated people as endless streams, as in a live run, with windows at any time relative to events.
 
-A trial cut at its stimulus teaches a fixed alignment that live never has. The demo bundles therefore learn on
-streams of `sim:` people, rendered only where a window looks; nothing is written to disk but the clip cache.
+Trials cut at their stimulus would train a fixed alignment, which live data does not have. The demo bundles are
+therefore trained on streams of `sim:` people, rendered only where there is a window; nothing but the clip cache is
+written to disk.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ EPISODE = 80.0  # s; several episodes a person
 def simulated_cohort(task: Task, *, subjects: int, windows: int, seed: int = 0) -> Cohort:
     """`subjects` people with `windows` windows each.
 
-    One-step tasks get windows at random times, half of them in pain and half at rest; sequences get consecutive
-    windows, one a stride, which share their clips. Pain is labelled by `Episodes.window_label` (None, in
-    transition, is unlabelled); valence and arousal are the person's own.
+    One-step tasks have windows at random times, half in pain and half at rest; sequences have consecutive windows, one
+    per stride, which share clips. Pain is labelled by `Episodes.window_label` (None, in transition, is unlabelled);
+    valence and arousal are those of the person.
     """
     rng = np.random.default_rng([seed, 7])
     quiet = np.zeros(subjects, bool)

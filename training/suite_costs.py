@@ -1,4 +1,4 @@
-"""What a fusion costs at batch 1 on this machine's CPU: parameters, FLOPs, latency, peak memory."""
+"""The cost of a fusion at batch 1 on this machine's CPU: parameters, FLOPs, latency, peak memory."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from ..tasks import Task
 class Cost:
     """Of one fusion at batch 1.
 
-    flops: of matrix products and convolutions, a multiplication and an addition each. latency_ms: median of 30 passes,
-    one thread. memory_mb: weights and the most that was alive beside them, in 10^6 bytes.
+    flops: of matrix products and convolutions, counting multiplications and additions. latency_ms: median of 30 passes
+    on one thread. memory_mb: weights plus the peak of all other live tensors, in 10^6 bytes.
     """
 
     parameters: int
@@ -63,9 +63,9 @@ def _times(run: Callable[[], Any], count: int = 30) -> list[float]:
 
 
 def peak_memory(network: nn.Module, run: Callable[[], Any]) -> int:
-    """Bytes of `network`'s weights and buffers plus the largest sum of tensors alive at once while `run` works.
+    """Bytes of `network`'s weights and buffers plus the peak of all other live tensors during `run`.
 
-    Counted by storage, so a view costs nothing; what an operator allocates and frees within itself is not seen.
+    Counted by storage, so views cost nothing; memory that an operator allocates and frees internally is not counted.
     """
     kept = [*network.parameters(), *network.buffers()]
     storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in kept}
@@ -75,7 +75,7 @@ def peak_memory(network: nn.Module, run: Callable[[], Any]) -> int:
 
 
 class _Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Sums the storages that operators make, each until it is freed. known: addresses that count as there already."""
+    """Sums the storages that operators allocate, each until it is freed. known: addresses that are not counted."""
 
     def __init__(self, known: set[int]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

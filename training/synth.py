@@ -1,7 +1,7 @@
 """Synthetic cohorts in the real datasets' layouts: BioVid, Affwild2, and BioVid with voice (`trimodal`).
 
-Everything a person does comes from `jmt_edge.capture.simulated`, the generator behind `sim:`; this module only cuts
-trials and writes files. The layouts, the latent truth beside them and the parameters: `docs/reference/data-sets.md`.
+The people come from `jmt_edge.capture.simulated`, the generator behind `sim:`; this module only cuts trials and writes
+files. Layouts, latent truth and parameters: `docs/reference/data-sets.md`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 import signal
 import threading
 import wave
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -33,9 +33,8 @@ from jmt_edge.capture.simulated.scenario import CLASS_NAMES, TRIAL, Episodes, Se
 from jmt_edge.capture.simulated.voice import RATE, Speech
 from jmt_edge.errors import DataError
 from jmt_edge.opencv import cv2
-from jmt_edge.training.keys import code
+from jmt_edge.training.keys import code, write
 
-KINDS = ("biovid", "affwild2", "trimodal")
 FPS, TRIAL_FRAMES = 25.0, 138
 BIO_RATE, BIO_ROWS = 512, 2816
 BIO_COLUMNS = ("time", " gsr", " ecg", " emg_trapezius", " emg_corrugator", " emg_zygomaticus")
@@ -43,7 +42,10 @@ SAMPLE_COLUMNS = ("subject_id", "subject_name", "class_id", "class_name", "sampl
 _FIRST_NUMBER = {"PA1": 0, "PA2": 1, "PA3": 2, "PA4": 3, "BL1": 4}  # BL1 samples are numbered last: BL1-081
 _BIOVID_SUBJECTS = 87
 _MARKER = "synth.json"
-_CHUNK = 8  # trials that one worker does at a stretch
+_CHUNK = 8  # trials that a worker makes at a time
+
+
+Truth = dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -71,10 +73,10 @@ class Subject:
 
 
 def cohort_subjects(plan: CohortPlan) -> list[Subject]:
-    """The persons of a cohort.
+    """The subjects of a cohort.
 
-    Up to 87 subjects are a random subset of BioVid's ids, so that the 20 ids of its non-reactive people (whose skin
-    here does not respond) are drawn as often as in the real set; beyond 87 each is one with chance 20/87.
+    Up to 87 are a random subset of BioVid's ids, so that its 20 non-reactive people, whose skin does not respond here
+    either, are as frequent as in the real set; further subjects are non-reactive with probability 20/87.
     """
     g = draw((COHORT, plan.seed, 0), SESSION)
     count = min(plan.subjects, _BIOVID_SUBJECTS)
@@ -106,6 +108,10 @@ class Body:
         self.expression = Expressions(person, self.speech)
         self.skin = Skin(person)
         self.renderer = FaceRenderer(person, width, height)
+
+    def truth(self, t: float, since: float, expression: Any) -> Truth:
+        """The latent truth at session time `t`, stamped from `since` on."""
+        return {"t": t - since, **self.person.truth(t), "pspi": pspi(expression.aus), **expression.aus}
 
 
 @dataclass(frozen=True)
@@ -140,19 +146,15 @@ def _write_trial(root: Path, plan: CohortPlan, body: Body, trial: TrialPlan) -> 
     if plan.kind == "trimodal":
         first = round(trial.start * RATE)
         _write_wav(part / "audio" / folder / f"{trial.sample}.wav", body.speech.samples(first, round(TRIAL * RATE)))
-        rows = [[f"{row['valence']:.4f}", f"{row['arousal']:.4f}"] for row in truth]
-        _write_csv(part / "valence_arousal" / folder / f"{trial.sample}.txt", ["valence", "arousal"], rows)
-    # last: its presence says that the trial is complete
-    columns = list(truth[0])
-    rows = [[f"{row[c]:.4f}" for c in columns] for row in truth]
-    _write_csv(_trial_truth(root, trial), columns, rows)
+        _write_truth(part / "valence_arousal" / folder / f"{trial.sample}.txt", truth, ["valence", "arousal"])
+    _write_truth(_trial_truth(root, trial), truth)  # last: it marks the trial as complete
 
 
 def _trial_truth(root: Path, trial: TrialPlan) -> Path:
     return root / "truth" / trial.subject.name / f"{trial.sample}.csv"
 
 
-def _write_video(path: Path, body: Body, times: NDArray[np.float64]) -> list[dict[str, float]]:
+def _write_video(path: Path, body: Body, times: NDArray[np.float64]) -> list[Truth]:
     """Render the frames at `times` (session time) and return the truth of each; `t` counts from the first."""
     renderer, truth = body.renderer, []
     temporary = path.with_suffix(".part.mp4")
@@ -164,13 +166,13 @@ def _write_video(path: Path, body: Body, times: NDArray[np.float64]) -> list[dic
     for t in times:
         expression = body.expression(t)
         writer.write(renderer.frame(t, expression))
-        truth.append({"t": t - times[0], **body.person.truth(t), "pspi": pspi(expression.aus), **expression.aus})
+        truth.append(body.truth(t, times[0], expression))
     writer.release()
     os.replace(temporary, path)
     return truth
 
 
-def _write_biosignals(part: Path, folder: str, trial: TrialPlan, body: Body, truth: list[dict[str, float]]) -> None:
+def _write_biosignals(part: Path, folder: str, trial: TrialPlan, body: Body, truth: list[Truth]) -> None:
     gsr = body.skin.samples(round(trial.start * BIO_RATE), BIO_ROWS, BIO_RATE)
     noise = draw(trial.subject.key, BIOPOTENTIAL, round(trial.start * 10))
     t = np.arange(BIO_ROWS) / BIO_RATE
@@ -196,11 +198,11 @@ def _write_biosignals(part: Path, folder: str, trial: TrialPlan, body: Body, tru
         path.parent.mkdir(parents=True, exist_ok=True)
         line = "%d" + "\t%.5f" * 5
         text = "\n".join(line % tuple(row) for row in np.hstack([micros, values]).tolist())
-        _write_text(path, "\t".join(BIO_COLUMNS) + "\n" + text + "\n")
+        write(path, "\t".join(BIO_COLUMNS) + "\n" + text + "\n")
 
 
 def _ecg(t: NDArray[np.float64], g: np.random.Generator) -> NDArray[np.float64]:
-    """A plain electrocardiogram in µV: P, QRS and T as Gaussians; no model here reads it."""
+    """A simple electrocardiogram in µV: P, QRS and T as Gaussians. No model uses it."""
     beats = np.cumsum(60 / 70 * (1 + 0.04 * g.standard_normal(12))) - 0.8
     value = 15 * g.standard_normal(len(t))
     for height, offset, width in ((120, -0.17, 0.03), (-120, -0.03, 0.01), (1100, 0, 0.012), (250, 0.25, 0.05)):
@@ -211,17 +213,17 @@ def _ecg(t: NDArray[np.float64], g: np.random.Generator) -> NDArray[np.float64]:
 # --- files ---------------------------------------------------------------------------------------------------------
 
 
-def _write_text(path: Path, text: str) -> None:
-    """Write as a whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
-
-
 def _write_csv(path: Path, header: list[str], rows: list[list[str]], separator: str = ",") -> None:
     lines = [separator.join(header), *(separator.join(row) for row in rows)]
-    _write_text(path, "\n".join(lines) + "\n")
+    write(path, "\n".join(lines) + "\n")
+
+
+def _write_truth(path: Path, truth: list[Truth], columns: Sequence[str] = (), skip: Iterable[bool] = ()) -> None:
+    """One row per frame, of some or all columns; -5, the data sets' mark of no label, in frames to `skip`."""
+    columns = columns or list(truth[0])
+    skipped = [*skip] or [False] * len(truth)
+    rows = [["-5"] * len(columns) if gap else [f"{row[c]:.4f}" for c in columns] for row, gap in zip(truth, skipped)]
+    _write_csv(path, list(columns), rows)
 
 
 def _write_wav(path: Path, samples: NDArray[np.float32]) -> None:
@@ -284,7 +286,7 @@ def _spans(g: np.random.Generator, count: int, fps: float, share: float, longest
 
 
 def _write_affwild2_video(root: Path, plan: CohortPlan, video: Video) -> bool:
-    """Video with sound, cropped faces, annotations and truth of one video; False where it was stopped midway."""
+    """A video with sound, its cropped faces, labels and truth; False where it was stopped before the end."""
     import av
 
     from jmt_edge.preprocessing.face import FaceDetector, FaceTracker, align_crop
@@ -297,7 +299,7 @@ def _write_affwild2_video(root: Path, plan: CohortPlan, video: Video) -> bool:
     absent = [_spans(g, count, video.fps, 0.03, 1.5) for g in chance]
     unlabelled = [_spans(g, count, video.fps, 0.02, 1.0) | away for g, away in zip(chance, absent)]
     trackers = [FaceTracker(FaceDetector()) for _ in bodies]
-    truth: list[list[dict[str, float]]] = [[] for _ in bodies]
+    truth: list[list[Truth]] = [[] for _ in bodies]
     for side in video.sides:
         (root / "cropped_aligned" / side).mkdir(parents=True, exist_ok=True)
 
@@ -323,8 +325,7 @@ def _write_affwild2_video(root: Path, plan: CohortPlan, video: Video) -> bool:
                 if face is not None:
                     crop = cv2.cvtColor(align_crop(frame, face, 112), cv2.COLOR_RGB2BGR)
                     cv2.imwrite(str(root / "cropped_aligned" / side / f"{i + 1:05d}.jpg"), crop)
-                aus = expression.aus
-                truth[k].append({"t": float(t), **body.person.truth(float(t)), "pspi": pspi(aus), **aus})
+                truth[k].append(body.truth(float(t), 0.0, expression))
             image = av.VideoFrame.from_ndarray(np.ascontiguousarray(np.hstack(halves)), format="bgr24")
             container.mux(picture.encode(image))
         samples = np.sum([body.speech.samples(0, round(plan.seconds * RATE)) for body in bodies], axis=0)
@@ -338,14 +339,10 @@ def _write_affwild2_video(root: Path, plan: CohortPlan, video: Video) -> bool:
     os.replace(temporary, path)
 
     for k, side in enumerate(video.sides):
-        rows = [
-            ["-5", "-5"] if skip else [f"{row['valence']:.4f}", f"{row['arousal']:.4f}"]
-            for row, skip in zip(truth[k], unlabelled[k])
-        ]
-        _write_csv(root / "VA_Estimation_Challenge" / video.part / f"{side}.txt", ["valence", "arousal"], rows)
-    for k, side in enumerate(video.sides):  # last: its presence says that the video is complete
-        columns = list(truth[k][0])
-        _write_csv(root / "truth" / f"{side}.csv", columns, [[f"{r[c]:.4f}" for c in columns] for r in truth[k]])
+        labels = root / "VA_Estimation_Challenge" / video.part / f"{side}.txt"
+        _write_truth(labels, truth[k], ["valence", "arousal"], unlabelled[k])
+    for k, side in enumerate(video.sides):
+        _write_truth(root / "truth" / f"{side}.csv", truth[k])  # last: it marks the video as complete
     return True
 
 
@@ -354,7 +351,7 @@ def _write_affwild2_video(root: Path, plan: CohortPlan, video: Video) -> bool:
 
 @dataclass(frozen=True)
 class Unit:
-    """A stretch of work for one process, and how many samples (trials or videos) it makes."""
+    """Work for one process, and the number of samples (trials or videos) that it makes."""
 
     root: Path
     plan: CohortPlan
@@ -389,7 +386,7 @@ def _asked_to_stop() -> bool:
 
 
 def _work(unit: Unit) -> int:
-    """Make the samples of `unit` that are not there yet; the number of samples that are there now."""
+    """Make the missing samples of `unit`; returns how many are there afterwards."""
     if unit.video is not None:
         there = all((unit.root / "truth" / f"{side}.csv").is_file() for side in unit.video.sides)
         return int(there or _write_affwild2_video(unit.root, unit.plan, unit.video))
@@ -409,9 +406,9 @@ def _work(unit: Unit) -> int:
 
 
 def prepare(root: Path, plan: CohortPlan) -> None:
-    """Make `root` ready, or find it half-filled by the same command (then `generate` goes on where it stopped).
+    """Make `root` ready, or check that an interrupted run of the same command left it, which `generate` then resumes.
 
-    Raises DataError where `root` holds anything else, or a complete cohort: nothing is ever overwritten.
+    Raises DataError where `root` holds anything else or a complete cohort: nothing is overwritten.
     """
     marker = root / _MARKER
     generator = code(("training.synth", "capture.simulated"))
@@ -423,7 +420,7 @@ def prepare(root: Path, plan: CohortPlan) -> None:
         if held != wanted:
             changed = ", ".join(k for k in wanted if held.get(k) != wanted[k])
             raise DataError(
-                f"{root} holds an unfinished cohort with another {changed}; repeat its command or delete it"
+                f"{root} holds an unfinished cohort with another {changed}; repeat its command or delete the folder"
             )
     elif root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise DataError(f"{root} exists and is not an empty folder; choose another --out")
@@ -432,7 +429,7 @@ def prepare(root: Path, plan: CohortPlan) -> None:
             root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise DataError(f"cannot make the folder {root} ({error.strerror}); choose another --out") from None
-        _write_text(marker, json.dumps(wanted, indent=2) + "\n")
+        write(marker, json.dumps(wanted, indent=2) + "\n")
 
 
 def total_samples(plan: CohortPlan) -> int:
@@ -443,7 +440,7 @@ def total_samples(plan: CohortPlan) -> int:
 def generate(root: Path, plan: CohortPlan, jobs: int = 1) -> Iterator[int]:
     """Write the cohort into the prepared folder `root`; yields the number of samples made so far.
 
-    Closing the iterator (Ctrl-C) lets each worker finish its current sample; the same call later goes on from there.
+    When the iterator is closed (Ctrl-C), each worker finishes its current sample; the same call later resumes there.
     """
     done = 0
     for count in _finished(_units(root, plan), jobs):
@@ -452,12 +449,12 @@ def generate(root: Path, plan: CohortPlan, jobs: int = 1) -> Iterator[int]:
     if plan.kind != "affwild2":
         _write_lists(root, plan)
     marker = json.loads((root / _MARKER).read_text(encoding="utf-8"))
-    _write_text(root / _MARKER, json.dumps({**marker, "complete": True}, indent=2) + "\n")
+    write(root / _MARKER, json.dumps({**marker, "complete": True}, indent=2) + "\n")
 
 
 @contextmanager
 def _interrupts_ignored() -> Iterator[None]:
-    """Ctrl-C does nothing inside, neither here nor in processes started here, which inherit that."""
+    """Ignore Ctrl-C inside, here and in processes started inside, which inherit this."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -476,12 +473,12 @@ def _finished(units: list[Unit], jobs: int) -> Iterator[int]:
     stop = context.Event()
     pool = ProcessPoolExecutor(min(jobs, len(units)), context, _start_worker, (stop,))
     try:
-        with _interrupts_ignored():  # the workers' own: Ctrl-C reaches the parent alone, which sets `stop`
+        with _interrupts_ignored():  # Ctrl-C stops the parent only, which sets `stop`
             futures = [pool.submit(_work, unit) for unit in units]
         for future in as_completed(futures):
             yield future.result()
     finally:
-        with _interrupts_ignored():  # a second Ctrl-C would leave the workers waiting, and the parent for them
+        with _interrupts_ignored():  # a second Ctrl-C must not interrupt this
             stop.set()
             pool.shutdown(wait=True, cancel_futures=True)
 
@@ -509,7 +506,7 @@ def _write_lists(root: Path, plan: CohortPlan) -> None:
 
 
 def _trial_row(root: Path, person: Person, subject: Subject, trial: TrialPlan) -> list[str]:
-    """One row of `truth.csv`; times count from the window's start, empty where there was nothing."""
+    """One row of `truth.csv`; times are from the window's start, and empty where nothing happened."""
     with _trial_truth(root, trial).open(encoding="utf-8", newline="") as file:
         frames = list(csv.DictReader(file))
 
@@ -517,20 +514,19 @@ def _trial_row(root: Path, person: Person, subject: Subject, trial: TrialPlan) -
         return np.array([float(frame[name]) for frame in frames])
 
     own = person.reactions(trial.start - 1.5, trial.start + 1.0)
-    reaction = own[0] if own else None
     cells = [trial.sample, subject.name, str(subject.number), trial.class_name]
-    cells += [f"{reaction.stimulus.pain:g}" if reaction else "0", str(int(subject.responder))]
-    cells += [f"{reaction.stimulus.onset - trial.start:.3f}" if reaction else ""]
-    cells += [f"{reaction.face:.3f}" if reaction else "0"]
-    cells += [f"{reaction.face_delay:.3f}" if reaction and reaction.face else ""]
-    cells += [f"{reaction.scr:.4f}" if reaction else "0"]
-    if reaction and reaction.scr:
-        onset = reaction.stimulus.onset + reaction.scr_delay - trial.start
-        cells += [f"{onset:.3f}", f"{reaction.scr_rise:.3f}", f"{reaction.scr_decay:.3f}"]
+    if not own:
+        cells += ["0", str(int(subject.responder)), "", "0", "", "0", "", "", ""]
     else:
-        cells += ["", "", ""]
-    cells += [f"{column('pspi').mean():.3f}", f"{column('pspi').max():.3f}"]
-    return cells + [f"{column('valence').mean():.3f}", f"{column('arousal').mean():.3f}"]
+        r = own[0]
+        onset = r.stimulus.onset - trial.start
+        cells += [f"{r.stimulus.pain:g}", str(int(subject.responder)), f"{onset:.3f}", f"{r.face:.3f}"]
+        cells += [f"{r.face_delay:.3f}" if r.face else "", f"{r.scr:.4f}"]
+        skin = (onset + r.scr_delay, r.scr_rise, r.scr_decay)
+        cells += [f"{value:.3f}" for value in skin] if r.scr else ["", "", ""]
+    pain = column("pspi")
+    values = (pain.mean(), pain.max(), column("valence").mean(), column("arousal").mean())
+    return cells + [f"{value:.3f}" for value in values]
 
 
 # --- how large the effects are -------------------------------------------------------------------------------------
@@ -556,7 +552,7 @@ class Effect:
 
 
 def measure_effects(plan: CohortPlan) -> list[Effect]:
-    """The effect of each class in a BioVid or trimodal cohort, measured without drawing a single frame."""
+    """The effect of each class in a BioVid or trimodal cohort, computed without drawing frames."""
     rows: dict[str, list[tuple[float, ...]]] = {name: [] for name in plan.classes}
     for subject in cohort_subjects(plan):
         session, trials = subject_trials(plan, subject)

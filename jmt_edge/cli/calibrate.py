@@ -11,7 +11,7 @@ import click
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option(
     "--data", type=click.Path(path_type=Path),
-    help="Dataset, recording with raw samples, or saved windows (.npz) [default: simulated].",
+    help="Data set, recording with raw samples, or saved windows (.npz) [default: simulated people].",
 )  # fmt: skip
 @click.option("--windows", "count", type=click.IntRange(4), default=128, show_default=True)
 @click.option(
@@ -20,9 +20,9 @@ import click
 @click.option("--out", type=click.Path(path_type=Path), help="New bundle [default: NAME-calibrated.jmt beside it].")
 @click.option("--seed", type=int, default=0, show_default=True)
 def command(bundle: Path, data: Path | None, count: int, method: str | None, out: Path | None, seed: int) -> None:
-    """Quantise the networks of BUNDLE to INT8 (explicit Q/DQ) and keep the fewest layers in FP16 that it takes.
+    """Quantise the networks of BUNDLE to INT8 (explicit Q/DQ), keeping as few layers as possible in FP16.
 
-    Half of the windows give the ranges, the other half the scores. Runs on a CPU.
+    Half of the windows give the ranges, the other half the scores. Runs on the CPU.
     """
     from rich.console import Console
 
@@ -50,5 +50,5 @@ def command(bundle: Path, data: Path | None, count: int, method: str | None, out
     click.echo("\n".join(score_rows(done.report["fidelity"], "INT8")))
     click.echo(f"wrote {done.bundle.path} ({done.bundle.id})")
     if not done.fidelity.holds:
-        click.echo("INT8 changes the scores beyond the limit: use FP16", err=True)
+        click.echo("INT8 changes the scores beyond the limit; use FP16 instead", err=True)
         raise click.exceptions.Exit(1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -28,55 +28,38 @@ if TYPE_CHECKING:
 @click.option("--jobs", type=click.IntRange(1, 256), default=None, help="Number of processes.  [default: all cores]")
 @click.option("--effects", is_flag=True, help="Print the mean effect of each class and write nothing.")
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
-def command(
-    kind: str,
-    subjects: int,
-    seed: int,
-    out: Path | None,
-    trials: int,
-    classes: str,
-    seconds: float,
-    jobs: int | None,
-    effects: bool,
-    quiet: bool,
-) -> None:
+def command(kind: str, subjects: int, seed: int, trials: int, **flags: Any) -> None:
     """Write a synthetic cohort, including its latent truth.
 
     The layouts are those of BioVid, of Affwild2, and of BioVid with audio/ and valence_arousal/ (trimodal). Run the
     same command again to resume an interrupted cohort; nothing is overwritten.
     """
+    from rich import progress as bars
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
 
     from ..capture.simulated.scenario import CLASS_NAMES
     from ..training.synth import CohortPlan, generate, prepare, total_samples
 
-    names = tuple(name.strip() for name in classes.split(","))
+    out = flags["out"]
+    names = tuple(name.strip() for name in flags["classes"].split(","))
     wrong = [name for name in names if name not in CLASS_NAMES]
     if wrong or len(set(names)) != len(names):
-        raise ConfigError(f"--classes '{classes}' must name each of {', '.join(CLASS_NAMES)} at most once")
-    plan = CohortPlan(kind, subjects, seed, trials, tuple(n for n in CLASS_NAMES if n in names), seconds)
-    if effects:
+        raise ConfigError(f"--classes '{flags['classes']}' must name each of {', '.join(CLASS_NAMES)} at most once")
+    plan = CohortPlan(kind, subjects, seed, trials, tuple(n for n in CLASS_NAMES if n in names), flags["seconds"])
+    if flags["effects"]:
         _print_effects(plan)
         return
     if out is None:
-        raise ConfigError("--out is missing; name a new or empty folder, as in --out cohort")
+        raise ConfigError("--out is missing; give a new or empty folder, as in --out cohort")
     prepare(out, plan)
     columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
+        bars.TextColumn("{task.description}"), bars.BarColumn(), bars.MofNCompleteColumn(), bars.TimeElapsedColumn(),
+        bars.TimeRemainingColumn(),
     )  # fmt: skip
-    console = Console(stderr=True)
     try:
-        with Progress(*columns, console=console, disable=quiet) as progress:
+        with bars.Progress(*columns, console=Console(stderr=True), disable=flags["quiet"]) as progress:
             bar = progress.add_task("videos" if kind == "affwild2" else "trials", total=total_samples(plan))
-            for done in generate(out, plan, jobs or os.cpu_count() or 1):
+            for done in generate(out, plan, flags["jobs"] or os.cpu_count() or 1):
                 progress.update(bar, completed=done)
     except KeyboardInterrupt:
         click.echo(f"jmt-edge: stopped; run the same command again to resume in {out}", err=True)
@@ -89,14 +72,17 @@ def command(
 
 
 def _print_effects(plan: CohortPlan) -> None:
+    from ..markdown import table
     from ..training.synth import measure_effects
 
     if plan.kind == "affwild2":
-        raise ConfigError("--effects compares BioVid's classes, which affwild2 has not; use biovid or trimodal")
-    click.echo("| class | trials | mean SCR (µS) | SCR in | largest rise (µS) | face shows in | PSPI | PSPI maximum |")
-    click.echo("|---|---|---|---|---|---|---|---|")
-    for e in measure_effects(plan):
-        click.echo(
-            f"| {e.class_name} | {e.trials} | {e.scr:.3f} | {e.responds:.0%} | {e.rise:.3f} | {e.shows:.0%} "
-            f"| {e.pspi_mean:.2f} | {e.pspi_max:.2f} |"
-        )
+        raise ConfigError("--effects compares BioVid's classes, which affwild2 lacks; use biovid or trimodal")
+    header = (
+        "class", "trials", "mean SCR (µS)", "SCR in", "largest rise (µS)", "face shows in", "PSPI", "PSPI maximum"
+    )  # fmt: skip
+    rows = [
+        [e.class_name, str(e.trials), f"{e.scr:.3f}", f"{e.responds:.0%}", f"{e.rise:.3f}", f"{e.shows:.0%}",
+         f"{e.pspi_mean:.2f}", f"{e.pspi_max:.2f}"]
+        for e in measure_effects(plan)
+    ]  # fmt: skip
+    click.echo("\n".join(table(header, rows)))

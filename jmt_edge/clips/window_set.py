@@ -22,7 +22,7 @@ class Clips:
     """(N, S, *shape) float32; each clip is stored once, however many windows share it, and never copied: at full size
     128 windows of 16 steps are 2.4 GB.
 
-    stored: K clips of (*shape). rows: (N, S), where in `stored`; -1 for a clip of zeros.
+    stored: K clips of (*shape). rows: (N, S) indices into `stored`, -1 for a clip of zeros.
     """
 
     stored: Sequence[NDArray[np.float32]]
@@ -38,7 +38,7 @@ class Clips:
 
     @classmethod
     def joined(cls, parts: Sequence[Clips]) -> Clips:
-        """The windows of all parts, one part after another."""
+        """The windows of all parts in order."""
         starts = np.cumsum([0, *(len(part.stored) for part in parts)])
         rows = [np.where(part.rows < 0, -1, part.rows + start) for part, start in zip(parts, starts)]
         return cls([clip for part in parts for clip in part.stored], np.concatenate(rows), parts[0].clip_shape)
@@ -70,7 +70,7 @@ class Clips:
         )
 
     def distinct(self, there: NDArray[np.bool_]) -> NDArray[np.int64]:
-        """Rows of the different clips among those that are `there` (N, S)."""
+        """Rows of the distinct clips among those that are `there` (N, S)."""
         rows = self.rows[there]
         return np.unique(rows[rows >= 0])
 
@@ -87,7 +87,7 @@ class Clips:
 class WindowSet:
     """N windows of a task with S steps and M modalities.
 
-    clips: modality -> (N, S or 1, *shape) float32; 1 where one clip serves all steps.
+    clips: modality -> (N, S or 1, *shape) float32; 1 where all steps share a clip.
     present: (N, S, M) bool.
     targets: output -> (N,) float64, NaN where unlabelled; of the last step. Pain is 0 or 1.
     subjects: (N,) str, empty strings for unnamed subjects.
@@ -130,7 +130,8 @@ class WindowSet:
             found = self.clips[m.name].shape if m.name in self.clips else None
             if found != wanted:
                 raise DataError(
-                    f"windows of {self.origin or 'the data'} have {m.name} {found}, {task.name} takes {wanted}"
+                    f"windows of {self.origin or 'the data'} have {m.name} of shape {found}, but {task.name} takes "
+                    f"{wanted}; make them with a bundle of the same task"
                 )
         if not len(self):
             raise DataError(
@@ -159,7 +160,7 @@ class WindowSet:
                     bool(data["noise"]) if "noise" in data.files else False,
                 )
         except (OSError, ValueError, KeyError) as error:
-            raise DataError(f"{path} holds no saved windows ({error}); run the command that wrote it again") from None
+            raise DataError(f"{path} has no saved windows ({error}); run the command that wrote it again") from None
 
 
 def _stacked(clips: Clips) -> NDArray[np.float32]:

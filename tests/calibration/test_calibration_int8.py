@@ -301,5 +301,5 @@ def test_windows_round_trip_and_refuse_what_does_not_fit(tmp_path: Path) -> None
     with pytest.raises(DataError, match="affect takes"):
         back.check(get_task("affect", "demo"))
     (tmp_path / "bad.npz").write_bytes(b"PK nonsense")
-    with pytest.raises(DataError, match="holds no saved windows"):
+    with pytest.raises(DataError, match="has no saved windows"):
         WindowSet.load(tmp_path / "bad.npz")

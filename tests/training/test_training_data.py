@@ -117,9 +117,9 @@ def test_painmonit_shapes_and_nan(tmp_path: Path) -> None:
         open_cohort(tmp_path / "b", rate=10)
     assert len(open_cohort(tmp_path / "b", rate=10, skip_bad=True).trials) == 7
     np.save(tmp_path / "b" / "y_heater.npy", np.where(np.arange(8) == 6, np.nan, np.arange(8) % 2))
-    with pytest.raises(DataError, match=r"y_heater.npy row 6: nan is no label"):
+    with pytest.raises(DataError, match=r"y_heater.npy row 6: nan is not a label"):
         open_cohort(tmp_path / "b", rate=10)
-    with pytest.raises(DataError, match="no PainMonit channel"):
+    with pytest.raises(DataError, match="not a PainMonit channel"):
         open_cohort(tmp_path / "a", channel="gsr")
 
 
@@ -172,7 +172,7 @@ def test_leakage_is_refused_by_name() -> None:
 
 def test_a_person_stands_on_one_side_in_whatever_spelling() -> None:
     for name, other in (("A", "a "), ("Anna  B", " anna b"), ("\uff30\uff11", "p1")):
-        with pytest.raises(DataError, match="stands in both train and test"):
+        with pytest.raises(DataError, match="is in both train and test"):
             splits.Split("x", (name,), (), (other,))
     splits.Split("x", ("a 1",), (), ("a1",))
 
