@@ -11,11 +11,15 @@ STAGES = ("preprocess", "backbones", "fusion", "networks", "total")
 
 @dataclass(frozen=True)
 class Quality:
-    """Whether a modality took part in a result, why not, and how good its signal was (0..1)."""
+    """Whether a modality took part in a result, why not, and how good its signal was (0..1).
+
+    novelty: how unlike the training people's clips the newest clip is, 1 at the limit; None where that was not judged.
+    """
 
     ok: bool
     reason: str = ""
     score: float = 0.0
+    novelty: float | None = None
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,7 @@ class Result:
     attention: each modality's share of the last fusion step, None where the modality was absent.
     latency_ms: by stage, None where a stage did not run by itself; see `docs/reference/result.md` for what each counts.
     dropped: windows dropped since the run began.
+    demo: the weights were trained on simulated people, so that the numbers mean nothing for real ones.
     """
 
     index: int
@@ -39,6 +44,7 @@ class Result:
     latency_ms: dict[str, float | None]
     dropped: int
     bundle: str
+    demo: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -46,11 +52,14 @@ class Result:
             "task": self.task,
             "outputs": self.outputs,
             "reason": self.reason,
-            "quality": {name: {"ok": q.ok, "reason": q.reason} for name, q in self.quality.items()},
+            "quality": {
+                name: {"ok": q.ok, "reason": q.reason, "novelty": q.novelty} for name, q in self.quality.items()
+            },
             "attention": self.attention,
             "latency_ms": self.latency_ms,
             "dropped": self.dropped,
             "bundle": self.bundle,
+            "demo": self.demo,
         }
 
     def to_json(self) -> str:

@@ -34,12 +34,17 @@ MIN_HOP, MAX_HOP = 0.05, 60.0
 
 @dataclass(frozen=True)
 class Options:
-    """hop, duration (None: until the sources end), smooth: s. realtime: False runs as fast as the sources can read."""
+    """hop, duration (None: until the sources end), smooth: s. realtime: False runs as fast as the sources can read.
+
+    novelty: gate, warn or off, see `Pipeline`. demo_alarms: see `RunInfo`.
+    """
 
     hop: float = HOP
     realtime: bool = True
     duration: float | None = None
     smooth: float = 0.0
+    novelty: str = "gate"
+    demo_alarms: bool = False
 
     def check(self, sources: Mapping[str, Source]) -> None:
         """Raises ConfigError for what cannot be run."""
@@ -114,6 +119,7 @@ class _Loop:
         first = 1 + (math.floor(self._now() / hop) if self._options.realtime else 0)
         self._pipeline = Pipeline(
             self._bundle, self._engine, hop, self._sources, smooth=self._options.smooth, first=first,
+            novelty=self._options.novelty,
             on_face=lambda t, face: self._tell("on_face", t, face),
         )  # fmt: skip
         began = time.perf_counter()
@@ -166,6 +172,8 @@ class _Loop:
             options.smooth,
             names,
             first,
+            novelty=self._pipeline.novelty,
+            demo_alarms=options.demo_alarms,
         )
 
     def _now(self) -> float:

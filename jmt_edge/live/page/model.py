@@ -107,7 +107,7 @@ class Model:
         if not self.feed.info.realtime:
             return  # what is shown happened at another time: there is nobody to alarm
         task = self.feed.info.bundle.task
-        if "pain" in task.outputs:
+        if "pain" in task.outputs and not self.feed.info.alarms_off:
             self.alarms.add(Alarm("pain", "physiological", Priority.HIGH))
             self.set_alarm()
         for name in task.names:
@@ -267,6 +267,8 @@ class Model:
             "version": __version__,
             "bundle": info.bundle.id,
             "demo": info.bundle.demo,
+            "alarms_off": info.alarms_off,
+            "novelty": info.novelty,
             "notice": DEMO_NOTICE if info.bundle.demo else NOTICE,
             "intended_use": INTENDED_USE,
             "task": task.name,
@@ -293,10 +295,14 @@ class Model:
             **result.to_dict(),
             "index": result.index,
             "quality": {
-                n: {"ok": q.ok, "reason": q.reason, "score": round(q.score, 3)} for n, q in result.quality.items()
+                n: {
+                    "ok": q.ok, "reason": q.reason, "score": round(q.score, 3),
+                    "novelty": None if q.novelty is None else round(q.novelty, 2),
+                }
+                for n, q in result.quality.items()
             },
             "latency_p50_p95_ms": spread,
-        }
+        }  # fmt: skip
 
     def history(self, points: int = 1200) -> list[list[Any]]:
         """[t, output, output, ...] of the newest results, None where there was no output."""
