@@ -30,6 +30,8 @@ class RunInfo:
     """What is known before the first sample. `sources`: modality -> the source's name, "" where there is none.
 
     first: the index of the run's first window. replay: the recording that is replayed; empty in a live run.
+    novelty: what happens to clips that are unlike the training people's: gate, warn, off, or `not checked` where the
+        bundle cannot tell. demo_alarms: physiological alarms although demo weights look at a real person.
     """
 
     bundle: Bundle
@@ -41,6 +43,14 @@ class RunInfo:
     sources: dict[str, str]
     first: int = 1
     replay: str = ""
+    novelty: str = "off"
+    demo_alarms: bool = False
+
+    @property
+    def alarms_off(self) -> str:
+        """Why there are no physiological alarms; empty where there may be. A replayed source counts as a real one."""
+        real = any(source and not source.startswith("sim:") for source in self.sources.values())
+        return "demo weights" if self.bundle.demo and real and not self.demo_alarms else ""
 
 
 class Observer:

@@ -14,6 +14,7 @@ class Quality:
     """Whether a modality took part in a result, why not, and how good its signal was (0..1).
 
     lost, altered: samples that its source has lost, and whose time it has moved, since the run began.
+    novelty: how unlike the training people's clips the newest clip is, 1 at the limit; None where that was not judged.
     """
 
     ok: bool
@@ -21,10 +22,14 @@ class Quality:
     score: float = 0.0
     lost: int = 0
     altered: int = 0
+    novelty: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         counts = {"lost": self.lost, "altered": self.altered}
-        return {"ok": self.ok, "reason": self.reason, **{name: n for name, n in counts.items() if n}}
+        return {
+            "ok": self.ok, "reason": self.reason, "novelty": self.novelty,
+            **{name: n for name, n in counts.items() if n},
+        }  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,7 @@ class Result:
     attention: each modality's share of the last fusion step, None where the modality was absent.
     latency_ms: by stage, None where a stage was not timed separately; see `docs/reference/result.md`.
     dropped: windows dropped since the run began.
+    demo: the weights were trained on simulated people, so that the numbers mean nothing for real ones.
     """
 
     index: int
@@ -48,6 +54,7 @@ class Result:
     latency_ms: dict[str, float | None]
     dropped: int
     bundle: str
+    demo: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -60,6 +67,7 @@ class Result:
             "latency_ms": self.latency_ms,
             "dropped": self.dropped,
             "bundle": self.bundle,
+            "demo": self.demo,
         }
 
     def to_json(self) -> str:

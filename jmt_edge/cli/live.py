@@ -45,6 +45,14 @@ OPTIONS = {"face": "camera", "voice": "microphone", "eda": "eda"}  # modality ->
 @click.option(
     "--page", is_flag=False, flag_value="127.0.0.1:8765", metavar="[HOST:PORT]", help="Serve the bedside page."
 )
+@click.option(
+    "--novelty",
+    type=click.Choice(["gate", "warn", "off"]),
+    default="gate",
+    show_default=True,
+    help="What to do with signals unlike those the weights were trained on.",
+)
+@click.option("--demo-alarms", is_flag=True, help="Physiological alarms although demo weights see a real person.")
 @click.option("--page-face", type=click.Choice(["show", "blur", "hide"]), default="show", show_default=True)
 @click.option("--page-cert", type=click.Path(path_type=Path), metavar="FILE", help="TLS certificate of the page (PEM).")
 @click.option("--page-key", type=click.Path(path_type=Path), metavar="FILE", help="Key of the certificate.")
@@ -67,6 +75,8 @@ def command(
     record_raw: str | None,
     mark: bool,
     page: str | None,
+    novelty: str,
+    demo_alarms: bool,
     page_face: str,
     page_cert: Path | None,
     page_key: Path | None,
@@ -85,11 +95,13 @@ def command(
 
     delays = {"voice": audio_delay, "eda": eda_delay}
     sources = _sources(bundle, {"face": camera, "voice": microphone, "eda": eda}, delays)
-    options = Options(hop, speed == "1", duration, smooth)
+    options = Options(hop, speed == "1", duration, smooth, novelty, demo_alarms)
     options.check(sources)
     engine, why = choose_engine(bundle, backend, threads)
     controls = Controls()
     _say(f"{bundle.id}, {engine.name} ({why})")
+    if novelty != "off" and not bundle.has_novelty:
+        _say("novelty not checked: the bundle does not say what its training people look like; export it again")
     observers: list[Observer] = []
     if record is not None:
         from ..recording.recorder import Recorder

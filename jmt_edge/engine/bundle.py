@@ -23,6 +23,7 @@ from typing import Any
 from ..errors import BundleError, ConfigError
 from ..tasks import Task
 from .manifest import CHECKSUM, MANIFEST, MAX_BYTES, SCHEMA, check_manifest, graph_files, read_manifest
+from .novelty import Novelty, read_novelty
 from .onnx_file import has_external_data
 
 INTENDED_USE = "Research prototype. Not a medical device; not for clinical use."
@@ -101,6 +102,21 @@ class Bundle:
     def temperature(self) -> float:
         """The divisor of the pain logits before the softmax; 1 if probabilities were not calibrated."""
         return float(self.manifest.get("calibration", {}).get("temperature", 1.0))
+
+    @property
+    def has_novelty(self) -> bool:
+        """Whether the bundle says what its training people's clips look like."""
+        return "novelty" in self.manifest
+
+    def novelty(self) -> dict[str, Novelty]:
+        """Modality -> density of its features; empty where the bundle has none. Raises BundleError for a bad file."""
+        if not self.has_novelty:
+            return {}
+        name = self.manifest["novelty"]["file"]
+        try:
+            return read_novelty(self.read(name), self.task.dim)
+        except ValueError as error:
+            raise BundleError(f"{self.path / name} cannot be used: {error}; export the bundle again") from None
 
     @property
     def files(self) -> dict[str, Stored]:

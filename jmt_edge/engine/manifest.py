@@ -82,7 +82,7 @@ def check_manifest(manifest: Mapping[str, Any]) -> None:
         {
             "demo": _flag, "calibration": _record({}, {"temperature": _positive}), "labels": _table(_list(_text)),
             "untrained_networks": _list(_text), "engines": engines, "int8": int8, "cubins": cubins,
-            "built_from": _text, "calibrated_from": _text,
+            "novelty": _record({"file": listed}, {}), "built_from": _text, "calibrated_from": _text,
         },
     )(manifest, "")  # fmt: skip
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 from ..capture.base import State, Status
 from ..clips.cutter import Cutter
@@ -11,6 +13,7 @@ from ..clips.presence import WARMING_UP, Cut, Presence, cut
 from ..result import Quality
 
 NO_SOURCE = "no source"
+UNLIKE = {"face": "faces", "voice": "voices", "eda": "EDA"}
 
 
 def cut_of_device(plan: ClipPlan, cutter: Cutter, end: float, t: float, status: Status) -> Cut:
@@ -26,6 +29,18 @@ def cut_of_device(plan: ClipPlan, cutter: Cutter, end: float, t: float, status: 
     if found.presence is Presence.POOR and status.state is State.STREAMING and status.reason:
         return _because(found, status.reason)
     return found
+
+
+def judge_novelty(name: str, quality: Quality, score: float, *, gate: bool) -> Quality:
+    """The verdict on a usable clip of modality `name` whose features have this `Novelty.score`.
+
+    With `gate` a novel clip is not usable; else its reason is a warning. A score that is not a number judges nothing:
+    the network's own output will not be one either.
+    """
+    shown = round(score, 4) if math.isfinite(score) else None
+    if not score > 1:
+        return replace(quality, novelty=shown)
+    return Quality(not gate, f"unlike the {UNLIKE[name]} these weights were trained on", quality.score, shown)
 
 
 def _because(cut: Cut, reason: str) -> Cut:

@@ -34,12 +34,17 @@ MIN_HOP, MAX_HOP = 0.05, 60.0
 
 @dataclass(frozen=True)
 class Options:
-    """hop, duration (None: until the sources end), smooth: s. realtime: False runs as fast as the sources can read."""
+    """hop, duration (None: until the sources end), smooth: s. realtime: False runs as fast as the sources can read.
+
+    novelty: gate, warn or off, see `Pipeline`. demo_alarms: see `RunInfo`.
+    """
 
     hop: float = HOP
     realtime: bool = True
     duration: float | None = None
     smooth: float = 0.0
+    novelty: str = "gate"
+    demo_alarms: bool = False
 
     def check(self, sources: Mapping[str, Source]) -> None:
         """Raises ConfigError for options that cannot be used."""
@@ -114,6 +119,7 @@ class _Loop:
         first = 1 + (math.floor(self._now() / hop) if self._options.realtime else 0)
         self._pipeline = Pipeline(
             self._bundle, self._engine, hop, self._sources, smooth=self._options.smooth, first=first,
+            novelty=self._options.novelty,
             on_face=lambda t, face: self._tell("on_face", t, face),
         )  # fmt: skip
         began = time.perf_counter()
@@ -160,7 +166,7 @@ class _Loop:
         names = {m: self._sources[m].name if m in self._sources else "" for m in self._bundle.task.names}
         return RunInfo(
             self._bundle, engine.name, dict(engine.precision), options.hop, options.realtime, options.smooth,
-            names, first,
+            names, first, novelty=self._pipeline.novelty, demo_alarms=options.demo_alarms,
         )  # fmt: skip
 
     def _now(self) -> float:
@@ -248,7 +254,11 @@ def _losses(source: Source) -> str:
     """What a source lost or altered, in words; empty where nothing."""
     status = source.status()
     altered = status.detail.get("altered", 0)
-    counts = [f"{n} {'sample' if n == 1 else 'samples'} {what}" for n, what in ((status.lost, "lost"), (altered, "moved in time")) if n]
+    counts = [
+        f"{n} {'sample' if n == 1 else 'samples'} {what}"
+        for n, what in ((status.lost, "lost"), (altered, "moved in time"))
+        if n
+    ]
     notes = list(status.detail.get("notes", ()))
     shown = [*notes[:3], *([f"{len(notes) - 3} notes more"] if len(notes) > 3 else [])]
     return f"{source.name}: " + "; ".join([*counts, *shown]) if counts or notes else ""

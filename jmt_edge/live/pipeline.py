@@ -22,7 +22,7 @@ from ..media.chunk import Chunk
 from ..preprocessing.face import Face
 from ..result import Quality, Result
 from ..tasks import Task
-from .gate import NO_SOURCE, cut_of_device, no_result_reason
+from .gate import NO_SOURCE, cut_of_device, judge_novelty, no_result_reason
 from .smoothing import TrailingMean
 
 F32 = NDArray[np.float32]
@@ -40,6 +40,8 @@ class Pipeline:
     """One run of a bundle over the sources of `modalities`; the task's others count as absent.
 
     first: the first window; window i ends at i x hop. For each window in order, push its chunks, then infer it.
+    novelty: clips unlike the training people's are absent (gate), used with a warning (warn), or not looked for (off).
+        The attribute says `not checked` where the bundle holds no density.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class Pipeline:
         *,
         smooth: float = 0.0,
         first: int = 1,
+        novelty: str = "off",
         on_face: Callable[[float, Face | None], None] | None = None,
     ) -> None:
         self.task: Task = bundle.task
@@ -66,6 +69,8 @@ class Pipeline:
         self._smooth = TrailingMean(smooth)
         self._cache: dict[tuple[str, int], _Cached] = {}
         self._preprocess = 0.0
+        self._densities = bundle.novelty() if novelty != "off" else {}
+        self.novelty = novelty if self._densities or novelty == "off" else "not checked"
 
     def push(self, modality: str, chunk: Chunk) -> None:
         """New samples of one source; those of modalities that the task does not have are ignored."""
@@ -98,6 +103,14 @@ class Pipeline:
         for name, of in clips.items():
             for row, end in enumerate(of):
                 self._cache[name, end].features = step.features[name][row]
+        refused = self._judge_novelty(clips, step.features)
+        for name in clips:  # their scores, and what was refused for them
+            before = qualities[name]
+            qualities[name] = replace(self._newest(name, t), lost=before.lost, altered=before.altered)
+        if refused:
+            features, present, _ = self._sequence(t, qualities, {})
+            step = self._without_novel(step, features, present)
+            networks = time.perf_counter() - cut
         outputs, reason = None, ""
         attention: dict[str, float | None] = dict.fromkeys(self.task.names)
         if present.any():
@@ -125,7 +138,7 @@ class Pipeline:
         return Result(
             index, round(t, 6), self.task.name, outputs, reason, qualities, attention,
             {stage: None if s is None else round(s * 1e3, 3) for stage, s in seconds.items()},
-            dropped, self._bundle.id,
+            dropped, self._bundle.id, self._bundle.demo,
         )  # fmt: skip
 
     def _cut(self, t: float, statuses: Mapping[str, Status]) -> tuple[dict[str, dict[int, F32]], dict[str, Quality]]:
@@ -145,10 +158,34 @@ class Pipeline:
                 if found.ok and found.signal is not None:
                     clips.setdefault(name, {})[key] = network_input(found.signal, plan.m)
                 self._cache[name, key] = _Cached(found.quality, None)
-            quality = self._cache[name, time_key(plan.ends(t)[-1])].quality
             status = statuses[name]
+            quality = self._newest(name, t)
             qualities[name] = replace(quality, lost=status.lost, altered=status.detail.get("altered", 0))
         return clips, qualities
+
+    def _newest(self, name: str, t: float) -> Quality:
+        """The verdict on the newest clip of the window that ends at `t`."""
+        return self._cache[name, time_key(self.plans[name].ends(t)[-1])].quality
+
+    def _judge_novelty(self, clips: Mapping[str, Mapping[int, F32]], features: Mapping[str, F32]) -> bool:
+        """Score the fresh clips; whether one of them may not be used."""
+        refused = False
+        for name in clips.keys() & self._densities.keys():
+            for end, score in zip(clips[name], self._densities[name].score(features[name]).tolist()):
+                cached = self._cache[name, end]
+                cached.quality = judge_novelty(name, cached.quality, score, gate=self.novelty == "gate")
+                if not cached.quality.ok:
+                    cached.features, refused = None, True
+        return refused
+
+    def _without_novel(self, step: Step, features: Mapping[str, F32], present: NDArray[np.bool_]) -> Step:
+        """The fusion once more, without the novel clips: an engine gives features and outputs in one step."""
+        began = time.perf_counter()
+        outputs = self._engine.fusion(features, present) if present.any() else {}
+        seconds = dict(step.seconds)
+        if "fusion" in seconds:
+            seconds["fusion"] += time.perf_counter() - began
+        return Step(step.features, outputs, seconds)
 
     def _run(
         self,

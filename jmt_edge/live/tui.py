@@ -143,7 +143,8 @@ class Terminal(Observer):
         problem = recording.state if recording is not None and not recording.active else ""
         parts.append(Text(self._message or problem or " ", style="cyan", no_wrap=True, overflow="ellipsis"))
         parts.append(Text(KEYS, style="dim"))
-        parts.append(Text(notice(info.bundle.demo), style="bold yellow" if info.bundle.demo else "yellow"))
+        said = f"DEMO: {notice(True)}" if info.bundle.demo else notice(False)
+        parts.append(Text(said, style="bold yellow" if info.bundle.demo else "yellow"))
         return Group(*parts)
 
     def _header(self, info: RunInfo, result: Result | None) -> RenderableType:
@@ -161,10 +162,13 @@ class Terminal(Observer):
         for name in info.bundle.task.outputs:
             value = result.outputs[name] if result and result.outputs else None
             low, high = RANGES[name]
-            room = max(10, width - 24)
+            room = max(10, width - (29 if info.bundle.demo else 24))
             past = [outputs[name] if outputs else None for outputs in self._history][-room:]
             shown = "—" if value is None else f"{value:+.2f}" if low < 0 else f"{value:.2f}"
-            grid.add_row(f"{name:<8}", Text(f"{shown:>6}", style="bold"), sparkline(past, low, high))
+            cell = Text(f"{shown:>6}", style="bold")
+            if info.bundle.demo and value is not None:
+                cell.append(" DEMO", style="bold yellow")
+            grid.add_row(f"{name:<8}", cell, sparkline(past, low, high))
         reason = "waiting for the first window" if result is None else result.reason
         why = Text(reason or " ", style="yellow", no_wrap=True, overflow="ellipsis")
         return Panel(Group(grid, why), title="outputs", title_align="left", padding=(0, 1))
@@ -183,8 +187,12 @@ class Terminal(Observer):
                 verdict = Text("")
             elif quality.ok:
                 verdict = Text(f"ok  {quality.score:.2f}", style="green")
+                if quality.reason:
+                    verdict.append(f"  {quality.reason}", style="yellow")
             else:
                 verdict = Text(quality.reason, style="red")
+            if quality is not None and quality.novelty is not None:
+                verdict.append(f"  novelty {quality.novelty:.1f}", style="dim")
             status = self._statuses.get(name)
             if status is not None and (status.lost or status.reconnects):
                 verdict.append(f"  lost {status.lost}, reconnected {status.reconnects}", style="dim")

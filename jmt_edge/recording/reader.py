@@ -133,7 +133,7 @@ class Recording:
                 elif "status" in entry:
                     statuses = {name: _status(plain) for name, plain in next(status_lines).items()}
                 elif "window" in entry:
-                    yield Window(_result(next(results), entry), statuses)
+                    yield Window(_result(next(results), entry, self.manifest["bundle"]["demo"]), statuses)
                 elif "mark" in entry:
                     yield next(marks)
                 elif "skip" in entry:
@@ -240,9 +240,10 @@ def _status(plain: dict[str, Any]) -> Status:
     return Status(**{**plain, "state": State(plain["state"]), "clock": Clock(**clock)})
 
 
-def _result(line: dict[str, Any], entry: dict[str, Any]) -> Result:
+def _result(line: dict[str, Any], entry: dict[str, Any], demo: bool) -> Result:
+    """The result of a line. Lines of the first edition have neither `demo` nor `novelty`."""
     quality = {name: Quality(**q, score=entry["scores"][name]) for name, q in line["quality"].items()}
-    return Result(**{**line, "index": entry["window"], "quality": quality})
+    return Result(**{"demo": demo, **line, "index": entry["window"], "quality": quality})
 
 
 class RecordedSource:

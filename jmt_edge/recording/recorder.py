@@ -147,6 +147,7 @@ class Recorder(Observer):
             "hop": info.hop,
             "first": info.first,
             "smooth": info.smooth,
+            "novelty": info.novelty,
             "realtime": info.realtime,
             "sources": info.sources,
             "raw": sorted(self.raw | {"eda"}),

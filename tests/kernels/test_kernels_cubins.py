@@ -125,9 +125,7 @@ def schedule_of(compiled: dict[str, Any], sm: str) -> Schedule:
 
 def test_wrong_device_and_altered_files_are_refused(compiled: dict[str, Any], tmp_path: Path) -> None:
     bundle = load_bundle(compiled["bundle"])
-    with pytest.raises(
-        BackendError, match=r"has cubins for sm_87, sm_90, this GPU is sm_86; run .*--cubin sm_86"
-    ):
+    with pytest.raises(BackendError, match=r"has cubins for sm_87, sm_90, this GPU is sm_86; run .*--cubin sm_86"):
         read_cubins(bundle, "sm_86")
     with pytest.raises(BackendError, match="no cubins"):
         read_cubins(load_bundle(compiled["bundle"].with_name("bare.jmt")), "sm_87")

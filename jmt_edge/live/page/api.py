@@ -242,6 +242,9 @@ async def pause(api: Api, request: Request, body: dict[str, Any]) -> Response:
 async def set_alarm(api: Api, request: Request, body: dict[str, Any]) -> Response:
     _demand_live(api, "it has no alarms")
     if "pain" not in api.model.alarms.alarms:
+        info = api.model.feed.info
+        if info is not None and "pain" in info.bundle.task.outputs and info.alarms_off:
+            raise Refused(409, f"alarms off: {info.alarms_off}; start the run with --demo-alarms to try them")
         raise Refused(409, "this run estimates no pain, so it has no physiological alarm")
     settings = replace(api.model.alarms.settings, **body)
     settings.check()

@@ -107,7 +107,7 @@ class Model:
         if not self.feed.info.realtime:
             return  # what is shown happened at another time, so there are no alarms
         task = self.feed.info.bundle.task
-        if "pain" in task.outputs:
+        if "pain" in task.outputs and not self.feed.info.alarms_off:
             self.alarms.add(Alarm("pain", "physiological", Priority.HIGH))
             self.set_alarm()
         for name in task.names:
@@ -259,6 +259,8 @@ class Model:
             "version": __version__,
             "bundle": info.bundle.id,
             "demo": info.bundle.demo,
+            "alarms_off": info.alarms_off,
+            "novelty": info.novelty,
             "notice": notice(info.bundle.demo),
             "intended_use": INTENDED_USE,
             "task": task.name,
@@ -283,9 +285,15 @@ class Model:
         return {
             **result.to_dict(),
             "index": result.index,
-            "quality": {n: {**asdict(q), "score": round(q.score, 3)} for n, q in result.quality.items()},
+            "quality": {
+                n: {
+                    **asdict(q), "score": round(q.score, 3),
+                    "novelty": None if q.novelty is None else round(q.novelty, 2),
+                }
+                for n, q in result.quality.items()
+            },
             "latency_p50_p95_ms": self.percentiles(),
-        }
+        }  # fmt: skip
 
     def history(self, points: int = 1200) -> list[list[Any]]:
         """[t, output, output, ...] of the newest results, None where there was no output."""

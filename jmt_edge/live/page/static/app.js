@@ -36,7 +36,7 @@ const recordings = new Recordings(() => face);
 
 const painChart = new Chart($("pain-chart"), {
   series: [{ colour: "--accent", fill: true }], range: [0, 1], span: PAIN_SPAN, start: 60, scale: 100, unit: "%",
-  lines: () => (run?.realtime && state?.alarms.settings.enabled ? [[state.alarms.settings.limit, "--red"]] : []),
+  lines: () => (run?.realtime && !run.alarms_off && state?.alarms.settings.enabled ? [[state.alarms.settings.limit, "--red"]] : []),
   marks: () => marks.map((m) => m.t),
 });
 const edaChart = new Chart($("eda-chart"), {
@@ -83,17 +83,18 @@ function onHello({ run: info, history, marks: known, result, face: first }) {
   grid.classList.toggle("no-pain", !at.pain);
   grid.classList.toggle("no-eda", !run.modalities.includes("eda"));
   $("pain-card").hidden = !at.pain;
-  $("settings").hidden = !at.pain || !run.realtime;
+  $("settings").hidden = !at.pain || !run.realtime || Boolean(run.alarms_off);
+  document.body.classList.toggle("demo", run.demo);
   $("affect-card").hidden = !at.valence;
   $("eda-card").hidden = !run.modalities.includes("eda");
   text("bundle", run.bundle);
   $("demo").hidden = !run.demo;
-  text("demo", "demo weights, trained on synthetic data");
+  text("demo", "DEMO: demo weights, trained on synthetic data");
   text("notice", run.notice);
   text("intended", run.intended_use);
   document.title = run.realtime ? "jmt-edge" : `${notLive()} · jmt-edge`;
   const precision = [...new Set(Object.values(run.precision))].join(", ");
-  text("engine", `${run.backend}, ${precision}, a result every ${run.hop} s`);
+  text("engine", `${run.backend}, ${precision}, a result every ${run.hop} s, novelty ${run.novelty}`);
   $("rating").querySelectorAll("button").forEach((button) => (button.disabled = !run.realtime));
   for (const node of $("marker").elements) node.disabled = !run.realtime;
   $("action-off").hidden = run.realtime;
@@ -206,7 +207,7 @@ function showValues() {
   if (run.outputs.includes("pain")) {
     const settings = state?.alarms.settings;
     huge.classList.toggle("none", !outputs);
-    huge.classList.toggle("over", Boolean(outputs && run.realtime && settings?.enabled && outputs.pain >= settings.limit));
+    huge.classList.toggle("over", Boolean(outputs && run.realtime && !run.alarms_off && settings?.enabled && outputs.pain >= settings.limit));
     if (outputs) {
       const number = String(Math.round(outputs.pain * 100));
       if (huge.dataset.value !== number) huge.replaceChildren(number, make("small", {}, "%"));
@@ -221,6 +222,7 @@ function showValues() {
     text("pain-high", past.length ? percent(Math.max(...past)) : NONE);
     text("pain-mean", past.length ? percent(past.reduce((a, b) => a + b, 0) / past.length) : NONE);
     if (!run.realtime) text("pain-limit", "no alarms");
+    else if (run.alarms_off) text("pain-limit", `alarms off: ${run.alarms_off}`);
     else if (settings) text("pain-limit", settings.enabled ? `alarm from ${percent(settings.limit)} for ${settings.delay} s` : "alarm off");
   }
   if (run.outputs.includes("valence")) {
@@ -380,6 +382,12 @@ function unjudged() {
   return "";
 }
 
+/** What is said where nothing alarms. */
+function calm() {
+  const off = run?.alarms_off && run.outputs.includes("pain");
+  return off ? `DEMO: pain alarms off: ${run.alarms_off}` : run?.demo ? "DEMO: no alarms" : "No alarms";
+}
+
 function showAlarms() {
   const why = unjudged(), banner = $("banner");
   const { alarms, signal, pause_left: left } = why || !state ? { alarms: [], signal: {}, pause_left: 0 } : state.alarms;
@@ -391,7 +399,7 @@ function showAlarms() {
     const detail = alarm.to === null && !i ? alarm.detail : "";
     return bannerLine(alarm.id, { alarm, text: sentence(alarm), detail, notes: alarmNotes(alarm, !i) });
   });
-  if (!lines.length) lines.push(bannerLine("", { text: why || "No alarms" }));
+  if (!lines.length) lines.push(bannerLine("", { text: why || calm() }));
   const shown = [...$("banner-list").children];
   if (shown.length !== lines.length || lines.some((line, i) => line !== shown[i])) $("banner-list").replaceChildren(...lines);
   $("ack").hidden = !alarms.some((a) => a.state !== "acknowledged");
