@@ -45,7 +45,7 @@ def simulated_features(
     task: Task = bundle.task
     cohort = simulated_cohort(task, subjects=subjects, windows=windows, seed=seed)
     if only:
-        cohort = replace(cohort, recordings=[r for r in cohort.recordings if r.subject in set(only)])
+        cohort = replace(cohort, trials=[r for r in cohort.trials if r.subject in set(only)])
     cut = cut_windows(cohort, task)
     stores = build_clips(cut, cache, cohort.problems, workers=workers)
     engine = open_engine(bundle, "onnxruntime", workers)

@@ -91,8 +91,8 @@ def read_novelty(data: bytes, dim: int) -> dict[str, Novelty]:
         raise ValueError(f"it is not a safetensors file ({error})") from None
     found = {}
     for name in sorted({key.partition(".")[0] for key in tensors}):
-        parts = [tensors.get(f"{name}.{part}") for part in _PARTS]
-        shapes = [None if part is None else part.shape for part in parts]
+        parts = [tensors[key] for part in _PARTS if (key := f"{name}.{part}") in tensors]
+        shapes = [part.shape for part in parts]
         if shapes != [(dim,), (dim, dim), (1,)] or not all(np.isfinite(part).all() for part in parts):
             raise ValueError(f"its density of {name!a} has shapes {shapes}, or numbers that are not finite")
         mean, whiten, threshold = (np.asarray(part, np.float32) for part in parts)

@@ -40,7 +40,7 @@ def judge_novelty(name: str, quality: Quality, score: float, *, gate: bool) -> Q
     shown = round(score, 4) if math.isfinite(score) else None
     if not score > 1:
         return replace(quality, novelty=shown)
-    return Quality(not gate, f"unlike the {UNLIKE[name]} these weights were trained on", quality.score, shown)
+    return Quality(not gate, f"unlike the {UNLIKE[name]} these weights were trained on", quality.score, novelty=shown)
 
 
 def _because(cut: Cut, reason: str) -> Cut:

@@ -147,7 +147,7 @@ def test_a_number_that_is_not_finite_is_for_the_network_to_answer(task: Task, tm
 
     bundle = with_density(task, tmp_path / "nan.jmt", around(0.0, task.dim, 1.0))
     last = play(bundle, Broken(task), "gate", LEVEL)[-1]
-    assert last.reason == "the network gave a number that is not finite"
+    assert last.reason == "the network's output is not finite"
     assert last.quality["eda"].novelty is None and last.to_json()
 
 
