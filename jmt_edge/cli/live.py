@@ -49,28 +49,11 @@ OPTIONS = {"face": "camera", "voice": "microphone", "eda": "eda"}  # modality ->
 @click.option("--page-cert", type=click.Path(path_type=Path), metavar="FILE", help="TLS certificate of the page (PEM).")
 @click.option("--page-key", type=click.Path(path_type=Path), metavar="FILE", help="Key of the certificate.")
 def command(
-    task_name: str | None,
-    bundle_path: Path | None,
-    camera: str | None,
-    microphone: str | None,
-    eda: str | None,
-    hop: float,
-    duration: float | None,
-    speed: str,
-    output: str,
-    smooth: float,
-    backend: str,
-    threads: int | None,
-    eda_delay: float,
-    audio_delay: float,
-    record: Path | None,
-    record_raw: str | None,
-    mark: bool,
-    page: str | None,
-    page_face: str,
-    page_cert: Path | None,
-    page_key: Path | None,
-) -> None:
+    task_name: str | None, bundle_path: Path | None, camera: str | None, microphone: str | None, eda: str | None,
+    hop: float, duration: float | None, speed: str, output: str, smooth: float, backend: str, threads: int | None,
+    eda_delay: float, audio_delay: float, record: Path | None, record_raw: str | None, mark: bool, page: str | None,
+    page_face: str, page_cert: Path | None, page_key: Path | None,
+) -> None:  # fmt: skip
     """Estimate pain or affect from a camera, a microphone and an EDA sensor, with one result per hop.
 
     Without any source, every sensor is simulated; if at least one is given, the others default to `none`.

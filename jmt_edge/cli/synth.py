@@ -29,17 +29,9 @@ if TYPE_CHECKING:
 @click.option("--effects", is_flag=True, help="Print the mean effect of each class and write nothing.")
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
 def command(
-    kind: str,
-    subjects: int,
-    seed: int,
-    out: Path | None,
-    trials: int,
-    classes: str,
-    seconds: float,
-    jobs: int | None,
-    effects: bool,
-    quiet: bool,
-) -> None:
+    kind: str, subjects: int, seed: int, out: Path | None, trials: int, classes: str, seconds: float,
+    jobs: int | None, effects: bool, quiet: bool,
+) -> None:  # fmt: skip
     """Write a synthetic cohort, including its latent truth.
 
     The layouts are those of BioVid, of Affwild2, and of BioVid with audio/ and valence_arousal/ (trimodal). Run the

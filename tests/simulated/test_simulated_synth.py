@@ -231,6 +231,6 @@ def test_interrupt_stops_cleanly(tmp_path: Path) -> None:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 130
-    assert "go on" in errors
+    assert "resume" in errors
     assert "Traceback" not in errors
     assert not (out / "truth.csv").exists()
