@@ -154,7 +154,7 @@ def predictions() -> list[str]:
 
 
 def here() -> list[str]:
-    """The same prediction for the machine at hand beside its measurement."""
+    """The same prediction for the machine, with its measurement."""
     report = read("here")
     lines = ["| task | network | predicted ms | measured ms | predicted / measured |", "|---|---|---|---|---|"]
     for task, found in report["here"].items():

@@ -39,21 +39,10 @@ class _Span(click.ParamType):
 @click.option("--link", type=click.Path(path_type=Path), help="Keep this symbolic link on the pseudo-terminal.")
 @click.option("--duration", type=click.FloatRange(0), help="Seconds to run.  [default: until Ctrl-C]")
 def command(
-    protocol: str,
-    rate: float | None,
-    channel: int,
-    cal: int,
-    signal: str,
-    seed: int,
-    drop: float,
-    corrupt: float,
-    stall: tuple[tuple[float, float], ...],
-    unplug: tuple[tuple[float, float], ...],
-    drift: float,
-    jitter: float,
-    link: Path | None,
-    duration: float | None,
-) -> None:
+    protocol: str, rate: float | None, channel: int, cal: int, signal: str, seed: int, drop: float, corrupt: float,
+    stall: tuple[tuple[float, float], ...], unplug: tuple[tuple[float, float], ...], drift: float, jitter: float,
+    link: Path | None, duration: float | None,
+) -> None:  # fmt: skip
     """Simulate an EDA board on a pseudo-terminal and print its path.
 
     Open it with `jmt-edge live --eda PROTOCOL:PATH`.

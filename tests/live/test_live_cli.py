@@ -216,7 +216,7 @@ def test_marks_come_in_as_lines_and_nonsense_is_answered(bundles: Bundles) -> No
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=30)
     assert process.returncode == 0
-    assert "'hello' is no mark" in err and "'12' is no mark" in err and "cuff" not in err
+    assert "'hello' is not a mark" in err and "'12' is not a mark" in err and "cuff" not in err
 
 
 def test_importing_live_loads_no_torch() -> None:
