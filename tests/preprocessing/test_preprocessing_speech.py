@@ -305,3 +305,10 @@ def test_steps_computed_together_are_those_computed_one_by_one() -> None:
         p, h, c = session.run(["speech_probs", "hn", "cn"], feed)
         expected.append(float(p[0]))
     np.testing.assert_allclose([s.speech for s in steps(x, [])[:50]], expected, atol=1e-4)
+
+
+def test_floating_point_is_left_as_it_was() -> None:
+    """onnxruntime can make the calling thread flush the smallest numbers to zero, for the whole process."""
+    steps(simulated(0)[:RATE], [])
+    smallest = np.full(8, 5e-324)
+    assert ((smallest * 1.0) > 0).all()
