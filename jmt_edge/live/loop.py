@@ -254,11 +254,8 @@ def _losses(source: Source) -> str:
     """What a source lost or altered, in words; empty where nothing."""
     status = source.status()
     altered = status.detail.get("altered", 0)
-    counts = [
-        f"{n} {'sample' if n == 1 else 'samples'} {what}"
-        for n, what in ((status.lost, "lost"), (altered, "moved in time"))
-        if n
-    ]
+    totals = ((status.lost, "lost"), (altered, "moved in time"))
+    counts = [f"{n} {'sample' if n == 1 else 'samples'} {what}" for n, what in totals if n]
     notes = list(status.detail.get("notes", ()))
     shown = [*notes[:3], *([f"{len(notes) - 3} notes more"] if len(notes) > 3 else [])]
     return f"{source.name}: " + "; ".join([*counts, *shown]) if counts or notes else ""
