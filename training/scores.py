@@ -99,7 +99,7 @@ class Predictions:
         first = parts[0]
         if len(parts) == 1:
             return first
-        columns = {
+        columns: dict[str, Any] = {
             key: np.concatenate([getattr(p, key) for p in parts])
             for key in ("subject", "trial", "end", "present", "attention")
         }
