@@ -232,10 +232,7 @@ def _models(exact: Mapping[str, bytes], networks: Mapping[str, _Network], chosen
 
 
 def _give_back(
-    networks: Mapping[str, _Network],
-    chosen: Chosen,
-    holds: Callable[[Chosen], bool],
-    questions: int,
+    networks: Mapping[str, _Network], chosen: Chosen, holds: Callable[[Chosen], bool], questions: int
 ) -> dict[str, Layers]:
     """The layers that stay INT8, over all networks at once; the most sensitive are given back first."""
     everything = [(name, layer) for name, layers in chosen.items() for layer in layers]

@@ -1,4 +1,4 @@
-"""A backbone of your own: registered by name, used by a recipe, exported to a bundle and run live.
+"""Your own backbone: registered by name, used by a recipe, exported to a bundle and run live.
 
     python examples/own_backbone.py moments.jmt      # needs the train extra; the weights are random
 

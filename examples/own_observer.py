@@ -1,6 +1,6 @@
-"""Watch a run: an observer that writes down when a sensor became usable, when it did not, and why.
+"""Watch a run: an observer that logs when a sensor becomes usable or unusable, and why.
 
-Run on a simulated person whose electrode comes off at 15 s for 5 s:
+It watches a simulated person whose electrode comes off at 15 s for 5 s:
 
     python examples/own_observer.py
 """
@@ -17,7 +17,7 @@ from jmt_edge.live import Observer, Options, Result, RunInfo, Summary, run
 
 
 class SensorLog(Observer):
-    """Override what you need. The loop calls every method in its own thread and waits for it: never block here."""
+    """Override what you need. The loop calls all methods in its own thread and waits for them: never block here."""
 
     def on_start(self, info: RunInfo) -> None:
         self._usable = dict.fromkeys(info.bundle.task.names, False)

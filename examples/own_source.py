@@ -1,6 +1,6 @@
-"""EDA from anywhere: an object with four methods is a source.
+"""EDA from any program: a source is an object with a few methods.
 
-Reads one sample a line, `seconds microsiemens`, from any program that prints them, and estimates pain from EDA alone:
+Reads one sample per line, `seconds microsiemens`, and estimates pain from EDA alone:
 
     my-sensor | python examples/own_source.py
 """
@@ -22,11 +22,11 @@ from jmt_edge.media.chunk import Chunk, empty_chunk
 
 
 class LineEda:
-    """Skin conductance in µS (`nan`: no valid reading), one sample a line, in time order."""
+    """Skin conductance in µS (`nan`: no valid reading), one sample per line, in time order."""
 
     modality = "eda"
     name = "lines"
-    realtime = False  # the run waits for these lines; a device sets True, and its `read` must not block
+    realtime = False  # the run waits for these lines; for a device it is True, and `read` must not block
 
     def __init__(self, lines: Iterable[str]) -> None:
         self._samples = ([float(word) for word in line.split()] for line in lines)

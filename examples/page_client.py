@@ -3,7 +3,7 @@
     jmt-edge live --page 0.0.0.0:8765                     # prints the address, with the token behind #token=
     python examples/page_client.py 'http://HOST:8765/#token=...' --results 10
 
-Needs the page extra. For a certificate of your own, set SSL_CERT_FILE to it.
+Needs the page extra. For your own certificate, set SSL_CERT_FILE to it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def main() -> None:
     except HTTPError as refused:
         sys.exit(f"{refused.code}: {json.load(refused)['error']}")
     except URLError as error:
-        sys.exit(f"nothing answers at {origin} ({error.reason}); start `jmt-edge live --page` first")
+        sys.exit(f"no answer from {origin} ({error.reason}); start `jmt-edge live --page` first")
 
     # WebSocket: the page's own origin, and with a token the first message is the login
     with connect(origin.replace("http", "ws", 1) + "/ws", origin=origin) as socket:

@@ -61,11 +61,7 @@ class ClipStore:
 
 
 def build_clips(
-    windows: WindowTable,
-    cache: Path,
-    problems: Problems,
-    workers: int = 1,
-    progress: Progress = silent,
+    windows: WindowTable, cache: Path, problems: Problems, workers: int = 1, progress: Progress = silent
 ) -> dict[str, ClipStore]:
     """All clips of `windows`, read from the cache or computed. Bad trials: see `Problems`."""
     return {

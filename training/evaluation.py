@@ -21,7 +21,7 @@ from .clips import ClipStore, build_clips
 from .data import Cohort, WindowTable, cut_windows, person
 from .experiment import Change, Features, Prepared, TrainingOptions, load_run, predict, prepare, recipe_of
 from .features import extract
-from .published import beside
+from .published import published_lines
 from .recipes import Recipe
 from .scores import Predictions, Scores, empty_predictions, score
 from .sets import feature_set
@@ -198,7 +198,7 @@ def evaluate(
     lines = score_table.score_lines(table, score_table.ALL, "clean")
     if recipe is not None and recipe.calibrated:
         lines.insert(0, persons.NOTE)
-    return [*lines, *notes, *beside(trained_by)]
+    return [*lines, *notes, *published_lines(trained_by)]
 
 
 @dataclass
@@ -249,7 +249,7 @@ def require_one_run(target: Path, folders: list[Path]) -> None:
     for what in ("recipes", "seeds"):
         if any(run[what] != kept[0][what] for run in kept):
             raise ConfigError(
-                f"{target} holds runs of several {what}; give the folder of one of them, such as {folders[0]}"
+                f"{target} has runs of several {what}; give the folder of one of them, such as {folders[0]}"
             )
 
 

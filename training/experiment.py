@@ -36,15 +36,7 @@ from .locks import lock
 from .networks import SECOND, FusionStep, Unimodal, backbone_of, fusion_of, load_weights, pretraining, second_backbone
 from .persons import standardise_by_person
 from .recipes import EXPORTABLE, Masking, Recipe, Stage, from_dict
-from .scores import (
-    Predictions,
-    Scores,
-    each_step,
-    empty_predictions,
-    fit_temperature,
-    score,
-    validation_loss,
-)
+from .scores import Predictions, Scores, each_step, empty_predictions, fit_temperature, score, validation_loss
 from .sets import ClipSet, FeatureSet, clip_set, feature_set, hash_seed, presence
 from .splits import Split
 from .trainer import Device, State, fit

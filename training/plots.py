@@ -40,7 +40,8 @@ def all_plots(out: Path, p: Predictions, table: dict[str, Scores], task: Task) -
     robustness(out / "robustness.png", table, task)
 
 
-def _save(figure: Any, path: Path) -> None:
+def save(figure: Any, path: Path) -> None:
+    """Write the figure and close it."""
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
@@ -54,7 +55,7 @@ def confusion(path: Path, p: Predictions) -> None:
     ax.set(xticks=[0, 1], yticks=[0, 1], xlabel="decision", ylabel="label", title="windows")
     ax.set_xticklabels(["no pain", "pain"])
     ax.set_yticklabels(["no pain", "pain"])
-    _save(figure, path)
+    save(figure, path)
 
 
 def roc(path: Path, p: Predictions) -> None:
@@ -65,7 +66,7 @@ def roc(path: Path, p: Predictions) -> None:
     ax.plot([0, 1], [0, 1], ":", color="grey")
     ax.set(xlabel="false positive rate", ylabel="true positive rate")
     ax.legend(loc="lower right")
-    _save(figure, path)
+    save(figure, path)
 
 
 def reliability(path: Path, p: Predictions) -> None:
@@ -85,7 +86,7 @@ def reliability(path: Path, p: Predictions) -> None:
     ax.set(xlabel="confidence of the decision", ylabel="share that is right", xlim=(0.48, 1.02), ylim=(low, 1.06))
     scaled = "" if p.temperature == 1 else f", T = {p.temperature:.2f}"  # folds are joined at their own temperatures
     ax.set_title(f"ECE {metrics.ece(p.probability(), y):.3f}{scaled}, windows at the points", fontsize=9)
-    _save(figure, path)
+    save(figure, path)
 
 
 def scatter(path: Path, p: Predictions, output: str) -> None:
@@ -95,7 +96,7 @@ def scatter(path: Path, p: Predictions, output: str) -> None:
     ax.scatter(x, y, s=8, alpha=0.4, lw=0, color="#1b6ca8")
     ax.set(xlabel=f"label ({output})", ylabel="prediction", xlim=(-1, 1), ylim=(-1, 1))
     ax.set_title(f"{output}: CCC {metrics.ccc(y, x):.3f} (windows, not smoothed)", fontsize=10)
-    _save(figure, path)
+    save(figure, path)
 
 
 def subjects(path: Path, s: Scores) -> None:
@@ -117,7 +118,7 @@ def subjects(path: Path, s: Scores) -> None:
         ax.set_ylim((0, 1.02) if m == "accuracy" else (min(-0.1, min(values.values()) - 0.05), 1.02))
         ax.set_xlim(-0.8, max(len(values), 5) - 0.2)
         ax.set_xticks(range(len(values)), list(values), rotation=90, fontsize=6)
-    _save(figure, path)
+    save(figure, path)
 
 
 def _longest(p: Predictions) -> tuple[NDArray[np.int64], str]:
@@ -143,7 +144,7 @@ def over_time(path: Path, p: Predictions) -> None:
         len(p.labels), 1, figsize=(8, 1.9 * len(p.labels) + 0.6), squeeze=False, sharex=True, layout="constrained"
     )
     _follow(figure, p, axes[:, 0], 4)
-    _save(figure, path)
+    save(figure, path)
 
 
 def attention(path: Path, p: Predictions) -> None:
@@ -162,7 +163,7 @@ def attention(path: Path, p: Predictions) -> None:
         axes[0].plot(t, p.attention[at, -1, i], "o-" if trials else "-", ms=3, lw=1.2, label=m, color=COLOURS.get(m))
     axes[0].set(ylabel="attention weight", ylim=(-0.02, 1.02))
     _follow(figure, p, axes[1:], 3, axes[0])
-    _save(figure, path)
+    save(figure, path)
 
 
 def _follow(figure: Any, p: Predictions, axes: Any, size: float, top: Any = None) -> None:
@@ -204,4 +205,4 @@ def robustness(path: Path, table: dict[str, Scores], task: Task) -> None:
         ax.set(xlabel="noise on one modality (SD of its features)", ylabel=LABELS[metric])
         ax.grid(axis="y", alpha=0.3)
         ax.legend(fontsize=8)
-    _save(figure, path)
+    save(figure, path)

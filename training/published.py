@@ -34,7 +34,7 @@ PUBLISHED: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 
 
-def beside(recipe: str) -> list[str]:
+def published_lines(recipe: str) -> list[str]:
     """Lines to print below a table; none where the papers have no number for the recipe."""
     lines = PUBLISHED.get(recipe, ())
     return [f"{NOTE}:", *(f"  {line}" for line in lines)] if lines else []

@@ -208,9 +208,7 @@ def read_affwild2(root: Path, problems: Problems) -> Cohort:
             if trial is not None:
                 trials.append(trial)
     if not trials:
-        raise DataError(
-            f"{labels} has no label file with frames beside it; check Train_Set, Validation_Set, cropped_aligned"
-        )
+        raise DataError(f"{labels} has no label file with frames; check Train_Set, Validation_Set, cropped_aligned")
     return Cohort("affwild2", root, trials, problems, people="affwild2")
 
 
@@ -225,7 +223,8 @@ def _affwild2_video(root: Path, label_file: Path, part: str, problems: Problems)
         files["face"] = crops
     else:
         problems.missing("folder of cropped faces", crops)
-    video = next((f for d in _video_folders(root) for s in _VIDEOS if (f := d / f"{video_name}{s}").is_file()), None)
+    folders = [root / "videos", root / "video", *sorted(root.glob("batch*")), root]
+    video = next((f for d in folders for s in _VIDEOS if (f := d / f"{video_name}{s}").is_file()), None)
     sound = next((f for n in (name, video_name) if (f := root / "audio" / f"{n}.wav").is_file()), video)
     if sound is not None:
         files["voice"] = sound
@@ -236,10 +235,6 @@ def _affwild2_video(root: Path, label_file: Path, part: str, problems: Problems)
     times = _frame_times(video, frames, problems)
     duration = float(times[-1] + (times[1] - times[0] if frames > 1 else 1 / 30))
     return Trial(name, video_name, files, duration, Labels(times, table), part=part, kind="affwild2")
-
-
-def _video_folders(root: Path) -> list[Path]:
-    return [root / "videos", root / "video", *sorted(root.glob("batch*")), root]
 
 
 def _frame_times(video: Path | None, frames: int, problems: Problems) -> NDArray[np.float64]:

@@ -99,18 +99,14 @@ class Predictions:
         first = parts[0]
         if len(parts) == 1:
             return first
-        return cls(
-            first.names,
-            np.concatenate([p.subject for p in parts]),
-            np.concatenate([p.trial for p in parts]),
-            np.concatenate([p.end for p in parts]),
-            {o: np.concatenate([p.labels[o] for p in parts]) for o in first.labels},
-            {o: np.concatenate([p.scaled(o) for p in parts]) for o in first.outputs},
-            np.concatenate([p.present for p in parts]),
-            np.concatenate([p.attention for p in parts]),
-            1.0,
-            {k: v for p in parts for k, v in p.frames.items()},
-        )
+        columns: dict[str, Any] = {
+            key: np.concatenate([getattr(p, key) for p in parts])
+            for key in ("subject", "trial", "end", "present", "attention")
+        }
+        labels = {o: np.concatenate([p.labels[o] for p in parts]) for o in first.labels}
+        outputs = {o: np.concatenate([p.scaled(o) for p in parts]) for o in first.outputs}
+        frames = {k: v for p in parts for k, v in p.frames.items()}
+        return cls(first.names, labels=labels, outputs=outputs, frames=frames, **columns)
 
 
 def empty_predictions(windows: WindowTable, names: tuple[str, ...]) -> Predictions:

@@ -39,7 +39,7 @@ from .experiment import (
 )
 from .keys import claim, write
 from .locks import lock, share_out
-from .published import beside
+from .published import published_lines
 from .recipes import Recipe, from_dict, key_value, override
 from .scores import Predictions, Scores, score
 from .splits import Split
@@ -334,4 +334,8 @@ def table(recipe: Recipe, results: Sequence[Result], pooled: Scores) -> list[str
     """One line per split, then the pooled score with its interval, the mean over subjects and the published number."""
     rows = {r.split.name: r.scores for r in results} | {"all, pooled": pooled}
     mode = [persons.NOTE] if recipe.calibrated else []
-    return [*mode, *score_table.score_lines(rows, score_table.MAIN, "all, pooled", "split"), *beside(recipe.name)]
+    return [
+        *mode,
+        *score_table.score_lines(rows, score_table.MAIN, "all, pooled", "split"),
+        *published_lines(recipe.name),
+    ]

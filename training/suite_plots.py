@@ -9,7 +9,7 @@ from typing import Any
 import matplotlib as mpl
 
 from .evaluation import NOISE_LEVELS
-from .plots import COLOURS
+from .plots import COLOURS, LABELS, save
 from .suite_findings import Findings
 
 mpl.use("Agg")
@@ -21,13 +21,13 @@ FUSED = ("#d62728", "#9467bd", "#8c564b", "#e377c2", "#17becf", "#bcbd22", "#000
 TITLES = {"eda": "EDA"}
 
 
-def all_plots(out: Path, found: Findings, metric: str, label: str, names: dict[str, str]) -> None:
+def all_plots(out: Path, found: Findings, metric: str, names: dict[str, str]) -> None:
     """systems_, noise_ and, with several shares of the subjects, data_<metric>.png. names: of the systems, as shown."""
     styles = _styles(found, metric, names)
-    _systems(out / f"systems_{metric}.png", found, metric, label, names)
-    _noise(out / f"noise_{metric}.png", found, metric, label, styles)
+    _systems(out / f"systems_{metric}.png", found, metric, names)
+    _noise(out / f"noise_{metric}.png", found, metric, styles)
     if len(found.results) > 1:
-        _data(out / f"data_{metric}.png", found, metric, label, styles)
+        _data(out / f"data_{metric}.png", found, metric, styles)
 
 
 def _styles(found: Findings, metric: str, names: dict[str, str]) -> dict[str, dict[str, Any]]:
@@ -44,15 +44,10 @@ def _styles(found: Findings, metric: str, names: dict[str, str]) -> dict[str, di
     return styles
 
 
-def _save(figure: Any, path: Path) -> None:
-    figure.savefig(path, dpi=110, bbox_inches="tight")
-    plt.close(figure)
-
-
-def _systems(path: Path, found: Findings, metric: str, label: str, names: dict[str, str]) -> None:
+def _systems(path: Path, found: Findings, metric: str, names: dict[str, str]) -> None:
     """Points with intervals: bars from zero would hide what differs."""
     order = found.order(metric)[::-1]
-    figure, ax = plt.subplots(figsize=(6.4, 0.36 * len(order) + 1.1))
+    figure, ax = plt.subplots(figsize=(6.4, 0.36 * len(order) + 1.1), layout="constrained")
     for y, s in enumerate(order):
         clean = found.full[s]["clean"]
         colour = COLOURS.get(s, "#1b6ca8") if found.systems[s].fusion == "unimodal" else "#333333"
@@ -61,12 +56,12 @@ def _systems(path: Path, found: Findings, metric: str, label: str, names: dict[s
     if metric == "balanced_accuracy":
         ax.axvline(0.5, color="grey", lw=0.8, ls=":")
     ax.set_yticks(range(len(order)), [names[s] for s in order])
-    ax.set_xlabel(f"{label}, 95 % by subject")
+    ax.set_xlabel(f"{LABELS[metric]}, 95 % by subject")
     ax.grid(axis="x", alpha=0.3)
-    _save(figure, path)
+    save(figure, path)
 
 
-def _noise(path: Path, found: Findings, metric: str, label: str, styles: dict[str, dict[str, Any]]) -> None:
+def _noise(path: Path, found: Findings, metric: str, styles: dict[str, dict[str, Any]]) -> None:
     """One panel a modality: noise from 0 up, and at the right the modality missing."""
     full, order = found.full, found.order(metric)
     modalities = sorted({c.split(" on ")[1] for s in order for c in full[s] if c.startswith("noise")})
@@ -91,20 +86,20 @@ def _noise(path: Path, found: Findings, metric: str, label: str, styles: dict[st
         ax.set_xticks([*range(len(levels)), missing], [*(f"{v:g}" for v in levels), "missing"])
         ax.set(title=TITLES.get(m, m), xlabel="noise (SD of the features)")
         ax.grid(axis="y", alpha=0.3)
-    axes[0][0].set_ylabel(label)
+    axes[0][0].set_ylabel(LABELS[metric])
     handles = {h.get_label(): h for ax in axes[0] for h in ax.get_lines() if not str(h.get_label()).startswith("_")}
     figure.legend(list(handles.values()), list(handles), loc="outside right upper", fontsize=8, frameon=False)
-    _save(figure, path)
+    save(figure, path)
 
 
-def _data(path: Path, found: Findings, metric: str, label: str, styles: dict[str, dict[str, Any]]) -> None:
+def _data(path: Path, found: Findings, metric: str, styles: dict[str, dict[str, Any]]) -> None:
     shares = sorted(found.results, key=float)
     figure, ax = plt.subplots(figsize=(6, 3.4), layout="constrained")
     for s in found.order(metric):
         y = [found.results[f][s]["clean"].pooled[metric] for f in shares]
         ax.plot([100 * float(f) for f in shares], y, **styles[s])
     ax.set_xticks([100 * float(f) for f in shares])
-    ax.set(xlabel="share of the training subjects (%)", ylabel=label)
+    ax.set(xlabel="share of the training subjects (%)", ylabel=LABELS[metric])
     ax.grid(alpha=0.3)
     figure.legend(loc="outside right upper", fontsize=8, frameon=False)
-    _save(figure, path)
+    save(figure, path)

@@ -10,11 +10,11 @@ from ..markdown import table
 from . import score_table, suite_plots
 from .comparison import DRAWS, Difference
 from .evaluation import NOISE_LEVELS
+from .plots import LABELS
 from .published import NOTE, PUBLISHED
 from .suite_findings import Findings
 
 NAMES = {"jmt_no_joint": "JMT without joint", "jmt": "JMT", "jca": "JCA", "rjcma": "RJCMA"}
-LABELS = {"balanced_accuracy": "balanced accuracy", "ccc_mean": "mean CCC"}
 STRONG = 1.0  # the noise that is shown for the smaller shares
 
 
@@ -36,7 +36,7 @@ def write(out: Path, found: Findings, command: str) -> Path:
         if len(found.results) > 1:
             lines += ["", "### Fewer training subjects", "", *_fewer(found, metric), "", f"![data](data_{metric}.png)"]
         names = {s: shown(found, s) for s in found.systems}
-        suite_plots.all_plots(out, found, metric, LABELS[metric], names)
+        suite_plots.all_plots(out, found, metric, names)
     lines += ["", "## Cost", "", *_costs(found), *_published(found)]
     path = out / "report.md"
     path.write_text("\n".join(lines) + "\n")

@@ -179,7 +179,7 @@ def fit(
         pl.seed_everything(seed, workers=True, verbose=False)
         with _quiet_lightning():
             trainer = _trainer(stage, folder, device, callbacks)
-            if has_3d_convolutions(network):
+            if any(isinstance(module, nn.Conv3d) for module in network.modules()):
                 # twice as fast on a CPU with the channels last; the weights are the same
                 network.to(memory_format=torch.channels_last_3d)
             trainer.fit(
@@ -262,10 +262,6 @@ def class_weights(train: Dataset[Batch]) -> Tensor | None:
     share = y[~torch.isnan(y)].mean().clamp(0.01, 0.99)
     weight = torch.stack([1 / (1 - share), 1 / share])
     return weight / weight.mean()
-
-
-def has_3d_convolutions(network: nn.Module) -> bool:
-    return any(isinstance(module, nn.Conv3d) for module in network.modules())
 
 
 def _load(path: Path) -> dict[str, Any]:

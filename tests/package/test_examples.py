@@ -118,4 +118,4 @@ def test_page_client_logs_in_and_prints_results(page: str) -> None:
     refused = _run("page_client.py", page.replace(TOKEN, "x" * len(TOKEN)))
     assert refused.returncode == 1 and refused.stderr.startswith("401: ") and "Traceback" not in refused.stderr
     nobody = _run("page_client.py", "http://127.0.0.1:1/")
-    assert nobody.returncode == 1 and "nothing answers" in nobody.stderr and "Traceback" not in nobody.stderr
+    assert nobody.returncode == 1 and "no answer from" in nobody.stderr and "Traceback" not in nobody.stderr

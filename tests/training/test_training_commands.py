@@ -302,7 +302,7 @@ def _word(file: Path) -> None:
 
 @pytest.mark.parametrize(
     ("spoil", "says"),
-    [(_garbage, "not a readable text file"), (_column, "no column"), (_word, "row 42")],
+    [(_garbage, "no time column"), (_column, "no column"), (_word, "row 42")],
 )
 def test_a_wrong_recording_is_one_sentence_or_skipped(
     spoil: object, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -573,7 +573,7 @@ def test_several_runs_are_not_scored_as_the_folds_of_one(prepared: Prepared, bio
     for name, what in (("two", "recipes"), ("seeds", "seeds")):
         done = evaluated(tmp_path / name, biovid)
         assert isinstance(done.exception, ConfigError)
-        assert f"holds runs of several {what}" in str(done.exception)
+        assert f"has runs of several {what}" in str(done.exception)
 
 
 def test_seeds_are_refused_before_the_work_where_each_scores_other_people(biovid: Path, tmp_path: Path) -> None:
