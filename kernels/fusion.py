@@ -184,12 +184,12 @@ def _project(
         b_r3 = _residual(p_work, f, o_r, m_r, 3, outs, BN)
     b_x0 = _input(p_x, p_params, p_present, f, o_r, m_r, 0, units, n_rows, OP, OPS, D, M, KS, EPS)
     b_x1, b_x2, b_x3 = b_x0, b_x0, b_x0
-    if OP != NORM:  # noqa: SIM102
+    if OP != NORM and p_work.dtype.element_ty != tl.float32:  # noqa: SIM102
         if units > 1:
             b_x1 = _input(p_x, p_params, p_present, f, o_r, m_r, 1, units, n_rows, OP, OPS, D, M, KS, EPS)
-    if OP == INPUT and M > 2:  # others have two parts at most
+    if OP == INPUT and M > 2 and p_work.dtype.element_ty != tl.float32:  # others have two parts at most
         b_x2 = _input(p_x, p_params, p_present, f, o_r, m_r, 2, units, n_rows, OP, OPS, D, M, KS, EPS)
-    if OP == INPUT and M > 3:
+    if OP == INPUT and M > 3 and p_work.dtype.element_ty != tl.float32:
         b_x3 = _input(p_x, p_params, p_present, f, o_r, m_r, 3, units, n_rows, OP, OPS, D, M, KS, EPS)
     if OP == INPUT and M > 2:  # noqa: SIM102
         if units == 1:
@@ -203,6 +203,9 @@ def _project(
         else:
             b_x, b_w, b_res = b_x3, b_w3, b_r3
         if tiles > j:
+            if p_work.dtype.element_ty == tl.float32:  # no registers to hold them all: only parts of the input, in turn
+                b_x = _input(p_x, p_params, p_present, f, o_r, m_r, j, units, n_rows, OP, OPS, D, M, KS, EPS)
+                b_w = _weights(p_weights, _by16(f[1]), units, j, tiles, f[4], D, BN, KS)
             b_next = _dot(b_x, b_w, p_work, PRECISION, COMPILED)
             if units > 1:
                 b_acc += b_next
@@ -632,11 +635,11 @@ def fusion_kernel(
         w = _by16(f[1])
         b_w0 = _weights(p_weights, w, units, 0, units * outs, cols, D, BN, KS)
         b_w1, b_w2, b_w3 = b_w0, b_w0, b_w0
-        if NW > 1:
+        if NW > 1 and p_work.dtype.element_ty != tl.float32:
             b_w1 = _weights(p_weights, w, units, 1, units * outs, cols, D, BN, KS)
-        if NW > 2:
+        if NW > 2 and p_work.dtype.element_ty != tl.float32:
             b_w2 = _weights(p_weights, w, units, 2, units * outs, cols, D, BN, KS)
-        if NW > 3:
+        if NW > 3 and p_work.dtype.element_ty != tl.float32:
             b_w3 = _weights(p_weights, w, units, 3, units * outs, cols, D, BN, KS)
         if f[25] >= 0:
             _wait(p_barrier + f[25], f[26] * epoch, COMPILED)

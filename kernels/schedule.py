@@ -167,7 +167,8 @@ class _Builder:
     def end_phase(self) -> None:
         """Cut the phase's work: as few tiles an item as give every program one, at most."""
         outs = 1
-        while outs < _MOST and sum(size(outs) for size in self.sizes) > self.tiles.programs:
+        most = 1 if self.dtype == "float32" else _MOST  # registers
+        while outs < most and sum(size(outs) for size in self.sizes) > self.tiles.programs:
             outs += 1
         for job in self.jobs:
             job(outs)
