@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ..capture.simulated.person import BIOVID_NON_REACTIVE
+from ..engine.novelty import FILE, read_novelty, save_novelty
 from ..errors import ConfigError, DataError
 from ..models.fusion import Fusion
 from ..models.jca import JointCrossAttention
@@ -36,6 +37,7 @@ from .features import extract
 from .keys import Key, claim, clip_key, code, data_parts, digest, source_of_weights, weights_hash, write
 from .locks import lock
 from .networks import SECOND, FusionStep, Unimodal, backbone_of, fusion_of, load_weights, pretraining, second_backbone
+from .novelty import described, fit_all, with_novelty
 from .persons import calibrate
 from .recipes import Masking, Recipe, Stage
 from .scores import (
@@ -229,6 +231,7 @@ def run_split(prepared: Prepared, split: Split, out: Path, *, seed: int, options
     predictions.temperature = temperature
     scores = score(predictions)
     _save(out, networks, fusion, states, predictions)
+    write_densities(out, prepared, features, sides)
     record = {
         "split": split.name, "seed": seed, "key": key.digest, "seconds": {k: round(v, 2) for k, v in seconds.items()},
         "temperature": temperature, "validation_loss": None if np.isnan(loss) else loss,
@@ -493,6 +496,22 @@ def load_run(folder: Path) -> tuple[Recipe, Task, dict[str, nn.Module], Fusion, 
     return recipe, task, backbones, fusion.eval(), states
 
 
+def write_densities(
+    out: Path, prepared: Prepared, features: dict[str, NDArray[np.float32]], sides: dict[str, Windows]
+) -> None:
+    """What the training people's clips look like, with limits from the validation people; for the bundle."""
+    found = {
+        side: {
+            name: described(name, store, features[name][0], sides[side].rows[name])
+            for name, store in prepared.stores.items()
+        }
+        for side in ("train", "validation")
+    }
+    (out / FILE).write_bytes(
+        save_novelty(fit_all(found["train"], found["validation"], len(set(sides["validation"].subject.tolist()))))
+    )
+
+
 def exportable(recipe: Recipe, task: Task) -> bool:
     """Whether live has a place for this system: several modalities into the fusions of the task presets, and nothing
     that must be known of a person beforehand."""
@@ -521,9 +540,11 @@ def export_run(result: Result, path: Path, *, cohort: Cohort, name: str, demo: b
                    **record["pooled"], "interval95": record["interval95"]},
     }  # fmt: skip
     calibration = {"temperature": record["temperature"]} if "pain" in task.outputs else None
-    return export_bundle(
+    bundle = export_bundle(
         model, task, path, name=name, provenance=provenance, demo=demo, calibration=calibration, overwrite=overwrite
     )
+    densities = read_novelty((result.folder / FILE).read_bytes(), task.dim)
+    return with_novelty(bundle, densities) if densities else bundle
 
 
 def _number(name: str) -> int:
