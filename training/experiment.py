@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from ..engine.novelty import FILE, read_novelty, save_novelty
 from ..errors import ConfigError, DataError
 from ..models.fusion import Fusion
 from ..models.jca import JointCrossAttention
@@ -34,6 +35,7 @@ from .features import extract
 from .keys import Key, claim, clip_key, code, data_parts, digest, source_of_weights, weights_hash, write
 from .locks import lock
 from .networks import SECOND, FusionStep, Unimodal, backbone_of, fusion_of, load_weights, pretraining, second_backbone
+from .novelty import described, fit_all, with_novelty
 from .persons import standardise_by_person
 from .recipes import EXPORTABLE, Masking, Recipe, Stage, from_dict
 from .scores import Predictions, Scores, each_step, empty_predictions, fit_temperature, score, validation_loss
@@ -215,6 +217,7 @@ def run_split(prepared: Prepared, split: Split, out: Path, *, seed: int, options
     for o, state in states.items():
         _save_state(state, out / f"fusion-best-{o}.safetensors")
     predictions.save(out / "predictions.npz")
+    write_densities(out, prepared, features, sides)
     record = {
         "split": split.name, "seed": seed, "key": key.digest, "seconds": {k: round(v, 2) for k, v in seconds.items()},
         "temperature": temperature, "validation_loss": None if np.isnan(loss) else loss,
@@ -447,6 +450,22 @@ def load_run(folder: Path) -> tuple[Recipe, dict[str, nn.Module], Fusion, dict[s
     return recipe, backbones, fusion.eval(), states
 
 
+def write_densities(
+    out: Path, prepared: Prepared, features: dict[str, NDArray[np.float32]], sides: dict[str, WindowTable]
+) -> None:
+    """What the training people's clips look like, with limits from the validation people; for the bundle."""
+    found = {
+        side: {
+            name: described(name, store, features[name][0], sides[side].rows[name])
+            for name, store in prepared.stores.items()
+        }
+        for side in ("train", "validation")
+    }
+    (out / FILE).write_bytes(
+        save_novelty(fit_all(found["train"], found["validation"], len(set(sides["validation"].subject.tolist()))))
+    )
+
+
 def exportable(recipe: Recipe, task: Task) -> bool:
     """Whether a live run can use this system: several modalities, a fusion of the task presets, and no need for
     earlier data of the person.
@@ -477,9 +496,11 @@ def export_run(result: Result, path: Path, *, cohort: Cohort, name: str, demo: b
                    **record["pooled"], "interval95": record["interval95"]},
     }  # fmt: skip
     calibration = {"temperature": record["temperature"]} if "pain" in task.outputs else None
-    return export_bundle(
+    bundle = export_bundle(
         model, task, path, name=name, provenance=provenance, demo=demo, calibration=calibration, overwrite=overwrite
     )
+    densities = read_novelty((result.folder / FILE).read_bytes(), task.dim)
+    return with_novelty(bundle, densities) if densities else bundle
 
 
 def _number(name: str) -> int:

@@ -17,12 +17,11 @@ from numpy.typing import NDArray
 
 from ..engine.backends import open_engine
 from ..engine.bundle import Bundle, load_bundle, write_bundle
-from ..engine.novelty import FILE, Novelty, fit, save_novelty
+from ..engine.novelty import FILE, MIN_CLIPS, Novelty, describe, fit, save_novelty
 from ..errors import ConfigError
 from ..tasks import Task
-from .clips import build_clips, default_cache
+from .clips import ClipStore, build_clips, default_cache
 from .data import cut_windows
-from .demo import SIZE
 from .streams import simulated_cohort
 
 F32 = NDArray[np.float32]
@@ -30,18 +29,27 @@ Features = Mapping[str, F32]  # modality -> (N, d)
 CHUNK = 64  # clips in one call of a backbone
 # training people, people of the limit, windows of each; a sequence's windows share their clips
 PEOPLE = {"pain": (27, 16, 8), "affect": (16, 12, 4), "trimodal": (20, 12, 6)}
-HELD_OUT_SEED = 1  # beside the training's: other people
+HELD_OUT_SEED = {"pain": 2, "affect": 1, "trimodal": 1}  # beside the training's: other people
 
 
-def fit_all(training: Features, held_out: Features) -> dict[str, Novelty]:
-    """The density of each modality that both sides have features of."""
-    return {name: fit(training[name], held_out[name]) for name in training if len(held_out.get(name, ()))}
+def fit_all(training: Features, held_out: Features, people: int) -> dict[str, Novelty]:
+    """The density of each modality of which both sides have enough clips, from descriptions of them (N, D)."""
+    enough = [n for n in training if min(len(training[n]), len(held_out.get(n, ()))) >= MIN_CLIPS]
+    return {name: fit(training[name], held_out[name], people) for name in enough if people > 1}
+
+
+def described(name: str, store: ClipStore, features: F32, rows: NDArray[np.int64]) -> F32:
+    """Descriptions (N, D) of the usable clips among `rows` of a store whose features are (all clips, d)."""
+    rows = np.unique(rows[rows >= 0])
+    rows = rows[store.present[rows]]
+    parts = [rows[i : i + CHUNK] for i in range(0, len(rows), CHUNK)]
+    return np.concatenate([describe(name, store.load(part), features[part]) for part in parts] or [features[:0]])
 
 
 def simulated_features(
     bundle: Bundle, *, subjects: int, seed: int, windows: int, only: Sequence[str] = (), cache: Path, workers: int = 1
 ) -> dict[str, F32]:
-    """Features of the usable clips of simulated people, by the bundle's own backbones. only: these people alone."""
+    """Descriptions of the usable clips of simulated people, by the bundle's own backbones. only: these people alone."""
     task: Task = bundle.task
     cohort = simulated_cohort(task, subjects=subjects, windows=windows, seed=seed)
     if only:
@@ -53,10 +61,10 @@ def simulated_features(
     try:
         for name, store in stores.items():
             rows = np.flatnonzero(store.present)
-            parts = [
-                engine.backbones({name: store.load(rows[i : i + CHUNK])})[name] for i in range(0, len(rows), CHUNK)
-            ]
-            found[name] = np.concatenate(parts) if parts else np.zeros((0, task.dim), np.float32)
+            features = np.zeros((len(store.data), task.dim), np.float32)
+            for i in range(0, len(rows), CHUNK):
+                features[rows[i : i + CHUNK]] = engine.backbones({name: store.load(rows[i : i + CHUNK])})[name]
+            found[name] = described(name, store, features, rows)
     finally:
         engine.close()
     return found
@@ -67,6 +75,8 @@ def add_to_demo(path: Path, *, cache: Path, workers: int = 1) -> Bundle:
 
     Raises ConfigError for a bundle whose people cannot be simulated again.
     """
+    from .demo import SIZE  # which trains, and so imports this module
+
     bundle = load_bundle(path)
     provenance = bundle.manifest["provenance"]
     if not bundle.demo or provenance.get("data", {}).get("layout") != "simulated":
@@ -78,9 +88,9 @@ def add_to_demo(path: Path, *, cache: Path, workers: int = 1) -> Bundle:
         only=provenance["split"]["train_subjects"][:fitted],
     )  # fmt: skip
     held_out = simulated_features(
-        bundle, subjects=judged, seed=seed + HELD_OUT_SEED, windows=windows, cache=cache, workers=workers
+        bundle, subjects=judged, seed=seed + HELD_OUT_SEED[name], windows=windows, cache=cache, workers=workers
     )
-    return with_novelty(bundle, fit_all(training, held_out))
+    return with_novelty(bundle, fit_all(training, held_out, judged))
 
 
 def with_novelty(bundle: Bundle, densities: Mapping[str, Novelty]) -> Bundle:

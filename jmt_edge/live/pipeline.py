@@ -18,6 +18,7 @@ from ..clips.cutter import network_input, open_cutter
 from ..clips.plan import ClipPlan, plan_clips, time_key
 from ..engine.backends.base import Engine, Step
 from ..engine.bundle import Bundle
+from ..engine.novelty import describe
 from ..media.chunk import Chunk
 from ..preprocessing.face import Face
 from ..result import Quality, Result
@@ -171,7 +172,8 @@ class Pipeline:
         """Score the fresh clips; whether one of them may not be used."""
         refused = False
         for name in clips.keys() & self._densities.keys():
-            for end, score in zip(clips[name], self._densities[name].score(features[name]).tolist()):
+            described = describe(name, clips[name].values(), features[name])
+            for end, score in zip(clips[name], self._densities[name].score(described).tolist()):
                 cached = self._cache[name, end]
                 cached.quality = judge_novelty(name, cached.quality, score, gate=self.novelty == "gate")
                 if not cached.quality.ok:

@@ -181,18 +181,19 @@ def test_shrinkage_is_ledoit_and_wolfs() -> None:
 def test_the_limit_keeps_99_percent_of_the_people_held_out() -> None:
     rng = np.random.default_rng(3)
     draw = lambda n: (rng.standard_normal((n, 16)) * np.linspace(0.01, 2, 16)).astype(np.float32)  # noqa: E731
-    density = fit(draw(400), held := draw(1000))
-    assert 0.99 <= (density.score(held) <= 1).mean() <= 0.992
+    density = fit(draw(400), held := draw(1000), 1000)
+    assert (density.score(held) <= 1).mean() == pytest.approx(0.99, abs=0.008)
+    assert fit(draw(400), held, 10).threshold > density.threshold  # fewer people say less of the next one
     assert (density.score(draw(5000)) <= 1).mean() == pytest.approx(0.99, abs=0.01)
     assert (density.score(draw(200) + 1) > 1).all()  # a hundred SDs in the narrowest direction
     with pytest.raises(ValueError, match="fewer than 16"):
-        fit(draw(400), draw(3))
+        fit(draw(400), draw(3), 3)
 
 
 def test_a_density_survives_its_file_and_a_damaged_one_is_refused(task: Task, tmp_path: Path) -> None:
     rng = np.random.default_rng(4)
     features = rng.standard_normal((100, 8)).astype(np.float32)
-    density = fit(features[:50], features[50:])
+    density = fit(features[:50], features[50:], 50)
     again = read_novelty(save_novelty({"eda": density}), 8)["eda"]
     assert (again.distance(features) == density.distance(features)).all()
     assert again.threshold == pytest.approx(density.threshold, rel=1e-6)
