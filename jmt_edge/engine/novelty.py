@@ -71,7 +71,8 @@ def _cells(images: F32) -> F32:
         size = images.shape[axis]
         starts = np.arange(_CELLS) * size // _CELLS
         counts = np.diff(np.append(starts, size))
-        images = np.add.reduceat(images, starts, axis) / counts.reshape((-1, 1) if axis == 1 else (-1,))
+        sums: F32 = np.add.reduceat(images, starts, axis)
+        images = sums / counts.reshape((-1, 1) if axis == 1 else (-1,)).astype(np.float32)
     return images.reshape(len(images), -1)
 
 

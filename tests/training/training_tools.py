@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from noneeg import write_painmonit
+from numpy.typing import NDArray
 
+from jmt_edge.capture.simulated.person import Person
+from jmt_edge.capture.simulated.voice import Speech
 from jmt_edge.training import trainer
 
 __all__ = [
@@ -71,6 +75,13 @@ def write_video(path: Path, rng: np.random.Generator, frames: int = 20, fps: flo
     writer.release()
 
 
+@lru_cache
+def speech(seed: int, count: int) -> NDArray[np.float32]:
+    """(count,) samples of a simulated person's speech, louder than half of full scale at its loudest."""
+    sound = Speech(Person.live(seed)).samples(0, count)
+    return sound * np.float32(0.9 / np.abs(sound).max())
+
+
 def write_affwild2(root: Path, videos: int = 4, frames: int = 240, seed: int = 0) -> Path:
     """Affwild2: the brightness of the crop is the valence, the loudness of the voice the arousal. No video files."""
     from scipy.io import wavfile
@@ -96,8 +107,8 @@ def write_affwild2(root: Path, videos: int = 4, frames: int = 240, seed: int = 0
         (labels / f"{name}.txt").write_text("valence,arousal\n" + "\n".join(rows) + "\n")
         (root / "audio").mkdir(exist_ok=True)
         at = np.arange(frames / 30 * 44100) / 44100
-        loud = np.interp(at, t, 0.02 + 0.2 * (arousal + 1)) * (0.6 + 0.4 * np.sin(2 * np.pi * 4 * at))  # syllables
-        sound = loud * (np.sign(np.sin(2 * np.pi * 140 * at)) + 0.1 * rng.normal(size=loud.size))
+        loud = np.interp(at, t, 0.1 + 0.45 * (arousal + 1))
+        sound = loud * speech(i, at.size)
         wavfile.write(
             root / "audio" / f"{name.removesuffix('_left')}.wav", 44100, np.int16(np.clip(sound, -1, 1) * 32767)
         )
