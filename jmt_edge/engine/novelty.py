@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,7 +72,7 @@ def _cells(images: F32) -> F32:
         size = images.shape[axis]
         starts = np.arange(_CELLS) * size // _CELLS
         counts = np.diff(np.append(starts, size))
-        sums: F32 = np.add.reduceat(images, starts, axis)
+        sums: Any = np.add.reduceat(images, starts, axis)
         images = sums / counts.reshape((-1, 1) if axis == 1 else (-1,)).astype(np.float32)
     return images.reshape(len(images), -1)
 
