@@ -48,7 +48,7 @@ class Hand:
         self.page: PageObserver = start_page(address, self.controls, recordings=folder / "runs", **options)
         self.audit = folder / "runs" / "page-audit.jsonl"
         sources = dict.fromkeys(task.names, "by hand")
-        self.page.on_start(RunInfo(self.bundle, "hand", {"fusion": "fp32"}, 0.5, True, 0.0, sources))
+        self.page.on_start(RunInfo(self.bundle, "hand", {"fusion": "fp32"}, 0.5, True, 0.0, sources, demo_alarms=True))
         self.t = 0.0
         self.http = Http(self.page)
 
