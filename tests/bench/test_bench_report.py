@@ -226,7 +226,9 @@ def test_a_measuring_process_that_fails_is_reported_in_one_sentence(
     python.write_text("#!/bin/sh\ncat > /dev/null\necho Traceback >&2\necho 'MemoryError: too large' >&2\nexit 3\n")
     python.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(python))
-    with pytest.raises(BackendError, match=r"measuring process ended with code 3: MemoryError: too large$"):
+    with pytest.raises(
+        BackendError, match=r"measuring process failed with code 3 \(MemoryError: too large\); run the command again$"
+    ):
         fresh(Job("x.jmt", "onnxruntime", 1, 1, 0.5, 0.1, 0, 0.0, "/"))
 
 

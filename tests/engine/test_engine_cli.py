@@ -198,7 +198,7 @@ def test_plans_are_found_for_their_device_and_library_only(planned: Bundle, monk
     )
     assert all(plan == planned.read(f"plans/tensorrt-rtx-sm_86/{n}.plan") for n, (plan, _) in plans.items())
     newer = Library("tensorrt-rtx", library.module, "99.1.0")
-    with pytest.raises(BackendError, match=r"built by tensorrt-rtx 1\..*, here is 99\.1\.0; run `jmt-edge build"):
+    with pytest.raises(BackendError, match=r"built by tensorrt-rtx 1\..*, this is 99\.1\.0; run `jmt-edge build"):
         backend.read_plans(planned, newer)
     with pytest.raises(BackendError, match=r"has no tensorrt plan for sm_86 \(it has: tensorrt-rtx-sm_86\)"):
         backend.read_plans(planned, Library("tensorrt", None, "10.3.0"))
