@@ -207,7 +207,7 @@ def test_plans_are_found_for_their_device_and_library_only(planned: Bundle, monk
     moved = Bundle(
         planned.path, {**planned.manifest, "engines": {"tensorrt-rtx-sm_86": entry}}, planned.task, planned.id
     )
-    with pytest.raises(BackendError, match=r"built on L4T 39\.2\.0, here is 36\.4\.3"):
+    with pytest.raises(BackendError, match=r"built on L4T 39\.2\.0, this is 36\.4\.3"):
         backend.read_plans(moved, library)
     _on(monkeypatch, "sm_120")
     with pytest.raises(BackendError, match=r"no tensorrt-rtx plan for sm_120 \(it has: tensorrt-rtx-sm_86\)"):
