@@ -58,7 +58,7 @@ def command(
     limit = _percent(fail_over)
     for path in filter(None, (json_path, plot_path)):  # before minutes of measurement
         if not path.resolve().parent.is_dir():
-            raise ConfigError(f"there is no folder {path.parent} to write {path.name} to; create it first")
+            raise ConfigError(f"cannot write {path.name}: the folder {path.parent} does not exist; create it first")
     loaded = load_bundle(bundle or demo_bundle(task_name))
     if target is not None:
         _predict(loaded, target, precision, hop, json_path, plot_path, threads, layers)

@@ -190,4 +190,4 @@ def test_a_limit_that_is_no_percentage(text: str) -> None:
 
 def test_a_folder_that_is_not_there_is_refused_before_measuring(tmp_path: Path) -> None:
     result = CliRunner().invoke(command, ["--json", str(tmp_path / "no" / "r.json")])
-    assert "there is no folder" in str(result.exception)
+    assert "does not exist; create it first" in str(result.exception)
