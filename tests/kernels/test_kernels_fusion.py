@@ -239,7 +239,7 @@ def test_each_phase_reads_only_what_earlier_phases_wrote() -> None:
         assert not np.array_equal(got, want)
 
 
-@pytest.mark.parametrize(("merge", "streamed"), [(True, 1.35), (False, 1.09)])
+@pytest.mark.parametrize(("merge", "streamed"), [(True, 1.43), (False, 1.09)])
 def test_every_weight_is_read_once_per_row_tile(merge: bool, streamed: float) -> None:
     """B = 1, S = 16, last step: one row tile in every phase, and the bytes read are the packed matrices, not far above
     the folded minimum at M = 2: merging phases costs bytes."""
