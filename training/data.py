@@ -97,6 +97,8 @@ class Cohort:
     numbers: dict[str, int] = field(default_factory=dict)  # subject -> the data set's own number, if it has one
     rate: float = 0.0  # PainMonit: samples per second of X
     people: str = ""  # the data set that its subject ids belong to; the same id in another data set is another person
+    classes: tuple[str, ...] = ()  # names of pain's classes 0 and 1
+    rule: str = ""  # where the labels come from
 
     @property
     def subjects(self) -> list[str]:

@@ -34,6 +34,7 @@ from .experiment import (
     exportable,
     make_splits,
     prepare,
+    require_fit,
     run_key,
     run_split,
 )
@@ -90,6 +91,7 @@ def run_protocol(
 
     bundle: whether to export the first split's weights, if a live run can use the system.
     """
+    require_fit(cohort, recipe)
     prepared = prepare(cohort, recipe, options)
     splits = make_splits(cohort, protocol, seed=seed, windows=prepared.windows)
     lines: list[str] = []

@@ -18,7 +18,7 @@ from . import suite_report
 from .comparison import paired
 from .data import Cohort
 from .evaluation import RunScorer, disturbances, write_csv
-from .experiment import Prepared, Result, TrainingOptions, make_splits, prepare
+from .experiment import Prepared, Result, TrainingOptions, make_splits, prepare, require_fit
 from .networks import fusion_of
 from .recipes import Recipe
 from .scores import Predictions, Scores, score
@@ -74,6 +74,8 @@ def run_suite(
     if not fractions or not all(0 < f <= 1 for f in fractions):
         raise ConfigError(f"--fractions {','.join(map(str, fractions))}: each must lie in (0, 1]")
     chosen = {k: v for k, v in wanted.items() if not systems or k in systems}
+    for system in chosen.values():
+        require_fit(cohort, system)
     splits = make_splits(cohort, protocol, seed=seed)
     results: dict[str, dict[str, Table]] = {}
     clean: dict[str, Predictions] = {}  # of the largest share

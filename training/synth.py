@@ -1,4 +1,4 @@
-"""Synthetic cohorts in the real datasets' layouts: BioVid, Affwild2, and BioVid with voice (`trimodal`).
+"""Synthetic cohorts in the real datasets' layouts: BioVid, Affwild2, PainMonit, and BioVid with voice (`trimodal`).
 
 The people come from `jmt_edge.capture.simulated`, the generator behind `sim:`; this module only cuts trials and writes
 files. Layouts, latent truth and parameters: `docs/reference/data-sets.md`.
@@ -39,6 +39,7 @@ FPS, TRIAL_FRAMES = 25.0, 138
 BIO_RATE, BIO_ROWS = 512, 2816
 BIO_COLUMNS = ("time", " gsr", " ecg", " emg_trapezius", " emg_corrugator", " emg_zygomaticus")
 SAMPLE_COLUMNS = ("subject_id", "subject_name", "class_id", "class_name", "sample_id", "sample_name")
+PAINMONIT_HZ, PAINMONIT_SECONDS, PAINMONIT_TRUTH = 250, 10.0, 5.0  # the last: rows of truth a second
 _FIRST_NUMBER = {"PA1": 0, "PA2": 1, "PA3": 2, "PA4": 3, "BL1": 4}  # BL1 samples are numbered last: BL1-081
 _BIOVID_SUBJECTS = 87
 _MARKER = "synth.json"
@@ -208,6 +209,38 @@ def _ecg(t: NDArray[np.float64], g: np.random.Generator) -> NDArray[np.float64]:
     for height, offset, width in ((120, -0.17, 0.03), (-120, -0.03, 0.01), (1100, 0, 0.012), (250, 0.25, 0.05)):
         value += height * np.exp(-(((t[:, None] - beats - offset) / width) ** 2)).sum(axis=1)
     return value
+
+
+# --- PainMonit -----------------------------------------------------------------------------------------------------
+
+
+def painmonit_window(skin: Skin, trial: TrialPlan) -> NDArray[np.float32]:
+    """(2500, 6) the 10 s from the start of a BioVid trial on, channels in PainMonit's order; EDA in µS."""
+    count = round(PAINMONIT_SECONDS * PAINMONIT_HZ)
+    noise = draw(trial.subject.key, BIOPOTENTIAL, round(trial.start * 10) + 1)
+    t = np.arange(count) / PAINMONIT_HZ
+    eda = skin.samples(round(trial.start * PAINMONIT_HZ), count, PAINMONIT_HZ)
+    wrist = np.interp(t, t[::62], eda[::62])  # the wrist sensor has 4 Hz
+    pulse, breath = np.sin(2 * np.pi * 1.17 * t), np.sin(2 * np.pi * 0.25 * t)
+    ecg = _ecg(t, noise)
+    emg = 5 * noise.standard_normal(count)
+    return np.stack([pulse, wrist, breath, eda, ecg, emg], axis=1).astype(np.float32)
+
+
+def _write_painmonit(root: Path, plan: CohortPlan) -> None:
+    """X.npy, y_heater.npy (heat level 0 to 4) and subjects.npy (BioVid's subject ids), a row a trial."""
+    x, y, who = [], [], []
+    for subject in cohort_subjects(plan):
+        session, trials = subject_trials(plan, subject)
+        skin = Skin(Person(subject.key, session, responder=subject.responder))
+        for trial in trials:
+            x.append(painmonit_window(skin, trial))
+            y.append(CLASS_NAMES.index(trial.class_name))
+            who.append(subject.number)
+    for name, values in (("X", np.stack(x)), ("y_heater", np.array(y)), ("subjects", np.array(who))):
+        temporary = root / f"{name}.part.npy"
+        np.save(temporary, values)
+        os.replace(temporary, root / f"{name}.npy")
 
 
 # --- files ---------------------------------------------------------------------------------------------------------
@@ -400,7 +433,12 @@ def _work(unit: Unit) -> int:
             if body is None:
                 person = Person(unit.subject.key, session, responder=unit.subject.responder)
                 body = Body(person, unit.plan.width, unit.plan.height)
-            _write_trial(unit.root, unit.plan, body, trial)
+            if unit.plan.kind == "painmonit":
+                times = trial.start + np.arange(0, PAINMONIT_SECONDS, 1 / PAINMONIT_TRUTH)
+                truth = [body.truth(t, times[0], body.expression(t)) for t in times]
+                _write_truth(_trial_truth(unit.root, trial), truth)
+            else:
+                _write_trial(unit.root, unit.plan, body, trial)
         done += 1
     return done
 
@@ -490,7 +528,7 @@ TRUTH_COLUMNS = (
 
 
 def _write_lists(root: Path, plan: CohortPlan) -> None:
-    """`samples.csv` of the real layout, and `truth.csv` with the latent truth of each trial."""
+    """`samples.csv` of the real layout (PainMonit: its arrays), and `truth.csv` with the latent truth of each trial."""
     samples: list[list[str]] = []
     truth: list[list[str]] = []
     for subject in cohort_subjects(plan):
@@ -501,7 +539,10 @@ def _write_lists(root: Path, plan: CohortPlan) -> None:
             row = [str(subject.number), subject.name, class_id, trial.class_name, str(len(samples) + 1), trial.sample]
             samples.append(row)
             truth.append(_trial_row(root, person, subject, trial))
-    _write_csv(root / "PartA" / "starting_point" / "samples.csv", list(SAMPLE_COLUMNS), samples, "\t")
+    if plan.kind == "painmonit":
+        _write_painmonit(root, plan)
+    else:
+        _write_csv(root / "PartA" / "starting_point" / "samples.csv", list(SAMPLE_COLUMNS), samples, "\t")
     _write_csv(root / "truth.csv", list(TRUTH_COLUMNS), truth)
 
 

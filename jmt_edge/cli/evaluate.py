@@ -30,13 +30,17 @@ from ._training import cohort_of, data_options, require_folder, training_options
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="With --suite: change the recipe.")
 @click.option("--no-robustness", is_flag=True, help="Score clean input only.")
 @click.option("--published-handling", is_flag=True, help="Also score unlabelled frames as the published code does.")
+@click.option("--cross", is_flag=True, help="DATA is another data set: cut the model's window, print what differs.")
+@click.option("--window-end", type=float, metavar="S", help="With --cross: where the window ends in each trial.")
 @click.option("--trained-too", is_flag=True, help="Also score subjects that were trained on.")
 @data_options
 def command(**flags: Any) -> None:
     """Score TARGET, a run's folder (with or without folds) or a bundle NAME.jmt, on a data set.
 
     Prints scores with 95 % intervals by subject, mean and SD over subjects, and the published numbers, and writes
-    results.json, CSV files and plots. With --suite, trains every fusion of the papers and writes one report.
+    results.json, CSV files and plots. Data with other windows, sensors, rates or classes than the model's is refused;
+    --cross makes equal what can be made equal and prints what differs. With --suite, trains every fusion of the papers
+    and writes one report.
     """
     if flags["data"] is None:
         raise ConfigError("evaluate needs --data, the data set's folder")
@@ -47,14 +51,16 @@ def command(**flags: Any) -> None:
         return _suite(flags, options)
     if flags["target"] is None:
         raise ConfigError("evaluate needs a run's folder or a bundle NAME.jmt (or --suite)")
-    from ..training.evaluation import evaluate
+    if flags["window_end"] is not None and not flags["cross"]:
+        raise ConfigError("--window-end says where --cross cuts the model's window; give both")
+    from ..training.evaluation import classes_of, evaluate
 
     out = flags["out"] or _beside(flags["target"])
-    cohort = cohort_of(flags, flags["data"], _classes(flags["target"]))
+    cohort = cohort_of(flags, flags["data"], classes_of(flags["target"]))
     lines = evaluate(
         flags["target"], cohort, out, protocol=flags["protocol"], options=options,
         robustness=not flags["no_robustness"], published=flags["published_handling"],
-        allow_trained=flags["trained_too"],
+        allow_trained=flags["trained_too"], cross=flags["cross"], window_end=flags["window_end"],
     )  # fmt: skip
     for line in [*lines, *cohort.problems.lines(), f"written to {out}"]:
         click.echo(line)
@@ -63,16 +69,6 @@ def command(**flags: Any) -> None:
 def _beside(target: Path) -> Path:
     """The evaluation of a bundle is written beside it, because its hashes seal it; that of a run, inside it."""
     return target.with_name(f"{target.stem}-evaluation") if target.suffix == ".jmt" else target / "evaluation"
-
-
-def _classes(target: Path) -> tuple[str, ...]:
-    """The classes that a run was trained on; for a bundle, which does not record them, the default."""
-    from ..training.data import PAIN_CLASSES
-    from ..training.evaluation import run_folders
-    from ..training.experiment import recipe_of
-
-    folders = [target] if (target / "recipe.json").is_file() else run_folders(target)
-    return recipe_of(folders[0]).classes if folders else PAIN_CLASSES
 
 
 def _suite(flags: dict[str, Any], options: Any) -> None:

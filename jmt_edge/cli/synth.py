@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @click.command("synth")
-@click.argument("kind", type=click.Choice(["biovid", "affwild2", "trimodal"]))
+@click.argument("kind", type=click.Choice(["biovid", "affwild2", "trimodal", "painmonit"]))
 @click.option("--subjects", type=click.IntRange(1, 10_000), default=20, show_default=True, help="Number of people.")
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Seed of the cohort.")
 @click.option("--out", type=click.Path(path_type=Path), help="A new or empty folder.")
@@ -31,8 +31,9 @@ if TYPE_CHECKING:
 def command(kind: str, subjects: int, seed: int, trials: int, **flags: Any) -> None:
     """Write a synthetic cohort, including its latent truth.
 
-    The layouts are those of BioVid, of Affwild2, and of BioVid with audio/ and valence_arousal/ (trimodal). Run the
-    same command again to resume an interrupted cohort; nothing is overwritten.
+    The layouts are those of BioVid, of Affwild2, of BioVid with audio/ and valence_arousal/ (trimodal), and of
+    PainMonit. The same --subjects, --seed, --trials and --classes give the same people and sessions in all of them but
+    affwild2. Run the same command again to resume an interrupted cohort; nothing is overwritten.
     """
     from rich import progress as bars
     from rich.console import Console
