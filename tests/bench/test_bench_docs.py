@@ -22,7 +22,9 @@ def tables(monkeypatch: pytest.MonkeyPatch) -> Any:
     return tables
 
 
-PAGES = [ROOT / "docs/reference/performance.md", ROOT / "benchmarks/NOTES.md"]
+PAGES = [
+    ROOT / name for name in ("docs/reference/performance.md", "docs/explanation/evaluation.md", "benchmarks/NOTES.md")
+]
 
 
 def test_every_number_of_the_pages_comes_from_the_committed_json(tables: Any) -> None:
