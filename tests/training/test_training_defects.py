@@ -141,7 +141,7 @@ def test_the_command_writes_the_table(defects: Any, tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(tables, "RESULTS", tmp_path)
     text = "\n".join(tables.block("published-defects", tmp_path))
-    assert "6 simulated people" in text and text.count("\n| ") == 2 + len(defects.ROWS)
+    assert "6 simulated people" in text and text.count("\n| ") == 1 + len(defects.ROWS)
     assert f"| sound | {rows['sound']['accuracy']:.3f} |" in text
 
 
