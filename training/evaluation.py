@@ -33,6 +33,7 @@ from .experiment import (
 )
 from .features import extract
 from .keys import write
+from .memory import predict_memory, require_memory
 from .published import published_lines
 from .recipes import Recipe
 from .scores import Predictions, Scores, empty_predictions, score
@@ -79,6 +80,7 @@ class BundleScorer:
 
         self.task, self.temperature = bundle.task, bundle.temperature
         self.windows = cut_windows(cohort, self.task)
+        require_memory(predict_memory(self.windows, None, workers=options.workers))
         self.stores = build_clips(self.windows, options.cache, cohort.problems, options.workers, options.progress)
         self.engine = open_engine(bundle, "onnxruntime")
         self.features = {name: self._features(name, store, options) for name, store in self.stores.items()}
@@ -293,7 +295,7 @@ def _parts(target: Path, cohort: Cohort, options: TrainingOptions) -> tuple[list
     folders = _folders(target)
     require_one_run(target, folders)
     recipe = recipe_of(folders[0])
-    prepared = prepare(cohort, recipe, options)
+    prepared = prepare(cohort, recipe, options, training=False)
     parts = []
     for folder in folders:
         split = json.loads((folder / "split.json").read_text())

@@ -35,6 +35,7 @@ from .features import extract
 from .keys import Key, claim, clip_key, code, data_parts, digest, source_of_weights, weights_hash, write
 from .locks import lock
 from .matching import DataFacts, clip_facts, facts_of, require_same_clips, require_window, retrain_remedy
+from .memory import predict_memory, require_memory
 from .networks import SECOND, FusionStep, Unimodal, backbone_of, fusion_of, load_weights, pretraining, second_backbone
 from .novelty import described, fit_all, with_novelty
 from .persons import standardise_by_person
@@ -59,6 +60,7 @@ class TrainingOptions:
     device: Device = field(default_factory=Device)
     workers: int = 1
     progress: Progress = silent
+    processes: int = 1  # that train at the same time
 
 
 @dataclass
@@ -104,12 +106,19 @@ class Result:
     validation_loss: float = float("nan")  # of the weights kept, on all validation windows; NaN without any
 
 
-def prepare(cohort: Cohort, recipe: Recipe, options: TrainingOptions) -> Prepared:
-    """Cut the windows, and compute all clips or read them from the cache."""
+def prepare(cohort: Cohort, recipe: Recipe, options: TrainingOptions, *, training: bool = True) -> Prepared:
+    """Cut the windows, and compute all clips or read them from the cache.
+
+    training: whether a training follows. Raises ConfigError where it, or scoring, needs more memory than there is.
+    """
     task = recipe.resolve()
     require_modalities(cohort, recipe)
     facts = facts_of(cohort)
     windows = cut_windows(cohort, task, hop=recipe.hop or None)
+    require_memory(predict_memory(
+        windows, recipe, workers=options.workers, processes=options.processes,
+        on_gpu=_torch_device(options.device) == "cuda", training=training,
+    ))  # fmt: skip
     with lock(options.cache / "clips" / f"{_clips_name(windows)}.lock"):  # another process may be computing them
         stores = build_clips(windows, options.cache, cohort.problems, options.workers, options.progress)
     if recipe.calibrated and "eda" in stores:

@@ -96,6 +96,7 @@ def _check(flags: dict[str, Any]) -> None:
     from ..training.clips import default_cache
     from ..training.data import PAIN_CLASSES, cut_windows, describe
     from ..training.matching import require_window, retrain_remedy
+    from ..training.memory import predict_memory
     from ..training.readers import default_task
 
     recipe = _recipe(flags, flags["recipe"]) if flags["recipe"] else None
@@ -103,8 +104,12 @@ def _check(flags: dict[str, Any]) -> None:
     task = recipe.resolve() if recipe else default_task(cohort)
     workers = flags["workers"] or cpu_threads()
     signals = check_biosignals(cohort, workers=workers, cache=flags["cache"] or default_cache())
-    for line in [*describe(cohort, cut_windows(cohort, task)), *signals]:
+    windows = cut_windows(cohort, task)
+    for line in [*describe(cohort, windows), *signals]:
         click.echo(line)
+    if recipe:
+        predicted = predict_memory(windows, recipe, workers=workers, processes=flags["processes"])
+        click.echo(predicted.line())
     require_window(cohort, task, retrain_remedy(cohort, task))
 
 
