@@ -116,7 +116,7 @@ def prepare(cohort: Cohort, recipe: Recipe, options: TrainingOptions, *, trainin
     facts = facts_of(cohort)
     windows = cut_windows(cohort, task, hop=recipe.hop or None)
     require_memory(predict_memory(
-        windows, recipe, workers=options.workers, processes=options.processes,
+        windows, recipe, workers=options.workers, processes=max(options.processes, options.device.devices),
         on_gpu=_torch_device(options.device) == "cuda", training=training,
     ))  # fmt: skip
     with lock(options.cache / "clips" / f"{_clips_name(windows)}.lock"):  # another process may be computing them

@@ -11,9 +11,11 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..clips.cutter import signal_format
@@ -83,7 +85,7 @@ def predict_memory(
     workers: processes that cut clips. processes: that train at the same time. on_gpu: where the networks run.
     """
     task = recipe.resolve() if recipe else windows.task
-    tables = [*windows.rows.values(), *windows.labels.values(), windows.trial, windows.end]
+    tables: list[NDArray[Any]] = [*windows.rows.values(), *windows.labels.values(), windows.trial, windows.end]
     held = 4 * sum(x.nbytes for x in tables) + 300 * sum(len(clips) for clips in windows.clips.values())
     stored = {m.name: len(windows.clips[m.name]) * _clip_bytes(m) for m in task.modalities}
     phases = [_cutting(windows, workers)]
@@ -195,5 +197,5 @@ def _training_peak(network: nn.Module, inputs: dict[str, Tensor | dict[str, Tens
     """Bytes of activations and gradients of one step, at their peak."""
     with Alive(_known(network)) as alive:
         outputs = network(*inputs.values()) if "clips" in inputs else network(**inputs)
-        torch.stack([y.sum() for y in outputs.values()]).sum().backward()
+        torch.stack([y.sum() for y in outputs.values()]).sum().backward()  # type: ignore[no-untyped-call]
     return alive.peak
