@@ -27,9 +27,9 @@ from scipy.signal import butter, sosfiltfilt
 from jmt_edge.capture.simulated.eda import Skin
 from jmt_edge.capture.simulated.expression import Expressions, pspi
 from jmt_edge.capture.simulated.face import FaceRenderer
-from jmt_edge.capture.simulated.person import BIOVID_NON_REACTIVE, Person
+from jmt_edge.capture.simulated.person import BIOVID_NON_REACTIVE, Coupling, Person
 from jmt_edge.capture.simulated.randomness import BIOPOTENTIAL, COHORT, SESSION, Key, draw
-from jmt_edge.capture.simulated.scenario import CLASS_NAMES, TRIAL, Episodes, Session
+from jmt_edge.capture.simulated.scenario import CLASS_NAMES, TRIAL, Episodes, Scenario, Session
 from jmt_edge.capture.simulated.voice import RATE, Speech
 from jmt_edge.errors import DataError
 from jmt_edge.opencv import cv2
@@ -61,6 +61,13 @@ class CohortPlan:
     seconds: float = 60.0
     width: int = 320
     height: int = 240
+    correlation: float = 0.0  # of the reactions of face and skin, see `Coupling`
+    movement: float = 0.0  # movements a minute that both show
+
+    def person(self, subject: Subject, scenario: Scenario) -> Person:
+        """The person behind a subject of this cohort."""
+        coupling = Coupling(self.correlation, self.movement)
+        return Person(subject.key, scenario, responder=subject.responder, coupling=coupling)
 
 
 @dataclass(frozen=True)
@@ -232,7 +239,7 @@ def _write_painmonit(root: Path, plan: CohortPlan) -> None:
     x, y, who = [], [], []
     for subject in cohort_subjects(plan):
         session, trials = subject_trials(plan, subject)
-        skin = Skin(Person(subject.key, session, responder=subject.responder))
+        skin = Skin(plan.person(subject, session))
         for trial in trials:
             x.append(painmonit_window(skin, trial))
             y.append(CLASS_NAMES.index(trial.class_name))
@@ -324,7 +331,7 @@ def _write_affwild2_video(root: Path, plan: CohortPlan, video: Video) -> bool:
 
     from jmt_edge.preprocessing.face import FaceDetector, FaceTracker, align_crop
 
-    bodies = [Body(Person(s.key, Episodes(s.key), responder=s.responder), plan.width, plan.height)
+    bodies = [Body(plan.person(s, Episodes(s.key)), plan.width, plan.height)
               for s in video.subjects]  # fmt: skip
     count = round(plan.seconds * video.fps)
     times = np.arange(count) / video.fps
@@ -431,7 +438,7 @@ def _work(unit: Unit) -> int:
             break
         if not _trial_truth(unit.root, trial).is_file():
             if body is None:
-                person = Person(unit.subject.key, session, responder=unit.subject.responder)
+                person = unit.plan.person(unit.subject, session)
                 body = Body(person, unit.plan.width, unit.plan.height)
             if unit.plan.kind == "painmonit":
                 times = trial.start + np.arange(0, PAINMONIT_SECONDS, 1 / PAINMONIT_TRUTH)
@@ -524,6 +531,7 @@ def _finished(units: list[Unit], jobs: int) -> Iterator[int]:
 TRUTH_COLUMNS = (
     "sample_name", "subject_name", "subject_id", "class_name", "pain", "responder", "onset", "face_shown",
     "face_delay", "scr", "scr_onset", "scr_rise", "scr_decay", "pspi_mean", "pspi_max", "valence_mean", "arousal_mean",
+    "movements",
 )  # fmt: skip
 
 
@@ -533,7 +541,7 @@ def _write_lists(root: Path, plan: CohortPlan) -> None:
     truth: list[list[str]] = []
     for subject in cohort_subjects(plan):
         session, trials = subject_trials(plan, subject)
-        person = Person(subject.key, session, responder=subject.responder)
+        person = plan.person(subject, session)
         for trial in trials:
             class_id = str(CLASS_NAMES.index(trial.class_name))
             row = [str(subject.number), subject.name, class_id, trial.class_name, str(len(samples) + 1), trial.sample]
@@ -567,7 +575,8 @@ def _trial_row(root: Path, person: Person, subject: Subject, trial: TrialPlan) -
         cells += [f"{value:.3f}" for value in skin] if r.scr else ["", "", ""]
     pain = column("pspi")
     values = (pain.mean(), pain.max(), column("valence").mean(), column("arousal").mean())
-    return cells + [f"{value:.3f}" for value in values]
+    moved = [f"{m.time - trial.start:.3f}" for m in person.movements(trial.start, trial.start + TRIAL)]
+    return cells + [f"{value:.3f}" for value in values] + [" ".join(moved)]
 
 
 # --- how large the effects are -------------------------------------------------------------------------------------
@@ -580,6 +589,8 @@ class Effect:
     scr: mean evoked response in µS, trials without one counting 0. responds, shows: share of trials with a skin
     response and with a facial one. rise: mean of the largest rise of the conductance within the window, µS, sensor
     noise and spontaneous responses included. pspi: mean over 2.0 to 5.0 s of the window, and mean of its maximum.
+    together: correlation between whether the face and whether the skin reacts, of responders; NaN where both always do
+    or never.
     """
 
     class_name: str
@@ -590,14 +601,16 @@ class Effect:
     shows: float
     pspi_mean: float
     pspi_max: float
+    together: float
 
 
 def measure_effects(plan: CohortPlan) -> list[Effect]:
     """The effect of each class in a BioVid or trimodal cohort, computed without drawing frames."""
     rows: dict[str, list[tuple[float, ...]]] = {name: [] for name in plan.classes}
+    both: dict[str, list[tuple[bool, bool]]] = {name: [] for name in plan.classes}
     for subject in cohort_subjects(plan):
         session, trials = subject_trials(plan, subject)
-        person = Person(subject.key, session, responder=subject.responder)
+        person = plan.person(subject, session)
         expression, skin = Expressions(person, Speech(person)), Skin(person)
         for trial in trials:
             own = person.reactions(trial.start - 1.5, trial.start + 1.0)
@@ -607,4 +620,12 @@ def measure_effects(plan: CohortPlan) -> list[Effect]:
             rise = float((smooth - np.minimum.accumulate(smooth)).max())
             pain = [pspi(expression(trial.start + t).aus) for t in np.arange(2.0, 5.0, 0.2)]
             rows[trial.class_name].append((scr, float(scr > 0), rise, float(face > 0), float(np.mean(pain)), max(pain)))
-    return [Effect(name, len(r), *(float(v) for v in np.mean(r, axis=0))) for name, r in rows.items()]
+            if subject.responder:
+                both[trial.class_name].append((scr > 0, face > 0))
+    return [Effect(name, len(r), *(float(v) for v in np.mean(r, axis=0)), _phi(both[name])) for name, r in rows.items()]
+
+
+def _phi(pairs: list[tuple[bool, bool]]) -> float:
+    """Correlation of two columns of yes and no; NaN where one of them has only one value."""
+    x, y = np.array(pairs, float).reshape(-1, 2).T
+    return float(np.corrcoef(x, y)[0, 1]) if len(x) and x.std() and y.std() else float("nan")

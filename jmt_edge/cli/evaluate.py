@@ -28,6 +28,7 @@ from ._training import cohort_of, data_options, require_folder, training_options
 )
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="With --suite: change the recipe.")
+@click.option("--re-pair", is_flag=True, help="With --suite: a control whose face and EDA are of different moments.")
 @click.option("--no-robustness", is_flag=True, help="Score clean input only.")
 @click.option("--published-handling", is_flag=True, help="Also score unlabelled frames as the published code does.")
 @click.option("--cross", is_flag=True, help="DATA is another data set: cut the model's window, print what differs.")
@@ -47,6 +48,8 @@ def command(**flags: Any) -> None:
     options = training_options(flags)
     if flags["out"] is not None:
         require_folder(flags["out"])
+    if flags["re_pair"] and not flags["suite"]:
+        raise ConfigError("--re-pair is a control of --suite; give both")
     if flags["suite"]:
         return _suite(flags, options)
     if flags["target"] is None:
@@ -86,7 +89,8 @@ def _suite(flags: dict[str, Any], options: Any) -> None:
     cohort = cohort_of(flags, flags["data"], recipe.classes)
     report = run_suite(
         cohort, recipe, flags["out"], seed=flags["seed"], fractions=fractions, systems=systems,
-        protocol=flags["protocol"] or "holdout", command=_suite_command(flags), options=options,
+        protocol=flags["protocol"] or "holdout", command=_suite_command(flags), re_pair=flags["re_pair"],
+        options=options,
     )  # fmt: skip
     click.echo(f"report: {report}")
 
@@ -97,6 +101,8 @@ def _suite_command(flags: dict[str, Any]) -> str:
     for name in ("variant", "protocol", "fractions", "systems", "seed"):
         if flags[name]:
             words += [f"--{name}", str(flags[name])]
+    if flags["re_pair"]:
+        words.append("--re-pair")
     for change in flags["overrides"]:
         words += ["--set", change]
     return shlex.join(words)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from pathlib import Path
@@ -25,6 +26,20 @@ if TYPE_CHECKING:
 @click.option(
     "--seconds", type=click.FloatRange(1, 3600), default=60.0, show_default=True, help="Length of an affwild2 video."
 )
+@click.option(
+    "--correlation",
+    type=click.FloatRange(0, 0.99),
+    default=0.0,
+    show_default=True,
+    help="Of the reactions of face and skin to a stimulus.",
+)
+@click.option(
+    "--movement",
+    type=click.FloatRange(0, 20),
+    default=0.0,
+    show_default=True,
+    help="Movements a minute that look like pain in face and skin.",
+)
 @click.option("--jobs", type=click.IntRange(1, 256), default=None, help="Number of processes.  [default: all cores]")
 @click.option("--effects", is_flag=True, help="Print the mean effect of each class and write nothing.")
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
@@ -46,7 +61,10 @@ def command(kind: str, subjects: int, seed: int, trials: int, **flags: Any) -> N
     wrong = [name for name in names if name not in CLASS_NAMES]
     if wrong or len(set(names)) != len(names):
         raise ConfigError(f"--classes '{flags['classes']}' must name each of {', '.join(CLASS_NAMES)} at most once")
-    plan = CohortPlan(kind, subjects, seed, trials, tuple(n for n in CLASS_NAMES if n in names), flags["seconds"])
+    plan = CohortPlan(
+        kind, subjects, seed, trials, tuple(n for n in CLASS_NAMES if n in names), flags["seconds"],
+        correlation=flags["correlation"], movement=flags["movement"],
+    )  # fmt: skip
     if flags["effects"]:
         _print_effects(plan)
         return
@@ -79,11 +97,12 @@ def _print_effects(plan: CohortPlan) -> None:
     if plan.kind == "affwild2":
         raise ConfigError("--effects compares BioVid's classes, which affwild2 lacks; use biovid or trimodal")
     header = (
-        "class", "trials", "mean SCR (µS)", "SCR in", "largest rise (µS)", "face shows in", "PSPI", "PSPI maximum"
+        "class", "trials", "mean SCR (µS)", "SCR in", "largest rise (µS)", "face shows in", "PSPI", "PSPI maximum",
+        "face with skin (φ)",
     )  # fmt: skip
     rows = [
         [e.class_name, str(e.trials), f"{e.scr:.3f}", f"{e.responds:.0%}", f"{e.rise:.3f}", f"{e.shows:.0%}",
-         f"{e.pspi_mean:.2f}", f"{e.pspi_max:.2f}"]
+         f"{e.pspi_mean:.2f}", f"{e.pspi_max:.2f}", "" if math.isnan(e.together) else f"{e.together:.2f}"]
         for e in measure_effects(plan)
     ]  # fmt: skip
     click.echo("\n".join(table(header, rows)))
