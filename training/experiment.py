@@ -35,7 +35,7 @@ from .features import extract
 from .keys import Key, claim, clip_key, code, data_parts, digest, source_of_weights, weights_hash, write
 from .locks import lock
 from .networks import SECOND, FusionStep, Unimodal, backbone_of, fusion_of, load_weights, pretraining, second_backbone
-from .novelty import described, fit_all, with_novelty
+from .novelty import fit_windows, with_novelty
 from .persons import standardise_by_person
 from .recipes import EXPORTABLE, Masking, Recipe, Stage, from_dict
 from .scores import Predictions, Scores, each_step, empty_predictions, fit_temperature, score, validation_loss
@@ -217,7 +217,9 @@ def run_split(prepared: Prepared, split: Split, out: Path, *, seed: int, options
     for o, state in states.items():
         _save_state(state, out / f"fusion-best-{o}.safetensors")
     predictions.save(out / "predictions.npz")
-    write_densities(out, prepared, features, sides)
+    # what the training people's clips look like, with limits from the validation people; for the bundle
+    densities = fit_windows(task, sides["train"], sides["validation"], (prepared.stores, prepared.stores))
+    (out / FILE).write_bytes(save_novelty(densities))
     record = {
         "split": split.name, "seed": seed, "key": key.digest, "seconds": {k: round(v, 2) for k, v in seconds.items()},
         "temperature": temperature, "validation_loss": None if np.isnan(loss) else loss,
@@ -450,22 +452,6 @@ def load_run(folder: Path) -> tuple[Recipe, dict[str, nn.Module], Fusion, dict[s
     return recipe, backbones, fusion.eval(), states
 
 
-def write_densities(
-    out: Path, prepared: Prepared, features: dict[str, NDArray[np.float32]], sides: dict[str, WindowTable]
-) -> None:
-    """What the training people's clips look like, with limits from the validation people; for the bundle."""
-    found = {
-        side: {
-            name: described(name, store, features[name][0], sides[side].rows[name])
-            for name, store in prepared.stores.items()
-        }
-        for side in ("train", "validation")
-    }
-    (out / FILE).write_bytes(
-        save_novelty(fit_all(found["train"], found["validation"], len(set(sides["validation"].subject.tolist()))))
-    )
-
-
 def exportable(recipe: Recipe, task: Task) -> bool:
     """Whether a live run can use this system: several modalities, a fusion of the task presets, and no need for
     earlier data of the person.
@@ -499,7 +485,7 @@ def export_run(result: Result, path: Path, *, cohort: Cohort, name: str, demo: b
     bundle = export_bundle(
         model, task, path, name=name, provenance=provenance, demo=demo, calibration=calibration, overwrite=overwrite
     )
-    densities = read_novelty((result.folder / FILE).read_bytes(), task.dim)
+    densities = read_novelty((result.folder / FILE).read_bytes())
     return with_novelty(bundle, densities) if densities else bundle
 
 
