@@ -97,6 +97,8 @@ class Recipe:
     text: str = ""  # folder of text features for joint cross attention, <trial>.npy (rows, 768)
     audio_gru: bool = False  # a GRU over the steps behind the voice backbone
     width: dict[str, int] = field(default_factory=dict)
+    voice_top_db: float = 0.0  # dB below a voice clip's maximum to which its levels are raised; 0: not at all
+    voice_pad: int = 0  # samples of silence up to which a young recording's clip is filled; 0: the whole clip
     eda_moments: tuple[float, ...] = ()  # (mean, SD) in µS of the fixed normalisation of EDA; () leaves µS
     calibrated: bool = False  # EDA in units of each person's own mean and SD (`persons.py`)
     classes: tuple[str, ...] = PAIN_CLASSES
@@ -137,6 +139,8 @@ class Recipe:
         changes: dict[str, Any] = {key: values[m.name] for key, values in settings.items() if m.name in values}
         if "shape" in changes:
             changes["shape"] = tuple(changes["shape"])
+        if m.name == "voice":
+            changes |= {"top_db": self.voice_top_db, "pad": self.voice_pad}
         if m.name == "eda" and self.eda_moments:
             changes["mean"], changes["std"] = self.eda_moments[:1], self.eda_moments[1:]
         return replace(m, **changes)
