@@ -277,11 +277,14 @@ def write_results(out: Path, name: str, table: dict[str, Scores], clean: Predict
     (out / "results.json").write_text(
         json.dumps({"of": name, "conditions": {k: s.to_dict() for k, s in table.items()}}, indent=1) + "\n"
     )
-    names = list(next(iter(table.values())).pooled)
+    names, extras = list(table["clean"].pooled), list(table["clean"].extras)
     write_csv(
         out / "results.csv",
-        ["condition", "windows", *names],
-        ([k, s.windows, *(f"{s.pooled[n]:.5f}" for n in names)] for k, s in table.items()),
+        ["condition", "windows", *names, *extras],
+        (
+            [k, s.windows, *(f"{s.pooled[n]:.5f}" for n in names), *(f"{s.extras.get(n, np.nan):.5f}" for n in extras)]
+            for k, s in table.items()
+        ),
     )
     s = table["clean"]
     write_csv(
