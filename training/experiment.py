@@ -33,7 +33,17 @@ from .data import Cohort, WindowTable, cut_windows, require_two_classes
 from .features import extract
 from .keys import Key, claim, clip_key, code, data_parts, digest, source_of_weights, weights_hash, write
 from .locks import lock
-from .networks import SECOND, FusionStep, Unimodal, backbone_of, fusion_of, load_weights, pretraining, second_backbone
+from .networks import (
+    SECOND,
+    FusionStep,
+    Unimodal,
+    backbone_of,
+    backbone_task,
+    fusion_of,
+    load_weights,
+    pretraining,
+    second_backbone,
+)
 from .novelty import described, fit_all, with_novelty
 from .persons import standardise_by_person
 from .recipes import EXPORTABLE, Masking, Recipe, Stage, from_dict
@@ -69,9 +79,9 @@ class Prepared:
     stores: dict[str, ClipStore]
 
     def network_inputs(self) -> dict[str, tuple[Modality, ClipStore]]:
-        """Network name -> its modality and clips; an intra-modal fusion has two networks on one modality."""
+        """Network name -> its modality and clips; a second backbone is another network on the first modality."""
         inputs = {m.name: (m, self.stores[m.name]) for m in self.task.modalities if m.name in self.stores}
-        if self.recipe.fusion.startswith("intra_"):
+        if self.recipe.second:
             name = self.task.names[0]
             second = second_backbone(self.task, self.recipe)
             inputs[SECOND] = (second, replace(self.stores[name], modality=second))
@@ -264,7 +274,7 @@ class _Run:
 def train_backbone(run: _Run, name: str, m: Modality, store: ClipStore) -> Unimodal:
     """Stage 1: the backbone with its head on single clips, cached by all it depends on, so recipes can share it."""
     prepared, split, device = run.prepared, run.split, run.options.device
-    recipe, task = prepared.recipe, prepared.task
+    recipe, task = prepared.recipe, backbone_task(prepared.recipe, prepared.task, m)
     stage = recipe.stage(name)
     torch.manual_seed(hash_seed(run.seed, _number(name)))
     network = pretraining(task, m, stage.dropout)
@@ -359,10 +369,11 @@ def fusion_set(
     """`windows` as inputs of `fusion`, including text or a second backbone where it has one."""
     data = feature_set(windows, prepared.stores, features, masking)
     first = prepared.task.names[0]
+    if prepared.recipe.second:
+        data.features[SECOND] = torch.from_numpy(features[SECOND])
+        data.rows[SECOND] = data.rows[first]
     for name in fusion.modalities:
         if name == SECOND:
-            data.features[name] = torch.from_numpy(features[SECOND])
-            data.rows[name] = data.rows[first]
             data.present = torch.cat([data.present, data.present], -1)
         elif name == TEXT:
             table, there = text_features(prepared, Path(prepared.recipe.text))
@@ -463,9 +474,12 @@ def load_run(folder: Path) -> tuple[Recipe, dict[str, nn.Module], Fusion, dict[s
 
     recipe = recipe_of(folder)
     task = recipe.resolve()
-    backbones: dict[str, nn.Module] = {m.name: backbone_of(task, m) for m in task.modalities}
-    if recipe.fusion.startswith("intra_"):
-        backbones[SECOND] = backbone_of(task, second_backbone(task, recipe))
+    described = {m.name: m for m in task.modalities}
+    if recipe.second:
+        described[SECOND] = second_backbone(task, recipe)
+    backbones: dict[str, nn.Module] = {
+        name: backbone_of(backbone_task(recipe, task, m), m) for name, m in described.items()
+    }
     for name, network in backbones.items():
         load_weights(network, folder / f"backbone-{name}.safetensors")
         network.eval()
@@ -492,11 +506,11 @@ def write_densities(
 
 
 def exportable(recipe: Recipe, task: Task) -> bool:
-    """Whether a live run can use this system: several modalities, a fusion of the task presets, and no need for
-    earlier data of the person.
+    """Whether a live run can use this system: several modalities with one backbone each, a fusion of the task presets,
+    and no need for earlier data of the person.
     """
     known = recipe.fusion in EXPORTABLE and len(task.modalities) > 1
-    return known and not recipe.audio_gru and not recipe.calibrated
+    return known and not recipe.audio_gru and not recipe.calibrated and not recipe.second
 
 
 def export_run(result: Result, path: Path, *, cohort: Cohort, name: str, demo: bool, overwrite: bool) -> Any:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_type_hints
 
 from ..errors import ConfigError
 from ..tasks import FUSIONS, Modality, Task, get_task, split_steps
@@ -93,7 +93,8 @@ class Recipe:
     shapes: dict[str, list[int]] = field(default_factory=dict)  # modality -> clip shape that replaces the task's
     spans: dict[str, float] = field(default_factory=dict)
     backbone: dict[str, str] = field(default_factory=dict)  # modality -> backbone that replaces the task's
-    second: str = ""  # intra-modal fusion: the second backbone of the only modality
+    second: str = ""  # the second backbone of the first modality, trained apart and combined with the first
+    intra: Literal["", "fc", "tr"] = ""  # how, where a fusion follows; alone, the fusion is intra_fc or intra_tr
     text: str = ""  # folder of text features for joint cross attention, <trial>.npy (rows, 768)
     audio_gru: bool = False  # a GRU over the steps behind the voice backbone
     width: dict[str, int] = field(default_factory=dict)
@@ -116,6 +117,14 @@ class Recipe:
         """The task preset with this recipe's changes. Raises ConfigError where they do not fit."""
         if self.fusion not in RECIPE_FUSIONS:
             raise ConfigError(f"recipe {self.name}: fusion '{self.fusion}' is not one of {', '.join(RECIPE_FUSIONS)}")
+        alone = self.fusion.startswith("intra_")
+        ways = ("",) if alone or not self.second or self.fusion == "unimodal" else ("fc", "tr")
+        if self.intra not in ways or (alone and not self.second) or (self.second and self.fusion == "unimodal"):
+            raise ConfigError(
+                f"recipe {self.name}: second = '{self.second}', intra = '{self.intra}' and fusion = '{self.fusion}' do "
+                "not fit; a second backbone is combined by intra = fc or tr before a fusion of several modalities, or "
+                "alone by the fusion intra_fc or intra_tr"
+            )
         if self.calibrated and self.backbone.get("eda") == "eda_pooled":
             raise ConfigError(
                 f"recipe {self.name}: eda_pooled takes the logarithm of the conductance, which is lost with "
@@ -147,6 +156,11 @@ class Recipe:
 
     def stage(self, name: str) -> Stage:
         return self.stages.get(name, Stage())
+
+    def backbones(self) -> tuple[str, ...]:
+        """The networks before the fusion, in the order of the modalities; a second one after its first."""
+        first, *others = (m.backbone for m in self.resolve().modalities)
+        return (first, *([self.second] if self.second else []), *others)
 
     def to_dict(self) -> dict[str, Any]:
         return json.loads(json.dumps(asdict(self)))
@@ -196,7 +210,8 @@ def as_demo(data: dict[str, Any]) -> dict[str, Any]:
     backbone = {m: b for m, b in demo.get("backbone", {}).items() if m in used}
     taken = {key: demo[key] for key in DEMO_TAKES if key in demo}
     taken["backbone"] = {**backbone, **data.get("backbone", {})}
-    taken["stages"] = {name: demo["stages"].get(name, stage) for name, stage in data.get("stages", {}).items()}
+    of = {"second": next(iter(used))}  # a second backbone is trained as the first
+    taken["stages"] = {name: demo["stages"].get(of.get(name, name), s) for name, s in data.get("stages", {}).items()}
     return {**data, **taken, "variant": "demo", "weights": {}}
 
 
@@ -222,7 +237,7 @@ def override(data: dict[str, Any], text: str) -> None:
         # `lr=` without a stage is of the stage that trains the system itself
         alone = data.get("fusion") == "unimodal" and data.get("modalities")
         parts = ["stages", alone[0] if alone else "fusion", parts[0]]
-    elif len(parts) == 2 and parts[0] in ("face", "voice", "eda", "fusion"):
+    elif len(parts) == 2 and parts[0] in ("face", "voice", "eda", "second", "fusion"):
         parts = ["stages", *parts]
     target = data
     for part in parts[:-1]:
@@ -265,6 +280,10 @@ def _value(kind: Any, value: Any, where: str) -> Any:
         return [_value(get_args(kind)[0], v, where) for v in value]
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    if origin is Literal:
+        if value not in get_args(kind):
+            raise ConfigError(f"recipe {where}: {value!r} is not one of {', '.join(map(repr, get_args(kind)))}")
+        return value
     if kind in (int, float, str, bool) and (not isinstance(value, kind) or (kind is int and isinstance(value, bool))):
         raise ConfigError(f"recipe {where}: {value!r} is not a {kind.__name__}")
     return value
