@@ -27,7 +27,7 @@ MEASURES = {
     "loso": ("BioVid BL1 vs PA4, LOSO, accuracy", "another network"),
     "test": (
         "Affwild2 test set, CCC of valence / arousal / mean",
-        "the test set's labels are not public, so your score is of other videos (--protocol official: validation set)",
+        "its labels are not public, so your score is of other videos",
     ),
     "validation": (
         "Affwild2 official validation set, CCC of valence / arousal / mean",
@@ -150,24 +150,23 @@ _DEMO = ("stages", "backbone", "eda_moments", "augment", "masking", "weights", "
 _SHOWN = 4  # changed settings that a line names
 
 
-def rows_of(recipe: Mapping[str, Any]) -> list[tuple[Row, list[str]]]:
-    """The rows of a used recipe's system (`Recipe.to_dict`), each with what differs; none where modalities or fusion
-    are not those of the row.
+def rows_of(recipe: Mapping[str, Any]) -> tuple[list[Row], str]:
+    """The rows of a used recipe's system (`Recipe.to_dict`), and what it changed of the shipped recipe, "" for nothing;
+    no rows where modalities or fusion are not those of the rows.
     """
     name = str(recipe.get("name", ""))
     shipped = VARIANTS.get(name, name)
     rows = [row for row in ROWS if row.recipe == shipped and shipped]
     if not rows:
-        return []
+        return [], ""
     base = load_recipe(shipped)
     try:
         used = from_dict(dict(recipe))
     except ConfigError:  # of a bundle that another version exported: what it trained cannot be compared
-        return []
+        return [], ""
     if any(_system(used)[key] != value for key, value in _system(base).items()):
-        return []
-    own = _changes(used, base)
-    return [(row, [d for d in (MEASURES[row.measure][1], row.differs, own) if d]) for row in rows]
+        return [], ""
+    return rows, _changes(used, base)
 
 
 def _system(recipe: Recipe) -> dict[str, Any]:
@@ -180,7 +179,7 @@ def _system(recipe: Recipe) -> dict[str, Any]:
 
 
 def _changes(used: Recipe, base: Recipe) -> str:
-    """The settings of `used` that are not the shipped recipe's: `yours: steps = 4, not 16`."""
+    """The settings of `used` that are not the shipped recipe's: `steps = 4, not 16`."""
     changes = []
     leave_out = set(_NAMES)
     if used.variant != base.variant:
@@ -194,7 +193,7 @@ def _changes(used: Recipe, base: Recipe) -> str:
         if key.partition(".")[0] not in leave_out and mine.get(key) != theirs.get(key):
             changes.append(f"{key} = {mine.get(key, 'unset')}, not {theirs.get(key, 'unset')}")
     more = [f"{len(changes) - _SHOWN} more settings"] if len(changes) > _SHOWN else []
-    return f"yours: {'; '.join(changes[:_SHOWN] + more)}" if changes else ""
+    return "; ".join(changes[:_SHOWN] + more)
 
 
 def _flat(data: Mapping[str, Any], where: str) -> Iterator[tuple[str, Any]]:
@@ -206,7 +205,8 @@ def _flat(data: Mapping[str, Any], where: str) -> Iterator[tuple[str, Any]]:
 
 
 def row_text(row: Row) -> str:
-    return f"{row.paper} Table {row.table}, {row.system}: {row.cells()} ({MEASURES[row.measure][0]})"
+    """The row, its numbers, and what its recipe does otherwise."""
+    return f"{row.paper} Table {row.table}, {row.system}: {row.cells()}" + (f"; {row.differs}" if row.differs else "")
 
 
 def row_table() -> list[str]:
@@ -221,7 +221,12 @@ def row_table() -> list[str]:
 
 def published_lines(recipe: Mapping[str, Any]) -> list[str]:
     """Lines to print below a table, for the recipe that was used; none where no row has its system."""
-    lines: list[str] = []
-    for row, differs in rows_of(recipe):
-        lines += [f"  {row_text(row)}", f"    differs: {'; '.join(differs)}"]
-    return [f"{NOTE}:", *lines] if lines else []
+    rows, changes = rows_of(recipe)
+    if not rows:
+        return []
+    lines = [f"{NOTE}:"]
+    for measure in dict.fromkeys(row.measure for row in rows):
+        what, differs = MEASURES[measure]
+        lines.append(f"  {what} ({differs})")
+        lines += [f"    {row_text(row)}" for row in rows if row.measure == measure]
+    return [*lines, f"  settings other than those of {rows[0].recipe}: {changes}"] if changes else lines

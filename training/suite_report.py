@@ -11,7 +11,7 @@ from . import score_table, suite_plots
 from .comparison import DRAWS, Difference
 from .evaluation import NOISE_LEVELS
 from .plots import LABELS
-from .published import NOTE, row_text, rows_of
+from .published import MEASURES, NOTE, row_text, rows_of
 from .suite_findings import Findings
 
 NAMES = {"jmt_no_joint": "JMT without joint", "jmt": "JMT", "jca": "JCA", "rjcma": "RJCMA"}
@@ -151,15 +151,17 @@ def _cell(found: Findings, share: str, system: str, condition: str, metric: str)
 
 def _published(found: Findings) -> list[str]:
     """The papers' numbers for these systems, where they have any."""
-    rows = [
-        (shown(found, s), row_text(row), "; ".join(differs))
-        for s, r in found.systems.items()
-        for row, differs in rows_of({**r.to_dict(), "name": f"{found.recipe.layout}-{s}"})
-    ]
+    rows = []
+    for name, recipe in found.systems.items():
+        printed, changes = rows_of({**recipe.to_dict(), "name": f"{found.recipe.layout}-{name}"})
+        for row in printed:
+            what, differs = MEASURES[row.measure]
+            rows.append((shown(found, name), row_text(row), f"{what} ({differs})", changes))
     if not rows:
         return []
     note = f"{NOTE[0].upper()}{NOTE[1:]}."
-    return ["", "## Published", "", note, "", *table(["system", "published", "what differs"], rows)]
+    header = ["system", "published", "measure", "this suite's recipe differs"]
+    return ["", "## Published", "", note, "", *table(header, rows)]
 
 
 def _costs(found: Findings) -> list[str]:

@@ -47,13 +47,14 @@ def test_the_recipe_trains_the_rows_system(row: Row) -> None:
     assert (recipe.layout, recipe.resolve().outputs) == (
         ("biovid", ("pain",)) if row.measure == "biovid" else ("affwild2", ("valence", "arousal"))
     )
-    text = printed(recipe)
-    assert f"{row.paper} Table {row.table}, {row.system}: {row.cells()}" in text
-    where = text.index(row_text(row))
-    differs = text[where:].splitlines()[1]
-    assert differs.startswith("    differs: ") and MEASURES[row.measure][1] in differs and row.differs in differs
-    # a recipe as shipped differs in nothing of its own
-    assert "yours" not in differs
+    lines = published_lines(recipe.to_dict())
+    at = lines.index(f"    {row_text(row)}")
+    assert row_text(row).startswith(f"{row.paper} Table {row.table}, {row.system}: {row.cells()}")
+    assert row.differs in row_text(row)
+    # the heading above it names the measure and what the protocol does otherwise
+    heading = next(line for line in reversed(lines[:at]) if not line.startswith("    "))
+    assert heading == "  {} ({})".format(*MEASURES[row.measure])
+    assert "settings other than" not in lines[-1]  # as shipped it changed nothing
 
 
 def test_the_best_row_stands_beside_no_face_alone() -> None:
@@ -85,13 +86,19 @@ def test_what_differs_is_named() -> None:
     assert "steps = 8, not 16" in text and "stages.fusion.lr = 0.0001, not 0.0006" in text
     assert "backbones r3d_18, resnet18_audio, not r2plus1d_18, resnet18_audio" in text
     demo = printed(load_recipe("biovid-jmt", variant="demo"))
-    assert "yours: the demo width" in demo and "eda_cnn1d_centred" in demo and "stages" not in demo
+    assert (
+        "settings other than those of biovid-jmt: the demo width" in demo
+        and "eda_cnn1d_centred" in demo
+        and "stages" not in demo
+    )
     for name, of in VARIANTS.items():
         text = printed(load_recipe(name))
-        assert "yours: " in text and all(row_text(row) in text for row in MAPPED if row.recipe == of)
+        assert f"settings other than those of {of}: " in text and all(
+            row_text(row) in text for row in MAPPED if row.recipe == of
+        )
     many = replace(load_recipe("biovid-jmt"), hop=1.0, heads=2, attention="sigmoid", head="concat", calibrated=True)
-    ((_, differs),) = rows_of(many.to_dict())
-    assert differs[-1].endswith("; 1 more settings")
+    rows, changes = rows_of(many.to_dict())
+    assert len(rows) == 1 and changes.count(";") == 4 and changes.endswith("; 1 more settings")
 
 
 # ---- where the papers contradict themselves (docs/explanation/papers.md) ---------------------------------------------
