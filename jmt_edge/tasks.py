@@ -54,6 +54,10 @@ class Modality:
         """End of each clip relative to the window's end, oldest first (seconds, <= 0)."""
         return [self.end - (steps - 1 - i) * self.stride for i in range(steps)]
 
+    def geometry(self) -> dict[str, Any]:
+        """All that a clip depends on besides the signal."""
+        return {k: v for k, v in asdict(self).items() if k not in ("backbone", "width")}
+
 
 @dataclass(frozen=True)
 class Task:
