@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
 from ..errors import ConfigError
-from ..tasks import FUSIONS, Modality, Task, get_task, split_steps
+from ..tasks import CLIP_AUDIO_SAMPLES, FUSIONS, Modality, Task, get_task, split_steps
 from .data import PAIN_CLASSES
 
 RECIPE_FUSIONS = (*FUSIONS, "intra_fc", "intra_tr")
@@ -103,7 +103,7 @@ class Recipe:
     eda_moments: tuple[float, ...] = ()  # (mean, SD) in µS of the fixed normalisation of EDA; () leaves µS
     calibrated: bool = False  # EDA in units of each person's own mean and SD (`persons.py`)
     classes: tuple[str, ...] = PAIN_CLASSES
-    hop: float = 0.0  # s between windows of a long trial; 0: the task's stride
+    hop: float = 0.0  # s between a long trial's windows in training, whole steps; 0: one. Every step is scored
     protocol: str = "holdout"  # holdout, kfold:K, loso, loso67, official
     ensemble: bool = False  # best-valence checkpoint gives valence, best-arousal checkpoint arousal
     weights: dict[str, str] = field(default_factory=dict)  # modality -> "torchvision" or a file
@@ -124,6 +124,11 @@ class Recipe:
                 f"recipe {self.name}: second = '{self.second}', intra = '{self.intra}' and fusion = '{self.fusion}' do "
                 "not fit; a second backbone is combined by intra = fc or tr before a fusion of several modalities, or "
                 "alone by the fusion intra_fc or intra_tr"
+            )
+        if not (0 <= self.voice_top_db <= 1000 and 0 <= self.voice_pad <= CLIP_AUDIO_SAMPLES):
+            raise ConfigError(
+                f"recipe {self.name}: voice_top_db = {self.voice_top_db:g} and voice_pad = {self.voice_pad} cannot be "
+                f"used; give dB from 0 to 1000 and samples from 0 to {CLIP_AUDIO_SAMPLES}"
             )
         if self.calibrated and self.backbone.get("eda") == "eda_pooled":
             raise ConfigError(

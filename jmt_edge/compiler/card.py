@@ -68,7 +68,7 @@ def _warnings(manifest: Mapping[str, Any]) -> Iterator[str]:
 
 def _interface(task: Task) -> list[str]:
     rows = [
-        [m.name, _SIGNAL.get(m.name, ""), f"{m.span:g} s", " × ".join(map(str, m.shape)), m.backbone]
+        [m.name, _SIGNAL.get(m.name, ""), f"{m.span:.3g} s", " × ".join(map(str, m.shape)), m.backbone]
         for m in task.modalities
     ]
     what = "pain (probability)" if task.outputs == ("pain",) else ", ".join(task.outputs)
@@ -124,7 +124,7 @@ def _numbers(provenance: Mapping[str, Any]) -> dict[str, tuple[float, Sequence[f
 
 
 def _limits(task: Task, provenance: Mapping[str, Any]) -> Iterator[str]:
-    yield "- A score is about people like those it was measured on. Nothing here was measured on patients."
+    yield "- A score is about people like those it was measured on, and says nothing about others, such as patients."
     yield "- A signal unlike those of the training people should not be trusted; see `novelty` in each result."
     if len(task.names) > 1:
         masking = provenance.get("recipe", {}).get("masking", {})

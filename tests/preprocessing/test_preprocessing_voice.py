@@ -130,3 +130,10 @@ def test_papers_recipes_and_imports_take_the_released_values_and_the_presets_our
             assert found <= wanted, name
     assert (M.top_db, M.pad) == (0.0, 0) and (RELEASED.top_db, RELEASED.pad) == (80.0, 45_599)
     assert as_released(get_task("pain")) == get_task("pain")
+
+
+@pytest.mark.parametrize("wrong", ["voice_top_db=-5", "voice_pad=47041", "voice_pad=-1", "voice_pad=1.5"])
+def test_a_recipe_cannot_ask_for_what_no_clip_has(wrong: str) -> None:
+    with pytest.raises(ConfigError, match=wrong.partition("=")[0]):
+        load_recipe("affwild2-jmt", [wrong])
+    assert load_recipe("affwild2-jmt", ["voice_pad=47040", "voice_top_db=0"]).resolve()
