@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..clips.plan import plan_clips
-from ..clips.window_set import Clips, WindowSet, cut_as
+from ..clips.window_set import Clips, WindowSet
 from ..engine.backends.base import TwoCalls
 from ..engine.bundle import Bundle
 from ..errors import DataError
@@ -45,8 +45,7 @@ def recorded_windows(bundle: Bundle, folder: Path, least: int, most: int) -> Win
         raise DataError(
             f"no window of {folder} has usable {' or '.join(task.names)}; record a longer run with all sensors present"
         )
-    present = np.stack([present for _, present in cut.windows])
-    return WindowSet(cut.clips(), present, origin=f"recording {folder}", cut=cut_as(task))
+    return WindowSet(cut.clips(), np.stack([present for _, present in cut.windows]), origin=f"recording {folder}")
 
 
 def window_bytes(task: Task) -> int:

@@ -18,7 +18,7 @@ from ..capture.simulated import open_simulated, simulated_truth, window_label
 from ..clips.cut import cut_clips
 from ..clips.cutter import network_input
 from ..clips.plan import HOP, plan_clips, time_key
-from ..clips.window_set import Clips, WindowSet, cut_as, random_windows
+from ..clips.window_set import Clips, WindowSet, random_windows
 from ..engine.bundle import Bundle
 from ..errors import DataError
 from ..tasks import Task
@@ -80,8 +80,7 @@ def dataset_windows(task: Task, root: Path, count: int, seed: int = 0) -> Window
         loaded = [store.load(used[i : i + 1])[0] for i in range(len(used))]  # one by one: each can be let go alone
         clips[m.name] = Clips(loaded, np.where(there, np.searchsorted(used, rows), -1)[:, last], m.shape)
     targets = {o: y[:, -1].astype(np.float64) for o, y in small.labels.items()}
-    origin = f"{cohort.layout} at {root}"
-    windows = _not_empty(WindowSet(clips, present, targets, small.subject, origin, cut=cut_as(task)))
+    windows = _not_empty(WindowSet(clips, present, targets, small.subject, f"{cohort.layout} at {root}"))
     windows.check(task)
     return windows.take(spread(windows, count, seed))
 
@@ -120,7 +119,6 @@ def simulated_windows(task: Task, count: int, seed: int = 0, people: int = 8) ->
         {o: np.concatenate([p.targets[o] for p in parts]) for o in task.outputs},
         np.concatenate([p.subjects for p in parts]),
         f"{people} simulated persons, seed {seed}",
-        cut=cut_as(task),
     )
     pool = _not_empty(pool)
     return pool.take(spread(pool, count, seed))

@@ -5,7 +5,6 @@ INT8 ranges are measured on them, and every converted engine is compared on them
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -94,7 +93,6 @@ class WindowSet:
     subjects: (N,) str, empty strings for unnamed subjects.
     origin: where the windows come from, for reports.
     noise: random numbers instead of signals, so scores on them are meaningless and no limit applies.
-    cut: `cut_as(task)` of the task whose clips these are; empty where unknown, as in files of earlier versions.
     """
 
     clips: dict[str, Clips]
@@ -103,7 +101,6 @@ class WindowSet:
     subjects: NDArray[np.str_] = field(default_factory=lambda: np.empty(0, "U1"))
     origin: str = ""
     noise: bool = False
-    cut: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.present)
@@ -117,7 +114,6 @@ class WindowSet:
             self.subjects[index] if len(self.subjects) else self.subjects,
             self.origin,
             self.noise,
-            self.cut,
         )
 
     def present_mask(self, task: Task, modality: str) -> NDArray[np.bool_]:
@@ -128,15 +124,7 @@ class WindowSet:
 
     def check(self, task: Task) -> None:
         """Raises DataError where the windows do not fit `task`."""
-        wanted_cut = cut_as(task)
         for m in task.modalities:
-            mine, theirs = self.cut.get(m.name, {}), wanted_cut[m.name]
-            other = next((k for k in theirs if mine and mine.get(k) != theirs[k]), "")
-            if other and other != "shape":
-                raise DataError(
-                    f"windows of {self.origin or 'the data'} have {m.name} clips of {other} = {mine.get(other)}, but "
-                    f"the bundle's have {theirs[other]}; make them with this bundle"
-                )
             steps = 1 if m.stride == 0 else task.steps
             wanted = (len(self), steps, *m.shape)
             found = self.clips[m.name].shape if m.name in self.clips else None
@@ -155,7 +143,7 @@ class WindowSet:
         arrays: dict[str, NDArray[Any]] = {f"clip_{k}": _stacked(v) for k, v in self.clips.items()}
         arrays |= {f"rows_{k}": v.rows for k, v in self.clips.items()}
         arrays |= {f"target_{k}": v for k, v in self.targets.items()}
-        about = {"origin": np.array(self.origin), "noise": np.array(self.noise), "cut": np.array(json.dumps(self.cut))}
+        about = {"origin": np.array(self.origin), "noise": np.array(self.noise)}
         np.savez(path, present=self.present, subjects=self.subjects, **about, **arrays)  # type: ignore[arg-type]
 
     @classmethod
@@ -170,15 +158,9 @@ class WindowSet:
                     data["subjects"],
                     str(data["origin"]),
                     bool(data["noise"]) if "noise" in data.files else False,
-                    dict(json.loads(str(data["cut"]))) if "cut" in data.files else {},
                 )
         except (OSError, ValueError, KeyError) as error:
             raise DataError(f"{path} has no saved windows ({error}); run the command that wrote it again") from None
-
-
-def cut_as(task: Task) -> dict[str, dict[str, Any]]:
-    """Modality -> how its clips are cut (`Modality.geometry`), as plain JSON values."""
-    return {m.name: json.loads(json.dumps(m.geometry())) for m in task.modalities}
 
 
 def _stacked(clips: Clips) -> NDArray[np.float32]:
@@ -197,4 +179,4 @@ def random_windows(task: Task, count: int, seed: int = 0) -> WindowSet:
         for m in task.modalities
     }
     present = np.ones((count, task.steps, len(task.modalities)), bool)
-    return WindowSet(clips, present, origin=f"random noise, seed {seed}", noise=True, cut=cut_as(task))
+    return WindowSet(clips, present, origin=f"random noise, seed {seed}", noise=True)

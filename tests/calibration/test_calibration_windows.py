@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pytest
 from engine_networks import graph_and_feeds
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,10 +13,9 @@ from hypothesis import strategies as st
 from jmt_edge.calibration.sources import clips_of
 from jmt_edge.capture.simulated import open_simulated
 from jmt_edge.clips.plan import HOP, plan_clips
-from jmt_edge.clips.window_set import Clips, WindowSet, random_windows
+from jmt_edge.clips.window_set import Clips, WindowSet
 from jmt_edge.compiler import fidelity
-from jmt_edge.errors import DataError
-from jmt_edge.tasks import as_released, get_task
+from jmt_edge.tasks import get_task
 
 
 @st.composite
@@ -76,19 +74,6 @@ def test_windows_of_16_steps_share_most_of_their_clips(tmp_path: Path) -> None:
     assert (tmp_path / "w.npz").stat().st_size < 0.2 * sum(4 * np.prod(c.shape) for c in clips.values())
     for name in task.names:
         np.testing.assert_array_equal(np.asarray(back.clips[name]), np.asarray(clips[name]))
-
-
-def test_saved_windows_that_were_cut_otherwise_are_refused(tmp_path: Path) -> None:
-    task = get_task("affect", "demo")
-    random_windows(task, 3).save(tmp_path / "w.npz")
-    back = WindowSet.load(tmp_path / "w.npz").take(np.array([0, 2]))
-    back.check(task)
-    with pytest.raises(DataError, match=r"voice clips of top_db = 0\.0, but the bundle's have 80\.0"):
-        back.check(as_released(task))
-    slow = replace(task, modalities=(replace(task.modalities[0], stride=2.0), *task.modalities[1:]))
-    with pytest.raises(DataError, match="face clips of stride"):
-        back.check(slow)
-    replace(back, cut={}).check(as_released(task))  # a file of an earlier version says nothing
 
 
 def test_a_shared_clip_is_run_once_and_an_absent_one_never() -> None:
