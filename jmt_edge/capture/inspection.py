@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,15 @@ from ..preprocessing.eda import GAP_MAX, GAP_MIN, GAP_PERIODS
 from ..preprocessing.quality import EdaQuality
 from ..tasks import get_task
 from . import EDA_FILE_SETTINGS, asked_of
-from .spec import split_query
+from .spec import number, split_query
 
-_VIDEO = (".mp4", ".mpg", ".mpeg", ".avi", ".mkv", ".mov", ".webm", ".ts")
+_VIDEO = (
+    ".mp4", ".mpg", ".mpeg", ".avi", ".mkv", ".mov", ".webm", ".ts", ".m2ts", ".mts", ".3gp", ".wmv", ".flv", ".m4v",
+    ".h264", ".264", ".h265", ".265", ".hevc", ".mjpeg", ".mjpg", ".ivf",
+)  # fmt: skip
 _SOUND = (".wav", ".flac", ".mp3", ".ogg", ".m4a", ".aac", ".opus")
 _STEP = 1.0  # s between two verdicts
+_PAUSE = 0.25  # s without a picture or sound that is worth a line
 _NAMES = {
     "csv": "delimited text",
     "numbers": "one number a row",
@@ -84,29 +89,36 @@ def inspect_file(spec: str) -> Inspection:
 
 
 def _video(spec: str, path: Path) -> Inspection:
-    from . import open_source
+    from ..media.video import FolderReader, VideoReader
 
-    source = open_source("face", spec)
-    assert source is not None
-    try:
-        source.open(0.0)
-        detail = source.status().detail
-    finally:
-        source.close()
-    width, height = detail["size"]
+    name, given = split_query(spec, "fps")
+    fps = number(spec, given, "fps", 0.1, 1000)
+    reader = FolderReader(path, fps) if path.is_dir() else VideoReader(Path(name).expanduser(), fps)
+    times: list[float] = []
+    with closing(reader):
+        width, height = reader.size
+        while reader.time is not None:
+            times.append(reader.time)
+            reader.advance()
     what = f"{'folder of images' if path.is_dir() else 'video'}, {width}x{height}"
-    return Inspection(spec, what, f"--camera {shlex.quote(spec)}", rate=float(detail["fps"]))
+    out = Inspection(spec, what, f"--camera {shlex.quote(spec)}", samples=len(times))
+    out.rate, out.seconds = round(1.0 / reader.period, 3), times[-1] - times[0] + reader.period
+    out.altered, out.notes = reader.altered, list(reader.notes)
+    at = np.flatnonzero(np.diff(times) > max(_PAUSE, 3 * reader.period))
+    out.gaps = [Stretch(times[i], times[i + 1], "no picture") for i in at.tolist()]
+    return out
 
 
 def _sound(spec: str, path: Path) -> Inspection:
     from ..media.sound import sound_blocks
     from ..tasks import AUDIO_RATE
 
-    end, samples = 0.0, 0
-    for start, block in sound_blocks(path):
-        end, samples = start + len(block) / AUDIO_RATE, samples + len(block)
-    use = f"--microphone {shlex.quote(spec)}"
-    return Inspection(spec, "sound", use, samples=samples, rate=float(AUDIO_RATE), seconds=round(end, 3))
+    out = Inspection(spec, "sound", f"--microphone {shlex.quote(spec)}", rate=float(AUDIO_RATE))
+    for start, block in sound_blocks(path, out.notes):
+        if out.samples and start - out.seconds > _PAUSE:
+            out.gaps.append(Stretch(out.seconds, start, "no sound"))
+        out.seconds, out.samples = start + len(block) / AUDIO_RATE, out.samples + len(block)
+    return out
 
 
 def _eda(spec: str) -> Inspection:

@@ -49,14 +49,14 @@ def lines(found: Inspection) -> list[str]:
     out.append("  signal    " + ", ".join(counts))
     if found.unit:
         out.append(f"  values    {found.low:.4g} to {found.high:.4g} {found.unit}, median {found.middle:.4g}")
-        gaps = [f"{g.end - g.start:.2f} s at {g.start:.2f} s" for g in found.gaps]
-        out.append("  gaps      " + (_some(gaps) or "none"))
-        if found.lost or found.altered:
-            out.append(f"  lost      {found.lost}, moved in time {found.altered}")
-        out += [f"  note      {note}" for note in found.notes[:_SHOWN]]
-        if found.unit == "µS":
-            out.append(f"  quality   {found.usable:.0%} of the windows usable")
-        out += [f"            {_stretch(s)}" for s in found.unusable[:_SHOWN]]
+    gaps = [f"{g.end - g.start:.2f} s at {g.start:.2f} s" for g in found.gaps]
+    out.append("  gaps      " + (_some(gaps) or "none"))
+    if found.lost or found.altered:
+        out.append(f"  lost      {found.lost}, moved in time {found.altered}")
+    out += [f"  note      {note}" for note in found.notes[:_SHOWN]]
+    if found.unit == "µS":
+        out.append(f"  quality   {found.usable:.0%} of the windows usable")
+    out += [f"            {_stretch(s)}" for s in found.unusable[:_SHOWN]]
     return [*out, f"  use       {found.use}"]
 
 

@@ -176,6 +176,7 @@ def demo_bundle(task_name: str) -> Path:
 
 def _sources(bundle: Bundle, given: dict[str, str | None], delays: dict[str, float]) -> dict[str, Source]:
     """Unopened sources of the task's modalities, without those that are `none`."""
+    from ..capture.patient import Patient
     from ..recording import open_source
 
     names = bundle.task.names
@@ -191,7 +192,7 @@ def _sources(bundle: Bundle, given: dict[str, str | None], delays: dict[str, flo
         options = {"delay": delays[modality]} if delays.get(modality) else {}
         source = open_source(modality, spec, **options)
         if source is not None:
-            sources[modality] = source
+            sources[modality] = source if source.realtime or spec.startswith("sim:") else Patient(source)
     return sources
 
 
