@@ -32,7 +32,7 @@ _EDA_DEVICES = ("bitalino:", "shimmer3:", "grove:", "csv:", "auto:", "/dev/")
 EDA_FILE_SETTINGS = ("time", "column", "unit", "rate", "sep", "decimal", "bits", "vcc", "gain", "cal")
 _MEDIA_SUFFIXES = (
     ".wav", ".flac", ".mp3", ".ogg", ".m4a", ".aac", ".opus", ".mp4", ".mpg", ".mpeg", ".avi", ".mkv", ".mov", ".webm",
-    ".csv", ".txt", ".gz",
+    ".csv", ".txt", ".gz", ".xdf", ".h5", ".zip", ".avro", ".edf", ".bdf", ".acq",
 )  # fmt: skip
 
 

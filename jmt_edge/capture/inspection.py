@@ -28,10 +28,14 @@ _PAUSE = 0.25  # s without a picture or sound that is worth a line
 _NAMES = {
     "csv": "delimited text",
     "numbers": "one number a row",
-    "opensignals": "OpenSignals text",
+    "opensignals": "OpenSignals",
     "empatica": "Empatica EDA",
     "biovid": "BioVid biosignals",
     "physiokit": "PhysioKit table (counts, not µS)",
+    "xdf": "XDF",
+    "edf": "EDF or BDF",
+    "biopac": "BIOPAC AcqKnowledge",
+    "embraceplus": "Empatica EmbracePlus (Avro)",
 }
 
 

@@ -183,10 +183,10 @@ SITUATIONS: dict[str, Row] = {
     "OpenSignals, converted": Row(opensignals(np.c_[SEQ, S], [device(["EDABITREV"], [4, 10], convertedValues=1)]), reason="in µS already"),
     "OpenSignals, converted, seconds": Row(opensignals(np.c_[T, S], [device(["EDABITREV"], [4, 10])]), reason="in µS already"),
     "biosignalsplux": Row(opensignals(np.c_[np.arange(N), np.round(S / 25 * 65536)], [device(["EDA"], [16], device="biosignalsplux")]), tolerance=1e-3),
-    "OpenSignals .h5": Row(b"\x89HDF\r\n\x1a\n" + bytes(500), "refused", "export it as text", name="a.h5"),
+    "HDF5 that is damaged": Row(b"\x89HDF\r\n\x1a\n" + bytes(500), "refused", "export it again", name="a.h5"),
     # other
     "Shimmer Consensys": Row('"sep=\\t"\nS_Timestamp_Unix_CAL\tS_GSR_Range_CAL\tS_GSR_Skin_Conductance_CAL\tS_GSR_Skin_Resistance_CAL\t\nms\tno_units\tuS\tkOhms\t\n' + "".join(f"{(UNIX + t) * 1000:.4f}\t1.0\t{v}\t{1000 / float(v):.4f}\t\n" for t, v in zip(T, numbers()))),
-    "a ZIP": Row(b"PK\x03\x04" + bytes(500), "refused", "unpack"),
+    "a damaged ZIP": Row(b"PK\x03\x04" + bytes(500), "refused", "export it again"),
 }
 # fmt: on
 
