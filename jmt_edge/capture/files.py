@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from ..media.chunk import Chunk, empty_chunk
 from ..media.eda_files import Asked, EdaRecording, read_eda_file
-from ..media.sound import F32, sound_blocks
 from ..tasks import AUDIO_RATE
 from .base import State, Status
 
-if TYPE_CHECKING:  # sound and EDA files need no OpenCV
+if TYPE_CHECKING:  # EDA files need neither OpenCV nor SciPy, which takes 80 MB
+    from ..media.sound import F32
     from ..media.video import FolderReader, Image, VideoReader
 
 
@@ -111,6 +111,8 @@ class SoundFile(_File):
 
     def open(self, origin: float) -> None:
         """Raises SourceError for a file without readable sound."""
+        from ..media.sound import sound_blocks
+
         self._blocks = sound_blocks(self.path, self._notes)
         self._advance()
 
