@@ -92,6 +92,10 @@ def _open_voice(spec: str) -> Source:
 
 
 def _open_eda(spec: str) -> Source:
+    if spec.startswith("lsl:") and not names_file(spec):
+        from .lsl import open_lsl
+
+        return open_lsl(spec)
     if spec.startswith(_EDA_DEVICES) and not names_file(spec):
         from .eda import open_eda
 
@@ -99,7 +103,7 @@ def _open_eda(spec: str) -> Source:
     from .files import EdaFile
 
     path, given = split_query(spec, *EDA_FILE_SETTINGS)
-    file = _existing(path, "--eda", "a recording, bitalino:/dev/..., auto:/dev/..., sim: or none")
+    file = _existing(path, "--eda", "a recording, bitalino:/dev/..., auto:/dev/..., lsl:type=EDA, sim: or none")
     return EdaFile(file, asked_of(spec, given))
 
 

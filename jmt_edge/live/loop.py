@@ -167,6 +167,7 @@ class _Loop:
         return RunInfo(
             self._bundle, engine.name, dict(engine.precision), options.hop, options.realtime, options.smooth,
             names, first, novelty=self._pipeline.novelty, demo_alarms=options.demo_alarms,
+            origin=self._origin,
         )  # fmt: skip
 
     def _now(self) -> float:

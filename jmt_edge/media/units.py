@@ -58,6 +58,7 @@ def biosignalsplux_us(adc: NDArray, bits: int = 16) -> NDArray[np.float64]:
 
 
 UNITS = ("uS", "nS", "kohm", "ohm", "V", "mV", "adc")
+SIEMENS = ("s", "siemens", "mho")  # as files and streams write it; too short for a column's name
 _SPELLINGS = {
     "us": "uS", "µs": "uS", "μs": "uS", "microsiemens": "uS", "usiemens": "uS", "umho": "uS", "umhos": "uS",
     "µmho": "uS", "micromho": "uS", "micromhos": "uS", "µsiemens": "uS", "ns": "nS",

@@ -131,11 +131,8 @@ def export_xdf(recording: Recording, out: Path) -> list[Path]:
         number = len(streams) + 1
         _header(file, number, "marks", "Markers", "string", ["mark"], "", bundle, recording.manifest, 0.0)
         marks = recording.marks()
-        texts = [
-            m.text if m.rating is None else f"rating {m.rating}" + (f": {m.text}" if m.text else "") for m in marks
-        ]
         when = np.array([m.t for m in marks], np.float64)
-        _samples(file, number, when, [_sized(text.encode()) for text in texts])
+        _samples(file, number, when, [_sized(mark.label.encode()) for mark in marks])
         _clock_and_footer(file, number, when)
     return [out]
 

@@ -385,3 +385,28 @@ def test_inspect(tmp_path: Path) -> None:
     assert second["use"] == f"--eda '{bad}?unit=kohm'" and second["middle"] == pytest.approx(5, abs=0.6)
     done = run("inspect", good, bad)
     assert done.returncode == 2 and "refused" in done.stdout and "unit=" in done.stdout
+
+
+def test_inspect_draws_what_it_found(tmp_path: Path) -> None:
+    """A gap is grey, an unusable stretch red, elsewhere the signal is blue on white: read from the picture's pixels."""
+    import cv2
+
+    pytest.importorskip("matplotlib")
+    values = S.copy()
+    values[500:1000] = 90.0  # saturated for 10 s
+    keep = np.delete(np.arange(N), np.s_[1100:1250])
+    (tmp_path / "a.csv").write_text(table(stamps(T[keep]), numbers(values[keep])))
+    bad = write(tmp_path, Row(SITUATIONS["kohm in gsr"].text, name="k.csv"))
+    done = run("inspect", str(tmp_path / "a.csv"), bad, "--plot", str(tmp_path / "p.png"))
+    assert done.returncode == 2 and "p.png written" in done.stderr and "Traceback" not in done.stderr
+    picture = cv2.imread(str(tmp_path / "p.png")).astype(int)
+    assert picture.shape[1] == 1200
+    blue, green, red = (picture[..., k] for k in range(3))
+    grey = (abs(blue - 153) < 3) & (abs(green - 153) < 3) & (abs(red - 153) < 3)
+    pink = (red > 235) & (green < 215) & (abs(green - blue) < 12)
+    wide = [int((mask.sum(axis=0) > 60).sum()) for mask in (grey, pink)]
+    plot = 1200 * 0.93  # the axes' share of the width, for 30 s
+    assert wide[0] == pytest.approx(plot * 3 / 30, rel=0.15)  # 3 s without data
+    assert wide[1] > plot * 10 / 30 * 0.8  # the windows that the 10 s spoil
+    done = run("inspect", str(tmp_path / "a.csv"), "--plot", str(tmp_path / "p.doc"))
+    assert done.returncode == 2 and "give a .png, .pdf or .svg" in done.stderr
