@@ -314,13 +314,17 @@ def videos() -> Path:
     return CASES / "video"
 
 
-@pytest.mark.parametrize(
-    ("name", "frames", "note"),
-    [
-        ("concat_reset.ts", 400, "step back"), ("jump1h.mkv", 200, "step ahead"), ("av1.mp4", 100, ""),
-        ("phone_rot90.mp4", 100, ""), ("person_swap.mp4", 200, ""),
-    ],
-)  # fmt: skip
+# file, frames, part of the note, who reported it
+VIDEOS = [
+    ("concat_reset.ts", 400, "step back", "FFMS/ffms2#258"),
+    ("jump1h.mkv", 200, "step ahead", ""),
+    ("av1.mp4", 100, "", "opencv/opencv#24430"),
+    ("phone_rot90.mp4", 100, "", "opencv/opencv#15499"),
+    ("person_swap.mp4", 200, "", ""),
+]
+
+
+@pytest.mark.parametrize(("name", "frames", "note"), [row[:3] for row in VIDEOS])
 def test_video_case(name: str, frames: int, note: str, videos: Path) -> None:
     source = opened("face", videos / name)
     chunk = everything(source)
@@ -359,7 +363,9 @@ def av_video(path: Path, stamps: list[int], codec: str = "mjpeg", pix_fmt: str =
 
 
 EVEN = [40 * n for n in range(60)]
+# stamps in ms, part of the note, times that are expected where they are not the stamps
 STAMPS = {
+    "of a variable rate": ([40 * n + 7 * (n % 3) for n in range(60)], "", None),  # opencv/opencv#8834
     "even": (EVEN, "", None),
     "a pause of ten seconds": ([t + 10_000 * (n >= 30) for n, t in enumerate(EVEN)], "", None),
     "an hour ahead": ([t + 3_600_000 * (n >= 30) for n, t in enumerate(EVEN)], "step ahead by 3600", EVEN),
@@ -431,6 +437,7 @@ def test_wild_stamps_cost_no_time_and_keep_every_picture(
 
 
 def test_stamps_that_never_advance_give_the_nominal_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """opencv/opencv#12109."""
     (tmp_path / "v.avi").write_bytes(b"x")
     monkeypatch.setattr("jmt_edge.media.video._decoder", lambda path: Decoder([0.0] * 200))
     source = VideoFile(tmp_path / "v.avi")

@@ -168,6 +168,7 @@ def test_ten_minutes_at_eight_times_the_speed_with_drift_and_a_restart() -> None
 
 
 def test_stamps_of_another_clock_are_moved_to_their_arrival() -> None:
+    """alexandrebarachant/muse-lsl#130, OpenBCI/OpenBCI_GUI#775."""
     name = unique("unix")
     with outlet(name, shift=1.7e9) as (_, _begun):
         source = opened(f"lsl:name={name}")

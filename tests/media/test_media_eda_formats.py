@@ -150,11 +150,12 @@ def acq(path: Path, name: str = "EDA - EDA100C", unit: str = "microsiemens") -> 
     path.write_bytes(out + mixed.astype("<i2").tobytes() + struct.pack("<ii", 0, 0))
 
 
+# format: (file, writer, library, tolerance in µS); who asked for it, or met it
 FORMATS: dict[str, tuple[str, Callable[[Path], None], str, float]] = {
     "XDF": ("a.xdf", plain_xdf, "pyxdf", 1e-9),
     "OpenSignals h5": ("a.h5", opensignals_h5, "h5py", 0.02),
     "Empatica E4 zip": ("a.zip", e4_zip, "", 1e-8),
-    "Empatica EmbracePlus": ("1-1-001_1700000000.avro", embrace, "fastavro", 1e-6),
+    "Empatica EmbracePlus": ("1-1-001_1700000000.avro", embrace, "fastavro", 1e-6),  # physiopy/phys2bids#490
     "EDF": ("a.edf", edf, "edfio", 2e-4),
     "BDF": ("a.bdf", edf, "edfio", 1e-6),
     "BIOPAC": ("a.acq", acq, "bioread", 1e-3),
@@ -259,6 +260,7 @@ def test_units_are_those_of_the_file_or_asked_for(tmp_path: Path) -> None:
 
 
 def test_lost_samples_keep_their_place(tmp_path: Path) -> None:
+    """A line through the stamps of an XDF stream moves them: xdf-modules/pyxdf#34, sccn/xdf#31."""
     pytest.importorskip("pyxdf")
     keep = np.delete(np.arange(N), np.s_[700:720])
     xdf(tmp_path / "a.xdf", [("skin", "GSR", [], "", RATE, T[keep], S[keep, None])])
