@@ -18,8 +18,9 @@ from ..tasks import AUDIO_RATE
 from .base import State, Status
 
 if TYPE_CHECKING:  # EDA files need neither OpenCV nor SciPy, which takes 80 MB
+    from ..media.pixels import Image
     from ..media.sound import F32
-    from ..media.video import FolderReader, Image, VideoReader
+    from ..media.video import FolderReader, VideoReader
 
 
 class _File:

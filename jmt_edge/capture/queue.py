@@ -8,7 +8,8 @@ from collections import deque
 import numpy as np
 from numpy.typing import NDArray
 
-Float64, Float32 = NDArray[np.float64], NDArray[np.float32]
+Float64 = NDArray[np.float64]
+Float32 = NDArray[np.float32]
 
 
 class SampleQueue:

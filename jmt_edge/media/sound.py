@@ -281,8 +281,9 @@ def _decoded_pieces(path: Path, notes: list[str]) -> Iterator[Piece]:
                 decoded = True
                 t = None if frame.pts is None else float(frame.pts * frame.time_base)
                 origin = t if origin is None else origin
-                reached = (reached if t is None else t - origin) + frame.samples / frame.sample_rate
-                yield None if t is None or origin is None else t - origin, _channels(frame, path), frame.sample_rate
+                begins = None if t is None or origin is None else t - origin
+                reached = (reached if begins is None else begins) + frame.samples / frame.sample_rate
+                yield begins, _channels(frame, path), frame.sample_rate
         whole = float((container.duration or 0) / 1e6)
         if damaged:
             notes.append(f"damaged packets of sound are left out: {damaged}")
