@@ -96,6 +96,10 @@ def _open_eda(spec: str) -> Source:
         from .lsl import open_lsl
 
         return open_lsl(spec)
+    if spec.startswith("brainflow:") and not names_file(spec):
+        from .brainflow import open_brainflow
+
+        return open_brainflow(spec)
     if spec.startswith(_EDA_DEVICES) and not names_file(spec):
         from .eda import open_eda
 

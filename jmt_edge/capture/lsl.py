@@ -30,7 +30,6 @@ FIRST, AGAIN = 5.0, 1.0  # s that a stream is looked for: when the source opens,
 _QUEUE = 60.0  # s of samples kept for a reader that does not come
 _BUFFER = 60  # s that liblsl keeps
 _CORRECTION = 5.0  # s between two looks at the clock offset
-_LONGEST = 3600.0  # s: a longer gap is another session, not lost samples
 _FOREIGN = 10.0  # s between a stamp and its arrival that no buffer explains
 
 
@@ -88,7 +87,6 @@ class LslEda:
         self._queue = SampleQueue()
         self._origin = 0.0
         self._rate = 0.0
-        self._last = -np.inf  # time of the newest sample
         self._period = 0.0  # between samples, where the stream has a rate
         self._connection: _Inlet | None = None
 
@@ -128,20 +126,7 @@ class LslEda:
         return " and ".join(f"{key}={value}" for key, value in self._wanted.items())
 
     def _deliver(self, times: NDArray[np.float64], values: NDArray[np.float32]) -> None:
-        """Hand over the samples whose times advance; the others, and what is missing between them, are counted lost."""
-        reached = np.maximum.accumulate(np.concatenate([[self._last], times]))
-        ahead = times > reached[:-1]
-        lost = int((~ahead).sum())
-        times, values = times[ahead], values[ahead]
-        if not len(times):
-            self._queue.put(times, values, lost, np.inf)
-            return
-        if self._period:
-            steps = np.diff(times, prepend=self._last if np.isfinite(self._last) else times[0])
-            gaps = steps[(steps > 1.5 * self._period) & (steps < _LONGEST)]
-            lost += int((np.rint(gaps / self._period) - 1).sum())
-        self._last = float(times[-1])
-        self._queue.put(times - self._origin, values, lost, _QUEUE * max(self._rate, 100.0))
+        self._queue.put_advancing(times - self._origin, values, self._period, _QUEUE * max(self._rate, 100.0))
 
     def read(self, until: float) -> Chunk:
         times, values, lost = self._queue.take(until)

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 Float64 = NDArray[np.float64]
 Float32 = NDArray[np.float32]
 
+_LONGEST = 3600.0  # s: a longer gap is another session, not lost samples
+
 
 class SampleQueue:
     """One thread puts, another takes.
@@ -24,6 +26,7 @@ class SampleQueue:
         self._lock = threading.Lock()
         self._parts: deque[tuple[Float64, Float32]] = deque()
         self._untold = 0  # lost since the last `take`
+        self._newest = -np.inf  # time of the newest sample, for `put_advancing`
 
     def put(self, times: Float64, values: Float32, lost: int, most: float) -> None:
         """times: (n,) increasing; values: (n,). Keeps at most about `most` samples, the newest."""
@@ -38,6 +41,20 @@ class SampleQueue:
                 lost += dropped
             self._untold += lost
             self.lost += lost
+
+    def put_advancing(self, times: Float64, values: Float32, period: float, most: float) -> None:
+        """`put` for a device that only stamps its samples: those whose time does not advance are dropped and counted
+        as lost, and so are those that are missing where samples follow each other every `period` s (0: unknown)."""
+        reached = np.maximum.accumulate(np.concatenate([[self._newest], times]))
+        ahead = times > reached[:-1]
+        lost = int((~ahead).sum())
+        times, values = times[ahead], values[ahead]
+        if period and len(times):
+            steps = np.diff(times, prepend=self._newest if np.isfinite(self._newest) else times[0])
+            gaps = steps[(steps > 1.5 * period) & (steps < _LONGEST)]
+            lost += int((np.rint(gaps / period) - 1).sum())
+        self._newest = float(reached[-1])
+        self.put(times, values, lost, most)
 
     def take(self, until: float) -> tuple[Float64, Float32, int]:
         """(times <= `until`, their values, samples lost since the last call)."""
