@@ -40,6 +40,11 @@ def load_brainflow() -> Any:
         raise SourceError(
             f"BrainFlow boards need brainflow ({first_line(error)}); run `pip install 'jmt-edge[brainflow]'`"
         ) from None
+    except OSError as error:  # its wheel has libraries for x86-64 alone
+        raise SourceError(
+            f"BrainFlow's library does not load on this machine ({first_line(error)}); build BrainFlow from source, or "
+            "send the board's EDA as an LSL stream"
+        ) from None
     return board_shim
 
 

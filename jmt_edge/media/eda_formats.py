@@ -56,11 +56,11 @@ def _damaged(body: Body, what: str, error: BaseException) -> SourceError:
 # ---- XDF (LabRecorder)
 
 
-class _Warnings(logging.Handler):
-    """Keeps what a library logs while it reads."""
+class _Errors(logging.Handler):
+    """Keeps the errors that a library logs while it reads on."""
 
     def __init__(self) -> None:
-        super().__init__(logging.WARNING)
+        super().__init__(logging.ERROR)
         self.texts: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -70,7 +70,7 @@ class _Warnings(logging.Handler):
 def xdf(body: Body, asked: Asked) -> EdaRecording:
     """Time stamps are those of the samples, on the recorder's clock: pyxdf's line through them would bridge gaps."""
     pyxdf = need("pyxdf", body.path, "an XDF file")
-    heard, log = _Warnings(), logging.getLogger("pyxdf.pyxdf")
+    heard, log = _Errors(), logging.getLogger("pyxdf.pyxdf")
     log.addHandler(heard)
     propagate, log.propagate = log.propagate, False
     try:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
+import socketserver
+import struct
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -549,6 +552,104 @@ def test_an_http_camera_streams_and_comes_back(decoder: str, monkeypatch: pytest
         assert source.status().state is State.STREAMING and source.status().reconnects >= 1
     source.close()
     assert frames[0].shape == (48, 64, 3) and frames[0].dtype == np.uint8
+
+
+def h264_units(frames: int = 40) -> list[list[bytes]]:
+    """The NAL units of each of `frames` pictures of growing brightness; every tenth can be decoded alone."""
+    av = pytest.importorskip("av")
+    encoder = av.CodecContext.create("libx264", "w")
+    encoder.width, encoder.height, encoder.pix_fmt, encoder.time_base = 64, 48, "yuv420p", Fraction(1, 30)
+    encoder.options = {"tune": "zerolatency", "preset": "ultrafast", "g": "10"}
+    packets = []
+    for n in range(frames):
+        frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 40 + 4 * n, np.uint8), format="bgr24")
+        frame.pts = n
+        packets += [bytes(packet) for packet in encoder.encode(frame)]
+    return [[unit for unit in re.split(rb"\x00\x00\x00?\x01", data) if unit] for data in packets]
+
+
+class Rtsp(socketserver.StreamRequestHandler):
+    """A camera that speaks as much of RTSP (RFC 2326) as a client needs: H.264 by RTP (RFC 6184), interleaved."""
+
+    units: list[list[bytes]]
+    most = 10**9
+
+    def handle(self) -> None:
+        with suppress(OSError):
+            while (method := self.answer()) not in ("", "TEARDOWN"):
+                if method == "PLAY":
+                    self.play()
+                    return
+
+    def answer(self) -> str:
+        lines = []
+        while (line := self.rfile.readline().decode().strip()) or not lines:
+            if not line:
+                return ""
+            lines.append(line)
+        method = lines[0].split()[0]
+        number = next(line.split(":")[1].strip() for line in lines if line.lower().startswith("cseq"))
+        more, body = {
+            "OPTIONS": ("Public: OPTIONS, DESCRIBE, SETUP, PLAY, TEARDOWN\r\n", ""),
+            "DESCRIBE": ("Content-Type: application/sdp\r\n", (
+                "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=camera\r\nt=0 0\r\nm=video 0 RTP/AVP 96\r\n"
+                "a=rtpmap:96 H264/90000\r\na=fmtp:96 packetization-mode=1\r\na=control:track1\r\n"
+            )),
+            "SETUP": ("Transport: RTP/AVP/TCP;unicast;interleaved=0-1\r\nSession: 1\r\n", ""),
+        }.get(method, ("Session: 1\r\n", ""))  # fmt: skip
+        head = f"RTSP/1.0 200 OK\r\nCSeq: {number}\r\n{more}Content-Length: {len(body)}\r\n\r\n"
+        self.wfile.write((head + body).encode())
+        return method
+
+    def play(self) -> None:
+        sequence = 0
+        for n in range(self.most):
+            units = self.units[n % len(self.units)]
+            for unit in units:
+                last = unit is units[-1]
+                head = struct.pack(">BBHII", 0x80, 96 | 128 * last, sequence % 65536, 3000 * n, 1)
+                self.wfile.write(struct.pack(">cBH", b"$", 0, len(head) + len(unit)) + head + unit)
+                sequence += 1
+            time.sleep(0.03)
+
+
+@pytest.mark.parametrize("decoder", ["opencv", "pyav"])
+def test_an_rtsp_camera_streams_and_comes_back(decoder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    units = h264_units()
+    if decoder == "pyav":
+        monkeypatch.setattr(camera_module, "has_ffmpeg", lambda: False)
+        real = cv2.VideoCapture
+        monkeypatch.setattr(camera_module.cv2, "VideoCapture", lambda *args: real())
+    frames: list[np.ndarray] = []
+    source: Source | None = None
+    port = 0
+    for most in (120, 10**9):
+        handler = type("Handler", (Rtsp,), {"units": units, "most": most})
+        socketserver.ThreadingTCPServer.allow_reuse_address = True
+        with socketserver.ThreadingTCPServer(("127.0.0.1", port), handler) as server:
+            server.daemon_threads = True
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            port = server.server_address[1]
+            if source is None:
+                source = open_source("face", f"rtsp://user:secret@127.0.0.1:{port}/stream")
+                assert isinstance(source, Camera)
+                source.open(time.monotonic())
+            wanted = len(frames) + 30
+            camera = source
+
+            def more(camera: Source = camera, wanted: int = wanted) -> bool:
+                frames.extend(camera.read(1e9).values)
+                return len(frames) >= wanted
+
+            wait_for(more, 60)
+            if most < 10**9:
+                wait_for(lambda camera=camera: camera.status().state is not State.STREAMING, 60)  # type: ignore[misc]
+                more()
+            server.shutdown()
+    assert source is not None and source.status().reconnects >= 1
+    source.close()
+    assert frames[0].shape == (48, 64, 3) and 30 < frames[0].mean() < 210
+    assert len({round(float(frame.mean())) for frame in frames}) > 10
 
 
 def test_a_camera_that_does_not_answer_is_one_sentence() -> None:
