@@ -16,16 +16,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from jmt_edge.machine import describe
+from benchmarks.common import IMAGES, RESULTS, ROOT, stamp, write
 
-ROOT = Path(__file__).parent.parent
-RESULTS, IMAGES = ROOT / "benchmarks" / "results", ROOT / "docs" / "images"
 S, B, M, SIZES = (1, 2, 4, 8, 16, 32, 64), (1, 2, 4, 8, 16), (2, 3), (64, 80, 112, 160)
 MODALITIES = ("face", "voice", "eda")
 HOP, CAMERA = 5.0, "sim:seed=900001&fps=5&size=320x240"
@@ -196,16 +193,15 @@ def main() -> None:
     path = RESULTS / "cost.json"
     report: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
     for what in (options.only,) if options.only else ("sweeps", "length"):
-        stamp = {"date": datetime.now(timezone.utc).isoformat(timespec="seconds"), "machine": describe(),
-                 "command": f"python -m benchmarks.cost --only {what}"}  # fmt: skip
+        stamped = stamp(f"python -m benchmarks.cost --only {what}")
         if what == "sweeps":
             with tempfile.TemporaryDirectory() as folder:
-                report[what] = {**stamp, "points": sweeps(Path(folder))}
+                report[what] = {**stamped, "points": sweeps(Path(folder))}
             plot_sweeps(report[what]["points"], IMAGES / "performance-cost.png")
         else:
-            report[what] = {**stamp, **run_length(options.hours)}
+            report[what] = {**stamped, **run_length(options.hours)}
             plot_length(report[what], IMAGES / "performance-run-length.png")
-        path.write_text(json.dumps(report, indent=1) + "\n")
+        write(path, report)
         print(f"wrote {what} to {path}")
 
 
