@@ -18,13 +18,13 @@ import sys
 import tempfile
 import time
 from contextlib import nullcontext
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from benchmarks.common import stamp, write
 from jmt_edge.cli.live import demo_bundle
 from jmt_edge.engine.bundle import load_bundle
+from jmt_edge.machine import versions
 from jmt_edge.tasks import TASK_NAMES
 
 FULL, TARGET = ("pain", "affect"), "sm_86"
@@ -33,6 +33,7 @@ LIBRARIES = ("tensorrt-rtx", "onnxruntime", "openvino", "onnx", "torch")
 # In a separate process, because the peak memory of this one would count as the commands'
 EXPORT = """
 from jmt_edge.compiler.export import random_bundle
+from jmt_edge.machine import versions
 from jmt_edge.tasks import get_task
 random_bundle(get_task("{0}"), "{0}.jmt")
 """
@@ -140,7 +141,7 @@ def main() -> int:
         result = {
             **stamped,
             "what": "calibrate and build of full-size bundles with random weights, and INT8 of the demo bundles",
-            "versions": {library: version(library) for library in LIBRARIES},
+            "versions": versions(*LIBRARIES),
             "full_size": {task: full_size(run, folder, task) for task in FULL},
             "demo": {task: demo(run, folder, task) for task in TASK_NAMES},
             "commands": run.ran,

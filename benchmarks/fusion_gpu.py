@@ -18,7 +18,7 @@ says so, and the others are measured all the same.
 `phase_rows` times the persistent kernel up to each of its phases: the differences are the phases' own times, barrier
 included. The same launch over as many phases without work is what the barriers alone cost.
 
-torch.compile may take minutes a size; what it cannot begin in time is listed as not measured.
+torch.compile may take minutes a size; what it cannot begin in time is a row that says so.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -99,30 +99,15 @@ class PhaseRow:
     cold_us: float | None = None
 
 
-class Meter(Protocol):
-    """What only a GPU can tell."""
-
-    def facts(self) -> dict[str, Any]:
-        """The device; `bandwidth` in bytes a second."""
-        ...
-
-    def microseconds(self, variant: Variant, sets: Sequence[Inputs]) -> tuple[float, float]:
-        """Per call, warm and cold."""
-        ...
-
-    def launches(self, variant: Variant, inputs: Inputs) -> int:
-        """Kernels that one call launches, copies and fills included."""
-        ...
-
-
 class Gpu:
-    """See `Meter`: CUDA events, CUDA graphs, torch's profiler."""
+    """What only a GPU can tell: by CUDA events, CUDA graphs and torch's profiler."""
 
     def __init__(self) -> None:
         self._flush = torch.zeros(FLUSH // 4, device="cuda")
         self._largest = torch.zeros((), device="cuda")
 
     def facts(self) -> dict[str, Any]:
+        """The device; `bandwidth` in bytes a second."""
         properties = torch.cuda.get_device_properties(0)
         return {
             "name": properties.name,
@@ -135,6 +120,8 @@ class Gpu:
         }
 
     def microseconds(self, variant: Variant, sets: Sequence[Inputs]) -> tuple[float, float]:
+        """Per call, warm and cold."""
+
         def calls(flushed: bool, working: bool) -> Callable[[], None]:
             def body() -> None:
                 for i in range(CALLS):
@@ -150,6 +137,7 @@ class Gpu:
         return warm, cold
 
     def launches(self, variant: Variant, inputs: Inputs) -> int:
+        """Kernels that one call launches, copies and fills included."""
         activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
         variant.call(*inputs)
         torch.cuda.synchronize()
@@ -310,7 +298,7 @@ def variants(case: Case) -> Iterator[Variant]:
 
 
 def measure(
-    meter: Meter,
+    meter: Gpu,
     bandwidth: float,
     sizes: Sequence[tuple[int, int]],
     dtype: DType,
@@ -358,7 +346,7 @@ def measure(
     return rows
 
 
-def phase_rows(meter: Meter, case: Case, emit: Callable[[PhaseRow], None] = lambda row: None) -> list[PhaseRow]:
+def phase_rows(meter: Gpu, case: Case, emit: Callable[[PhaseRow], None] = lambda row: None) -> list[PhaseRow]:
     """The persistent kernel's time, phase by phase, and that of its barriers alone."""
     kernel, m = case.kernels[OURS], len(case.model.modalities)
     sets = [random_inputs(case, masked=False) for _ in range(SETS)]
@@ -387,26 +375,3 @@ def phase_rows(meter: Meter, case: Case, emit: Callable[[PhaseRow], None] = lamb
     emit(rows[-1])
     time_of(schedule.plan(schedule.launches("persistent"), kernel.programs))
     return rows
-
-
-def goals(rows: Sequence[Row]) -> list[str]:
-    """The issue's goals for an H200 at M = 2, S = 16 in fp16, beside what was measured, on whatever device this is."""
-    found = {r.variant: r for r in rows if (r.M, r.S) == (2, 16) and r.warm_us is not None}
-    if OURS not in found:
-        return ["goals: M = 2, S = 16 was not measured"]
-    ours = found[OURS]
-    assert ours.warm_us is not None and ours.cold_us is not None
-    lines = [
-        f"- at most 25 us: {ours.warm_us:.1f} warm, {ours.cold_us:.1f} cold",
-        f"- one launch: {ours.launches}",
-    ]
-    for name, times in ((PUBLISHED, 40), (COMPILED, 4)):
-        slow = found.get(name)
-        if slow is None or slow.warm_us is None or slow.cold_us is None:
-            lines.append(f"- at least {times} x faster than '{name}': not measured")
-        else:
-            lines.append(
-                f"- at least {times} x faster than '{name}': {slow.warm_us / ours.warm_us:.1f} x warm, "
-                f"{slow.cold_us / ours.cold_us:.1f} x cold"
-            )
-    return ["Goals on an H200 at M = 2, S = 16, fp16, and what was measured here:", *lines]

@@ -14,7 +14,7 @@ import onnx
 from numpy.typing import NDArray
 
 from ..clips.window_set import WindowSet
-from ..compiler.build import load_graphs
+from ..compiler.build import Built, kept_manifest, load_graphs
 from ..compiler.fidelity import Fidelity, compare, fusion_feeds, run_backbones, run_networks
 from ..engine.bundle import Bundle, write_bundle
 from ..errors import BundleError, DataError
@@ -32,15 +32,6 @@ Chosen = Mapping[str, Layers]  # by network
 _RANGES = (32, 256, 1.3e12)
 _SENSITIVITY = (2, 32, 1e10)  # run once for each layer
 _QUESTIONS = (3, 64, 1e13)  # how often all windows are run to find the layers to return to FP16
-
-
-@dataclass(frozen=True)
-class QuantisedBundle:
-    """The new bundle, the fidelity of its INT8 networks, and the report as written into it."""
-
-    bundle: Bundle
-    fidelity: Fidelity
-    report: dict[str, Any]
 
 
 @dataclass
@@ -81,7 +72,7 @@ def quantise_bundle(
     method: Method | None = None,
     seed: int = 0,
     on_step: Callable[[str, float], None] = lambda what, fraction: None,
-) -> QuantisedBundle:
+) -> Built:
     """Quantise every backbone and the fusion of `bundle`, and write the result to `out`.
 
     Half of `windows` give the ranges, the other half the scores, which must hold (|change of CCC| <= 0.01, of accuracy
@@ -161,7 +152,7 @@ def quantise_bundle(
     files: dict[str, bytes] = {f"int8/{name}.onnx": models[name] for name in found if chosen[name]}
     files["int8/ranges.json"] = json.dumps(table, indent=1, sort_keys=True).encode()
     files |= {f"reports/calibration/{name}": content for name, content in quantisation_report(report).items()}
-    manifest = {k: v for k, v in bundle.manifest.items() if k not in ("files", "schema")}
+    manifest = kept_manifest(bundle)
     manifest["name"] = out.name.removesuffix(".jmt")
     manifest["int8"] = {
         "table": "int8/ranges.json",
@@ -174,7 +165,7 @@ def quantise_bundle(
     }
     manifest["calibrated_from"] = bundle.id
     on_step("writing the bundle", 0.0)
-    return QuantisedBundle(write_bundle(out, manifest, {**bundle.files, **files}), fidelity, report)
+    return Built(write_bundle(out, manifest, {**bundle.files, **files}), fidelity, report)
 
 
 def _within(bounds: tuple[int, int, float], cost: int) -> int:

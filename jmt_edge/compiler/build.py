@@ -202,7 +202,7 @@ def build(
     files |= {f"{folder}/{name}": content for name, content in build_report(report).items()}
     files |= dict(extra_files or {})
     engine["report"] = f"{folder}/build.json"
-    manifest = _kept(bundle) | dict(extra_manifest or {})
+    manifest = kept_manifest(bundle) | dict(extra_manifest or {})
     manifest["name"] = out.name.removesuffix(".jmt")
     before = dict(bundle.manifest.get("engines", {}))
     if builder == "onnxruntime":
@@ -250,7 +250,8 @@ class _Check:
         return lambda name, fraction: self._on_step(f"{name}: {what}", fraction)
 
 
-def _kept(bundle: Bundle) -> dict[str, Any]:
+def kept_manifest(bundle: Bundle) -> dict[str, Any]:
+    """What a bundle that is made of another one takes over."""
     return {k: v for k, v in bundle.manifest.items() if k not in ("files", "schema")}
 
 
@@ -264,14 +265,12 @@ def _with_files(
         return
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / bundle.path.name
-        yield write_bundle(path, _kept(bundle) | dict(manifest or {}), {**bundle.files, **files})
+        yield write_bundle(path, kept_manifest(bundle) | dict(manifest or {}), {**bundle.files, **files})
 
 
-def build_from_modules(
-    bundle: Bundle, library: Library, cache: PlanCache | None = None
-) -> dict[str, tuple[bytes, str]]:
+def build_from_modules(bundle: Bundle, library: Library) -> dict[str, tuple[bytes, str]]:
     """Engines of every network by torch-tensorrt, for this machine's GPU: network -> (plan, precision)."""
-    maker = PlanMaker(bundle, library, "current", None, cache or PlanCache(), lambda what, fraction: None)
+    maker = PlanMaker(bundle, library, "current", None, PlanCache(), lambda what, fraction: None)
     made = {name: maker.make(network) for name, network in convert(bundle, load_graphs(bundle), "fp32").items()}
     return {name: (m.data, m.precision) for name, m in made.items()}
 

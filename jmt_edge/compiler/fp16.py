@@ -7,7 +7,7 @@ casts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,20 +27,18 @@ _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16)
 
 @dataclass(frozen=True)
 class Conversion:
-    """What `to_fp16` did: nodes computing in FP16, nodes kept in FP32 (names), casts inserted."""
+    """What `to_fp16` did: nodes kept in FP32 (names), casts inserted."""
 
     model: onnx.ModelProto
-    half: int
     kept: tuple[str, ...]
     casts: int
 
 
-def to_fp16(model: onnx.ModelProto, keep: Callable[[onnx.NodeProto], bool] = lambda node: False) -> Conversion:
+def to_fp16(model: onnx.ModelProto) -> Conversion:
     """Convert a float32 graph to FP16, with inputs and outputs left as they are.
 
-    `keep` adds nodes that stay in FP32 to `FP32_OPS`. A node with a constant that FP16 cannot hold (beyond
-    65504, or a quantisation scale that would be rounded by more than 2^-10) stays in FP32 too. Nodes keep their
-    topological order, which TensorRT's parser requires.
+    `FP32_OPS` stay in FP32, as does a node with a constant that FP16 cannot hold (beyond 65504, or a quantisation scale
+    that would be rounded by more than 2^-10). Nodes keep their topological order, which TensorRT's parser requires.
 
     Raises BackendError where the graph has sub-graphs or no inferable types.
     """
@@ -53,9 +51,7 @@ def to_fp16(model: onnx.ModelProto, keep: Callable[[onnx.NodeProto], bool] = lam
     constants = {init.name: init for init in graph.initializer}
     types = _tensor_types(graph)
 
-    kept = {
-        i for i, node in enumerate(graph.node) if node.op_type in FP32_OPS or keep(node) or _overflows(node, constants)
-    }
+    kept = {i for i, node in enumerate(graph.node) if node.op_type in FP32_OPS or _overflows(node, constants)}
     kept |= _norms(graph, types)
     kept |= _between(graph, kept, constants, types)
     home: dict[str, int] = {value.name: TensorProto.FLOAT for value in graph.input}
@@ -125,7 +121,7 @@ def to_fp16(model: onnx.ModelProto, keep: Callable[[onnx.NodeProto], bool] = lam
     converted.functions.extend(source.functions)
     onnx.checker.check_model(onnx.shape_inference.infer_shapes(converted, strict_mode=True))
     names = tuple(graph.node[i].name or graph.node[i].op_type for i in sorted(kept))
-    return Conversion(converted, len(graph.node) - len(kept), names, casts)
+    return Conversion(converted, names, casts)
 
 
 def _norms(graph: onnx.GraphProto, types: Mapping[str, int]) -> set[int]:

@@ -117,11 +117,6 @@ def test_light_arithmetic_between_wide_nodes_stays_wide(monkeypatch: pytest.Monk
     assert np.abs(wide - exact).max() <= np.abs(half - exact).max()
 
 
-def test_keep_adds_nodes() -> None:
-    done = to_fp16(residual_network(), keep=lambda node: node.name == "head")
-    assert "head" in done.kept
-
-
 @pytest.mark.parametrize("batch", [1, 4])
 def test_static_shapes_fix_the_first_axis(batch: int) -> None:
     model = static_shapes(residual_network(), {"N": batch})

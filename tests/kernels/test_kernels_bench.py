@@ -1,6 +1,6 @@
-"""`benchmarks/fusion_gpu.py` and `gpu_day.py` as far as a CPU goes: checks in the interpreter, table, JSON, goals.
+"""`benchmarks/fusion_gpu.py` and `gpu_day.py` as far as a CPU goes: checks in the interpreter, table, JSON.
 
-Only `Meter` is stood in for, which measures on a GPU.
+Only the meter is replaced, which measures on a GPU.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import fusion_gpu
 import gpu_day
 import pytest
 import torch
-from fusion_gpu import COMPILED, OURS, PUBLISHED, Inputs, Row, Variant
+from fusion_gpu import OURS, PUBLISHED, Inputs, Row, Variant
 
 FACTS = {"name": "NVIDIA X-1 (test)", "multiprocessors": 8, "cuda": "13.0", "bandwidth": 1e12}
 
@@ -52,7 +52,7 @@ def measured(meter: Stopwatch, device: str, dtype: str = "float16", **options: A
     return fusion_gpu.measure(meter, dtype=dtype, device=device, **{"compiling": False, **arguments, **options})  # type: ignore[arg-type]
 
 
-def test_one_call_gives_every_row_its_numbers_and_the_goals(
+def test_one_call_gives_every_row_its_numbers_and_the_day_its_table(
     tmp_path: Path, device: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     meter = Stopwatch()
@@ -78,10 +78,6 @@ def test_one_call_gives_every_row_its_numbers_and_the_goals(
     assert [r["variant"] for r in report["rows"]] == names[:-3]  # compilers that were left out are no rows
     printed = capsys.readouterr().out
     assert all(f"| 2 | 16 | float16 | {name} |" in printed for name in names[:-3])
-    text = "\n".join(fusion_gpu.goals(rows))
-    ours = names.index(OURS) + 1
-    assert f"at least 40 x faster than '{PUBLISHED}': {1 / ours:.1f} x warm" in text
-    assert f"at least 4 x faster than '{COMPILED}': not measured" in text and "- one launch: 1" in text
 
 
 @pytest.mark.parametrize("wrong", ["off", "unsteady"])
