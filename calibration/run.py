@@ -20,10 +20,10 @@ from ..engine.bundle import Bundle, write_bundle
 from ..errors import BundleError, DataError
 from .quantise import QuantisableLayer, find_layers, quantise, tensors_of
 from .ranges import METHODS, Magnitudes, Method, collect
-from .recorded import evenly
 from .report import kept_sentence, quantisation_report
 from .scales import equalise
 from .sensitivity import Feed, answers, give_back, leave_one_in, sqnr
+from .sources import evenly
 
 Layers = list[QuantisableLayer]
 Chosen = Mapping[str, Layers]  # by network

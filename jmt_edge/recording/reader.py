@@ -119,9 +119,9 @@ class Recording:
         rows = list(_eda_rows(self.folder / "eda.csv"))
         return np.array([t for t, _ in rows]), np.array([v for _, v in rows], np.float32)
 
-    def events(self) -> Iterator[Event]:
-        """Everything in the order in which the loop saw it."""
-        media = _Media(self.folder, self.manifest["raw"])
+    def events(self, only: str = "") -> Iterator[Event]:
+        """Everything in the order in which the loop saw it; `only`: the one modality whose samples are decoded."""
+        media = _Media(self.folder, [name for name in self.manifest["raw"] if only in ("", name)])
         results = _lines(self.folder / "results.jsonl")
         marks = iter(self.marks())
         status_lines = _lines(self.folder / "status.jsonl")
@@ -269,7 +269,7 @@ class RecordedSource:
     def open(self, origin: float) -> None:
         self._chunks = (
             event.chunk
-            for event in self._recording.events()
+            for event in self._recording.events(self.modality)
             if isinstance(event, Passed) and event.modality == self.modality and event.chunk is not None
         )
         self._advance()
