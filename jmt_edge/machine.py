@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -205,9 +205,6 @@ class Power:
     over_current: dict[str, int]
     throttled: list[str]
     total: float | None
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
     def joules_per(self, count: int) -> float | None:
         """Energy per inference, of `count` in the span; None where no rail could be read."""

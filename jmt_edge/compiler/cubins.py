@@ -49,7 +49,7 @@ def compile_cubins(
     for to in [target(name) for name in dict.fromkeys(targets)]:
         schedule, compiled = _compile(weights, B, S, dtype, to)
         files[f"cubins/{to.sm}/fusion.cubin"] = compiled.cubin
-        report[to.sm] = compiled.report.to_dict()
+        report[to.sm] = asdict(compiled.report)
         entries[to.sm] = {
             "cubin": f"cubins/{to.sm}/fusion.cubin",
             "kernel": compiled.kernel,

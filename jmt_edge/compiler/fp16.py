@@ -27,11 +27,10 @@ _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16)
 
 @dataclass(frozen=True)
 class Conversion:
-    """What `to_fp16` did: nodes kept in FP32 (names), casts inserted."""
+    """The converted graph, and the names of the nodes kept in FP32."""
 
     model: onnx.ModelProto
     kept: tuple[str, ...]
-    casts: int
 
 
 def to_fp16(model: onnx.ModelProto) -> Conversion:
@@ -63,7 +62,6 @@ def to_fp16(model: onnx.ModelProto) -> Conversion:
     out.input.extend(graph.input)
     out.output.extend(graph.output)
     made: set[tuple[str, int]] = set()
-    casts = 0
 
     def constant(name: str, want: int) -> str:
         alias = name if want == TensorProto.FLOAT else f"{name}_fp16"
@@ -76,7 +74,6 @@ def to_fp16(model: onnx.ModelProto) -> Conversion:
         return alias
 
     def tensor(name: str, want: int) -> str:
-        nonlocal casts
         if not name or types.get(name) not in _FLOATS:
             return name
         if name in constants:
@@ -87,10 +84,8 @@ def to_fp16(model: onnx.ModelProto) -> Conversion:
         if (name, want) not in made:
             made.add((name, want))
             out.node.append(helper.make_node("Cast", [name], [alias], name=f"cast_{alias}", to=want))
-            casts += 1
         return alias
 
-    results = {value.name for value in graph.output}
     for i, node in enumerate(graph.node):
         want = TensorProto.FLOAT if i in kept else TensorProto.FLOAT16
         copy = onnx.NodeProto()
@@ -101,7 +96,7 @@ def to_fp16(model: onnx.ModelProto) -> Conversion:
             _halve_attributes(copy)
         out.node.append(copy)
     # graph outputs keep their FP32 names: the producing node writes an alias, a cast writes the name
-    for name in results:
+    for name in (value.name for value in graph.output):
         if types.get(name) in _FLOATS and home.get(name) == TensorProto.FLOAT16:
             alias = f"{name}_half"
             for node in out.node:
@@ -110,7 +105,6 @@ def to_fp16(model: onnx.ModelProto) -> Conversion:
                         if item == name:
                             names[j] = alias
             out.node.append(helper.make_node("Cast", [alias], [name], name=f"cast_{name}", to=TensorProto.FLOAT))
-            casts += 1
     used = {name for node in out.node for name in node.input}
     out.initializer.extend(
         init for init in graph.initializer if init.name in used and types.get(init.name) not in _FLOATS
@@ -120,8 +114,7 @@ def to_fp16(model: onnx.ModelProto) -> Conversion:
     converted.producer_name = "jmt-edge"
     converted.functions.extend(source.functions)
     onnx.checker.check_model(onnx.shape_inference.infer_shapes(converted, strict_mode=True))
-    names = tuple(graph.node[i].name or graph.node[i].op_type for i in sorted(kept))
-    return Conversion(converted, names, casts)
+    return Conversion(converted, tuple(graph.node[i].name or graph.node[i].op_type for i in sorted(kept)))
 
 
 def _norms(graph: onnx.GraphProto, types: Mapping[str, int]) -> set[int]:
@@ -229,6 +222,14 @@ def pad_channels(model: onnx.ModelProto) -> onnx.ModelProto:
     graph.node.extend(nodes)
     graph.initializer.extend(kept)
     return copy
+
+
+def shapes(graph: onnx.GraphProto) -> dict[str, tuple[int, ...]]:
+    """The shapes of a graph's inputs, outputs and inferred tensors, 0 for an axis without a size."""
+    return {
+        value.name: tuple(d.dim_value for d in value.type.tensor_type.shape.dim)
+        for value in (*graph.input, *graph.value_info, *graph.output)
+    }
 
 
 def static_shapes(model: onnx.ModelProto, sizes: Mapping[str, int]) -> onnx.ModelProto:
