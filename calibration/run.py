@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -227,18 +227,12 @@ def _give_back(
 ) -> dict[str, Layers]:
     """The layers that stay INT8, over all networks at once; the most sensitive are given back first."""
     everything = [(name, layer) for name, layers in chosen.items() for layer in layers]
-    key = {f"{name}/{layer.name}": (name, layer) for name, layer in everything}
-    flat = [replace(v, name=k) for k, (_, v) in key.items()]
-    order = sorted(key, key=lambda k: networks[key[k][0]].sensitivity[key[k][1].name])
+    order = sorted(everything, key=lambda at: networks[at[0]].sensitivity[at[1].name])
 
-    def group(layers: Layers) -> dict[str, Layers]:
-        out: dict[str, Layers] = {name: [] for name in chosen}
-        for layer in layers:
-            name, original = key[layer.name]
-            out[name].append(original)
-        return out
+    def group(pairs: Sequence[tuple[str, QuantisableLayer]]) -> dict[str, Layers]:
+        return {name: [layer for of, layer in pairs if of == name] for name in chosen}
 
-    kept, _ = give_back(flat, order, lambda layers: holds(group(list(layers))), questions)
+    kept, _ = give_back(everything, order, lambda pairs: holds(group(pairs)), questions)
     return group(kept)
 
 
