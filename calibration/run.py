@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..clips.window_set import WindowSet
 from ..compiler.build import Built, kept_manifest, load_graphs
-from ..compiler.fidelity import Fidelity, compare, fusion_feeds, run_backbones, run_networks
+from ..compiler.fidelity import Comparison, Fidelity, fusion_feeds, run_backbones
 from ..engine.bundle import Bundle, write_bundle
 from ..errors import BundleError, DataError
 from .quantise import QuantisableLayer, find_layers, quantise, tensors_of
@@ -110,20 +110,10 @@ def quantise_bundle(
         _sensitivity(network, on_step)
     found = {name: network for name, (network, _) in networks.items()}
 
-    temperature = bundle.temperature
-    reference = run_networks(task, exact, judged, None, lambda name, f: on_step(f"{name}: float32 reference", f))
-    known = {(name, frozenset[str]()): values for name, values in reference[0].items()}
+    compare = Comparison(bundle, judged, exact, on_step)
 
     def score(what: str, chosen: Chosen) -> Fidelity:
-        """Scores of a choice of INT8 layers; a backbone is not run again for layers it was run with before."""
-        keys = {name: (name, frozenset(layer.name for layer in chosen[name])) for name in task.names}
-        ready = {name: known[key] for name, key in keys.items() if key in known}
-        models = _models(exact, found, chosen)
-        run = run_networks(task, models, judged, ready, lambda name, f: on_step(f"{name}: {what}", f))
-        known.update((keys[name], values) for name, values in run[0].items())
-        return compare(
-            task, exact, models, judged, "int8", temperature=temperature, reference_run=reference, converted_run=run
-        )
+        return compare(_models(exact, found, chosen), "int8", what)
 
     chosen = {name: list(network.layers) for name, network in found.items()}
     whole = fidelity = score("scores with everything INT8", chosen)

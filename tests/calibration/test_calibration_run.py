@@ -18,9 +18,9 @@ from jmt_edge.calibration.scales import RANGE
 from jmt_edge.calibration.sources import evenly, load_windows, recorded_windows, simulated_people
 from jmt_edge.capture import open_source
 from jmt_edge.cli.live import demo_bundle
-from jmt_edge.clips.window_set import WindowSet, random_windows
+from jmt_edge.clips.window_set import random_windows
 from jmt_edge.compiler.export import random_bundle
-from jmt_edge.compiler.fidelity import compare
+from jmt_edge.compiler.fidelity import Comparison
 from jmt_edge.engine.backends.base import TwoCalls
 from jmt_edge.engine.bundle import Bundle, load_bundle
 from jmt_edge.errors import DataError
@@ -91,17 +91,16 @@ def test_layers_are_given_back_until_the_scores_hold(
 ) -> None:
     """With a limit that INT8 breaks, the most sensitive layers return to FP16 first, and no more than it takes."""
 
-    def strict(
-        task: Any, reference: Any, models: Mapping[str, bytes], windows: WindowSet, *args: Any, **more: Any
-    ) -> Any:
-        found = compare(task, reference, models, windows, *args, **more)
-        face = next(row for row in found.networks if row.network == "face")
-        scores = tuple(replace(s, change=face.relative_error, limit=limit) for s in found.scores[:1])
-        return replace(found, scores=scores)
+    class Strict(Comparison):
+        def __call__(self, *args: Any) -> Any:
+            found = super().__call__(*args)
+            face = next(row for row in found.networks if row.network == "face")
+            scores = tuple(replace(s, change=face.relative_error, limit=limit) for s in found.scores[:1])
+            return replace(found, scores=scores)
 
     limit = 1.0
     windows = random_windows(pain.task, 4)
-    monkeypatch.setattr(module, "compare", strict)
+    monkeypatch.setattr(module, "Comparison", Strict)
     free = quantise_bundle(pain, tmp_path / "free.jmt", windows, method="minmax").report
     error = free["fidelity"]["scores"][0]["change"]
     assert not free["networks"]["face"]["given_back"] and 0 < error < 1
@@ -256,7 +255,7 @@ def test_noise_is_reported_but_judges_nothing(pain: Bundle) -> None:
     models = {name: pain.graph(entry["onnx"]) for name, entry in pain.networks.items()}
     windows = random_windows(pain.task, 3)
     assert windows.take(np.array([1])).noise
-    (score,) = compare(pain.task, models, models, windows, "int8").scores
+    (score,) = Comparison(pain, windows, models)(models, "int8").scores
     assert score.limit is None and score.score == "CCC with float32 (no labels)" and score.converted == 1
-    (score,) = compare(pain.task, models, models, replace(windows, noise=False), "int8").scores
+    (score,) = Comparison(pain, replace(windows, noise=False), models)(models, "int8").scores
     assert score.limit == 0.01
