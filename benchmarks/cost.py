@@ -30,6 +30,7 @@ HOP, CAMERA = 5.0, "sim:seed=900001&fps=5&size=320x240"
 
 def point(path: str, shapes: dict[str, list[int]]) -> dict[str, float]:
     """In a fresh process: median milliseconds of a graph on random inputs, and the memory that it added (MB)."""
+    from jmt_edge.bench.stages import Stage
     from jmt_edge.engine.session import session
     from jmt_edge.summary import peak_memory_mb
 
@@ -39,13 +40,10 @@ def point(path: str, shapes: dict[str, list[int]]) -> dict[str, float]:
     feeds = {name: rng.standard_normal(shape, dtype=np.float32) for name, shape in shapes.items()}
     if "present" in feeds:
         feeds["present"] = np.ones_like(feeds["present"])
-    run.run(None, feeds)
-    times: list[float] = []
-    until = time.perf_counter() + 1.0
-    while len(times) < 5 or time.perf_counter() < until:
-        began = time.perf_counter()
-        run.run(None, feeds)
-        times.append((time.perf_counter() - began) * 1e3)
+    stage = Stage(lambda: run.run(None, feeds))
+    stage.work()
+    stage.measure(1.0)
+    times = stage.rounds[0]
     q25, median, q75 = np.percentile(times, [25, 50, 75])
     return {"ms": float(median), "iqr_ms": float(q75 - q25), "mb": peak_memory_mb() - before, "n": len(times)}
 
