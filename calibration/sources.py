@@ -18,6 +18,7 @@ from ..capture.simulated import open_simulated, simulated_truth, window_label
 from ..clips.cut import cut_clips
 from ..clips.cutter import network_input
 from ..clips.plan import HOP, plan_clips, time_key
+from ..clips.presence import of_newest_person
 from ..clips.window_set import Clips, WindowSet, random_windows
 from ..engine.bundle import Bundle
 from ..errors import DataError
@@ -55,6 +56,7 @@ def dataset_windows(task: Task, root: Path, count: int, seed: int = 0) -> Window
     from ..training.clips import build_clips, default_cache
     from ..training.data import cut_windows
     from ..training.readers import open_cohort
+    from ..training.sets import presence
 
     cohort = open_cohort(root)
     every = cut_windows(cohort, task)
@@ -73,7 +75,7 @@ def dataset_windows(task: Task, root: Path, count: int, seed: int = 0) -> Window
     for j, m in enumerate(task.modalities):
         rows = small.rows[m.name]
         store = stores[m.name]
-        there = (rows >= 0) & store.present[np.maximum(rows, 0)]
+        there = presence(small, stores, m.name)
         present[:, :, j] = there
         last = slice(-1, None) if m.stride == 0 else slice(None)
         used = np.unique(rows[:, last][there[:, last]])
@@ -156,14 +158,17 @@ def clips_of(
     for j, (name, plan) in enumerate(plan_clips(task, HOP).items()):
         held = [plan.ends(end) for end in ends]
         rows: dict[int, int] = {}
+        tracks: dict[int, int] = {}
         stored: list[NDArray[np.float32]] = []
         for key, clip in cut_clips(sources[name], task, name, [end for window in held for end in window]):
             if clip.ok and clip.signal is not None:
-                rows[key] = len(stored)
+                rows[key], tracks[key] = len(stored), clip.quality.track
                 stored.append(network_input(clip.signal, plan.m))
         table = np.array([[rows.get(time_key(end), -1) for end in window] for window in held], np.int64)
         table = table.reshape(len(ends), len(plan.ends(0.0)))
         table[table[:, -1] < 0] = -1
+        who = np.array([[tracks.get(time_key(end), 0) for end in window] for window in held]).reshape(table.shape)
+        table[~of_newest_person(table >= 0, who)] = -1
         clips[name] = Clips(stored, table, plan.m.shape)
         present[:, :, j] = table >= 0
     return clips, present

@@ -7,7 +7,8 @@
 | a path | video, folder of images (`?fps=`) | WAV, other sound, a video's sound | see `eda_files` |
 | a device | `0`, `/dev/video0`, `csi:0`, GStreamer | index or name | `bitalino:/dev/...`, `auto:...`, `/dev/...` |
 
-`recording.open_source` also knows `replay:DIR`. Cameras take `?width=&height=&fps=`, microphones `?rate=`, EDA files
+`recording.open_source` also knows `replay:DIR`. Cameras take `?width=&height=&fps=&rotate=`, videos and
+folders `?rotate=`, microphones `?rate=`, EDA files
 `?time=&column=&unit=&rate=&sep=&decimal=`.
 """
 
@@ -63,20 +64,28 @@ def _open(modality: str, spec: str) -> Source:
 
 
 def _open_face(spec: str) -> Source:
-    if spec.startswith(("/dev/", "csi:")) or "!" in spec or spec.partition("?")[0].isdigit():
+    from .turned import split_rotate, turned
+
+    if "!" in spec:
         from .camera import Camera
 
         return Camera(spec)
+    if spec.startswith(("/dev/", "csi:")) or spec.partition("?")[0].isdigit():
+        from .camera import Camera
+
+        plain, rotate = split_rotate(spec, "width", "height", "fps")
+        return turned(Camera(plain), rotate)
+    spec, rotate = split_rotate(spec, "fps")
     from .files import ImageFolder, VideoFile
 
     path, given = split_query(spec, "fps")
     file = _existing(path, "--camera", "a video, a folder of images, an index, /dev/videoN, csi:N, sim: or none")
     fps = number(spec, given, "fps", 0.1, 1000)
     if file.is_dir():
-        return ImageFolder(file, fps)
+        return turned(ImageFolder(file, fps), rotate)
     if fps is not None:
         raise SourceError(f"'{spec}': fps is for a folder of images; a video has its own time stamps, leave it out")
-    return VideoFile(file)
+    return turned(VideoFile(file), rotate)
 
 
 def _open_voice(spec: str) -> Source:

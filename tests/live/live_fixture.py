@@ -188,7 +188,9 @@ def json_lines(text: str) -> list[dict[str, Any]]:
 class Tracker:
     """Stands for FaceTracker: a face at a fixed place in every frame. Counts, and insists on time order."""
 
-    def __init__(self, detector: object) -> None:
+    why = "no face"
+
+    def __init__(self, detector: object, **options: object) -> None:
         self.times: list[float] = []
 
     def update(self, image: np.ndarray, t: float) -> Face:
