@@ -13,6 +13,7 @@ from ..media.chunk import Chunk
 from ..opencv import cv2
 from ..preprocessing.face import NO_FACE, TEMPLATE, TEMPLATE_SIDE, Face, FaceDetector, FaceTracker, align_crop
 from ..preprocessing.quality import FaceQuality, Verdict
+from ..preprocessing.sight import FaceSight
 from .frames import Crop, frame_times, pick_crops, tolerance
 from .plan import ClipPlan
 
@@ -33,7 +34,7 @@ OnFace = Callable[[float, Face | None], None]
 
 def tracked(size: int, person: str = "largest") -> Find:
     """Follows one face through frames (H, W, 3) uint8 BGR and crops it to `size` pixels. person: see `FaceTracker`."""
-    tracker = FaceTracker(FaceDetector(), person=person)
+    tracker = FaceTracker(FaceDetector(), person=person, sight=FaceSight())
 
     def find(image: NDArray[np.uint8], t: float) -> Found:
         face = tracker.update(image, t)

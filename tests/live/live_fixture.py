@@ -205,3 +205,4 @@ def tracker(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every frame shows a face at the same place; nothing is searched for."""
     monkeypatch.setattr(face, "FaceDetector", lambda: None)
     monkeypatch.setattr(face, "FaceTracker", Tracker)
+    monkeypatch.setattr(face, "FaceSight", lambda: None)
