@@ -214,7 +214,7 @@ class FaceTracker:
     ALIKE, UNLIKE = 10.0, 16.0  # of `_difference`: a person stays below 9 for seconds, two in one room differ by 11-25
     CLEAR = 0.75  # where the second largest face has more of the largest one's width, which is meant is a guess
     SETTLE = 1.0  # s
-    REFRESH = 0.5  # s
+    REFRESH = 0.6  # s between two looks at orientation, covering and person
     UPRIGHT = 58.0  # degrees of roll that are taken for a tilted head
     NEAR_ROLL = 20.0  # degrees of roll up to which landmarks are exact
 
@@ -231,6 +231,7 @@ class FaceTracker:
         self._seen = 0.0
         self._time = -np.inf  # of the last frame
         self._known: tuple[Face, float, NDArray[np.float32]] | None = None  # the person followed last
+        self._looked = -np.inf  # when that person was last compared
         self._other = np.nan  # since when the face in that person's place looks like somebody else's
         self._turn = 0
         self._turned = np.nan  # since when the face lies otherwise than `_turn` says
@@ -350,29 +351,35 @@ class FaceTracker:
 
     def _identify(self, image: NDArray[np.uint8], face: Face, t: float) -> Face | None:
         """The face with the number of its person; None where only the first is followed and this is another."""
+        if self._known is None:
+            return self._somebody(image, face, t)
+        before, when, known = self._known
+        jumped = overlap(face.box, before.box) < self.JUMP or t - when > self._patience
+        if not jumped and 0 <= t - self._looked < self.REFRESH:
+            self._known = (face, t, known)
+            return replace(face, track=self._tracks)
+        self._looked = t
         look = _look(image, face)
-        same = False
-        if self._known is not None:
-            before, when, known = self._known
-            differs = _difference(look, known)
-            if overlap(face.box, before.box) < self.JUMP or t - when > self._patience:
-                size = max(face.area, 1.0) / max(before.area, 1.0)
-                near = np.hypot(*np.subtract(face.centre, before.centre)) < max(face.width, face.height)
-                same = differs < self.ALIKE and (self._person == "first" or bool(near and 0.4 < size < 2.5))
-                self._other = np.nan
-            else:
-                # light changes and hands pass; a covered face tells nothing
-                unlike = differs > self.UNLIKE and not face.fault
-                self._other = np.nan if not unlike else t if np.isnan(self._other) else self._other
-                same = not t - self._other >= self.SETTLE
-                if differs >= self.ALIKE:
-                    look = known
-            if not same and self._person == "first":
-                return None
+        differs = _difference(look, known)
+        if jumped:
+            size = max(face.area, 1.0) / max(before.area, 1.0)
+            near = np.hypot(*np.subtract(face.centre, before.centre)) < max(face.width, face.height)
+            same = differs < self.ALIKE and (self._person == "first" or bool(near and 0.4 < size < 2.5))
+            self._other = np.nan
+        else:
+            # light changes and hands pass; a covered face tells nothing
+            unlike = differs > self.UNLIKE and not face.fault
+            self._other = np.nan if not unlike else t if np.isnan(self._other) else self._other
+            same = not t - self._other >= self.SETTLE
         if not same:
-            self._tracks += 1
-            look = _look(image, face)
-        self._known = (face, t, look)
+            return None if self._person == "first" else self._somebody(image, face, t)
+        self._known = (face, t, look if differs < self.ALIKE else known)
+        return replace(face, track=self._tracks)
+
+    def _somebody(self, image: NDArray[np.uint8], face: Face, t: float) -> Face:
+        """The face with the number of a new person."""
+        self._tracks += 1
+        self._known, self._looked, self._other = (face, t, _look(image, face)), t, np.nan
         return replace(face, track=self._tracks)
 
 

@@ -202,12 +202,12 @@ class Still:
         return self.detect(image)
 
 
-def test_the_sight_is_asked_twice_a_second_and_its_answer_held() -> None:
+def test_the_sight_is_asked_every_0_6_seconds_and_its_answer_held() -> None:
     sight = Blind((0, ""), (0, "mouth covered"), (0, ""))
     tracker = FaceTracker(Still(), sight=sight)  # type: ignore[arg-type]
     image = np.zeros((480, 640, 3), np.uint8)
     faults = [face.fault for i in range(38) if (face := tracker.update(image, i / 25)) is not None]
-    assert faults == [""] * 13 + ["mouth covered"] * 13 + [""] * 12
+    assert faults == [""] * 15 + ["mouth covered"] * 15 + [""] * 8
     assert sight.asked == 3
 
 
