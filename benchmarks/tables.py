@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.__main__ import group_tables, groups, stamp_line
+from benchmarks.common import RESULTS, ROOT
+from jmt_edge.tasks import TASK_NAMES
 
-ROOT = Path(__file__).parent.parent
-RESULTS = ROOT / "benchmarks" / "results"
 PAGES = (
     ROOT / "docs" / "reference" / "performance.md", ROOT / "docs" / "explanation" / "evaluation.md",
     ROOT / "benchmarks" / "NOTES.md",
 )  # fmt: skip
-TASKS = ("pain", "affect", "trimodal")
 
 
 def read(name: str) -> dict[str, Any]:
@@ -43,7 +42,7 @@ def render(text: str, folder: Path) -> str:
 def bench() -> list[str]:
     """Every stage of the three demo bundles."""
     lines = []
-    for task in TASKS:
+    for task in TASK_NAMES:
         report = read(f"bench-{task}")
         command = f"jmt-edge bench --task {task} --duration {report['duration']:g} --json bench-{task}.json"
         live, others = report["end_to_end"], report["other_cores_busy"]
@@ -230,7 +229,7 @@ def published_defects() -> list[str]:
 
 TABLES = {
     "published-defects": Table(published_defects, ("published-defects",), "python -m benchmarks.published_defects"),
-    "bench": Table(bench, tuple(f"bench-{task}" for task in TASKS), "python -m benchmarks.reports bench"),
+    "bench": Table(bench, tuple(f"bench-{task}" for task in TASK_NAMES), "python -m benchmarks.reports bench"),
     "suite": Table(
         suite, ("suite",), "python -m benchmarks --keep",
         ("Times the fastest of each group", "benchmarks/results/suite.png"),

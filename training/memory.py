@@ -94,7 +94,7 @@ def predict_memory(
     if recipe.calibrated:
         held += 2 * stored.get("eda", 0)  # a copy in units of each person
     networks = {m.name: m for m in task.modalities if windows.clips[m.name]}
-    if recipe.fusion.startswith("intra_"):
+    if recipe.second:
         networks[SECOND] = second_backbone(task, recipe)
     features = 0
     for name, m in networks.items():

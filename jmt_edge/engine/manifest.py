@@ -112,17 +112,21 @@ def _wrong(value: Any, where: str, wanted: str) -> ValueError:
     return ValueError(f"{where or 'it'} is {_shown(value)}, not {wanted}")
 
 
-def _of(kind: type, wanted: str) -> Check:
+def _that(holds: Callable[[Any], bool], wanted: str) -> Check:
     def check(value: Any, where: str) -> None:
-        if type(value) is not kind:
+        if not holds(value):
             raise _wrong(value, where, wanted)
 
     return check
 
 
-_flag = _of(bool, "true or false")
-_any_table = _of(dict, "a table")
-_words = _of(str, "a text")
+_flag = _that(lambda v: type(v) is bool, "true or false")
+_any_table = _that(lambda v: type(v) is dict, "a table")
+_any_list = _that(lambda v: type(v) is list, "a list")
+_words = _that(lambda v: type(v) is str, "a text")
+_count = _that(lambda v: type(v) is int and 0 <= v < 1 << 63, "a whole number of at least 0")
+_positive = _that(lambda v: type(v) in (int, float) and 0 < v < 1e12, "a number above 0")
+_digest = _that(lambda v: type(v) is str and re.fullmatch("[0-9a-f]{64}", v) is not None, "a sha256 in hexadecimal")
 
 
 def _text(value: Any, where: str) -> None:
@@ -155,23 +159,8 @@ def _bundle_name(value: Any, where: str) -> None:
         raise _wrong(value, where, "a name without /")
 
 
-def _count(value: Any, where: str) -> None:
-    if type(value) is not int or not 0 <= value < 1 << 63:
-        raise _wrong(value, where, "a whole number of at least 0")
-
-
 def _dimension(value: Any, where: str) -> None:
     (_text if isinstance(value, str) else _count)(value, where)
-
-
-def _positive(value: Any, where: str) -> None:
-    if type(value) not in (int, float) or not 0 < value < 1e12:
-        raise _wrong(value, where, "a number above 0")
-
-
-def _digest(value: Any, where: str) -> None:
-    if type(value) is not str or not re.fullmatch("[0-9a-f]{64}", value):
-        raise _wrong(value, where, "a sha256 in hexadecimal")
 
 
 def _file_name(value: Any, where: str) -> None:
@@ -185,8 +174,7 @@ def _file_name(value: Any, where: str) -> None:
 
 def _list(item: Check) -> Check:
     def check(value: Any, where: str) -> None:
-        if type(value) is not list:
-            raise _wrong(value, where, "a list")
+        _any_list(value, where)
         for i, one in enumerate(value):
             item(one, f"{where}[{i}]")
 
@@ -195,8 +183,7 @@ def _list(item: Check) -> Check:
 
 def _table(item: Check, key: Check = _label) -> Check:
     def check(value: Any, where: str) -> None:
-        if type(value) is not dict:
-            raise _wrong(value, where, "a table")
+        _any_table(value, where)
         for name, one in value.items():
             key(name, f"a key of {where}")
             item(one, f"{where}.{ascii(name)[1:-1]}")
