@@ -174,7 +174,7 @@ def _system(recipe: Recipe) -> dict[str, Any]:
     task = recipe.resolve()
     return {
         "modalities": task.names, "outputs": task.outputs, "fusion": recipe.fusion, "intra": recipe.intra,
-        "second": recipe.second, "audio_gru": recipe.audio_gru,
+        "second": recipe.second, "audio_gru": recipe.audio_gru, "ensemble": recipe.ensemble,
     }  # fmt: skip
 
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from jmt_edge.engine.bundle import Bundle
+from jmt_edge.tasks import get_task
+from jmt_edge.training.evaluation import _as_bundled
 from jmt_edge.training.published import MEASURES, ROWS, VARIANTS, Row, published_lines, row_table, row_text, rows_of
 from jmt_edge.training.recipes import Recipe, load_recipe, names
 
@@ -79,6 +83,22 @@ def test_the_best_row_stands_beside_no_face_alone() -> None:
     ):
         assert not published_lines(replace(load_recipe(name), **change).to_dict()), (name, change)  # type: ignore[arg-type]
     assert not published_lines({}) and not published_lines({"name": "affwild2-jmt", "of": "another version"})
+
+
+def test_a_bundle_has_the_rows_of_its_own_weights() -> None:
+    def bundle(name: str, precision: str = "fp32") -> Any:
+        recipe = load_recipe(name).to_dict()
+        networks = {n: {"onnx": f"{n}.onnx", "precision": precision} for n in ("face", "voice", "fusion")}
+        return Bundle(Path("x"), {"provenance": {"recipe": recipe}, "networks": networks}, get_task("affect"), "x")
+
+    # an ensembling run is scored with a set of weights for each output; its bundle has one set
+    assert "ensembling" in printed(load_recipe("affwild2-ensemble"))
+    assert not published_lines(_as_bundled(bundle("affwild2-ensemble")))
+    plain = published_lines(_as_bundled(bundle("affwild2-jmt")))
+    assert plain == published_lines(load_recipe("affwild2-jmt").to_dict())
+    quantised = published_lines(_as_bundled(bundle("affwild2-jmt", "int8")))
+    assert quantised == [*plain, "  settings other than those of affwild2-jmt: precision = int8, not 32-true"]
+    assert _as_bundled(Bundle(Path("x"), {"networks": {}}, get_task("affect"), "x")) == {}
 
 
 def test_what_differs_is_named() -> None:
