@@ -60,18 +60,8 @@ class Recordings:
             except SourceError:
                 continue
             manifest = recording.manifest
-            out.append(
-                {
-                    "id": id,
-                    "created": manifest["created"],
-                    "task": manifest["task"],
-                    "bundle": manifest["bundle"]["id"],
-                    "demo": manifest["bundle"]["demo"],
-                    "raw": manifest["raw"],
-                    "closed": manifest["closed"] is not None,
-                    "complete": recording.complete,
-                }
-            )
+            closed = {"closed": manifest["closed"] is not None, "complete": recording.complete}
+            out.append({**_about(id, manifest), "raw": manifest["raw"], **closed})
         return out
 
     def view(self, id: str) -> dict[str, Any]:
@@ -82,25 +72,22 @@ class Recordings:
         """
         recording = self._open(id)
         manifest = recording.manifest
-        results = recording.results()
+        results, marks = recording.results(), recording.marks()
         times, values = recording.eda()
         kept, thinned = _thin(len(times)), results[_thin(len(results))]
         shown = np.array([r["t"] for r in results if r["outputs"]], np.float64)
         return {
-            "id": id,
-            "created": manifest["created"],
-            "task": manifest["task"],
+            **_about(id, manifest),
             "outputs": manifest["outputs"],
             "modalities": manifest["modalities"],
-            "bundle": manifest["bundle"]["id"],
-            "demo": manifest["bundle"]["demo"],
             "video": (recording.folder / video_name(1)).is_file(),
             "gaps": {
                 "results": gaps(shown, result_gap(manifest["hop"])),
                 "eda": gaps(np.asarray(times, np.float64)[np.isfinite(values)]),
             },
+            "unread": recording.unread,
             "results": [{k: r[k] for k in ("t", "outputs", "reason", "quality", "attention")} for r in thinned],
-            "marks": [asdict(mark) for mark in recording.marks()],
+            "marks": [asdict(mark) for mark in marks],
             "eda": {
                 "t": [round(float(t), 3) for t in times[kept]],
                 "v": [round(float(v), 4) if np.isfinite(v) else None for v in values[kept]],
@@ -125,11 +112,20 @@ class Recordings:
         recording = self._open(id)
         out = tempfile.TemporaryFile()  # noqa: SIM115
         with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
-            archive.writestr("manifest.json", json.dumps(recording.manifest, indent=1, ensure_ascii=False))
             for file in export_csv(recording, Path(folder) / "csv"):
                 archive.write(file, file.name)
+            about = {**recording.manifest, "unread": recording.unread}
+            archive.writestr("manifest.json", json.dumps(about, indent=1, ensure_ascii=False))
         out.seek(0)
         return out
+
+
+def _about(id: str, manifest: dict[str, Any]) -> dict[str, Any]:
+    bundle = manifest["bundle"]
+    return {
+        "id": id, "created": manifest["created"], "task": manifest["task"], "bundle": bundle["id"],
+        "demo": bundle["demo"],
+    }  # fmt: skip
 
 
 def _thin(n: int) -> Any:
