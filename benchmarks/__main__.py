@@ -10,16 +10,14 @@ import json
 import sys
 import time
 from collections import defaultdict
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from jmt_edge.machine import describe
+from benchmarks.common import RESULTS, stamp, write
 
 OUT = Path(".benchmarks")
-KEPT = Path(__file__).parent / "results"
 _STATS = ("median", "iqr", "min", "max", "rounds")
 
 
@@ -40,9 +38,9 @@ def main() -> int:
     arguments = sys.argv[1:]
     keep = "--keep" in arguments
     arguments = [a for a in arguments if a != "--keep"] or [str(Path(__file__).parent)]
-    now = datetime.now(timezone.utc)
-    stamp = now.strftime("%Y-%m-%d-%H%M%S")
-    report = OUT / f"{stamp}.json"
+    stamped, skips, began = stamp("make bench"), _Skips(), time.monotonic()
+    name = stamped["date"][:19].replace("T", "-").replace(":", "")
+    report = OUT / f"{name}.json"
     options = [
         "-q",
         "--dist=no",  # pytest-benchmark measures nothing under xdist
@@ -53,25 +51,22 @@ def main() -> int:
         "--benchmark-disable-gc",
         f"--benchmark-json={report}",
     ]
-    machine, skips, began = describe(), _Skips(), time.monotonic()
     code = int(pytest.main([*arguments, *options], plugins=[skips]))
     if not report.is_file() or not report.stat().st_size:
         return code
     suite = {
-        "date": now.isoformat(timespec="seconds"),
-        "command": "make bench",
+        **stamped,
         "seconds": round(time.monotonic() - began, 1),
-        "machine": machine,
         "skipped": skips.reasons,
         "benchmarks": [_short(row) for row in json.loads(report.read_text())["benchmarks"]],
     }
-    for base in (OUT / stamp, *([KEPT / "suite"] if keep else [])):
+    for base in (OUT / name, *([RESULTS / "suite"] if keep else [])):
         base.parent.mkdir(exist_ok=True)
         base.with_suffix(".md").write_text(markdown(suite))
         plot(suite["benchmarks"], base.with_suffix(".png"))
     if keep:
-        (KEPT / "suite.json").write_text(json.dumps(suite, indent=1) + "\n")
-    print((OUT / stamp).with_suffix(".md").read_text())
+        write(RESULTS / "suite.json", suite)
+    print((OUT / name).with_suffix(".md").read_text())
     print(f"wrote {report}, .md and .png")
     return code
 

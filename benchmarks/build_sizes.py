@@ -18,21 +18,22 @@ import sys
 import tempfile
 import time
 from contextlib import nullcontext
-from datetime import datetime, timezone
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from benchmarks.common import stamp, write
+from jmt_edge.cli.live import demo_bundle
 from jmt_edge.engine.bundle import load_bundle
-from jmt_edge.machine import describe
+from jmt_edge.machine import versions
+from jmt_edge.tasks import TASK_NAMES
 
-BUNDLES = Path(__file__).parent.parent / "jmt_edge/engine/bundles"
-FULL, DEMOS, TARGET = ("pain", "affect"), ("pain", "affect", "trimodal"), "sm_86"
+FULL, TARGET = ("pain", "affect"), "sm_86"
 SHARE, SECONDS = 0.30, 180.0
 LIBRARIES = ("tensorrt-rtx", "onnxruntime", "openvino", "onnx", "torch")
 # In a separate process, because the peak memory of this one would count as the commands'
 EXPORT = """
 from jmt_edge.compiler.export import random_bundle
+from jmt_edge.machine import versions
 from jmt_edge.tasks import get_task
 random_bundle(get_task("{0}"), "{0}.jmt")
 """
@@ -90,7 +91,7 @@ def full_size(run: Commands, folder: Path, task: str) -> dict[str, Any]:
 def demo(run: Commands, folder: Path, task: str) -> dict[str, Any]:
     """Scores in float32 and INT8 on simulated persons that no demo bundle was trained on."""
     out = f"{task}-demo-cal.jmt"
-    run(f"calibrate demo {task}", "calibrate", str(BUNDLES / f"{task}-demo.jmt"), "--windows", "1024", "--out", out)
+    run(f"calibrate demo {task}", "calibrate", str(demo_bundle(task)), "--windows", "1024", "--out", out)
     bundle = load_bundle(folder / out)
     report = json.loads(bundle.read("reports/calibration/calibration.json"))
     wanted = ("output", "score", "reference", "converted", "change", "low", "high", "limit")
@@ -133,21 +134,19 @@ def main() -> int:
     options = parser.parse_args()
     if options.keep:
         options.keep.mkdir(parents=True)
-    machine = describe()
+    stamped = stamp("python -m benchmarks.build_sizes")
     with nullcontext(options.keep) if options.keep else tempfile.TemporaryDirectory() as name:
         folder = Path(name).resolve()
         run = Commands(folder)
         result = {
-            "date": datetime.now(timezone.utc).date().isoformat(),
+            **stamped,
             "what": "calibrate and build of full-size bundles with random weights, and INT8 of the demo bundles",
-            "command": "python -m benchmarks.build_sizes",
-            "machine": machine,
-            "versions": {library: version(library) for library in LIBRARIES},
+            "versions": versions(*LIBRARIES),
             "full_size": {task: full_size(run, folder, task) for task in FULL},
-            "demo": {task: demo(run, folder, task) for task in DEMOS},
+            "demo": {task: demo(run, folder, task) for task in TASK_NAMES},
             "commands": run.ran,
         }
-    options.json.write_text(json.dumps(result, indent=1) + "\n")
+    write(options.json, result)
     for sentence in missed(result):
         print(sentence)
     return 1 if missed(result) else 0

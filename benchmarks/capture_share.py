@@ -11,24 +11,22 @@ times per second, is included; detection and networks are not.
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
+from benchmarks.common import stamp, write
 from jmt_edge.capture import open_source
 from jmt_edge.capture.base import Source
 from jmt_edge.capture.camera import Camera
 from jmt_edge.live.loop import PULL
-from jmt_edge.machine import describe
 
 FPS, WIDTH, HEIGHT, EDA_RATE = 30, 640, 480, 1000
 LIMIT = 0.25  # of a core
@@ -110,17 +108,11 @@ def main() -> None:
         if voice is not None:
             sources["voice"] = voice
         result = measure(sources, args.seconds)
-    report = {
-        "date": f"{datetime.now(timezone.utc):%Y-%m-%d}",
-        "command": f"python -m benchmarks.capture_share --seconds {args.seconds:g}",
-        "machine": describe(),
-        **result,
-    }
     share = result["share_of_a_core"]
     print(f"capture of {', '.join(sources)}: {100 * share:.1f} % of a core (limit {100 * LIMIT:.0f} %)")
     print("per second:", {name: round(rate, 2) for name, rate in result["rates"].items()}, "lost:", result["lost"])
     if args.json:
-        args.json.write_text(json.dumps(report, indent=1) + "\n")
+        write(args.json, {**stamp(f"python -m benchmarks.capture_share --seconds {args.seconds:g}"), **result})
     sys.exit(share >= LIMIT)
 
 

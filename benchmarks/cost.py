@@ -16,16 +16,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from jmt_edge.machine import describe
+from benchmarks.common import IMAGES, RESULTS, ROOT, stamp, write
 
-ROOT = Path(__file__).parent.parent
-RESULTS, IMAGES = ROOT / "benchmarks" / "results", ROOT / "docs" / "images"
 S, B, M, SIZES = (1, 2, 4, 8, 16, 32, 64), (1, 2, 4, 8, 16), (2, 3), (64, 80, 112, 160)
 MODALITIES = ("face", "voice", "eda")
 HOP, CAMERA = 5.0, "sim:seed=900001&fps=5&size=320x240"
@@ -33,6 +30,7 @@ HOP, CAMERA = 5.0, "sim:seed=900001&fps=5&size=320x240"
 
 def point(path: str, shapes: dict[str, list[int]]) -> dict[str, float]:
     """In a fresh process: median milliseconds of a graph on random inputs, and the memory that it added (MB)."""
+    from jmt_edge.bench.stages import Stage
     from jmt_edge.engine.session import session
     from jmt_edge.summary import peak_memory_mb
 
@@ -42,13 +40,10 @@ def point(path: str, shapes: dict[str, list[int]]) -> dict[str, float]:
     feeds = {name: rng.standard_normal(shape, dtype=np.float32) for name, shape in shapes.items()}
     if "present" in feeds:
         feeds["present"] = np.ones_like(feeds["present"])
-    run.run(None, feeds)
-    times: list[float] = []
-    until = time.perf_counter() + 1.0
-    while len(times) < 5 or time.perf_counter() < until:
-        began = time.perf_counter()
-        run.run(None, feeds)
-        times.append((time.perf_counter() - began) * 1e3)
+    stage = Stage(lambda: run.run(None, feeds))
+    stage.work()
+    stage.measure(1.0)
+    times = stage.rounds[0]
     q25, median, q75 = np.percentile(times, [25, 50, 75])
     return {"ms": float(median), "iqr_ms": float(q75 - q25), "mb": peak_memory_mb() - before, "n": len(times)}
 
@@ -196,16 +191,15 @@ def main() -> None:
     path = RESULTS / "cost.json"
     report: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
     for what in (options.only,) if options.only else ("sweeps", "length"):
-        stamp = {"date": datetime.now(timezone.utc).isoformat(timespec="seconds"), "machine": describe(),
-                 "command": f"python -m benchmarks.cost --only {what}"}  # fmt: skip
+        stamped = stamp(f"python -m benchmarks.cost --only {what}")
         if what == "sweeps":
             with tempfile.TemporaryDirectory() as folder:
-                report[what] = {**stamp, "points": sweeps(Path(folder))}
+                report[what] = {**stamped, "points": sweeps(Path(folder))}
             plot_sweeps(report[what]["points"], IMAGES / "performance-cost.png")
         else:
-            report[what] = {**stamp, **run_length(options.hours)}
+            report[what] = {**stamped, **run_length(options.hours)}
             plot_length(report[what], IMAGES / "performance-run-length.png")
-        path.write_text(json.dumps(report, indent=1) + "\n")
+        write(path, report)
         print(f"wrote {what} to {path}")
 
 

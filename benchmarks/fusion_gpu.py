@@ -1,4 +1,4 @@
-"""The joint fusion on a GPU, every way of running it, in one table: `python benchmarks/fusion_gpu.py`.
+"""The joint fusion on a GPU, every way of running it. `scripts/gpu-day.sh` measures with it, in steps.
 
 Batch 1, the papers' width 512, random weights and inputs. Everybody gives what a hop needs, the last step's outputs;
 the published module has no way to leave the other steps out and computes all S, and so does each variant whose name
@@ -18,24 +18,17 @@ says so, and the others are measured all the same.
 `phase_rows` times the persistent kernel up to each of its phases: the differences are the phases' own times, barrier
 included. The same launch over as many phases without work is what the barriers alone cost.
 
-The table is printed, and written with date, device and versions to `benchmarks/results/`. torch.compile may take
-minutes a size; what it cannot begin within `--minutes` (9) is listed as not measured. The size of the goals,
-M = 2 and S = 16, goes first.
+torch.compile may take minutes a size; what it cannot begin in time is a row that says so.
 """
 
 from __future__ import annotations
 
-import argparse
 import copy
-import json
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
-from pathlib import Path
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -48,10 +41,8 @@ from jmt_edge.kernels.ops import FusedFusion
 from jmt_edge.kernels.reference import Reference, run_table
 from jmt_edge.kernels.schedule import DType, activation
 from jmt_edge.kernels.weights import FusionWeights
-from jmt_edge.machine import describe
 from jmt_edge.models.fusion import JMT
 
-RESULTS = Path(__file__).parent / "results"
 CALLS, SETS, REPLAYS, REPEATS = 10, 4, 60, 20
 FLUSH = 512 << 20  # bytes: more than twice any L2
 COMPILE_RESERVE = 150  # seconds that one torch.compile may take
@@ -108,30 +99,15 @@ class PhaseRow:
     cold_us: float | None = None
 
 
-class Meter(Protocol):
-    """What only a GPU can tell."""
-
-    def facts(self) -> dict[str, Any]:
-        """The device; `bandwidth` in bytes a second."""
-        ...
-
-    def microseconds(self, variant: Variant, sets: Sequence[Inputs]) -> tuple[float, float]:
-        """Per call, warm and cold."""
-        ...
-
-    def launches(self, variant: Variant, inputs: Inputs) -> int:
-        """Kernels that one call launches, copies and fills included."""
-        ...
-
-
 class Gpu:
-    """See `Meter`: CUDA events, CUDA graphs, torch's profiler."""
+    """What only a GPU can tell: by CUDA events, CUDA graphs and torch's profiler."""
 
     def __init__(self) -> None:
         self._flush = torch.zeros(FLUSH // 4, device="cuda")
         self._largest = torch.zeros((), device="cuda")
 
     def facts(self) -> dict[str, Any]:
+        """The device; `bandwidth` in bytes a second."""
         properties = torch.cuda.get_device_properties(0)
         return {
             "name": properties.name,
@@ -144,6 +120,8 @@ class Gpu:
         }
 
     def microseconds(self, variant: Variant, sets: Sequence[Inputs]) -> tuple[float, float]:
+        """Per call, warm and cold."""
+
         def calls(flushed: bool, working: bool) -> Callable[[], None]:
             def body() -> None:
                 for i in range(CALLS):
@@ -159,6 +137,7 @@ class Gpu:
         return warm, cold
 
     def launches(self, variant: Variant, inputs: Inputs) -> int:
+        """Kernels that one call launches, copies and fills included."""
         activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
         variant.call(*inputs)
         torch.cuda.synchronize()
@@ -319,7 +298,7 @@ def variants(case: Case) -> Iterator[Variant]:
 
 
 def measure(
-    meter: Meter,
+    meter: Gpu,
     bandwidth: float,
     sizes: Sequence[tuple[int, int]],
     dtype: DType,
@@ -350,7 +329,7 @@ def measure(
                 add(Row(m, steps, variant.name, not_measured=f"{WRONG}: {wrong[variant.name]}"))
                 continue
             if variant.compiles and (not compiling or time.monotonic() + COMPILE_RESERVE > deadline):
-                reason = "no time left (--minutes)" if compiling else "left out (--no-compile)"
+                reason = "no time left" if compiling else "left out"
                 add(Row(m, steps, variant.name, not_measured=reason))
                 continue
             try:
@@ -367,7 +346,7 @@ def measure(
     return rows
 
 
-def phase_rows(meter: Meter, case: Case, emit: Callable[[PhaseRow], None] = lambda row: None) -> list[PhaseRow]:
+def phase_rows(meter: Gpu, case: Case, emit: Callable[[PhaseRow], None] = lambda row: None) -> list[PhaseRow]:
     """The persistent kernel's time, phase by phase, and that of its barriers alone."""
     kernel, m = case.kernels[OURS], len(case.model.modalities)
     sets = [random_inputs(case, masked=False) for _ in range(SETS)]
@@ -396,104 +375,3 @@ def phase_rows(meter: Meter, case: Case, emit: Callable[[PhaseRow], None] = lamb
     emit(rows[-1])
     time_of(schedule.plan(schedule.launches("persistent"), kernel.programs))
     return rows
-
-
-def goals(rows: Sequence[Row]) -> list[str]:
-    """The issue's goals for an H200 at M = 2, S = 16 in fp16, beside what was measured, on whatever device this is."""
-    found = {r.variant: r for r in rows if (r.M, r.S) == (2, 16) and r.warm_us is not None}
-    if OURS not in found:
-        return ["goals: M = 2, S = 16 was not measured"]
-    ours = found[OURS]
-    assert ours.warm_us is not None and ours.cold_us is not None
-    lines = [
-        f"- at most 25 us: {ours.warm_us:.1f} warm, {ours.cold_us:.1f} cold",
-        f"- one launch: {ours.launches}",
-    ]
-    for name, times in ((PUBLISHED, 40), (COMPILED, 4)):
-        slow = found.get(name)
-        if slow is None or slow.warm_us is None or slow.cold_us is None:
-            lines.append(f"- at least {times} x faster than '{name}': not measured")
-        else:
-            lines.append(
-                f"- at least {times} x faster than '{name}': {slow.warm_us / ours.warm_us:.1f} x warm, "
-                f"{slow.cold_us / ours.cold_us:.1f} x cold"
-            )
-    return ["Goals on an H200 at M = 2, S = 16, fp16, and what was measured here:", *lines]
-
-
-def table(report: dict[str, Any]) -> list[str]:
-    device, versions = report["device"], report["machine"]["versions"]
-    rows = [Row(**r) for r in report["rows"]]
-    lines = [
-        f"{report['date']}; {device['name']}, {device['multiprocessors']} multiprocessors, CUDA {device['cuda']}, "
-        f"torch {versions.get('torch')}, triton {versions.get('triton')}; {report['dtype']}, B = 1, "
-        f"d = {report['dim']}; copy bandwidth {device['bandwidth'] / 1e12:.2f} TB/s; `{report['command']}`",
-        "",
-        "| M | S | variant | µs warm | µs cold | launches | × floor warm | × floor cold | error |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    for r in rows:
-        if r.not_measured:
-            lines.append(f"| {r.M} | {r.S} | {r.variant} | {r.not_measured} | | | | | |")
-        else:
-            lines.append(
-                f"| {r.M} | {r.S} | {r.variant} | {r.warm_us:.1f} | {r.cold_us:.1f} | {r.launches} | "
-                f"{r.warm_to_floor:.1f} | {r.cold_to_floor:.1f} | {r.error:.1e} |"
-            )
-    return [*lines, "", *goals(rows)]
-
-
-def report_of(
-    facts: dict[str, Any], rows: Sequence[Row], dtype: str, dim: int, command: str, began: float
-) -> dict[str, Any]:
-    return {
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command": command,
-        "seconds": round(time.monotonic() - began, 1),
-        "device": facts,
-        "machine": describe(),
-        "dtype": dtype,
-        "dim": dim,
-        "calls": CALLS,
-        "sets": SETS,
-        "replays": REPLAYS,
-        "rows": [asdict(row) for row in rows],
-    }
-
-
-def write(report: dict[str, Any], folder: Path) -> Path:
-    """`DATE-fusion-DEVICE-DTYPE.json` in `folder`."""
-    device = "-".join("".join(c if c.isalnum() else " " for c in report["device"]["name"]).lower().split())
-    path = folder / f"{report['date'][:10]}-fusion-{device}-{report['dtype']}.json"
-    path.write_text(json.dumps(report, indent=1) + "\n")
-    return path
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dtype", default="float16", choices=["float16", "bfloat16", "float32", "int8"])
-    parser.add_argument("--steps", type=int, nargs="+", default=[16, 8, 64])
-    parser.add_argument("--modalities", type=int, nargs="+", default=[2, 3], choices=[2, 3])
-    parser.add_argument("--minutes", type=float, default=9.0, help="no torch.compile begins that would end later")
-    parser.add_argument("--no-compile", action="store_true", help="without torch.compile: a minute or two")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the JSON")
-    options = parser.parse_args()
-    if not torch.cuda.is_available():
-        sys.exit("no CUDA device: run this on a machine with an NVIDIA GPU")
-    began = time.monotonic()
-    torch.manual_seed(0)
-    torch.set_grad_enabled(False)
-    gpu = Gpu()
-    facts = gpu.facts()
-    sizes = [(m, steps) for m in options.modalities for steps in options.steps]
-    deadline = began + 60 * options.minutes
-    rows = measure(gpu, facts["bandwidth"], sizes, options.dtype, "cuda", 512, deadline, not options.no_compile)
-    command = " ".join(["python", "benchmarks/fusion_gpu.py", *sys.argv[1:]])
-    report = report_of(facts, rows, options.dtype, 512, command, began)
-    path = write(report, options.out)
-    print("\n".join(table(report)))
-    print(f"wrote {path}")
-
-
-if __name__ == "__main__":
-    main()

@@ -19,14 +19,13 @@ from typing import Any
 
 import fusion_gpu
 import torch
+from common import RESULTS, ROOT, stamp, write
 from fusion_gpu import Gpu, Row
 
-from jmt_edge.bench.machine import describe
 from jmt_edge.kernels import native
 from jmt_edge.kernels.ops import FusedFusion
 
 DEVICE, DIM = "cuda", 512  # of a rehearsal: others
-ROOT = Path(__file__).resolve().parents[1]
 ARITHMETIC = [(2, 16, "float16"), (3, 64, "float16"), (4, 16, "float16"), (2, 16, "bfloat16"), (2, 16, "int8"),
               (2, 7, "float32")]  # fmt: skip
 
@@ -46,7 +45,7 @@ def emit(kind: str, **values: Any) -> None:
 
 def facts(gpu: Gpu) -> dict[str, Any]:
     found = gpu.facts()
-    emit("facts", device=found, machine=describe(), date=time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime()))
+    emit("facts", device=found, **stamp("scripts/gpu-day.sh"))
     return found
 
 
@@ -74,7 +73,6 @@ def phases() -> int:
     )
     case = fusion_gpu.make_case(2, 16, DIM, "float16", DEVICE)
     fusion_gpu.phase_rows(gpu, case, lambda row: emit("phase", dtype="float16", **asdict(row)))
-    print("\n".join(fusion_gpu.goals(rows)))
     return int(any(row.not_measured.startswith(fusion_gpu.WRONG) for row in rows))
 
 
@@ -90,11 +88,8 @@ def contenders() -> int:
     """M = 2, S = 16 with torch.compile, in fp16."""
     gpu = Gpu()
     deadline = time.monotonic() + float(os.environ.get("STEP4_SECONDS", "560")) - 20
-    rows = fusion_gpu.measure(
-        gpu, facts(gpu)["bandwidth"], [(2, 16)], "float16", DEVICE, DIM, deadline, True,
-        contender("float16"),
-    )  # fmt: skip
-    print("\n".join(fusion_gpu.goals(rows)))
+    bandwidth = facts(gpu)["bandwidth"]
+    fusion_gpu.measure(gpu, bandwidth, [(2, 16)], "float16", DEVICE, DIM, deadline, True, contender("float16"))
     return 0
 
 
@@ -189,7 +184,7 @@ def main() -> int:
     return {"phases": phases, "contenders": contenders, "sizes": sizes, "live": live, "stress": stress}[options.step]()
 
 
-def collect(folder: Path, results: Path = ROOT / "benchmarks/results") -> int:
+def collect(folder: Path, results: Path = RESULTS) -> int:
     """`rows.jsonl` below `folder` -> one JSON per device and date; prints the tables for the docs."""
     rows = [json.loads(line) for file in sorted(folder.rglob("rows.jsonl")) for line in file.read_text().splitlines()]
     known = [row for row in rows if row["kind"] == "facts"]
@@ -201,13 +196,13 @@ def collect(folder: Path, results: Path = ROOT / "benchmarks/results") -> int:
         print(f"rows of {', '.join(sorted(names))} do not belong in one table: collect them apart", file=sys.stderr)
         return 2
     report = {
-        "date": known[0]["date"], "command": "scripts/gpu-day.sh", "device": known[-1]["device"],
+        "date": known[0]["date"], "command": known[-1]["command"], "device": known[-1]["device"],
         "machine": known[-1]["machine"], "calls": fusion_gpu.CALLS, "sets": fusion_gpu.SETS,
         "replays": fusion_gpu.REPLAYS, "rows": [row for row in rows if row["kind"] != "facts"],
     }  # fmt: skip
     device = "-".join("".join(c if c.isalnum() else " " for c in report["device"]["name"]).lower().split())
     path = results / f"{report['date'][:10]}-gpu-day-{device}.json"
-    path.write_text(json.dumps(report, indent=1) + "\n")
+    write(path, report)
     print("\n".join(markdown(report)))
     print(f"wrote {path}")
     return 0

@@ -10,7 +10,6 @@ one core, in bursts, during every second run. Then each stage in turn is made a 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -18,13 +17,11 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from jmt_edge.machine import describe
+from benchmarks.common import ROOT, stamp, write
 
-ROOT = Path(__file__).parent.parent
 LIMIT = 0.10
 SLOWED = {"fusion": 1.25, "backbone face": 1.25, "eda": 1.25}
 
@@ -117,9 +114,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     report: dict[str, Any] = {
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command": " ".join(["python -m benchmarks.no_false_regression", *sys.argv[1:]]).split(" --json")[0],
-        "machine": describe(), "limit": LIMIT, "busy": options.busy, "duration": options.duration,
+        **stamp(" ".join(["python -m benchmarks.no_false_regression", *sys.argv[1:]]).split(" --json")[0]),
+        "limit": LIMIT, "busy": options.busy, "duration": options.duration,
         "tries": [], "slowed_by_25_percent": {},
     }  # fmt: skip
     began = time.monotonic()
@@ -130,7 +126,7 @@ def main() -> None:
         report["seconds"] = round(time.monotonic() - began)
         report["missed"] = [stage for stage, found in slowed.items() if stage not in found["regressions"]]
         if options.json:  # after every run: an interrupted series is still a series
-            options.json.write_text(json.dumps(report, indent=1) + "\n")
+            write(options.json, report)
 
     with tempfile.TemporaryDirectory() as name:
         old, new = Path(name) / "old.json", Path(name) / "new.json"

@@ -22,17 +22,14 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from benchmarks.common import IMAGES, RESULTS, ROOT, stamp, write
 from jmt_edge.bench.roofline import DEVICES, device, plot, prediction
 from jmt_edge.engine.bundle import Bundle
-from jmt_edge.machine import describe
 from jmt_edge.tasks import TASK_NAMES, get_task
 
-ROOT = Path(__file__).parent.parent
-RESULTS, IMAGES = ROOT / "benchmarks" / "results", ROOT / "docs" / "images"
 HOP, DURATION = 0.5, 15
 
 
@@ -79,9 +76,7 @@ def here(bundles: dict[str, Bundle]) -> dict[str, Any]:
 
 
 def keep(name: str, label: str, **content: Any) -> None:
-    stamp = {"date": datetime.now(timezone.utc).isoformat(timespec="seconds"), "machine": describe(),
-             "command": f"python -m benchmarks.reports {name}", "label": label}  # fmt: skip
-    (RESULTS / f"{name}.json").write_text(json.dumps(stamp | content, indent=1) + "\n")
+    write(RESULTS / f"{name}.json", {**stamp(f"python -m benchmarks.reports {name}"), "label": label, **content})
 
 
 def module(name: str, *arguments: str) -> int:

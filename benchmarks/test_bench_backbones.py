@@ -4,6 +4,7 @@ FP32 and INT8; TensorRT where there is a GPU."""
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -44,39 +45,33 @@ def _int8(case: dict[str, Any]) -> onnx.ModelProto:
     return quantise(model, layers, {name: s.amax("mse") for name, s in seen.items()})
 
 
-def _expected(case: dict[str, Any]) -> np.ndarray:
-    return np.asarray(session(case["model"].SerializeToString(), 1).run(["features"], {"clip": case["clip"]})[0])
-
-
-def _close(found: np.ndarray, case: dict[str, Any], tolerance: float) -> None:
-    expected = _expected(case)
-    assert np.linalg.norm(found - expected) <= tolerance * np.linalg.norm(expected)
+def _time(benchmark: Any, case: dict[str, Any], run: Callable[[], Any], tolerance: float, rounds: int = 10) -> None:
+    """Times `run` if its features are the graph's."""
+    benchmark.group = f"backbones: {case['backbone']}, one clip, one thread"
+    expected = session(case["model"].SerializeToString(), 1).run(["features"], {"clip": case["clip"]})[0]
+    assert np.linalg.norm(np.asarray(run()) - expected) <= tolerance * np.linalg.norm(expected)
+    benchmark.pedantic(run, rounds=rounds, warmup_rounds=2)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_onnxruntime(benchmark, case, precision: str) -> None:  # type: ignore[no-untyped-def]
-    benchmark.group = f"backbones: {case['backbone']}, one clip, one thread"
-    model = case["model"] if precision == "fp32" else _int8(case)
-    run = session(model.SerializeToString(), 1)
-    _close(np.asarray(run.run(["features"], {"clip": case["clip"]})[0]), case, 1e-4 if precision == "fp32" else 0.1)
-    benchmark.pedantic(run.run, (["features"], {"clip": case["clip"]}), rounds=10, warmup_rounds=2)
+    run = session((case["model"] if precision == "fp32" else _int8(case)).SerializeToString(), 1)
+    feeds = {"clip": case["clip"]}
+    _time(benchmark, case, lambda: run.run(["features"], feeds)[0], 1e-4 if precision == "fp32" else 0.1)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_openvino(benchmark, case, precision: str, tmp_path) -> None:  # type: ignore[no-untyped-def]
     openvino = pytest.importorskip("openvino", reason="OpenVINO is not installed")
-    benchmark.group = f"backbones: {case['backbone']}, one clip, one thread"
     model = case["model"] if precision == "fp32" else _int8(case)
     onnx.save(model, tmp_path / "m.onnx")
     config = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32"}
     run = openvino.Core().compile_model(str(tmp_path / "m.onnx"), "CPU", config)
-    _close(np.asarray(run({"clip": case["clip"]})[0]), case, 1e-3 if precision == "fp32" else 0.1)
-    benchmark.pedantic(run, ({"clip": case["clip"]},), rounds=10, warmup_rounds=2)
+    _time(benchmark, case, lambda: run({"clip": case["clip"]})[0], 1e-3 if precision == "fp32" else 0.1)
 
 
 @pytest.mark.parametrize("how", ["eager", "compiled"])
 def test_pytorch(benchmark, case, how: str) -> None:  # type: ignore[no-untyped-def]
-    benchmark.group = f"backbones: {case['backbone']}, one clip, one thread"
     if how == "compiled" and not shutil.which("g++"):
         pytest.skip("torch.compile on a CPU needs g++")
     from jmt_edge.models import build_model
@@ -89,14 +84,12 @@ def test_pytorch(benchmark, case, how: str) -> None:  # type: ignore[no-untyped-
     run = module if how == "eager" else torch.compile(module)
     clip = torch.from_numpy(case["clip"])
     with torch.inference_mode():
-        _close(run(clip).numpy(), case, 1e-3)
-        benchmark.pedantic(run, (clip,), rounds=6, warmup_rounds=1)
+        _time(benchmark, case, lambda: run(clip), 1e-3, rounds=6)
 
 
 @pytest.mark.parametrize("backend", ["tensorrt", "tensorrt-rtx"])
 def test_tensorrt(benchmark, case, backend: str) -> None:  # type: ignore[no-untyped-def]
     """The engines that `jmt-edge build` put into a bundle, on the GPU they were built for."""
-    benchmark.group = f"backbones: {case['backbone']}, one clip, one thread"
     reason = unavailable(backend)
     if reason:
         pytest.skip(f"{backend}: {reason}")
@@ -105,5 +98,4 @@ def test_tensorrt(benchmark, case, backend: str) -> None:  # type: ignore[no-unt
     except BackendError as error:
         pytest.skip(str(error))
     clips = {CASES[case["backbone"]][1]: case["clip"]}
-    _close(next(iter(engine.backbones(clips).values())), case, 0.02)
-    benchmark.pedantic(engine.backbones, (clips,), rounds=20, warmup_rounds=3)
+    _time(benchmark, case, lambda: next(iter(engine.backbones(clips).values())), 0.02, rounds=20)

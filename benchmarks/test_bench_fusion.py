@@ -7,6 +7,8 @@ computes only the last step unless its name says `all_steps`.
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,40 +31,38 @@ pytestmark = pytest.mark.benchmark(group="fusion: a hop's outputs, affect, S = 1
 
 
 @pytest.fixture(scope="module")
-def setting() -> dict[str, Any]:
+def setting() -> Iterator[dict[str, Any]]:
     torch.manual_seed(0)
     torch.set_num_threads(1)
     ours = JMT(("face", "voice"), DIM, ("valence", "arousal")).eval()
     inputs = {name: torch.randn(1, S, DIM) for name in ours.modalities}
     with torch.no_grad():
         theirs = like(ours)
-        return {"ours": ours, "theirs": theirs, "inputs": inputs, "expected": theirs(*inputs.values())}
+        feeds = {name: x.numpy() for name, x in inputs.items()}
+        yield {
+            "ours": ours, "theirs": theirs, "inputs": inputs, "expected": theirs(*inputs.values()),
+            "feeds": feeds, "present": np.ones((1, S, 2), np.float32),
+        }  # fmt: skip
 
 
-def _check(found: Any, setting: dict[str, Any], tolerance: float = 1e-4) -> None:
-    """The last step's outputs are the published ones; `found` may hold others before it."""
+def _time(benchmark: Any, setting: dict[str, Any], run: Callable[[], Any], tolerance: float = 1e-4) -> None:
+    """Times `run` if the last step of its outputs, by name or in the task's order, is the published one."""
+    found = run()
+    if not isinstance(found, Mapping):
+        found = dict(zip(setting["expected"], found))
     for name, value in setting["expected"].items():
         got, want = np.asarray(found[name])[:, -1], value[:, -1].numpy()
         np.testing.assert_allclose(got, want, atol=tolerance * float(value.abs().max()))
+    benchmark(run)
 
 
 def test_published_eager(benchmark, setting) -> None:  # type: ignore[no-untyped-def]
-    def run() -> dict[str, Any]:
-        with torch.no_grad():
-            return setting["theirs"](*setting["inputs"].values())
-
-    _check(run(), setting)
-    benchmark(run)
+    _time(benchmark, setting, lambda: setting["theirs"](*setting["inputs"].values()))
 
 
 @pytest.mark.parametrize("steps", ["last_step", "all_steps"])
 def test_ours_eager(benchmark, setting, steps: str) -> None:  # type: ignore[no-untyped-def]
-    def run() -> dict[str, Any]:
-        with torch.no_grad():
-            return setting["ours"](setting["inputs"], last=steps == "last_step")
-
-    _check(run(), setting)
-    benchmark(run)
+    _time(benchmark, setting, lambda: setting["ours"](setting["inputs"], last=steps == "last_step"))
 
 
 @pytest.mark.parametrize("steps", ["last_step", "all_steps"])
@@ -73,28 +73,14 @@ def test_folded_eager(benchmark, setting, steps: str) -> None:  # type: ignore[n
 
     reference = Reference(weights_of(setting["ours"]), torch.float32)
     features, present = torch.stack(list(setting["inputs"].values())), torch.ones(1, S, 2)
-
-    def run() -> Any:
-        with torch.no_grad():
-            return reference(features, present, steps == "last_step")[0]
-
-    _check({name: run()[..., i] for i, name in enumerate(setting["ours"].outputs)}, setting)
-    benchmark(run)
+    _time(benchmark, setting, lambda: reference(features, present, steps == "last_step")[0].movedim(-1, 0))
 
 
 def test_published_compiled(benchmark, setting) -> None:  # type: ignore[no-untyped-def]
-    import shutil
-
     if not shutil.which("g++"):
         pytest.skip("torch.compile on a CPU needs g++")
     compiled = torch.compile(setting["theirs"])
-
-    def run() -> dict[str, Any]:
-        with torch.no_grad():
-            return compiled(*setting["inputs"].values())
-
-    _check(run(), setting)
-    benchmark(run)
+    _time(benchmark, setting, lambda: compiled(*setting["inputs"].values()))
 
 
 def test_published_onnxruntime(benchmark, setting, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
@@ -102,15 +88,12 @@ def test_published_onnxruntime(benchmark, setting, tmp_path: Path) -> None:  # t
     from jmt_edge.engine.session import session
 
     names, file = ["valence", "arousal"], tmp_path / "published.onnx"
-    with torch.no_grad():
-        torch.onnx.export(
-            setting["theirs"], tuple(setting["inputs"].values()), str(file), input_names=["face", "voice"],
-            output_names=names, opset_version=20, dynamo=True, external_data=False, verbose=False,
-        )  # fmt: skip
+    torch.onnx.export(
+        setting["theirs"], tuple(setting["inputs"].values()), str(file), input_names=["face", "voice"],
+        output_names=names, opset_version=20, dynamo=True, external_data=False, verbose=False,
+    )  # fmt: skip
     run = session(file.read_bytes(), threads=1)
-    feeds = {n: x.numpy() for n, x in setting["inputs"].items()}
-    _check(dict(zip(names, run.run(names, feeds))), setting)
-    benchmark(run.run, names, feeds)
+    _time(benchmark, setting, lambda: run.run(names, setting["feeds"]))
 
 
 def test_unfolded_onnxruntime(benchmark, setting) -> None:  # type: ignore[no-untyped-def]
@@ -119,18 +102,13 @@ def test_unfolded_onnxruntime(benchmark, setting) -> None:  # type: ignore[no-un
     from jmt_edge.engine.session import session
 
     run = session(unfolded_graph(setting["ours"], DIM, S).SerializeToString(), threads=1)
-    feeds = {n: x.numpy() for n, x in setting["inputs"].items()} | {"present": np.ones((1, S, 2), np.float32)}
-    names = ["valence", "arousal"]
-    _check(dict(zip(names, run.run(names, feeds))), setting)
-    benchmark(run.run, names, feeds)
+    feeds = setting["feeds"] | {"present": setting["present"]}
+    _time(benchmark, setting, lambda: run.run(["valence", "arousal"], feeds))
 
 
 def test_folded_numpy_all_steps(benchmark, setting) -> None:  # type: ignore[no-untyped-def]
     plan = fold(setting["ours"])
-    feeds = {n: x.numpy() for n, x in setting["inputs"].items()}
-    present = np.ones((1, S, 2), np.float32)
-    _check(plan.run_numpy(feeds, present), setting)
-    benchmark(plan.run_numpy, feeds, present)
+    _time(benchmark, setting, lambda: plan.run_numpy(setting["feeds"], setting["present"]))
 
 
 @pytest.fixture(scope="module")
@@ -157,10 +135,7 @@ def test_product(benchmark, setting, bundle: Bundle, backend: str) -> None:  # t
         engine = open_engine(bundle, backend, 1)
     except BackendError as error:  # a device's engines come from `jmt-edge build`
         pytest.skip(str(error))
-    feeds = {n: x.numpy() for n, x in setting["inputs"].items()}
-    present = np.ones((1, S, 2), bool)
-    _check(engine.fusion(feeds, present), setting)
-    benchmark(engine.fusion, feeds, present)
+    _time(benchmark, setting, lambda: engine.fusion(setting["feeds"], setting["present"] > 0))
 
 
 def test_triton(benchmark, setting) -> None:  # type: ignore[no-untyped-def]
@@ -174,11 +149,4 @@ def test_triton(benchmark, setting) -> None:  # type: ignore[no-untyped-def]
     features = torch.stack(list(setting["inputs"].values())).half().cuda()
     present = torch.ones(1, S, 2, device="cuda")
 
-    def run() -> Any:
-        logits = kernel.raw(features, present)[0]
-        torch.cuda.synchronize()
-        return logits
-
-    found = run().float().cpu()
-    _check({name: found[..., i] for i, name in enumerate(setting["ours"].outputs)}, setting, 0.02)
-    benchmark(run)
+    _time(benchmark, setting, lambda: kernel.raw(features, present)[0].movedim(-1, 0).cpu(), 0.02)

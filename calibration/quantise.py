@@ -21,6 +21,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from ..compiler.fp16 import shapes
+
 SMALL_SHARE = 0.01  # of the network's multiply-adds and weights; a convolution below both gains nothing
 HEAVY_WEIGHTS = 1 << 20
 LINEAR_SHARE = 0.01  # of the weights of a network without convolutions
@@ -45,8 +47,7 @@ class QuantisableLayer:
 
 def find_layers(model: onnx.ModelProto) -> list[QuantisableLayer]:
     """Every layer with constant weights, in graph order, with the rule that keeps it in FP16 if one does."""
-    inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
-    shapes = _shapes(inferred.graph)
+    sizes = shapes(onnx.shape_inference.infer_shapes(model, data_prop=True).graph)
     constants = {init.name: init for init in model.graph.initializer}
     users: dict[str, list[onnx.NodeProto]] = {}
     for node in model.graph.node:
@@ -56,7 +57,7 @@ def find_layers(model: onnx.ModelProto) -> list[QuantisableLayer]:
     for node in model.graph.node:
         if node.op_type in ("Conv", "Gemm", "MatMul") and len(node.input) > 1 and node.input[1] in constants:
             weight = constants[node.input[1]]
-            outer = shapes.get(node.output[0], ())
+            outer = sizes.get(node.output[0], ())
             positions = int(np.prod(outer[2:], dtype=np.int64)) if node.op_type == "Conv" else 1
             found.append((node, int(np.prod(weight.dims, dtype=np.int64)) * max(positions, 1)))
     total = sum(cost for _, cost in found) or 1
@@ -125,13 +126,6 @@ def _layer(
     return QuantisableLayer(
         node.name or node.output[0], node.op_type, node.input[0], node.input[1], residual, cost, why
     )
-
-
-def _shapes(graph: onnx.GraphProto) -> dict[str, tuple[int, ...]]:
-    return {
-        value.name: tuple(d.dim_value for d in value.type.tensor_type.shape.dim)
-        for value in (*graph.input, *graph.value_info, *graph.output)
-    }
 
 
 def tensors_of(layers: Collection[QuantisableLayer]) -> list[str]:

@@ -71,12 +71,9 @@ def _markdown(report: dict[str, Any], plot: bool) -> str:
 
 def _sensitivity(networks: dict[str, Any]) -> bytes:
     try:
-        import matplotlib
+        from matplotlib.figure import Figure
     except ImportError:
         return b""
-    matplotlib.use("Agg")
-    from matplotlib.figure import Figure
-
     figure = Figure(figsize=(8, 3 * len(networks)), layout="constrained")
     for axes, (name, network) in zip(figure.subplots(len(networks), squeeze=False)[:, 0], networks.items()):
         axes.bar(range(len(network["sensitivity"])), [value or 0.0 for value in network["sensitivity"].values()])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +14,16 @@ import onnx
 from numpy.typing import NDArray
 
 from ..clips.window_set import WindowSet
-from ..compiler.build import load_graphs
-from ..compiler.fidelity import Fidelity, compare, fusion_feeds, run_backbones, run_networks
+from ..compiler.build import Built, kept_manifest, load_graphs
+from ..compiler.fidelity import Comparison, Fidelity, fusion_feeds, run_backbones
 from ..engine.bundle import Bundle, write_bundle
 from ..errors import BundleError, DataError
 from .quantise import QuantisableLayer, find_layers, quantise, tensors_of
 from .ranges import METHODS, Magnitudes, Method, collect
-from .recorded import evenly
 from .report import kept_sentence, quantisation_report
 from .scales import equalise
 from .sensitivity import Feed, answers, give_back, leave_one_in, sqnr
+from .sources import evenly
 
 Layers = list[QuantisableLayer]
 Chosen = Mapping[str, Layers]  # by network
@@ -32,15 +32,6 @@ Chosen = Mapping[str, Layers]  # by network
 _RANGES = (32, 256, 1.3e12)
 _SENSITIVITY = (2, 32, 1e10)  # run once for each layer
 _QUESTIONS = (3, 64, 1e13)  # how often all windows are run to find the layers to return to FP16
-
-
-@dataclass(frozen=True)
-class QuantisedBundle:
-    """The new bundle, the fidelity of its INT8 networks, and the report as written into it."""
-
-    bundle: Bundle
-    fidelity: Fidelity
-    report: dict[str, Any]
 
 
 @dataclass
@@ -81,7 +72,7 @@ def quantise_bundle(
     method: Method | None = None,
     seed: int = 0,
     on_step: Callable[[str, float], None] = lambda what, fraction: None,
-) -> QuantisedBundle:
+) -> Built:
     """Quantise every backbone and the fusion of `bundle`, and write the result to `out`.
 
     Half of `windows` give the ranges, the other half the scores, which must hold (|change of CCC| <= 0.01, of accuracy
@@ -119,20 +110,10 @@ def quantise_bundle(
         _sensitivity(network, on_step)
     found = {name: network for name, (network, _) in networks.items()}
 
-    temperature = bundle.temperature
-    reference = run_networks(task, exact, judged, None, lambda name, f: on_step(f"{name}: float32 reference", f))
-    known = {(name, frozenset[str]()): values for name, values in reference[0].items()}
+    compare = Comparison(bundle, judged, exact, on_step)
 
     def score(what: str, chosen: Chosen) -> Fidelity:
-        """Scores of a choice of INT8 layers; a backbone is not run again for layers it was run with before."""
-        keys = {name: (name, frozenset(layer.name for layer in chosen[name])) for name in task.names}
-        ready = {name: known[key] for name, key in keys.items() if key in known}
-        models = _models(exact, found, chosen)
-        run = run_networks(task, models, judged, ready, lambda name, f: on_step(f"{name}: {what}", f))
-        known.update((keys[name], values) for name, values in run[0].items())
-        return compare(
-            task, exact, models, judged, "int8", temperature=temperature, reference_run=reference, converted_run=run
-        )
+        return compare(_models(exact, found, chosen), "int8", what)
 
     chosen = {name: list(network.layers) for name, network in found.items()}
     whole = fidelity = score("scores with everything INT8", chosen)
@@ -161,7 +142,7 @@ def quantise_bundle(
     files: dict[str, bytes] = {f"int8/{name}.onnx": models[name] for name in found if chosen[name]}
     files["int8/ranges.json"] = json.dumps(table, indent=1, sort_keys=True).encode()
     files |= {f"reports/calibration/{name}": content for name, content in quantisation_report(report).items()}
-    manifest = {k: v for k, v in bundle.manifest.items() if k not in ("files", "schema")}
+    manifest = kept_manifest(bundle)
     manifest["name"] = out.name.removesuffix(".jmt")
     manifest["int8"] = {
         "table": "int8/ranges.json",
@@ -174,7 +155,7 @@ def quantise_bundle(
     }
     manifest["calibrated_from"] = bundle.id
     on_step("writing the bundle", 0.0)
-    return QuantisedBundle(write_bundle(out, manifest, {**bundle.files, **files}), fidelity, report)
+    return Built(write_bundle(out, manifest, {**bundle.files, **files}), fidelity, report)
 
 
 def _within(bounds: tuple[int, int, float], cost: int) -> int:
@@ -236,18 +217,12 @@ def _give_back(
 ) -> dict[str, Layers]:
     """The layers that stay INT8, over all networks at once; the most sensitive are given back first."""
     everything = [(name, layer) for name, layers in chosen.items() for layer in layers]
-    key = {f"{name}/{layer.name}": (name, layer) for name, layer in everything}
-    flat = [replace(v, name=k) for k, (_, v) in key.items()]
-    order = sorted(key, key=lambda k: networks[key[k][0]].sensitivity[key[k][1].name])
+    order = sorted(everything, key=lambda at: networks[at[0]].sensitivity[at[1].name])
 
-    def group(layers: Layers) -> dict[str, Layers]:
-        out: dict[str, Layers] = {name: [] for name in chosen}
-        for layer in layers:
-            name, original = key[layer.name]
-            out[name].append(original)
-        return out
+    def group(pairs: Sequence[tuple[str, QuantisableLayer]]) -> dict[str, Layers]:
+        return {name: [layer for of, layer in pairs if of == name] for name in chosen}
 
-    kept, _ = give_back(flat, order, lambda layers: holds(group(list(layers))), questions)
+    kept, _ = give_back(everything, order, lambda pairs: holds(group(pairs)), questions)
     return group(kept)
 
 

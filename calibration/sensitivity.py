@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 import onnx
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from ..engine.session import session
 from .quantise import QuantisableLayer, quantise
 
+T = TypeVar("T", bound=Hashable)
 Array = NDArray[np.float32]
 Feed = Mapping[str, Array]
 
@@ -45,23 +47,20 @@ def leave_one_in(
 
 
 def give_back(
-    layers: Sequence[QuantisableLayer],
-    order: Sequence[str],
-    holds: Callable[[Sequence[QuantisableLayer]], bool],
-    questions: int = 64,
-) -> tuple[list[QuantisableLayer], list[str]]:
-    """Layers that stay INT8 and the names given back to FP16: the shortest run of `order` (worst first) that `holds`.
+    layers: Sequence[T], order: Sequence[T], holds: Callable[[list[T]], bool], questions: int = 64
+) -> tuple[list[T], list[T]]:
+    """Layers that stay INT8 and those given back to FP16: the shortest run of `order` (worst first) that `holds`.
 
     Found by bisection, because each question runs the networks over all windows. The result holds; with one layer
     fewer it did not, or was not tried for lack of `questions`. Bisection starts at an eighth rather than in the middle:
     where `holds` varies by chance, the shorter of two runs that hold is wanted. `holds` of no layers is taken as true.
     """
 
-    def without(count: int) -> list[QuantisableLayer]:
+    def without(count: int) -> list[T]:
         returned = set(order[:count])
-        return [layer for layer in layers if layer.name not in returned]
+        return [layer for layer in layers if layer not in returned]
 
-    if not layers or holds(layers):
+    if not layers or holds(list(layers)):
         return list(layers), []
     fails, good = 0, len(order)
     middle = len(order) // 8 or len(order) // 2

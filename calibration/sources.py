@@ -6,6 +6,7 @@ windows farthest apart in level are kept. The first N windows of a recording wou
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,11 +22,11 @@ from ..clips.plan import HOP, plan_clips, time_key
 from ..clips.window_set import Clips, WindowSet, random_windows
 from ..engine.bundle import Bundle
 from ..errors import DataError
+from ..recording.reader import RecordedSource, Recording
 from ..tasks import Task
 from ..training.data import WindowTable
-from .recorded import POOL_BYTES, recorded_windows, window_bytes
 
-POOL = 4  # candidates per window that is kept
+POOL, POOL_BYTES = 4, 4 << 30  # candidates per window that is kept, and their limit
 _SIMULATED = 2_000_000  # not in training cohorts (seeds from 1 000 000) nor in live runs
 
 
@@ -45,18 +46,23 @@ def load_windows(bundle: Bundle, data: Path | None, count: int, *, seed: int = 0
         windows.check(task)
         return windows.take(spread(windows, count, seed))
     if (data / "timeline.jsonl").is_file():
-        pool = recorded_windows(bundle, data, count, POOL * count)
+        pool = recorded_windows(task, data, count, POOL * count)
         return pool.take(spread(pool, count, seed))
-    return dataset_windows(task, data, count, seed)
+    return dataset_windows(bundle, data, count, seed)
 
 
-def dataset_windows(task: Task, root: Path, count: int, seed: int = 0) -> WindowSet:
-    """Windows of a data set in one of the layouts that training reads."""
+def dataset_windows(bundle: Bundle, root: Path, count: int, seed: int = 0) -> WindowSet:
+    """Windows of a data set in one of the layouts that training reads, which fits the bundle's training data."""
     from ..training.clips import build_clips, default_cache
     from ..training.data import cut_windows
+    from ..training.evaluation import classes_of
+    from ..training.matching import facts_of_bundle, require_same
     from ..training.readers import open_cohort
 
-    cohort = open_cohort(root)
+    task = bundle.task
+    cohort = open_cohort(root, classes=classes_of(bundle.path))
+    remedy = "give data like those that the bundle was trained on"
+    require_same(str(bundle.path), task, facts_of_bundle(bundle.manifest), cohort, remedy)
     every = cut_windows(cohort, task)
     complete = np.flatnonzero(np.all([every.rows[m.name][:, -1] >= 0 for m in task.modalities], axis=0))
     if not complete.size:
@@ -83,6 +89,41 @@ def dataset_windows(task: Task, root: Path, count: int, seed: int = 0) -> Window
     windows = _not_empty(WindowSet(clips, present, targets, small.subject, f"{cohort.layout} at {root}"))
     windows.check(task)
     return windows.take(spread(windows, count, seed))
+
+
+def recorded_windows(task: Task, folder: Path, least: int, most: int) -> WindowSet:
+    """Between `least` and `most` windows, spread evenly over a recording made with `--record-raw`.
+
+    Fewer where the run has fewer, and fewer than `most` where they would fill 4 GiB. Windows with nothing usable are
+    omitted, and there are no labels. Raises DataError where raw samples are missing or no window is left.
+    """
+    recording = Recording(folder)
+    why_not = recording.replay_blocker
+    if why_not:
+        raise DataError(
+            f"{folder} cannot be used: {why_not}; record a run with --record-raw {','.join(task.names)} from its start"
+        )
+    results = recording.results()
+    ends = [results[i]["t"] for i in evenly(len(results), max(least, min(most, POOL_BYTES // window_bytes(task))))]
+    units = {(name, s["unit"]) for _, statuses in recording.statuses() for name, s in statuses.items()}
+    names = [name for name in task.names if name in recording.connected and (name, "a.u.") not in units]
+    sources = {name: RecordedSource(name, folder) for name in names}
+    windows = _not_empty(WindowSet(*clips_of(task, sources, ends, recording.manifest["hop"])))
+    if not len(windows):
+        raise DataError(
+            f"no window of {folder} has usable {' or '.join(task.names)}; record a longer run with all sensors present"
+        )
+    return replace(windows, origin=f"recording {folder}")
+
+
+def window_bytes(task: Task) -> int:
+    """Bytes of one window's clips, if it shares none with another window."""
+    return sum(4 * math.prod(m.shape) * (task.steps if m.stride else 1) for m in task.modalities)
+
+
+def evenly(count: int, most: int) -> NDArray[np.int64]:
+    """At most `most` of the numbers 0 to count - 1, as far apart as possible."""
+    return np.unique(np.linspace(0, count - 1, min(most, count)).round().astype(np.int64))
 
 
 def _only_used(windows: WindowTable) -> WindowTable:
@@ -144,20 +185,22 @@ def _simulated_ends(task: Task, person: int, count: int, seed: int) -> list[floa
 
 
 def clips_of(
-    task: Task, sources: Mapping[str, Source], ends: Sequence[float]
+    task: Task, sources: Mapping[str, Source], ends: Sequence[float], hop: float = HOP
 ) -> tuple[dict[str, Clips], NDArray[np.bool_]]:
-    """Clips (N, S or 1, *shape) and presence (N, S, M) of a live run's windows at `ends`.
+    """Clips (N, S or 1, *shape) and presence (N, S, M) of the windows at `ends` of a live run with windows every `hop`
+    seconds; a modality without a source is absent.
 
     As in a live run, a modality whose newest clip is unusable is absent in the whole window. Clips that several windows
     share are computed once.
     """
     clips: dict[str, Clips] = {}
     present = np.zeros((len(ends), task.steps, len(task.modalities)), bool)
-    for j, (name, plan) in enumerate(plan_clips(task, HOP).items()):
+    for j, (name, plan) in enumerate(plan_clips(task, hop).items()):
         held = [plan.ends(end) for end in ends]
         rows: dict[int, int] = {}
         stored: list[NDArray[np.float32]] = []
-        for key, clip in cut_clips(sources[name], task, name, [end for window in held for end in window]):
+        wanted = [end for window in held for end in window]
+        for key, clip in cut_clips(sources[name], task, name, wanted, hop=hop) if name in sources else ():
             if clip.ok and clip.signal is not None:
                 rows[key] = len(stored)
                 stored.append(network_input(clip.signal, plan.m))

@@ -8,7 +8,6 @@ only for `/`.
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 import importlib.util
 import os
 import platform
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import UserError, first_line
-from .machine import power_modes, read_text
+from .machine import memory_available, power_modes, read_text, versions
 
 OK, NOTE, WARNING, PROBLEM = "ok", "note", "warning", "problem"
 JETPACK = (("39.2", "7.2"), ("38", "7.0 or 7.1"), ("36.4", "6.1 or 6.2"), ("36", "6.0"), ("35", "5"))  # L4T -> JetPack
@@ -94,11 +93,10 @@ def _system(root: Path) -> Iterator[Row]:
             yield "JetPack", OK, f"{jetpack} (L4T {l4t})"
         else:
             yield "JetPack", WARNING, f"unknown release L4T {l4t}", "use JetPack 6.1 or newer"
-    available = re.search(r"^MemAvailable:\s+(\d+) kB", read_text(root / "proc/meminfo"), re.MULTILINE)
-    if available:
-        free = int(available[1]) << 10
+    if available := memory_available(root):
+        free, limit = available
         remedy = f"close other programs: a live run needs {_MIN_MEMORY >> 20} MB"
-        yield "memory", *_enough(free, _MIN_MEMORY, f"{free >> 20} MB free", remedy)
+        yield "memory", *_enough(free, _MIN_MEMORY, f"{free >> 20} MB free {limit}", remedy)
 
 
 def _enough(free: int, least: int, detail: str, remedy: str) -> Row:
@@ -267,12 +265,7 @@ def _board(port: str, detail: str) -> Row:
 
 def _version(*names: str) -> str:
     """The first of these distributions that is installed, with its version; empty where none is."""
-    for name in names:
-        try:
-            return f"{name} {importlib.metadata.version(name)}"
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return ""
+    return next((f"{name} {version}" for name, version in versions(*names).items()), "")
 
 
 def _does_not_load(module: str) -> str:

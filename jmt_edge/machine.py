@@ -12,7 +12,9 @@ import platform
 import re
 import threading
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,9 @@ from typing import Any
 from .engine.device import l4t_release
 
 _PACKAGES = ("jmt-edge", "numpy", "opencv-python-headless", "onnxruntime", "openvino", "torch", "triton", "tensorrt")
+
+
+_UNLIMITED = 1 << 60  # bytes; cgroup v1 writes a number of this size for "no limit"
 
 
 def read_text(path: Path) -> str:
@@ -46,6 +51,13 @@ def _number(path: Path) -> int | None:
     return int(value) if re.fullmatch(r"-?\d+", value) else None
 
 
+def _numbers(root: Path, pattern: str) -> Iterator[tuple[Path, int]]:
+    """The files that match and hold a number, in order."""
+    for file in sorted(root.glob(pattern)):
+        if (value := _number(file)) is not None:
+            yield file, value
+
+
 def cpu_busy_seconds(root: Path = Path("/")) -> float | None:
     """CPU seconds spent by all processes, since boot, on the processors that this process may use."""
     mine = {f"cpu{i}" for i in os.sched_getaffinity(0)}
@@ -59,6 +71,15 @@ def cpu_busy_seconds(root: Path = Path("/")) -> float | None:
     return total / os.sysconf("SC_CLK_TCK") if found else None
 
 
+def versions(*packages: str) -> dict[str, str]:
+    """The versions of those packages that are installed."""
+    found = {}
+    for package in packages:
+        with suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found
+
+
 def describe(root: Path = Path("/")) -> dict[str, Any]:
     """Processor, cores, governor, load average, memory, L4T and a Jetson's power mode, versions."""
     info = read_text(root / "proc/cpuinfo")
@@ -67,12 +88,6 @@ def describe(root: Path = Path("/")) -> dict[str, Any]:
     governors = {read_text(p) for p in root.glob("sys/devices/system/cpu/cpu*/cpufreq/scaling_governor")} - {""}
     load = read_text(root / "proc/loadavg").split()
     memory = re.search(r"MemTotal:\s*(\d+) kB", read_text(root / "proc/meminfo"))
-    versions = {}
-    for package in _PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
     return {
         "processor": model.group(1) if model else platform.processor() or "unknown",
         "board": board,
@@ -85,8 +100,37 @@ def describe(root: Path = Path("/")) -> dict[str, Any]:
         "power_mode": power_mode(root),
         "system": platform.platform(),
         "python": platform.python_version(),
-        "versions": versions,
+        "versions": versions(*_PACKAGES),
     }
+
+
+def memory_available(root: Path = Path("/")) -> tuple[int, str] | None:
+    """Bytes that this process can still take without swapping, and what sets this limit: the machine, or a cgroup (a
+    container, a batch system, systemd) with less left. Memory that the kernel frees on demand counts as available.
+    None where it cannot be read.
+
+    Sources: proc_meminfo(5); the kernel's admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst.
+    """
+    free = re.search(r"^MemAvailable:\s*(\d+) kB", read_text(root / "proc/meminfo"), re.M)
+    found = [(int(free[1]) << 10, "on this machine")] if free else []
+    for line in read_text(root / "proc/self/cgroup").splitlines():
+        _, kinds, path = line.split(":", 2)
+        if kinds == "":
+            mount, names = root / "sys/fs/cgroup", ("memory.max", "memory.current", "inactive_file")
+        elif "memory" in kinds.split(","):
+            mount = root / "sys/fs/cgroup/memory"
+            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+        else:
+            continue
+        # a limit of any group above holds too; inside a container the path may be the host's, and the mount our own
+        group = mount / path.lstrip("/")
+        for folder in (group, *(p for p in group.parents if p.is_relative_to(mount))):
+            most, used = (_number(folder / name) for name in names[:2])
+            freed = re.search(rf"^{names[2]} (\d+)$", read_text(folder / "memory.stat"), re.M)
+            if most is not None and used is not None and most < _UNLIMITED:
+                left = max(most - used + (int(freed[1]) if freed else 0), 0)
+                found.append((left, f"under the limit of {most / 1e9:.1f} GB of cgroup {folder.name}"))
+    return min(found, default=None)
 
 
 def power_modes(root: Path = Path("/")) -> tuple[int | None, dict[int, str]]:
@@ -146,12 +190,11 @@ def rails(root: Path = Path("/")) -> list[Rail]:
 
 def temperatures(root: Path = Path("/")) -> dict[str, float]:
     """Degrees Celsius of each thermal zone that answers (one that is off does not, or reports -256)."""
-    found = {}
-    for zone in sorted(root.glob("sys/class/thermal/thermal_zone*")):
-        value = _number(zone / "temp")
-        if value is not None and value > -256_000:
-            found[read_text(zone / "type") or zone.name] = value / 1000
-    return found
+    return {
+        read_text(file.with_name("type")) or file.parent.name: value / 1000
+        for file, value in _numbers(root, "sys/class/thermal/thermal_zone*/temp")
+        if value > -256_000
+    }
 
 
 def clocks(root: Path = Path("/")) -> dict[str, float]:
@@ -159,24 +202,15 @@ def clocks(root: Path = Path("/")) -> dict[str, float]:
 
     They are what the governor asked for: an over-current event of a few milliseconds does not show.
     """
-    found = {}
-    for file in sorted(root.glob("sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_cur_freq")):
-        if (value := _number(file)) is not None:
-            found[file.parent.parent.name] = value / 1e3
-    for device in sorted(root.glob("sys/class/devfreq/*")):
-        if (value := _number(device / "cur_freq")) is not None:
-            found[device.name] = value / 1e6
-    return found
+    cores = _numbers(root, "sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_cur_freq")
+    devices = _numbers(root, "sys/class/devfreq/*/cur_freq")
+    return {f.parent.parent.name: v / 1e3 for f, v in cores} | {f.parent.name: v / 1e6 for f, v in devices}
 
 
 def throttling(root: Path = Path("/")) -> set[str]:
     """Active cooling devices of the alert kind (`gpu-throttle-alert`, `hot-surface-alert`)."""
-    active = set()
-    for device in root.glob("sys/class/thermal/cooling_device*"):
-        kind, state = read_text(device / "type"), _number(device / "cur_state")
-        if kind.endswith("-alert") and state:
-            active.add(kind)
-    return active
+    states = _numbers(root, "sys/class/thermal/cooling_device*/cur_state")
+    return {kind for file, state in states if state and (kind := read_text(file.with_name("type"))).endswith("-alert")}
 
 
 def throttle_events(root: Path = Path("/")) -> dict[str, int]:
@@ -185,11 +219,7 @@ def throttle_events(root: Path = Path("/")) -> dict[str, int]:
     On an Orin `oc1` is under-voltage, `oc2` average and `oc3` instantaneous over-current; each halves the clocks for
     about a millisecond.
     """
-    found = {}
-    for file in sorted(root.glob("sys/class/hwmon/hwmon*/oc*_event_cnt")):
-        if (value := _number(file)) is not None:
-            found[file.name.split("_")[0]] = value
-    return found
+    return {file.name.split("_")[0]: value for file, value in _numbers(root, "sys/class/hwmon/hwmon*/oc*_event_cnt")}
 
 
 @dataclass
@@ -207,9 +237,6 @@ class Power:
     over_current: dict[str, int]
     throttled: list[str]
     total: float | None
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
     def joules_per(self, count: int) -> float | None:
         """Energy per inference, of `count` in the span; None where no rail could be read."""

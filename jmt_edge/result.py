@@ -57,18 +57,10 @@ class Result:
     demo: bool = False
 
     def to_dict(self) -> dict[str, Any]:
-        return {
-            "t": self.t,
-            "task": self.task,
-            "outputs": self.outputs,
-            "reason": self.reason,
-            "quality": {name: q.to_dict() for name, q in self.quality.items()},
-            "attention": self.attention,
-            "latency_ms": self.latency_ms,
-            "dropped": self.dropped,
-            "bundle": self.bundle,
-            "demo": self.demo,
-        }
+        """All but the index, in the order above."""
+        values = {**vars(self), "quality": {name: q.to_dict() for name, q in self.quality.items()}}
+        del values["index"]
+        return values
 
     def to_json(self) -> str:
         """One line of JSON; floats are written in full, so equal lines mean equal bits."""

@@ -9,7 +9,7 @@ import re
 import subprocess
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -99,9 +99,6 @@ class Report:
             found.append("no block fits a multiprocessor")
         return found
 
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
 
 @dataclass(frozen=True)
 class Compiled:
@@ -124,11 +121,22 @@ def compile_schedule(schedule: Schedule, to: Target) -> Compiled:
     """
     if interpreted():
         raise BackendError("TRITON_INTERPRET is set, so Triton does not compile; unset it to build cubins")
-    if not native.obstacle(schedule):
-        cubin, shared = native.compile_native(schedule, to.sm), native.shared_bytes(schedule)
-        report = _passed(inspect(cubin, shared, native.THREADS // 32, to), schedule, to)
-        params = parameters(cubin, native.PARAMETERS)
-        return Compiled(to.sm, cubin, "", "fusion_kernel", native.THREADS, shared, params, report)
+    names: Sequence[str] = native.PARAMETERS
+    if native.obstacle(schedule):
+        compiled = _compile_triton(schedule, to)
+        cubin, ptx, kernel = compiled.asm["cubin"], compiled.asm["ptx"], str(compiled.metadata.name)
+        threads, shared = schedule.tiles.warps * 32, int(compiled.metadata.shared)
+        names = (*PARAMETERS, "p_global_scratch", "p_profile_scratch")
+    else:
+        cubin, ptx, kernel = native.compile_native(schedule, to.sm), "", "fusion_kernel"
+        threads, shared = native.THREADS, native.shared_bytes(schedule)
+    report = inspect(cubin, shared, threads // 32, to)
+    if report.problems():
+        raise BackendError(f"the fusion compiled for {to.sm} {schedule.dtype} uses {', '.join(report.problems())}")
+    return Compiled(to.sm, cubin, ptx, kernel, threads, shared, parameters(cubin, names), report)
+
+
+def _compile_triton(schedule: Schedule, to: Target) -> Any:
     act = {"float16": "fp16", "bfloat16": "bf16", "float32": "fp32"}[activation(schedule.dtype)]
     types = {
         "p_features": act, "p_work": act, "p_weights": "i8" if schedule.dtype == "int8" else act,
@@ -144,22 +152,10 @@ def compile_schedule(schedule: Schedule, to: Target) -> Compiled:
     with triton.knobs.compilation.scope():
         triton.knobs.compilation.disable_line_info = True  # a quarter of the size
         try:
-            compiled = triton.compile(source, target=GPUTarget("cuda", to.capability, 32), options=options)
+            return triton.compile(source, target=GPUTarget("cuda", to.capability, 32), options=options)
         except Exception as error:  # LLVM's, ptxas's and Triton's errors share no base class
             reason = " ".join(str(error).split())[:300]
             raise BackendError(f"Triton cannot compile the fusion for {to.sm} ({reason}); report it") from error
-    cubin, shared = compiled.asm["cubin"], int(compiled.metadata.shared)
-    report = _passed(inspect(cubin, shared, schedule.tiles.warps, to), schedule, to)
-    return Compiled(
-        to.sm, cubin, compiled.asm["ptx"], str(compiled.metadata.name), schedule.tiles.warps * 32, shared,
-        parameters(cubin, (*PARAMETERS, "p_global_scratch", "p_profile_scratch")), report,
-    )  # fmt: skip
-
-
-def _passed(report: Report, schedule: Schedule, to: Target) -> Report:
-    if report.problems():
-        raise BackendError(f"the fusion compiled for {to.sm} {schedule.dtype} uses {', '.join(report.problems())}")
-    return report
 
 
 def inspect(cubin: bytes, shared: int, warps: int, to: Target) -> Report:

@@ -26,7 +26,7 @@ output column after the dot.
 References: JMT, arXiv 2403.10488v2, section 3; `reference.py` holds the same stages in plain PyTorch.
 """
 
-# mypy: disable-error-code="no-untyped-def"
+# mypy: disable-error-code="no-untyped-def,assignment"
 # (device functions have no Python types: Triton gives them theirs)
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def _emit(
     if OP == NORM:
         b_out = tl.where(f[13] & RELU != 0, tl.maximum(b_out, 0), b_out)
     if OP == PLAIN:
-        b_out += b_res.to(tl.float32)
+        b_out += b_res[tile].to(tl.float32)
     p_out = p_work + out + tile * BN + o_r[:, None] * out_stride + o_n[None, :]
     tl.store(p_out, b_out.to(p_work.dtype.element_ty), mask=m_r[:, None] & m_n[None, :])
 
@@ -161,7 +161,7 @@ def _residual(p_work, f, o_r, m_r, tile: tl.constexpr, outs, BN: tl.constexpr):
 
 @triton.jit
 def _project(
-    p_x, p_work, p_weights, p_params, p_present, f, tile, n_rows, b_w0, b_w1, b_w2, b_w3,
+    p_x, p_work, p_weights, p_params, p_present, f, tile, n_rows, b_w,
     OP: tl.constexpr, OPS: tl.constexpr, NW: tl.constexpr, D: tl.constexpr, M: tl.constexpr, BN: tl.constexpr,
     KS: tl.constexpr,
     PRECISION: tl.constexpr, EPS: tl.constexpr, COMPILED: tl.constexpr,
@@ -172,16 +172,10 @@ def _project(
     o_r = tile * BM + tl.arange(0, BM)
     m_r = o_r < rows
     # one trip: everything this item reads of earlier phases
-    b_r0 = tl.zeros([BM, BN], dtype=tl.float32)
+    b_res = ()
     if OP == PLAIN:
-        b_r0 = _residual(p_work, f, o_r, m_r, 0, outs, BN)
-    b_r1, b_r2, b_r3 = b_r0, b_r0, b_r0
-    if OP == PLAIN and NW > 1:
-        b_r1 = _residual(p_work, f, o_r, m_r, 1, outs, BN)
-    if OP == PLAIN and NW > 2:
-        b_r2 = _residual(p_work, f, o_r, m_r, 2, outs, BN)
-    if OP == PLAIN and NW > 3:
-        b_r3 = _residual(p_work, f, o_r, m_r, 3, outs, BN)
+        for j in tl.static_range(NW):
+            b_res += (_residual(p_work, f, o_r, m_r, j, outs, BN),)
     b_x0 = _input(p_x, p_params, p_present, f, o_r, m_r, 0, units, n_rows, OP, OPS, D, M, KS, EPS)
     b_x1, b_x2, b_x3 = b_x0, b_x0, b_x0
     if OP != NORM and p_work.dtype.element_ty != tl.float32:  # noqa: SIM102
@@ -194,24 +188,21 @@ def _project(
     if OP == INPUT and M > 2:  # noqa: SIM102
         if units == 1:
             b_x2, b_x3 = b_x0, b_x0
-    b_acc = _dot(b_x0, b_w0, p_work, PRECISION, COMPILED)
+    b_acc = _dot(b_x0, b_w[0], p_work, PRECISION, COMPILED)
+    b_x = (b_x0, b_x1, b_x2, b_x3)
     for j in tl.static_range(1, NW):
-        if j == 1:
-            b_x, b_w, b_res = b_x1, b_w1, b_r1
-        elif j == 2:
-            b_x, b_w, b_res = b_x2, b_w2, b_r2
-        else:
-            b_x, b_w, b_res = b_x3, b_w3, b_r3
         if tiles > j:
             if p_work.dtype.element_ty == tl.float32:  # no registers to hold them all: only parts of the input, in turn
-                b_x = _input(p_x, p_params, p_present, f, o_r, m_r, j, units, n_rows, OP, OPS, D, M, KS, EPS)
-                b_w = _weights(p_weights, _by16(f[1]), units, j, tiles, f[4], D, BN, KS)
-            b_next = _dot(b_x, b_w, p_work, PRECISION, COMPILED)
+                b_xj = _input(p_x, p_params, p_present, f, o_r, m_r, j, units, n_rows, OP, OPS, D, M, KS, EPS)
+                b_wj = _weights(p_weights, _by16(f[1]), units, j, tiles, f[4], D, BN, KS)
+            else:
+                b_xj, b_wj = b_x[j], b_w[j]
+            b_next = _dot(b_xj, b_wj, p_work, PRECISION, COMPILED)
             if units > 1:
                 b_acc += b_next
             else:
                 _emit(b_next, b_res, p_work, p_weights, p_params, f, o_r, m_r, j, OP, BN)
-    _emit(b_acc, b_r0, p_work, p_weights, p_params, f, o_r, m_r, 0, OP, BN)
+    _emit(b_acc, b_res, p_work, p_weights, p_params, f, o_r, m_r, 0, OP, BN)
     if OP != PLAIN:  # noqa: SIM102 - decided at compile time, the other at run time
         if side >= 0:  # the input as it was used, for a later phase to read as keys or residual
             o_s, o_k = tl.arange(0, KS)[:, None, None] * KC, tl.arange(0, KC)[None, None, :]
@@ -221,7 +212,7 @@ def _project(
 
 @triton.jit
 def _layer(
-    p_work, p_weights, p_params, f, tile, b_w0, b_w1, b_w2, b_w3,
+    p_work, p_weights, p_params, f, tile, b_w,
     OUTS: tl.constexpr, D: tl.constexpr, BN: tl.constexpr, KS: tl.constexpr, SP: tl.constexpr, PRECISION: tl.constexpr,
     EPS: tl.constexpr,
     COMPILED: tl.constexpr,
@@ -273,14 +264,6 @@ def _layer(
         b_mean = b_sum / D
         b_rstd = tl.rsqrt(tl.maximum(b_squares / D - b_mean * b_mean, 0) + EPS)
     for j in tl.static_range(OUTS):
-        if j == 0:
-            b_w = b_w0
-        elif j == 1:
-            b_w = b_w1
-        elif j == 2:
-            b_w = b_w2
-        else:
-            b_w = b_w3
         o_n = j * BN + tl.arange(0, BN)
         m_n = o_n < cols
         m_out = m_i[:, None] & m_n[None, :]
@@ -294,7 +277,7 @@ def _layer(
         b_gain = tl.load(p_params + norm + col + o_n, mask=m_n, other=0)
         b_shift = tl.load(p_params + norm + D + col + o_n, mask=m_n, other=0)
         b_before = tl.load(p_params + before + col + o_n, mask=m_n, other=0)
-        b_out = tl.sum(_dot(b_x, b_w, p_work, PRECISION, COMPILED), 0)  # the norm is applied behind the matrix
+        b_out = tl.sum(_dot(b_x, b_w[j], p_work, PRECISION, COMPILED), 0)  # the norm is applied behind the matrix
         if p_weights.dtype.element_ty == tl.int8:
             b_out *= tl.load(p_params + scale + o_n, mask=m_n, other=0)[None, :]
         b_out = (b_out - b_mean[:, None] * b_sum[None, :]) * b_rstd[:, None] + b_bias[None, :]
@@ -310,7 +293,7 @@ def _layer(
 
 @triton.jit
 def _cross(
-    p_work, p_weights, p_params, f, r, n_rows, b_w0, b_w1, b_w2, b_w3,
+    p_work, p_weights, p_params, f, r, n_rows, b_w,
     D: tl.constexpr, M: tl.constexpr, BN: tl.constexpr, KS: tl.constexpr, PRECISION: tl.constexpr, EPS: tl.constexpr,
     OUTS: tl.constexpr, COMPILED: tl.constexpr,
 ):  # fmt: skip
@@ -371,17 +354,9 @@ def _cross(
     o_row = block * rows + r
     o_n = tl.arange(0, BN)
     for j in tl.static_range(OUTS):
-        if j == 0:
-            b_w = b_w0
-        elif j == 1:
-            b_w = b_w1
-        elif j == 2:
-            b_w = b_w2
-        else:
-            b_w = b_w3
         m_n = o_n < cols - j * BN
         b_bias = tl.load(p_params + bias + j * BN + o_n, mask=m_n, other=0)
-        b_out = tl.sum(_dot(b_x, b_w, p_work, PRECISION, COMPILED), 0)
+        b_out = tl.sum(_dot(b_x, b_w[j], p_work, PRECISION, COMPILED), 0)
         if p_weights.dtype.element_ty == tl.int8:
             b_out *= tl.load(p_params + scale + j * BN + o_n, mask=m_n, other=0)[None, :]
         b_out += b_bias[None, :]
@@ -593,14 +568,10 @@ def _wait(p_counter, target, COMPILED: tl.constexpr):
 @triton.jit
 def _row(p_plan, i):
     """A row of the plan: 24 values by operation, its tile, and what to wait for and to raise."""
-    e = p_plan + i * ROW
-    return (
-        tl.load(e), tl.load(e + 1), tl.load(e + 2), tl.load(e + 3), tl.load(e + 4), tl.load(e + 5), tl.load(e + 6),
-        tl.load(e + 7), tl.load(e + 8), tl.load(e + 9), tl.load(e + 10), tl.load(e + 11), tl.load(e + 12),
-        tl.load(e + 13), tl.load(e + 14), tl.load(e + 15), tl.load(e + 16), tl.load(e + 17), tl.load(e + 18),
-        tl.load(e + 19), tl.load(e + 20), tl.load(e + 21), tl.load(e + 22), tl.load(e + 23), tl.load(e + 24),
-        tl.load(e + 25), tl.load(e + 26), tl.load(e + 27),
-    )  # fmt: skip
+    f = ()
+    for j in tl.static_range(28):
+        f += (tl.load(p_plan + i * ROW + j),)
+    return f
 
 
 @triton.jit(do_not_specialize=["n_rows", "launch"])
@@ -633,35 +604,20 @@ def fusion_kernel(
         f = row
         op, units, outs, cols, tile = f[0], f[2], f[3], f[4], f[24]
         w = _by16(f[1])
-        b_w0 = _weights(p_weights, w, units, 0, units * outs, cols, D, BN, KS)
-        b_w1, b_w2, b_w3 = b_w0, b_w0, b_w0
-        if NW > 1 and p_work.dtype.element_ty != tl.float32:
-            b_w1 = _weights(p_weights, w, units, 1, units * outs, cols, D, BN, KS)
-        if NW > 2 and p_work.dtype.element_ty != tl.float32:
-            b_w2 = _weights(p_weights, w, units, 2, units * outs, cols, D, BN, KS)
-        if NW > 3 and p_work.dtype.element_ty != tl.float32:
-            b_w3 = _weights(p_weights, w, units, 3, units * outs, cols, D, BN, KS)
+        b_w = (_weights(p_weights, w, units, 0, units * outs, cols, D, BN, KS),)
+        if p_work.dtype.element_ty != tl.float32:
+            for j in tl.static_range(1, NW):
+                b_w += (_weights(p_weights, w, units, j, units * outs, cols, D, BN, KS),)
         if f[25] >= 0:
             _wait(p_barrier + f[25], f[26] * epoch, COMPILED)
         row = _row(p_plan, start + tl.minimum(i + 1, count - 1))
-        if OPS & 1:  # noqa: SIM102 - decided at compile time, the other at run time
-            if op == INPUT:
-                _project(
-                    p_features, p_work, p_weights, p_params, p_present, f, tile, n_rows, b_w0, b_w1, b_w2, b_w3,
-                    INPUT, OPS, NW, D, M, BN, KS, PRECISION, EPS, COMPILED,
-                )  # fmt: skip
-        if OPS & 2:  # noqa: SIM102
-            if op == NORM:
-                _project(
-                    p_work, p_work, p_weights, p_params, p_present, f, tile, n_rows, b_w0, b_w1, b_w2, b_w3,
-                    NORM, OPS, NW, D, M, BN, KS, PRECISION, EPS, COMPILED,
-                )  # fmt: skip
-        if OPS & 4:  # noqa: SIM102
-            if op == PLAIN:
-                _project(
-                    p_work, p_work, p_weights, p_params, p_present, f, tile, n_rows, b_w0, b_w1, b_w2, b_w3,
-                    PLAIN, OPS, NW, D, M, BN, KS, PRECISION, EPS, COMPILED,
-                )  # fmt: skip
+        for kind in tl.static_range(3):  # INPUT, NORM, PLAIN
+            if OPS & (1 << kind):  # noqa: SIM102 - decided at compile time, the other at run time
+                if op == kind:
+                    _project(
+                        p_features if kind == INPUT else p_work, p_work, p_weights, p_params, p_present, f, tile,
+                        n_rows, b_w, kind, OPS, NW, D, M, BN, KS, PRECISION, EPS, COMPILED,
+                    )  # fmt: skip
         if OPS & 8:  # noqa: SIM102
             if op == ATTEND:
                 _attend(p_work, p_params, f, tile, D, D // HEADS, BC, SP, KSA, KA, PRECISION, COMPILED)
@@ -673,13 +629,13 @@ def fusion_kernel(
         if OPS & 32:  # noqa: SIM102
             if op == LAYER:
                 _layer(
-                    p_work, p_weights, p_params, f, tile, b_w0, b_w1, b_w2, b_w3,
+                    p_work, p_weights, p_params, f, tile, b_w,
                     LO, D, BN, KS, SP, PRECISION, EPS, COMPILED,
                 )  # fmt: skip
         if OPS & 64:  # noqa: SIM102
             if op == CROSS:
                 _cross(
-                    p_work, p_weights, p_params, f, tile, n_rows, b_w0, b_w1, b_w2, b_w3,
+                    p_work, p_weights, p_params, f, tile, n_rows, b_w,
                     D, M, BN, KS, PRECISION, EPS, CO, COMPILED,
                 )  # fmt: skip
         if OPS & 128:  # noqa: SIM102

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -60,15 +60,19 @@ def load(cubin: bytes, shared: int) -> int:
     """The kernel's CUfunction as an integer, in the current CUDA context; it stays loaded."""
     from cuda.bindings import driver
 
-    def call(result: tuple[Any, ...]) -> Any:
-        if int(result[0]) != 0:
-            raise BackendError(f"the CUDA driver refused the fusion's cubin ({result[0].name}); report it")
-        return result[1] if len(result) > 1 else None
-
+    call = partial(_value, "the CUDA driver refused the fusion's cubin")
     function = call(driver.cuModuleGetFunction(call(driver.cuModuleLoadData(cubin)), b"fusion_kernel"))
     attribute = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
     call(driver.cuFuncSetAttribute(function, attribute, shared))
     return int(function)
+
+
+def _value(problem: str, result: tuple[Any, ...]) -> Any:
+    """What a call of CUDA's returned. Raises BackendError, `problem` with CUDA's name for it, where it failed."""
+    status, *values = result
+    if int(status) != 0:
+        raise BackendError(f"{problem} ({getattr(status, 'name', status)}); report it")
+    return values[0] if values else None
 
 
 def launch(function: int, shared: int, programs: int, together: bool, stream: int, values: Sequence[int]) -> None:
@@ -100,11 +104,7 @@ def _compile(sm: str, defined: tuple[str, ...]) -> bytes:
     except ImportError as error:
         raise BackendError(f"cuda-bindings is missing ({error}); run `pip install 'jmt-edge[cubin]'`") from None
 
-    def call(result: tuple[Any, ...]) -> Any:
-        if int(result[0]) != 0:
-            raise BackendError(f"NVRTC failed ({result[0]}); report it")
-        return result[1] if len(result) > 1 else None
-
+    call = partial(_value, "NVRTC failed")
     try:
         program = call(nvrtc.nvrtcCreateProgram(SOURCE.read_bytes(), b"fusion.cu", 0, [], []))
     except RuntimeError as error:  # the library itself is missing

@@ -105,12 +105,9 @@ class FusedFusion(torch.nn.Module):
             properties = torch.cuda.get_device_properties(device)
             count = properties.multi_processor_count
             major, minor = properties.major, properties.minor
-            shared = int(getattr(properties, "shared_memory_per_block_optin", 99 * 1024))
         else:
-            count, shared = 1, 99 * 1024
-        self.schedule: Schedule = build_schedule(
-            weights, batch, steps, dtype, choose_tiles(count, shared, dtype, weights.dim), last=last
-        )
+            count = 1
+        self.schedule: Schedule = build_schedule(weights, batch, steps, dtype, choose_tiles(count, dtype), last=last)
         s = self.schedule
         if device.type != "cuda" and not interpreted():
             raise ConfigError("the fusion kernels run on a CPU only in Triton's interpreter; set TRITON_INTERPRET=1")

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from scipy.special import softmax
 from torch import Tensor
 
 from .schedule import ABS, ATTEND, CROSS, HEAD, INPUT, LAST, LAYER, NORM, RELU, Schedule, decode
@@ -147,7 +148,7 @@ def run_table(
                     j = (batch * step + np.arange(k_len) * row_step)[:, None]
                     o = (batch * out_step + np.arange(q_len) * row_step)[:, None]
                     inner = np.arange(d // heads)
-                    p = _softmax(work[q + i * d + inner] @ work[k + j * d + inner].T)
+                    p = softmax(work[q + i * d + inner] @ work[k + j * d + inner].T, -1)
                     y = p @ work[v + j * width + c]
                     if bias >= 0:
                         y += params[bias + c]
@@ -159,7 +160,7 @@ def run_table(
                 for batch in range(n):
                     i = (batch * step + np.arange(length) * row_step)[:, None]
                     x = work[k + i * k_stride + columns]
-                    y = _softmax(work[q + i * q_stride + columns] @ x.T) @ work[v + i * q_stride + columns]
+                    y = softmax(work[q + i * q_stride + columns] @ x.T, -1) @ work[v + i * q_stride + columns]
                     y = standard(x + y + params[before + columns])
                     work[out + i * d + c] = np.maximum(y @ matrix(e).T + params[bias + c], 0)
                     y = y * params[gain + columns] + params[gain + d + columns]
@@ -175,7 +176,7 @@ def run_table(
                         key, block = code % 256, code // 256
                         y = norm(work[enc + (key * rows + begin + np.arange(steps))[:, None] * d + columns],
                                  norms + key * 2 * d)  # fmt: skip
-                        work[out + (block * n + r) * stride + c] = (_softmax(y @ x) @ y) @ matrix(e).T + params[
+                        work[out + (block * n + r) * stride + c] = (softmax(y @ x, -1) @ y) @ matrix(e).T + params[
                             bias + c
                         ]
             elif op == LAST:
@@ -184,7 +185,7 @@ def run_table(
                     keys = work[k + ((np.arange(blocks) * n + row) * d)[:, None] + columns]
                     x = work[q + row * d + columns] - keys[-1].mean() * params[qsum + columns]
                     x = (x / deviation(keys[-1]) + params[qbias + columns]) * params[gain + columns]
-                    p = _softmax(standard(keys) @ x)
+                    p = softmax(standard(keys) @ x, -1)
                     o = np.arange(hidden)
                     y = work[v + ((np.arange(blocks) * n + row) * hidden)[:, None] + o]
                     y = (y - keys.mean(1)[:, None] * params[vsum + o]) / deviation(keys)
@@ -198,7 +199,7 @@ def run_table(
                         keys = work[k + ((np.arange(blocks) * n + row) * d)[:, None] + columns]
                         keys = norm(keys, gain) if gain >= 0 else keys
                         products = (work[q + row * d + columns] * keys).reshape(blocks, heads, -1)
-                        p = _softmax(products.sum(-1).T).mean(0)
+                        p = softmax(products.sum(-1).T, -1).mean(0)
                         mix = p if terms == blocks else mix
                         attention[row] = share(p, here[row * span + span - 1], params[owner : owner + blocks])
                     h = mix @ work[v + ((np.arange(terms) * n + row) * hidden)[:, None] + np.arange(hidden)]
@@ -224,8 +225,3 @@ def run_table(
                 if side >= 0:
                     work[side + each * d + columns] = parts[0]
     return logits.reshape(s.batch, s.results, -1), attention.reshape(s.batch, s.results, m)
-
-
-def _softmax(x: Array) -> Array:
-    x = np.exp(x - x.max(-1, keepdims=True))
-    return x / x.sum(-1, keepdims=True)

@@ -40,7 +40,6 @@ DType = Literal["float16", "bfloat16", "float32", "int8"]
 DTYPES: tuple[DType, ...] = ("float16", "bfloat16", "float32", "int8")
 
 INPUT, NORM, PLAIN, ATTEND, HEAD, LAYER, CROSS, LAST = range(8)  # as in fusion.py
-PROJECTIONS = (INPUT, NORM, PLAIN)
 RELU, ABS = 1, 2
 _ABSOLUTE = 256  # in OPS
 _BM, _PACK = 16, 16
@@ -66,9 +65,8 @@ class Tiles:
     merge: bool = True
 
 
-def choose_tiles(sm_count: int, shared_limit: int, dtype: DType, dim: int) -> Tiles:
-    """For a device. `shared_limit` is the opt-in shared memory per block in bytes: one operand pair of a projection
-    (16 rows of activations and `project` rows of weights, each `dim` wide) must fit."""
+def choose_tiles(sm_count: int, dtype: DType) -> Tiles:
+    """For a device with so many multiprocessors."""
     large = sm_count >= 64
     return Tiles(
         project=16, attend=64 if sm_count >= 32 else 128, warps=4 if large and dtype != "float32" else 8,
@@ -419,19 +417,16 @@ def _merged(b: _Builder, w: FusionWeights, batch: int, steps: int, results: int)
     biases = []
     for s, encoder in enumerate(w.encoders):
         a = encoder.attention
-        stacked, bias, joint = np.concatenate([a.query, _matrix(a.value)]), a.bias, {}
-        constant = np.concatenate([a.query_bias, np.zeros(d)])
-        if s == m:  # read from the features: see `_encoders`
-            joint = {"x_unit": rows * d, "flags": ABS if w.joint_abs else 0}
-            b.project(w.joint, w.joint_bias, 0, b.at("source", s), rows=rows, tokens=tokens, **joint)
-            through = stacked @ w.joint_bias
-            constant, bias = constant + np.concatenate([through[:d], np.zeros(d)]), bias + through[d:]
-            stacked = stacked @ w.joint
+        of_features, constant, x, options = _source(b, w, tokens, s)
+        if s == m:
+            b.project(w.joint, w.joint_bias, x, b.at("source", s), **options)
+        stacked = np.concatenate([a.query, _matrix(a.value)])
+        through = stacked @ constant
         b.project(
-            stacked, constant, 0 if s == m else s * rows * d, b.at("qv", s), rows=rows, tokens=tokens,
-            side=-1 if s == m else b.at("source", s), modality=0 if s == m else s, **joint,
+            of_features(stacked), np.concatenate([through[:d] + a.query_bias, np.zeros(d)]), x, b.at("qv", s),
+            side=-1 if s == m else b.at("source", s), **options,
         )  # fmt: skip
-        biases.append(bias)
+        biases.append(a.bias + through[d:])
     b.end_phase()
     for s, encoder in enumerate(w.encoders):
         qv = b.at("qv", s)
@@ -579,34 +574,39 @@ def _unmerged(b: _Builder, w: FusionWeights, batch: int, steps: int, results: in
     return stages
 
 
+def _source(
+    b: _Builder, w: FusionWeights, tokens: int, s: int
+) -> tuple[Callable[[Array], Array], Array, int, dict[str, int]]:
+    """How to read source `s` from the features: the matrix on them for a matrix on it, its constant, where they are,
+    and options of `project`.
+
+    The joint's constant adds to the queries', through the key it cancels in the softmax, through the value it passes
+    unchanged because the softmax's rows sum to one.
+    """
+    at, options = s * b.rows * b.dim, {"rows": b.rows, "tokens": tokens}
+    if s < len(w.modalities):
+        return lambda matrix: matrix, np.zeros(b.dim), at, options | {"modality": s}
+    flags = ABS if w.joint_abs else 0
+    return lambda matrix: matrix @ w.joint, w.joint_bias, 0, options | {"x_unit": b.rows * b.dim, "flags": flags}
+
+
 def _encoders(b: _Builder, w: FusionWeights, steps_of: dict[str, int]) -> None:
     m, rows = len(w.modalities), b.rows
-    multi = w.heads > 1
+    multi, zero = w.heads > 1, np.zeros(b.dim)
     tokens = b.vector(w.tokens)
-    whole = {"rows": rows, "tokens": tokens, "x_unit": rows * b.dim, "flags": ABS if w.joint_abs else 0}
-    b.project(w.joint, w.joint_bias, 0, b.at("source", m), **whole)
+    _, _, x, options = _source(b, w, tokens, m)
+    b.project(w.joint, w.joint_bias, x, b.at("source", m), **options)
     biases = []
     for s, encoder in enumerate(w.encoders):
         a = encoder.attention
-        bias = a.bias
-        if s < m:
-            one = {"rows": rows, "tokens": tokens, "modality": s}
-            x = s * rows * b.dim
-            b.project(a.query, a.query_bias, x, b.at("q", s), side=b.at("source", s), **one)
-            b.project(_matrix(a.value), np.zeros(b.dim), x, b.at("v", s), **one)
-            if a.key is not None:
-                b.project(a.key, np.zeros(b.dim), x, b.at("k", s), **one)
-        else:
-            # the joint's bias: through the query it adds to the query's, through the key it cancels in the
-            # softmax, through the value it passes unchanged because the softmax's rows sum to one
-            x = 0
-            b.project(a.query @ w.joint, a.query @ w.joint_bias + a.query_bias, x, b.at("q", s), **whole)
-            b.project(_matrix(a.value) @ w.joint, np.zeros(b.dim), x, b.at("v", s), **whole)
-            if a.key is not None:
-                b.project(a.key @ w.joint, np.zeros(b.dim), x, b.at("k", s), **whole)
-            through = _matrix(a.value) @ w.joint_bias
-            bias = bias + (through if a.out is None else a.out @ through)
-        biases.append(bias)
+        of_features, constant, x, options = _source(b, w, tokens, s)
+        side = b.at("source", s) if s < m else -1
+        b.project(of_features(a.query), a.query @ constant + a.query_bias, x, b.at("q", s), side=side, **options)
+        b.project(of_features(_matrix(a.value)), zero, x, b.at("v", s), **options)
+        if a.key is not None:
+            b.project(of_features(a.key), zero, x, b.at("k", s), **options)
+        through = _matrix(a.value) @ constant
+        biases.append(a.bias + (through if a.out is None else a.out @ through))
     b.end_phase()
     for s in range(w.sources):
         b.attend(

@@ -1,6 +1,6 @@
 """What the fusion kernels compute from: one flat set of float64 matrices, folded or (multi-head) not.
 
-All matrices are (out, in), applied as `x @ w.T`. NumPy only, so that `engine` can read and test it without torch.
+All matrices are (out, in), applied as `x @ w.T`. No torch.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import block_diag
 
 from ..models.folding import JOINT, block_order
 
@@ -101,10 +102,6 @@ def stack_readouts(
     """Per output (name, w1, b1, w2, b2) -> hidden, hidden bias, block-diagonal readout, readout bias, outputs."""
     hidden = np.concatenate([w1 for _, w1, _, _, _ in linears])
     hidden_bias = np.concatenate([b1 for _, _, b1, _, _ in linears])
-    readout = np.zeros((sum(len(w2) for *_, w2, _ in linears), len(hidden)))
-    row = column = 0
-    for _, w1, _, w2, _ in linears:
-        readout[row : row + len(w2), column : column + len(w1)] = w2
-        row, column = row + len(w2), column + len(w1)
+    readout = block_diag(*(w2 for *_, w2, _ in linears))
     bias = np.concatenate([b2 for *_, b2 in linears])
     return hidden, hidden_bias, readout, bias, tuple((name, len(w2)) for name, _, _, w2, _ in linears)

@@ -3,7 +3,7 @@
 # and without this package installed (torch >= 2.11 and triton >= 3.6 are).
 #
 #   scripts/gpu-day.sh STEP...        run steps; rows go to $OUT (default: gpu-day/), as each is measured
-#   scripts/gpu-day.sh collect DIR    rows -> benchmarks/results/*.json and the tables of docs/kernels.md
+#   scripts/gpu-day.sh collect DIR    rows -> benchmarks/results/*.json and the tables of docs/explanation/kernels.md
 #
 # Steps: 1 arithmetic per mode   2 tests, compiled   3 M = 2, S = 16, phase by phase   4 every contender
 #        5 ncu and live runs     6 compute-sanitizer 7 all sizes, INT8                 8 the barrier under stress

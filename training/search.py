@@ -34,6 +34,7 @@ from .experiment import (
     exportable,
     make_splits,
     prepare,
+    require_fit,
     run_key,
     run_split,
 )
@@ -90,7 +91,8 @@ def run_protocol(
 
     bundle: whether to export the first split's weights, if a live run can use the system.
     """
-    prepared = prepare(cohort, recipe, options)
+    require_fit(cohort, recipe)
+    prepared = prepare(cohort, recipe, replace(options, processes=processes))
     splits = make_splits(cohort, protocol, seed=seed, windows=prepared.windows)
     lines: list[str] = []
     if grid:
@@ -147,7 +149,8 @@ def _bundle(prepared: Prepared, results: list[Result], out: Path, *, overwrite: 
     if recipe.calibrated:
         return "no bundle: calibrated = true needs each person's mean and SD, which a live run does not have"
     if not exportable(recipe, prepared.task):
-        return f"no bundle: a live run needs jmt, vanilla or concat with several modalities, not {recipe.fusion}"
+        what = f"{recipe.fusion} with two backbones of one modality" if recipe.intra else recipe.fusion
+        return f"no bundle: a live run needs jmt, vanilla or concat with several modalities, not {what}"
     path = out / f"{recipe.name}.jmt"
     if path.exists() and not overwrite:
         made = json.loads((results[0].folder / "scores.json").read_text())["key"]
@@ -237,13 +240,15 @@ def _begin(work: Any, arguments: tuple[Any, ...], threads: int) -> None:
 def _split_work(
     cohort: Cohort, recipe: Recipe, splits: Sequence[Split], out: Path, seed: int, options: TrainingOptions
 ) -> None:
-    run_splits(prepare(cohort, recipe, options), list(reversed(splits)), out, seed=seed, options=options)
+    prepared = prepare(cohort, recipe, options, training=False)  # its parent has predicted the memory of all
+    run_splits(prepared, list(reversed(splits)), out, seed=seed, options=options)
 
 
 def _grid_work(
     cohort: Cohort, recipe: Recipe, split: Split, grid: Sequence[str], out: Path, seed: int, options: TrainingOptions
 ) -> None:
-    search_grid(prepare(cohort, recipe, options), split, parse_grid(grid), out, seed=seed, options=options)
+    prepared = prepare(cohort, recipe, options, training=False)
+    search_grid(prepared, split, parse_grid(grid), out, seed=seed, options=options)
 
 
 def _finished(prepared: Prepared, split: Split, folder: Path, seed: int, options: TrainingOptions) -> Result | None:
@@ -337,5 +342,5 @@ def table(recipe: Recipe, results: Sequence[Result], pooled: Scores) -> list[str
     return [
         *mode,
         *score_table.score_lines(rows, score_table.MAIN, "all, pooled", "split"),
-        *published_lines(recipe.name),
+        *published_lines(recipe.to_dict()),
     ]

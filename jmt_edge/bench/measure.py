@@ -7,6 +7,7 @@ not the program, and `compare` takes them into account.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,7 @@ def bench(
         "peak_rss_mb": max(a["peak_rss_mb"] for a in answers),
         "gpu_memory_mb": answers[-1]["gpu_memory_mb"],
         "first_result_s": first,
-        "board": board.to_dict(),
+        "board": asdict(board),
         "energy": answers[0]["energy"],
         "references": {key: [a["references"][key]["quick"] for a in answers] for key in spreads},
         "noise": {"reference_spread": spreads, "noisy": _noise(spreads, others, machine, board.throttled)},

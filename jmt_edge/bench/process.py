@@ -118,7 +118,7 @@ def spend(networks: Stage, batch: int, seconds: float, root: Path) -> dict[str, 
     if joules is not None and rest.total is not None:
         above = joules - rest.total * power.seconds / count
     return {"inferences": count, "joules_per_inference": joules, "above_rest": above,
-            "rest_watts": rest.total, "power": power.to_dict()}  # fmt: skip
+            "rest_watts": rest.total, "power": asdict(power)}  # fmt: skip
 
 
 def _gpu_memory() -> float | None:

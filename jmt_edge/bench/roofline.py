@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from ..compiler.fp16 import static_shapes
+from ..compiler.fp16 import shapes, static_shapes
 from ..engine.bundle import Bundle
 from ..errors import ConfigError
 
@@ -105,16 +105,13 @@ def graph_costs(name: str, model: onnx.ModelProto, precision: str, sizes: Mappin
     Bytes: weights, input and output once each at the precision's width. Times are 0; `predict` fills them in.
     """
     graph = onnx.shape_inference.infer_shapes(static_shapes(model, sizes), data_prop=True).graph
-    shapes = {
-        v.name: tuple(d.dim_value for d in v.type.tensor_type.shape.dim)
-        for v in (*graph.input, *graph.value_info, *graph.output)
-    } | {i.name: tuple(i.dims) for i in graph.initializer}
+    sizes_of = shapes(graph) | {i.name: tuple(i.dims) for i in graph.initializer}
     width = _BYTES[precision]
     rows = []
     for node in graph.node:
         if node.op_type not in _HEAVY:
             continue
-        first, second, out = (shapes.get(n, ()) for n in (node.input[0], node.input[1], node.output[0]))
+        first, second, out = (sizes_of.get(n, ()) for n in (node.input[0], node.input[1], node.output[0]))
         if not out or not second or 0 in out:
             continue
         if node.op_type == "Conv":

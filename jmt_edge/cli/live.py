@@ -124,6 +124,12 @@ def command(
         summary = run(bundle, engine, sources, options, observers, controls)
     for line in summary.lines():
         _say(line)
+    first = min((m.span - m.end for m in bundle.task.modalities if m.name in sources), default=0.0)
+    if not summary.with_outputs and summary.stream < first:
+        _say(
+            f"no result: there were {summary.stream:.1f} s of signal, and the first window takes {first:.1f} s; give a "
+            "longer recording, or a longer --duration"
+        )
     if controls.recording is not None:
         problem = controls.recording.state
         _say(f"  recording {record}" + (f": {problem}" if problem != "off" else ""))

@@ -23,7 +23,7 @@ from ..engine.device import current_device
 from ..engine.tensorrt_api import Library, open_library
 from ..errors import BackendError, BundleError, short
 from .choice import choose, cpu_runtimes, device_runners, open_kernel, random_feeds, report_of, time_in_turns
-from .fidelity import Fidelity, FusionCall, compare, run_networks
+from .fidelity import Comparison, Fidelity, FusionCall
 from .fp16 import to_fp16
 from .plan_cache import PlanCache
 from .plan_maker import OPSET, Network, PlanMaker
@@ -155,14 +155,15 @@ def build(
     if out.exists():
         raise BundleError(f"{out} exists; choose another --out, or remove it first")
     graphs = load_graphs(bundle)
-    check = _Check(bundle, graphs, windows, on_step)
+    exact = {name: graph.SerializeToString() for name, graph in graphs.items()}
+    compare = Comparison(bundle, windows, exact, on_step)
     files: dict[str, bytes] = {}
     others: dict[str, dict[str, Any]] = {}
     timings: dict[str, Any] = {}
     if builder == "onnxruntime":
-        choices, timings = _for_cpu(bundle, graphs, precision, check, on_step)
+        choices, timings = _for_cpu(bundle, graphs, precision, compare, on_step)
         networks = choices["onnxruntime"]
-        checked = [check(chosen) for chosen in choices.values()]
+        checked = [_check(compare, chosen) for chosen in choices.values()]
         fidelity = next((f for f in checked if not f.holds), checked[0])
         others = {runtime: _cpu_entry(bundle, chosen, runtime) for runtime, chosen in choices.items()}
         engine = others.pop("onnxruntime")
@@ -181,10 +182,10 @@ def build(
         maker = PlanMaker(bundle, library, target, batch, cache or PlanCache(), on_step)
         if precision == "auto":
             with _with_files(bundle, extra_files, extra_manifest) as whole:
-                networks, chosen, timings, fidelity = _for_device(whole, graphs, maker, check, on_step)
+                networks, chosen, timings, fidelity = _for_device(whole, graphs, maker, compare, on_step)
         else:
             networks, chosen = convert(bundle, graphs, precision), {}
-            fidelity = check(networks)
+            fidelity = _check(compare, networks)
         files, engine = maker.entry(networks)
         engine |= chosen
     engine |= {"builder": builder, "why": why, "precision": precision, "timings": timings}
@@ -202,7 +203,7 @@ def build(
     files |= {f"{folder}/{name}": content for name, content in build_report(report).items()}
     files |= dict(extra_files or {})
     engine["report"] = f"{folder}/build.json"
-    manifest = _kept(bundle) | dict(extra_manifest or {})
+    manifest = kept_manifest(bundle) | dict(extra_manifest or {})
     manifest["name"] = out.name.removesuffix(".jmt")
     before = dict(bundle.manifest.get("engines", {}))
     if builder == "onnxruntime":
@@ -213,44 +214,16 @@ def build(
     return Built(write_bundle(out, manifest, {**bundle.files, **files}), fidelity, report)
 
 
-class _Check:
-    """Fidelity of converted networks against float32, each set compared once."""
-
-    def __init__(
-        self,
-        bundle: Bundle,
-        graphs: Mapping[str, onnx.ModelProto],
-        windows: WindowSet,
-        on_step: Callable[[str, float], None],
-    ) -> None:
-        self._task, self._windows, self._on_step = bundle.task, windows, on_step
-        self._temperature = bundle.temperature
-        self._exact = {name: graph.SerializeToString() for name, graph in graphs.items()}
-        self._reference = run_networks(bundle.task, self._exact, windows, None, self._follow("float32 reference"))
-        self._features = {(name, "fp32"): values for name, values in self._reference[0].items()}
-        self._known: dict[tuple[str, ...], Fidelity] = {}
-
-    def __call__(self, networks: Mapping[str, Network], fusion: FusionCall | None = None) -> Fidelity:
-        """`fusion` replaces the fusion network where something other than an ONNX graph computes it."""
-        precisions = {name: n.precision for name, n in networks.items()}
-        at = (*(f"{name} {p}" for name, p in precisions.items()), "kernel" if fusion else "")
-        if at not in self._known:
-            narrowest = next((p for p in ("int8", "fp16") if p in precisions.values()), "fp16" if fusion else "fp32")
-            models = {name: network.model for name, network in networks.items()}
-            ready = {n: self._features[n, p] for n, p in precisions.items() if (n, p) in self._features}
-            run = run_networks(self._task, models, self._windows, ready, self._follow(f"{narrowest} against float32"))
-            self._features.update(((name, precisions[name]), values) for name, values in run[0].items())
-            self._known[at] = compare(
-                self._task, self._exact, models, self._windows, narrowest,
-                temperature=self._temperature, reference_run=self._reference, converted_run=run, fusion=fusion,
-            )  # fmt: skip
-        return self._known[at]
-
-    def _follow(self, what: str) -> Callable[[str, float], None]:
-        return lambda name, fraction: self._on_step(f"{name}: {what}", fraction)
+def _check(compare: Comparison, networks: Mapping[str, Network], fusion: FusionCall | None = None) -> Fidelity:
+    """`fusion` replaces the fusion network where something other than an ONNX graph computes it."""
+    precisions = {n.precision for n in networks.values()}
+    narrowest = next((p for p in ("int8", "fp16") if p in precisions), "fp16" if fusion else "fp32")
+    models = {name: network.model for name, network in networks.items()}
+    return compare(models, narrowest, f"{narrowest} against float32", fusion)
 
 
-def _kept(bundle: Bundle) -> dict[str, Any]:
+def kept_manifest(bundle: Bundle) -> dict[str, Any]:
+    """What a bundle that is made of another one takes over."""
     return {k: v for k, v in bundle.manifest.items() if k not in ("files", "schema")}
 
 
@@ -264,14 +237,12 @@ def _with_files(
         return
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / bundle.path.name
-        yield write_bundle(path, _kept(bundle) | dict(manifest or {}), {**bundle.files, **files})
+        yield write_bundle(path, kept_manifest(bundle) | dict(manifest or {}), {**bundle.files, **files})
 
 
-def build_from_modules(
-    bundle: Bundle, library: Library, cache: PlanCache | None = None
-) -> dict[str, tuple[bytes, str]]:
+def build_from_modules(bundle: Bundle, library: Library) -> dict[str, tuple[bytes, str]]:
     """Engines of every network by torch-tensorrt, for this machine's GPU: network -> (plan, precision)."""
-    maker = PlanMaker(bundle, library, "current", None, cache or PlanCache(), lambda what, fraction: None)
+    maker = PlanMaker(bundle, library, "current", None, PlanCache(), lambda what, fraction: None)
     made = {name: maker.make(network) for name, network in convert(bundle, load_graphs(bundle), "fp32").items()}
     return {name: (m.data, m.precision) for name, m in made.items()}
 
@@ -280,7 +251,7 @@ def _for_device(
     bundle: Bundle,
     graphs: Mapping[str, onnx.ModelProto],
     maker: PlanMaker,
-    check: _Check,
+    compare: Comparison,
     on_step: Callable[[str, float], None],
 ) -> tuple[dict[str, Network], dict[str, Any], dict[str, Any], Fidelity]:
     """The fastest faithful networks on this machine's GPU, what runs the fusion, all timings, the fidelity.
@@ -289,7 +260,7 @@ def _for_device(
     """
     assert maker.device is not None
     wide = convert(bundle, graphs, "fp16")
-    if not check(wide).holds:
+    if not _check(compare, wide).holds:
         wide = convert(bundle, graphs, "fp32")
     small = convert(bundle, graphs, "int8") if "int8" in bundle.manifest else {}
     small = {name: network for name, network in small.items() if network.precision == "int8"}
@@ -313,7 +284,7 @@ def _for_device(
             return {name: ways[name].get(way, wide[name]) for name, way in choice.items()}
 
         def fidelity(choice: Mapping[str, str]) -> Fidelity:
-            return check(networks(choice), kernel if choice["fusion"] == "cubin" else None)
+            return _check(compare, networks(choice), kernel if choice["fusion"] == "cubin" else None)
 
         choice = choose(times, lambda asked: fidelity(asked).holds)
         found = fidelity(choice)
@@ -329,7 +300,7 @@ def _for_cpu(
     bundle: Bundle,
     graphs: Mapping[str, onnx.ModelProto],
     precision: Literal["fp32", "fp16", "int8", "auto"],
-    check: _Check,
+    compare: Comparison,
     on_step: Callable[[str, float], None],
 ) -> tuple[dict[str, dict[str, Network]], dict[str, Any]]:
     """Runtime -> its networks, and the timings of `auto`. Without an entry, OpenVINO runs those of onnxruntime."""
@@ -358,7 +329,7 @@ def _for_cpu(
         def networks(choice: Mapping[str, str]) -> dict[str, Network]:
             return {name: (small if way == "int8" else exact)[name] for name, way in choice.items()}
 
-        choice = choose(times, lambda asked: check(networks(asked)).holds)
+        choice = choose(times, lambda asked: _check(compare, networks(asked)).holds)
         choices[runtime] = networks(choice)
         timings[runtime] = report_of({name: times[name] for name in quantised}, choice)
     return choices, timings

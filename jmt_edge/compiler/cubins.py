@@ -49,7 +49,7 @@ def compile_cubins(
     for to in [target(name) for name in dict.fromkeys(targets)]:
         schedule, compiled = _compile(weights, B, S, dtype, to)
         files[f"cubins/{to.sm}/fusion.cubin"] = compiled.cubin
-        report[to.sm] = compiled.report.to_dict()
+        report[to.sm] = asdict(compiled.report)
         entries[to.sm] = {
             "cubin": f"cubins/{to.sm}/fusion.cubin",
             "kernel": compiled.kernel,
@@ -89,7 +89,7 @@ def compile_cubins(
 def _compile(weights: FusionWeights, batch: int, steps: int, dtype: DType, to: Target) -> tuple[Schedule, Compiled]:
     """With the tiles that suit the device, or the first of some narrower ones that spill no register."""
 
-    wanted = choose_tiles(to.sm_count, to.shared_block, dtype, weights.dim)
+    wanted = choose_tiles(to.sm_count, dtype)
     narrower = [
         replace(wanted, attend=64, warps=8), replace(wanted, attend=64, warps=8, merge=False),
         replace(wanted, attend=64, warps=4, merge=False), replace(wanted, attend=32, warps=8, merge=False),

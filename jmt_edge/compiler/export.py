@@ -11,7 +11,6 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +23,14 @@ from torch import Tensor, nn
 from .. import __version__
 from ..engine.bundle import Bundle, write_bundle
 from ..errors import ConfigError
+from ..machine import versions
 from ..models.folding import fold
 from ..models.from_bundle import PositionalFusion, backbone_options, fusion_options
 from ..models.fusion import JMT, Fusion
 from ..models.fusion_onnx import IR_VERSION, OPSET, fusion_graph
 from ..models.joint import JointModel, build_model
 from ..tasks import Task
+from .card import CARD, model_card
 
 LABELS = {"pain": ["no pain", "pain"]}
 RANDOM_WEIGHTS = "random"
@@ -45,18 +46,17 @@ def export_bundle(
     demo: bool = False,
     calibration: Mapping[str, Any] | None = None,
     untrained: Sequence[str] = (),
-    training_weights: bool | None = None,
     overwrite: bool = False,
 ) -> Bundle:
     """Write `model` as a bundle and load it back.
 
     Per network: `<name>.onnx` (float32, dynamic batch) and `<name>.safetensors` (the module's state, before any
-    folding; `options` in the manifest are its constructor's). `training_weights` false, the default for a demo, omits
-    the latter, except for a fusion that does not fold. The fusion's graph is the folded one where folding is exact,
-    with `fusion_folded.safetensors`, else the module itself; the manifest says which and why. Versions and the date are
-    added to `provenance` (data, split, seed, recipe, scores); `calibration` holds e.g. {"temperature": T}; `untrained`
-    lists the networks with untrained weights. Raises BundleError where `path` exists and `overwrite` is false,
-    ConfigError where the model has inputs that a bundle cannot provide (text features).
+    folding; `options` in the manifest are its constructor's). A demo omits the latter, except for a fusion that does
+    not fold. The fusion's graph is the folded one where folding is exact, with `fusion_folded.safetensors`, else the
+    module itself; the manifest says which and why. Versions and the date are added to `provenance` (data, split, seed,
+    recipe, scores); `calibration` holds e.g. {"temperature": T}; `untrained` lists the networks with untrained weights.
+    `README.md` is the model card. Raises BundleError where `path` exists and `overwrite` is false, ConfigError where the
+    model has inputs that a bundle cannot provide (text features).
     """
     extra = [m for m in model.fusion.modalities if m not in task.names]
     if extra:
@@ -78,9 +78,8 @@ def export_bundle(
             networks["fusion"]["not_folded_because"] = reason
         else:
             files["fusion_folded.safetensors"] = folded
-        keep = not demo if training_weights is None else training_weights
-        kept = [*(model.backbones.items() if keep else ()), *([("fusion", model.fusion)] if keep or not folded else ())]
-        for network, module in kept:
+        whole = [] if demo else [*model.backbones.items()]
+        for network, module in [*whole, *([("fusion", model.fusion)] if whole or not folded else [])]:
             networks[network]["weights"] = f"{network}.safetensors"
             state = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
             files[f"{network}.safetensors"] = safetensors.torch.save(state)
@@ -94,22 +93,20 @@ def export_bundle(
             "untrained_networks": list(untrained),
             "provenance": {**(provenance or {}), **_versions()},
         }
+        files[CARD] = model_card(manifest)
         return write_bundle(path, manifest, files, overwrite=overwrite)
 
 
-def random_bundle(
-    task: Task, path: str | os.PathLike[str], seed: int = 0, *, fusion: str | None = None, overwrite: bool = False
-) -> Bundle:
+def random_bundle(task: Task, path: str | os.PathLike[str], seed: int = 0) -> Bundle:
     """A bundle of random weights, for timing and tests; the manifest says so."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = build_model(task, fusion)
+        model = build_model(task)
     return export_bundle(
         model, task, path,
         name=f"{task.name}-{task.variant}-random",
         provenance={"weights": RANDOM_WEIGHTS, "note": "random weights, for timing only", "seed": seed},
         untrained=(*task.names, "fusion"),
-        overwrite=overwrite,
     )  # fmt: skip
 
 
@@ -210,11 +207,6 @@ def _shape(value: onnx.ValueInfoProto) -> list[int | str]:
 
 
 def _versions() -> dict[str, Any]:
-    found: dict[str, str] = {"jmt-edge": __version__}
-    for package in ("torch", "torchvision", "onnx", "numpy"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
+    found = {"jmt-edge": __version__, **versions("torch", "torchvision", "onnx", "numpy")}
     now = datetime.datetime.now(datetime.timezone.utc)
     return {"exported": now.isoformat(timespec="seconds"), "versions": found}

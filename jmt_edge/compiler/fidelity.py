@@ -7,6 +7,7 @@ sums can differ further, which only the device can show.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..clips.window_set import WindowSet
+from ..engine.bundle import Bundle
 from ..engine.session import session
 from ..metrics import accuracy, auc, bootstrap, ccc, interval95
 from ..tasks import Task
@@ -159,47 +161,74 @@ def decide(task: Task, raw: Mapping[str, Array], temperature: float = 1.0) -> di
     return out
 
 
-def compare(
-    task: Task,
-    reference: Mapping[str, bytes],
-    converted: Mapping[str, bytes],
-    windows: WindowSet,
-    precision: str,
-    *,
-    temperature: float = 1.0,
-    reference_run: Run | None = None,
-    converted_run: Run | None = None,
-    fusion: FusionCall | None = None,
-) -> Fidelity:
-    """Compare `converted` networks with float32 ones on `windows`. `fusion`, if given, replaces the fusion's graph.
+class Comparison:
+    """Compares converted networks with the float32 ones of a bundle on the same windows; each graph runs once.
 
     Scores need labels; without them, the concordance between the two sides is reported instead, under its own name. On
     noise it is reported without a limit: the outputs of random weights on noise vary less than the rounding of any
-    precision. `reference_run` and `converted_run` are earlier results of `run_networks`, to save time.
+    precision.
     """
-    windows.check(task)
-    exact_features, exact_raw = reference_run or run_networks(task, reference, windows)
-    features, raw = converted_run or run_networks(task, converted, windows)
-    if fusion is not None:
-        raw = outputs_of(task, fusion, features, windows)
-    there = {m.name: windows.present_mask(task, m.name) for m in task.modalities}
-    networks = [
-        _network(name, exact_features[name][here], features[name][here]) for name, here in there.items() if here.any()
-    ]
-    alone = outputs_of(task, fusion or _opened(task, converted["fusion"]), exact_features, windows)
-    flat = [
-        np.concatenate([side[o].reshape(len(windows), -1) for o in task.outputs], 1) for side in (exact_raw, alone, raw)
-    ]
-    networks.append(_network("fusion", flat[0], flat[1]))
-    networks.append(_network("fusion (with its backbones)", flat[0], flat[2]))
-    exact, approximate = decide(task, exact_raw, temperature), decide(task, raw, temperature)
-    limits = {} if windows.noise else LIMITS.get(precision, {})
-    scores: list[ScoreChange] = []
-    for name in task.outputs:
-        label = windows.targets.get(name, np.full(len(windows), np.nan))
-        scores += _changes(name, exact[name], approximate[name], label, windows.subjects, limits)
-    outputs = {name: (exact[name].tolist(), approximate[name].tolist()) for name in task.outputs}
-    return Fidelity(precision, len(windows), windows.origin, tuple(networks), tuple(scores), outputs)
+
+    def __init__(
+        self, bundle: Bundle, windows: WindowSet, exact: Mapping[str, bytes],
+        on_step: Callable[[str, float], None] = lambda what, fraction: None,
+    ) -> None:  # fmt: skip
+        """`exact`: the float32 graphs. on_step: called with a step's name and the fraction done."""
+        windows.check(bundle.task)
+        self._task, self._windows, self._on_step = bundle.task, windows, on_step
+        self._temperature = bundle.temperature
+        self._features: dict[tuple[str, str], NDArray[np.float32]] = {}  # by network and graph
+        self._known: dict[tuple[Any, ...], Fidelity] = {}
+        self._exact = self._run(exact, _digests(exact), "float32 reference")
+
+    def __call__(
+        self, models: Mapping[str, bytes], precision: str, what: str = "", fusion: FusionCall | None = None
+    ) -> Fidelity:
+        """Of `models`, held to the limits of `precision`. `fusion`, if given, replaces the fusion's graph; what: the
+        step's name."""
+        digests = _digests(models)
+        at = (*digests.items(), precision, fusion is not None)
+        if at not in self._known:
+            self._known[at] = self._compare(models, self._run(models, digests, what), precision, fusion)
+        return self._known[at]
+
+    def _run(self, models: Mapping[str, bytes], digests: Mapping[str, str], what: str) -> Run:
+        ready = {n: self._features[n, d] for n, d in digests.items() if (n, d) in self._features}
+        run = run_networks(
+            self._task, models, self._windows, ready, lambda name, done: self._on_step(f"{name}: {what}", done)
+        )
+        self._features.update(((name, digests[name]), values) for name, values in run[0].items())
+        return run
+
+    def _compare(self, models: Mapping[str, bytes], run: Run, precision: str, fusion: FusionCall | None) -> Fidelity:
+        task, windows, (exact_features, exact_raw), (features, raw) = self._task, self._windows, self._exact, run
+        if fusion is not None:
+            raw = outputs_of(task, fusion, features, windows)
+        there = {m.name: windows.present_mask(task, m.name) for m in task.modalities}
+        networks = [
+            _network(name, exact_features[name][here], features[name][here])
+            for name, here in there.items()
+            if here.any()
+        ]
+        alone = outputs_of(task, fusion or _opened(task, models["fusion"]), exact_features, windows)
+        flat = [
+            np.concatenate([side[o].reshape(len(windows), -1) for o in task.outputs], 1)
+            for side in (exact_raw, alone, raw)
+        ]
+        networks.append(_network("fusion", flat[0], flat[1]))
+        networks.append(_network("fusion (with its backbones)", flat[0], flat[2]))
+        exact, approximate = (decide(task, side, self._temperature) for side in (exact_raw, raw))
+        limits = {} if windows.noise else LIMITS.get(precision, {})
+        scores: list[ScoreChange] = []
+        for name in task.outputs:
+            label = windows.targets.get(name, np.full(len(windows), np.nan))
+            scores += _changes(name, exact[name], approximate[name], label, windows.subjects, limits)
+        outputs = {name: (exact[name].tolist(), approximate[name].tolist()) for name in task.outputs}
+        return Fidelity(precision, len(windows), windows.origin, tuple(networks), tuple(scores), outputs)
+
+
+def _digests(models: Mapping[str, bytes]) -> dict[str, str]:
+    return {name: hashlib.sha256(model).hexdigest() for name, model in models.items()}
 
 
 def _network(name: str, exact: NDArray[Any], other: NDArray[Any]) -> NetworkFidelity:

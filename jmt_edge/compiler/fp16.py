@@ -7,7 +7,7 @@ casts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,20 +27,17 @@ _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16)
 
 @dataclass(frozen=True)
 class Conversion:
-    """What `to_fp16` did: nodes computing in FP16, nodes kept in FP32 (names), casts inserted."""
+    """The converted graph, and the names of the nodes kept in FP32."""
 
     model: onnx.ModelProto
-    half: int
     kept: tuple[str, ...]
-    casts: int
 
 
-def to_fp16(model: onnx.ModelProto, keep: Callable[[onnx.NodeProto], bool] = lambda node: False) -> Conversion:
+def to_fp16(model: onnx.ModelProto) -> Conversion:
     """Convert a float32 graph to FP16, with inputs and outputs left as they are.
 
-    `keep` adds nodes that stay in FP32 to `FP32_OPS`. A node with a constant that FP16 cannot hold (beyond
-    65504, or a quantisation scale that would be rounded by more than 2^-10) stays in FP32 too. Nodes keep their
-    topological order, which TensorRT's parser requires.
+    `FP32_OPS` stay in FP32, as does a node with a constant that FP16 cannot hold (beyond 65504, or a quantisation scale
+    that would be rounded by more than 2^-10). Nodes keep their topological order, which TensorRT's parser requires.
 
     Raises BackendError where the graph has sub-graphs or no inferable types.
     """
@@ -53,9 +50,7 @@ def to_fp16(model: onnx.ModelProto, keep: Callable[[onnx.NodeProto], bool] = lam
     constants = {init.name: init for init in graph.initializer}
     types = _tensor_types(graph)
 
-    kept = {
-        i for i, node in enumerate(graph.node) if node.op_type in FP32_OPS or keep(node) or _overflows(node, constants)
-    }
+    kept = {i for i, node in enumerate(graph.node) if node.op_type in FP32_OPS or _overflows(node, constants)}
     kept |= _norms(graph, types)
     kept |= _between(graph, kept, constants, types)
     home: dict[str, int] = {value.name: TensorProto.FLOAT for value in graph.input}
@@ -67,7 +62,6 @@ def to_fp16(model: onnx.ModelProto, keep: Callable[[onnx.NodeProto], bool] = lam
     out.input.extend(graph.input)
     out.output.extend(graph.output)
     made: set[tuple[str, int]] = set()
-    casts = 0
 
     def constant(name: str, want: int) -> str:
         alias = name if want == TensorProto.FLOAT else f"{name}_fp16"
@@ -80,7 +74,6 @@ def to_fp16(model: onnx.ModelProto, keep: Callable[[onnx.NodeProto], bool] = lam
         return alias
 
     def tensor(name: str, want: int) -> str:
-        nonlocal casts
         if not name or types.get(name) not in _FLOATS:
             return name
         if name in constants:
@@ -91,10 +84,8 @@ def to_fp16(model: onnx.ModelProto, keep: Callable[[onnx.NodeProto], bool] = lam
         if (name, want) not in made:
             made.add((name, want))
             out.node.append(helper.make_node("Cast", [name], [alias], name=f"cast_{alias}", to=want))
-            casts += 1
         return alias
 
-    results = {value.name for value in graph.output}
     for i, node in enumerate(graph.node):
         want = TensorProto.FLOAT if i in kept else TensorProto.FLOAT16
         copy = onnx.NodeProto()
@@ -105,7 +96,7 @@ def to_fp16(model: onnx.ModelProto, keep: Callable[[onnx.NodeProto], bool] = lam
             _halve_attributes(copy)
         out.node.append(copy)
     # graph outputs keep their FP32 names: the producing node writes an alias, a cast writes the name
-    for name in results:
+    for name in (value.name for value in graph.output):
         if types.get(name) in _FLOATS and home.get(name) == TensorProto.FLOAT16:
             alias = f"{name}_half"
             for node in out.node:
@@ -114,7 +105,6 @@ def to_fp16(model: onnx.ModelProto, keep: Callable[[onnx.NodeProto], bool] = lam
                         if item == name:
                             names[j] = alias
             out.node.append(helper.make_node("Cast", [alias], [name], name=f"cast_{name}", to=TensorProto.FLOAT))
-            casts += 1
     used = {name for node in out.node for name in node.input}
     out.initializer.extend(
         init for init in graph.initializer if init.name in used and types.get(init.name) not in _FLOATS
@@ -124,8 +114,7 @@ def to_fp16(model: onnx.ModelProto, keep: Callable[[onnx.NodeProto], bool] = lam
     converted.producer_name = "jmt-edge"
     converted.functions.extend(source.functions)
     onnx.checker.check_model(onnx.shape_inference.infer_shapes(converted, strict_mode=True))
-    names = tuple(graph.node[i].name or graph.node[i].op_type for i in sorted(kept))
-    return Conversion(converted, len(graph.node) - len(kept), names, casts)
+    return Conversion(converted, tuple(graph.node[i].name or graph.node[i].op_type for i in sorted(kept)))
 
 
 def _norms(graph: onnx.GraphProto, types: Mapping[str, int]) -> set[int]:
@@ -233,6 +222,14 @@ def pad_channels(model: onnx.ModelProto) -> onnx.ModelProto:
     graph.node.extend(nodes)
     graph.initializer.extend(kept)
     return copy
+
+
+def shapes(graph: onnx.GraphProto) -> dict[str, tuple[int, ...]]:
+    """The shapes of a graph's inputs, outputs and inferred tensors, 0 for an axis without a size."""
+    return {
+        value.name: tuple(d.dim_value for d in value.type.tensor_type.shape.dim)
+        for value in (*graph.input, *graph.value_info, *graph.output)
+    }
 
 
 def static_shapes(model: onnx.ModelProto, sizes: Mapping[str, int]) -> onnx.ModelProto:

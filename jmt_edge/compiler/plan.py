@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..engine.tensorrt_api import RTX_TARGETS, Library, Messages, make_error_recorder, make_logger, make_progress
+from ..engine.tensorrt_api import RTX_TARGETS, Library, Messages, make_logger, make_progress
 from ..errors import BackendError
 
 
@@ -40,13 +39,11 @@ class PlanLayer:
 
 @dataclass(frozen=True)
 class Plan:
-    """A serialised engine, its layers, the build time (s) and the timing cache (empty for TensorRT-RTX)."""
+    """A serialised engine, its layers and the timing cache (empty for TensorRT-RTX)."""
 
     data: bytes
     layers: tuple[PlanLayer, ...]
-    seconds: float
     timing_cache: bytes
-    warnings: tuple[str, ...]
 
     def summary(self) -> dict[str, Any]:
         """Counts by kind and precision for the report; `wait` and `signal` between streams do not count as layers."""
@@ -84,12 +81,9 @@ def build_plan(
     messages = Messages()
     # The library calls these until its last object is gone, so they must outlive `_build`'s locals
     logger = make_logger(library, messages)
-    recorder = make_error_recorder(library, messages)
     progress = make_progress(library, on_progress)
-    started = time.perf_counter()
-    data, cache = _build(library, onnx_model, target, batch, timing_cache, messages, (logger, recorder, progress))
-    layers = tuple(parse_layer(line) for line in messages.layers)
-    return Plan(data, layers, time.perf_counter() - started, cache, tuple(messages.warnings))
+    data, cache = _build(library, onnx_model, target, batch, timing_cache, messages, (logger, progress))
+    return Plan(data, tuple(parse_layer(line) for line in messages.layers), cache)
 
 
 def _build(
@@ -99,10 +93,10 @@ def _build(
     batch: tuple[int, int, int] | None,
     timing_cache: bytes,
     messages: Messages,
-    callbacks: tuple[Any, Any, Any],
+    callbacks: tuple[Any, Any],
 ) -> tuple[bytes, bytes]:
     trt = library.module
-    logger, recorder, progress = callbacks
+    logger, progress = callbacks
     try:
         builder = trt.Builder(logger)
     except (TypeError, RuntimeError) as error:
@@ -119,8 +113,6 @@ def _build(
             raise _failure(library, "cannot parse the ONNX graph", messages, detail)
         config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
         _set_target(library, config, target)
-        # Only now: TensorRT-RTX 1.6 crashes when a parser that saw the recorder is freed (it reports by itself)
-        builder.error_recorder = recorder
         if batch is not None:
             config.add_optimization_profile(_batch_profile(builder, network, batch))
         if library.can("timing_cache"):

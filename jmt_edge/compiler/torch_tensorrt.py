@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import inspect
 import logging
-from importlib import import_module, metadata
+from importlib import import_module
 from typing import Any
 
 from ..engine.tensorrt_api import Library
 from ..errors import BackendError, short
+from ..machine import versions
 from ..tasks import Task
 
 
@@ -40,11 +41,7 @@ def open_torch_tensorrt() -> Library:
 
 def installed() -> str | None:
     """None where a torch-tensorrt distribution is installed, else the reason; imports nothing of it."""
-    for package in ("torch-tensorrt", "torch-tensorrt-rtx"):
-        try:
-            metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
+    if versions("torch-tensorrt", "torch-tensorrt-rtx"):
         return None
     return "torch-tensorrt is not installed (pip install 'jmt-edge[torch-tensorrt]')"
 

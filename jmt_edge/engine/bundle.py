@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,20 +51,12 @@ class Stored:
         self._compare(hashlib.sha256(data).hexdigest())
         return data
 
-    def check(self) -> None:
-        """`read` in blocks, without keeping the content."""
+    def check(self, use: Callable[[bytes], object] = lambda block: None) -> None:
+        """`read` in blocks, each given to `use`, without keeping the content."""
         digest = hashlib.sha256()
         for block in _blocks(self.path):
             digest.update(block)
-        self._compare(digest.hexdigest())
-
-    def copy(self, target: Path) -> None:
-        """Write the verified content to `target`, in blocks."""
-        digest = hashlib.sha256()
-        with target.open("wb") as out:
-            for block in _blocks(self.path):
-                digest.update(block)
-                out.write(block)
+            use(block)
         self._compare(digest.hexdigest())
 
     def _compare(self, found: str) -> None:
@@ -114,7 +106,7 @@ class Bundle:
             return {}
         name = self.manifest["novelty"]["file"]
         try:
-            return read_novelty(self.read(name), self.task.dim)
+            return read_novelty(self.read(name))
         except ValueError as error:
             raise BundleError(f"{self.path / name} cannot be used: {error}; export the bundle again") from None
 
@@ -217,7 +209,8 @@ def write_bundle(
             target = partial / name
             target.parent.mkdir(parents=True, exist_ok=True)
             if isinstance(content, Stored):
-                content.copy(target)
+                with target.open("wb") as out:
+                    content.check(out.write)
             elif isinstance(content, Path):
                 shutil.copyfile(content, target)
             else:

@@ -29,7 +29,16 @@ def l4t_release(root: Path = Path("/")) -> str:
     return f"{found.group(1)}.{found.group(2)}" if found else "unreadable"
 
 
-def current_device(index: int = 0) -> Device:
+def no_device() -> str | None:
+    """None where this machine has a GPU, else the reason."""
+    try:
+        current_device()
+    except BackendError as error:
+        return str(error)
+    return None
+
+
+def current_device() -> Device:
     """This machine's GPU, by the CUDA driver API. Raises BackendError with the reason where there is none."""
     try:
         from cuda.bindings import driver
@@ -44,10 +53,10 @@ def current_device(index: int = 0) -> Device:
 
     def call(result: tuple[object, ...]) -> object:
         if result[0] != driver.CUresult.CUDA_SUCCESS:
-            raise BackendError(f"the CUDA driver refused a query ({result[0]}); check that GPU {index} exists")
+            raise BackendError(f"the CUDA driver refused a query ({result[0]}); check that GPU 0 exists")
         return result[1]
 
-    gpu = call(driver.cuDeviceGet(index))
+    gpu = call(driver.cuDeviceGet(0))
     attribute = driver.CUdevice_attribute
 
     def get(what: object) -> int:

@@ -71,7 +71,13 @@ def check_manifest(manifest: Mapping[str, Any]) -> None:
             engine("onnx" if name in CPU_RUNTIMES else "plan")(one, f"{where}.{ascii(name)[1:-1]}")
 
     subjects = _record({}, {"test_subjects": _list(_text), "train_subjects": _list(_text)})
-    provenance = _record({}, {"split": subjects, "recipe": _record({}, {"name": _text}), "scores": _any_table})
+    recipe = _record({}, {"name": _text, "layout": _text, "classes": _list(_label)})
+    data = _record({}, {
+        "layout": _words_on_a_line, "root": _words_on_a_line, "recordings": _count, "subjects": _count,
+        "rates": _table(_positive), "units": _table(_label), "classes": _list(_label), "share": _share,
+        "rule": _words_on_a_line,
+    })  # fmt: skip
+    provenance = _record({}, {"split": subjects, "recipe": recipe, "data": data, "scores": _any_table})
     int8 = _record({"networks": graphs}, {"table": listed, "report": listed})
     cubins = _record({"targets": _list(_text)}, {"index": listed, "precision": _text, "steps": _count, "batch": _count})
     _record(
@@ -106,17 +112,21 @@ def _wrong(value: Any, where: str, wanted: str) -> ValueError:
     return ValueError(f"{where or 'it'} is {_shown(value)}, not {wanted}")
 
 
-def _of(kind: type, wanted: str) -> Check:
+def _that(holds: Callable[[Any], bool], wanted: str) -> Check:
     def check(value: Any, where: str) -> None:
-        if type(value) is not kind:
+        if not holds(value):
             raise _wrong(value, where, wanted)
 
     return check
 
 
-_flag = _of(bool, "true or false")
-_any_table = _of(dict, "a table")
-_words = _of(str, "a text")
+_flag = _that(lambda v: type(v) is bool, "true or false")
+_any_table = _that(lambda v: type(v) is dict, "a table")
+_any_list = _that(lambda v: type(v) is list, "a list")
+_words = _that(lambda v: type(v) is str, "a text")
+_count = _that(lambda v: type(v) is int and 0 <= v < 1 << 63, "a whole number of at least 0")
+_positive = _that(lambda v: type(v) in (int, float) and 0 < v < 1e12, "a number above 0")
+_digest = _that(lambda v: type(v) is str and re.fullmatch("[0-9a-f]{64}", v) is not None, "a sha256 in hexadecimal")
 
 
 def _text(value: Any, where: str) -> None:
@@ -132,29 +142,25 @@ def _label(value: Any, where: str) -> None:
         raise _wrong(value, where, "a printable name of at most 200 characters")
 
 
+def _words_on_a_line(value: Any, where: str) -> None:
+    """As a label, but it may be empty."""
+    if value != "":
+        _label(value, where)
+
+
+def _share(value: Any, where: str) -> None:
+    if value is not None and (type(value) not in (int, float) or not 0 <= value <= 1):
+        raise _wrong(value, where, "a share from 0 to 1, or null")
+
+
 def _bundle_name(value: Any, where: str) -> None:
     _label(value, where)
     if "/" in value:  # `build` names its output after it
         raise _wrong(value, where, "a name without /")
 
 
-def _count(value: Any, where: str) -> None:
-    if type(value) is not int or not 0 <= value < 1 << 63:
-        raise _wrong(value, where, "a whole number of at least 0")
-
-
 def _dimension(value: Any, where: str) -> None:
     (_text if isinstance(value, str) else _count)(value, where)
-
-
-def _positive(value: Any, where: str) -> None:
-    if type(value) not in (int, float) or not 0 < value < 1e12:
-        raise _wrong(value, where, "a number above 0")
-
-
-def _digest(value: Any, where: str) -> None:
-    if type(value) is not str or not re.fullmatch("[0-9a-f]{64}", value):
-        raise _wrong(value, where, "a sha256 in hexadecimal")
 
 
 def _file_name(value: Any, where: str) -> None:
@@ -168,8 +174,7 @@ def _file_name(value: Any, where: str) -> None:
 
 def _list(item: Check) -> Check:
     def check(value: Any, where: str) -> None:
-        if type(value) is not list:
-            raise _wrong(value, where, "a list")
+        _any_list(value, where)
         for i, one in enumerate(value):
             item(one, f"{where}[{i}]")
 
@@ -178,8 +183,7 @@ def _list(item: Check) -> Check:
 
 def _table(item: Check, key: Check = _label) -> Check:
     def check(value: Any, where: str) -> None:
-        if type(value) is not dict:
-            raise _wrong(value, where, "a table")
+        _any_table(value, where)
         for name, one in value.items():
             key(name, f"a key of {where}")
             item(one, f"{where}.{ascii(name)[1:-1]}")

@@ -85,12 +85,11 @@ class Messages:
     """The library's messages during a build: errors for the user's sentence, the layer list for the report."""
 
     errors: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
     layers: list[str] = field(default_factory=list)
 
 
 def make_logger(library: Library, messages: Messages) -> Any:
-    """An `ILogger` that keeps errors, warnings and the verbose layer list (`Name: ..., LayerType: ...`).
+    """An `ILogger` that keeps errors and the verbose layer list (`Name: ..., LayerType: ...`).
 
     An engine can be inspected only where a driver can load it; the builder's list needs no driver.
     """
@@ -103,44 +102,10 @@ def make_logger(library: Library, messages: Messages) -> Any:
         def log(self, severity: Any, msg: str) -> None:
             if severity <= trt.ILogger.Severity.ERROR:
                 messages.errors.append(msg)
-            elif severity == trt.ILogger.Severity.WARNING:
-                messages.warnings.append(msg)
             elif "LayerType:" in msg:
                 messages.layers.extend(line for line in msg.splitlines() if line.startswith("Name: "))
 
     return Logger()
-
-
-def make_error_recorder(library: Library, messages: Messages) -> Any:
-    """An `IErrorRecorder` that keeps every error's text."""
-    trt: Any = library.module
-
-    class Recorder(trt.IErrorRecorder):
-        def __init__(self) -> None:
-            trt.IErrorRecorder.__init__(self)
-            self.found: list[tuple[Any, str]] = []
-
-        def num_errors(self) -> int:
-            return len(self.found)
-
-        def get_error_code(self, index: int) -> Any:
-            return self.found[index][0]
-
-        def get_error_desc(self, index: int) -> str:
-            return self.found[index][1]
-
-        def has_overflowed(self) -> bool:
-            return False
-
-        def clear(self) -> None:
-            self.found.clear()
-
-        def report_error(self, code: Any, desc: str) -> bool:
-            self.found.append((code, desc))
-            messages.errors.append(desc)
-            return False
-
-    return Recorder()
 
 
 def make_progress(library: Library, on_progress: Callable[[float], bool]) -> Any:

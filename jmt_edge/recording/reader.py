@@ -159,9 +159,11 @@ class Recording:
         self.unread["eda.csv"] = lines.count(None) + cut_off(self.folder / "eda.csv")
         return np.array([t for t, _ in rows]), np.array([v for _, v in rows], np.float32)
 
-    def events(self) -> Iterator[Event]:
-        """Everything in the order in which the loop saw it; a Gap stands for what is damaged."""
-        media = _Media(self.folder, self.manifest["raw"])
+    def events(self, only: str = "") -> Iterator[Event]:
+        """Everything in the order in which the loop saw it; a Gap stands for what is damaged. `only`: the one modality
+        whose samples are decoded.
+        """
+        media = _Media(self.folder, [name for name in self.manifest["raw"] if only in ("", name)])
         results = _Results(json_lines(self.folder / "results.jsonl", result_check(self.manifest)), self.manifest["hop"])
         marks = json_lines(self.folder / "events.jsonl", MARK)
         status_lines = json_lines(self.folder / "status.jsonl", STATUSES)
@@ -356,7 +358,7 @@ class RecordedSource:
     def open(self, origin: float) -> None:
         self._chunks = (
             event.chunk
-            for event in self._noted(self._recording.events())
+            for event in self._noted(self._recording.events(self.modality))
             if isinstance(event, Passed) and event.modality == self.modality and event.chunk is not None
         )
         self._advance()

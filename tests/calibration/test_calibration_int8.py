@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from jmt_edge.calibration.quantise import QuantisableLayer, find_layers, half_scale, quantise, tensors_of
+from jmt_edge.calibration.quantise import find_layers, half_scale, quantise, tensors_of
 from jmt_edge.calibration.ranges import METHODS, Magnitudes, collect
 from jmt_edge.calibration.sensitivity import answers, give_back, leave_one_in, sqnr
 from jmt_edge.calibration.sources import spread
@@ -182,43 +182,42 @@ def test_sensitivity_finds_the_layer_that_suffers() -> None:
     amax = {name: s.amax("minmax") for name, s in seen.items()}
     found = leave_one_in(model, layers, amax, _feeds(3))
     assert found["block.conv2"] < found["block.conv1"] - 10
-    order = sorted(found, key=found.__getitem__)
+    order = sorted(layers, key=lambda layer: found[layer.name])
     exact = answers(model, _feeds(3))
     kept, returned = give_back(layers, order, lambda s: sqnr(exact, answers(quantise(model, s, amax), _feeds(3))) > 25)
-    assert returned == ["block.conv2"]
+    assert [layer.name for layer in returned] == ["block.conv2"]
     assert [layer.name for layer in kept] == ["block.conv1"]
 
 
 def test_fewer_questions_give_back_more_and_still_hold() -> None:
-    layers = [QuantisableLayer(str(i), "Conv", "a", "w", "", 1) for i in range(64)]
+    layers = [*range(64)]
     for needed in (1, 20, 63):
         asked: list[int] = []
         holds = lambda kept: asked.append(0) or 64 - len(kept) >= needed  # noqa: B023, E731
-        _, returned = give_back(layers, [str(i) for i in range(64)], holds, questions=3)
+        _, returned = give_back(layers, layers, holds, questions=3)
         assert needed <= len(returned) <= needed + 64 // 2**3 and len(asked) == 1 + 3
 
 
 @given(st.integers(0, 40), st.integers(0, 40))
 def test_giving_back_stops_at_the_first_run_that_holds(count: int, needed: int) -> None:
-    layers = [QuantisableLayer(str(i), "Conv", "a", "w", "", 1) for i in range(count)]
-    order = [str(i) for i in reversed(range(count))]
+    layers, order = [*range(count)], [*reversed(range(count))]
     asked: list[int] = []
 
-    def holds(kept: Sequence[QuantisableLayer]) -> bool:
+    def holds(kept: list[int]) -> bool:
         asked.append(len(kept))
         return count - len(kept) >= needed
 
     kept, returned = give_back(layers, order, holds)
     assert returned == order[: min(needed, count)]
-    assert [layer.name for layer in kept] == [name for name in map(str, range(count)) if name not in returned]
+    assert kept == [layer for layer in layers if layer not in returned]
     assert len(asked) <= 2 + count.bit_length()  # each question runs the networks over all windows
 
 
 def test_few_layers_go_back_where_the_scores_waver() -> None:
     """A decision or two that flip by chance: 8 layers given back hold, so do 50, and half of them do not."""
-    layers = [QuantisableLayer(str(i), "Conv", "a", "w", "", 1) for i in range(80)]
+    layers = [*range(80)]
     holds = lambda kept: 8 <= 80 - len(kept) <= 12 or 80 - len(kept) >= 50  # noqa: E731
-    _, returned = give_back(layers, [str(i) for i in range(80)], holds)
+    _, returned = give_back(layers, layers, holds)
     assert len(returned) == 8
 
 
@@ -295,8 +294,16 @@ def test_chosen_windows_cover_subjects_and_classes() -> None:
 
 def test_windows_round_trip_and_refuse_what_does_not_fit(tmp_path: Path) -> None:
     windows = _labelled(3)
-    windows.save(tmp_path / "w.npz")
+    task = get_task("pain", "demo")
+    windows.save(tmp_path / "w.npz", task)
     back = WindowSet.load(tmp_path / "w.npz")
+    back.check(task)
+    # as many samples of a longer clip, or of another scale, have the same shape and are another signal
+    eda = task.modality("eda")
+    for other, says in ((replace(eda, span=10.0), r"span 5.5, but pain takes 10.0"),
+                        (replace(eda, mean=(5.0,), std=(2.0,)), r"mean \[\], but pain takes \[5.0\]")):  # fmt: skip
+        with pytest.raises(DataError, match=says):
+            back.check(replace(task, modalities=(task.modality("face"), other)))
     assert back.origin == "noise" and np.array_equal(back.clips["face"], windows.clips["face"])
     with pytest.raises(DataError, match="affect takes"):
         back.check(get_task("affect", "demo"))

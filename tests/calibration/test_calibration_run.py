@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,15 +13,14 @@ import numpy as np
 import pytest
 
 from jmt_edge.calibration import run as module
-from jmt_edge.calibration.recorded import evenly, recorded_windows
 from jmt_edge.calibration.run import quantise_bundle
 from jmt_edge.calibration.scales import RANGE
-from jmt_edge.calibration.sources import load_windows, simulated_people
+from jmt_edge.calibration.sources import evenly, load_windows, recorded_windows, simulated_people
 from jmt_edge.capture import open_source
 from jmt_edge.cli.live import demo_bundle
-from jmt_edge.clips.window_set import WindowSet, random_windows
+from jmt_edge.clips.window_set import random_windows
 from jmt_edge.compiler.export import random_bundle
-from jmt_edge.compiler.fidelity import compare
+from jmt_edge.compiler.fidelity import Comparison
 from jmt_edge.engine.backends.base import TwoCalls
 from jmt_edge.engine.bundle import Bundle, load_bundle
 from jmt_edge.errors import DataError
@@ -91,17 +91,16 @@ def test_layers_are_given_back_until_the_scores_hold(
 ) -> None:
     """With a limit that INT8 breaks, the most sensitive layers return to FP16 first, and no more than it takes."""
 
-    def strict(
-        task: Any, reference: Any, models: Mapping[str, bytes], windows: WindowSet, *args: Any, **more: Any
-    ) -> Any:
-        found = compare(task, reference, models, windows, *args, **more)
-        face = next(row for row in found.networks if row.network == "face")
-        scores = tuple(replace(s, change=face.relative_error, limit=limit) for s in found.scores[:1])
-        return replace(found, scores=scores)
+    class Strict(Comparison):
+        def __call__(self, *args: Any) -> Any:
+            found = super().__call__(*args)
+            face = next(row for row in found.networks if row.network == "face")
+            scores = tuple(replace(s, change=face.relative_error, limit=limit) for s in found.scores[:1])
+            return replace(found, scores=scores)
 
     limit = 1.0
     windows = random_windows(pain.task, 4)
-    monkeypatch.setattr(module, "compare", strict)
+    monkeypatch.setattr(module, "Comparison", Strict)
     free = quantise_bundle(pain, tmp_path / "free.jmt", windows, method="minmax").report
     error = free["fidelity"]["scores"][0]["change"]
     assert not free["networks"]["face"]["given_back"] and 0 < error < 1
@@ -156,7 +155,7 @@ def recorded(trimodal: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path
     folder = tmp_path_factory.mktemp("recording") / "run"
     sources = {name: source for name, spec in SOURCES.items() if (source := open_source(name, spec)) is not None}
     recorder = Recorder(folder, trimodal, SOURCES)
-    run(trimodal, _Flat(trimodal), sources, Options(hop=0.5, duration=9.0), [recorder])
+    run(trimodal, _Flat(trimodal), sources, Options(hop=0.5, realtime=False, duration=9.0), [recorder])
     return folder
 
 
@@ -183,7 +182,7 @@ class _Spy(_Flat):
 
 def test_a_recordings_windows_are_those_of_the_live_pipeline(trimodal: Bundle, recorded: Path) -> None:
     """Clip for clip what the pipeline itself cut when fed the recording, the two roads being different code."""
-    found = recorded_windows(trimodal, recorded, 1, 1000)
+    found = recorded_windows(trimodal.task, recorded, 1, 1000)
     recording, spy = Recording(recorded), _Spy(trimodal)
     pipeline = Pipeline(trimodal, spy, 0.5, trimodal.task.names, first=recording.manifest["first"])
     for event in recording.events():
@@ -203,6 +202,18 @@ def test_a_recordings_windows_are_those_of_the_live_pipeline(trimodal: Bundle, r
             for k, s in enumerate(steps):
                 expected = spy.clips[numbers[m.name][s]] if present[s, j] else np.zeros(m.shape, np.float32)
                 np.testing.assert_array_equal(found.clips[m.name][i, k], expected)
+
+
+def test_uncalibrated_eda_of_a_recording_is_absent(trimodal: Bundle, recorded: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "uncalibrated"
+    shutil.copytree(recorded, folder)
+    lines = [json.loads(line) for line in (recorded / "status.jsonl").read_text().splitlines()]
+    for line in lines:
+        line["eda"]["unit"] = "a.u."
+    (folder / "status.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = recorded_windows(trimodal.task, folder, 1, 1000)
+    eda = trimodal.task.names.index("eda")
+    assert found.present.any() and not found.present[:, :, eda].any() and (found.clips["eda"].rows == -1).all()
 
 
 def test_calibrate_from_a_recording(pain: Bundle, recorded: Path, tmp_path: Path) -> None:
@@ -244,7 +255,7 @@ def test_noise_is_reported_but_judges_nothing(pain: Bundle) -> None:
     models = {name: pain.graph(entry["onnx"]) for name, entry in pain.networks.items()}
     windows = random_windows(pain.task, 3)
     assert windows.take(np.array([1])).noise
-    (score,) = compare(pain.task, models, models, windows, "int8").scores
+    (score,) = Comparison(pain, windows, models)(models, "int8").scores
     assert score.limit is None and score.score == "CCC with float32 (no labels)" and score.converted == 1
-    (score,) = compare(pain.task, models, models, replace(windows, noise=False), "int8").scores
+    (score,) = Comparison(pain, replace(windows, noise=False), models)(models, "int8").scores
     assert score.limit == 0.01

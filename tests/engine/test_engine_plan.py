@@ -134,7 +134,7 @@ def test_layer_lines_are_read() -> None:
 def _layers(*lines: tuple[str, str, str]) -> dict[str, Any]:
     """Name, kind and input type of each line -> the summary of a plan with these layers."""
     text = "Name: {}, LayerType: {}, Inputs: [ {{ Name: a, Datatype: {} }}], Outputs: [ {{ Name: b }}], StreamId: 0"
-    plan = Plan(b"x" * 3_400_000, tuple(parse_layer(text.format(*line)) for line in lines), 0.0, b"", ())
+    plan = Plan(b"x" * 3_400_000, tuple(parse_layer(text.format(*line)) for line in lines), b"")
     return {"precision": "int8", "bytes": len(plan.data), "layers": plan.summary()}
 
 

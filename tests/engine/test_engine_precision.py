@@ -107,7 +107,8 @@ def test_light_arithmetic_between_wide_nodes_stays_wide(monkeypatch: pytest.Monk
     assert len(share) > 8 and share <= set(done.kept)
     monkeypatch.setattr("jmt_edge.compiler.fp16._between", lambda *graph: set())
     narrow = to_fp16(model)
-    assert done.casts < narrow.casts
+    casts = [sum(node.op_type == "Cast" for node in m.model.graph.node) for m in (done, narrow)]
+    assert casts[0] < casts[1]
     exact, wide, half = (
         onnxruntime.InferenceSession(m.SerializeToString(), providers=["CPUExecutionProvider"]).run(
             ["attention"], feeds
@@ -115,11 +116,6 @@ def test_light_arithmetic_between_wide_nodes_stays_wide(monkeypatch: pytest.Monk
         for m in (model, done.model, narrow.model)
     )
     assert np.abs(wide - exact).max() <= np.abs(half - exact).max()
-
-
-def test_keep_adds_nodes() -> None:
-    done = to_fp16(residual_network(), keep=lambda node: node.name == "head")
-    assert "head" in done.kept
 
 
 @pytest.mark.parametrize("batch", [1, 4])

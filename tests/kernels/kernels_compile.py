@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -57,7 +57,7 @@ def main(out: Path) -> None:
         if sm == "sm_110" and dtype == "float32" and triton_minor() < (3, 7):
             continue  # its ptxas does not know the target
         _, done = _compile(weights_of(models[m, heads]), 1, steps, dtype, target(sm))  # type: ignore[arg-type]
-        reports[case], params[case] = done.report.to_dict(), done.params
+        reports[case], params[case] = asdict(done.report), done.params
         (out / f"{case}.ptx").write_text(done.ptx)
     demo_bundle(out)
     (out / "reports.json").write_text(json.dumps(reports))

@@ -1,6 +1,6 @@
-"""`benchmarks/fusion_gpu.py` as far as a CPU goes: its own checks in the interpreter, its table, its JSON, its goals.
+"""`benchmarks/fusion_gpu.py` and `gpu_day.py` as far as a CPU goes: checks in the interpreter, table, JSON.
 
-Only `Meter` is stood in for, which measures on a GPU.
+Only the meter is replaced, which measures on a GPU.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import fusion_gpu
+import gpu_day
 import pytest
 import torch
-from fusion_gpu import COMPILED, OURS, PUBLISHED, Inputs, Row, Variant
+from fusion_gpu import OURS, PUBLISHED, Inputs, Row, Variant
 
 FACTS = {"name": "NVIDIA X-1 (test)", "multiprocessors": 8, "cuda": "13.0", "bandwidth": 1e12}
 
@@ -51,7 +52,9 @@ def measured(meter: Stopwatch, device: str, dtype: str = "float16", **options: A
     return fusion_gpu.measure(meter, dtype=dtype, device=device, **{"compiling": False, **arguments, **options})  # type: ignore[arg-type]
 
 
-def test_one_call_gives_every_row_its_numbers_and_the_goals(tmp_path: Path, device: str) -> None:
+def test_one_call_gives_every_row_its_numbers_and_the_day_its_table(
+    tmp_path: Path, device: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     meter = Stopwatch()
     rows = measured(meter, device)
     names = [row.variant for row in rows]
@@ -63,16 +66,18 @@ def test_one_call_gives_every_row_its_numbers_and_the_goals(tmp_path: Path, devi
         assert row.error is not None and 0 < row.error < 0.01
         assert row.warm_us == 10 * place and row.cold_us == 20 * place
         assert row.warm_to_floor == pytest.approx(10 * place / (weights * 2 / 1e12 * 1e6))
-    report = fusion_gpu.report_of(FACTS, rows, "float16", 32, "python benchmarks/fusion_gpu.py", time.monotonic())
-    path = fusion_gpu.write(report, tmp_path)
-    assert path.name == f"{report['date'][:10]}-fusion-nvidia-x-1-test-float16.json"
-    again = json.loads(path.read_text())
-    assert again["machine"]["versions"]["torch"] == torch.__version__.split("+")[0]
-    text = "\n".join(fusion_gpu.table(again))
-    assert all(f"| 2 | 16 | {name} |" in text for name in names) and text.count("left out (--no-compile)") == 3
-    ours = names.index(OURS) + 1
-    assert f"at least 40 x faster than '{PUBLISHED}': {1 / ours:.1f} x warm" in text
-    assert f"at least 4 x faster than '{COMPILED}': not measured" in text and "- one launch: 1" in text
+    monkeypatch.setenv("OUT", str(tmp_path / "day"))
+    gpu_day.facts(meter)  # type: ignore[arg-type]
+    for row in rows:
+        gpu_day.contender("float16")(row)
+    assert gpu_day.collect(tmp_path, tmp_path) == 0
+    (path,) = tmp_path.glob("*.json")
+    report = json.loads(path.read_text())
+    assert path.name == f"{report['date'][:10]}-gpu-day-nvidia-x-1-test.json"
+    assert report["machine"]["versions"]["torch"] == torch.__version__.split("+")[0]
+    assert [r["variant"] for r in report["rows"]] == names[:-3]  # compilers that were left out are no rows
+    printed = capsys.readouterr().out
+    assert all(f"| 2 | 16 | float16 | {name} |" in printed for name in names[:-3])
 
 
 @pytest.mark.parametrize("wrong", ["off", "unsteady"])
@@ -110,5 +115,5 @@ def test_int8_of_three_modalities_with_no_time_left_for_compilers(device: str) -
     rows = measured(Stopwatch(), device, "int8", sizes=[(3, 1)], compiling=True, deadline=time.monotonic())
     assert all(row.error is not None and row.error < 0.01 for row in rows if row.variant.startswith("ours"))
     late = [row for row in rows if row.not_measured]
-    assert [row.not_measured for row in late] == ["no time left (--minutes)"] * 3
+    assert [row.not_measured for row in late] == ["no time left"] * 3
     assert all("torch.compile" in row.variant for row in late)

@@ -336,7 +336,7 @@ def test_float16_and_int8_packing() -> None:
     ],
 )
 def test_tiles_follow_the_device(sms: int, dtype: str, want: Tiles) -> None:
-    assert choose_tiles(sms, 163 * 1024, dtype, 512) == want  # type: ignore[arg-type]
+    assert choose_tiles(sms, dtype) == want  # type: ignore[arg-type]
 
 
 def test_refusals_name_the_reason() -> None:

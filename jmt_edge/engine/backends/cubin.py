@@ -18,18 +18,13 @@ from ...errors import BackendError
 from ..bundle import Bundle
 from ..cubins import CubinPackage, read_cubins
 from ..cuda import Buffer, Graph, Stream, check, runtime
-from ..device import current_device
+from ..device import current_device, no_device
 from ..work_plan import make_plan
 from .base import F32, Engine, TwoCalls
 
 
 def available() -> str | None:
-    """None, or why there is no CUDA device to run on."""
-    try:
-        current_device()
-    except BackendError as error:
-        return str(error)
-    return None
+    return no_device()
 
 
 def load(bundle: Bundle, threads: int | None = None) -> CubinEngine:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ...errors import BackendError
 from ..bundle import Bundle
 from ..cuda import Buffer, Graph, Stream, fork, join
-from ..device import current_device, l4t_release
+from ..device import current_device, l4t_release, no_device
 from ..tensorrt_api import Library, LibraryName, Messages, make_logger, open_library
 from .base import F32, Fresh, Step, TwoCalls, last_step, merge
 
@@ -29,8 +29,9 @@ def available() -> str | None:
 
 def library_available(name: LibraryName) -> str | None:
     """None, or why neither the library nor a GPU can be used here."""
+    if reason := no_device():  # first: importing TensorRT without a GPU only wastes memory
+        return reason
     try:
-        current_device()  # first: importing TensorRT without a GPU only wastes memory
         open_library(name)
     except BackendError as error:
         return str(error)

@@ -7,19 +7,14 @@ kept in the plan cache.
 from __future__ import annotations
 
 from ...compiler.torch_tensorrt import installed, open_torch_tensorrt
-from ...errors import BackendError
 from ..bundle import Bundle
-from ..device import current_device
+from ..device import current_device, no_device
 from .tensorrt import TensorRtEngine, read_plans
 
 
 def available() -> str | None:
     """Checks the driver first: importing torch-tensorrt without a GPU fails after seconds."""
-    try:
-        current_device()
-    except BackendError as error:
-        return str(error)
-    return installed()
+    return no_device() or installed()
 
 
 def load(bundle: Bundle, threads: int | None = None) -> TensorRtEngine:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import BackendError, ConfigError
 from ..bundle import Bundle
-from ..device import current_device
+from ..device import no_device
 from .torch import TorchEngine
 from .torch import available as torch_available
 
@@ -20,11 +20,7 @@ _TOLERANCE = 2e-2  # relative L2 error of an FP16 fusion against its float32 gra
 
 
 def available() -> str | None:
-    try:
-        current_device()
-    except BackendError as error:
-        return str(error)
-    return torch_available() or (None if find_spec("triton") else "triton is not installed")
+    return no_device() or torch_available() or (None if find_spec("triton") else "triton is not installed")
 
 
 def load(bundle: Bundle, threads: int | None = None) -> TorchEngine:

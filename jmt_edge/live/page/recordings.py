@@ -60,18 +60,8 @@ class Recordings:
             except SourceError:
                 continue
             manifest = recording.manifest
-            out.append(
-                {
-                    "id": id,
-                    "created": manifest["created"],
-                    "task": manifest["task"],
-                    "bundle": manifest["bundle"]["id"],
-                    "demo": manifest["bundle"]["demo"],
-                    "raw": manifest["raw"],
-                    "closed": manifest["closed"] is not None,
-                    "complete": recording.complete,
-                }
-            )
+            closed = {"closed": manifest["closed"] is not None, "complete": recording.complete}
+            out.append({**_about(id, manifest), "raw": manifest["raw"], **closed})
         return out
 
     def view(self, id: str) -> dict[str, Any]:
@@ -87,13 +77,9 @@ class Recordings:
         kept, thinned = _thin(len(times)), results[_thin(len(results))]
         shown = np.array([r["t"] for r in results if r["outputs"]], np.float64)
         return {
-            "id": id,
-            "created": manifest["created"],
-            "task": manifest["task"],
+            **_about(id, manifest),
             "outputs": manifest["outputs"],
             "modalities": manifest["modalities"],
-            "bundle": manifest["bundle"]["id"],
-            "demo": manifest["bundle"]["demo"],
             "video": (recording.folder / video_name(1)).is_file(),
             "gaps": {
                 "results": gaps(shown, result_gap(manifest["hop"])),
@@ -132,6 +118,14 @@ class Recordings:
             archive.writestr("manifest.json", json.dumps(about, indent=1, ensure_ascii=False))
         out.seek(0)
         return out
+
+
+def _about(id: str, manifest: dict[str, Any]) -> dict[str, Any]:
+    bundle = manifest["bundle"]
+    return {
+        "id": id, "created": manifest["created"], "task": manifest["task"], "bundle": bundle["id"],
+        "demo": bundle["demo"],
+    }  # fmt: skip
 
 
 def _thin(n: int) -> Any:

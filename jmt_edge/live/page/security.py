@@ -6,7 +6,6 @@ import hashlib
 import hmac
 import ipaddress
 import re
-import secrets
 import time
 from collections.abc import Mapping
 
@@ -48,10 +47,6 @@ class Guard:
         self.token = token
         self._digest = hashlib.sha256(token.encode()).digest() if token else b""
         self._failures: list[float] = []
-
-    @staticmethod
-    def new_token() -> str:
-        return secrets.token_urlsafe(24)
 
     def host_allowed(self, headers: Mapping[str, str]) -> bool:
         """Without a token the name must be this machine's own: a foreign name that resolves to it (DNS rebinding)

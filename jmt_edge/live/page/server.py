@@ -6,13 +6,13 @@ import asyncio
 import hashlib
 import logging
 import os
+import secrets
 import socket
 import ssl
 import threading
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
-from contextlib import suppress
-from importlib import resources
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +101,7 @@ def start_page(
         raise ConfigError(f"the face cannot be shown as '{face}'; choose {', '.join(MODES)}")
     if (certfile is None) != (keyfile is None):
         raise ConfigError("TLS needs both a certificate and its key; give --page-cert FILE and --page-key FILE")
-    token = token or os.environ.get(TOKEN_VARIABLE) or (None if is_loopback(host) else Guard.new_token())
+    token = token or os.environ.get(TOKEN_VARIABLE) or (None if is_loopback(host) else secrets.token_urlsafe(24))
     if token is not None and len(token) < MIN_TOKEN:
         raise ConfigError(f"the page's token has fewer than {MIN_TOKEN} characters; choose a longer {TOKEN_VARIABLE}")
     if secure := certfile is not None and keyfile is not None:
@@ -160,7 +160,14 @@ def _application(feed: Feed, controls: Controls, audit: AuditLog, recordings: Pa
     routes: list[Any] = [Route(path, _by_method(handlers), methods=[*handlers]) for path, handlers in by_path.items()]
     routes.append(WebSocketRoute("/ws", clients.serve))
     routes += [Route(path, _static(guard, *file), methods=["GET"]) for path, file in static_files().items()]
-    return _Outer(Starlette(routes=routes), model, clients)
+
+    @asynccontextmanager
+    async def clock(app: Starlette) -> AsyncIterator[None]:
+        ticking = asyncio.ensure_future(_tick(model, clients))
+        yield
+        ticking.cancel()
+
+    return _Outer(Starlette(routes=routes, lifespan=clock), clients)
 
 
 def _by_method(handlers: dict[str, Endpoint]) -> Endpoint:
@@ -174,16 +181,9 @@ def _by_method(handlers: dict[str, Endpoint]) -> Endpoint:
 
 def static_files() -> dict[str, tuple[bytes, str]]:
     """URL path -> (content, type) of every file of the page, read once, so no request reads a file."""
-    files: dict[str, tuple[bytes, str]] = {}
-
-    def walk(folder: Any, prefix: str) -> None:
-        for item in folder.iterdir():
-            if item.is_dir():
-                walk(item, f"{prefix}{item.name}/")
-            elif (suffix := Path(item.name).suffix) in TYPES:
-                files[f"{prefix}{item.name}"] = (item.read_bytes(), TYPES[suffix])
-
-    walk(resources.files(__package__) / "static", "/static/")
+    here = Path(__file__).parent
+    found = [path for path in (here / "static").rglob("*") if path.suffix in TYPES]
+    files = {f"/{path.relative_to(here).as_posix()}": (path.read_bytes(), TYPES[path.suffix]) for path in found}
     files["/"] = files.pop("/static/index.html")
     return files
 
@@ -203,15 +203,12 @@ def _static(guard: Guard, content: bytes, kind: str) -> Endpoint:
 
 
 class _Outer:
-    """Adds the security headers to every response and runs the page's clock while the server runs."""
+    """Adds the security headers to every response."""
 
-    def __init__(self, app: Any, model: Model, clients: Clients) -> None:
-        self._app, self._model, self.clients = app, model, clients
+    def __init__(self, app: Starlette, clients: Clients) -> None:
+        self._app, self.clients = app, clients
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
-        if scope["type"] == "lifespan":
-            await self._lifespan(receive, send)
-            return
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -227,25 +224,17 @@ class _Outer:
 
         await self._app(scope, receive, with_headers)
 
-    async def _lifespan(self, receive: Any, send: Any) -> None:
-        await receive()
-        clock = asyncio.ensure_future(self._clock())
-        await send({"type": "lifespan.startup.complete"})
-        await receive()
-        clock.cancel()
-        with suppress(asyncio.CancelledError):
-            await clock
-        await send({"type": "lifespan.shutdown.complete"})
 
-    async def _clock(self) -> None:
-        judged = 0.0
-        while True:
-            now = time.monotonic()
-            try:
-                self._model.update(now)
-                if now - judged >= JUDGE_PERIOD:
-                    judged = now
-                    self._model.judge(now)
-            except Exception:
-                log.exception("the page could not process the run's data")
-            await asyncio.sleep(FAST if len(self.clients) else IDLE_PERIOD)
+async def _tick(model: Model, clients: Clients) -> None:
+    """The page's clock, while the server runs."""
+    judged = 0.0
+    while True:
+        now = time.monotonic()
+        try:
+            model.update(now)
+            if now - judged >= JUDGE_PERIOD:
+                judged = now
+                model.judge(now)
+        except Exception:
+            log.exception("the page could not process the run's data")
+        await asyncio.sleep(FAST if len(clients) else IDLE_PERIOD)

@@ -2,7 +2,7 @@
 
 import { Chart, Roll } from "./charts.js";
 import { Circumplex } from "./circumplex.js";
-import { $, make, minutesSeconds as time } from "./dom.js";
+import { $, make, minutesSeconds as time, say } from "./dom.js";
 import { FaceView } from "./face.js";
 import { Link, ask, setToken, takeToken } from "./link.js";
 import { Recordings } from "./recordings.js";
@@ -14,10 +14,7 @@ const PAIN_SPAN = 300, EDA_SPAN = 60;
 const FLOOR = -90; // dBFS
 
 const percent = (part) => `${Math.round(part * 100)}%`;
-const text = (id, value) => {
-  const node = $(id);
-  if (node.textContent !== value) node.textContent = value;
-};
+const text = (id, value) => say($(id), value);
 
 let run = null; // what does not change during a run
 let state = null; // the newest state
@@ -272,8 +269,7 @@ function setMeter(row, kind, part, label) {
   const meterNode = bar.querySelector(".meter");
   if (part === null) meterNode.removeAttribute("aria-valuenow");
   else meterNode.setAttribute("aria-valuenow", percent);
-  const number = bar.querySelector("b");
-  if (number.textContent !== label) number.textContent = label;
+  say(bar.querySelector("b"), label);
 }
 
 function showModality(name) {
@@ -285,8 +281,8 @@ function showModality(name) {
   const ok = Boolean(quality?.ok), at = lost.indexOf(", ");
   const said = lost ? `${NONE} ${at < 0 ? lost : lost.slice(0, at)}` : quality ? (ok ? "good" : quality.reason) : NONE;
   const rest = at < 0 ? "" : lost.slice(at);
-  if (what.textContent !== said) what.textContent = said;
-  if (why.textContent !== rest) why.textContent = rest;
+  say(what, said);
+  say(why, rest);
   verdict.title = lost;
   verdict.classList.toggle("ok", ok);
   verdict.classList.toggle("bad", !ok);
@@ -366,9 +362,7 @@ function bannerLine(id, what) {
   line.className = what.alarm ? "alarm" : "calm";
   for (const name of ["state", "kind", "priority"]) line.dataset[name] = what.alarm?.[name] ?? "";
   const { text: words, detail = "", notes = "" } = what;
-  [words, detail, notes].forEach((said, i) => {
-    if (line.children[i].textContent !== said) line.children[i].textContent = said;
-  });
+  [words, detail, notes].forEach((said, i) => say(line.children[i], said));
   line.title = what.alarm?.detail ?? "";
   return line;
 }

@@ -1,7 +1,7 @@
-// Charts over time, by uPlot. Colours come from the style sheet, so a change of theme is one redraw.
+// Charts over time, by uPlot, which index.html loads. Colours come from the style sheet, so a change of theme is one redraw.
+/* global uPlot */
 
 import { minutesSeconds } from "./dom.js";
-import uPlot from "./vendor/uplot/uPlot.esm.js";
 
 export const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 

@@ -2,6 +2,9 @@
 
 export const $ = (id) => document.getElementById(id);
 
+/** Change a node's text only where it differs, so that it is read out once. */
+export const say = (node, value) => node.textContent === value || (node.textContent = value);
+
 /** A new element with attributes and children (elements or texts). */
 export function make(tag, attributes = {}, ...children) {
   const node = document.createElement(tag);
