@@ -19,6 +19,7 @@ from ..capture.simulated import open_simulated, simulated_truth, window_label
 from ..clips.cut import cut_clips
 from ..clips.cutter import network_input
 from ..clips.plan import HOP, plan_clips, time_key
+from ..clips.presence import of_newest_person
 from ..clips.window_set import Clips, WindowSet, random_windows
 from ..engine.bundle import Bundle
 from ..errors import DataError
@@ -58,6 +59,7 @@ def dataset_windows(bundle: Bundle, root: Path, count: int, seed: int = 0) -> Wi
     from ..training.evaluation import classes_of
     from ..training.matching import facts_of_bundle, require_same
     from ..training.readers import open_cohort
+    from ..training.sets import presence
 
     task = bundle.task
     cohort = open_cohort(root, classes=classes_of(bundle.path))
@@ -79,7 +81,7 @@ def dataset_windows(bundle: Bundle, root: Path, count: int, seed: int = 0) -> Wi
     for j, m in enumerate(task.modalities):
         rows = small.rows[m.name]
         store = stores[m.name]
-        there = (rows >= 0) & store.present[np.maximum(rows, 0)]
+        there = presence(small, stores, m.name)
         present[:, :, j] = there
         last = slice(-1, None) if m.stride == 0 else slice(None)
         used = np.unique(rows[:, last][there[:, last]])
@@ -198,15 +200,18 @@ def clips_of(
     for j, (name, plan) in enumerate(plan_clips(task, hop).items()):
         held = [plan.ends(end) for end in ends]
         rows: dict[int, int] = {}
+        tracks: dict[int, int] = {}
         stored: list[NDArray[np.float32]] = []
         wanted = [end for window in held for end in window]
         for key, clip in cut_clips(sources[name], task, name, wanted, hop=hop) if name in sources else ():
             if clip.ok and clip.signal is not None:
-                rows[key] = len(stored)
+                rows[key], tracks[key] = len(stored), clip.quality.track
                 stored.append(network_input(clip.signal, plan.m))
         table = np.array([[rows.get(time_key(end), -1) for end in window] for window in held], np.int64)
         table = table.reshape(len(ends), len(plan.ends(0.0)))
         table[table[:, -1] < 0] = -1
+        who = np.array([[tracks.get(time_key(end), 0) for end in window] for window in held]).reshape(table.shape)
+        table[~of_newest_person(table >= 0, who)] = -1
         clips[name] = Clips(stored, table, plan.m.shape)
         present[:, :, j] = table >= 0
     return clips, present

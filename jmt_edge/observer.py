@@ -38,8 +38,8 @@ class RunInfo:
 
     first: the index of the run's first window. replay: the recording that is replayed; empty in a live run.
     novelty: what happens to clips that are unlike the training people's: gate, warn, off, or `not checked` where the
-        bundle cannot tell. demo_alarms: physiological alarms although demo weights look at a real person.
-    origin: `time.monotonic()` at stream time 0.
+        bundle cannot tell. demo_alarms: physiological alarms although demo weights look at a real person. person: whose
+        face is followed, see `FaceTracker`. origin: `time.monotonic()` at stream time 0.
     """
 
     bundle: Bundle
@@ -53,6 +53,7 @@ class RunInfo:
     replay: str = ""
     novelty: str = "off"
     demo_alarms: bool = False
+    person: str = "largest"
     origin: float = 0.0
 
     @property

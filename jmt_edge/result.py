@@ -15,6 +15,8 @@ class Quality:
 
     lost, altered: samples that its source has lost, and whose time it has moved, since the run began.
     novelty: how unlike the training people's clips the newest clip is, 1 at the limit; None where that was not judged.
+    track: the number of the person whose face it is, from 1; turn: degrees, a multiple of 90, by which that person
+        lies turned clockwise in the picture. 0 for other modalities and where no face was found.
     """
 
     ok: bool
@@ -23,9 +25,11 @@ class Quality:
     lost: int = 0
     altered: int = 0
     novelty: float | None = None
+    track: int = 0
+    turn: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        counts = {"lost": self.lost, "altered": self.altered}
+        counts = {"lost": self.lost, "altered": self.altered, "track": self.track, "turn": self.turn}
         return {
             "ok": self.ok, "reason": self.reason, "novelty": self.novelty,
             **{name: n for name, n in counts.items() if n},

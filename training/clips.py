@@ -44,7 +44,8 @@ def default_cache() -> Path:
 
 @dataclass
 class ClipStore:
-    """The clips of one modality. `data` (N, *signal), `present` (N,): the clip may be used (`clips.presence`).
+    """The clips of one modality. `data` (N, *signal), `present` (N,): the clip may be used (`clips.presence`), `track`
+    (N,): whose face it is (`Quality.track`).
 
     key: of the files that the clips were read from; content: digest of the clips themselves.
     """
@@ -53,6 +54,7 @@ class ClipStore:
     key: str
     data: NDArray[Any]
     present: NDArray[np.bool_]
+    track: NDArray[np.int32]
     content: str
 
     def load(self, index: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -80,6 +82,7 @@ def _build_modality(
     shape, dtype = signal_format(m)
     data = _memmap(folder / "clips.npy", (len(clips), *shape), dtype)
     present = _memmap(folder / "present.npy", (len(clips),), np.uint8)  # 0 absent, 1 present
+    track = _memmap(folder / "track.npy", (len(clips),), np.int32)
     done = _memmap(folder / "done.npy", (len(windows.trials),), np.uint8)  # 0 to do, 1 done
     failed: dict[str, str] = _read_json(folder / "failed.json")
 
@@ -93,7 +96,7 @@ def _build_modality(
     finished = len(jobs) - len(todo)
     progress(m.name, finished, len(jobs))
     items = ((n, (windows.trials[n], windows.task, m.name, [clips[row][1] for row in jobs[n]])) for n in todo)
-    for number, (arrays, usable, error) in _map(_compute, items, workers):
+    for number, (arrays, usable, who, error) in _map(_compute, items, workers):
         rows = np.array(jobs[number])
         if error:
             _bad(error, problems)
@@ -102,6 +105,7 @@ def _build_modality(
         else:
             data[rows] = arrays
             present[rows] = usable
+            track[rows] = who
         done[number] = 1
         finished += 1
         progress(m.name, finished, len(jobs))
@@ -109,10 +113,10 @@ def _build_modality(
         trial = windows.trials[number]
         if trial.id not in failed and not present[places].any():
             problems.missing(f"usable {m.name} clip of a trial", trial.files[m.name])
-    for array in (data, present, done):
+    for array in (data, present, track, done):
         array.flush()
-    content = clip_content(folder, data, present, fresh=bool(todo))
-    return ClipStore(m, key, data, np.asarray(present) == 1, content)
+    content = clip_content(folder, data, present, track, fresh=bool(todo))
+    return ClipStore(m, key, data, np.asarray(present) == 1, np.asarray(track), content)
 
 
 def _bad(error: str, problems: Problems) -> None:
@@ -176,20 +180,22 @@ def _quiet_worker() -> None:
 # ---- one trial, in a worker ------------------------------------------------------------------------------
 
 
-def _compute(job: tuple[Trial, Task, str, list[float]]) -> tuple[Any, Any, str]:
-    """(clips as stored, present, "") or (None, None, the error)."""
+def _compute(job: tuple[Trial, Task, str, list[float]]) -> tuple[Any, Any, Any, str]:
+    """(clips as stored, present, track, "") or (None, None, None, the error)."""
     trial, task, name, ends = job
     m = task.modality(name)
     rows = {time_key(end): row for row, end in enumerate(ends)}
     shape, dtype = signal_format(m)
     clips = np.zeros((len(ends), *shape), dtype)
     present = np.zeros(len(ends), np.uint8)
+    track = np.zeros(len(ends), np.int32)
     try:
         source, find = open_trial(trial, m)
         for key, clip in cut_clips(source, task, name, ends, find=find):
             if clip.signal is not None:
                 clips[rows[key]] = clip.signal
             present[rows[key]] = clip.ok
+            track[rows[key]] = clip.quality.track
     except (DataError, SourceError) as error:
-        return None, None, str(error)
-    return clips, present, ""
+        return None, None, None, str(error)
+    return clips, present, track, ""

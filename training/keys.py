@@ -222,11 +222,11 @@ def _change(stat: os.stat_result) -> list[int]:
     return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
 
 
-def clip_content(folder: Path, data: NDArray[Any], present: NDArray[Any], *, fresh: bool) -> str:
+def clip_content(folder: Path, data: NDArray[Any], present: NDArray[Any], track: NDArray[Any], *, fresh: bool) -> str:
     """Digest of a complete clip cache, stored in its folder. fresh: clips were added, so it is computed again."""
     file = folder / "content.txt"
     if fresh or not file.is_file():
-        write(file, digest(data, present))
+        write(file, digest(data, present, track))
     return file.read_text()
 
 

@@ -103,7 +103,7 @@ def add_to_demo(path: Path, *, cache: Path, workers: int = 1) -> Bundle:
     ]
     tables = [cut_windows(cohort, bundle.task) for cohort in cohorts]
     stores = [build_clips(t, cache, c.problems, workers=workers) for t, c in zip(tables, cohorts)]
-    return with_novelty(bundle, fit_windows(bundle.task, *tables, (stores[0], stores[1])))
+    return with_novelty(bundle, fit_windows(bundle.task, tables[0], tables[1], (stores[0], stores[1])))
 
 
 def with_novelty(bundle: Bundle, densities: Mapping[str, Novelty]) -> Bundle:

@@ -29,4 +29,4 @@ def standardise_by_person(store: ClipStore, windows: WindowTable) -> ClipStore:
         own = data[rows & store.present].astype(np.float64)
         if own.size:
             data[rows] = (data[rows] - own.mean()) / max(float(own.std()), FLOOR) * std + mean
-    return replace(store, data=data, key=f"{store.key}-by-person", content=digest(data, store.present))
+    return replace(store, data=data, key=f"{store.key}-by-person", content=digest(data, store.present, store.track))

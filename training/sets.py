@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ..clips.cutter import network_input
+from ..clips.presence import of_newest_person
 from ..tasks import Modality
 from .clips import ClipStore
 from .data import WindowTable
@@ -212,11 +213,12 @@ def feature_set(
 
 
 def presence(windows: WindowTable, stores: dict[str, ClipStore], name: str) -> NDArray[np.bool_]:
-    """(W, S): the clip exists and is usable."""
+    """(W, S): the clip exists, is usable, and is of the window's newest person."""
     rows = windows.rows[name]
     if name not in stores:
         return np.zeros(rows.shape, bool)
-    return (rows >= 0) & stores[name].present[np.maximum(rows, 0)]
+    at = np.maximum(rows, 0)
+    return of_newest_person((rows >= 0) & stores[name].present[at], stores[name].track[at])
 
 
 def mask(present: Tensor, masking: Masking, g: torch.Generator) -> Tensor:

@@ -7,7 +7,8 @@
 | a path | video, folder of images (`?fps=`) | WAV, other sound, a video's sound | see `eda_files` |
 | a device | `0`, `/dev/video0`, `csi:0`, `rtsp:`, GStreamer | index or name | `bitalino:PORT`, `auto:PORT`, `lsl:...` |
 
-`recording.open_source` also knows `replay:DIR`. Cameras take `?width=&height=&fps=`, microphones `?rate=`, EDA files
+`recording.open_source` also knows `replay:DIR`. Cameras take `?width=&height=&fps=&rotate=`, videos and
+folders `?rotate=`, microphones `?rate=`, EDA files
 `?time=&column=&unit=&rate=&sep=&decimal=`.
 """
 
@@ -63,11 +64,15 @@ def _open(modality: str, spec: str) -> Source:
 
 
 def _open_face(spec: str) -> Source:
-    looks = spec.startswith(("/dev/", "csi:")) or "!" in spec or "://" in spec or spec.partition("?")[0].isdecimal()
-    if looks and not names_file(spec):
+    from .turned import split_rotate, turned
+
+    device = spec.startswith(("/dev/", "csi:")) or spec.partition("?")[0].isdecimal()
+    if (device or "!" in spec or "://" in spec) and not names_file(spec):
         from .camera import Camera
 
-        return Camera(spec)
+        plain, rotate = split_rotate(spec, "width", "height", "fps") if device else (spec, "auto")
+        return turned(Camera(plain), rotate)
+    spec, rotate = split_rotate(spec, "fps")
     from .files import ImageFolder, VideoFile
 
     path, given = split_query(spec, "fps")
@@ -76,8 +81,8 @@ def _open_face(spec: str) -> Source:
     )
     fps = number(spec, given, "fps", 0.1, 1000)
     if file.is_dir():
-        return ImageFolder(file, fps)
-    return VideoFile(file, fps)
+        return turned(ImageFolder(file, fps), rotate)
+    return turned(VideoFile(file, fps), rotate)
 
 
 def _open_voice(spec: str) -> Source:

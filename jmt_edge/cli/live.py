@@ -53,6 +53,13 @@ OPTIONS = {"face": "camera", "voice": "microphone", "eda": "eda"}  # modality ->
     show_default=True,
     help="What to do with signals unlike those the weights were trained on.",
 )
+@click.option(
+    "--person",
+    type=click.Choice(["largest", "central", "first"]),
+    default="largest",
+    show_default=True,
+    help="Whose face to follow; first: nobody but the first person.",
+)
 @click.option("--demo-alarms", is_flag=True, help="Physiological alarms although demo weights see a real person.")
 @click.option("--page-face", type=click.Choice(["show", "blur", "hide"]), default="show", show_default=True)
 @click.option("--page-cert", type=click.Path(path_type=Path), metavar="FILE", help="TLS certificate of the page (PEM).")
@@ -78,6 +85,7 @@ def command(
     mark: bool,
     page: str | None,
     novelty: str,
+    person: str,
     demo_alarms: bool,
     page_face: str,
     page_cert: Path | None,
@@ -97,7 +105,7 @@ def command(
 
     delays = {"voice": audio_delay, "eda": eda_delay}
     sources = _sources(bundle, {"face": camera, "voice": microphone, "eda": eda}, delays)
-    options = Options(hop, speed == "1", duration, smooth, novelty, demo_alarms)
+    options = Options(hop, speed == "1", duration, smooth, novelty, demo_alarms, person)
     options.check(sources)
     engine, why = choose_engine(bundle, backend, threads)
     controls = Controls()

@@ -54,14 +54,15 @@ def open_cutter(
     *,
     on_face: OnFace | None = None,
     find: Find | None = None,
+    person: str = "largest",
 ) -> Cutter:
     """The cutter of the plan's modality for the windows `first`, `first` + 1, ..., window i ending at `window_end(i)`.
 
-    window_end: ascending; inf where there is no further window. on_face, find: see `FaceCutter`. Raises ConfigError for
-    a modality without a cutter.
+    window_end: ascending; inf where there is no further window. on_face, find, person: see `FaceCutter`. Raises
+    ConfigError for a modality without a cutter.
     """
     if plan.m.name == "face":
-        return FaceCutter(plan, window_end, first, on_face=on_face, find=find)
+        return FaceCutter(plan, window_end, first, on_face=on_face, find=find, person=person)
     if plan.m.name == "voice":
         return VoiceCutter(plan)
     if plan.m.name == "eda":

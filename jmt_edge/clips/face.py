@@ -4,31 +4,41 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..media.chunk import Chunk
 from ..opencv import cv2
-from ..preprocessing.face import TEMPLATE, TEMPLATE_SIDE, Face, FaceDetector, FaceTracker, align_crop
+from ..preprocessing.face import NO_FACE, TEMPLATE, TEMPLATE_SIDE, Face, FaceDetector, FaceTracker, align_crop
 from ..preprocessing.quality import FaceQuality, Verdict
+from ..preprocessing.sight import FaceSight
 from .frames import Crop, frame_times, pick_crops, tolerance
 from .plan import ClipPlan
 
 HOLD = 4.0  # s before a clip's reach from which a face is still held where later frames show none
 
-Find = Callable[[Any, float], tuple[Face, Crop] | None]  # (frame, time in s) -> the face and its aligned crop
+
+class Found(NamedTuple):
+    """A face and its aligned crop; None where a frame has none, and why."""
+
+    face: Face | None
+    crop: Crop | None
+    why: str = NO_FACE
+
+
+Find = Callable[[Any, float], Found]  # (frame, time in s) -> what it shows
 OnFace = Callable[[float, Face | None], None]
 
 
-def tracked(size: int) -> Find:
-    """Follows one face through frames (H, W, 3) uint8 BGR and crops it to `size` pixels."""
-    tracker = FaceTracker(FaceDetector())
+def tracked(size: int, person: str = "largest") -> Find:
+    """Follows one face through frames (H, W, 3) uint8 BGR and crops it to `size` pixels. person: see `FaceTracker`."""
+    tracker = FaceTracker(FaceDetector(), person=person, sight=FaceSight())
 
-    def find(image: NDArray[np.uint8], t: float) -> tuple[Face, Crop] | None:
+    def find(image: NDArray[np.uint8], t: float) -> Found:
         face = tracker.update(image, t)
-        return None if face is None else (face, align_crop(image, face, size))
+        return Found(None, None, tracker.why) if face is None else Found(face, align_crop(image, face, size))
 
     return find
 
@@ -39,16 +49,16 @@ def cropped(size: int) -> Find:
     The face is where `align_crop` would put it, so its position is neither searched for nor judged.
     """
 
-    def find(image: NDArray[np.uint8] | None, t: float) -> tuple[Face, Crop] | None:
+    def find(image: NDArray[np.uint8] | None, t: float) -> Found:
         if image is None:
-            return None
+            return Found(None, None)
         height, width = image.shape[:2]
         crop: NDArray[Any] = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
         if (height, width) != (size, size):
             shrinks = size < width
             crop = cv2.resize(crop, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
         landmarks = (TEMPLATE * (width / TEMPLATE_SIDE)).astype(np.float32)
-        return Face((0.0, 0.0, float(width), float(height)), 1.0, landmarks), np.asarray(crop, np.uint8)
+        return Found(Face((0.0, 0.0, float(width), float(height)), 1.0, landmarks), np.asarray(crop, np.uint8))
 
     return find
 
@@ -60,8 +70,8 @@ class FaceCutter:
     next one has arrived, so one frame is kept; of searched frames only the aligned crop is kept. Which frames are
     searched, and in which order, depends on the frames and the windows alone, not on how frames were cut into chunks.
 
-    window_end: when window i ends, ascending. find: `tracked` by default. on_face: called with the time and face of
-    each searched frame.
+    window_end: when window i ends, ascending. find: `tracked` by default, which follows `person`. on_face: called with
+    the time and face of each searched frame.
     """
 
     def __init__(
@@ -72,16 +82,17 @@ class FaceCutter:
         *,
         on_face: OnFace | None = None,
         find: Find | None = None,
+        person: str = "largest",
     ) -> None:
         self._plan, self._window_end = plan, window_end
         self._tolerance = tolerance(plan.m)
-        self._find = find or tracked(plan.m.shape[-1])
+        self._find = find or tracked(plan.m.shape[-1], person)
         self._quality = FaceQuality()
         self._on_face = on_face
         self._current = self._planned = first  # the window being filled; the first one without wanted frames yet
         self._wanted: deque[tuple[float, float, int]] = deque()  # (frame time, its clip's end, window), by frame time
         self._before: tuple[float, Sequence[Any], int] | None = None  # time, and where its image is
-        self._crops: deque[tuple[float, Crop | None]] = deque()
+        self._crops: deque[tuple[float, Crop | None, int]] = deque()  # time, crop, whose it is
         self.start: float | None = None
         self.last = -np.inf
         self.history = plan.reach + self._tolerance
@@ -107,12 +118,17 @@ class FaceCutter:
         self._current = max(self._current, window)
 
     def clip(self, end: float) -> tuple[NDArray[np.uint8], float]:
-        """The clip that ends at `end`: ((T, H, W, 3) uint8 RGB, fraction of its frames that show a face)."""
+        """The clip that ends at `end`: ((T, H, W, 3) uint8 RGB, fraction of its frames that show a face).
+
+        Only the person in its newest frame is in it: frames of anybody else count as frames without a face.
+        """
         if self._before is not None and self._before[0] <= end + 1e-6:
             missing = [w for w, e, _ in self._wanted if abs(e - end) < 1e-6 and w <= end + 1e-6]
             if any(w - self._before[0] <= self._tolerance for w in missing):
                 self._search(*self._before)
-        crops, valid = pick_crops(list(self._crops), end, self._plan.m)
+        known = [(t, crop, who) for t, crop, who in self._crops if t <= end + 1e-6]
+        newest = next((who for _, crop, who in reversed(known) if crop is not None), 0)
+        crops, valid = pick_crops([(t, crop if who == newest else None) for t, crop, who in known], end, self._plan.m)
         return crops, float(valid.mean())
 
     def verdict(self, end: float) -> Verdict:
@@ -146,9 +162,9 @@ class FaceCutter:
     def _search(self, t: float, images: Sequence[Any], at: int) -> None:
         if self._crops and self._crops[-1][0] >= t:
             return
-        face, crop = self._find(images[at], t) or (None, None)
-        self._quality.update(t, face, crop)
-        self._crops.append((t, crop))
+        face, crop, why = self._find(images[at], t)
+        self._quality.update(t, face, crop, why)
+        self._crops.append((t, crop, 0 if face is None else face.track))
         while self._crops[0][0] < t - self._plan.reach - HOLD:
             self._crops.popleft()
         if self._on_face is not None:

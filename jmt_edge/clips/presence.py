@@ -6,10 +6,11 @@ Nothing stale, too young, torn or of bad quality enters the network. A live run 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from ..result import Quality
@@ -57,12 +58,23 @@ def cut(plan: ClipPlan, cutter: Cutter, end: float, t: float) -> Cut:
         return _refused(Presence.YOUNG, f"{WARMING_UP}: {max(0.0, have + wait):.1f} of {plan.m.span + wait:.1f} s")
     signal, coverage = cutter.clip(end)
     judged = cutter.verdict(end)
+    quality = Quality(judged.ok, judged.reason, judged.score, track=judged.track, turn=judged.turn)
     if not judged.ok:
-        return Cut(signal, Presence.POOR, Quality(False, judged.reason, judged.score))
+        return Cut(signal, Presence.POOR, quality)
     if coverage < MIN_COVERAGE[plan.m.name]:
         what = "shows a face" if plan.m.name == "face" else "has samples"
-        return Cut(signal, Presence.TORN, Quality(False, f"only {coverage:.0%} of the clip {what}", judged.score))
-    return Cut(signal, Presence.USABLE, Quality(True, "", judged.score))
+        return Cut(signal, Presence.TORN, replace(quality, ok=False, reason=f"only {coverage:.0%} of the clip {what}"))
+    return Cut(signal, Presence.USABLE, quality)
+
+
+def of_newest_person(present: NDArray[np.bool_], tracks: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
+    """(..., S) bool: the present steps of a modality, without those of anybody but its newest person.
+
+    tracks: (..., S), see `Quality.track`. What came of another person's face says nothing about this one.
+    """
+    steps = present.shape[-1]
+    newest = steps - 1 - np.argmax(present[..., ::-1], axis=-1)
+    return present & (tracks == np.take_along_axis(tracks, newest[..., None], -1))
 
 
 def _refused(presence: Presence, reason: str) -> Cut:

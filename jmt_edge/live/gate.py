@@ -40,11 +40,12 @@ def judge_novelty(name: str, quality: Quality, score: float, *, gate: bool) -> Q
     shown = round(score, 4) if math.isfinite(score) else None
     if not score > 1:
         return replace(quality, novelty=shown)
-    return Quality(not gate, f"unlike the {UNLIKE[name]} these weights were trained on", quality.score, novelty=shown)
+    why = f"unlike the {UNLIKE[name]} these weights were trained on"
+    return replace(quality, ok=not gate, reason=why, novelty=shown)
 
 
 def _because(cut: Cut, reason: str) -> Cut:
-    return Cut(cut.signal, cut.presence, Quality(False, reason, cut.quality.score))
+    return Cut(cut.signal, cut.presence, replace(cut.quality, ok=False, reason=reason))
 
 
 def no_result_reason(qualities: Mapping[str, Quality]) -> str:

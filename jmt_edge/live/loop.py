@@ -22,6 +22,7 @@ from ..engine.backends.base import Engine
 from ..engine.bundle import Bundle
 from ..errors import ConfigError
 from ..observer import Mark, Observer, RunInfo, tell
+from ..result import Result
 from ..summary import Summary
 from .pipeline import Pipeline
 
@@ -37,7 +38,7 @@ MIN_HOP, MAX_HOP = 0.05, 60.0
 class Options:
     """hop, duration (None: until the sources end), smooth: s. realtime: False runs as fast as the sources can read.
 
-    novelty: gate, warn or off, see `Pipeline`. demo_alarms: see `RunInfo`.
+    novelty: gate, warn or off, see `Pipeline`. demo_alarms: see `RunInfo`. person: see `FaceTracker`.
     """
 
     hop: float = HOP
@@ -46,6 +47,7 @@ class Options:
     smooth: float = 0.0
     novelty: str = "gate"
     demo_alarms: bool = False
+    person: str = "largest"
 
     def check(self, sources: Mapping[str, Source]) -> None:
         """Raises ConfigError for options that cannot be used."""
@@ -103,6 +105,7 @@ class _Loop:
         self._pulled = 0.0
         self._done = 0  # the last window with a result
         self._idle = 0.0
+        self._track = 0  # the person followed last
         self._origin = 0.0
         self.summary = Summary(bundle.id, bundle.demo, options.realtime)
 
@@ -120,7 +123,7 @@ class _Loop:
         first = 1 + (math.floor(self._now() / hop) if self._options.realtime else 0)
         self._pipeline = Pipeline(
             self._bundle, self._engine, hop, self._sources, smooth=self._options.smooth, first=first,
-            novelty=self._options.novelty,
+            novelty=self._options.novelty, person=self._options.person,
             on_face=lambda t, face: self._tell("on_face", t, face),
         )  # fmt: skip
         began = time.perf_counter()
@@ -159,8 +162,16 @@ class _Loop:
             result = self._pipeline.infer(index, statuses, dropped=self.summary.dropped, since=since)
             self.summary.add(result)
             self._tell("on_result", result)
+            self._announce(result)
             self._done = index
             index += 1
+
+    def _announce(self, result: Result) -> None:
+        """A mark where another person is followed than before."""
+        track = max(quality.track for quality in result.quality.values())
+        if track and self._track and track != self._track:
+            self._tell("on_mark", Mark(result.t, f"another person is followed (number {track})"))
+        self._track = track or self._track
 
     def _info(self, first: int) -> RunInfo:
         options, engine = self._options, self._engine
@@ -168,7 +179,7 @@ class _Loop:
         return RunInfo(
             self._bundle, engine.name, dict(engine.precision), options.hop, options.realtime, options.smooth,
             names, first, novelty=self._pipeline.novelty, demo_alarms=options.demo_alarms,
-            origin=self._origin,
+            origin=self._origin, person=options.person,
         )  # fmt: skip
 
     def _now(self) -> float:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ..capture.base import Status
 from ..clips.cutter import network_input, open_cutter
 from ..clips.plan import ClipPlan, plan_clips, time_key
+from ..clips.presence import of_newest_person
 from ..engine.backends.base import Engine, Step
 from ..engine.bundle import Bundle
 from ..engine.novelty import DESCRIPTIONS
@@ -43,6 +44,7 @@ class Pipeline:
     first: the first window; window i ends at i x hop. For each window in order, push its chunks, then infer it.
     novelty: clips unlike the training people's are absent (gate), used with a warning (warn), or not looked for (off).
         The attribute says `not checked` where the bundle holds no density.
+    person: whose face is followed, see `FaceTracker`.
     """
 
     def __init__(
@@ -55,13 +57,14 @@ class Pipeline:
         smooth: float = 0.0,
         first: int = 1,
         novelty: str = "off",
+        person: str = "largest",
         on_face: Callable[[float, Face | None], None] | None = None,
     ) -> None:
         self.task: Task = bundle.task
         self.plans: dict[str, ClipPlan] = plan_clips(self.task, hop)
         connected = set(modalities)
         self.cutters = {
-            name: open_cutter(plan, lambda index: index * hop, first, on_face=on_face)
+            name: open_cutter(plan, lambda index: index * hop, first, on_face=on_face, person=person)
             for name, plan in self.plans.items()
             if name in connected
         }
@@ -191,11 +194,13 @@ class Pipeline:
     ) -> tuple[dict[str, F32], NDArray[np.bool_], dict[str, list[list[int]]]]:
         """({modality: (1, S, d)}, (1, S, M) bool, the steps that each new clip fills).
 
-        Features of new clips are still zero. A modality whose newest clip is not usable is absent at all steps.
+        Features of new clips are still zero. A modality whose newest clip is not usable is absent at all steps, and a
+        step of another person than the newest clip's is absent.
         """
         steps = self.task.steps
         features = {name: np.zeros((1, steps, self.task.dim), np.float32) for name in self.task.names}
         present = np.zeros((1, steps, len(self.task.names)), bool)
+        who = np.zeros(present.shape, np.int32)
         rows = {name: {end: row for row, end in enumerate(of)} for name, of in clips.items()}
         fresh: dict[str, list[list[int]]] = {name: [[] for _ in of] for name, of in clips.items()}
         for column, (name, plan) in enumerate(self.plans.items()):
@@ -212,6 +217,8 @@ class Pipeline:
                 else:
                     features[name][0, step] = cached.features
                 present[0, step, column] = True
+                who[0, step, column] = cached.quality.track if cached is not None else 0
+            present[..., column] = of_newest_person(present[..., column], who[..., column])
         return features, present, fresh
 
     def _outputs(self, raw: Mapping[str, F32]) -> dict[str, float] | None:

@@ -191,6 +191,10 @@ class Terminal(Observer):
                     verdict.append(f"  {quality.reason}", style="yellow")
             else:
                 verdict = Text(quality.reason, style="red")
+            if quality is not None and quality.track > 1:
+                verdict.append(f"  person {quality.track}", style="bold yellow")
+            if quality is not None and quality.turn:
+                verdict.append(f"  turned by {quality.turn}°", style="dim")
             if quality is not None and quality.novelty is not None:
                 verdict.append(f"  novelty {quality.novelty:.1f}", style="dim")
             status = self._statuses.get(name)

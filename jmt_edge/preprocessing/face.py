@@ -7,8 +7,9 @@ The papers detected with MTCNN; both give the same five landmarks, and the crop 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import onnxruntime
@@ -33,6 +34,11 @@ TEMPLATE = np.array(
 )
 TEMPLATE_SIDE = 112
 
+NO_FACE = "no face"
+SEVERAL = "several people: {}"
+OTHER = "another person: the first one is followed"
+LYING = {90: "face sideways", 180: "face upside down", 270: "face sideways"}
+
 Box = tuple[float, float, float, float]
 
 
@@ -41,12 +47,18 @@ class Face:
     """One detected face in pixels of its image.
 
     box: (x0, y0, x1, y1). score: 0..1. landmarks: (5, 2) x, y of the eye, eye, nose tip, mouth corner and mouth
-    corner; of each pair the one further left in the image comes first.
+    corner; of each pair the one that is further left where the face is upright comes first.
+    track: the number of the person who is followed, from 1; 0 where nobody follows.
+    turn: degrees, 0, 90, 180 or 270, by which this person lies turned clockwise in the picture.
+    fault: why the face may not be used although it was found, empty where nothing is wrong.
     """
 
     box: Box
     score: float
     landmarks: NDArray[np.float32]
+    track: int = 0
+    turn: int = 0
+    fault: str = ""
 
     @property
     def width(self) -> float:
@@ -59,6 +71,16 @@ class Face:
     @property
     def area(self) -> float:
         return self.width * self.height
+
+    @property
+    def centre(self) -> tuple[float, float]:
+        return (self.box[0] + self.box[2]) / 2, (self.box[1] + self.box[3]) / 2
+
+    @property
+    def roll(self) -> float:
+        """Degrees by which the face is turned clockwise, -180..180, by all five landmarks."""
+        matrix = _similarity(self.landmarks.astype(np.float64), TEMPLATE)
+        return -float(np.degrees(np.arctan2(matrix[1, 0], matrix[0, 0])))
 
 
 def overlap(a: Box, b: Box) -> float:
@@ -86,43 +108,66 @@ class FaceDetector:
         options.log_severity_level = 3
         self._session = onnxruntime.InferenceSession(str(WEIGHTS), options, providers=["CPUExecutionProvider"])
 
-    def detect(self, image_bgr: NDArray[np.uint8]) -> list[Face]:
+    def detect(self, image_bgr: NDArray[np.uint8], turn: int = 0) -> list[Face]:
         """All faces of `image_bgr` (H, W, 3) uint8, the largest first.
 
         The frame is shrunk so that its longest side is 320 pixels: faces narrower than about 1/25 of it are not found.
+        turn: 90, 180 or 270 to search the frame turned back by so many degrees. Faces are found at any angle, but
+        those that are upright are found best.
         """
         height, width = image_bgr.shape[:2]
-        return self._run(image_bgr, (0, 0, width, height), FULL_SIDE)
+        scale = FULL_SIDE / max(height, width)
+        canvas = _canvas(image_bgr, (0, 0, width, height), scale)
+        back = np.array([[1 / scale, 0, 0], [0, 1 / scale, 0]])
+        for _ in range(turn // 90):
+            # a point of the turned canvas lies at (y, side - x) of the one before
+            back = back @ np.array([[0, -1, canvas.shape[1]], [1, 0, 0], [0, 0, 1.0]])
+            canvas = np.rot90(canvas)
+        return self._run(canvas, back)
 
-    def detect_near(self, image_bgr: NDArray[np.uint8], face: Face) -> list[Face]:
-        """All faces in the square of twice `face`'s size around it, the largest first; a quarter of the full cost."""
+    def detect_near(self, image_bgr: NDArray[np.uint8], face: Face, roll: float = 0.0) -> list[Face]:
+        """All faces in the square of twice `face`'s size around it, the largest first; a quarter of the full cost.
+
+        roll: degrees by which the square is turned clockwise: landmarks are exact where the face is upright in it.
+        """
         half = int(np.ceil(max(face.width, face.height)))
-        x, y = round((face.box[0] + face.box[2]) / 2), round((face.box[1] + face.box[3]) / 2)
-        return self._run(image_bgr, (x - half, y - half, x + half, y + half), ROI_SIDE)
+        x, y = round(face.centre[0]), round(face.centre[1])
+        scale = ROI_SIDE / (2 * half)
+        if not roll:
+            canvas = _canvas(image_bgr, (x - half, y - half, x + half, y + half), scale)
+            return self._run(canvas, np.array([[1 / scale, 0, x - half], [0, 1 / scale, y - half]]))
+        c, s = scale * np.cos(np.radians(roll)), scale * np.sin(np.radians(roll))
+        matrix = np.array([[c, s, ROI_SIDE / 2 - c * x - s * y], [-s, c, ROI_SIDE / 2 + s * x - c * y]])
+        return self._run(_warp(image_bgr, matrix, ROI_SIDE), cv2.invertAffineTransform(matrix))
 
-    def _run(self, image: NDArray[np.uint8], roi: tuple[int, int, int, int], side: int) -> list[Face]:
-        scale = side / max(roi[2] - roi[0], roi[3] - roi[1])
-        heatmap, log_size, offset, landmarks = self._session.run(None, {"image": _network_input(image, roi, scale)})
+    def _run(self, canvas: NDArray[np.uint8], back: NDArray[np.float64]) -> list[Face]:
+        """The faces of a canvas (h, w, 3) BGR, sides a multiple of 32; `back` (2, 3) takes its points to the image."""
+        image = np.ascontiguousarray(canvas[None, :, :, ::-1].transpose(0, 3, 1, 2), dtype=np.float32)
+        heatmap, log_size, offset, landmarks = self._session.run(None, {"image": image})
         rows, columns = np.nonzero(heatmap[0, 0] > SCORE_THRESHOLD)
         scores = heatmap[0, 0, rows, columns]
         height, width = np.exp(log_size[0, :, rows, columns].T) * STRIDE
         y = (rows + offset[0, 0, rows, columns] + 0.5) * STRIDE - height / 2
         x = (columns + offset[0, 1, rows, columns] + 0.5) * STRIDE - width / 2
         points = landmarks[0, :, rows, columns].reshape(-1, 5, 2)  # (y, x) as a fraction of the box
+        across = abs(back[0, 1]) > abs(back[0, 0])  # the box lies on its side in the image
+        zoom = float(np.hypot(back[0, 0], back[1, 0]))
         faces: list[Face] = []
         for i in np.argsort(-scores, kind="stable"):
             corner, size = np.array([x[i], y[i]]), np.array([width[i], height[i]])
-            low, high = corner / scale + roi[:2], (corner + size) / scale + roi[:2]
+            centre = back[:, :2] @ (corner + size / 2) + back[:, 2]
+            half = size[::-1] * zoom / 2 if across else size * zoom / 2
+            low, high = centre - half, centre + half
             box = (float(low[0]), float(low[1]), float(high[0]), float(high[1]))
             if any(overlap(box, kept.box) > NMS_OVERLAP for kept in faces):
                 continue
-            where = ((corner + points[i, :, ::-1] * size) / scale + roi[:2]).astype(np.float32)
-            faces.append(Face(box, float(scores[i]), where))
+            where = (corner + points[i, :, ::-1] * size) @ back[:, :2].T + back[:, 2]
+            faces.append(Face(box, float(scores[i]), where.astype(np.float32)))
         return sorted(faces, key=lambda face: -face.area)
 
 
-def _network_input(image: NDArray[np.uint8], roi: tuple[int, int, int, int], scale: float) -> NDArray[np.float32]:
-    """The region scaled, RGB 0..255, black outside the image, sides a multiple of 32: (1, 3, h, w)."""
+def _canvas(image: NDArray[np.uint8], roi: tuple[int, int, int, int], scale: float) -> NDArray[np.uint8]:
+    """The region scaled, black outside the image, sides a multiple of 32: (h, w, 3) uint8."""
     x0, y0, x1, y1 = roi
     height, width = (int(np.ceil(round((b - a) * scale) / 32)) * 32 for a, b in ((y0, y1), (x0, x1)))
     canvas = np.zeros((height, width, 3), np.uint8)
@@ -135,38 +180,110 @@ def _network_input(image: NDArray[np.uint8], roi: tuple[int, int, int, int], sca
         canvas[row : row + h, column : column + w] = cv2.resize(
             part, (w, h), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
         )
-    return np.ascontiguousarray(canvas[None, :, :, ::-1].transpose(0, 3, 1, 2), dtype=np.float32)
+    return canvas
+
+
+class Sight(Protocol):
+    """Judges what the landmarks cannot tell; `visibility.FaceSight`."""
+
+    def judge(self, image_bgr: NDArray[np.uint8], face: Face) -> tuple[int, str]:
+        """(by how many degrees, 0, 90, 180 or 270, the face is turned clockwise against its landmarks; what of it is
+        covered, empty where nothing is)."""
+        ...
 
 
 class FaceTracker:
-    """One person's face through a video: the largest at first, then the one that overlaps the last sighting.
+    """One person's face through a video: the one chosen at first, then the one that overlaps the last sighting.
 
-    While a face is followed only its surroundings are searched; the whole frame when it was not found there.
-    For `patience` seconds after the last sighting another face elsewhere is not taken for the lost one; then the
-    largest face is picked anew. Same frames and times, same answers.
+    While a face is followed only its surroundings are searched, turned as the head is; the whole frame when it was not
+    found there. For `patience` seconds after the last sighting another face elsewhere is not taken for the lost one;
+    then one is chosen again. Each person has a number (`Face.track`). It stays where the face was never lost, and where
+    it comes back to its place looking as before; where place or size jump and it looks otherwise, or it has looked very
+    different for `SETTLE` seconds, a new one begins.
+
+    A person who lies turned in the picture (`Face.turn`) is refused with the reason for `SETTLE` seconds and then
+    taken as upright; so is one who turns back. While nobody is seen, the frame is searched turned in every second try.
+
+    person: `largest`, `central` (nearest to the picture's centre) or `first`: nobody but the first person is followed,
+        who is the largest. sight: judges orientation and covering, every `REFRESH` seconds and where a face was found
+        again. Same frames and times, same answers.
     """
 
     MIN_OVERLAP = 0.1  # with the last sighting: heads move by less than their width between two frames
+    JUMP = 0.4  # overlap below which place or size has jumped
+    ALIKE, UNLIKE = 10.0, 16.0  # of `_difference`: a person stays below 9 for seconds, two in one room differ by 11-25
+    CLEAR = 0.75  # where the second largest face has more of the largest one's width, which is meant is a guess
+    SETTLE = 1.0  # s
+    REFRESH = 0.6  # s between two looks at orientation, covering and person
+    UPRIGHT = 58.0  # degrees of roll that are taken for a tilted head
+    NEAR_ROLL = 20.0  # degrees of roll up to which landmarks are exact
 
-    def __init__(self, detector: FaceDetector, patience: float = 1.0) -> None:
-        self._detector = detector
-        self._patience = patience
+    def __init__(
+        self, detector: FaceDetector, patience: float = 1.0, *, person: str = "largest", sight: Sight | None = None
+    ) -> None:
+        self._detector, self._sight = detector, sight
+        self._patience, self._person = patience, person
+        self._tracks = 0
+        self._restart()
+
+    def _restart(self) -> None:
         self._last: Face | None = None
         self._seen = 0.0
+        self._time = -np.inf  # of the last frame
+        self._known: tuple[Face, float, NDArray[np.float32]] | None = None  # the person followed last
+        self._looked = -np.inf  # when that person was last compared
+        self._other = np.nan  # since when the face in that person's place looks like somebody else's
+        self._turn = 0
+        self._turned = np.nan  # since when the face lies otherwise than `_turn` says
+        self._empty = np.nan  # since when there is no face at all
+        self._tries = 0
+        self._judged = -np.inf
+        self._fault = ""
+        self.why = NO_FACE
 
     def update(self, image_bgr: NDArray[np.uint8], t: float) -> Face | None:
-        """The followed face in the frame `image_bgr` (H, W, 3) uint8 of time `t` (s), or None."""
-        if self._last is not None and not 0 <= t - self._seen <= self._patience:
+        """The followed face in the frame `image_bgr` (H, W, 3) uint8 of time `t` (s), or None, and `why` says why."""
+        if t < self._time:
+            self._restart()
+        self._time = t
+        if self._last is not None and t - self._seen > self._patience:
             self._last = None
-        face = None
-        if self._last is not None:
-            face = self._match(self._detector.detect_near(image_bgr, self._last))
+        face = self._find(image_bgr, t)
         if face is None:
-            faces = self._detector.detect(image_bgr)
-            face = self._match(faces) if self._last is not None else next(iter(faces), None)
-        if face is not None:
-            self._last, self._seen = face, t
-        return face
+            return None
+        found = self._identify(image_bgr, self._judge(image_bgr, face, t), t)
+        if found is None:
+            self._last, self.why = None, OTHER
+            return None
+        self._last, self._seen = found, t
+        return found
+
+    def _find(self, image: NDArray[np.uint8], t: float) -> Face | None:
+        """The followed face, or a chosen one, with exact landmarks."""
+        last = self._last
+        if last is not None:
+            roll = last.roll if abs(last.roll) > self.NEAR_ROLL else 0.0
+            face = self._match(self._near(image, last, roll))
+            if face is not None:
+                self._empty = np.nan
+                return self._exact(image, face, roll)
+        turn = 0
+        if last is None and t - self._empty > self._patience:
+            # an upright person is the likely one, so every second search is upright
+            self._tries += 1
+            turn = (0, 90, 0, 270, 0, 180)[self._tries % 6]
+        faces = self._detector.detect(image, turn) if turn else self._detector.detect(image)
+        if faces:
+            self._empty = np.nan
+        elif np.isnan(self._empty):
+            self._empty = t
+        if last is not None:
+            self.why = SEVERAL.format("the one followed is not found") if faces else NO_FACE
+            face = self._match(faces)
+        else:
+            self.why = NO_FACE
+            face = self._choose(image, faces)
+        return None if face is None else self._exact(image, face, float(turn))
 
     def _match(self, faces: list[Face]) -> Face | None:
         assert self._last is not None
@@ -174,14 +291,129 @@ class FaceTracker:
         best = max(faces, key=lambda face: overlap(face.box, last), default=None)
         return best if best is not None and overlap(best.box, last) >= self.MIN_OVERLAP else None
 
+    def _choose(self, image: NDArray[np.uint8], faces: list[Face]) -> Face | None:
+        """The face to follow from now on; None, and why, where that is a guess."""
+        if self._person == "first" and self._known is not None:
+            looks = {id(face): _difference(_look(image, face), self._known[2]) for face in faces}
+            alike = [face for face in faces if looks[id(face)] < self.ALIKE]
+            self.why = OTHER if faces else NO_FACE
+            return min(alike, key=lambda face: looks[id(face)], default=None)
+        if self._person == "central":
+            middle = np.array(image.shape[1::-1]) / 2
+            return min(faces, key=lambda face: float(np.hypot(*(middle - face.centre))), default=None)
+        if len(faces) > 1 and faces[1].area > self.CLEAR**2 * faces[0].area:
+            self.why = SEVERAL.format("which one is meant is not clear; use --person")
+            return None
+        return next(iter(faces), None)
 
-def align_crop(image: NDArray[np.uint8], face: Face, size: int) -> NDArray[np.uint8]:
+    def _exact(self, image: NDArray[np.uint8], face: Face, roll: float) -> Face:
+        """The same face with landmarks from a search in which it is nearly upright."""
+        for _ in range(2):
+            if abs(wrapped(face.roll - roll)) <= self.NEAR_ROLL:
+                break
+            roll = face.roll
+            near = self._nearest(image, face, roll)
+            if overlap(near.box, face.box) < self.JUMP:
+                break
+            face = near
+        return face
+
+    def _near(self, image: NDArray[np.uint8], face: Face, roll: float) -> list[Face]:
+        return self._detector.detect_near(image, face, roll) if roll else self._detector.detect_near(image, face)
+
+    def _nearest(self, image: NDArray[np.uint8], face: Face, roll: float) -> Face:
+        """The face that is found in the place of `face` in a search turned by `roll`; `face` where there is none."""
+        return max(self._near(image, face, roll), key=lambda found: overlap(found.box, face.box), default=face)
+
+    def _judge(self, image: NDArray[np.uint8], face: Face, t: float) -> Face:
+        """The face with its `turn`, and with what is wrong with it."""
+        fault = self._fault
+        if self._sight is not None:
+            jumped = self._last is None or overlap(face.box, self._last.box) < self.JUMP
+            if jumped or t - self._judged >= self.REFRESH:
+                face, fault = self._look_closely(self._sight, image, face)
+                self._fault, self._judged = fault, t
+        if abs(wrapped(face.roll - self._turn)) <= self.UPRIGHT or fault in LYING.values():
+            self._turned = np.nan
+        elif np.isnan(self._turned):
+            self._turned = t
+        elif t - self._turned >= self.SETTLE:
+            self._turn, self._turned = round(face.roll / 90) * 90 % 360, np.nan
+        return replace(face, turn=self._turn, fault=fault)
+
+    def _look_closely(self, sight: Sight, image: NDArray[np.uint8], face: Face) -> tuple[Face, str]:
+        """The face, searched again where its landmarks were invented, and what is wrong with it."""
+        wrong, covered = sight.judge(image, face)
+        if wrong:
+            face = self._nearest(image, face, wrapped(face.roll + wrong))
+            wrong, covered = sight.judge(image, face)
+        return face, LYING[wrong] if wrong else covered
+
+    def _identify(self, image: NDArray[np.uint8], face: Face, t: float) -> Face | None:
+        """The face with the number of its person; None where only the first is followed and this is another."""
+        if self._known is None:
+            return self._somebody(image, face, t)
+        before, when, known = self._known
+        jumped = overlap(face.box, before.box) < self.JUMP or t - when > self._patience
+        if not jumped and 0 <= t - self._looked < self.REFRESH:
+            self._known = (face, t, known)
+            return replace(face, track=self._tracks)
+        self._looked = t
+        look = _look(image, face)
+        differs = _difference(look, known)
+        if jumped:
+            size = max(face.area, 1.0) / max(before.area, 1.0)
+            near = np.hypot(*np.subtract(face.centre, before.centre)) < max(face.width, face.height)
+            same = differs < self.ALIKE and (self._person == "first" or bool(near and 0.4 < size < 2.5))
+            self._other = np.nan
+        else:
+            # light changes and hands pass; a covered face tells nothing
+            unlike = differs > self.UNLIKE and not face.fault
+            self._other = np.nan if not unlike else t if np.isnan(self._other) else self._other
+            same = not t - self._other >= self.SETTLE
+        if not same:
+            return None if self._person == "first" else self._somebody(image, face, t)
+        self._known = (face, t, look if differs < self.ALIKE else known)
+        return replace(face, track=self._tracks)
+
+    def _somebody(self, image: NDArray[np.uint8], face: Face, t: float) -> Face:
+        """The face with the number of a new person."""
+        self._tracks += 1
+        self._known, self._looked, self._other = (face, t, _look(image, face)), t, np.nan
+        return replace(face, track=self._tracks)
+
+
+def wrapped(degrees: float) -> float:
+    """The same angle in -180..180."""
+    return (degrees + 180) % 360 - 180
+
+
+def _look(image: NDArray[np.uint8], face: Face) -> NDArray[np.float32]:
+    """What a person looks like: (8, 8, 3) CIELAB means of the aligned face's cells, brightness against its mean."""
+    cells = cv2.resize(align_crop(image, face, 32), (8, 8), interpolation=cv2.INTER_AREA)
+    lab = np.asarray(cv2.cvtColor(cells, cv2.COLOR_RGB2LAB), np.float32)
+    lab[..., 0] = (lab[..., 0] - lab[..., 0].mean()) / 2  # light changes more than skin, hair and background
+    return lab
+
+
+def _difference(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
+    return float(np.sqrt(np.mean((a - b) ** 2)))
+
+
+def align_crop(image: NDArray[np.uint8], face: Face, size: int, margin: float = 0.0) -> NDArray[np.uint8]:
     """The upright face as (size, size, 3) uint8 RGB; `image` is (H, W, 3) uint8 BGR.
 
     The similarity transform (rotation, one scale, shift) that takes the five landmarks to `TEMPLATE` with least
     squared error (Umeyama 1991 without reflection). What lies outside the image is black.
+    margin: how much more is shown on each side, as a fraction of the crop.
     """
-    matrix = _similarity(face.landmarks.astype(np.float64), TEMPLATE * (size / TEMPLATE_SIDE))
+    target = (TEMPLATE / TEMPLATE_SIDE + margin) * (size / (1 + 2 * margin))
+    matrix = _similarity(face.landmarks.astype(np.float64), target)
+    return np.asarray(cv2.cvtColor(_warp(image, matrix, size), cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def _warp(image: NDArray[np.uint8], matrix: NDArray[np.float64], size: int) -> NDArray[np.uint8]:
+    """(size, size, 3): the image under the similarity `matrix` (2, 3), black outside it."""
     shrink = int(1 / np.hypot(matrix[0, 0], matrix[1, 0]))
     if shrink >= 2:
         # bilinear sampling alone would alias: average whole pixels first, only where the crop looks
@@ -196,10 +428,10 @@ def align_crop(image: NDArray[np.uint8], face: Face, size: int) -> NDArray[np.ui
                 part[: h * shrink, : w * shrink], (w, h), interpolation=cv2.INTER_AREA
             )
             # pixel i of the shrunk image lies at shrink * i + (shrink - 1) / 2 of the original
+            matrix = matrix.copy()
             matrix[:, 2] += matrix[:, :2] @ (np.array([x0, y0]) + (shrink - 1) / 2)
             matrix[:, :2] *= shrink
-    crop = cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR)
-    return np.asarray(cv2.cvtColor(crop, cv2.COLOR_BGR2RGB), np.uint8)
+    return np.asarray(cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR), np.uint8)
 
 
 def normalise_face(crops: NDArray[np.uint8], m: Modality) -> NDArray[np.float32]:

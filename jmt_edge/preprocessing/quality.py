@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy import fft, signal
 
 from ..opencv import cv2
-from .face import Face
+from .face import LYING, NO_FACE, Face, wrapped
 from .speech import SpeechDetector, SpeechStep
 
 KEEP = 60.0  # s of history
@@ -27,11 +27,16 @@ MIN_USABLE = 0.5  # share of a span that must be usable; below it the modality i
 
 @dataclass(frozen=True)
 class Verdict:
-    """`ok`: use the modality. `reason`: why not, "" when ok. `score`: 0 (useless) to 1 (as good as it gets)."""
+    """`ok`: use the modality. `reason`: why not, "" when ok. `score`: 0 (useless) to 1 (as good as it gets).
+
+    track, turn: whose face it is and how that person lies in the picture (`Face`); 0 for everything else.
+    """
 
     ok: bool
     reason: str
     score: float
+    track: int = 0
+    turn: int = 0
 
 
 def _ramp(x: float, bad: float, good: float) -> float:
@@ -46,6 +51,8 @@ class _Frame(NamedTuple):
     t: float
     score: float  # 0: not usable
     reason: str
+    track: int  # whose face it is, 0 where there is none
+    turn: int
 
 
 class FaceQuality:
@@ -55,38 +62,46 @@ class FaceQuality:
     variance of the Laplacian over that of the crop, 0.01 (sharp recordings 0.08-0.2, a Gaussian blur of one 30th of
     the face's width 0.01); mean brightness 40..220 and contrast (standard deviation) 10 of 255; head turned by about
     40 degrees, read off the nose tip's place between the eyes; nodded so far that the nose tip leaves the middle half
-    between eyes and mouth; tilted by 45 degrees. Occlusion shows as a detection score below 0.65 (a free face has
-    0.8-0.95).
+    between eyes and mouth; tilted by 58 degrees against the way the person lies. What is covered is judged where the
+    face is followed (`Face.fault`); a detection score below 0.65 (a free face has 0.8-0.95) counts as hidden, too.
     """
 
     STALE = 0.6  # s without a frame: the camera has stopped
+    OTHER = "the followed person has changed"
 
     def __init__(self) -> None:
         self._frames: deque[_Frame] = deque()
 
-    def update(self, t: float, face: Face | None, crop: NDArray[np.uint8] | None) -> None:
-        """One frame at time `t`: the face found, and its aligned crop (h, w, 3) uint8 RGB; None where there is none."""
+    def update(self, t: float, face: Face | None, crop: NDArray[np.uint8] | None, why: str = NO_FACE) -> None:
+        """One frame at time `t`: the face found, and its aligned crop (h, w, 3) uint8 RGB; for none None, and why."""
         if face is None or crop is None:
-            self._frames.append(_Frame(t, 0.0, "no face"))
+            self._frames.append(_Frame(t, 0.0, why, 0, 0))
         else:
-            score, reason = min(_face_scores(face, crop))
-            self._frames.append(_Frame(t, score, reason))
+            aspects = [(0.0, face.fault)] if face.fault else _face_scores(face, crop)
+            score, reason = min(aspects, key=lambda aspect: aspect[0])
+            self._frames.append(_Frame(t, score, reason, face.track, face.turn))
         while self._frames[0].t < t - KEEP:
             self._frames.popleft()
 
     def verdict(self, end: float, span: float) -> Verdict:
-        """The span is ok where at least half of its frames are; the score is their mean."""
+        """The span is ok where at least half of its frames are; the score is their mean.
+
+        Frames of anybody but the newest person count as not usable.
+        """
         frames = [f for f in self._frames if end - span - 1e-6 <= f.t <= end + 1e-6]
         if not frames:
             return Verdict(False, "no camera frames", 0.0)
         age = end - frames[-1].t
+        seen = [f for f in frames if f.track]
+        track, turn = (seen[-1].track, seen[-1].turn) if seen else (0, 0)
         if age > self.STALE:
-            return Verdict(False, f"no camera frame for {age:.1f} s", 0.0)
-        score = sum(f.score for f in frames) / len(frames)
-        bad = [f.reason for f in frames if f.score == 0]
-        if len(bad) > (1 - MIN_USABLE) * len(frames):
-            return Verdict(False, f"{_commonest(bad)} in {len(bad)} of {len(frames)} frames", score)
-        return Verdict(True, "", score)
+            return Verdict(False, f"no camera frame for {age:.1f} s", 0.0, track, turn)
+        own = [f if f.track in (track, 0) else f._replace(score=0.0, reason=self.OTHER) for f in frames]
+        score = sum(f.score for f in own) / len(own)
+        bad = [f.reason for f in own if f.score == 0]
+        if len(bad) > (1 - MIN_USABLE) * len(own):
+            return Verdict(False, f"{_commonest(bad)} in {len(bad)} of {len(own)} frames", score, track, turn)
+        return Verdict(True, "", score, track, turn)
 
 
 def _face_scores(face: Face, crop: NDArray[np.uint8]) -> list[tuple[float, str]]:
@@ -97,13 +112,15 @@ def _face_scores(face: Face, crop: NDArray[np.uint8]) -> list[tuple[float, str]]
     light, contrast = float(grey.mean()), float(grey.std())
     sharpness = float(cv2.Laplacian(grey, cv2.CV_32F).var()) / max(contrast, 1.0) ** 2
     yaw, pitch, roll = _pose(face.landmarks.astype(np.float64))
-    return [
-        (_ramp(face.width, 40, 100), "face too small"),
-        (_ramp(sharpness, 0.01, 0.06), "face blurred"),
+    roll = wrapped(roll - face.turn)
+    lies = LYING[180] if abs(roll) > 135 else f"{LYING[90]} (head tilted by about {round(abs(roll), -1):.0f}°)"
+    return [  # of several that are 0, the first is named
+        (_ramp(abs(roll), 58, 40), lies),
+        (_ramp(min(face.width, face.height), 40, 100), "face too far away (too small)"),
         (min(_ramp(light, 40, 70), _ramp(contrast, 10, 25)), "face too dark or without contrast"),
         (_ramp(light, 220, 190), "face too bright"),
+        (_ramp(sharpness, 0.01, 0.06), "face blurred"),
         (min(_ramp(abs(yaw), 0.45, 0.2), _ramp(abs(pitch - 0.5), 0.25, 0.15)), "face turned away"),
-        (_ramp(abs(roll), 45, 25), "head tilted"),
         (_ramp(face.score, 0.65, 0.8), "face partly hidden"),
     ]
 

@@ -148,6 +148,7 @@ class Recorder(Observer):
             "first": info.first,
             "smooth": info.smooth,
             "novelty": info.novelty,
+            "person": info.person,
             "realtime": info.realtime,
             "sources": info.sources,
             "raw": sorted(self.raw | {"eda"}),

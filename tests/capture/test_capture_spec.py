@@ -51,3 +51,52 @@ def test_each_fault_is_one_sentence(tmp_path: Path, modality: str, spec: str, sa
     message = str(caught.value)
     assert says in message and spec.format(folder=tmp_path) in message
     assert "\n" not in message and ";" in message
+
+
+# --- ?rotate= ---
+
+
+@pytest.mark.parametrize("rotate", ["", "?rotate=auto", "?rotate=90", "?rotate=180", "?rotate=270"])
+@pytest.mark.parametrize("kind", ["folder", "video"])
+def test_rotate_turns_every_picture_clockwise(kind: str, rotate: str, tmp_path: Path) -> None:
+    import cv2
+    import numpy as np
+
+    image = np.zeros((48, 64, 3), np.uint8)
+    image[:24, :32] = (40, 160, 220)  # the upper left quarter is bright
+    if kind == "folder":
+        path = tmp_path / "frames"
+        path.mkdir()
+        for i in range(3):
+            cv2.imwrite(str(path / f"{i}.png"), image)
+    else:
+        path = tmp_path / "a.avi"
+        writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 25.0, (64, 48))
+        for _ in range(3):
+            writer.write(image)
+        writer.release()
+    source = open_source("face", f"{path}{rotate}")
+    assert source is not None
+    source.open(0.0)
+    chunk = source.read(1.0)
+    assert len(chunk) == 3
+    degrees = int(rotate[8:]) if rotate[8:].isdigit() else 0
+    assert source.name.endswith(rotate if degrees else path.name)
+    expected = np.rot90(image, -degrees // 90)
+    for frame in chunk.values:
+        assert frame.shape == expected.shape and frame.flags.c_contiguous
+        assert np.abs(frame.astype(int) - expected)[8:-8, 8:-8].mean() < 12  # MJPEG blurs the edges
+    source.close()
+
+
+@pytest.mark.parametrize("spec", ["0?rotate=45", "/dev/video0?rotate=left", "{folder}?rotate=45"])
+def test_other_angles_are_refused(spec: str, tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="give 90, 180, 270 or auto"):
+        open_source("face", spec.format(folder=tmp_path))
+
+
+def test_rotate_leaves_a_cameras_other_settings() -> None:
+    source = open_source("face", "0?width=320&rotate=180&fps=15")
+    assert source is not None and source.name == "0?width=320&fps=15&rotate=180"
+    assert source.status().detail["requested"] == {"width": 320, "height": 480, "fps": 15.0}
+    assert source.status().detail["rotate"] == 180

@@ -103,8 +103,8 @@ def test_normalised_values_and_axes() -> None:
 def test_a_cropped_frame_is_a_face_of_the_size_wanted() -> None:
     image = np.zeros((112, 112, 3), np.uint8)
     image[...] = (0, 128, 255)  # BGR
-    face, crop = cropped(64)(image, 0.0) or (None, None)
+    face, crop, _ = cropped(64)(image, 0.0)
     assert face is not None and crop is not None and crop.shape == (64, 64, 3)
     assert crop[30, 30].tolist() == [255, 128, 0]
     np.testing.assert_array_equal(align_crop(image, face, 64)[8:-8, 8:-8], crop[8:-8, 8:-8])
-    assert cropped(64)(None, 0.0) is None
+    assert cropped(64)(None, 0.0).face is None

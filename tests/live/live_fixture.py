@@ -188,7 +188,9 @@ def json_lines(text: str) -> list[dict[str, Any]]:
 class Tracker:
     """Stands for FaceTracker: a face at a fixed place in every frame. Counts, and insists on time order."""
 
-    def __init__(self, detector: object) -> None:
+    why = "no face"
+
+    def __init__(self, detector: object, **options: object) -> None:
         self.times: list[float] = []
 
     def update(self, image: np.ndarray, t: float) -> Face:
@@ -203,3 +205,4 @@ def tracker(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every frame shows a face at the same place; nothing is searched for."""
     monkeypatch.setattr(face, "FaceDetector", lambda: None)
     monkeypatch.setattr(face, "FaceTracker", Tracker)
+    monkeypatch.setattr(face, "FaceSight", lambda: None)

@@ -145,11 +145,11 @@ class Script:
         self.faces: list[Face] = []
         self.full = self.near = 0
 
-    def detect(self, image: np.ndarray) -> list[Face]:
+    def detect(self, image: np.ndarray, turn: int = 0) -> list[Face]:
         self.full += 1
         return sorted(self.faces, key=lambda f: -f.area)
 
-    def detect_near(self, image: np.ndarray, face: Face) -> list[Face]:
+    def detect_near(self, image: np.ndarray, face: Face, roll: float = 0) -> list[Face]:
         self.near += 1
         x, y, half = face.box[0] + face.width / 2, face.box[1] + face.height / 2, face.width
         region = (x - half, y - half, x + half, y + half)
@@ -157,6 +157,10 @@ class Script:
 
     def detect_only(self) -> list[Face]:
         return sorted(self.faces, key=lambda f: -f.area)
+
+
+def same(found: Face | None, face: Face) -> bool:
+    return found is not None and found.box == face.box
 
 
 IMAGE = np.zeros((480, 640, 3), np.uint8)
@@ -167,11 +171,11 @@ def test_the_largest_first_then_the_same_person() -> None:
     tracker = FaceTracker(script)  # type: ignore[arg-type]
     small, large = make_face(400, 100, 60), make_face(100, 100, 90)
     script.faces = [small, large]
-    assert tracker.update(IMAGE, 0.0) is large
+    assert same(tracker.update(IMAGE, 0.0), large)
     for i in range(1, 20):  # the other one comes closer and becomes the larger
         moved, grown = make_face(100 + 5 * i, 100, 90), make_face(400, 100, 60 + 5 * i)
         script.faces = [moved, grown]
-        assert tracker.update(IMAGE, i / 30) is moved
+        assert same(tracker.update(IMAGE, i / 30), moved)
     assert script.full == 1 and script.near == 19  # one whole frame only
 
 
@@ -184,10 +188,10 @@ def test_a_covered_face_is_waited_for_and_then_given_up() -> None:
     script.faces = [other]
     assert [tracker.update(IMAGE, t) for t in (0.2, 0.6, 1.0)] == [None, None, None]
     script.faces = [make_face(110, 105, 90), other]
-    assert tracker.update(IMAGE, 1.0) is script.faces[0]
+    assert same(tracker.update(IMAGE, 1.0), script.faces[0])
     script.faces = [other]
     assert tracker.update(IMAGE, 1.9) is None
-    assert tracker.update(IMAGE, 2.1) is other
+    assert same(tracker.update(IMAGE, 2.1), other)
 
 
 def test_nobody_then_somebody() -> None:
@@ -195,7 +199,123 @@ def test_nobody_then_somebody() -> None:
     tracker = FaceTracker(script)  # type: ignore[arg-type]
     assert tracker.update(IMAGE, 0.0) is None
     script.faces = [make_face(10, 10, 50)]
-    assert tracker.update(IMAGE, 0.1) is script.faces[0]
+    assert same(tracker.update(IMAGE, 0.1), script.faces[0])
+
+
+def picture(*people: tuple[Face, tuple[int, int, int]]) -> np.ndarray:
+    """Each face as a patch of its colour."""
+    image = np.full((480, 640, 3), 90, np.uint8)
+    for face, colour in people:
+        x0, y0, x1, y1 = (int(v) for v in face.box)
+        image[max(0, y0 - 20) : y1 + 20, max(0, x0 - 20) : x1 + 20] = colour
+    return image
+
+
+RED, BLUE = (60, 60, 200), (200, 90, 60)
+
+
+def test_another_person_gets_another_number() -> None:
+    """Somebody else elsewhere; the same person back in place; somebody else in the same place."""
+    script = Script()
+    tracker = FaceTracker(script)  # type: ignore[arg-type]
+
+    def track(face: Face | None, colour: tuple[int, int, int], t: float) -> int | None:
+        script.faces = [] if face is None else [face]
+        found = tracker.update(IMAGE if face is None else picture((face, colour)), t)
+        return None if found is None else found.track
+
+    here, there = make_face(100, 100, 90), make_face(400, 200, 90)
+    assert [track(here, RED, i / 5) for i in range(5)] == [1] * 5
+    assert [track(None, RED, 1 + i / 5) for i in range(10)] == [None] * 10
+    assert track(make_face(120, 110, 85), RED, 3.0) == 1  # back after two seconds
+    assert [track(None, RED, 3.2 + i / 5) for i in range(10)] == [None] * 10
+    assert track(there, BLUE, 5.2) == 2
+    assert [track(there, BLUE, 5.4 + i / 5) for i in range(5)] == [2] * 5
+    later = [track(there, RED, 6.4 + i / 5) for i in range(15)]
+    assert later[0] == 2 and later[-1] == 3 and later == sorted(later)  # type: ignore[type-var]
+
+
+def test_a_jump_between_two_frames_is_another_person_only_where_the_look_changes() -> None:
+    for colour, number in ((RED, 1), (BLUE, 2)):
+        script = Script()
+        tracker = FaceTracker(script)  # type: ignore[arg-type]
+        before, after = make_face(100, 100, 90), make_face(150, 120, 90)  # they overlap by a quarter
+        script.faces = [before]
+        tracker.update(picture((before, RED)), 0.0)
+        script.faces = [after]
+        found = tracker.update(picture((after, colour)), 0.2)
+        assert found is not None and found.track == number
+
+
+def test_whose_face_is_followed() -> None:
+    large, central = make_face(20, 20, 120), make_face(285, 205, 70)
+    for person, wanted in (("largest", large), ("central", central), ("first", large)):
+        script = Script()
+        script.faces = [large, central]
+        assert same(FaceTracker(script, person=person).update(IMAGE, 0.0), wanted)  # type: ignore[arg-type]
+
+
+def test_nobody_but_the_first() -> None:
+    script = Script()
+    tracker = FaceTracker(script, person="first")  # type: ignore[arg-type]
+    first, other = make_face(100, 100, 90), make_face(400, 100, 130)
+    script.faces = [first]
+    assert same(tracker.update(picture((first, RED)), 0.0), first)
+    script.faces = [other]
+    for t in (1.5, 3.0, 9.0):
+        assert tracker.update(picture((other, BLUE)), t) is None
+    assert tracker.why == "another person: the first one is followed"
+    moved = make_face(300, 250, 90)
+    script.faces = [other, moved]
+    found = tracker.update(picture((other, BLUE), (moved, RED)), 10.0)
+    assert same(found, moved) and found is not None and found.track == 1
+
+
+def test_two_of_similar_size_are_not_guessed() -> None:
+    script = Script()
+    tracker = FaceTracker(script)  # type: ignore[arg-type]
+    script.faces = [make_face(100, 100, 90), make_face(400, 100, 80)]
+    assert tracker.update(IMAGE, 0.0) is None and "several people" in tracker.why
+    script.faces = [make_face(100, 100, 90)]
+    assert tracker.update(IMAGE, 0.2) is not None
+    script.faces = [make_face(100, 100, 90), make_face(400, 100, 80)]  # one joins the one who is followed
+    assert tracker.update(IMAGE, 0.4) is not None
+
+
+def test_a_group_is_several_people(shared_data: Path, detector: FaceDetector) -> None:
+    image = cv2.imread(str(shared_data / "av" / "multi_face.jpg"))
+    tracker = FaceTracker(detector)
+    assert tracker.update(image, 0.0) is None and "several people" in tracker.why
+    assert FaceTracker(detector, person="central").update(image, 0.0) is not None
+
+
+def test_the_frame_is_searched_turned_while_nobody_is_seen() -> None:
+    class Turned(Script):
+        """Finds a face only in a picture turned back by 270 degrees."""
+
+        def detect(self, image: np.ndarray, turn: int = 0) -> list[Face]:
+            return [make_face(100, 100, 90)] if turn == 270 else []
+
+    tracker = FaceTracker(Turned())  # type: ignore[arg-type]
+    seen = [tracker.update(IMAGE, i / 5) is not None for i in range(16)]
+    assert not any(seen[:6]) and any(seen)
+
+
+@pytest.mark.parametrize("turn", [90, 180, 270])
+def test_a_search_in_the_turned_picture_is_where_the_face_is(
+    turn: int, shared_data: Path, detector: FaceDetector
+) -> None:
+    frame = next(frames_of(shared_data / "av" / "single_face.mp4"))
+    upright = detector.detect(frame)[0]
+    turned = detector.detect(np.ascontiguousarray(np.rot90(frame, -turn // 90)), turn)[0]
+    width, height = frame.shape[1], frame.shape[0]
+    x, y = upright.landmarks.T
+    there = {90: (height - y, x), 180: (width - x, height - y), 270: (y, width - x)}[turn]
+    assert np.abs(turned.landmarks - np.stack(there, 1)).max() < 0.03 * upright.width
+    sides = (turned.width, turned.height)
+    assert sides == pytest.approx(
+        (upright.width, upright.height) if turn == 180 else (upright.height, upright.width), rel=0.05
+    )
 
 
 def test_time_that_jumps_back_starts_anew() -> None:
@@ -204,7 +324,7 @@ def test_time_that_jumps_back_starts_anew() -> None:
     script.faces = [make_face(10, 10, 50)]
     tracker.update(IMAGE, 100.0)
     script.faces = [make_face(400, 10, 50)]
-    assert tracker.update(IMAGE, 0.0) is script.faces[0]
+    assert same(tracker.update(IMAGE, 0.0), script.faces[0])
 
 
 def test_overlap() -> None:

@@ -272,6 +272,9 @@ function setMeter(row, kind, part, label) {
   say(bar.querySelector("b"), label);
 }
 
+/** Whose face it is, after a change, and how that person lies in the picture. */
+const person = ({ track, turn }) => (track > 1 ? `, person ${track}` : "") + (turn ? `, turned by ${turn}°` : "");
+
 function showModality(name) {
   const row = $(`modality-${name}`), { result } = shown;
   if (!row) return;
@@ -279,7 +282,7 @@ function showModality(name) {
   const quality = lost ? null : result?.quality[name], share = lost ? null : (result?.attention[name] ?? null);
   const verdict = row.querySelector(".verdict"), [what, why] = verdict.children;
   const ok = Boolean(quality?.ok), at = lost.indexOf(", ");
-  const said = lost ? `${NONE} ${at < 0 ? lost : lost.slice(0, at)}` : quality ? (ok ? "good" : quality.reason) : NONE;
+  const said = lost ? `${NONE} ${at < 0 ? lost : lost.slice(0, at)}` : quality ? (ok ? `good${person(quality)}` : quality.reason) : NONE;
   const rest = at < 0 ? "" : lost.slice(at);
   say(what, said);
   say(why, rest);
