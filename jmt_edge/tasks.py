@@ -18,6 +18,8 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 AUDIO_RATE = 44_100
 CLIP_AUDIO_SAMPLES = 47_040  # 32 frames at 30 fps
+# The papers' released code (`AmplitudeToDB('power', 80)` and its zeros on the left), for its weights and recipes.
+RELEASED_TOP_DB, RELEASED_PAD = 80.0, 45_599
 MODALITIES = ("face", "voice", "eda")
 
 # How features are fused (models.md): the JMT with and without its joint branch, the papers' baselines, and joint cross
@@ -31,6 +33,8 @@ class Modality:
 
     `shape` is one clip as the backbone takes it, without the batch axis:
     face (3, T, H, W), voice (1, mels, frames), eda (1, samples).
+    `top_db` and `pad` are of the voice (`preprocessing.voice`); their defaults are those of the demo bundles, and of
+    bundles that were written before the two existed.
     """
 
     name: str  # face, voice or eda
@@ -43,10 +47,16 @@ class Modality:
     fill: Literal["hold", "black"] = "hold"  # what replaces a frame without a face
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    top_db: float = 0.0  # a clip's levels are raised to this many dB below its maximum; 0: only the floor of 1e-10
+    pad: int = 0  # samples of silence up to which a recording that has only begun is filled; 0: up to the span
 
     def clip_ends(self, steps: int) -> list[float]:
         """End of each clip relative to the window's end, oldest first (seconds, <= 0)."""
         return [self.end - (steps - 1 - i) * self.stride for i in range(steps)]
+
+    def geometry(self) -> dict[str, Any]:
+        """All that a clip depends on besides the signal."""
+        return {k: v for k, v in asdict(self).items() if k not in ("backbone", "width")}
 
 
 @dataclass(frozen=True)
@@ -138,6 +148,8 @@ def _wrong_fields(task: Task) -> list[str]:
                 "fill": m.fill not in ("hold", "black"),
                 "mean": not bounds or not all(map(_is_number, m.mean)),
                 "std": not bounds or not all(_is_number(x) and x > 0 for x in m.std),
+                "top_db": not (_is_number(m.top_db) and 0 <= m.top_db <= 1000),
+                "pad": m.pad != 0 and not _is_count(m.pad, round(m.span * AUDIO_RATE) if _is_number(m.span) else 0),
                 "mean and std": bounds and len(m.mean) not in ((3,) if m.name == "face" else (0, channels)),
             }.items()
         }
@@ -211,6 +223,15 @@ def get_task(name: str, variant: Literal["full", "demo"] = "full") -> Task:
     if name not in _FULL:
         raise ConfigError(f"unknown task '{name}': choose one of {', '.join(TASK_NAMES)}")
     return _FULL[name] if variant == "full" else _demo(_FULL[name])
+
+
+def as_released(task: Task) -> Task:
+    """`task` with the voice clips that the papers' released code computes, for weights that were trained on them."""
+
+    def released(m: Modality) -> Modality:
+        return replace(m, top_db=RELEASED_TOP_DB, pad=RELEASED_PAD) if m.name == "voice" else m
+
+    return replace(task, modalities=tuple(map(released, task.modalities)))
 
 
 def split_steps(task: Task, steps: int) -> Task:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from .. import markdown
 from ..metrics import interval95, subject_draws
 from . import score_table
-from .scores import Predictions, judged
+from .scores import PUBLISHED_STEPS, Predictions, judged
 from .search import Protocol
 
 DRAWS = 2000
@@ -56,13 +56,16 @@ def paired(
 def compare(protocols: Sequence[Protocol], out: Path, *, seed: int = 0) -> list[str]:
     """Ranks by accuracy where pain is labelled (the papers' measure), else by the mean CCC.
 
-    Writes `comparison.json` and `comparison.md` into `out`; returns the lines of the table.
+    Writes `comparison.json` and `comparison.md` into `out`; returns the lines of the table. The papers' way of scoring
+    (every step, later ones in view) is the last column where a system has it; nothing is ranked by it.
     """
     metric = "accuracy" if "pain" in protocols[0].predictions.labels else "ccc_mean"
     ranked = sorted(protocols, key=lambda p: -p.scores.pooled[metric])
     single = next((p.recipe.name for p in ranked if p.recipe.fusion == "unimodal"), None)
     systems = {p.recipe.name: p.predictions for p in ranked}
     intervals, above = paired(systems, metric, [single] if single else [], seed=seed)
+    extra = metric + PUBLISHED_STEPS
+    published = any(extra in p.scores.extras for p in ranked)
     rows, cells = [], []
     for p in ranked:
         name, scores = p.recipe.name, p.scores
@@ -80,15 +83,21 @@ def compare(protocols: Sequence[Protocol], out: Path, *, seed: int = 0) -> list[
             gain, *limits = above[single][name]
             row |= {"above_best_single": round(gain, 4), "above_best_single_interval95": _rounded(limits)}
             shown = score_table.difference(gain, *limits)
+        if published:
+            row["published_every_step"] = round(scores.extras[extra], 4) if extra in scores.extras else None
         rows.append(row)
         cells.append([
             name, f"{scores.pooled[metric]:.3f}", score_table.interval(intervals[name]),
             score_table.mean_sd(scores, metric), shown,
+            *([f"{scores.extras[extra]:.3f}" if extra in scores.extras else ""] if published else []),
         ])  # fmt: skip
     data = {"metric": metric, "subjects": len(_shared(systems)), "best_single": single, "ranking": rows}
     (out / "comparison.json").write_text(json.dumps(data, indent=1) + "\n")
-    last = f"above {single or 'the best single modality'}"
-    lines = markdown.table(["system", metric, "95 % by subject", "subjects mean (SD)", last], cells)
+    above_single = f"above {single or 'the best single modality'}"
+    header = ["system", metric, "95 % by subject", "subjects mean (SD)", above_single]
+    if published:
+        header.append(f"{metric} at every step with later ones in view (as published)")
+    lines = markdown.table(header, cells)
     (out / "comparison.md").write_text("\n".join(lines) + "\n")
     return lines
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ..capture.simulated.person import BIOVID_NON_REACTIVE
 from ..errors import DataError, SourceError
-from ..tasks import Task
+from ..tasks import Modality, Task
 
 PAIN_CLASSES = ("BL1", "PA4")  # BioVid's no pain and strongest pain
 Clip = tuple[int, float]  # trial number, end of the clip in seconds
@@ -181,47 +181,57 @@ def cut_windows(cohort: Cohort, task: Task, *, hop: float | None = None) -> Wind
     """
     stride = max(m.stride for m in task.modalities)
     hop = hop or stride or task.window
-    clips: dict[str, dict[Clip, int]] = {m.name: {} for m in task.modalities}
-    rows: dict[str, list[list[int]]] = {m.name: [] for m in task.modalities}
+    clips: dict[str, list[Clip]] = {m.name: [] for m in task.modalities}
+    rows: dict[str, list[NDArray[np.int64]]] = {m.name: [] for m in task.modalities}
     labels: dict[str, list[NDArray[np.float64]]] = {o: [] for o in task.outputs}
-    owner: list[int] = []
-    ends: list[float] = []
+    owner: list[NDArray[np.int64]] = []
+    ends: list[NDArray[np.float64]] = []
     for number, trial in enumerate(cohort.trials):
-        for end in trial.ends or _grid(trial.duration, hop, stride):
-            window: dict[str, list[int]] = {}
-            for m in task.modalities:
-                window[m.name] = [
-                    clips[m.name].setdefault((number, round(end + offset, 6)), len(clips[m.name]))
-                    if m.name in trial.files and _usable(end + offset, m.span, trial.duration)
-                    else -1
-                    for offset in m.clip_ends(task.steps)
-                ]
-            truth = {o: trial.labels.at(o, step_times(task, end)) for o in task.outputs}
-            if all(row[-1] < 0 for row in window.values()) or all(np.isnan(y).all() for y in truth.values()):
-                continue
-            for name, row in window.items():
-                rows[name].append(row)
-            for o, y in truth.items():
-                labels[o].append(y)
-            owner.append(number)
-            ends.append(end)
-    if not owner:
+        at = np.asarray(trial.ends or _grid(trial.duration, hop, stride), np.float64)
+        window = {m.name: _rows(m, task.steps, number, trial, at, clips[m.name]) for m in task.modalities}
+        truth = {o: trial.labels.at(o, at[:, None] + step_times(task, 0.0)) for o in task.outputs}
+        seen = np.any([row[:, -1] >= 0 for row in window.values()], axis=0)
+        keep = np.flatnonzero(seen & np.any([(~np.isnan(y)).any(1) for y in truth.values()], axis=0))
+        for name, row in window.items():
+            rows[name].append(row[keep])
+        for o, y in truth.items():
+            labels[o].append(y[keep])
+        owner.append(np.full(len(keep), number, np.int64))
+        ends.append(at[keep])
+    if not sum(map(len, owner)):
         longest = max((r.duration for r in cohort.trials), default=0.0)
         raise DataError(
             f"{cohort.root} has no window that task '{task.name}' can use: it has {', '.join(cohort.modalities)} in "
             f"trials of up to {longest:.1f} s for clips of {max(m.span for m in task.modalities):.1f} s; run "
             "`jmt-edge train --check` on it (PainMonit: with its --rate)"
         )
-    shape = (len(owner), task.steps)
     return WindowTable(
         task,
         cohort.trials,
-        {m: list(c) for m, c in clips.items()},
-        {m: np.array(r, np.int64).reshape(shape) for m, r in rows.items()},
-        {o: np.array(y, np.float32).reshape(shape) for o, y in labels.items()},
-        np.array(owner, np.int64),
-        np.array(ends),
+        clips,
+        {m: np.concatenate(r) for m, r in rows.items()},
+        {o: np.concatenate(y).astype(np.float32) for o, y in labels.items()},
+        np.concatenate(owner),
+        np.concatenate(ends),
     )
+
+
+def _rows(
+    m: Modality, steps: int, number: int, trial: Trial, ends: NDArray[np.float64], clips: list[Clip]
+) -> NDArray[np.int64]:
+    """(windows, S) rows in `clips` of the clips of windows that end at `ends`, -1 where absent; new clips are added in
+    the order in which the windows need them.
+    """
+    times = ends[:, None] + np.array(m.clip_ends(steps))
+    usable = _usable(times, m.span, trial.duration) & (m.name in trial.files)
+    rows = np.full(times.shape, -1, np.int64)
+    distinct, first, which = np.unique(times[usable].round(6), return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order)) + len(clips)
+    rows[usable] = place[which]
+    clips += [(number, float(t)) for t in distinct[order]]
+    return rows
 
 
 def _grid(duration: float, hop: float, stride: float) -> NDArray[np.float64]:
@@ -232,9 +242,9 @@ def _grid(duration: float, hop: float, stride: float) -> NDArray[np.float64]:
     return np.asarray(np.append(ends, last) if longer else ends, np.float64)
 
 
-def _usable(end: float, span: float, duration: float) -> bool:
-    """Whether at least half of the clip lies inside the trial."""
-    return min(end, duration) - max(end - span, 0.0) >= span / 2 - 1e-6
+def _usable(ends: NDArray[np.float64], span: float, duration: float) -> NDArray[np.bool_]:
+    """Whether at least half of each clip lies inside the trial."""
+    return np.asarray(np.minimum(ends, duration) - np.maximum(ends - span, 0.0) >= span / 2 - 1e-6)
 
 
 def class_counts(windows: WindowTable) -> dict[int, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,6 +21,7 @@ from .clips import ClipStore, build_clips
 from .data import Cohort, WindowTable, cut_windows, person
 from .experiment import Change, Features, Prepared, TrainingOptions, load_run, predict, prepare, recipe_of
 from .features import extract
+from .networks import SECOND
 from .published import published_lines
 from .recipes import Recipe
 from .scores import Predictions, Scores, empty_predictions, score
@@ -112,10 +113,11 @@ def disturb(
         if without:
             present = present.clone()
             present[..., names.index(without)] = 0
-        if name and level:
-            x = features[name]
-            spread = float(np.std(tables[name]))
-            features = {**features, name: x + level * spread * torch.randn(x.shape, generator=generator)}
+        # a modality's noise reaches both of its backbones
+        for hit in (name, *([SECOND] if name == names[0] and SECOND in features else [])) if name and level else ():
+            x = features[hit]
+            spread = float(np.std(tables[hit]))
+            features = {**features, hit: x + level * spread * torch.randn(x.shape, generator=generator)}
         return features, present
 
     return change
@@ -211,15 +213,19 @@ class _Part:
     people: str
 
 
-def _parts(target: Path, cohort: Cohort, options: TrainingOptions) -> tuple[list[_Part], Recipe | None, str]:
-    """One part for a bundle or a run, one per fold for a run with folds; the recipe of a run; the recipe's name."""
+def _parts(
+    target: Path, cohort: Cohort, options: TrainingOptions
+) -> tuple[list[_Part], Recipe | None, Mapping[str, Any]]:
+    """One part for a bundle or a run, one per fold for a run with folds; the recipe of a run; the recipe as recorded,
+    empty for a bundle without one.
+    """
     if (target / "manifest.json").is_file():
         bundle = load_bundle(target)
         provenance = bundle.manifest.get("provenance", {})
-        split, name = provenance.get("split", {}), provenance.get("recipe", {}).get("name", "")
+        split, trained_by = provenance.get("split", {}), provenance.get("recipe", {})
         scorer = BundleScorer(bundle, cohort, options)
         held_out, trained = split.get("test_subjects", []), set(split.get("train_subjects", []))
-        return [_Part(scorer, held_out, trained, split.get("people", ""))], None, name
+        return [_Part(scorer, held_out, trained, split.get("people", ""))], None, trained_by
     folders = [target] if (target / "recipe.json").is_file() else run_folders(target)
     if not folders:
         raise DataError(
@@ -233,7 +239,7 @@ def _parts(target: Path, cohort: Cohort, options: TrainingOptions) -> tuple[list
         split = json.loads((folder / "split.json").read_text())
         trained = {*split["train"], *split["validation"]}
         parts.append(_Part(RunScorer(prepared, folder, options), split["test"], trained, split.get("people", "")))
-    return parts, recipe, recipe.name
+    return parts, recipe, recipe.to_dict()
 
 
 def require_one_run(target: Path, folders: list[Path]) -> None:
@@ -277,11 +283,14 @@ def write_results(out: Path, name: str, table: dict[str, Scores], clean: Predict
     (out / "results.json").write_text(
         json.dumps({"of": name, "conditions": {k: s.to_dict() for k, s in table.items()}}, indent=1) + "\n"
     )
-    names = list(next(iter(table.values())).pooled)
+    names, extras = list(table["clean"].pooled), list(table["clean"].extras)
     write_csv(
         out / "results.csv",
-        ["condition", "windows", *names],
-        ([k, s.windows, *(f"{s.pooled[n]:.5f}" for n in names)] for k, s in table.items()),
+        ["condition", "windows", *names, *extras],
+        (
+            [k, s.windows, *(f"{s.pooled[n]:.5f}" for n in names), *(f"{s.extras.get(n, np.nan):.5f}" for n in extras)]
+            for k, s in table.items()
+        ),
     )
     s = table["clean"]
     write_csv(

@@ -24,7 +24,6 @@ from torch import nn
 from ..engine.novelty import FILE, read_novelty, save_novelty
 from ..errors import ConfigError, DataError
 from ..models.fusion import Fusion
-from ..models.jca import JointCrossAttention
 from ..models.joint import TEXT, JointModel
 from ..models.pretrained import load_pretrained
 from ..tasks import Modality, Task
@@ -34,11 +33,21 @@ from .data import Cohort, WindowTable, cut_windows, require_two_classes
 from .features import extract
 from .keys import Key, claim, clip_key, code, data_parts, digest, source_of_weights, weights_hash, write
 from .locks import lock
-from .networks import SECOND, FusionStep, Unimodal, backbone_of, fusion_of, load_weights, pretraining, second_backbone
-from .novelty import described, fit_all, with_novelty
+from .networks import (
+    SECOND,
+    FusionStep,
+    Unimodal,
+    backbone_of,
+    backbone_task,
+    fusion_of,
+    load_weights,
+    pretraining,
+    second_backbone,
+)
+from .novelty import fit_windows, with_novelty
 from .persons import standardise_by_person
 from .recipes import EXPORTABLE, Masking, Recipe, Stage, from_dict
-from .scores import Predictions, Scores, each_step, empty_predictions, fit_temperature, score, validation_loss
+from .scores import Predictions, Scores, empty_predictions, fit_temperature, score, validation_loss
 from .sets import ClipSet, FeatureSet, clip_set, feature_set, hash_seed, presence
 from .splits import Split
 from .trainer import Device, State, fit
@@ -61,7 +70,7 @@ class TrainingOptions:
 
 @dataclass
 class Prepared:
-    """A cohort cut into windows, with its clips computed."""
+    """A cohort cut into windows, with its clips computed. windows: one for each moment that is scored."""
 
     cohort: Cohort
     recipe: Recipe
@@ -70,13 +79,37 @@ class Prepared:
     stores: dict[str, ClipStore]
 
     def network_inputs(self) -> dict[str, tuple[Modality, ClipStore]]:
-        """Network name -> its modality and clips; an intra-modal fusion has two networks on one modality."""
+        """Network name -> its modality and clips; a second backbone is another network on the first modality."""
         inputs = {m.name: (m, self.stores[m.name]) for m in self.task.modalities if m.name in self.stores}
-        if self.recipe.fusion.startswith("intra_"):
+        if self.recipe.second:
             name = self.task.names[0]
             second = second_backbone(self.task, self.recipe)
             inputs[SECOND] = (second, replace(self.stores[name], modality=second))
         return inputs
+
+    @property
+    def apart(self) -> int:
+        """Steps between the windows that a fusion is trained on (RJCMA: 200 of 300)."""
+        stride = max(m.stride for m in self.task.modalities)
+        return max(1, round(self.recipe.hop / stride)) if stride else 1
+
+    @cached_property
+    def fusion_windows(self) -> WindowTable:
+        """The windows that a fusion is trained and selected on: every `apart`-th of a trial, and its last."""
+        if self.apart == 1:
+            return self.windows
+        number = np.rint(self.windows.end / max(m.stride for m in self.task.modalities)).astype(int)
+        last = np.append(self.windows.trial[1:] != self.windows.trial[:-1], True)
+        fixed = np.array([bool(self.windows.trials[i].ends) for i in self.windows.trial])
+        return self.windows.take(np.flatnonzero((number % self.apart == 0) | last | fixed))
+
+    @property
+    def sequence(self) -> tuple[float, int]:
+        """`Predictions.sequence` of an affect task: the papers' windows do not overlap, or are `apart`."""
+        stride = max(m.stride for m in self.task.modalities)
+        if self.task.steps == 1 or "pain" in self.task.outputs:
+            return 0.0, 0
+        return stride, self.apart if self.apart > 1 else self.task.steps
 
     @cached_property
     def depends(self) -> dict[str, Any]:
@@ -105,7 +138,9 @@ def prepare(cohort: Cohort, recipe: Recipe, options: TrainingOptions) -> Prepare
     """Cut the windows, and compute all clips or read them from the cache."""
     task = recipe.resolve()
     require_modalities(cohort, recipe)
-    windows = cut_windows(cohort, task, hop=recipe.hop or None)
+    stride = max(m.stride for m in task.modalities)
+    hop = min(recipe.hop, stride) if stride else recipe.hop  # every moment is scored; see `fusion_windows`
+    windows = cut_windows(cohort, task, hop=hop or None)
     with lock(options.cache / "clips" / f"{_clips_name(windows)}.lock"):  # another process may be computing them
         stores = build_clips(windows, options.cache, cohort.problems, options.workers, options.progress)
     if recipe.calibrated and "eda" in stores:
@@ -179,7 +214,7 @@ def run_split(prepared: Prepared, split: Split, out: Path, *, seed: int, options
     write(out / "recipe.json", json.dumps(recipe.to_dict(), indent=1) + "\n")
     about = {**split.to_dict(), "people": prepared.cohort.people}
     write(out / "split.json", json.dumps(about, indent=1) + "\n")
-    sides = {side: windows.of(getattr(split, side)) for side in ("train", "validation", "test")}
+    sides = {side: prepared.fusion_windows.of(getattr(split, side)) for side in ("train", "validation")}
     require_two_classes(sides["train"], "train")
     began = time.monotonic()
     seconds: dict[str, float] = {}
@@ -206,9 +241,9 @@ def run_split(prepared: Prepared, split: Split, out: Path, *, seed: int, options
         loss = validation_loss(chosen)
         if "pain" in task.outputs:
             temperature = fit_temperature(chosen.outputs["pain"][:, -1], chosen.labels["pain"][:, -1])
-    predictions = predict(
-        prepared, fusion, features, sides["test"] if len(sides["test"]) else sides["validation"], states
-    )
+    scored = windows.of(split.test)
+    scored_side = "test" if len(scored) else "validation"
+    predictions = predict(prepared, fusion, features, windows.of(getattr(split, scored_side)), states)
     predictions.temperature = temperature
     scores = score(predictions)
     for name, network in networks.items():
@@ -217,11 +252,13 @@ def run_split(prepared: Prepared, split: Split, out: Path, *, seed: int, options
     for o, state in states.items():
         _save_state(state, out / f"fusion-best-{o}.safetensors")
     predictions.save(out / "predictions.npz")
-    write_densities(out, prepared, features, sides)
+    # what the training people's clips look like, with limits from the validation people; for the bundle
+    densities = fit_windows(task, sides["train"], sides["validation"], (prepared.stores, prepared.stores))
+    (out / FILE).write_bytes(save_novelty(densities))
     record = {
         "split": split.name, "seed": seed, "key": key.digest, "seconds": {k: round(v, 2) for k, v in seconds.items()},
         "temperature": temperature, "validation_loss": None if np.isnan(loss) else loss,
-        "scored": "test" if len(sides["test"]) else "validation", **scores.to_dict(),
+        "scored": scored_side, **scores.to_dict(),
     }  # fmt: skip
     write(out / "scores.json", json.dumps(record, indent=1) + "\n")
     return Result(split, predictions, scores, seconds, out, loss)
@@ -239,7 +276,7 @@ class _Run:
 def train_backbone(run: _Run, name: str, m: Modality, store: ClipStore) -> Unimodal:
     """Stage 1: the backbone with its head on single clips, cached by all it depends on, so recipes can share it."""
     prepared, split, device = run.prepared, run.split, run.options.device
-    recipe, task = prepared.recipe, prepared.task
+    recipe, task = prepared.recipe, backbone_task(prepared.recipe, prepared.task, m)
     stage = recipe.stage(name)
     torch.manual_seed(hash_seed(run.seed, _number(name)))
     network = pretraining(task, m, stage.dropout)
@@ -334,10 +371,11 @@ def fusion_set(
     """`windows` as inputs of `fusion`, including text or a second backbone where it has one."""
     data = feature_set(windows, prepared.stores, features, masking)
     first = prepared.task.names[0]
+    if prepared.recipe.second:
+        data.features[SECOND] = torch.from_numpy(features[SECOND])
+        data.rows[SECOND] = data.rows[first]
     for name in fusion.modalities:
         if name == SECOND:
-            data.features[name] = torch.from_numpy(features[SECOND])
-            data.rows[name] = data.rows[first]
             data.present = torch.cat([data.present, data.present], -1)
         elif name == TEXT:
             table, there = text_features(prepared, Path(prepared.recipe.text))
@@ -382,13 +420,14 @@ def predict(
     windows: WindowTable,
     states: dict[str, State],
     change: Change = lambda features, present: (features, present),
-    batch: int = 512,
 ) -> Predictions:
-    """Outputs of every window. states: by output, weights that replace the fusion's for it (ensembling).
-    change: of features and presence, before the fusion (noise, a missing modality)."""
+    """Outputs of every window at all its steps. states: by output, weights that replace the fusion's for it
+    (ensembling). change: of features and presence, before the fusion (noise, a missing modality)."""
     data = fusion_set(prepared, features, windows, fusion, None)
     original = {k: v.clone() for k, v in fusion.state_dict().items()}
     result = empty_predictions(windows, fusion.modalities)
+    result.sequence = prepared.sequence
+    batch = max(1, min(512, 8192 // prepared.task.steps))
     fusion.eval()
     with torch.inference_mode():
         for outputs, state in ((prepared.task.outputs, original), *(((o,), state) for o, state in states.items())):
@@ -407,8 +446,7 @@ def predict(
                         parts.setdefault("attention", []).append(got["attention"].numpy())
             result.fill(parts)
     fusion.load_state_dict(original)
-    # joint cross attention has a result at every step, not at the last alone
-    return each_step(result, prepared.task) if isinstance(fusion, JointCrossAttention) else result
+    return result
 
 
 # ---- the files of a run ---------------------------------------------------------------------------------------
@@ -438,9 +476,12 @@ def load_run(folder: Path) -> tuple[Recipe, dict[str, nn.Module], Fusion, dict[s
 
     recipe = recipe_of(folder)
     task = recipe.resolve()
-    backbones: dict[str, nn.Module] = {m.name: backbone_of(task, m) for m in task.modalities}
-    if recipe.fusion.startswith("intra_"):
-        backbones[SECOND] = backbone_of(task, second_backbone(task, recipe))
+    described = {m.name: m for m in task.modalities}
+    if recipe.second:
+        described[SECOND] = second_backbone(task, recipe)
+    backbones: dict[str, nn.Module] = {
+        name: backbone_of(backbone_task(recipe, task, m), m) for name, m in described.items()
+    }
     for name, network in backbones.items():
         load_weights(network, folder / f"backbone-{name}.safetensors")
         network.eval()
@@ -450,28 +491,12 @@ def load_run(folder: Path) -> tuple[Recipe, dict[str, nn.Module], Fusion, dict[s
     return recipe, backbones, fusion.eval(), states
 
 
-def write_densities(
-    out: Path, prepared: Prepared, features: dict[str, NDArray[np.float32]], sides: dict[str, WindowTable]
-) -> None:
-    """What the training people's clips look like, with limits from the validation people; for the bundle."""
-    found = {
-        side: {
-            name: described(name, store, features[name][0], sides[side].rows[name])
-            for name, store in prepared.stores.items()
-        }
-        for side in ("train", "validation")
-    }
-    (out / FILE).write_bytes(
-        save_novelty(fit_all(found["train"], found["validation"], len(set(sides["validation"].subject.tolist()))))
-    )
-
-
 def exportable(recipe: Recipe, task: Task) -> bool:
-    """Whether a live run can use this system: several modalities, a fusion of the task presets, and no need for
-    earlier data of the person.
+    """Whether a live run can use this system: several modalities with one backbone each, a fusion of the task presets,
+    and no need for earlier data of the person.
     """
     known = recipe.fusion in EXPORTABLE and len(task.modalities) > 1
-    return known and not recipe.audio_gru and not recipe.calibrated
+    return known and not recipe.audio_gru and not recipe.calibrated and not recipe.second
 
 
 def export_run(result: Result, path: Path, *, cohort: Cohort, name: str, demo: bool, overwrite: bool) -> Any:
@@ -499,7 +524,7 @@ def export_run(result: Result, path: Path, *, cohort: Cohort, name: str, demo: b
     bundle = export_bundle(
         model, task, path, name=name, provenance=provenance, demo=demo, calibration=calibration, overwrite=overwrite
     )
-    densities = read_novelty((result.folder / FILE).read_bytes(), task.dim)
+    densities = read_novelty((result.folder / FILE).read_bytes())
     return with_novelty(bundle, densities) if densities else bundle
 
 

@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -198,7 +198,7 @@ def clip_key(windows: WindowTable, m: Modality) -> str:
         times = digest(trial.labels.times)
         lines.append([number, trial.id, trial.kind, str(path), stamps[str(path)], times, ends])
     plan = plan_clips(windows.task, HOP)[m.name]
-    geometry = {k: v for k, v in asdict(plan.m).items() if k not in ("backbone", "width")} | {"new": plan.new}
+    geometry = plan.m.geometry() | {"new": plan.new}
     if m.name == "eda":
         geometry.update(mean=(), std=())  # stored in µS
     return digest(geometry, code(CLIP_CODE), lines)[:20]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ..errors import DataError
 from ..models.backbones import Backbone, build_backbone
@@ -33,6 +34,34 @@ class IntraModal(Fusion):
     def mix(self, features: dict[str, Tensor], present: Tensor) -> tuple[Tensor, None]:
         first, second = (features[m] for m in self.modalities)
         return self.combine(first, second), None
+
+
+class TwoVisual(Fusion):
+    """A fusion whose first modality has two backbones, trained apart and combined (`fc` or `tr`) before it.
+
+    The JMT paper's best systems: JMT(R(2+1)D-18 + I3D, ResNet-18). As in the released code, the combination is trained
+    with the fusion, and what is scaled to length one (affect) are the combined features, not those of each backbone.
+    features has `SECOND` beside the modalities; its presence is the first modality's.
+    """
+
+    def __init__(self, fusion: Fusion, dim: int, kind: Literal["fc", "tr"], l2_normalise: bool) -> None:
+        nn.Module.__init__(self)  # the missing tokens, of the combined features, are the inner fusion's
+        self.modalities, self.outputs, self.dropout = fusion.modalities, fusion.outputs, fusion.dropout
+        self.combine = IntraModalFusion(dim, dim, dim, kind)
+        self.fusion, self.l2_normalise = fusion, l2_normalise
+
+    def forward(
+        self,
+        features: dict[str, Tensor],
+        present: Tensor | None = None,
+        return_attention: bool = False,
+        last: bool = False,
+    ) -> dict[str, Tensor]:
+        first = self.modalities[0]
+        both = self.combine(features[first], features[SECOND])
+        if self.l2_normalise:
+            both = F.normalize(both, dim=-1)
+        return self.fusion({**features, first: both}, present, return_attention, last)
 
 
 class Unimodal(nn.Module):
@@ -62,6 +91,12 @@ def backbone_of(task: Task, m: Modality) -> Backbone:
     return build_backbone(m.backbone, m.shape, m.width, task.dim, l2_normalise=task.l2_normalise)
 
 
+def backbone_task(recipe: Recipe, task: Task, m: Modality) -> Task:
+    """The task under which the modality's backbone is built: features that are combined are normalised afterwards."""
+    combined = recipe.intra and m.name == task.names[0]
+    return replace(task, l2_normalise=False) if combined else task
+
+
 def pretraining(task: Task, m: Modality, dropout: float) -> Unimodal:
     """The modality's backbone with the papers' pretraining head."""
     alone = replace(task, modalities=(m,))
@@ -73,14 +108,15 @@ def fusion_of(recipe: Recipe, task: Task, dropout: float) -> Fusion:
     if recipe.fusion in ("intra_fc", "intra_tr"):
         kind: Literal["fc", "tr"] = "fc" if recipe.fusion == "intra_fc" else "tr"
         return IntraModal(task.names[0], task.dim, task.outputs, kind, dropout)
-    return build_fusion(
+    fusion = build_fusion(
         task, recipe.fusion, dropout=dropout, audio_gru=recipe.audio_gru, text=bool(recipe.text),
         recursions=recipe.recursions or None,
     )  # fmt: skip
+    return TwoVisual(fusion, task.dim, recipe.intra, task.l2_normalise) if recipe.intra else fusion
 
 
 def second_backbone(task: Task, recipe: Recipe) -> Modality:
-    """The modality's description with the second backbone of an intra-modal fusion."""
+    """The first modality's description with its second backbone."""
     return replace(task.modalities[0], backbone=recipe.second)
 
 

@@ -10,10 +10,10 @@ from collections.abc import Iterable
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_type_hints
 
 from ..errors import ConfigError
-from ..tasks import FUSIONS, Modality, Task, get_task, split_steps
+from ..tasks import CLIP_AUDIO_SAMPLES, FUSIONS, Modality, Task, get_task, split_steps
 from .data import PAIN_CLASSES
 
 RECIPE_FUSIONS = (*FUSIONS, "intra_fc", "intra_tr")
@@ -93,14 +93,17 @@ class Recipe:
     shapes: dict[str, list[int]] = field(default_factory=dict)  # modality -> clip shape that replaces the task's
     spans: dict[str, float] = field(default_factory=dict)
     backbone: dict[str, str] = field(default_factory=dict)  # modality -> backbone that replaces the task's
-    second: str = ""  # intra-modal fusion: the second backbone of the only modality
+    second: str = ""  # the second backbone of the first modality, trained apart and combined with the first
+    intra: Literal["", "fc", "tr"] = ""  # how, where a fusion follows; alone, the fusion is intra_fc or intra_tr
     text: str = ""  # folder of text features for joint cross attention, <trial>.npy (rows, 768)
     audio_gru: bool = False  # a GRU over the steps behind the voice backbone
     width: dict[str, int] = field(default_factory=dict)
+    voice_top_db: float = 0.0  # dB below a voice clip's maximum to which its levels are raised; 0: not at all
+    voice_pad: int = 0  # samples of silence up to which a young recording's clip is filled; 0: the whole clip
     eda_moments: tuple[float, ...] = ()  # (mean, SD) in µS of the fixed normalisation of EDA; () leaves µS
     calibrated: bool = False  # EDA in units of each person's own mean and SD (`persons.py`)
     classes: tuple[str, ...] = PAIN_CLASSES
-    hop: float = 0.0  # s between windows of a long trial; 0: the task's stride
+    hop: float = 0.0  # s between a long trial's windows in training, whole steps; 0: one. Every step is scored
     protocol: str = "holdout"  # holdout, kfold:K, loso, loso67, official
     ensemble: bool = False  # best-valence checkpoint gives valence, best-arousal checkpoint arousal
     weights: dict[str, str] = field(default_factory=dict)  # modality -> "torchvision" or a file
@@ -114,6 +117,19 @@ class Recipe:
         """The task preset with this recipe's changes. Raises ConfigError where they do not fit."""
         if self.fusion not in RECIPE_FUSIONS:
             raise ConfigError(f"recipe {self.name}: fusion '{self.fusion}' is not one of {', '.join(RECIPE_FUSIONS)}")
+        alone = self.fusion.startswith("intra_")
+        ways = ("",) if alone or not self.second or self.fusion == "unimodal" else ("fc", "tr")
+        if self.intra not in ways or (alone and not self.second) or (self.second and self.fusion == "unimodal"):
+            raise ConfigError(
+                f"recipe {self.name}: second = '{self.second}', intra = '{self.intra}' and fusion = '{self.fusion}' do "
+                "not fit; a second backbone is combined by intra = fc or tr before a fusion of several modalities, or "
+                "alone by the fusion intra_fc or intra_tr"
+            )
+        if not (0 <= self.voice_top_db <= 1000 and 0 <= self.voice_pad <= CLIP_AUDIO_SAMPLES):
+            raise ConfigError(
+                f"recipe {self.name}: voice_top_db = {self.voice_top_db:g} and voice_pad = {self.voice_pad} cannot be "
+                f"used; give dB from 0 to 1000 and samples from 0 to {CLIP_AUDIO_SAMPLES}"
+            )
         if self.calibrated and self.backbone.get("eda") == "eda_pooled":
             raise ConfigError(
                 f"recipe {self.name}: eda_pooled takes the logarithm of the conductance, which is lost with "
@@ -137,12 +153,19 @@ class Recipe:
         changes: dict[str, Any] = {key: values[m.name] for key, values in settings.items() if m.name in values}
         if "shape" in changes:
             changes["shape"] = tuple(changes["shape"])
+        if m.name == "voice":
+            changes |= {"top_db": self.voice_top_db, "pad": self.voice_pad}
         if m.name == "eda" and self.eda_moments:
             changes["mean"], changes["std"] = self.eda_moments[:1], self.eda_moments[1:]
         return replace(m, **changes)
 
     def stage(self, name: str) -> Stage:
         return self.stages.get(name, Stage())
+
+    def backbones(self) -> tuple[str, ...]:
+        """The networks before the fusion, in the order of the modalities; a second one after its first."""
+        first, *others = (m.backbone for m in self.resolve().modalities)
+        return (first, *([self.second] if self.second else []), *others)
 
     def to_dict(self) -> dict[str, Any]:
         return json.loads(json.dumps(asdict(self)))
@@ -192,7 +215,8 @@ def as_demo(data: dict[str, Any]) -> dict[str, Any]:
     backbone = {m: b for m, b in demo.get("backbone", {}).items() if m in used}
     taken = {key: demo[key] for key in DEMO_TAKES if key in demo}
     taken["backbone"] = {**backbone, **data.get("backbone", {})}
-    taken["stages"] = {name: demo["stages"].get(name, stage) for name, stage in data.get("stages", {}).items()}
+    of = {"second": next(iter(used))}  # a second backbone is trained as the first
+    taken["stages"] = {name: demo["stages"].get(of.get(name, name), s) for name, s in data.get("stages", {}).items()}
     return {**data, **taken, "variant": "demo", "weights": {}}
 
 
@@ -218,7 +242,7 @@ def override(data: dict[str, Any], text: str) -> None:
         # `lr=` without a stage is of the stage that trains the system itself
         alone = data.get("fusion") == "unimodal" and data.get("modalities")
         parts = ["stages", alone[0] if alone else "fusion", parts[0]]
-    elif len(parts) == 2 and parts[0] in ("face", "voice", "eda", "fusion"):
+    elif len(parts) == 2 and parts[0] in ("face", "voice", "eda", "second", "fusion"):
         parts = ["stages", *parts]
     target = data
     for part in parts[:-1]:
@@ -261,6 +285,10 @@ def _value(kind: Any, value: Any, where: str) -> Any:
         return [_value(get_args(kind)[0], v, where) for v in value]
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    if origin is Literal:
+        if value not in get_args(kind):
+            raise ConfigError(f"recipe {where}: {value!r} is not one of {', '.join(map(repr, get_args(kind)))}")
+        return value
     if kind in (int, float, str, bool) and (not isinstance(value, kind) or (kind is int and isinstance(value, bool))):
         raise ConfigError(f"recipe {where}: {value!r} is not a {kind.__name__}")
     return value

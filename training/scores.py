@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .. import metrics
-from ..tasks import Task
-from .data import Trial, WindowTable, step_times
+from .data import Trial, WindowTable
 
 SMOOTH = {"valence": 20, "arousal": 50}  # frames, the published code's lengths
+PUBLISHED_STEPS = "_published_every_step"  # of an extra: every step, later ones in view, instead of last steps
 
 
 @dataclass
@@ -22,7 +22,8 @@ class Predictions:
     """Test windows with labels and outputs; the last step is the result.
 
     outputs: `pain` (W, S) logit of class 1 against 0, `valence`, `arousal` (W, S). attention (W, S, M) or empty. A
-    bundle's engine gives the last step alone, S = 1 in both.
+    bundle's engine gives the last step alone, S = 1 in both. sequence: seconds between steps, and steps between the
+    windows that the released codes score (`published_steps`); (0, 0) where only last steps are known or labelled.
     """
 
     names: tuple[str, ...]
@@ -35,6 +36,7 @@ class Predictions:
     attention: NDArray[np.float32]
     temperature: float = 1.0
     frames: dict[str, Trial] = field(default_factory=dict)
+    sequence: tuple[float, int] = (0.0, 0)
 
     def probability(self) -> NDArray[np.float64]:
         """(W,) calibrated pain probability of the last step."""
@@ -44,6 +46,7 @@ class Predictions:
         arrays: dict[str, Any] = {
             "names": np.array(self.names), "temperature": self.temperature, "subject": self.subject,
             "recording": self.trial, "end": self.end, "present": self.present, "attention": self.attention,
+            "sequence": np.array(self.sequence),
         }  # fmt: skip
         arrays |= {f"label_{o}": y for o, y in self.labels.items()}
         arrays |= {f"output_{o}": y for o, y in self.outputs.items()}
@@ -59,6 +62,7 @@ class Predictions:
             return cls(
                 tuple(data["names"].tolist()), data["subject"], data["recording"], data["end"], groups["label"],
                 groups["output"], data["present"], data["attention"], float(data["temperature"]),
+                sequence=(float(data["sequence"][0]), int(data["sequence"][1])),
             )  # fmt: skip
 
     def fill(self, parts: Mapping[str, list[NDArray[np.float32]]]) -> None:
@@ -106,7 +110,7 @@ class Predictions:
         labels = {o: np.concatenate([p.labels[o] for p in parts]) for o in first.labels}
         outputs = {o: np.concatenate([p.scaled(o) for p in parts]) for o in first.outputs}
         frames = {k: v for p in parts for k, v in p.frames.items()}
-        return cls(first.names, labels=labels, outputs=outputs, frames=frames, **columns)
+        return cls(first.names, labels=labels, outputs=outputs, frames=frames, sequence=first.sequence, **columns)
 
 
 def empty_predictions(windows: WindowTable, names: tuple[str, ...]) -> Predictions:
@@ -124,18 +128,37 @@ def empty_predictions(windows: WindowTable, names: tuple[str, ...]) -> Predictio
     )
 
 
-def each_step(p: Predictions, task: Task) -> Predictions:
-    """Every step as a window of its own, taken from the latest of overlapping windows; absent steps are left out."""
+def published_steps(p: Predictions) -> Predictions:
+    """Every step as a window of its own, as the released codes score: with up to S - 1 later steps in view.
+
+    The windows follow each other by `p.sequence[1]` steps, from the first that is full on; each trial's last is added.
+    JMT's do not overlap (S = 16), RJCMA's do (K = 300 every 200), and a step in several of them has their mean.
+    """
+    stride, apart = p.sequence
     steps = p.present.shape[1]
-    times = np.stack([step_times(task, float(end)) for end in p.end]).round(6)
     seen = np.asarray(p.present.any(-1))
-    found = {(p.trial[w], times[w, s]): (w, s) for w in range(len(p.end)) for s in range(steps) if seen[w, s]}
-    w, s = np.array(list(found.values()), int).T
+    found: dict[tuple[str, int], list[tuple[int, int]]] = {}
+    first: dict[str, float] = {}
+    for name in dict.fromkeys(p.trial.tolist()):
+        at = np.flatnonzero(p.trial == name)
+        at = at[np.argsort(p.end[at])]
+        first[name] = float(p.end[at[0]])
+        number = (p.end[at] - first[name]) / stride  # of the step that a window ends with
+        whole = np.abs(number - np.rint(number)) < 1e-3  # windows may be closer than steps
+        at, number = at[whole], np.rint(number[whole]).astype(int)
+        wanted = np.searchsorted(number, np.arange(steps - 1, number[-1] + 1, apart))  # or the next, if it is missing
+        for i in np.union1d(wanted, len(at) - 1):
+            for s in np.flatnonzero(seen[at[i]]):
+                found.setdefault((name, int(number[i]) - (steps - 1 - int(s))), []).append((int(at[i]), int(s)))
+    w, s = np.array([places[0] for places in found.values()], int).T
+    means = {
+        o: np.array([np.mean([y[place] for place in places]) for places in found.values()], np.float32)[:, None]
+        for o, y in p.outputs.items()
+    }
     return replace(
-        p, subject=p.subject[w], trial=p.trial[w], end=times[w, s],
-        labels={o: y[w, s][:, None] for o, y in p.labels.items()},
-        outputs={o: y[w, s][:, None] for o, y in p.outputs.items()},
-        present=p.present[w, s][:, None],
+        p, subject=p.subject[w], trial=p.trial[w], outputs=means, present=p.present[w, s][:, None],
+        end=np.array([first[name] + number * stride for name, number in found]), sequence=(0.0, 0),
+        labels={o: y[w, s][:, None] for o, y in p.labels.items()}, attention=np.empty(0, np.float32),
     )  # fmt: skip
 
 
@@ -199,7 +222,11 @@ def judged(p: Predictions, pain: str = "accuracy") -> list[Judged]:
 
 
 def score(p: Predictions, *, draws: int = 1000, published: bool = False) -> Scores:
-    """All scores of the labelled outputs. published: also, as extras, scores handled as the published code does."""
+    """All scores of the labelled outputs: of last steps, which no later sample can change.
+
+    Extras, where the windows are sequences of affect: every step with later ones in view, as the papers score.
+    published: also unlabelled frames as the published code handles them.
+    """
     pooled: dict[str, float] = {}
     interval: dict[str, tuple[float, float]] = {}
     subjects: dict[str, dict[str, float]] = {}
@@ -224,9 +251,10 @@ def score(p: Predictions, *, draws: int = 1000, published: bool = False) -> Scor
             )
             if published:
                 # the released code scores unlabelled frames as label = prediction = 0
-                absent = np.isnan(truth)
+                labels = np.concatenate([p.frames[r].labels.values[o] for r in dict.fromkeys(p.trial.tolist())])
+                absent = np.isnan(labels)
                 extras[f"{name}_published_unlabelled_as_0"] = metrics.ccc(
-                    np.where(absent, 0, x), np.where(absent, 0, truth)
+                    np.where(absent, 0, x), np.where(absent, 0, labels)
                 )
         pooled[name] = metrics.ccc(x, truth)
         interval[name] = metrics.bootstrap_interval(
@@ -235,6 +263,11 @@ def score(p: Predictions, *, draws: int = 1000, published: bool = False) -> Scor
         subjects[name] = metrics.by_subject(metrics.ccc, x, truth, part.subject)
     if "ccc_valence" in pooled and "ccc_arousal" in pooled:
         pooled["ccc_mean"] = (pooled["ccc_valence"] + pooled["ccc_arousal"]) / 2
+    if p.sequence[1]:
+        every = [part for part in judged(published_steps(p)) if part.name != "accuracy"]
+        found = {part.name: metrics.ccc(part.prediction, part.label) for part in every}
+        found["ccc_mean"] = float(np.mean(list(found.values())))
+        extras |= {f"{name}{PUBLISHED_STEPS}": value for name, value in found.items()}
     known = {name: pair for name, pair in interval.items() if not np.isnan(pair).any()}
     return Scores(len(p.end), pooled, known, subjects, extras)
 
@@ -266,7 +299,7 @@ def _smooth(x: NDArray[np.float64], groups: list[int], frames: int, rule: Any) -
 
 def _frames(p: Predictions, output: str) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.str_]]:
     """Prediction, label and subject of each moment that is scored: the windows, or for videos every frame, which takes
-    the latest result at or before it, as a live display does.
+    the latest result at or before it, as a live display does. Frames before the first result count as unlabelled.
     """
     if not p.frames:
         return p.outputs[output][:, -1].astype(float), p.labels[output][:, -1].astype(float), p.subject
@@ -277,7 +310,7 @@ def _frames(p: Predictions, output: str) -> tuple[NDArray[np.float64], NDArray[n
         trial = p.frames[name]
         latest = np.searchsorted(p.end[order], trial.labels.times + 1e-6, side="right") - 1
         x.append(p.outputs[output][order, -1][np.maximum(latest, 0)].astype(float))
-        y.append(trial.labels.values[output])
+        y.append(np.where(latest < 0, np.nan, trial.labels.values[output]))
         who.append(np.full(len(latest), trial.subject))
     return np.concatenate(x), np.concatenate(y), np.concatenate(who)
 

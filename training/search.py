@@ -147,7 +147,8 @@ def _bundle(prepared: Prepared, results: list[Result], out: Path, *, overwrite: 
     if recipe.calibrated:
         return "no bundle: calibrated = true needs each person's mean and SD, which a live run does not have"
     if not exportable(recipe, prepared.task):
-        return f"no bundle: a live run needs jmt, vanilla or concat with several modalities, not {recipe.fusion}"
+        what = f"{recipe.fusion} with two backbones of one modality" if recipe.intra else recipe.fusion
+        return f"no bundle: a live run needs jmt, vanilla or concat with several modalities, not {what}"
     path = out / f"{recipe.name}.jmt"
     if path.exists() and not overwrite:
         made = json.loads((results[0].folder / "scores.json").read_text())["key"]
@@ -337,5 +338,5 @@ def table(recipe: Recipe, results: Sequence[Result], pooled: Scores) -> list[str
     return [
         *mode,
         *score_table.score_lines(rows, score_table.MAIN, "all, pooled", "split"),
-        *published_lines(recipe.name),
+        *published_lines(recipe.to_dict()),
     ]

@@ -11,7 +11,7 @@ from . import score_table, suite_plots
 from .comparison import DRAWS, Difference
 from .evaluation import NOISE_LEVELS
 from .plots import LABELS
-from .published import NOTE, PUBLISHED
+from .published import MEASURES, NOTE, row_text, rows_of
 from .suite_findings import Findings
 
 NAMES = {"jmt_no_joint": "JMT without joint", "jmt": "JMT", "jca": "JCA", "rjcma": "RJCMA"}
@@ -151,10 +151,17 @@ def _cell(found: Findings, share: str, system: str, condition: str, metric: str)
 
 def _published(found: Findings) -> list[str]:
     """The papers' numbers for these systems, where they have any."""
-    rows = [(shown(found, s), t) for s in found.systems for t in PUBLISHED.get(f"{found.recipe.layout}-{s}", ())]
+    rows = []
+    for name, recipe in found.systems.items():
+        printed, changes = rows_of({**recipe.to_dict(), "name": f"{found.recipe.layout}-{name}"})
+        for row in printed:
+            what, differs = MEASURES[row.measure]
+            rows.append((shown(found, name), row_text(row), f"{what} ({differs})", changes))
     if not rows:
         return []
-    return ["", "## Published", "", f"{NOTE[0].upper()}{NOTE[1:]}.", "", *table(["system", "published"], rows)]
+    note = f"{NOTE[0].upper()}{NOTE[1:]}."
+    header = ["system", "published", "measure", "this suite's recipe differs"]
+    return ["", "## Published", "", note, "", *table(header, rows)]
 
 
 def _costs(found: Findings) -> list[str]:

@@ -101,7 +101,7 @@ class _Module(pl.LightningModule):
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": plateau, "monitor": "val_loss"}}
         if stage.schedule == "onecycle":
             steps = int(self.trainer.estimated_stepping_batches)
-            cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, stage.lr, total_steps=steps, pct_start=0.2)
+            cycle = one_cycle(optimizer, stage.lr, steps)
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cycle, "interval": "step"}}
         if stage.schedule not in ("constant", "cosine"):
             raise ConfigError(f"schedule '{stage.schedule}' is unknown; choose constant, cosine, onecycle or plateau")
@@ -115,6 +115,12 @@ class _Module(pl.LightningModule):
             return 0.5 * (1 + float(torch.cos(torch.tensor(torch.pi * share))))
 
         return {"optimizer": optimizer, "lr_scheduler": torch.optim.lr_scheduler.LambdaLR(optimizer, factor)}
+
+
+def one_cycle(optimizer: torch.optim.Optimizer, lr: float, steps: int) -> torch.optim.lr_scheduler.OneCycleLR:
+    """The rate rises over a fifth of `steps`, but over two of them at least: torch divides by zero at one."""
+    rise = min(max(0.2, 2 / steps), 0.9)
+    return torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=rise)
 
 
 class _Report(Callback):

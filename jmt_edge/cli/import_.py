@@ -44,9 +44,9 @@ def command(
     from ..engine.bundle import sha256_file
     from ..models import Backbone, JointModel, build_backbone, load_pretrained, read_checkpoint
     from ..models.released import import_released
-    from ..tasks import get_task
+    from ..tasks import as_released, get_task
 
-    task = get_task(task_name)
+    task = as_released(get_task(task_name))
     files = _backbone_files(backbones, task.names)
     untrained = [name for name in task.names if name not in files]
     if untrained and not allow_untrained:

@@ -28,6 +28,7 @@ class VoiceCutter:
         self._samples = np.zeros(self._length, np.float32)
         self._real = np.zeros(self._length, bool)
         self._next: int | None = None  # grid index after the last sample
+        self._first = 0  # grid index of the first sample ever
         self._quality = VoiceQuality()
         self.start: float | None = None
         self.last = -np.inf
@@ -42,6 +43,8 @@ class VoiceCutter:
             self.start = float(chunk.times[0])
         self._quality.update(chunk.times, chunk.values)
         index = np.round(chunk.times * AUDIO_RATE).astype(np.int64)
+        if self._next is None:
+            self._first = int(index[0])
         values = np.asarray(chunk.values, np.float32)
         done = 0
         while done < len(index):
@@ -81,7 +84,8 @@ class VoiceCutter:
         where = index % self._length
         real = self._real[where] & (index < there) & (index >= there - self._length)
         samples = np.where(real, self._samples[where], np.float32(0))
-        return voice_clip(samples, m), float(real.mean())
+        begun = index >= self._first  # before the first sample there is no sound; after it, lost samples are silence
+        return voice_clip(samples[begun] if there else samples[:0], m), float(real.mean())
 
     def verdict(self, end: float) -> Verdict:
         return self._quality.verdict(end, self._plan.m.span)

@@ -30,6 +30,7 @@ from ..models.fusion import JMT, Fusion
 from ..models.fusion_onnx import IR_VERSION, OPSET, fusion_graph
 from ..models.joint import JointModel, build_model
 from ..tasks import Task
+from .card import CARD, model_card
 
 LABELS = {"pain": ["no pain", "pain"]}
 RANDOM_WEIGHTS = "random"
@@ -54,8 +55,8 @@ def export_bundle(
     not fold. The fusion's graph is the folded one where folding is exact, with `fusion_folded.safetensors`, else the
     module itself; the manifest says which and why. Versions and the date are added to `provenance` (data, split, seed,
     recipe, scores); `calibration` holds e.g. {"temperature": T}; `untrained` lists the networks with untrained weights.
-    Raises BundleError where `path` exists and `overwrite` is false, ConfigError where the model has inputs that a
-    bundle cannot provide (text features).
+    `README.md` is the model card. Raises BundleError where `path` exists and `overwrite` is false, ConfigError where
+    the model has inputs that a bundle cannot provide (text features).
     """
     extra = [m for m in model.fusion.modalities if m not in task.names]
     if extra:
@@ -92,6 +93,7 @@ def export_bundle(
             "untrained_networks": list(untrained),
             "provenance": {**(provenance or {}), **_versions()},
         }
+        files[CARD] = model_card(manifest)
         return write_bundle(path, manifest, files, overwrite=overwrite)
 
 

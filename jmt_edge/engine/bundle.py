@@ -106,7 +106,7 @@ class Bundle:
             return {}
         name = self.manifest["novelty"]["file"]
         try:
-            return read_novelty(self.read(name), self.task.dim)
+            return read_novelty(self.read(name))
         except ValueError as error:
             raise BundleError(f"{self.path / name} cannot be used: {error}; export the bundle again") from None
 

@@ -1,18 +1,18 @@
 """How unlike the training people's clips a clip is: a density on what describes it.
 
-The rules of signal quality ask whether a picture is sharp; this asks whether the network has seen anything like it.
-A voice and EDA are described by their backbone's features. A face is described by its appearance: small networks map
-real faces into the midst of the drawn ones that they were trained on (measured: none of the real faces refused by the
-pain network's features, all by appearance), because training throws away whatever the labels do not need.
+The rules of signal quality ask whether a picture is sharp; this asks whether the network has seen anything like it. A
+clip is described by what can be measured on it without the network: small networks map real faces, voices and EDA into
+the midst of the simulated ones that they were trained on (of the real faces and of a dry electrode none was refused by
+the pain network's features, of the real voices 8 %), because training throws away whatever the labels do not need.
 
 The density is Gaussian: Mahalanobis distance under the covariance of the training people's clips, shrunk by Ledoit and
 Wolf (2004, "A well-conditioned estimator for large-dimensional covariance matrices"), since there are few clips for the
-dimensions. Its limit comes from other people. NumPy alone.
+dimensions. Its limit comes from other people.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,11 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 FILE = "novelty.safetensors"
-Z = 2.326  # normal quantile of 0.99: the share of a new person's usable clips that is to lie below the limit
 MIN_CLIPS = 16  # of either side; fewer give no covariance and no limit
 _PARTS = ("mean", "whiten", "threshold")
-_CELLS = 8  # each way
-_APPEARANCE = 3 * _CELLS**2
+_CELLS = 8  # a picture has 8 x 8, a spectrogram 8 bands
+_BEATS = 22  # parts of an EDA clip, of 0.25 s in the presets
 
 F32 = NDArray[np.float32]
 
@@ -37,27 +36,22 @@ class Novelty:
     whiten: F32
     threshold: float
 
-    def distance(self, features: F32) -> NDArray[np.float64]:
-        """(N, d) -> (N,): Mahalanobis distance; NaN where a feature is not a number."""
+    def distance(self, described: F32) -> NDArray[np.float64]:
+        """(N, d) -> (N,): Mahalanobis distance; NaN where a number is not finite."""
         with np.errstate(over="ignore", invalid="ignore"):
-            apart = (features.astype(np.float64) - self.mean) @ self.whiten.astype(np.float64)
+            apart = (described.astype(np.float64) - self.mean) @ self.whiten.astype(np.float64)
             return np.sqrt(np.square(apart).sum(1))
 
-    def score(self, features: F32) -> NDArray[np.float64]:
+    def score(self, described: F32) -> NDArray[np.float64]:
         """(N, d) -> (N,): `distance` in units of the threshold. Above 1 a clip is novel."""
-        return self.distance(features) / self.threshold
-
-
-def describe(name: str, clips: Iterable[F32], features: F32) -> F32:
-    """What the density of modality `name` is of: N clips as the network takes them, their features (N, d) -> (N, D)."""
-    if name != "face":
-        return features
-    return appearance(np.stack([clip[:, clip.shape[1] // 2] for clip in clips]))
+        return self.distance(described) / self.threshold
 
 
 def appearance(faces: F32) -> F32:
-    """Faces (N, C, H, W) -> (N, D): brightness, steepness and roughness in 8 x 8 cells, whatever the exposure."""
-    grey = faces.mean(1)
+    """(N, 3, T, H, W) -> (N, 192): brightness, steepness and roughness of the middle frame in 8 x 8 cells, whatever the
+    exposure.
+    """
+    grey = faces[:, :, faces.shape[2] // 2].mean(1)
     grey = (grey - grey.mean((1, 2), keepdims=True)) / (grey.std((1, 2), keepdims=True) + 1e-5)
     inner = grey[:, 1:-1, 1:-1]
     across, down = np.abs(grey[:, 1:-1, 2:] - inner), np.abs(grey[:, 2:, 1:-1] - inner)
@@ -66,43 +60,76 @@ def appearance(faces: F32) -> F32:
     return np.concatenate(parts, 1).astype(np.float32)
 
 
-def _cells(images: F32) -> F32:
-    """(N, H, W) -> (N, 64): means of 8 x 8 cells, of whatever size the image gives them."""
-    for axis in (1, 2):
-        size = images.shape[axis]
-        starts = np.arange(_CELLS) * size // _CELLS
-        counts = np.diff(np.append(starts, size))
-        sums: Any = np.add.reduceat(images, starts, axis)
-        images = sums / counts.reshape((-1, 1) if axis == 1 else (-1,)).astype(np.float32)
-    return images.reshape(len(images), -1)
-
-
-def fit(training: F32, held_out: F32, people: int) -> Novelty:
-    """The density of `training` (N, d), with the limit from `held_out` (N, d), clips of so many other `people`.
-
-    The limit is the prediction limit for 99 % of log distances, with as many degrees of freedom as there are people:
-    the clips of one person are alike, so a quantile over the clips of few people would refuse the next one.
-    Raises ValueError where either side has fewer than `MIN_CLIPS` clips, or a feature is not finite.
+def spectrum(voices: F32) -> F32:
+    """(N, 1, F, T) log-mel -> (N, 32): level, spread, steps in time and roughness over frequency of 8 bands, whatever
+    the loudness.
     """
+    voices = voices[:, 0] - voices[:, 0].mean((1, 2), keepdims=True)
+    steps, rough = np.abs(np.diff(voices)), np.abs(np.diff(voices, 2, axis=1))
+    rough = np.pad(rough, ((0, 0), (1, 1), (0, 0)), mode="edge")
+    bands = _pooled(voices, 1)
+    measures = [bands.std(2), _pooled(steps, 1).mean(2), _pooled(rough, 1).mean(2)]
+    return np.concatenate([bands.mean(2), *(np.log(m + 0.01) for m in measures)], 1).astype(np.float32)
+
+
+def course(eda: F32) -> F32:
+    """(N, 1, T) -> (N, 3): level, range and noise (median deviation from a line over 0.25 s).
+
+    Range and noise below 0.1 (10 nS in the presets) are alike: that is what converters differ by. Measures of slopes,
+    and of the largest deviation, separate no better and refuse the strong responses of people who were never seen.
+    """
+    values = eda[:, 0].astype(np.float64)
+    beats = min(_BEATS, values.shape[1] // 8)
+    length = values.shape[1] // beats
+    parts = values[:, : beats * length].reshape(len(values), beats, length)
+    ramp = np.arange(length) - (length - 1) / 2
+    lines = parts.mean(2, keepdims=True) + (parts @ ramp / np.square(ramp).sum())[:, :, None] * ramp
+    noise = np.median((parts - lines).std(2), 1)
+    level = np.log(np.abs(values.mean(1)) + 1)
+    return np.stack([level, np.log(np.ptp(values, 1) + 0.1), np.log(noise + 0.1)], 1).astype(np.float32)
+
+
+DESCRIPTIONS: dict[str, Callable[[F32], F32]] = {"face": appearance, "voice": spectrum, "eda": course}
+_SIZES = {"face": 3 * _CELLS**2, "voice": 4 * _CELLS, "eda": 3}
+
+
+def _cells(images: F32) -> F32:
+    """(N, H, W) -> (N, 64): means of 8 x 8 cells."""
+    return _pooled(_pooled(images, 1), 2).reshape(len(images), -1)
+
+
+def _pooled(images: F32, axis: int) -> F32:
+    """Means of 8 neighbouring parts of `axis`, as equal as its length allows."""
+    starts = np.arange(_CELLS) * images.shape[axis] // _CELLS
+    sums: Any = np.add.reduceat(images, starts, axis)
+    counts = np.diff(np.append(starts, images.shape[axis])).astype(np.float32)
+    return np.asarray(sums / counts.reshape((-1, 1) if axis == 1 else (-1,)), np.float32)
+
+
+def fit(training: F32, held_out: Sequence[F32]) -> Novelty:
+    """The density of `training` (N, d), with the limit from the clips of other people, (n, d) each.
+
+    The limit is the prediction limit for 99 % of other people's largest distances, which are taken to be log-normal:
+    the clips of one person are alike, so a quantile over the clips of few people would refuse the next one.
+    Raises ValueError for fewer than 2 people, where either side has fewer than `MIN_CLIPS` clips, or a number is not
+    finite.
+    """
+    from scipy.special import stdtrit  # not needed to judge a clip
+
+    people = len(held_out)
     if people < 2:
         raise ValueError("a limit needs at least 2 people who were held out")
-    for what, side in (("training", training), ("held-out", held_out)):
+    for what, side in (("training", training), ("held-out", np.concatenate(held_out))):
         if len(side) < MIN_CLIPS or not np.isfinite(side).all():
-            raise ValueError(f"the {what} side has {len(side)} clips with finite features, fewer than {MIN_CLIPS}")
+            raise ValueError(f"the {what} side has {len(side)} finite clips, fewer than {MIN_CLIPS}")
     x = np.asarray(training, np.float64)
     mean = x.mean(0)
     values, vectors = np.linalg.eigh(shrunk_covariance(x - mean))
     whiten = (vectors / np.sqrt(np.maximum(values, np.finfo(np.float32).tiny))) @ vectors.T
     unscaled = Novelty(mean.astype(np.float32), whiten.astype(np.float32), 1.0)
-    logs = np.log(np.maximum(unscaled.distance(held_out), 1e-12))
-    threshold = float(np.exp(logs.mean() + _student(people - 1) * np.sqrt(1 + 1 / people) * logs.std()))
+    logs = np.log([max(unscaled.distance(clips).max(), 1e-12) for clips in held_out])
+    threshold = float(np.exp(logs.mean() + stdtrit(people - 1, 0.99) * np.sqrt(1 + 1 / people) * logs.std(ddof=1)))
     return Novelty(unscaled.mean, unscaled.whiten, max(threshold, float(np.finfo(np.float32).tiny)))
-
-
-def _student(freedom: int) -> float:
-    """The 0.99 quantile of Student's t (Cornish and Fisher's expansion; 1 % off at 8 degrees of freedom)."""
-    first, second = (Z**3 + Z) / 4, (5 * Z**5 + 16 * Z**3 + 3 * Z) / 96
-    return Z + first / freedom + second / freedom**2
 
 
 def shrunk_covariance(x: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -127,8 +154,8 @@ def save_novelty(densities: Mapping[str, Novelty]) -> bytes:
     return save(tensors)
 
 
-def read_novelty(data: bytes, dim: int) -> dict[str, Novelty]:
-    """Inverse of `save_novelty`, of a task with features of `dim` numbers. Raises ValueError for anything else."""
+def read_novelty(data: bytes) -> dict[str, Novelty]:
+    """Inverse of `save_novelty`. Raises ValueError for anything else."""
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
@@ -140,7 +167,7 @@ def read_novelty(data: bytes, dim: int) -> dict[str, Novelty]:
     for name in sorted({key.partition(".")[0] for key in tensors}):
         parts = [tensors[key] for part in _PARTS if (key := f"{name}.{part}") in tensors]
         shapes = [part.shape for part in parts]
-        size = _APPEARANCE if name == "face" else dim
+        size = _SIZES.get(name)
         if shapes != [(size,), (size, size), (1,)] or not all(np.isfinite(part).all() for part in parts):
             raise ValueError(f"its density of {name!a} has shapes {shapes}, or numbers that are not finite")
         mean, whiten, threshold = (np.asarray(part, np.float32) for part in parts)

@@ -32,7 +32,7 @@ def cut_of_device(plan: ClipPlan, cutter: Cutter, end: float, t: float, status: 
 
 
 def judge_novelty(name: str, quality: Quality, score: float, *, gate: bool) -> Quality:
-    """The verdict on a usable clip of modality `name` whose features have this `Novelty.score`.
+    """The verdict on a usable clip of modality `name` that has this `Novelty.score`.
 
     With `gate` a novel clip is not usable; else its reason is a warning. A score that is not a number judges nothing:
     the network's own output will not be one either.

@@ -18,7 +18,7 @@ from ..clips.cutter import network_input, open_cutter
 from ..clips.plan import ClipPlan, plan_clips, time_key
 from ..engine.backends.base import Engine, Step
 from ..engine.bundle import Bundle
-from ..engine.novelty import describe
+from ..engine.novelty import DESCRIPTIONS
 from ..media.chunk import Chunk
 from ..preprocessing.face import Face
 from ..result import Quality, Result
@@ -104,14 +104,6 @@ class Pipeline:
         for name, of in clips.items():
             for row, end in enumerate(of):
                 self._cache[name, end].features = step.features[name][row]
-        refused = self._judge_novelty(clips, step.features)
-        for name in clips:  # their scores, and what was refused for them
-            before = qualities[name]
-            qualities[name] = replace(self._newest(name, t), lost=before.lost, altered=before.altered)
-        if refused:
-            features, present, _ = self._sequence(t, qualities, {})
-            step = self._without_novel(step, features, present)
-            networks = time.perf_counter() - cut
         outputs, reason = None, ""
         attention: dict[str, float | None] = dict.fromkeys(self.task.names)
         if present.any():
@@ -156,9 +148,13 @@ class Pipeline:
                 if (name, key) in self._cache:
                     continue
                 found = cut_of_device(plan, cutter, end, t, statuses[name])
+                quality = found.quality
                 if found.ok and found.signal is not None:
-                    clips.setdefault(name, {})[key] = network_input(found.signal, plan.m)
-                self._cache[name, key] = _Cached(found.quality, None)
+                    clip = network_input(found.signal, plan.m)
+                    quality = self._judge_novelty(name, clip, quality)
+                    if quality.ok:
+                        clips.setdefault(name, {})[key] = clip
+                self._cache[name, key] = _Cached(quality, None)
             status = statuses[name]
             quality = self._newest(name, t)
             qualities[name] = replace(quality, lost=status.lost, altered=status.detail.get("altered", 0))
@@ -168,26 +164,12 @@ class Pipeline:
         """The verdict on the newest clip of the window that ends at `t`."""
         return self._cache[name, time_key(self.plans[name].ends(t)[-1])].quality
 
-    def _judge_novelty(self, clips: Mapping[str, Mapping[int, F32]], features: Mapping[str, F32]) -> bool:
-        """Score the fresh clips; whether one of them may not be used."""
-        refused = False
-        for name in clips.keys() & self._densities.keys():
-            described = describe(name, clips[name].values(), features[name])
-            for end, score in zip(clips[name], self._densities[name].score(described).tolist()):
-                cached = self._cache[name, end]
-                cached.quality = judge_novelty(name, cached.quality, score, gate=self.novelty == "gate")
-                if not cached.quality.ok:
-                    cached.features, refused = None, True
-        return refused
-
-    def _without_novel(self, step: Step, features: Mapping[str, F32], present: NDArray[np.bool_]) -> Step:
-        """The fusion once more, without the novel clips: an engine gives features and outputs in one step."""
-        began = time.perf_counter()
-        outputs = self._engine.fusion(features, present) if present.any() else {}
-        seconds = dict(step.seconds)
-        if "fusion" in seconds:
-            seconds["fusion"] += time.perf_counter() - began
-        return Step(step.features, outputs, seconds)
+    def _judge_novelty(self, name: str, clip: F32, quality: Quality) -> Quality:
+        """The verdict on a clip whose signal is good."""
+        if name not in self._densities:
+            return quality
+        score = float(self._densities[name].score(DESCRIPTIONS[name](clip[None]))[0])
+        return judge_novelty(name, quality, score, gate=self.novelty == "gate")
 
     def _run(
         self,

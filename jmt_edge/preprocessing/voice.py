@@ -3,6 +3,12 @@
 Power spectrogram (n_fft 1024; 882-sample periodic Hann window, zero-padded in the centre of the 1024; hop 441; frames
 centred, the signal's ends reflected), 64 triangular mel bands (HTK scale, peak 1, 0-22.05 kHz), decibels with a floor
 of 1e-10, then (x - mean) / std of the modality.
+
+Two settings differ between the papers' released code and our presets, and are fields of the modality. `top_db` (80 in
+the released code, torchaudio's `AmplitudeToDB`; 0 here) raises all levels to that many dB below the clip's maximum.
+`pad` (45 599 there; 0, the whole clip, here) is the number of samples to which a recording that has only begun is
+filled with silence on its left; the columns that are then missing are 0 in the network's input, as where the released
+code collects clips of different lengths. A bundle records both, so the same bundle always gives the same clips.
 """
 
 from __future__ import annotations
@@ -34,6 +40,8 @@ def log_mel(samples: NDArray[np.float32], m: Modality) -> NDArray[np.float32]:
     spectrum = fft.rfft(frames * _window(), N_FFT)
     mel = mel_filters() @ (spectrum.real**2 + spectrum.imag**2).T
     decibels = 10 * np.log10(np.maximum(mel, FLOOR))
+    if m.top_db:
+        decibels = np.maximum(decibels, decibels.max() - m.top_db)
     mean, std = (m.mean[0], m.std[0]) if m.mean else (0.0, 1.0)
     return ((decibels - mean) / std)[None].astype(np.float32)
 
@@ -41,11 +49,13 @@ def log_mel(samples: NDArray[np.float32], m: Modality) -> NDArray[np.float32]:
 def voice_clip(samples: NDArray[np.float32], m: Modality) -> NDArray[np.float32]:
     """One clip (1, 64, 107) float32 of the last `m.span` seconds of `samples` (44.1 kHz mono).
 
-    Shorter audio is padded with zeros on the left.
+    Shorter audio is filled with silence on the left: up to `m.pad` samples, then up to the span with columns of 0.
     """
     wanted = round(m.span * AUDIO_RATE)
     last = np.asarray(samples, np.float32)[-wanted:]
-    return log_mel(np.pad(last, (wanted - len(last), 0)), m)
+    spectrogram = log_mel(np.pad(last, (max((m.pad or wanted) - len(last), 0), 0)), m)
+    columns = 1 + wanted // HOP - spectrogram.shape[-1]
+    return np.pad(spectrogram, ((0, 0), (0, 0), (columns, 0))) if columns else spectrogram
 
 
 @lru_cache(maxsize=1)

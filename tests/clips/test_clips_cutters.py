@@ -17,7 +17,7 @@ from jmt_edge.errors import ConfigError, DataError
 from jmt_edge.media.chunk import Chunk
 from jmt_edge.preprocessing.eda import resample_eda
 from jmt_edge.preprocessing.voice import voice_clip
-from jmt_edge.tasks import AUDIO_RATE, get_task, split_steps
+from jmt_edge.tasks import AUDIO_RATE, Task, as_released, get_task, split_steps
 
 AFFECT, PAIN = get_task("affect", "demo"), get_task("pain", "demo")
 
@@ -161,6 +161,29 @@ def test_voice_ring_equals_the_sound_itself() -> None:
             clip, coverage = cutter.clip(end)
             assert coverage == 1.0
             np.testing.assert_array_equal(clip, voice_clip(sound[: round(end * AUDIO_RATE)], plan.m))
+
+
+@pytest.mark.parametrize("task", [AFFECT, as_released(AFFECT)])
+def test_a_young_clip_is_filled_as_the_preset_says(task: Task) -> None:
+    plan = plan_clips(task, 0.5)["voice"]
+    late = 4000  # samples; a stream that starts within 0.1 s may fill its first clip
+    sound = np.random.default_rng(2).normal(0, 0.1, AUDIO_RATE * 4).astype(np.float32)
+    times = np.arange(len(sound)) / AUDIO_RATE
+    lost = (times >= 1.0) & (times < 1.1)
+    kept = ~lost & (np.arange(len(sound)) >= late)
+    cutter = VoiceCutter(plan)
+    assert (cutter.clip(plan.m.span)[0] == voice_clip(sound[:0], plan.m)).all()
+    whole = np.where(lost, np.float32(0), sound)  # what is lost later stays silence
+    begin = 0.0
+    for end in (plan.m.span, 2.0, 4.0):
+        for part in np.array_split(np.flatnonzero(kept & (times >= begin) & (times < end)), 3):
+            cutter.push(Chunk(times[part], sound[part], AUDIO_RATE))
+        begin, stop = end, round(end * AUDIO_RATE)
+        there = slice(max(late, stop - round(plan.m.span * AUDIO_RATE)), stop)
+        np.testing.assert_array_equal(cutter.clip(end)[0], voice_clip(whole[there], plan.m))
+        if end == plan.m.span:
+            first = cutter.clip(end)[0]
+    assert (first[:, :, :3] == 0).all() == bool(plan.m.pad)
 
 
 def test_lost_sound_is_silence_and_counted_and_drift_does_not_tear() -> None:

@@ -22,7 +22,7 @@ from jmt_edge.capture.simulated.person import Person
 from jmt_edge.capture.simulated.voice import Speech
 from jmt_edge.engine.backends.base import TwoCalls
 from jmt_edge.live import Observer, Options, Result, run
-from jmt_edge.tasks import AUDIO_RATE, Task, get_task, split_steps
+from jmt_edge.tasks import AUDIO_RATE, Task, as_released, get_task, split_steps
 from jmt_edge.training.clips import build_clips
 from jmt_edge.training.data import Cohort, Labels, Problems, Trial, cut_windows
 from jmt_edge.training.readers import open_cohort
@@ -340,6 +340,17 @@ def test_the_sound_of_a_video(kind: str, picture_at: float, sound_at: float, tmp
         a, b = found[end], reference[end]
         assert a is not None and b is not None
         assert abs(lag(a[0], b[0])) <= 3, f"the sound at {end} is {10 * lag(a[0], b[0])} ms from where it should be"
+
+
+def test_released_voice_values_reach_all_rooms(tmp_path: Path) -> None:
+    file = write_sound(tmp_path / "a.wav", "mono")
+    ours = assert_same(TASKS["affect"], {"voice": file}, tmp_path, 3)["voice"]
+    theirs = assert_same(as_released(TASKS["affect"]), {"voice": file}, tmp_path, 3)["voice"]
+    for end, clip in theirs.items():
+        if clip is not None:
+            floor = clip.max() - np.float32(80 / 19.895)
+            np.testing.assert_allclose(clip, np.maximum(ours[end], floor), atol=1e-5)
+    assert any((clip != ours[end]).any() for end, clip in theirs.items() if clip is not None)
 
 
 def lag(a: np.ndarray, b: np.ndarray) -> int:

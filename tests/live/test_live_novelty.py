@@ -17,7 +17,7 @@ from rich.console import Console
 from jmt_edge.capture.base import State, Status
 from jmt_edge.engine.backends.base import Step
 from jmt_edge.engine.bundle import Bundle, load_bundle, write_bundle
-from jmt_edge.engine.novelty import FILE, Novelty, fit, read_novelty, save_novelty, shrunk_covariance
+from jmt_edge.engine.novelty import DESCRIPTIONS, FILE, Novelty, fit, read_novelty, save_novelty, shrunk_covariance
 from jmt_edge.errors import BundleError
 from jmt_edge.live import Controls, Pipeline, Result, RunInfo
 from jmt_edge.live.page.feed import Feed
@@ -31,9 +31,10 @@ clock = np.arange(0, 30, 1 / 64)
 WHY = "unlike the EDA these weights were trained on"
 
 
-def around(level: float, dim: int, width: float) -> Novelty:
-    """Clips whose every feature lies within `width` of `level` pass."""
-    return Novelty(np.full(dim, level, np.float32), np.eye(dim, dtype=np.float32), width * dim**0.5)
+def around(clip: np.ndarray, width: float, apart: float = 0.0) -> Novelty:
+    """EDA clips pass whose description lies within `width` of one that is `apart` from that of `clip`."""
+    centre = DESCRIPTIONS["eda"](clip)[0] + np.float32(apart)
+    return Novelty(centre, np.eye(len(centre), dtype=np.float32), width)
 
 
 def with_density(task: Task, path: Path, density: Novelty, name: str = "eda") -> Bundle:
@@ -79,16 +80,24 @@ def task() -> Task:
     return get_task("pain")
 
 
-def level_of(task: Task, tmp_path: Path) -> float:
-    """What the hand network makes of `LEVEL`."""
-    engine = FakeEngine(task)
-    play(hand_bundle(task, tmp_path / "level.jmt"), engine, "off", LEVEL)
-    return float(engine.seen[-1][0]["eda"].mean())
+class Seeing(FakeEngine):
+    """Keeps the clips."""
+
+    def backbones(self, clips: Any) -> dict[str, np.ndarray]:
+        self.kept = [*getattr(self, "kept", []), *clips.get("eda", [])]
+        return super().backbones(clips)
+
+
+def clips_of(task: Task, tmp_path: Path, values: np.ndarray) -> list[np.ndarray]:
+    """The EDA clips that a network gets of `values`, each (1, 1, samples)."""
+    engine = Seeing(task)
+    play(hand_bundle(task, tmp_path / "free.jmt"), engine, "off", values)
+    return [clip[None] for clip in engine.kept]
 
 
 @pytest.mark.parametrize("engine", [FakeEngine, OneGraph])
 def test_a_novel_clip_is_absent_and_says_why(task: Task, tmp_path: Path, engine: type[FakeEngine]) -> None:
-    bundle = with_density(task, tmp_path / "far.jmt", around(level_of(task, tmp_path) + 100, task.dim, 1.0))
+    bundle = with_density(task, tmp_path / "far.jmt", around(clips_of(task, tmp_path, LEVEL)[-1], 1.0, apart=100))
     results = usable(play(bundle, engine(task), "gate", LEVEL))
     assert results
     for result in results:
@@ -99,7 +108,7 @@ def test_a_novel_clip_is_absent_and_says_why(task: Task, tmp_path: Path, engine:
 
 
 def test_a_familiar_clip_gives_what_it_gives_without_the_gate(task: Task, tmp_path: Path) -> None:
-    bundle = with_density(task, tmp_path / "near.jmt", around(level_of(task, tmp_path), task.dim, 5.0))
+    bundle = with_density(task, tmp_path / "near.jmt", around(clips_of(task, tmp_path, LEVEL)[-1], 5.0))
     gated, off = (play(bundle, FakeEngine(task), mode, LEVEL) for mode in ("gate", "off"))
     assert [plain(r) for r in gated] == [plain(r) for r in off]
     assert any(r.outputs for r in gated)
@@ -109,7 +118,7 @@ def test_a_familiar_clip_gives_what_it_gives_without_the_gate(task: Task, tmp_pa
 
 
 def test_a_warning_keeps_the_number(task: Task, tmp_path: Path) -> None:
-    bundle = with_density(task, tmp_path / "far.jmt", around(level_of(task, tmp_path) + 100, task.dim, 1.0))
+    bundle = with_density(task, tmp_path / "far.jmt", around(clips_of(task, tmp_path, LEVEL)[-1], 1.0, apart=100))
     warned, off = (usable(play(bundle, FakeEngine(task), mode, LEVEL)) for mode in ("warn", "off"))
     assert [r.outputs for r in warned] == [r.outputs for r in off] and warned[0].outputs is not None
     assert all(r.quality["eda"].ok and r.quality["eda"].reason == WHY for r in warned)
@@ -128,10 +137,8 @@ def test_a_novel_step_of_a_sequence_stays_absent(tmp_path: Path) -> None:
     task = split_steps(get_task("pain"), 4)
     values = np.where((clock > 10) & (clock < 13), LEVEL + 3, LEVEL)
     values = np.interp(clock, clock[::32], values[::32])  # ramps: no jump that the EDA rules refuse
-    engine = FakeEngine(task)
-    play(hand_bundle(task, tmp_path / "free.jmt"), engine, "off", values)
-    calm = float(engine.seen[0][0]["eda"].mean())
-    bundle = with_density(task, tmp_path / "steps.jmt", around(calm, task.dim, 5.0))
+    calm = clips_of(task, tmp_path, values)[0]
+    bundle = with_density(task, tmp_path / "steps.jmt", around(calm, 2.0))
     engine = FakeEngine(task)
     results = play(bundle, engine, "gate", values)
     assert any(r.quality["eda"].reason == WHY for r in results)
@@ -145,10 +152,17 @@ def test_a_number_that_is_not_finite_is_for_the_network_to_answer(task: Task, tm
         def backbones(self, clips: Any) -> dict[str, np.ndarray]:
             return {n: np.full_like(f, np.nan) for n, f in super().backbones(clips).items()}
 
-    bundle = with_density(task, tmp_path / "nan.jmt", around(0.0, task.dim, 1.0))
+    bundle = with_density(task, tmp_path / "nan.jmt", around(clips_of(task, tmp_path, LEVEL)[-1], 5.0))
     last = play(bundle, Broken(task), "gate", LEVEL)[-1]
     assert last.reason == "the network's output is not finite"
-    assert last.quality["eda"].novelty is None and last.to_json()
+    assert last.quality["eda"].novelty is not None and last.to_json()
+
+
+def test_a_novel_clip_costs_no_network(task: Task, tmp_path: Path) -> None:
+    bundle = with_density(task, tmp_path / "far.jmt", around(clips_of(task, tmp_path, LEVEL)[-1], 1.0, apart=100))
+    engine = FakeEngine(task)
+    play(bundle, engine, "gate", LEVEL)
+    assert engine.clips["eda"] == 0 and not engine.seen
 
 
 # ---- the density
@@ -178,29 +192,38 @@ def test_shrinkage_is_ledoit_and_wolfs() -> None:
     assert shrunk_covariance(x) == pytest.approx(b2 / d2 * sphere + (1 - b2 / d2) * sample)
 
 
-def test_the_limit_keeps_99_percent_of_the_people_held_out() -> None:
+def test_the_limit_is_a_prediction_limit_for_other_people() -> None:
+    """Of new people, whose clips are alike, nearly all stay below the limit; fewer people give a wider one."""
     rng = np.random.default_rng(3)
-    draw = lambda n: (rng.standard_normal((n, 16)) * np.linspace(0.01, 2, 16)).astype(np.float32)  # noqa: E731
-    density = fit(draw(400), held := draw(1000), 1000)
-    assert (density.score(held) <= 1).mean() == pytest.approx(0.99, abs=0.008)
-    assert fit(draw(400), held, 10).threshold > density.threshold  # fewer people say less of the next one
-    assert (density.score(draw(5000)) <= 1).mean() == pytest.approx(0.99, abs=0.01)
-    assert (density.score(draw(200) + 1) > 1).all()  # a hundred SDs in the narrowest direction
+
+    def person() -> np.ndarray:
+        own = rng.standard_normal(16) * rng.uniform(0.5, 1.5)
+        return ((own + 0.3 * rng.standard_normal((12, 16))) * np.linspace(0.01, 2, 16)).astype(np.float32)
+
+    training, held = np.concatenate([person() for _ in range(60)]), [person() for _ in range(60)]
+    density = fit(training, held)
+    new = [density.score(person()).max() for _ in range(400)]
+    assert 0.97 <= np.mean(np.array(new) <= 1) <= 1
+    few = [fit(training, held[i : i + 4]).threshold for i in range(0, 60, 4)]
+    assert np.mean(few) > density.threshold
+    assert (density.score(person() + 2) > 1).all()  # two hundred SDs in the narrowest direction
     with pytest.raises(ValueError, match="fewer than 16"):
-        fit(draw(400), draw(3), 3)
+        fit(training, [held[0][:3], held[1][:3]])
+    with pytest.raises(ValueError, match="2 people"):
+        fit(training, held[:1])
 
 
 def test_a_density_survives_its_file_and_a_damaged_one_is_refused(task: Task, tmp_path: Path) -> None:
     rng = np.random.default_rng(4)
-    features = rng.standard_normal((100, 8)).astype(np.float32)
-    density = fit(features[:50], features[50:], 50)
-    again = read_novelty(save_novelty({"eda": density}), 8)["eda"]
+    features = rng.standard_normal((100, 3)).astype(np.float32)
+    density = fit(features[:50], np.split(features[50:], 10))
+    again = read_novelty(save_novelty({"eda": density}))["eda"]
     assert (again.distance(features) == density.distance(features)).all()
     assert again.threshold == pytest.approx(density.threshold, rel=1e-6)
-    for data, dim in ((b"nonsense", 8), (save_novelty({"eda": density}), 9)):
+    for data in (b"nonsense", save_novelty({"voice": density}), save_novelty({"pulse": density})):
         with pytest.raises(ValueError):
-            read_novelty(data, dim)
-    bundle = with_density(task, tmp_path / "bad.jmt", density)  # 8 features, the task has more
+            read_novelty(data)
+    bundle = with_density(task, tmp_path / "bad.jmt", density, "voice")  # 3 numbers, a voice has 32
     with pytest.raises(BundleError, match=FILE):
         load_bundle(bundle.path).novelty()
 

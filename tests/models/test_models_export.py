@@ -178,7 +178,9 @@ def test_a_refused_fold_is_recorded(tmp_path: Path) -> None:
     assert "8 attention heads" in bundle.networks["fusion"]["not_folded_because"]
     assert "fusion_folded.safetensors" not in bundle.manifest["files"]
     assert load_bundle(tmp_path / "x.jmt").demo
-    assert sorted(bundle.manifest["files"]) == ["eda.onnx", "fusion.onnx", "fusion.safetensors", "voice.onnx"]
+    assert sorted(bundle.manifest["files"]) == [
+        "README.md", "eda.onnx", "fusion.onnx", "fusion.safetensors", "voice.onnx",
+    ]  # fmt: skip
 
 
 def test_text_cannot_be_exported(tmp_path: Path) -> None:

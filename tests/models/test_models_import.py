@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from jmt_edge.engine.bundle import load_bundle
 from jmt_edge.errors import DataError
 from jmt_edge.models.pretrained import read_checkpoint
 from jmt_edge.models.released import import_released
-from jmt_edge.tasks import get_task
+from jmt_edge.tasks import Task, get_task
 
 D = 512
 
@@ -221,3 +222,20 @@ def test_command_writes_a_marked_bundle(tmp_path: Path) -> None:
     answers = [row["outputs"]["pain"] for row in rows if row["outputs"] is not None]
     assert answers
     assert all(0 <= p <= 1 for p in answers)
+
+
+def test_an_imported_affect_bundle_cuts_the_released_codes_voice_clips(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks = []
+
+    def export(model: nn.Module, task: Task, path: Path, **_: object) -> SimpleNamespace:
+        tasks.append(Task.from_dict(json.loads(json.dumps(task.to_dict()))))  # as from the manifest
+        return SimpleNamespace(path=path, id="")
+
+    monkeypatch.setattr("jmt_edge.compiler.export.export_bundle", export)
+    torch.save(PaperAffect("self_attention").state_dict(), tmp_path / "jmt.pt")
+    arguments = ["import", str(tmp_path / "jmt.pt"), "--task", "affect", "--out", str(tmp_path / "x.jmt")]
+    CliRunner().invoke(cli, [*arguments, "--allow-untrained"], catch_exceptions=False)
+    voice = tasks[0].modality("voice")
+    assert (voice.top_db, voice.pad) == (80.0, 45_599)

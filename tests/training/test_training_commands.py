@@ -226,7 +226,10 @@ def test_a_run_with_folds_is_evaluated_by_the_weights_that_never_saw_a_subject(b
     results = json.loads((tmp_path / "run" / "evaluation" / "results.json").read_text())["conditions"]
     assert results["clean"]["pooled"] == pytest.approx(summary["pooled"], abs=1e-4)
     assert results["clean"]["interval95"].keys() >= {"accuracy", "auc"}
-    assert "EDA 1-D CNN accuracy 0.772" in printed
+    assert (
+        "JMT Table 2, EDA (1-D CNN): 0.772" in printed
+        and "settings other than those of biovid-eda: the demo width" in printed
+    )
     assert results["noise 2 on eda"]["pooled"]["auc"] <= results["clean"]["pooled"]["auc"]
     names = {f.name for f in (tmp_path / "run" / "evaluation").iterdir()}
     assert {"results.csv", "subjects.csv", "predictions.csv", "confusion.png", "roc.png", "reliability.png"} <= names

@@ -43,6 +43,7 @@ from jmt_edge.training.recipes import Recipe, from_dict, load_recipe
 from jmt_edge.training.scores import Predictions
 from jmt_edge.training.search import run_splits, with_values
 from jmt_edge.training.sets import clip_set
+from jmt_edge.training.streams import simulated_cohort
 from jmt_edge.training.trainer import Device
 
 STAGE = {"optimizer": "adamw", "lr": 3e-3, "batch": 16, "epochs": 2, "patience": 3}
@@ -399,6 +400,16 @@ def test_a_claim_names_what_differs(tmp_path: Path) -> None:
 def eda_key(cohort: Cohort) -> str:
     task = small().resolve()
     return clip_key(cut_windows(cohort, task), task.modalities[0])
+
+
+def test_clips_of_other_voice_settings_are_other_clips() -> None:
+    cohort = simulated_cohort(load_recipe("demo-affect").resolve(), subjects=1, windows=2)
+
+    def key(**settings: Any) -> str:
+        task = replace(load_recipe("demo-affect"), **settings).resolve()
+        return clip_key(cut_windows(cohort, task), task.modality("voice"))
+
+    assert len({key(), key(voice_top_db=80.0), key(voice_pad=45_599), key(voice_top_db=80.0, voice_pad=45_599)}) == 4
 
 
 def test_a_file_written_again_under_its_old_time_is_another_clip(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from jmt_edge.training.networks import backbone_of
 from jmt_edge.training.readers import open_cohort
 from jmt_edge.training.recipes import Masking, Recipe, from_dict, load_recipe, names
 from jmt_edge.training.sets import mask
-from jmt_edge.training.trainer import Device
+from jmt_edge.training.trainer import Device, one_cycle
 
 QUICK = {"optimizer": "adamw", "lr": 3e-3, "batch": 16, "epochs": 3, "patience": 3}
 
@@ -116,6 +116,26 @@ def test_an_interrupted_stage_resumes_where_it_was(
     assert not (tmp_path / "stopped" / "eda" / "finished.json").exists()
     resumed = run_split(data, split, tmp_path / "stopped", seed=3, options=half)
     assert np.allclose(whole.predictions.outputs["pain"], resumed.predictions.outputs["pain"], atol=1e-6)
+
+
+@pytest.mark.parametrize("steps", [*range(1, 13), 100])
+def test_the_cycle_of_rates_has_any_number_of_steps(steps: int) -> None:
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.AdamW([parameter], 1e-3)
+    schedule = one_cycle(optimizer, 1e-3, steps)
+    rates = []
+    for _ in range(steps):
+        rates.append(optimizer.param_groups[0]["lr"])
+        parameter.grad = torch.ones(1)
+        optimizer.step()
+        if len(rates) < steps:
+            schedule.step()
+    assert all(0 < r <= 1e-3 + 1e-9 for r in rates)
+    if steps > 2:
+        assert max(rates) > 9e-4
+    if steps >= 10:  # as before
+        same = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=steps, pct_start=0.2)
+        assert schedule._schedule_phases == same._schedule_phases
 
 
 def test_ddp_in_two_processes(prepared: tuple[Prepared, TrainingOptions], biovid: Cohort, tmp_path: Path) -> None:
