@@ -1,4 +1,4 @@
-"""Makes the tables of `docs/reference/performance.md` and `benchmarks/NOTES.md` from the committed JSON.
+"""Makes the tables of the pages in PAGES from the committed JSON.
 
 `python -m benchmarks.tables [--check]`: text between `<!-- begin NAME -->` and `<!-- end NAME -->` is generated.
 `--check` writes nothing and exits 1 if a page differs from what `benchmarks/results/*.json` gives.
@@ -18,7 +18,10 @@ from benchmarks.__main__ import group_tables, groups, stamp_line
 from benchmarks.common import RESULTS, ROOT
 from jmt_edge.tasks import TASK_NAMES
 
-PAGES = (ROOT / "docs" / "reference" / "performance.md", ROOT / "benchmarks" / "NOTES.md")
+PAGES = (
+    ROOT / "docs" / "reference" / "performance.md", ROOT / "docs" / "explanation" / "evaluation.md",
+    ROOT / "benchmarks" / "NOTES.md",
+)  # fmt: skip
 
 
 def read(name: str) -> dict[str, Any]:
@@ -207,7 +210,25 @@ class Table(NamedTuple):
     picture: tuple[str, str] | None = None
 
 
+def published_defects() -> list[str]:
+    """What each defect of the published evaluation is worth."""
+    report = read("published-defects")
+    lines = [
+        f"JMT (`{report['recipe']['name']}`), {report['windows']} windows of {report['people']} simulated people, "
+        f"{report['folds']} folds, mean of {report['seeds']} seeds of the fusion. {stamp_line(report)} It took "
+        f"{report['seconds'] / 60:.0f} minutes.", "",
+        "| evaluation | accuracy | 95 % by person | above sound | 95 % by person |", "|---|---|---|---|---|",
+    ]  # fmt: skip
+    for row in report["rows"]:
+        low, high = row["interval95"]
+        least, most = row["difference_interval95"]
+        gain = f"{row['difference']:+.3f} | {least:+.3f} to {most:+.3f}" if row["row"] != "sound" else "| "
+        lines.append(f"| {row['row']} | {row['accuracy']:.3f} | {low:.3f} to {high:.3f} | {gain} |")
+    return lines
+
+
 TABLES = {
+    "published-defects": Table(published_defects, ("published-defects",), "python -m benchmarks.published_defects"),
     "bench": Table(bench, tuple(f"bench-{task}" for task in TASK_NAMES), "python -m benchmarks.reports bench"),
     "suite": Table(
         suite, ("suite",), "python -m benchmarks --keep",

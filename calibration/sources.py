@@ -48,16 +48,21 @@ def load_windows(bundle: Bundle, data: Path | None, count: int, *, seed: int = 0
     if (data / "timeline.jsonl").is_file():
         pool = recorded_windows(task, data, count, POOL * count)
         return pool.take(spread(pool, count, seed))
-    return dataset_windows(task, data, count, seed)
+    return dataset_windows(bundle, data, count, seed)
 
 
-def dataset_windows(task: Task, root: Path, count: int, seed: int = 0) -> WindowSet:
-    """Windows of a data set in one of the layouts that training reads."""
+def dataset_windows(bundle: Bundle, root: Path, count: int, seed: int = 0) -> WindowSet:
+    """Windows of a data set in one of the layouts that training reads, which fits the bundle's training data."""
     from ..training.clips import build_clips, default_cache
     from ..training.data import cut_windows
+    from ..training.evaluation import classes_of
+    from ..training.matching import facts_of_bundle, require_same
     from ..training.readers import open_cohort
 
-    cohort = open_cohort(root)
+    task = bundle.task
+    cohort = open_cohort(root, classes=classes_of(bundle.path))
+    remedy = "give data like those that the bundle was trained on"
+    require_same(str(bundle.path), task, facts_of_bundle(bundle.manifest), cohort, remedy)
     every = cut_windows(cohort, task)
     complete = np.flatnonzero(np.all([every.rows[m.name][:, -1] >= 0 for m in task.modalities], axis=0))
     if not complete.size:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import UserError, first_line
-from .machine import power_modes, read_text, versions
+from .machine import memory_available, power_modes, read_text, versions
 
 OK, NOTE, WARNING, PROBLEM = "ok", "note", "warning", "problem"
 JETPACK = (("39.2", "7.2"), ("38", "7.0 or 7.1"), ("36.4", "6.1 or 6.2"), ("36", "6.0"), ("35", "5"))  # L4T -> JetPack
@@ -93,11 +93,10 @@ def _system(root: Path) -> Iterator[Row]:
             yield "JetPack", OK, f"{jetpack} (L4T {l4t})"
         else:
             yield "JetPack", WARNING, f"unknown release L4T {l4t}", "use JetPack 6.1 or newer"
-    available = re.search(r"^MemAvailable:\s+(\d+) kB", read_text(root / "proc/meminfo"), re.MULTILINE)
-    if available:
-        free = int(available[1]) << 10
+    if available := memory_available(root):
+        free, limit = available
         remedy = f"close other programs: a live run needs {_MIN_MEMORY >> 20} MB"
-        yield "memory", *_enough(free, _MIN_MEMORY, f"{free >> 20} MB free", remedy)
+        yield "memory", *_enough(free, _MIN_MEMORY, f"{free >> 20} MB free {limit}", remedy)
 
 
 def _enough(free: int, least: int, detail: str, remedy: str) -> Row:

@@ -24,6 +24,9 @@ from .engine.device import l4t_release
 _PACKAGES = ("jmt-edge", "numpy", "opencv-python-headless", "onnxruntime", "openvino", "torch", "triton", "tensorrt")
 
 
+_UNLIMITED = 1 << 60  # bytes; cgroup v1 writes a number of this size for "no limit"
+
+
 def read_text(path: Path) -> str:
     """Text of a small file, without blanks and zero bytes at its ends; empty where it cannot be read.
 
@@ -99,6 +102,35 @@ def describe(root: Path = Path("/")) -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": versions(*_PACKAGES),
     }
+
+
+def memory_available(root: Path = Path("/")) -> tuple[int, str] | None:
+    """Bytes that this process can still take without swapping, and what sets this limit: the machine, or a cgroup (a
+    container, a batch system, systemd) with less left. Memory that the kernel frees on demand counts as available.
+    None where it cannot be read.
+
+    Sources: proc_meminfo(5); the kernel's admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst.
+    """
+    free = re.search(r"^MemAvailable:\s*(\d+) kB", read_text(root / "proc/meminfo"), re.M)
+    found = [(int(free[1]) << 10, "on this machine")] if free else []
+    for line in read_text(root / "proc/self/cgroup").splitlines():
+        _, kinds, path = line.split(":", 2)
+        if kinds == "":
+            mount, names = root / "sys/fs/cgroup", ("memory.max", "memory.current", "inactive_file")
+        elif "memory" in kinds.split(","):
+            mount = root / "sys/fs/cgroup/memory"
+            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+        else:
+            continue
+        # a limit of any group above holds too; inside a container the path may be the host's, and the mount our own
+        group = mount / path.lstrip("/")
+        for folder in (group, *(p for p in group.parents if p.is_relative_to(mount))):
+            most, used = (_number(folder / name) for name in names[:2])
+            freed = re.search(rf"^{names[2]} (\d+)$", read_text(folder / "memory.stat"), re.M)
+            if most is not None and used is not None and most < _UNLIMITED:
+                left = max(most - used + (int(freed[1]) if freed else 0), 0)
+                found.append((left, f"under the limit of {most / 1e9:.1f} GB of cgroup {folder.name}"))
+    return min(found, default=None)
 
 
 def power_modes(root: Path = Path("/")) -> tuple[int | None, dict[int, str]]:

@@ -24,6 +24,13 @@ class Mark:
     text: str = ""
     rating: int | None = None
 
+    @property
+    def label(self) -> str:
+        """The mark as one text, for streams of texts: `rating 7: after the cold pack`."""
+        if self.rating is None:
+            return self.text
+        return f"rating {self.rating}" + (f": {self.text}" if self.text else "")
+
 
 @dataclass(frozen=True)
 class RunInfo:
@@ -32,6 +39,7 @@ class RunInfo:
     first: the index of the run's first window. replay: the recording that is replayed; empty in a live run.
     novelty: what happens to clips that are unlike the training people's: gate, warn, off, or `not checked` where the
         bundle cannot tell. demo_alarms: physiological alarms although demo weights look at a real person.
+    origin: `time.monotonic()` at stream time 0.
     """
 
     bundle: Bundle
@@ -45,6 +53,7 @@ class RunInfo:
     replay: str = ""
     novelty: str = "off"
     demo_alarms: bool = False
+    origin: float = 0.0
 
     @property
     def alarms_off(self) -> str:

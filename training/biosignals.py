@@ -69,7 +69,7 @@ def check_biosignals(cohort: Cohort, *, workers: int = 1, cache: Path | None = N
 
     Files that cannot be read go to `cohort.problems`: DataError, or with `skip` counted and listed. cache: a folder.
     """
-    trials = [r for r in cohort.trials if "eda" in r.files and r.kind != "sim"]
+    trials = _with_eda(cohort)
     if not trials:
         return []
     if cohort.layout == "painmonit":
@@ -83,6 +83,20 @@ def check_biosignals(cohort: Cohort, *, workers: int = 1, cache: Path | None = N
         else:
             good[name] = found
     return _lines(good, len(named)) if good else []
+
+
+def sample_of(cohort: Cohort, count: int) -> dict[str, Facts]:
+    """The facts of about `count` EDA signals, spread evenly over the data set."""
+    trials = _with_eda(cohort)
+    trials = trials[:: max(1, len(trials) // count)]
+    if cohort.layout == "painmonit":
+        return dict(_painmonit(trials, cohort.rate))
+    return {r.id: _read(r.files["eda"]) for r in trials}
+
+
+def _with_eda(cohort: Cohort) -> list[Trial]:
+    """Trials with recorded EDA."""
+    return [r for r in cohort.trials if "eda" in r.files and r.kind != "sim"]
 
 
 def _raise(text: str) -> None:

@@ -97,6 +97,8 @@ class Cohort:
     numbers: dict[str, int] = field(default_factory=dict)  # subject -> the data set's own number, if it has one
     rate: float = 0.0  # PainMonit: samples per second of X
     people: str = ""  # the data set that its subject ids belong to; the same id in another data set is another person
+    classes: tuple[str, ...] = ()  # names of pain's classes 0 and 1
+    rule: str = ""  # where the labels come from
 
     @property
     def subjects(self) -> list[str]:
@@ -245,6 +247,28 @@ def _grid(duration: float, hop: float, stride: float) -> NDArray[np.float64]:
 def _usable(ends: NDArray[np.float64], span: float, duration: float) -> NDArray[np.bool_]:
     """Whether at least half of each clip lies inside the trial."""
     return np.asarray(np.minimum(ends, duration) - np.maximum(ends - span, 0.0) >= span / 2 - 1e-6)
+
+
+def re_paired(windows: WindowTable, seed: int = 0) -> WindowTable:
+    """`windows` in which the EDA of each is that of another window of the same person and pain class.
+
+    Every signal, label and split stays, but face and skin no longer belong to the same moment: a gain of a fusion that
+    survives this is not joint information. Where a person has one window of a class, it stays as it is. Raises
+    DataError without pain labels or with EDA alone.
+    """
+    if "pain" not in windows.labels or "eda" not in windows.rows or len(windows.rows) < 2:
+        raise DataError(
+            f"re-pairing needs pain labels, EDA and another modality; task '{windows.task.name}' has labels of "
+            f"{', '.join(windows.labels)} and {', '.join(windows.rows)}"
+        )
+    rng = np.random.default_rng(seed)
+    rows = windows.rows["eda"].copy()
+    who, label = windows.subject, windows.labels["pain"][:, -1]
+    for name in np.unique(who):
+        for y in np.unique(label[who == name]):
+            at = rng.permutation(np.flatnonzero((who == name) & (label == y)))
+            rows[at] = windows.rows["eda"][np.roll(at, 1)]  # a cycle: none keeps its own
+    return replace(windows, rows={**windows.rows, "eda": rows})
 
 
 def class_counts(windows: WindowTable) -> dict[int, int]:

@@ -13,14 +13,27 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ..capture.simulated.scenario import CLASS_NAMES
 from ..engine.bundle import Bundle, load_bundle
 from ..errors import ConfigError, DataError
 from ..tasks import Task
-from . import persons, plots, score_table
+from . import matching, persons, plots, score_table
 from .clips import ClipStore, build_clips
-from .data import Cohort, WindowTable, cut_windows, person
-from .experiment import Change, Features, Prepared, TrainingOptions, load_run, predict, prepare, recipe_of
+from .data import PAIN_CLASSES, Cohort, WindowTable, cut_windows, person
+from .experiment import (
+    Change,
+    Features,
+    Prepared,
+    TrainingOptions,
+    facts_of_run,
+    load_run,
+    predict,
+    prepare,
+    recipe_of,
+)
 from .features import extract
+from .keys import write
+from .memory import predict_memory, require_memory
 from .networks import SECOND
 from .published import published_lines
 from .recipes import Recipe
@@ -68,6 +81,7 @@ class BundleScorer:
 
         self.task, self.temperature = bundle.task, bundle.temperature
         self.windows = cut_windows(cohort, self.task)
+        require_memory(predict_memory(self.windows, None, workers=options.workers))
         self.stores = build_clips(self.windows, options.cache, cohort.problems, options.workers, options.progress)
         self.engine = open_engine(bundle, "onnxruntime")
         self.features = {name: self._features(name, store, options) for name, store in self.stores.items()}
@@ -146,6 +160,8 @@ def evaluate(
     robustness: bool = True,
     published: bool = False,
     allow_trained: bool = False,
+    cross: bool = False,
+    window_end: float | None = None,
 ) -> list[str]:
     """Score a run's folder or a bundle on `cohort`; returns the table's lines, writes JSON, CSV and plots to `out`.
 
@@ -154,10 +170,24 @@ def evaluate(
     or the bundle's provenance lists as held out, `official` keeps the challenge's validation set; "" is `test` for a
     run and `all` for a bundle. Raises DataError where a scored subject was trained on, unless `allow_trained`.
     Subjects are identified by their ids, and by the data set where it numbers its people itself.
+    cross: the data may differ from the model's in window, sensors, rate and classes; without it that is a DataError.
+    window_end: see `matching.cross`.
     """
+    model = _model(target)
+    differences: list[str] = []
+    if cross:
+        cohort, differences = matching.cross(
+            target.name, model.task, model.facts, cohort, trained=model.subjects, end=window_end
+        )
+        _require_cross(target, model, cohort)
+    else:
+        matching.require_same(str(target), model.task, model.facts, cohort)
     parts, recipe, trained_by = _parts(target, cohort, options)
     chosen: list[WindowTable] = []
-    protocol = protocol or ("all" if recipe is None else "test")
+    protocol = protocol or ("all" if recipe is None or cross else "test")
+    if cross and len(parts) > 1:
+        raise ConfigError(f"{target} holds {len(parts)} folds, and other data has no test side of theirs; give one of "
+                          f"them, such as {_folders(target)[0]}, or the bundle")  # fmt: skip
     if len(parts) > 1 and protocol != "test":
         raise ConfigError(f"{target} holds {len(parts)} folds, each of which scores its own test side; omit --protocol")
     notes: dict[str, None] = {}
@@ -196,11 +226,53 @@ def evaluate(
     if robustness:
         table |= {name: score(predictions(**change), draws=200) for name, change in disturbances(task).items()}
     write_results(out, target.name, table, clean)
+    if cross:
+        facts = {"model": model.facts.to_dict(), "data": matching.facts_of(cohort).to_dict()}
+        write(out / "cross.json", json.dumps({**facts, "differences": differences}, indent=1) + "\n")
     plots.all_plots(out, clean, table, task)
     lines = score_table.score_lines(table, score_table.ALL, "clean")
     if recipe is not None and recipe.calibrated:
         lines.insert(0, persons.NOTE)
-    return [*lines, *notes, *published_lines(trained_by)]
+    return [*differences, *lines, *notes, *([] if cross else published_lines(trained_by))]
+
+
+@dataclass(frozen=True)
+class _Model:
+    """What a run or a bundle was trained on. subjects: how many people."""
+
+    task: Task
+    facts: matching.DataFacts
+    subjects: int
+    bundle: bool
+
+
+def _model(target: Path) -> _Model:
+    if (target / "manifest.json").is_file():
+        bundle = load_bundle(target)
+        trained = len(bundle.manifest["provenance"].get("split", {}).get("train_subjects", []))
+        facts = matching.facts_of_bundle(bundle.manifest)
+        return _Model(bundle.task, facts, trained, True)
+    folder = _folders(target)[0]
+    split = json.loads((folder / "split.json").read_text())
+    return _Model(
+        recipe_of(folder).resolve(), facts_of_run(folder), len({*split["train"], *split["validation"]}), False
+    )
+
+
+def _require_cross(target: Path, model: _Model, cohort: Cohort) -> None:
+    """Raises DataError where a run, which reads the features of every modality, meets data without one of them."""
+    lacking = [m for m in model.task.names if m not in cohort.modalities]
+    if lacking and not model.bundle:
+        raise DataError(
+            f"{cohort.root} has no {lacking[0]}, which the run {target} needs; give its bundle, which is scored as a "
+            "live run without that sensor"
+        )
+
+
+def classes_of(target: Path) -> tuple[str, ...]:
+    """The classes that a run or a bundle was trained on, where they are BioVid's; else the usual ones."""
+    known = _model(target).facts.classes
+    return known if len(known) == 2 and set(known) <= set(CLASS_NAMES) else PAIN_CLASSES
 
 
 @dataclass
@@ -226,20 +298,26 @@ def _parts(
         scorer = BundleScorer(bundle, cohort, options)
         held_out, trained = split.get("test_subjects", []), set(split.get("train_subjects", []))
         return [_Part(scorer, held_out, trained, split.get("people", ""))], None, trained_by
-    folders = [target] if (target / "recipe.json").is_file() else run_folders(target)
-    if not folders:
-        raise DataError(
-            f"{target} is neither a bundle nor a finished run; give NAME.jmt or the folder of `train --out`"
-        )
+    folders = _folders(target)
     require_one_run(target, folders)
     recipe = recipe_of(folders[0])
-    prepared = prepare(cohort, recipe, options)
+    prepared = prepare(cohort, recipe, options, training=False)
     parts = []
     for folder in folders:
         split = json.loads((folder / "split.json").read_text())
         trained = {*split["train"], *split["validation"]}
         parts.append(_Part(RunScorer(prepared, folder, options), split["test"], trained, split.get("people", "")))
     return parts, recipe, recipe.to_dict()
+
+
+def _folders(target: Path) -> list[Path]:
+    """The folders of a run's splits. Raises DataError where there are none."""
+    folders = [target] if (target / "recipe.json").is_file() else run_folders(target)
+    if not folders:
+        raise DataError(
+            f"{target} is neither a bundle nor a finished run; give NAME.jmt or the folder of `train --out`"
+        )
+    return folders
 
 
 def require_one_run(target: Path, folders: list[Path]) -> None:

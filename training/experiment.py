@@ -33,6 +33,8 @@ from .data import Cohort, WindowTable, cut_windows, require_two_classes
 from .features import extract
 from .keys import Key, claim, clip_key, code, data_parts, digest, source_of_weights, weights_hash, write
 from .locks import lock
+from .matching import DataFacts, clip_facts, facts_of, require_same_clips, require_window, retrain_remedy
+from .memory import predict_memory, require_memory
 from .networks import (
     SECOND,
     FusionStep,
@@ -54,6 +56,7 @@ from .trainer import Device, State, fit
 
 Features = dict[str, torch.Tensor]
 Change = Callable[[Features, torch.Tensor], tuple[Features, torch.Tensor]]
+FACTS = "data.json"  # of a run: the facts of the data that it was trained on
 # patterns of what a later command would trust in a run's folder
 RUN_STATE = ("scores.json", "*.safetensors", "*/checkpoints/*.ckpt")
 
@@ -66,6 +69,7 @@ class TrainingOptions:
     device: Device = field(default_factory=Device)
     workers: int = 1
     progress: Progress = silent
+    processes: int = 1  # that train at the same time
 
 
 @dataclass
@@ -77,6 +81,7 @@ class Prepared:
     task: Task
     windows: WindowTable
     stores: dict[str, ClipStore]
+    facts: DataFacts  # what a later data set is compared with
 
     def network_inputs(self) -> dict[str, tuple[Modality, ClipStore]]:
         """Network name -> its modality and clips; a second backbone is another network on the first modality."""
@@ -134,18 +139,32 @@ class Result:
     validation_loss: float = float("nan")  # of the weights kept, on all validation windows; NaN without any
 
 
-def prepare(cohort: Cohort, recipe: Recipe, options: TrainingOptions) -> Prepared:
-    """Cut the windows, and compute all clips or read them from the cache."""
+def prepare(cohort: Cohort, recipe: Recipe, options: TrainingOptions, *, training: bool = True) -> Prepared:
+    """Cut the windows, and compute all clips or read them from the cache.
+
+    training: whether a training follows. Raises ConfigError where it, or scoring, needs more memory than there is.
+    """
     task = recipe.resolve()
     require_modalities(cohort, recipe)
+    facts = facts_of(cohort)
     stride = max(m.stride for m in task.modalities)
     hop = min(recipe.hop, stride) if stride else recipe.hop  # every moment is scored; see `fusion_windows`
     windows = cut_windows(cohort, task, hop=hop or None)
+    require_memory(predict_memory(
+        windows, recipe, workers=options.workers, processes=max(options.processes, options.device.devices),
+        on_gpu=_torch_device(options.device) == "cuda", training=training,
+    ))  # fmt: skip
     with lock(options.cache / "clips" / f"{_clips_name(windows)}.lock"):  # another process may be computing them
         stores = build_clips(windows, options.cache, cohort.problems, options.workers, options.progress)
     if recipe.calibrated and "eda" in stores:
         stores["eda"] = standardise_by_person(stores["eda"], windows)
-    return Prepared(cohort, recipe, task, _without_bad(windows, stores), stores)
+    return Prepared(cohort, recipe, task, _without_bad(windows, stores), stores, facts)
+
+
+def require_fit(cohort: Cohort, recipe: Recipe) -> None:
+    """Raises DataError where the cohort lacks a modality of the recipe, or its trials are windows of another length."""
+    require_modalities(cohort, recipe)
+    require_window(cohort, recipe.resolve(), retrain_remedy(cohort, recipe.resolve()))
 
 
 def require_modalities(cohort: Cohort, recipe: Recipe) -> None:
@@ -212,6 +231,7 @@ def run_split(prepared: Prepared, split: Split, out: Path, *, seed: int, options
     key = run_key(prepared, split, seed=seed, device=options.device)
     claim_run(out, key)
     write(out / "recipe.json", json.dumps(recipe.to_dict(), indent=1) + "\n")
+    write(out / FACTS, json.dumps(prepared.facts.to_dict(), indent=1) + "\n")
     about = {**split.to_dict(), "people": prepared.cohort.people}
     write(out / "split.json", json.dumps(about, indent=1) + "\n")
     sides = {side: prepared.fusion_windows.of(getattr(split, side)) for side in ("train", "validation")}
@@ -247,7 +267,8 @@ def run_split(prepared: Prepared, split: Split, out: Path, *, seed: int, options
     predictions.temperature = temperature
     scores = score(predictions)
     for name, network in networks.items():
-        _save_state(network.backbone.state_dict(), out / f"backbone-{name}.safetensors")
+        clip = {"clip": json.dumps(clip_facts(prepared.network_inputs()[name][0]))}
+        _save_state(network.backbone.state_dict(), out / f"backbone-{name}.safetensors", clip)
     _save_state(fusion.state_dict(), out / "fusion.safetensors")
     for o, state in states.items():
         _save_state(state, out / f"fusion-best-{o}.safetensors")
@@ -284,6 +305,7 @@ def train_backbone(run: _Run, name: str, m: Modality, store: ClipStore) -> Unimo
     loaded = run.out / f"weights-{name}.txt"
     loaded.unlink(missing_ok=True)  # an attempt that failed before training may have left it
     if source:
+        require_same_clips(source, m)
         loaded.write_text("\n".join(load_pretrained(network.backbone, source).lines()) + "\n")
     train = clip_set(prepared.windows.of(split.train), store, recipe.augment)
     validation = clip_set(prepared.windows.of(split.validation), store) if split.validation else None
@@ -452,13 +474,13 @@ def predict(
 # ---- the files of a run ---------------------------------------------------------------------------------------
 
 
-def _save_state(state: dict[str, torch.Tensor], path: Path) -> None:
+def _save_state(state: dict[str, torch.Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
     """Written as a whole: an interrupted run leaves no partial file that a later run would trust."""
     from safetensors.torch import save_file
 
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
-    save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, part)
+    save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, part, metadata)
     part.replace(path)
 
 
@@ -468,6 +490,12 @@ def recipe_of(folder: Path) -> Recipe:
     if not file.is_file():
         raise DataError(f"{folder} is not a training run (no recipe.json); give a folder that `train --out` wrote")
     return from_dict(json.loads(file.read_text()))
+
+
+def facts_of_run(folder: Path) -> DataFacts:
+    """The facts of a run's training data; unknown where an earlier version trained it."""
+    file = folder / FACTS
+    return DataFacts.of_recipe(json.loads(file.read_text()) if file.is_file() else {}, recipe_of(folder).to_dict())
 
 
 def load_run(folder: Path) -> tuple[Recipe, dict[str, nn.Module], Fusion, dict[str, State]]:
@@ -508,8 +536,7 @@ def export_run(result: Result, path: Path, *, cohort: Cohort, name: str, demo: b
     model = JointModel(task, backbones, fusion)  # type: ignore[arg-type]
     record = json.loads((result.folder / "scores.json").read_text())
     provenance = {
-        "data": {"layout": cohort.layout, "root": cohort.root.name, "recordings": len(cohort.trials),
-                 "subjects": len(cohort.subjects)},
+        "data": facts_of_run(result.folder).to_dict(),
         "run": record["key"],
         "split": {"name": result.split.name, "people": cohort.people,
                   **{side: len(getattr(result.split, side)) for side in ("train", "validation", "test")},

@@ -25,7 +25,7 @@ from .data import PAIN_CLASSES, Cohort, Labels, Problems, Trial, one_spelling, p
 TRIAL = 5.5  # seconds of a BioVid sample
 VIDEO_RATE = 25.0  # frames per second of its video
 PAINMONIT_CHANNELS = ("Bvp", "Eda_E4", "Resp", "Eda_RB", "Ecg", "Emg")
-PAINMONIT_RATE = 250.0
+PAINMONIT_RATE, PAINMONIT_WINDOW = 250.0, 10.0  # Hz, s
 _VIDEOS = (".mp4", ".avi", ".mpg", ".mkv", ".mov")
 
 
@@ -34,12 +34,13 @@ def open_cohort(
     *,
     classes: Sequence[str] = PAIN_CLASSES,
     channel: str = "Eda_RB",
-    rate: float = PAINMONIT_RATE,
+    rate: float | None = None,
     skip_bad: bool = False,
 ) -> Cohort:
     """Recognise the layout of `root` and read it.
 
-    classes: BioVid's negative and positive class. channel, rate: PainMonit's EDA channel and samples per second.
+    classes: BioVid's negative and positive class. channel: PainMonit's EDA channel. rate: samples per second of its X;
+    without one, PainMonit's own, and X must hold its windows of 10 s.
     Raises DataError where no layout matches or a label file is wrong.
     """
     path = Path(root)
@@ -100,7 +101,10 @@ def read_biovid(root: Path, problems: Problems, *, classes: Sequence[str] = PAIN
             trials.append(Trial(sample, subject, files, TRIAL, labels, ends=(TRIAL,)))
     if not trials:
         raise DataError(f"{part_a} lists no sample of {' or '.join(classes)} with a file; check the folder")
-    return Cohort("trimodal" if audio else "biovid", root, trials, problems, numbers, people="biovid")
+    return Cohort(
+        "trimodal" if audio else "biovid", root, trials, problems, numbers, people="biovid", classes=tuple(classes),
+        rule="heat level of the stimulus",
+    )  # fmt: skip
 
 
 def _biosignals(part_a: Path) -> Path:
@@ -252,7 +256,7 @@ def _frame_times(video: Path | None, frames: int, problems: Problems) -> NDArray
 # ---- PainMonit -----------------------------------------------------------------------------------------------
 
 
-def read_painmonit(root: Path, problems: Problems, *, channel: str = "Eda_RB", rate: float = PAINMONIT_RATE) -> Cohort:
+def read_painmonit(root: Path, problems: Problems, *, channel: str = "Eda_RB", rate: float | None = None) -> Cohort:
     """PainMonit arrays: X.npy (N, L, 6) or (N, 6, L), y_heater.npy or y_covas.npy, subjects.npy.
 
     Labels are numbers or one-hot; the lowest class is 0 and the highest 1, other classes are skipped. The trials share
@@ -275,11 +279,20 @@ def read_painmonit(root: Path, problems: Problems, *, channel: str = "Eda_RB", r
     if not np.issubdtype(y.dtype, np.number) or not np.isfinite(y).all():
         bad = int(np.argmin(np.isfinite(y))) if np.issubdtype(y.dtype, np.number) else 0
         raise DataError(f"{y_file} row {bad}: {y[bad]} is not a label; export two classes as numbers")
+    length = x.shape[1] if x.shape[2] == len(PAINMONIT_CHANNELS) else x.shape[2]
+    if rate is None:
+        rate = PAINMONIT_RATE
+        if abs(length / rate - PAINMONIT_WINDOW) > 0.02 * PAINMONIT_WINDOW:
+            raise DataError(
+                f"{root / 'X.npy'} has windows of {length} samples, which at PainMonit's {rate:g} Hz are "
+                f"{length / rate:.4g} s and not its {PAINMONIT_WINDOW:g} s; give the samples per second by --rate"
+            )
+    elif not (np.isfinite(rate) and rate > 0):
+        raise DataError(f"--rate {rate:g} is not a number of samples per second; give that of {root / 'X.npy'}")
     low, high = (int(v) for v in (np.min(y), np.max(y)))
     if low == high:
         raise DataError(f"{y_file} has only one class ({low}); export two classes")
     subjects = _subject_ids(root / "subjects.npy", who)
-    length = x.shape[1] if x.shape[2] == len(PAINMONIT_CHANNELS) else x.shape[2]
     column = PAINMONIT_CHANNELS.index(channel)
     trials = []
     for i in np.flatnonzero((y == low) | (y == high)):
@@ -301,7 +314,11 @@ def read_painmonit(root: Path, problems: Problems, *, channel: str = "Eda_RB", r
                 )
             )
     people = f"painmonit {person(root.resolve().name)}"
-    return Cohort("painmonit", root, trials, problems, rate=rate, people=people)
+    kind = y_file.stem.removeprefix("y_")
+    return Cohort(
+        "painmonit", root, trials, problems, rate=rate, people=people,
+        classes=(f"{kind} {low}", f"{kind} {high}"), rule=f"lowest and highest of {y_file.name}",
+    )  # fmt: skip
 
 
 def _subject_ids(path: Path, who: NDArray) -> list[str]:

@@ -34,6 +34,7 @@ from .experiment import (
     exportable,
     make_splits,
     prepare,
+    require_fit,
     run_key,
     run_split,
 )
@@ -90,7 +91,8 @@ def run_protocol(
 
     bundle: whether to export the first split's weights, if a live run can use the system.
     """
-    prepared = prepare(cohort, recipe, options)
+    require_fit(cohort, recipe)
+    prepared = prepare(cohort, recipe, replace(options, processes=processes))
     splits = make_splits(cohort, protocol, seed=seed, windows=prepared.windows)
     lines: list[str] = []
     if grid:
@@ -238,13 +240,15 @@ def _begin(work: Any, arguments: tuple[Any, ...], threads: int) -> None:
 def _split_work(
     cohort: Cohort, recipe: Recipe, splits: Sequence[Split], out: Path, seed: int, options: TrainingOptions
 ) -> None:
-    run_splits(prepare(cohort, recipe, options), list(reversed(splits)), out, seed=seed, options=options)
+    prepared = prepare(cohort, recipe, options, training=False)  # its parent has predicted the memory of all
+    run_splits(prepared, list(reversed(splits)), out, seed=seed, options=options)
 
 
 def _grid_work(
     cohort: Cohort, recipe: Recipe, split: Split, grid: Sequence[str], out: Path, seed: int, options: TrainingOptions
 ) -> None:
-    search_grid(prepare(cohort, recipe, options), split, parse_grid(grid), out, seed=seed, options=options)
+    prepared = prepare(cohort, recipe, options, training=False)
+    search_grid(prepared, split, parse_grid(grid), out, seed=seed, options=options)
 
 
 def _finished(prepared: Prepared, split: Split, folder: Path, seed: int, options: TrainingOptions) -> Result | None:

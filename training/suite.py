@@ -16,9 +16,9 @@ from typing import Any
 from ..errors import ConfigError
 from . import suite_report
 from .comparison import paired
-from .data import Cohort
+from .data import Cohort, re_paired
 from .evaluation import RunScorer, disturbances, write_csv
-from .experiment import Prepared, Result, TrainingOptions, make_splits, prepare
+from .experiment import Prepared, Result, TrainingOptions, make_splits, prepare, require_fit
 from .networks import fusion_of
 from .recipes import Recipe
 from .scores import Predictions, Scores, score
@@ -60,11 +60,13 @@ def run_suite(
     systems: Sequence[str] = (),
     protocol: str = "holdout",
     command: str = "",
+    re_pair: bool = False,
     options: TrainingOptions,
 ) -> Path:
     """Train and score all systems, reusing finished parts; returns the report's path.
 
     protocol: as in training; with folds, each subject is scored by the weights of the fold that tests it.
+    re_pair: train and score on windows whose face and EDA are of different moments (`data.re_paired`), as a control.
     command: named in the report. Writes `report.md` with plots, `suite.json` and `suite.csv`.
     """
     wanted = systems_of(recipe)
@@ -74,6 +76,8 @@ def run_suite(
     if not fractions or not all(0 < f <= 1 for f in fractions):
         raise ConfigError(f"--fractions {','.join(map(str, fractions))}: each must lie in (0, 1]")
     chosen = {k: v for k, v in wanted.items() if not systems or k in systems}
+    for system in chosen.values():
+        require_fit(cohort, system)
     splits = make_splits(cohort, protocol, seed=seed)
     results: dict[str, dict[str, Table]] = {}
     clean: dict[str, Predictions] = {}  # of the largest share
@@ -84,6 +88,8 @@ def run_suite(
         trained[f"{share:g}"] = _fewest_most(len(s.train) for s in parts)
         for name, system in chosen.items():
             prepared = prepare(cohort, system, options)
+            if re_pair and len(prepared.task.names) > 1:
+                prepared = replace(prepared, windows=re_paired(prepared.windows))
             runs = run_splits(prepared, parts, out / f"{share:g}" / name, seed=seed, options=options)
             predictions = Predictions.join([r.predictions for r in runs])
             table = {"clean": score(predictions)} | _disturbed(prepared, runs, options)
@@ -97,7 +103,8 @@ def run_suite(
     found = Findings(
         recipe, chosen, results, {}, {}, costs, protocol, seed, len(set(some.subject.tolist())), len(some.end), trained,
         _fewest_most(len(s.validation) for s in splits),
-        f"{cohort.root.name} ({cohort.layout}): {len(cohort.trials)} trials of {len(cohort.subjects)} subjects",
+        f"{cohort.root.name} ({cohort.layout}): {len(cohort.trials)} trials of {len(cohort.subjects)} subjects"
+        + (", face and EDA re-paired within person and class" if re_pair else ""),
     )  # fmt: skip
     for metric in found.metrics():
         found.interval[metric], found.above[metric] = paired(

@@ -68,25 +68,26 @@ def peak_memory(network: nn.Module, run: Callable[[], Any]) -> int:
     Counted by storage, so views cost nothing; memory that an operator allocates and frees internally is not counted.
     """
     kept = [*network.parameters(), *network.buffers()]
-    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in kept}
-    with torch.no_grad(), _Alive(set(storages)) as alive:
+    storages = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in kept}
+    with torch.no_grad(), Alive(set(storages)) as alive:
         run()
     return alive.peak + sum(storages.values())
 
 
-class _Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Sums the storages that operators allocate, each until it is freed. known: addresses that are not counted."""
+class Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Sums the storages that operators allocate, each until it is freed; on the meta device, those that they would
+    allocate. known: storages (`_cdata`) that are not counted."""
 
     def __init__(self, known: set[int]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.known, self.sizes, self.now, self.peak = known, dict[int, int](), 0, 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        given = {t.untyped_storage().data_ptr() for t in tree_flatten((args, kwargs))[0] if isinstance(t, Tensor)}
+        given = {t.untyped_storage()._cdata for t in tree_flatten((args, kwargs))[0] if isinstance(t, Tensor)}
         out = func(*args, **(kwargs or {}))
         for tensor in (t for t in tree_flatten(out)[0] if isinstance(t, Tensor)):
             storage = tensor.untyped_storage()
-            key = storage.data_ptr()
+            key = storage._cdata
             # an input's storage is the caller's, or was counted when an operator made it
             if key in self.known or key in self.sizes or key in given:
                 continue

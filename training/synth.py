@@ -1,4 +1,4 @@
-"""Synthetic cohorts in the real datasets' layouts: BioVid, Affwild2, and BioVid with voice (`trimodal`).
+"""Synthetic cohorts in the real datasets' layouts: BioVid, Affwild2, PainMonit, and BioVid with voice (`trimodal`).
 
 The people come from `jmt_edge.capture.simulated`, the generator behind `sim:`; this module only cuts trials and writes
 files. Layouts, latent truth and parameters: `docs/reference/data-sets.md`.
@@ -27,9 +27,9 @@ from scipy.signal import butter, sosfiltfilt
 from jmt_edge.capture.simulated.eda import Skin
 from jmt_edge.capture.simulated.expression import Expressions, pspi
 from jmt_edge.capture.simulated.face import FaceRenderer
-from jmt_edge.capture.simulated.person import BIOVID_NON_REACTIVE, Person
+from jmt_edge.capture.simulated.person import BIOVID_NON_REACTIVE, Coupling, Person
 from jmt_edge.capture.simulated.randomness import BIOPOTENTIAL, COHORT, SESSION, Key, draw
-from jmt_edge.capture.simulated.scenario import CLASS_NAMES, TRIAL, Episodes, Session
+from jmt_edge.capture.simulated.scenario import CLASS_NAMES, TRIAL, Episodes, Scenario, Session
 from jmt_edge.capture.simulated.voice import RATE, Speech
 from jmt_edge.errors import DataError
 from jmt_edge.opencv import cv2
@@ -39,6 +39,7 @@ FPS, TRIAL_FRAMES = 25.0, 138
 BIO_RATE, BIO_ROWS = 512, 2816
 BIO_COLUMNS = ("time", " gsr", " ecg", " emg_trapezius", " emg_corrugator", " emg_zygomaticus")
 SAMPLE_COLUMNS = ("subject_id", "subject_name", "class_id", "class_name", "sample_id", "sample_name")
+PAINMONIT_HZ, PAINMONIT_SECONDS, PAINMONIT_TRUTH = 250, 10.0, 5.0  # the last: rows of truth a second
 _FIRST_NUMBER = {"PA1": 0, "PA2": 1, "PA3": 2, "PA4": 3, "BL1": 4}  # BL1 samples are numbered last: BL1-081
 _BIOVID_SUBJECTS = 87
 _MARKER = "synth.json"
@@ -60,6 +61,13 @@ class CohortPlan:
     seconds: float = 60.0
     width: int = 320
     height: int = 240
+    correlation: float = 0.0  # of the reactions of face and skin, see `Coupling`
+    movement: float = 0.0  # movements a minute that both show
+
+    def person(self, subject: Subject, scenario: Scenario) -> Person:
+        """The person behind a subject of this cohort."""
+        coupling = Coupling(self.correlation, self.movement)
+        return Person(subject.key, scenario, responder=subject.responder, coupling=coupling)
 
 
 @dataclass(frozen=True)
@@ -210,6 +218,38 @@ def _ecg(t: NDArray[np.float64], g: np.random.Generator) -> NDArray[np.float64]:
     return value
 
 
+# --- PainMonit -----------------------------------------------------------------------------------------------------
+
+
+def painmonit_window(skin: Skin, trial: TrialPlan) -> NDArray[np.float32]:
+    """(2500, 6) the 10 s from the start of a BioVid trial on, channels in PainMonit's order; EDA in µS."""
+    count = round(PAINMONIT_SECONDS * PAINMONIT_HZ)
+    noise = draw(trial.subject.key, BIOPOTENTIAL, round(trial.start * 10) + 1)
+    t = np.arange(count) / PAINMONIT_HZ
+    eda = skin.samples(round(trial.start * PAINMONIT_HZ), count, PAINMONIT_HZ)
+    wrist = np.interp(t, t[::62], eda[::62])  # the wrist sensor has 4 Hz
+    pulse, breath = np.sin(2 * np.pi * 1.17 * t), np.sin(2 * np.pi * 0.25 * t)
+    ecg = _ecg(t, noise)
+    emg = 5 * noise.standard_normal(count)
+    return np.stack([pulse, wrist, breath, eda, ecg, emg], axis=1).astype(np.float32)
+
+
+def _write_painmonit(root: Path, plan: CohortPlan) -> None:
+    """X.npy, y_heater.npy (heat level 0 to 4) and subjects.npy (BioVid's subject ids), a row a trial."""
+    x, y, who = [], [], []
+    for subject in cohort_subjects(plan):
+        session, trials = subject_trials(plan, subject)
+        skin = Skin(plan.person(subject, session))
+        for trial in trials:
+            x.append(painmonit_window(skin, trial))
+            y.append(CLASS_NAMES.index(trial.class_name))
+            who.append(subject.number)
+    for name, values in (("X", np.stack(x)), ("y_heater", np.array(y)), ("subjects", np.array(who))):
+        temporary = root / f"{name}.part.npy"
+        np.save(temporary, values)
+        os.replace(temporary, root / f"{name}.npy")
+
+
 # --- files ---------------------------------------------------------------------------------------------------------
 
 
@@ -291,7 +331,7 @@ def _write_affwild2_video(root: Path, plan: CohortPlan, video: Video) -> bool:
 
     from jmt_edge.preprocessing.face import FaceDetector, FaceTracker, align_crop
 
-    bodies = [Body(Person(s.key, Episodes(s.key), responder=s.responder), plan.width, plan.height)
+    bodies = [Body(plan.person(s, Episodes(s.key)), plan.width, plan.height)
               for s in video.subjects]  # fmt: skip
     count = round(plan.seconds * video.fps)
     times = np.arange(count) / video.fps
@@ -398,9 +438,14 @@ def _work(unit: Unit) -> int:
             break
         if not _trial_truth(unit.root, trial).is_file():
             if body is None:
-                person = Person(unit.subject.key, session, responder=unit.subject.responder)
+                person = unit.plan.person(unit.subject, session)
                 body = Body(person, unit.plan.width, unit.plan.height)
-            _write_trial(unit.root, unit.plan, body, trial)
+            if unit.plan.kind == "painmonit":
+                times = trial.start + np.arange(0, PAINMONIT_SECONDS, 1 / PAINMONIT_TRUTH)
+                truth = [body.truth(t, times[0], body.expression(t)) for t in times]
+                _write_truth(_trial_truth(unit.root, trial), truth)
+            else:
+                _write_trial(unit.root, unit.plan, body, trial)
         done += 1
     return done
 
@@ -486,22 +531,26 @@ def _finished(units: list[Unit], jobs: int) -> Iterator[int]:
 TRUTH_COLUMNS = (
     "sample_name", "subject_name", "subject_id", "class_name", "pain", "responder", "onset", "face_shown",
     "face_delay", "scr", "scr_onset", "scr_rise", "scr_decay", "pspi_mean", "pspi_max", "valence_mean", "arousal_mean",
+    "movements",
 )  # fmt: skip
 
 
 def _write_lists(root: Path, plan: CohortPlan) -> None:
-    """`samples.csv` of the real layout, and `truth.csv` with the latent truth of each trial."""
+    """`samples.csv` of the real layout (PainMonit: its arrays), and `truth.csv` with the latent truth of each trial."""
     samples: list[list[str]] = []
     truth: list[list[str]] = []
     for subject in cohort_subjects(plan):
         session, trials = subject_trials(plan, subject)
-        person = Person(subject.key, session, responder=subject.responder)
+        person = plan.person(subject, session)
         for trial in trials:
             class_id = str(CLASS_NAMES.index(trial.class_name))
             row = [str(subject.number), subject.name, class_id, trial.class_name, str(len(samples) + 1), trial.sample]
             samples.append(row)
             truth.append(_trial_row(root, person, subject, trial))
-    _write_csv(root / "PartA" / "starting_point" / "samples.csv", list(SAMPLE_COLUMNS), samples, "\t")
+    if plan.kind == "painmonit":
+        _write_painmonit(root, plan)
+    else:
+        _write_csv(root / "PartA" / "starting_point" / "samples.csv", list(SAMPLE_COLUMNS), samples, "\t")
     _write_csv(root / "truth.csv", list(TRUTH_COLUMNS), truth)
 
 
@@ -526,7 +575,8 @@ def _trial_row(root: Path, person: Person, subject: Subject, trial: TrialPlan) -
         cells += [f"{value:.3f}" for value in skin] if r.scr else ["", "", ""]
     pain = column("pspi")
     values = (pain.mean(), pain.max(), column("valence").mean(), column("arousal").mean())
-    return cells + [f"{value:.3f}" for value in values]
+    moved = [f"{m.time - trial.start:.3f}" for m in person.movements(trial.start, trial.start + TRIAL)]
+    return cells + [f"{value:.3f}" for value in values] + [" ".join(moved)]
 
 
 # --- how large the effects are -------------------------------------------------------------------------------------
@@ -539,6 +589,8 @@ class Effect:
     scr: mean evoked response in µS, trials without one counting 0. responds, shows: share of trials with a skin
     response and with a facial one. rise: mean of the largest rise of the conductance within the window, µS, sensor
     noise and spontaneous responses included. pspi: mean over 2.0 to 5.0 s of the window, and mean of its maximum.
+    together: correlation between whether the face and whether the skin reacts, of responders; NaN where both always do
+    or never.
     """
 
     class_name: str
@@ -549,14 +601,16 @@ class Effect:
     shows: float
     pspi_mean: float
     pspi_max: float
+    together: float
 
 
 def measure_effects(plan: CohortPlan) -> list[Effect]:
     """The effect of each class in a BioVid or trimodal cohort, computed without drawing frames."""
     rows: dict[str, list[tuple[float, ...]]] = {name: [] for name in plan.classes}
+    both: dict[str, list[tuple[bool, bool]]] = {name: [] for name in plan.classes}
     for subject in cohort_subjects(plan):
         session, trials = subject_trials(plan, subject)
-        person = Person(subject.key, session, responder=subject.responder)
+        person = plan.person(subject, session)
         expression, skin = Expressions(person, Speech(person)), Skin(person)
         for trial in trials:
             own = person.reactions(trial.start - 1.5, trial.start + 1.0)
@@ -566,4 +620,12 @@ def measure_effects(plan: CohortPlan) -> list[Effect]:
             rise = float((smooth - np.minimum.accumulate(smooth)).max())
             pain = [pspi(expression(trial.start + t).aus) for t in np.arange(2.0, 5.0, 0.2)]
             rows[trial.class_name].append((scr, float(scr > 0), rise, float(face > 0), float(np.mean(pain)), max(pain)))
-    return [Effect(name, len(r), *(float(v) for v in np.mean(r, axis=0))) for name, r in rows.items()]
+            if subject.responder:
+                both[trial.class_name].append((scr > 0, face > 0))
+    return [Effect(name, len(r), *(float(v) for v in np.mean(r, axis=0)), _phi(both[name])) for name, r in rows.items()]
+
+
+def _phi(pairs: list[tuple[bool, bool]]) -> float:
+    """Correlation of two columns of yes and no; NaN where one of them has only one value."""
+    x, y = np.array(pairs, float).reshape(-1, 2).T
+    return float(np.corrcoef(x, y)[0, 1]) if len(x) and x.std() and y.std() else float("nan")

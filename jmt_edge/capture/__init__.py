@@ -5,7 +5,7 @@
 | `none` | no source | no source | no source |
 | `sim:` or `sim:seed=3&...` | simulated person | simulated person | simulated person |
 | a path | video, folder of images (`?fps=`) | WAV, other sound, a video's sound | see `eda_files` |
-| a device | `0`, `/dev/video0`, `csi:0`, GStreamer | index or name | `bitalino:/dev/...`, `auto:...`, `/dev/...` |
+| a device | `0`, `/dev/video0`, `csi:0`, `rtsp:`, GStreamer | index or name | `bitalino:PORT`, `auto:PORT`, `lsl:...` |
 
 `recording.open_source` also knows `replay:DIR`. Cameras take `?width=&height=&fps=`, microphones `?rate=`, EDA files
 `?time=&column=&unit=&rate=&sep=&decimal=`.
@@ -23,7 +23,7 @@ from ..errors import SourceError
 from ..media.chunk import Chunk
 from ..tasks import MODALITIES
 from .base import Source, Status
-from .spec import number, split_query
+from .spec import kind_of, names_file, number, split_query
 
 if TYPE_CHECKING:
     from ..media.eda_files import Asked
@@ -32,7 +32,7 @@ _EDA_DEVICES = ("bitalino:", "shimmer3:", "grove:", "csv:", "auto:", "/dev/")
 EDA_FILE_SETTINGS = ("time", "column", "unit", "rate", "sep", "decimal", "bits", "vcc", "gain", "cal")
 _MEDIA_SUFFIXES = (
     ".wav", ".flac", ".mp3", ".ogg", ".m4a", ".aac", ".opus", ".mp4", ".mpg", ".mpeg", ".avi", ".mkv", ".mov", ".webm",
-    ".csv", ".txt", ".gz",
+    ".csv", ".txt", ".gz", ".xdf", ".h5", ".zip", ".avro", ".edf", ".bdf", ".acq",
 )  # fmt: skip
 
 
@@ -63,26 +63,27 @@ def _open(modality: str, spec: str) -> Source:
 
 
 def _open_face(spec: str) -> Source:
-    if spec.startswith(("/dev/", "csi:")) or "!" in spec or spec.partition("?")[0].isdigit():
+    looks = spec.startswith(("/dev/", "csi:")) or "!" in spec or "://" in spec or spec.partition("?")[0].isdecimal()
+    if looks and not names_file(spec):
         from .camera import Camera
 
         return Camera(spec)
     from .files import ImageFolder, VideoFile
 
     path, given = split_query(spec, "fps")
-    file = _existing(path, "--camera", "a video, a folder of images, an index, /dev/videoN, csi:N, sim: or none")
+    file = _existing(
+        path, "--camera", "a video, a folder of images, an index, /dev/videoN, csi:N, rtsp://..., sim: or none"
+    )
     fps = number(spec, given, "fps", 0.1, 1000)
     if file.is_dir():
         return ImageFolder(file, fps)
-    if fps is not None:
-        raise SourceError(f"'{spec}': fps is for a folder of images; a video has its own time stamps, leave it out")
-    return VideoFile(file)
+    return VideoFile(file, fps)
 
 
 def _open_voice(spec: str) -> Source:
     from .files import SoundFile
 
-    if not Path(spec).exists() and "/" not in spec and Path(spec.partition("?")[0]).suffix not in _MEDIA_SUFFIXES:
+    if not kind_of(spec) and "/" not in spec and Path(spec.partition("?")[0]).suffix not in _MEDIA_SUFFIXES:
         from .microphone import Microphone
 
         return Microphone(spec)
@@ -91,14 +92,22 @@ def _open_voice(spec: str) -> Source:
 
 
 def _open_eda(spec: str) -> Source:
-    if spec.startswith(_EDA_DEVICES):
+    if spec.startswith("lsl:") and not names_file(spec):
+        from .lsl import open_lsl
+
+        return open_lsl(spec)
+    if spec.startswith("brainflow:") and not names_file(spec):
+        from .brainflow import open_brainflow
+
+        return open_brainflow(spec)
+    if spec.startswith(_EDA_DEVICES) and not names_file(spec):
         from .eda import open_eda
 
         return open_eda(spec)
     from .files import EdaFile
 
     path, given = split_query(spec, *EDA_FILE_SETTINGS)
-    file = _existing(path, "--eda", "a recording, bitalino:/dev/..., auto:/dev/..., sim: or none")
+    file = _existing(path, "--eda", "a recording, bitalino:/dev/..., auto:/dev/..., lsl:type=EDA, sim: or none")
     return EdaFile(file, asked_of(spec, given))
 
 
@@ -112,10 +121,15 @@ def asked_of(spec: str, given: Mapping[str, str]) -> Asked:
 
 
 def _existing(path: str, option: str, choices: str) -> Path:
-    file = Path(path).expanduser()
-    if not file.exists():
+    kind = kind_of(path)
+    if not kind:
         raise SourceError(f"{option}: there is no '{path}'; give {choices}")
-    return file
+    if kind in ("pipe", "device"):
+        raise SourceError(
+            f"{option}: '{path}' is a {kind}, which has no beginning to be read from; write its stream into a file, or "
+            f"give {choices}"
+        )
+    return Path(path).expanduser()
 
 
 class _Delayed:

@@ -1,4 +1,4 @@
-"""Cameras: USB and V4L2 by index or path, CSI cameras of a Jetson, any GStreamer pipeline.
+"""Cameras: USB and V4L2 by index or path, CSI cameras of a Jetson, network cameras, any GStreamer pipeline.
 
 A thread grabs every frame, stamps it with the host's monotonic clock when the grab returns and keeps the newest in
 a bounded ring. The Jetson pipeline is NVIDIA's `nvarguscamerasrc` (Jetson Linux developer guide, camera chapter).
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import threading
 import time
 from collections import deque
@@ -20,7 +21,7 @@ import numpy as np
 
 from ..errors import SourceError
 from ..media.chunk import Chunk
-from ..media.video import Image
+from ..media.pixels import Image, ToBgr, UnknownFrame
 from ..opencv import cv2
 from .base import Status
 from .reconnect import DeviceLost, Link, Supervisor, Timing
@@ -28,12 +29,13 @@ from .spec import number, split_query
 
 RING_BYTES = 192 << 20  # a second of 1080p at 30 fps; the loop reads 25 times a second
 RING_FRAMES = 90
+URL_SCHEMES = ("rtsp", "rtsps", "http", "https", "rtmp", "udp", "rtp", "srt")
 OPEN_TIMEOUT_MS, READ_TIMEOUT_MS = 5000, 1000
 
 
 @dataclass(frozen=True)
 class CameraSpec:
-    """The request. kind: `v4l2` (target: a path), `csi` (target: a sensor id) or `gstreamer` (a pipeline)."""
+    """The request. kind: `v4l2` (target: a path), `csi` (target: a sensor id), `gstreamer` (a pipeline) or `url`."""
 
     kind: str
     target: str
@@ -54,10 +56,17 @@ class CameraSpec:
 
 
 def parse_camera(spec: str) -> CameraSpec:
-    """Read `0`, `/dev/video0`, `csi:0` with `?width=&height=&fps=`, or a pipeline with `!`.
+    """Read `0`, `/dev/video0`, `csi:0` with `?width=&height=&fps=`, a URL, or a pipeline with `!`.
 
     Raises SourceError for a malformed one.
     """
+    scheme, mark, rest = spec.partition("://")
+    if mark and "!" not in spec:
+        if scheme.lower() not in URL_SCHEMES or not rest:
+            raise SourceError(
+                f"'{without_password(spec)}' is not a camera's address; write one of {', '.join(URL_SCHEMES)}://"
+            )
+        return CameraSpec("url", spec)
     if "!" in spec:
         if "appsink" not in spec.rpartition("!")[2]:
             raise SourceError(f"the pipeline '{spec}' does not end in appsink; end it with `! appsink drop=1`")
@@ -83,6 +92,8 @@ def has_gstreamer() -> bool:
 
 def open_capture(spec: CameraSpec) -> Any:
     """An opened `cv2.VideoCapture`. Raises SourceError where the camera is absent, busy or permission is denied."""
+    if spec.kind == "url":
+        return open_url(spec.target)
     if spec.kind != "v4l2":
         if not has_gstreamer():
             raise SourceError(
@@ -112,6 +123,32 @@ def open_capture(spec: CameraSpec) -> Any:
     return capture
 
 
+def open_url(url: str) -> Any:
+    """A network camera by OpenCV's FFmpeg, or by PyAV where this OpenCV has none. Raises SourceError."""
+    limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, OPEN_TIMEOUT_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, READ_TIMEOUT_MS]
+    capture = cv2.VideoCapture(url, cv2.CAP_FFMPEG, limits)
+    if capture.isOpened():
+        return capture
+    if not has_ffmpeg():
+        from .network import PyAvCapture
+
+        return PyAvCapture(url, OPEN_TIMEOUT_MS / 1000, READ_TIMEOUT_MS / 1000)
+    raise SourceError(
+        f"camera {without_password(url)} does not answer, or sends no video; check its address, its user and password, "
+        "and the network"
+    )
+
+
+def has_ffmpeg() -> bool:
+    """Whether this OpenCV was built with FFmpeg."""
+    return any("FFMPEG:" in line and "YES" in line for line in cv2.getBuildInformation().splitlines())
+
+
+def without_password(url: str) -> str:
+    """The address as it may be shown and recorded."""
+    return re.sub(r"(?<=://)([^/@]*?):[^/@]*@", r"\1:***@", url)
+
+
 def _check_device(path: str) -> None:
     if not Path(path).exists():
         present = sorted(str(p) for p in Path("/dev").glob("video*"))
@@ -133,7 +170,8 @@ class _Grabber:
 
     def __init__(self, capture: Any, deliver: Callable[[float, Image], None]) -> None:
         self._capture, self._deliver = capture, deliver
-        self.symptom = "the camera delivers no frames"
+        self._bgr = ToBgr()
+        self.symptom, self.unreadable = "the camera delivers no frames", ""
 
     def pump(self) -> bool:
         if not self._capture.grab():
@@ -142,9 +180,12 @@ class _Grabber:
         ok, image = self._capture.retrieve()
         if not ok or image is None or not image.size:
             return False
-        if image.ndim == 2:
-            image = np.repeat(image[..., None], 3, axis=2)
-        self._deliver(now, image)
+        try:
+            bgr = self._bgr(image)
+        except UnknownFrame as error:
+            self.unreadable = str(error)
+            return False
+        self._deliver(now, bgr)
         return True
 
     def close(self) -> None:
@@ -161,10 +202,10 @@ class Camera:
         self, spec: str, *, opener: Callable[[CameraSpec], Any] = open_capture, timing: Timing | None = None
     ) -> None:
         self.spec = parse_camera(spec)
-        self.name = spec
+        self.name = without_password(spec)
         self._opener = opener
         self._link = Link(timing)
-        self._supervisor = Supervisor(self._connect, self._link, f"camera {spec}")
+        self._supervisor = Supervisor(self._connect, self._link, f"camera {self.name}")
         self._lock = threading.Lock()
         self._ring: deque[tuple[float, Image]] = deque()
         self._bytes = 0

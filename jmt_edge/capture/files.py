@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 
 from ..media.chunk import Chunk, empty_chunk
 from ..media.eda_files import Asked, EdaRecording, read_eda_file
-from ..media.sound import F32, sound_blocks
 from ..tasks import AUDIO_RATE
 from .base import State, Status
 
-if TYPE_CHECKING:  # sound and EDA files need no OpenCV
-    from ..media.video import FolderReader, Image, VideoReader
+if TYPE_CHECKING:  # EDA files need neither OpenCV nor SciPy, which takes 80 MB
+    from ..media.pixels import Image
+    from ..media.sound import F32
+    from ..media.video import FolderReader, VideoReader
 
 
 class _File:
@@ -47,14 +48,15 @@ class VideoFile(_File):
 
     modality = "face"
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, fps: float | None = None) -> None:
         super().__init__(path)
+        self._fps = fps
         self._reader: VideoReader | FolderReader | None = None
 
     def _opened(self) -> VideoReader | FolderReader:
         from ..media.video import VideoReader
 
-        return VideoReader(self.path)
+        return VideoReader(self.path, self._fps)
 
     def open(self, origin: float) -> None:
         """Raises SourceError where no frame can be decoded."""
@@ -77,6 +79,8 @@ class VideoFile(_File):
             reader.advance()
         self._ended = reader.time is None
         self._lost += lost
+        if reader.notes:
+            self._detail.update(altered=reader.altered, notes=list(reader.notes))
         return Chunk(np.array(times, np.float64), images, 1.0 / reader.period, lost)
 
     def close(self) -> None:
@@ -87,10 +91,6 @@ class VideoFile(_File):
 
 class ImageFolder(VideoFile):
     """The images of a folder, `fps` per second; see `media.video.FolderReader`."""
-
-    def __init__(self, path: Path, fps: float | None = None) -> None:
-        super().__init__(path)
-        self._fps = fps
 
     def _opened(self) -> FolderReader:
         from ..media.video import FolderReader
@@ -108,10 +108,13 @@ class SoundFile(_File):
         self._blocks: Iterator[tuple[float, F32]] = iter(())
         self._times: NDArray[np.float64] = np.empty(0)
         self._samples: F32 = np.empty(0, np.float32)
+        self._notes: list[str] = []
 
     def open(self, origin: float) -> None:
         """Raises SourceError for a file without readable sound."""
-        self._blocks = sound_blocks(self.path)
+        from ..media.sound import sound_blocks
+
+        self._blocks = sound_blocks(self.path, self._notes)
         self._advance()
 
     def _advance(self) -> None:
@@ -129,6 +132,8 @@ class SoundFile(_File):
             self._times, self._samples = self._times[n:], self._samples[n:]
             if not len(self._times):
                 self._advance()
+        if self._notes:
+            self._detail["notes"] = list(self._notes)
         return Chunk(np.concatenate(times), np.concatenate(samples), float(AUDIO_RATE))
 
     def close(self) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import asdict, dataclass, field
+from contextlib import closing
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +16,26 @@ from ..preprocessing.eda import GAP_MAX, GAP_MIN, GAP_PERIODS
 from ..preprocessing.quality import EdaQuality
 from ..tasks import get_task
 from . import EDA_FILE_SETTINGS, asked_of
-from .spec import split_query
+from .spec import kind_of, number, split_query
 
-_VIDEO = (".mp4", ".mpg", ".mpeg", ".avi", ".mkv", ".mov", ".webm", ".ts")
+_VIDEO = (
+    ".mp4", ".mpg", ".mpeg", ".avi", ".mkv", ".mov", ".webm", ".ts", ".m2ts", ".mts", ".3gp", ".wmv", ".flv", ".m4v",
+    ".h264", ".264", ".h265", ".265", ".hevc", ".mjpeg", ".mjpg", ".ivf",
+)  # fmt: skip
 _SOUND = (".wav", ".flac", ".mp3", ".ogg", ".m4a", ".aac", ".opus")
 _STEP = 1.0  # s between two verdicts
+_PAUSE = 0.25  # s without a picture or sound that is worth a line
 _NAMES = {
     "csv": "delimited text",
     "numbers": "one number a row",
-    "opensignals": "OpenSignals text",
+    "opensignals": "OpenSignals",
     "empatica": "Empatica EDA",
     "biovid": "BioVid biosignals",
     "physiokit": "PhysioKit table (counts, not µS)",
+    "xdf": "XDF",
+    "edf": "EDF or BDF",
+    "biopac": "BIOPAC AcqKnowledge",
+    "embraceplus": "Empatica EmbracePlus (Avro)",
 }
 
 
@@ -39,12 +48,23 @@ class Stretch:
     what: str
 
 
+@dataclass(frozen=True)
+class Trace:
+    """A signal over time, for a picture. times: (n,) s; values: (n,), NaN for no data."""
+
+    times: NDArray[np.float64]
+    values: NDArray[Any]
+    label: str
+    from_zero: bool = False
+
+
 @dataclass
 class Inspection:
     """What `inspect` says of one file; what does not apply keeps its default.
 
     use: the option and the source string for `jmt-edge live`. rate: measured, Hz. low, middle, high: of the values, in
     `unit`. usable: share of the clips of a live run that the quality rule accepts. error: why the file is refused.
+    trace: the signal, which is not part of `to_dict`.
     """
 
     file: str
@@ -65,17 +85,23 @@ class Inspection:
     usable: float = 0.0
     unusable: list[Stretch] = field(default_factory=list)
     error: str = ""
+    trace: Trace | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        return {name: value for name, value in asdict(self).items() if value not in ("", [])}
+        shown = asdict(replace(self, trace=None))
+        return {name: value for name, value in shown.items() if name != "trace" and value not in ("", [])}
 
 
 def inspect_file(spec: str) -> Inspection:
     """What `spec`, a path with or without settings, holds; a file that is refused has `error`."""
     path = Path(split_query(spec, *EDA_FILE_SETTINGS, "fps")[0]).expanduser()
     try:
-        if not path.exists():
-            raise SourceError(f"there is no '{path}'; give a video, a sound file or an EDA recording")
+        kind = kind_of(str(path))
+        if kind not in ("file", "folder"):
+            what = f"'{path}' is a {kind}" if kind else f"there is no '{path}'"
+            raise SourceError(f"{what}; give a video, a sound file or an EDA recording")
+        if (path / "manifest.json").is_file():
+            raise SourceError(f"'{path}' is a folder of this program, a recording or a bundle; try `jmt-edge replay`")
         if path.is_dir() or path.suffix.lower() in _VIDEO:
             return _video(spec, path)
         return _sound(spec, path) if path.suffix.lower() in _SOUND else _eda(spec)
@@ -84,29 +110,45 @@ def inspect_file(spec: str) -> Inspection:
 
 
 def _video(spec: str, path: Path) -> Inspection:
-    from . import open_source
+    from ..media.video import FolderReader, VideoReader
 
-    source = open_source("face", spec)
-    assert source is not None
-    try:
-        source.open(0.0)
-        detail = source.status().detail
-    finally:
-        source.close()
-    width, height = detail["size"]
+    name, given = split_query(spec, "fps")
+    fps = number(spec, given, "fps", 0.1, 1000)
+    reader = FolderReader(path, fps) if path.is_dir() else VideoReader(Path(name).expanduser(), fps)
+    times: list[float] = []
+    with closing(reader):
+        width, height = reader.size
+        while reader.time is not None:
+            times.append(reader.time)
+            reader.advance()
     what = f"{'folder of images' if path.is_dir() else 'video'}, {width}x{height}"
-    return Inspection(spec, what, f"--camera {shlex.quote(spec)}", rate=float(detail["fps"]))
+    out = Inspection(spec, what, f"--camera {shlex.quote(spec)}", samples=len(times))
+    out.rate, out.seconds = round(1.0 / reader.period, 3), times[-1] - times[0] + reader.period
+    out.altered, out.notes = reader.altered, list(reader.notes)
+    at = np.flatnonzero(np.diff(times) > max(_PAUSE, 3 * reader.period))
+    out.gaps = [Stretch(times[i], times[i + 1], "no picture") for i in at.tolist()]
+    if len(times) > 1:
+        out.trace = Trace(np.array(times[1:]), 1000 * np.diff(times), "ms since the frame before", from_zero=True)
+    return out
 
 
 def _sound(spec: str, path: Path) -> Inspection:
     from ..media.sound import sound_blocks
     from ..tasks import AUDIO_RATE
 
-    end, samples = 0.0, 0
-    for start, block in sound_blocks(path):
-        end, samples = start + len(block) / AUDIO_RATE, samples + len(block)
-    use = f"--microphone {shlex.quote(spec)}"
-    return Inspection(spec, "sound", use, samples=samples, rate=float(AUDIO_RATE), seconds=round(end, 3))
+    out = Inspection(spec, "sound", f"--microphone {shlex.quote(spec)}", rate=float(AUDIO_RATE))
+    times: list[NDArray[np.float64]] = [np.empty(0)]
+    levels: list[NDArray[np.float64]] = [np.empty(0)]
+    for start, block in sound_blocks(path, out.notes):
+        if out.samples and start - out.seconds > _PAUSE:
+            out.gaps.append(Stretch(out.seconds, start, "no sound"))
+        out.seconds, out.samples = start + len(block) / AUDIO_RATE, out.samples + len(block)
+        at = np.arange(0, len(block), AUDIO_RATE // 20)  # a level every 50 ms
+        power = np.add.reduceat(np.square(block, dtype=np.float64), at) / np.diff([*at, len(block)])
+        times.append(start + at / AUDIO_RATE)
+        levels.append(10 * np.log10(np.maximum(power, 1e-12)))
+    out.trace = Trace(np.concatenate(times), np.concatenate(levels), "level, dBFS")
+    return out
 
 
 def _eda(spec: str) -> Inspection:
@@ -121,6 +163,7 @@ def _eda(spec: str) -> Inspection:
     out.low, out.middle, out.high = low, middle, high
     out.lost, out.altered, out.notes = found.lost, found.altered, list(found.notes)
     out.gaps = _gaps(times, values, out.rate)
+    out.trace = Trace(times, values, found.unit)
     if found.unit == "µS":
         out.usable, out.unusable = _quality(times, values)
     else:

@@ -3,11 +3,30 @@
 from __future__ import annotations
 
 import math
+import stat
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from urllib.parse import parse_qsl
 
 from ..errors import SourceError
+
+
+def kind_of(path: str) -> str:
+    """`file`, `folder`, `device` or `pipe`: what is at `path`; "" where nothing is, or nothing may be seen."""
+    try:
+        mode = Path(path).expanduser().stat().st_mode
+    except (OSError, ValueError, RuntimeError):  # RuntimeError: ~ of a user who does not exist
+        return ""
+    if stat.S_ISREG(mode):
+        return "file"
+    if stat.S_ISDIR(mode):
+        return "folder"
+    return "pipe" if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) else "device"
+
+
+def names_file(spec: str) -> bool:
+    """Whether `spec`, with or without settings, is a file or a folder that exists, whatever else it looks like."""
+    return any(kind_of(path) in ("file", "folder") for path in (spec, spec.rpartition("?")[0]) if path)
 
 
 def split_query(spec: str, *keys: str) -> tuple[str, dict[str, str]]:
@@ -16,7 +35,7 @@ def split_query(spec: str, *keys: str) -> tuple[str, dict[str, str]]:
     Raises SourceError as `parse_settings` does.
     """
     path, mark, query = spec.rpartition("?")
-    if not mark or Path(spec).exists():
+    if not mark or kind_of(spec):
         return spec, {}
     return path, parse_settings(spec, query, keys)
 

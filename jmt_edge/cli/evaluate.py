@@ -28,33 +28,42 @@ from ._training import cohort_of, data_options, require_folder, training_options
 )
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="With --suite: change the recipe.")
+@click.option("--re-pair", is_flag=True, help="With --suite: a control whose face and EDA are of different moments.")
 @click.option("--no-robustness", is_flag=True, help="Score clean input only.")
 @click.option("--published-handling", is_flag=True, help="Also score unlabelled frames as the published code does.")
+@click.option("--cross", is_flag=True, help="DATA is another data set: cut the model's window, print what differs.")
+@click.option("--window-end", type=float, metavar="S", help="With --cross: where the window ends in each trial.")
 @click.option("--trained-too", is_flag=True, help="Also score subjects that were trained on.")
 @data_options
 def command(**flags: Any) -> None:
     """Score TARGET, a run's folder (with or without folds) or a bundle NAME.jmt, on a data set.
 
     Prints scores with 95 % intervals by subject, mean and SD over subjects, and the published numbers, and writes
-    results.json, CSV files and plots. With --suite, trains every fusion of the papers and writes one report.
+    results.json, CSV files and plots. Data with other windows, sensors, rates or classes than the model's is refused;
+    --cross makes equal what can be made equal and prints what differs. With --suite, trains every fusion of the papers
+    and writes one report.
     """
     if flags["data"] is None:
         raise ConfigError("evaluate needs --data, the data set's folder")
     options = training_options(flags)
     if flags["out"] is not None:
         require_folder(flags["out"])
+    if flags["re_pair"] and not flags["suite"]:
+        raise ConfigError("--re-pair is a control of --suite; give both")
     if flags["suite"]:
         return _suite(flags, options)
     if flags["target"] is None:
         raise ConfigError("evaluate needs a run's folder or a bundle NAME.jmt (or --suite)")
-    from ..training.evaluation import evaluate
+    if flags["window_end"] is not None and not flags["cross"]:
+        raise ConfigError("--window-end says where --cross cuts the model's window; give both")
+    from ..training.evaluation import classes_of, evaluate
 
     out = flags["out"] or _beside(flags["target"])
-    cohort = cohort_of(flags, flags["data"], _classes(flags["target"]))
+    cohort = cohort_of(flags, flags["data"], classes_of(flags["target"]))
     lines = evaluate(
         flags["target"], cohort, out, protocol=flags["protocol"], options=options,
         robustness=not flags["no_robustness"], published=flags["published_handling"],
-        allow_trained=flags["trained_too"],
+        allow_trained=flags["trained_too"], cross=flags["cross"], window_end=flags["window_end"],
     )  # fmt: skip
     for line in [*lines, *cohort.problems.lines(), f"written to {out}"]:
         click.echo(line)
@@ -63,16 +72,6 @@ def command(**flags: Any) -> None:
 def _beside(target: Path) -> Path:
     """The evaluation of a bundle is written beside it, because its hashes seal it; that of a run, inside it."""
     return target.with_name(f"{target.stem}-evaluation") if target.suffix == ".jmt" else target / "evaluation"
-
-
-def _classes(target: Path) -> tuple[str, ...]:
-    """The classes that a run was trained on; for a bundle, which does not record them, the default."""
-    from ..training.data import PAIN_CLASSES
-    from ..training.evaluation import run_folders
-    from ..training.experiment import recipe_of
-
-    folders = [target] if (target / "recipe.json").is_file() else run_folders(target)
-    return recipe_of(folders[0]).classes if folders else PAIN_CLASSES
 
 
 def _suite(flags: dict[str, Any], options: Any) -> None:
@@ -90,7 +89,8 @@ def _suite(flags: dict[str, Any], options: Any) -> None:
     cohort = cohort_of(flags, flags["data"], recipe.classes)
     report = run_suite(
         cohort, recipe, flags["out"], seed=flags["seed"], fractions=fractions, systems=systems,
-        protocol=flags["protocol"] or "holdout", command=_suite_command(flags), options=options,
+        protocol=flags["protocol"] or "holdout", command=_suite_command(flags), re_pair=flags["re_pair"],
+        options=options,
     )  # fmt: skip
     click.echo(f"report: {report}")
 
@@ -101,6 +101,8 @@ def _suite_command(flags: dict[str, Any]) -> str:
     for name in ("variant", "protocol", "fractions", "systems", "seed"):
         if flags[name]:
             words += [f"--{name}", str(flags[name])]
+    if flags["re_pair"]:
+        words.append("--re-pair")
     for change in flags["overrides"]:
         words += ["--set", change]
     return shlex.join(words)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -16,7 +17,8 @@ _SHOWN = 5  # gaps, notes and stretches
 @click.command()
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a file.")
-def command(files: tuple[str, ...], as_json: bool) -> None:
+@click.option("--plot", type=click.Path(path_type=Path), metavar="PNG", help="Draw the signals, and where they fail.")
+def command(files: tuple[str, ...], as_json: bool, plot: Path | None) -> None:
     """Say what each FILE is: format, rate, unit, duration, gaps, quality over time, and how to give it to `live`.
 
     A file may carry the settings of a source: 'eda.csv?unit=kohm'. Exits with 2 where one is refused.
@@ -26,13 +28,19 @@ def command(files: tuple[str, ...], as_json: bool) -> None:
     from ..capture.inspection import inspect_file
 
     refused = False
+    seen = []
     for file in files:
-        found = inspect_file(file)
+        seen.append(found := inspect_file(file))
         refused = refused or bool(found.error)
         if as_json:
             click.echo(json.dumps(found.to_dict(), ensure_ascii=False))
         else:
             click.echo("\n".join(lines(found)))
+    if plot is not None:
+        from ..capture.inspection_plot import plot_inspections
+
+        plot_inspections(seen, plot)
+        click.echo(f"{plot} written", err=True)
     if refused:
         sys.exit(2)
 
@@ -49,14 +57,14 @@ def lines(found: Inspection) -> list[str]:
     out.append("  signal    " + ", ".join(counts))
     if found.unit:
         out.append(f"  values    {found.low:.4g} to {found.high:.4g} {found.unit}, median {found.middle:.4g}")
-        gaps = [f"{g.end - g.start:.2f} s at {g.start:.2f} s" for g in found.gaps]
-        out.append("  gaps      " + (_some(gaps) or "none"))
-        if found.lost or found.altered:
-            out.append(f"  lost      {found.lost}, moved in time {found.altered}")
-        out += [f"  note      {note}" for note in found.notes[:_SHOWN]]
-        if found.unit == "µS":
-            out.append(f"  quality   {found.usable:.0%} of the windows usable")
-        out += [f"            {_stretch(s)}" for s in found.unusable[:_SHOWN]]
+    gaps = [f"{g.end - g.start:.2f} s at {g.start:.2f} s" for g in found.gaps]
+    out.append("  gaps      " + (_some(gaps) or "none"))
+    if found.lost or found.altered:
+        out.append(f"  lost      {found.lost}, moved in time {found.altered}")
+    out += [f"  note      {note}" for note in found.notes[:_SHOWN]]
+    if found.unit == "µS":
+        out.append(f"  quality   {found.usable:.0%} of the windows usable")
+    out += [f"            {_stretch(s)}" for s in found.unusable[:_SHOWN]]
     return [*out, f"  use       {found.use}"]
 
 

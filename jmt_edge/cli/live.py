@@ -26,7 +26,7 @@ OPTIONS = {"face": "camera", "voice": "microphone", "eda": "eda"}  # modality ->
 @click.option("--bundle", "bundle_path", type=click.Path(path_type=Path), help="NAME.jmt; default: the demo weights.")
 @click.option("--camera", metavar="SRC", help="sim:, a video, a camera's number or path, csi:0, a pipeline, or none.")
 @click.option("--microphone", metavar="SRC", help="sim:, a wav or video, a microphone's number or name, or none.")
-@click.option("--eda", metavar="SRC", help="sim:, a file, /dev/ttyUSB0, bitalino:/dev/..., auto:/dev/..., or none.")
+@click.option("--eda", metavar="SRC", help="sim:, a file, /dev/ttyUSB0, bitalino:/dev/..., lsl:type=EDA, or none.")
 @click.option("--hop", type=float, default=0.5, show_default=True, metavar="S", help="Seconds between results.")
 @click.option("--duration", type=float, metavar="S", help="Stop after S seconds of signal.")
 @click.option(
@@ -41,6 +41,7 @@ OPTIONS = {"face": "camera", "voice": "microphone", "eda": "eda"}  # modality ->
 @click.option("--audio-delay", type=float, default=0.0, metavar="S", help="Known latency of the microphone.")
 @click.option("--record", type=click.Path(path_type=Path), metavar="DIR", help="Record results, quality, clocks, EDA.")
 @click.option("--record-raw", metavar="LIST", help="Also record raw face,voice,eda (personal data).")
+@click.option("--lsl", metavar="NAME", help="Send results, quality and marks as Lab Streaming Layer streams.")
 @click.option("--mark", is_flag=True, help="Read `mark TEXT` and ratings 0-10 from standard input, one per line.")
 @click.option(
     "--page", is_flag=False, flag_value="127.0.0.1:8765", metavar="[HOST:PORT]", help="Serve the bedside page."
@@ -73,6 +74,7 @@ def command(
     audio_delay: float,
     record: Path | None,
     record_raw: str | None,
+    lsl: str | None,
     mark: bool,
     page: str | None,
     novelty: str,
@@ -108,6 +110,10 @@ def command(
 
         controls.recording = recorder = Recorder(record, bundle, raw, threads=threads)
         observers.append(recorder)
+    if lsl is not None:
+        from ..live.lsl import LslOutlets
+
+        observers.append(LslOutlets(lsl))
     observers += result_output(output, controls)
     if page is not None:
         folder = record.parent if record is not None else Path("runs")
@@ -118,6 +124,12 @@ def command(
         summary = run(bundle, engine, sources, options, observers, controls)
     for line in summary.lines():
         _say(line)
+    first = min((m.span - m.end for m in bundle.task.modalities if m.name in sources), default=0.0)
+    if not summary.with_outputs and summary.stream < first:
+        _say(
+            f"no result: there were {summary.stream:.1f} s of signal, and the first window takes {first:.1f} s; give a "
+            "longer recording, or a longer --duration"
+        )
     if controls.recording is not None:
         problem = controls.recording.state
         _say(f"  recording {record}" + (f": {problem}" if problem != "off" else ""))
@@ -176,6 +188,7 @@ def demo_bundle(task_name: str) -> Path:
 
 def _sources(bundle: Bundle, given: dict[str, str | None], delays: dict[str, float]) -> dict[str, Source]:
     """Unopened sources of the task's modalities, without those that are `none`."""
+    from ..capture.patient import Patient
     from ..recording import open_source
 
     names = bundle.task.names
@@ -191,7 +204,7 @@ def _sources(bundle: Bundle, given: dict[str, str | None], delays: dict[str, flo
         options = {"delay": delays[modality]} if delays.get(modality) else {}
         source = open_source(modality, spec, **options)
         if source is not None:
-            sources[modality] = source
+            sources[modality] = source if source.realtime or spec.startswith("sim:") else Patient(source)
     return sources
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @click.command("synth")
-@click.argument("kind", type=click.Choice(["biovid", "affwild2", "trimodal"]))
+@click.argument("kind", type=click.Choice(["biovid", "affwild2", "trimodal", "painmonit"]))
 @click.option("--subjects", type=click.IntRange(1, 10_000), default=20, show_default=True, help="Number of people.")
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Seed of the cohort.")
 @click.option("--out", type=click.Path(path_type=Path), help="A new or empty folder.")
@@ -25,14 +26,29 @@ if TYPE_CHECKING:
 @click.option(
     "--seconds", type=click.FloatRange(1, 3600), default=60.0, show_default=True, help="Length of an affwild2 video."
 )
+@click.option(
+    "--correlation",
+    type=click.FloatRange(0, 0.99),
+    default=0.0,
+    show_default=True,
+    help="Of the reactions of face and skin to a stimulus.",
+)
+@click.option(
+    "--movement",
+    type=click.FloatRange(0, 20),
+    default=0.0,
+    show_default=True,
+    help="Movements a minute that look like pain in face and skin.",
+)
 @click.option("--jobs", type=click.IntRange(1, 256), default=None, help="Number of processes.  [default: all cores]")
 @click.option("--effects", is_flag=True, help="Print the mean effect of each class and write nothing.")
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
 def command(kind: str, subjects: int, seed: int, trials: int, **flags: Any) -> None:
     """Write a synthetic cohort, including its latent truth.
 
-    The layouts are those of BioVid, of Affwild2, and of BioVid with audio/ and valence_arousal/ (trimodal). Run the
-    same command again to resume an interrupted cohort; nothing is overwritten.
+    The layouts are those of BioVid, of Affwild2, of BioVid with audio/ and valence_arousal/ (trimodal), and of
+    PainMonit. The same --subjects, --seed, --trials and --classes give the same people and sessions in all of them but
+    affwild2. Run the same command again to resume an interrupted cohort; nothing is overwritten.
     """
     from rich import progress as bars
     from rich.console import Console
@@ -45,7 +61,10 @@ def command(kind: str, subjects: int, seed: int, trials: int, **flags: Any) -> N
     wrong = [name for name in names if name not in CLASS_NAMES]
     if wrong or len(set(names)) != len(names):
         raise ConfigError(f"--classes '{flags['classes']}' must name each of {', '.join(CLASS_NAMES)} at most once")
-    plan = CohortPlan(kind, subjects, seed, trials, tuple(n for n in CLASS_NAMES if n in names), flags["seconds"])
+    plan = CohortPlan(
+        kind, subjects, seed, trials, tuple(n for n in CLASS_NAMES if n in names), flags["seconds"],
+        correlation=flags["correlation"], movement=flags["movement"],
+    )  # fmt: skip
     if flags["effects"]:
         _print_effects(plan)
         return
@@ -78,11 +97,12 @@ def _print_effects(plan: CohortPlan) -> None:
     if plan.kind == "affwild2":
         raise ConfigError("--effects compares BioVid's classes, which affwild2 lacks; use biovid or trimodal")
     header = (
-        "class", "trials", "mean SCR (µS)", "SCR in", "largest rise (µS)", "face shows in", "PSPI", "PSPI maximum"
+        "class", "trials", "mean SCR (µS)", "SCR in", "largest rise (µS)", "face shows in", "PSPI", "PSPI maximum",
+        "face with skin (φ)",
     )  # fmt: skip
     rows = [
         [e.class_name, str(e.trials), f"{e.scr:.3f}", f"{e.responds:.0%}", f"{e.rise:.3f}", f"{e.shows:.0%}",
-         f"{e.pspi_mean:.2f}", f"{e.pspi_max:.2f}"]
+         f"{e.pspi_mean:.2f}", f"{e.pspi_max:.2f}", "" if math.isnan(e.together) else f"{e.together:.2f}"]
         for e in measure_effects(plan)
     ]  # fmt: skip
     click.echo("\n".join(table(header, rows)))

@@ -95,6 +95,8 @@ def _check(flags: dict[str, Any]) -> None:
     from ..training.biosignals import check_biosignals
     from ..training.clips import default_cache
     from ..training.data import PAIN_CLASSES, cut_windows, describe
+    from ..training.matching import require_window, retrain_remedy
+    from ..training.memory import predict_memory
     from ..training.readers import default_task
 
     recipe = _recipe(flags, flags["recipe"]) if flags["recipe"] else None
@@ -102,8 +104,13 @@ def _check(flags: dict[str, Any]) -> None:
     task = recipe.resolve() if recipe else default_task(cohort)
     workers = flags["workers"] or cpu_threads()
     signals = check_biosignals(cohort, workers=workers, cache=flags["cache"] or default_cache())
-    for line in [*describe(cohort, cut_windows(cohort, task)), *signals]:
+    windows = cut_windows(cohort, task)
+    for line in [*describe(cohort, windows), *signals]:
         click.echo(line)
+    if recipe:
+        predicted = predict_memory(windows, recipe, workers=workers, processes=flags["processes"])
+        click.echo(predicted.line())
+    require_window(cohort, task, retrain_remedy(cohort, task))
 
 
 def _demo(flags: dict[str, Any]) -> None:
@@ -120,7 +127,7 @@ def _demo(flags: dict[str, Any]) -> None:
 
 def _train(flags: dict[str, Any]) -> None:
     from ..training.comparison import compare
-    from ..training.experiment import require_modalities
+    from ..training.experiment import require_fit
     from ..training.search import run_protocol, run_seeds
 
     recipes = [_recipe(flags, name.strip()) for name in flags["recipe"].split(",")]
@@ -132,7 +139,7 @@ def _train(flags: dict[str, Any]) -> None:
     short = f"kfold:{flags['folds']}" if flags["folds"] else "loso" if flags["loso"] else flags["protocol"]
     cohort = cohort_of(flags, flags["data"], recipes[0].classes)
     for recipe in recipes:
-        require_modalities(cohort, recipe)  # for all of them, before hours go into the first
+        require_fit(cohort, recipe)  # for all of them, before hours go into the first
     done = []
     for recipe in recipes:
         options = training_options(flags, flags["accelerator"], flags["devices"], recipe.precision)

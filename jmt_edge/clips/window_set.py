@@ -5,6 +5,7 @@ INT8 ranges are measured on them, and every converted engine is compared on them
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
-from ..tasks import Task
+from ..tasks import Modality, Task
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,7 @@ class WindowSet:
     subjects: (N,) str, empty strings for unnamed subjects.
     origin: where the windows come from, for reports.
     noise: random numbers instead of signals, so scores on them are meaningless and no limit applies.
+    geometry: of saved windows, how the clips of each modality were cut and scaled; empty where that is not known.
     """
 
     clips: dict[str, Clips]
@@ -101,6 +103,7 @@ class WindowSet:
     subjects: NDArray[np.str_] = field(default_factory=lambda: np.empty(0, "U1"))
     origin: str = ""
     noise: bool = False
+    geometry: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.present)
@@ -114,6 +117,7 @@ class WindowSet:
             self.subjects[index] if len(self.subjects) else self.subjects,
             self.origin,
             self.noise,
+            self.geometry,
         )
 
     def present_mask(self, task: Task, modality: str) -> NDArray[np.bool_]:
@@ -133,17 +137,26 @@ class WindowSet:
                     f"windows of {self.origin or 'the data'} have {m.name} of shape {found}, but {task.name} takes "
                     f"{wanted}; make them with a bundle of the same task"
                 )
+            # as many samples of another span would be another signal in the same shape
+            mine, kept = _geometry(m), self.geometry.get(m.name, {})
+            different = next((k for k in mine if k in kept and kept[k] != mine[k]), None)
+            if different is not None:
+                raise DataError(
+                    f"windows of {self.origin or 'the data'} have {m.name} clips with {different} {kept[different]}, "
+                    f"but {task.name} takes {mine[different]}; make them with a bundle of the same task"
+                )
         if not len(self):
             raise DataError(
                 f"{self.origin or 'the data'} has no complete window of {task.window:.1f} s; give longer recordings"
             )
 
-    def save(self, path: Path) -> None:
-        """One `.npz` file."""
+    def save(self, path: Path, task: Task) -> None:
+        """One `.npz` file. task: that the windows were cut for."""
         arrays: dict[str, NDArray[Any]] = {f"clip_{k}": _stacked(v) for k, v in self.clips.items()}
         arrays |= {f"rows_{k}": v.rows for k, v in self.clips.items()}
         arrays |= {f"target_{k}": v for k, v in self.targets.items()}
-        about = {"origin": np.array(self.origin), "noise": np.array(self.noise)}
+        geometry = json.dumps({m.name: _geometry(m) for m in task.modalities})
+        about = {"origin": np.array(self.origin), "noise": np.array(self.noise), "geometry": np.array(geometry)}
         np.savez(path, present=self.present, subjects=self.subjects, **about, **arrays)  # type: ignore[arg-type]
 
     @classmethod
@@ -158,9 +171,22 @@ class WindowSet:
                     data["subjects"],
                     str(data["origin"]),
                     bool(data["noise"]) if "noise" in data.files else False,
+                    _read_geometry(str(data["geometry"])) if "geometry" in data.files else {},
                 )
         except (OSError, ValueError, KeyError) as error:
             raise DataError(f"{path} has no saved windows ({error}); run the command that wrote it again") from None
+
+
+def _geometry(m: Modality) -> dict[str, Any]:
+    """How a modality's clips are cut and scaled, as JSON gives it back."""
+    return {"span": m.span, "stride": m.stride, "end": m.end, "mean": list(m.mean), "std": list(m.std)}
+
+
+def _read_geometry(text: str) -> dict[str, dict[str, Any]]:
+    found = json.loads(text)
+    if not isinstance(found, dict) or not all(isinstance(one, dict) for one in found.values()):
+        raise ValueError("its geometry is not a table of modalities")
+    return found
 
 
 def _stacked(clips: Clips) -> NDArray[np.float32]:

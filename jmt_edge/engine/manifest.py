@@ -71,7 +71,13 @@ def check_manifest(manifest: Mapping[str, Any]) -> None:
             engine("onnx" if name in CPU_RUNTIMES else "plan")(one, f"{where}.{ascii(name)[1:-1]}")
 
     subjects = _record({}, {"test_subjects": _list(_text), "train_subjects": _list(_text)})
-    provenance = _record({}, {"split": subjects, "recipe": _record({}, {"name": _text}), "scores": _any_table})
+    recipe = _record({}, {"name": _text, "layout": _text, "classes": _list(_label)})
+    data = _record({}, {
+        "layout": _words_on_a_line, "root": _words_on_a_line, "recordings": _count, "subjects": _count,
+        "rates": _table(_positive), "units": _table(_label), "classes": _list(_label), "share": _share,
+        "rule": _words_on_a_line,
+    })  # fmt: skip
+    provenance = _record({}, {"split": subjects, "recipe": recipe, "data": data, "scores": _any_table})
     int8 = _record({"networks": graphs}, {"table": listed, "report": listed})
     cubins = _record({"targets": _list(_text)}, {"index": listed, "precision": _text, "steps": _count, "batch": _count})
     _record(
@@ -134,6 +140,17 @@ def _label(value: Any, where: str) -> None:
     _text(value, where)
     if not 0 < len(value) <= 200 or not value.isprintable():
         raise _wrong(value, where, "a printable name of at most 200 characters")
+
+
+def _words_on_a_line(value: Any, where: str) -> None:
+    """As a label, but it may be empty."""
+    if value != "":
+        _label(value, where)
+
+
+def _share(value: Any, where: str) -> None:
+    if value is not None and (type(value) not in (int, float) or not 0 <= value <= 1):
+        raise _wrong(value, where, "a share from 0 to 1, or null")
 
 
 def _bundle_name(value: Any, where: str) -> None:

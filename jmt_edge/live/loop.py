@@ -167,6 +167,7 @@ class _Loop:
         return RunInfo(
             self._bundle, engine.name, dict(engine.precision), options.hop, options.realtime, options.smooth,
             names, first, novelty=self._pipeline.novelty, demo_alarms=options.demo_alarms,
+            origin=self._origin,
         )  # fmt: skip
 
     def _now(self) -> float:
@@ -216,6 +217,8 @@ class _Loop:
             step = min(until, self._pulled + MAX_STEP)
             for name, source in self._sources.items():
                 chunk = source.read(step)
+                while not source.realtime and self._stalled(source):  # a disk that does not answer
+                    chunk = source.read(step)
                 if len(chunk):
                     self._last[name] = max(self._last[name], float(np.max(chunk.times)))
                     self._rate[name] = chunk.rate
@@ -225,6 +228,9 @@ class _Loop:
             self._pulled = max(self._pulled, step)
             if step >= until or self._controls.stopped:
                 return
+
+    def _stalled(self, source: Source) -> bool:
+        return not self._options.realtime and not self._controls.stopped and source.status().state is State.STALLED
 
     def _ended(self, statuses: Mapping[str, Status], t: float) -> bool:
         """Every source has ended, and no clip of the window that ends at `t` brings samples not seen before."""

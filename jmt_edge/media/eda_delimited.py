@@ -159,6 +159,7 @@ def empatica(body: Body, sample: list[str], start: int, asked: Asked, decimal: s
         values, _ = microsiemens(body, values, "", "column 1", asked)
     if decimal == ",":
         body.notes.append("numbers have decimal commas")
+    rate = asked.rate or rate
     return EdaRecording(np.arange(len(rows)) / rate, values, rows, rate, "empatica", 0, "µS", "1")
 
 

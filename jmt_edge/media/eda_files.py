@@ -1,4 +1,5 @@
-"""EDA recordings as (times, µS): delimited text, OpenSignals text, Empatica CSV, BioVid's `_bio.csv`; also gzipped.
+"""EDA recordings as (times, µS): delimited text, OpenSignals text, Empatica CSV, BioVid's `_bio.csv`, also gzipped; and
+the binary formats of `eda_formats`.
 
 | kind | how it is known | times | values |
 |---|---|---|---|
@@ -24,6 +25,7 @@ import numpy as np
 
 from ..errors import SourceError
 from .eda_delimited import delimited
+from .eda_formats import binary_reader
 from .eda_rows import ENOUGH, Asked, Body, EdaRecording
 from .eda_times import respaced, spacing, straighten
 from .opensignals import opensignals
@@ -35,15 +37,6 @@ __all__ = ["Asked", "EdaRecording", "opensignals_us", "read_eda_file"]
 _MAX_DROPPED = 0.5  # share of rows whose time cannot be used
 _DROPS = ("rows without a time", "wild stamps", "repeated stamps")
 HEAD = 64  # lines that are looked at before the file is read
-_MAGIC = {
-    b"\x89HDF": "an HDF5 file (OpenSignals .h5, MATLAB 7.3); export it as text",
-    b"PK\x03\x04": "a ZIP archive or a spreadsheet; unpack it, or save it as CSV",
-    b"Obj\x01": "an Avro file (Empatica EmbracePlus); export its EDA as CSV",
-    b"XDF:": "an XDF file; export its EDA stream as CSV",
-    b"MATLAB": "a MATLAB file; export its EDA as CSV",
-    b"0       ": "an EDF file; export its EDA as CSV",
-    b"%PDF": "a PDF; give the recording itself",
-}
 
 
 def read_eda_file(
@@ -61,14 +54,14 @@ def read_eda_file(
     """
     asked = asked or Asked(rate, column)
     try:
-        _refuse_binary(path)
-        lines = text_lines(path)
-        head = list(islice(lines, HEAD))
-        body = Body(path, head, chain(head, lines), strict)
-        if head and head[0].startswith("# OpenSignals"):
-            found = opensignals(body, asked)
+        body = Body(path, [], iter(()), strict)
+        if read := binary_reader(body):
+            found = read(body, asked)
         else:
-            found = delimited(body, asked)
+            lines = text_lines(path)
+            head = list(islice(lines, HEAD))
+            body = Body(path, head, chain(head, lines), strict)
+            found = (opensignals if head and head[0].startswith("# OpenSignals") else delimited)(body, asked)
     except UnicodeError:
         raise SourceError(
             f"EDA file {path} is not a readable text file; give a CSV, an OpenSignals .txt or an Empatica EDA.csv"
@@ -83,14 +76,6 @@ def read_eda_file(
             f"EDA file {path} holds no valid number; check the file or the electrode it was recorded with"
         )
     return found
-
-
-def _refuse_binary(path: Path) -> None:
-    with path.open("rb") as file:
-        start = file.read(8)
-    for magic, what in _MAGIC.items():
-        if start.startswith(magic):
-            raise SourceError(f"EDA file {path} is {what}")
 
 
 def _demand_every_row(path: Path, last: int, found: EdaRecording) -> None:

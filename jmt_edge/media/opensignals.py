@@ -41,6 +41,8 @@ def opensignals(body: Body, asked: Asked) -> EdaRecording:
     channel = _chosen(path, devices, channels, asked.column)
     if asked.unit is not None:
         channel = replace(channel, converted=True)
+    if asked.rate is not None:
+        channel = replace(channel, rate=asked.rate)
     if start < len(lines):
         cells = len(lines[start].split())
         if cells != width and len(devices) > 1:
@@ -53,7 +55,7 @@ def opensignals(body: Body, asked: Asked) -> EdaRecording:
     lost = 0
     if len(sequence) > 1 and np.any(sequence != np.floor(sequence)):
         step = np.diff(sequence)  # seconds
-        times = sequence - sequence[0] if np.all(step > 0) else n / channel.rate
+        times = sequence - sequence[0] if np.all(step > 0) and asked.rate is None else n / channel.rate
         lost = int(np.maximum(np.rint(step[step > 0] * channel.rate) - 1, 0).sum())
     else:
         if channel.sequence >= 0 and np.any(np.diff(sequence)):

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ..errors import SourceError, first_line
 from ..preprocessing.resample import StreamResampler
 from ..tasks import AUDIO_RATE
+from .eda_times import MAX_GAP, MAX_NOTES
 
 F32 = NDArray[np.float32]
 Piece = tuple[float | None, F32, int]  # (time stamp in s, samples, their rate in Hz)
@@ -25,6 +26,7 @@ _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
 _COVER = 0x400  # FFmpeg's AV_DISPOSITION_ATTACHED_PIC
 _RATES = (1000, 768_000)  # Hz
 _MAX_GAP = 0.02  # s: a time stamp this far from the sample count is a real gap
+_NO_LENGTH = ("mp3", "aac", "mpegts", "mpeg")  # formats whose length is a guess by the size
 _RESTART = 1.0  # s: a time stamp this far back means that the stamps restarted
 
 
@@ -84,10 +86,12 @@ class WavFile:
     def __init__(self, path: Path, *, to_end: bool = False) -> None:
         self.path = path
         self._to_end = to_end
+        self._declared = 0  # bytes of samples, by the header
         start, size, bits = self._header()
         self._width = bits // 8
         frame = self._width * self.channels
         self.frames = size // frame
+        self.missing = max(0, self._declared // frame - self.frames)  # frames that were cut off
         if self.frames == 0:
             raise SourceError(f"sound file {path} holds 0 samples; record it again or give another file")
         raw = np.memmap(path, np.uint8, "r", offset=start, shape=(self.frames * frame,))
@@ -118,7 +122,10 @@ class WavFile:
                 elif name == b"data" and bits:
                     here = file.tell()
                     there = total - here
-                    return here, there if self._to_end or size in (0, 0xFFFFFFFF) else min(size, there), bits
+                    if self._to_end or size in (0, 0xFFFFFFFF):
+                        return here, there, bits
+                    self._declared = size
+                    return here, min(size, there), bits
                 else:
                     file.seek(size + size % 2, 1)
         raise SourceError(f"sound file {self.path} has no samples (no 'data' chunk); record it again")
@@ -138,21 +145,26 @@ class WavFile:
         return to_float(raw.view(f"<{kind}{raw.shape[2]}")[..., 0])
 
 
-def sound_blocks(path: Path) -> Iterator[tuple[float, F32]]:
+def sound_blocks(path: Path, notes: list[str] | None = None) -> Iterator[tuple[float, F32]]:
     """The sound of a file as blocks in time order; a gap between their times is a gap in the file's time stamps.
 
     Time 0 is the first frame of the file's video, or its first sample where there is no video. Memory does not grow
-    with the file's length. Raises SourceError, at the first `next`, for a file without readable sound, and where the
-    channels of its first sound cancel each other out.
+    with the file's length. What was done to the time stamps is added to `notes`, and whether the file was cut off.
+    Raises SourceError, at the first `next`, for a file without readable sound, and where the channels of its first
+    sound cancel each other out.
     """
+    notes = [] if notes is None else notes
+    if path.is_dir():
+        raise SourceError(f"cannot read the sound file {path} (it is a folder); give another file")
     try:
         with path.open("rb") as file:
             head = file.read(12)
     except OSError as error:
         raise SourceError(f"cannot read the sound file {path} ({error.strerror}); give another file") from None
-    pieces = _wav_pieces(WavFile(path)) if head[:4] == b"RIFF" and head[8:] == b"WAVE" else _decoded_pieces(path)
+    wave = head[:4] == b"RIFF" and head[8:] == b"WAVE"
+    pieces = _wav_pieces(WavFile(path), notes) if wave else _decoded_pieces(path, notes)
     resample, start, done = StreamResampler(AUDIO_RATE), 0.0, 0
-    for begins, samples, rate in _placed(_mixed(pieces, path)):
+    for begins, samples, rate in _placed(_mixed(pieces, path), notes):
         if begins is not None:
             if len(rest := resample.flush()):
                 yield start + done / AUDIO_RATE, rest
@@ -186,12 +198,13 @@ def _mixed(pieces: Iterator[Piece], path: Path) -> Iterator[Piece]:
         )
 
 
-def _placed(pieces: Iterator[Piece]) -> Iterator[Piece]:
+def _placed(pieces: Iterator[Piece], notes: list[str]) -> Iterator[Piece]:
     """The pieces, with a time only where a stretch begins: at the start, after a gap, and where the rate changes.
 
     A single stray time stamp is ignored, samples that overlap those before them are dropped, and where time stamps
-    restart the sound continues without a gap.
+    restart, or jump by more than MAX_GAP, the sound continues without a gap.
     """
+    steps = 0
     start = heard = shift = 0.0  # the stretch's start, the seconds since; what is added to the stamps
     last_rate = 0
     piece = next(pieces, None)
@@ -203,7 +216,13 @@ def _placed(pieces: Iterator[Piece]) -> Iterator[Piece]:
         elif t is not None:
             after = None if following is None else following[0]
             if after is None or abs(after + shift - end - len(samples) / rate) > _MAX_GAP:
-                if t + shift < end - _RESTART:
+                if t + shift < end - _RESTART or t + shift > end + MAX_GAP:
+                    way = "ahead" if t + shift > end else "back"
+                    if (steps := steps + 1) <= MAX_NOTES:
+                        notes.append(
+                            f"at {end:.2f} s: the time stamps step {way} by {abs(t + shift - end):.6g} s; the sound "
+                            "continues"
+                        )
                     shift = end - t
                 elif t + shift < end - _MAX_GAP:
                     samples = samples[round((end - t - shift) * rate) :]
@@ -218,12 +237,15 @@ def _placed(pieces: Iterator[Piece]) -> Iterator[Piece]:
         piece = following
 
 
-def _wav_pieces(wav: WavFile) -> Iterator[Piece]:
+def _wav_pieces(wav: WavFile, notes: list[str]) -> Iterator[Piece]:
+    if wav.missing > 0.01 * wav.rate:
+        whole = (wav.frames + wav.missing) / wav.rate
+        notes.append(f"the file ends at {wav.frames / wav.rate:.1f} s of {whole:.1f} s: it was cut off")
     for i in range(0, wav.frames, wav.rate):
         yield None, wav.read_channels(i, min(i + wav.rate, wav.frames)), wav.rate
 
 
-def _decoded_pieces(path: Path) -> Iterator[Piece]:
+def _decoded_pieces(path: Path, notes: list[str]) -> Iterator[Piece]:
     """The first sound track, decoded by PyAV. A damaged packet leaves a gap; a truncated file ends early."""
     try:
         import av
@@ -245,7 +267,7 @@ def _decoded_pieces(path: Path) -> Iterator[Piece]:
         if videos and videos[0].start_time is not None:
             origin = float(videos[0].start_time * videos[0].time_base)
         problem: Exception | None = None
-        decoded = False
+        decoded, damaged, reached, before = False, 0, 0.0, len(notes)
         packets = container.demux(stream)
         while True:
             try:
@@ -253,13 +275,23 @@ def _decoded_pieces(path: Path) -> Iterator[Piece]:
             except StopIteration:
                 break
             except av.FFmpegError as error:
-                problem = error
+                problem, damaged = error, damaged + 1
                 continue
             for frame in frames:
                 decoded = True
                 t = None if frame.pts is None else float(frame.pts * frame.time_base)
                 origin = t if origin is None else origin
-                yield None if t is None or origin is None else t - origin, _channels(frame, path), frame.sample_rate
+                begins = None if t is None or origin is None else t - origin
+                reached = (reached if begins is None else begins) + frame.samples / frame.sample_rate
+                yield begins, _channels(frame, path), frame.sample_rate
+        whole = float((container.duration or 0) / 1e6)
+        if damaged:
+            notes.append(f"damaged packets of sound are left out: {damaged}")
+        # a picture may be longer than its sound
+        elif videos or container.format.name in _NO_LENGTH or len(notes) > before:
+            pass
+        elif whole - reached > max(1.0, 0.02 * whole):
+            notes.append(f"the file ends at {reached:.1f} s of {whole:.1f} s: it was cut off")
     if problem and not decoded:
         raise SourceError(f"cannot decode the sound of {path} ({_reason(problem)}); convert it to WAV")
 

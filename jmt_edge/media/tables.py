@@ -7,6 +7,7 @@ import io
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,23 +41,27 @@ def text_lines(path: Path) -> Iterator[str]:
     """
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            start = file.read(4096)
-            file.seek(0)
-            encoding = next((name for bom, name in _BOMS if start.startswith(bom)), "utf-8")
-            if encoding == "utf-8" and b"\0" in start:
-                # ASCII in UTF-16 without a mark has a zero in every other byte
-                odd, even = start[1::2].count(0), start[::2].count(0)
-                if max(odd, even) < 0.9 * (len(start) // 2) or min(odd, even):
-                    raise UnicodeError("it holds zero bytes")
-                encoding = "utf-16-le" if odd else "utf-16-be"
-            errors = "surrogateescape" if encoding.startswith("utf-8") else "strict"
-            for line in io.TextIOWrapper(file, encoding=encoding, errors=errors):
-                text = line.rstrip("\r\n")
-                if not text.isascii() and any("\udc80" <= c <= "\udcff" for c in text):
-                    text = text.encode("utf-8", "surrogateescape").decode("cp1252", "replace")
-                yield text
+            yield from decoded_lines(file, file.read(4096))
     except (EOFError, zlib.error) as error:
         raise OSError(str(error)) from None
+
+
+def decoded_lines(file: Any, start: bytes) -> Iterator[str]:
+    """The lines of an open binary file whose first bytes, `start`, have been read."""
+    file.seek(0)
+    encoding = next((name for bom, name in _BOMS if start.startswith(bom)), "utf-8")
+    if encoding == "utf-8" and b"\0" in start:
+        # ASCII in UTF-16 without a mark has a zero in every other byte
+        odd, even = start[1::2].count(0), start[::2].count(0)
+        if max(odd, even) < 0.9 * (len(start) // 2) or min(odd, even):
+            raise UnicodeError("it holds zero bytes")
+        encoding = "utf-16-le" if odd else "utf-16-be"
+    errors = "surrogateescape" if encoding.startswith("utf-8") else "strict"
+    for line in io.TextIOWrapper(file, encoding=encoding, errors=errors):
+        text = line.rstrip("\r\n")
+        if not text.isascii() and any("\udc80" <= c <= "\udcff" for c in text):
+            text = text.encode("utf-8", "surrogateescape").decode("cp1252", "replace")
+        yield text
 
 
 def number_rows(

@@ -58,8 +58,10 @@ def biosignalsplux_us(adc: NDArray, bits: int = 16) -> NDArray[np.float64]:
 
 
 UNITS = ("uS", "nS", "kohm", "ohm", "V", "mV", "adc")
+SIEMENS = ("s", "siemens", "mho")  # as files and streams write it; too short for a column's name
 _SPELLINGS = {
-    "us": "uS", "µs": "uS", "μs": "uS", "microsiemens": "uS", "usiemens": "uS", "µsiemens": "uS", "ns": "nS",
+    "us": "uS", "µs": "uS", "μs": "uS", "microsiemens": "uS", "usiemens": "uS", "umho": "uS", "umhos": "uS",
+    "µmho": "uS", "micromho": "uS", "micromhos": "uS", "µsiemens": "uS", "ns": "nS",
     "kohm": "kohm", "kohms": "kohm", "kω": "kohm", "kΩ": "kohm", "ohm": "ohm", "ohms": "ohm", "ω": "ohm",
     "v": "V", "volt": "V", "volts": "V", "mv": "mV", "adc": "adc", "raw": "adc", "counts": "adc",
 }  # fmt: skip

@@ -16,9 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError
+from ..media.eda_times import spacing
 from ..result import STAGES
 from .reader import Recording
 
+_BREAK_SECONDS, _BREAK_SAMPLES = 1.0, 500  # a longer gap than both: pyxdf starts another segment there
 Table = dict[str, list[Any]]  # column -> values, None where there is none
 
 
@@ -96,7 +98,9 @@ def export_parquet(recording: Recording, out: Path) -> list[Path]:
 def export_xdf(recording: Recording, out: Path) -> list[Path]:
     """Write one XDF file: outputs, quality and attention by window, EDA, and the marks as strings.
 
-    Time stamps are stream time in seconds; NaN means no data.
+    Time stamps are stream time in seconds, on one clock (the clock offsets are 0); NaN means no data. Streams of an
+    even rate say so, and have a NaN where a sample or a window is missing: readers such as pyxdf put the samples of
+    such a stream on a line through their stamps, across gaps of up to 500 samples.
     """
     if out.exists():
         raise ConfigError(f"{out} exists and is not overwritten; choose another --out")
@@ -106,7 +110,8 @@ def export_xdf(recording: Recording, out: Path) -> list[Path]:
     bundle = recording.manifest["bundle"]["id"]
     with out.open("wb") as file:
         file.write(b"XDF:")
-        _chunk(file, 1, b'<?xml version="1.0"?><info><version>1.0</version></info>')
+        about = f"<version>1.0</version><datetime>{escape(recording.manifest['created'])}</datetime>"
+        _chunk(file, 1, f'<?xml version="1.0"?><info>{about}</info>'.encode())
         streams = [
             ("jmt-edge outputs", "Estimates", outputs, "", [results[o] for o in outputs], clock),
             ("jmt-edge quality", "Quality", [f"{n}_ok" for n in names], "", [results[f"{n}_ok"] for n in names], clock),
@@ -117,20 +122,42 @@ def export_xdf(recording: Recording, out: Path) -> list[Path]:
             ("EDA", "EDA", ["EDA"], "microsiemens", [table["eda"]["uS"]], np.array(table["eda"]["t"])),
         ]  # fmt: skip
         for number, (name, kind, channels, unit, columns, times) in enumerate(streams, 1):
-            _header(file, number, name, kind, "double64", channels, unit, bundle, recording.manifest)
             values = np.array([[np.nan if v is None else float(v) for v in c] for c in columns]).T
+            period = recording.manifest["hop"] if times is clock else spacing(times).period
+            rate, times, values = _even(times, values, period)
+            _header(file, number, name, kind, "double64", channels, unit, bundle, recording.manifest, rate)
             _samples(file, number, times, [row.astype("<f8").tobytes() for row in values])
-            _footer(file, number, times)
+            _clock_and_footer(file, number, times)
         number = len(streams) + 1
-        _header(file, number, "marks", "Markers", "string", ["mark"], "", bundle, recording.manifest)
+        _header(file, number, "marks", "Markers", "string", ["mark"], "", bundle, recording.manifest, 0.0)
         marks = recording.marks()
-        texts = [
-            m.text if m.rating is None else f"rating {m.rating}" + (f": {m.text}" if m.text else "") for m in marks
-        ]
         when = np.array([m.t for m in marks], np.float64)
-        _samples(file, number, when, [_sized(text.encode()) for text in texts])
-        _footer(file, number, when)
+        _samples(file, number, when, [_sized(mark.label.encode()) for mark in marks])
+        _clock_and_footer(file, number, when)
     return [out]
+
+
+def _even(
+    times: NDArray[np.float64], values: NDArray[np.float64], period: float
+) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
+    """(rate in Hz, times, values) with NaN rows in the gaps that a reader would bridge; rate 0 and all as it is where
+    the stamps are not even.
+
+    times: (n,) s; values: (n, channels).
+    """
+    steps = np.diff(times)
+    if len(times) < 2 or period <= 0 or not np.all(steps > 0):
+        return 0.0, times, values
+    pause = steps > max(_BREAK_SECONDS, _BREAK_SAMPLES * period)
+    missing = np.where(pause, 0, np.rint(steps / period).clip(1, _BREAK_SAMPLES) - 1).astype(np.int64)
+    uneven = np.abs(steps / (missing + 1) / period - 1) > 0.5
+    if missing.sum() > len(times) or np.any(uneven & ~pause):
+        return 0.0, times, values
+    at = np.concatenate([[0], np.cumsum(missing + 1)])
+    full = np.full((at[-1] + 1, values.shape[1]), np.nan)
+    full[at] = values
+    stamps = np.interp(np.arange(len(full)), at, times)
+    return 1.0 / period, stamps, full
 
 
 EXPORTERS = {"csv": export_csv, "parquet": export_parquet, "xdf": export_xdf}
@@ -156,14 +183,14 @@ def _chunk(file: Any, tag: int, content: bytes) -> None:
 
 def _header(
     file: Any, number: int, name: str, kind: str, form: str, channels: list[str], unit: str, bundle: str,
-    manifest: dict[str, Any],
+    manifest: dict[str, Any], rate: float,
 ) -> None:  # fmt: skip
     labels = "".join(
         f"<channel><label>{escape(c)}</label><unit>{unit}</unit><type>{kind}</type></channel>" for c in channels
     )
     xml = (
         f'<?xml version="1.0"?><info><name>{escape(name)}</name><type>{kind}</type>'
-        f"<channel_count>{len(channels)}</channel_count><nominal_srate>0</nominal_srate>"
+        f"<channel_count>{len(channels)}</channel_count><nominal_srate>{rate!r}</nominal_srate>"
         f"<channel_format>{form}</channel_format><source_id>{escape(bundle)}</source_id>"
         f"<created_at>0</created_at><desc><channels>{labels}</channels><bundle>{escape(bundle)}</bundle>"
         f"<recorded>{escape(manifest['created'])}</recorded>"
@@ -179,10 +206,11 @@ def _samples(file: Any, number: int, times: NDArray[np.float64], values: list[by
         _chunk(file, 3, struct.pack("<I", number) + b"\x04" + struct.pack("<I", len(part)) + body)
 
 
-def _footer(file: Any, number: int, times: NDArray[np.float64]) -> None:
-    first, last = (times[0], times[-1]) if len(times) else (0.0, 0.0)
+def _clock_and_footer(file: Any, number: int, times: NDArray[np.float64]) -> None:
+    first, last = (float(times[0]), float(times[-1])) if len(times) else (0.0, 0.0)
+    _chunk(file, 4, struct.pack("<Idd", number, first, 0.0))  # the offset to the clock of the file: none
     xml = (
-        f'<?xml version="1.0"?><info><first_timestamp>{float(first)!r}</first_timestamp>'
-        f"<last_timestamp>{float(last)!r}</last_timestamp><sample_count>{len(times)}</sample_count></info>"
+        f'<?xml version="1.0"?><info><first_timestamp>{first!r}</first_timestamp>'
+        f"<last_timestamp>{last!r}</last_timestamp><sample_count>{len(times)}</sample_count></info>"
     )
     _chunk(file, 6, struct.pack("<I", number) + xml.encode())

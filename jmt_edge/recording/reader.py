@@ -1,13 +1,17 @@
 """Reading a recording: its events in order, its tables, its modalities as sources. See `docs/reference/recordings.md`.
 
-A recording whose process was killed is read up to the last event whose data reached the disk completely.
+A recording whose process was killed is read up to the last event whose data reached the disk completely. Lines that
+are damaged are left out and counted in `Recording.unread`.
 """
 
 from __future__ import annotations
 
 import json
+import zlib
+from collections import deque
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +19,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..capture.base import Clock, State, Status
-from ..errors import SourceError
+from ..errors import SourceError, first_line
 from ..media.chunk import Chunk, empty_chunk
 from ..media.sound import WavFile
 from ..media.video import lossless_frames
 from ..observer import Mark
 from ..result import Quality, Result
+from .lines import (
+    MARK,
+    STATUSES,
+    Check,
+    check_manifest,
+    cut_off,
+    eda_lines,
+    json_lines,
+    result_check,
+    timeline_check,
+)
 from .recorder import FORMAT, VERSION, unpack_times, video_name
 
 
@@ -58,23 +73,31 @@ Event = Passed | Skipped | Window | Mark | Gap
 
 
 class Recording:
-    """A recording's folder. Raises SourceError where it is not a recording, or one of another version."""
+    """A recording's folder. Raises SourceError where it is not a recording, or one of another version.
+
+    unread: lines that were damaged and left out, by file, of what has been read so far.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.unread: dict[str, int] = {}
+        path = folder / "manifest.json"
         try:
-            self.manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+            self.manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise SourceError(
                 f"{folder} is not a recording (it has no manifest.json); give a folder written by --record"
             ) from None
-        except (OSError, ValueError) as error:
-            raise SourceError(f"{folder}/manifest.json cannot be read ({error}); restore the recording") from None
+        except (OSError, ValueError, RecursionError) as error:
+            raise SourceError(f"{path} cannot be read ({first_line(error)}); restore the recording") from None
+        if not isinstance(self.manifest, dict):
+            raise SourceError(f"{path} is damaged (it is not an object); restore the recording")
         if self.manifest.get("format") != FORMAT or self.manifest.get("version") != VERSION:
             found = f"{self.manifest.get('format')!r} version {self.manifest.get('version')!r}"
             raise SourceError(
                 f"{folder} holds {found}, not a {FORMAT} of version {VERSION}; use the version that made it"
             )
+        check_manifest(path, self.manifest)
 
     @property
     def connected(self) -> list[str]:
@@ -95,47 +118,85 @@ class Recording:
         closed = self.manifest["closed"]
         return bool(closed and closed["complete"])
 
+    @property
+    def damage(self) -> list[str]:
+        """What could not be read, one sentence a file."""
+        counts = {name: n for name, n in self.unread.items() if n}
+        return [f"{name}: {n} damaged line{'s' if n > 1 else ''} left out" for name, n in counts.items()]
+
+    def _lines(self, name: str, good: Check) -> list[dict[str, Any]]:
+        """The lines of a file that are whole; the others are counted."""
+        lines = list(json_lines(self.folder / name, good))
+        found = [line for line in lines if line is not None]
+        self.unread[name] = len(lines) - len(found) + cut_off(self.folder / name)
+        return found
+
     def results(self) -> list[dict[str, Any]]:
-        return list(_lines(self.folder / "results.jsonl"))
+        return self._lines("results.jsonl", result_check(self.manifest))
 
     def marks(self) -> list[Mark]:
-        return [Mark(line["t"], line["text"], line["rating"]) for line in _lines(self.folder / "events.jsonl")]
+        return [Mark(m["t"], m["text"], m["rating"]) for m in self._lines("events.jsonl", MARK)]
 
     def statuses(self) -> list[tuple[float, dict[str, Any]]]:
         """(end of the window they belong to, {modality: status as plain values}), one a second or at a change."""
-        lines = list(_lines(self.folder / "status.jsonl"))
+        lines = list(json_lines(self.folder / "status.jsonl", STATUSES))
+        self.unread["status.jsonl"] = lines.count(None) + cut_off(self.folder / "status.jsonl")
         found = []
-        pending: list[int] = []
-        for entry in _lines(self.folder / "timeline.jsonl"):
+        pending: list[dict[str, Any]] = []
+        for entry in self._lines("timeline.jsonl", timeline_check(self.manifest)):
             if "status" in entry and entry["status"] < len(lines):
-                pending.append(entry["status"])
+                line = lines[entry["status"]]
+                pending += [] if line is None else [line]
             elif "window" in entry:
-                found += [(entry["window"] * self.manifest["hop"], lines[i]) for i in pending]
+                found += [(entry["window"] * self.manifest["hop"], line) for line in pending]
                 pending = []
         return found
 
     def eda(self) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
         """(times s, µS with NaN for no data)."""
-        rows = list(_eda_rows(self.folder / "eda.csv"))
+        lines = list(eda_lines(self.folder / "eda.csv"))
+        rows = [line for line in lines if line is not None]
+        self.unread["eda.csv"] = lines.count(None) + cut_off(self.folder / "eda.csv")
         return np.array([t for t, _ in rows]), np.array([v for _, v in rows], np.float32)
 
     def events(self, only: str = "") -> Iterator[Event]:
-        """Everything in the order in which the loop saw it; `only`: the one modality whose samples are decoded."""
+        """Everything in the order in which the loop saw it; a Gap stands for what is damaged.
+
+        only: the one modality whose samples are decoded.
+        """
         media = _Media(self.folder, [name for name in self.manifest["raw"] if only in ("", name)])
-        results = _lines(self.folder / "results.jsonl")
-        marks = iter(self.marks())
-        status_lines = _lines(self.folder / "status.jsonl")
+        results = _Results(json_lines(self.folder / "results.jsonl", result_check(self.manifest)), self.manifest["hop"])
+        marks = json_lines(self.folder / "events.jsonl", MARK)
+        status_lines = json_lines(self.folder / "status.jsonl", STATUSES)
         statuses: dict[str, Status] = {}
+        timeline = json_lines(self.folder / "timeline.jsonl", timeline_check(self.manifest))
         try:
-            for entry in _lines(self.folder / "timeline.jsonl"):
-                if "chunk" in entry:
-                    yield Passed(entry["chunk"], media.chunk(entry))
+            for number, entry in enumerate(timeline, 1):
+                if entry is None:
+                    media.lose_track()
+                    yield Gap(f"line {number} of timeline.jsonl is damaged")
+                elif "chunk" in entry:
+                    damaged = media.damaged
+                    chunk = media.chunk(entry)
+                    if media.damaged > damaged:
+                        yield Gap(f"damaged rows of eda.csv are left out: {media.damaged - damaged}")
+                    yield Passed(entry["chunk"], chunk)
                 elif "status" in entry:
-                    statuses = {name: _status(plain) for name, plain in next(status_lines).items()}
+                    line = next(status_lines)
+                    if line is None:
+                        yield Gap(f"line {entry['status'] + 1} of status.jsonl is damaged")
+                    else:
+                        statuses = {name: _status(plain) for name, plain in line.items()}
                 elif "window" in entry:
-                    yield Window(_result(next(results), entry, self.manifest["bundle"]["demo"]), statuses)
+                    found = results.of(entry["window"])
+                    if found is None:
+                        yield Gap(f"the result of window {entry['window']} is damaged")
+                    else:
+                        yield Window(_result(found, entry, self.manifest["bundle"]["demo"]), statuses)
                 elif "mark" in entry:
-                    yield next(marks)
+                    mark = next(marks)
+                    if mark is not None:
+                        yield Mark(mark["t"], mark["text"], mark["rating"])
                 elif "skip" in entry:
                     yield Skipped(entry["skip"])
                 elif "gap" in entry:
@@ -144,6 +205,39 @@ class Recording:
             yield Gap("the recording ends abruptly here")
         finally:
             media.close()
+
+
+class _Results:
+    """The lines of results.jsonl by the number of their window. Raises StopIteration where they have ended."""
+
+    def __init__(self, lines: Iterator[dict[str, Any] | None], hop: float) -> None:
+        self._lines, self._hop = lines, hop
+        self._ahead: deque[dict[str, Any] | None] = deque()
+
+    def of(self, window: int) -> dict[str, Any] | None:
+        """The result of `window`; None where its line is damaged. Windows are asked for in order."""
+        while True:
+            line = self._peek(0)
+            if line is None or (index := self._index(line)) <= window:
+                self._ahead.popleft()
+                if line is None or index == window:
+                    return line
+                continue  # its window's line of the timeline was damaged
+            try:
+                following = self._peek(1)
+            except StopIteration:
+                return None
+            if following is not None and self._index(following) <= index:  # its time is damaged
+                self._ahead.popleft()
+            return None
+
+    def _peek(self, n: int) -> dict[str, Any] | None:
+        while len(self._ahead) <= n:
+            self._ahead.append(next(self._lines))
+        return self._ahead[n]
+
+    def _index(self, line: dict[str, Any]) -> int:
+        return round(line["t"] / self._hop)
 
 
 class _BrokenOff(Exception):
@@ -155,7 +249,9 @@ class _Media:
 
     def __init__(self, folder: Path, raw: list[str]) -> None:
         self._raw = raw
-        self._eda = _eda_rows(folder / "eda.csv")
+        self._lost_track = False
+        self.damaged = 0  # rows of eda.csv so far
+        self._eda = eda_lines(folder / "eda.csv")
         self._frames = _frames(folder)
         self._folder = folder
         self._wav: WavFile | None = None
@@ -163,7 +259,7 @@ class _Media:
 
     def chunk(self, entry: dict[str, Any]) -> Chunk | None:
         name, n = entry["chunk"], entry["n"]
-        if name not in self._raw:
+        if name not in self._raw or self._lost_track:
             return None
         if n == 0:
             return empty_chunk(name, entry["rate"], entry["lost"])
@@ -173,14 +269,25 @@ class _Media:
             _demand(len(images) == n)
             return Chunk(times, images, entry["rate"], entry["lost"])
         if name == "voice":
-            return Chunk(unpack_times(entry), self._sound(n), entry["rate"], entry["lost"])
+            try:
+                times = unpack_times(entry)
+            except (ValueError, zlib.error) as error:
+                raise _BrokenOff from error
+            return Chunk(times, self._sound(n), entry["rate"], entry["lost"])
         if name != "eda":
             raise SourceError(f"{self._folder} holds the unknown modality '{name}'; use the version that made it")
-        rows = [row for _, row in zip(range(n), self._eda)]
-        _demand(len(rows) == n)
+        lines = list(islice(self._eda, n))
+        _demand(len(lines) == n)
+        rows = [row for row in lines if row is not None]
+        self.damaged += n - len(rows)
         return Chunk(
-            np.array([t for t, _ in rows]), np.array([v for _, v in rows], np.float32), entry["rate"], entry["lost"]
-        )
+            np.array([t for t, _ in rows]), np.array([v for _, v in rows], np.float32), entry["rate"],
+            entry["lost"] + n - len(rows),
+        )  # fmt: skip
+
+    def lose_track(self) -> None:
+        """A line of the timeline is missing, so that samples can no longer be told apart."""
+        self._lost_track = True
 
     def _sound(self, n: int) -> NDArray[np.float32]:
         if self._wav is None:
@@ -200,32 +307,6 @@ def _demand(there: bool) -> None:
         raise _BrokenOff
 
 
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The complete lines of a JSONL file; a truncated last line is skipped."""
-    if not path.is_file():
-        return
-    with path.open("rb") as file:
-        for line in file:
-            if not line.endswith(b"\n"):
-                return
-            try:
-                yield json.loads(line)
-            except ValueError:
-                return
-
-
-def _eda_rows(path: Path) -> Iterator[tuple[float, float]]:
-    if not path.is_file():
-        return
-    with path.open("rb") as file:
-        file.readline()
-        for line in file:
-            if not line.endswith(b"\n"):
-                return
-            t, _, value = line.decode().rstrip().partition(",")
-            yield float(t), float(value or "nan")
-
-
 def _frames(folder: Path) -> Generator[NDArray[np.uint8], None, None]:
     """The recorded images (H, W, 3) uint8 BGR of all parts, in order."""
     part = 1
@@ -236,14 +317,21 @@ def _frames(folder: Path) -> Generator[NDArray[np.uint8], None, None]:
 
 
 def _status(plain: dict[str, Any]) -> Status:
-    clock = {name: float("nan") if v is None else v for name, v in plain["clock"].items()}
-    return Status(**{**plain, "state": State(plain["state"]), "clock": Clock(**clock)})
+    clock = {f.name: float("nan") if (v := plain["clock"][f.name]) is None else v for f in fields(Clock)}
+    known = {f.name: plain[f.name] for f in fields(Status)}
+    return Status(**{**known, "state": State(plain["state"]), "clock": Clock(**clock)})
 
 
 def _result(line: dict[str, Any], entry: dict[str, Any], demo: bool) -> Result:
     """The result of a line. Lines of the first edition have neither `demo` nor `novelty`."""
-    quality = {name: Quality(**q, score=entry["scores"][name]) for name, q in line["quality"].items()}
-    return Result(**{"demo": demo, **line, "index": entry["window"], "quality": quality})
+    known = {f.name: line[f.name] for f in fields(Result) if f.name in line}
+    quality = {name: _quality(q, entry["scores"][name]) for name, q in line["quality"].items()}
+    return Result(**{"demo": demo, **known, "index": entry["window"], "quality": quality})
+
+
+def _quality(verdict: dict[str, Any], score: float) -> Quality:
+    known = {f.name: verdict[f.name] for f in fields(Quality) if f.name in verdict}
+    return Quality(**{**known, "score": score})
 
 
 class RecordedSource:
@@ -265,14 +353,22 @@ class RecordedSource:
         self._chunks: Iterator[Chunk] = iter(())
         self._next: Chunk | None = None  # left over from the last read
         self._ended = False
+        self._notes: list[str] = []  # what is damaged or missing
+        self._lost = 0
 
     def open(self, origin: float) -> None:
         self._chunks = (
             event.chunk
-            for event in self._recording.events(self.modality)
+            for event in self._noted(self._recording.events(self.modality))
             if isinstance(event, Passed) and event.modality == self.modality and event.chunk is not None
         )
         self._advance()
+
+    def _noted(self, events: Iterator[Event]) -> Iterator[Event]:
+        for event in events:
+            if isinstance(event, Gap):
+                self._notes.append(event.reason)
+            yield event
 
     def _advance(self) -> None:
         self._next = next(self._chunks, None)
@@ -289,6 +385,7 @@ class RecordedSource:
             self._next = Chunk(rest.times[n:], rest.values[n:], rest.rate)
         if not due:
             return empty_chunk(self.modality)
+        self._lost += sum(c.lost for c in due)
         values: Any = [image for c in due for image in c.values]
         if self.modality != "face":
             values = np.concatenate([c.values for c in due])
@@ -297,7 +394,8 @@ class RecordedSource:
     def status(self) -> Status:
         state = State.ENDED if self._ended else State.STREAMING
         reason = "the recording has ended" if self._ended else ""
-        return Status(state, reason, unit="µS" if self.modality == "eda" else "")
+        detail = {"notes": list(self._notes)} if self._notes else {}
+        return Status(state, reason, lost=self._lost, unit="µS" if self.modality == "eda" else "", detail=detail)
 
     def close(self) -> None:
         self._chunks, self._next, self._ended = iter(()), None, True

@@ -22,7 +22,8 @@ def tables(monkeypatch: pytest.MonkeyPatch) -> Any:
     return tables
 
 
-PAGES = [ROOT / "docs/reference/performance.md", ROOT / "benchmarks/NOTES.md"]
+WITH_PICTURES = [ROOT / "docs/reference/performance.md", ROOT / "benchmarks/NOTES.md"]
+PAGES = [WITH_PICTURES[0], ROOT / "docs/explanation/evaluation.md", WITH_PICTURES[1]]
 
 
 def test_every_number_of_the_pages_comes_from_the_committed_json(tables: Any) -> None:
@@ -68,7 +69,7 @@ def test_results_are_trimmed() -> None:
     assert not large
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", WITH_PICTURES, ids=lambda page: page.name)
 def test_pictures_of_the_pages_exist(page: Path) -> None:
     names = re.findall(r"!\[[^]]*\]\(([^)]+)\)", page.read_text())
     assert names

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -293,8 +294,16 @@ def test_chosen_windows_cover_subjects_and_classes() -> None:
 
 def test_windows_round_trip_and_refuse_what_does_not_fit(tmp_path: Path) -> None:
     windows = _labelled(3)
-    windows.save(tmp_path / "w.npz")
+    task = get_task("pain", "demo")
+    windows.save(tmp_path / "w.npz", task)
     back = WindowSet.load(tmp_path / "w.npz")
+    back.check(task)
+    # as many samples of a longer clip, or of another scale, have the same shape and are another signal
+    eda = task.modality("eda")
+    for other, says in ((replace(eda, span=10.0), r"span 5.5, but pain takes 10.0"),
+                        (replace(eda, mean=(5.0,), std=(2.0,)), r"mean \[\], but pain takes \[5.0\]")):  # fmt: skip
+        with pytest.raises(DataError, match=says):
+            back.check(replace(task, modalities=(task.modality("face"), other)))
     assert back.origin == "noise" and np.array_equal(back.clips["face"], windows.clips["face"])
     with pytest.raises(DataError, match="affect takes"):
         back.check(get_task("affect", "demo"))

@@ -69,7 +69,7 @@ def test_windows_of_16_steps_share_most_of_their_clips(tmp_path: Path) -> None:
     alone, _ = clips_of(task, sources, ends[-1:])
     for name in task.names:
         np.testing.assert_array_equal(np.asarray(alone[name])[0], np.asarray(clips[name])[-1])
-    windows.save(tmp_path / "w.npz")
+    windows.save(tmp_path / "w.npz", task)
     back = WindowSet.load(tmp_path / "w.npz")
     assert (tmp_path / "w.npz").stat().st_size < 0.2 * sum(4 * np.prod(c.shape) for c in clips.values())
     for name in task.names:

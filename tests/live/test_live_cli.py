@@ -105,6 +105,22 @@ def test_a_video_whose_face_goes_away(bundles: Bundles, tmp_path: Path, shared_d
     assert "no face" in gone[0]["quality"]["face"]["reason"]
 
 
+@pytest.mark.parametrize(("seconds", "says"), [(3.0, "the first window takes 5.5 s"), (8.0, "")])
+def test_a_recording_shorter_than_a_window_is_named(
+    seconds: float, says: str, bundles: Bundles, tmp_path: Path, capfd: Capture
+) -> None:
+    """A window is never filled up or stretched: no number, and the reason."""
+    t = np.arange(0, seconds, 0.01)
+    rows = "\n".join(f"{a:.3f},{5 + 0.1 * math.sin(3 * a) + 0.001 * (i % 7):.4f}" for i, a in enumerate(t))
+    (tmp_path / "short.csv").write_text(f"time_s,eda_uS\n{rows}\n")
+    done = invoke(capfd, "live", "--bundle", str(bundles("pain").path), "--eda", str(tmp_path / "short.csv"),
+                  "--speed", "max", "--output", "jsonl", "--novelty", "off")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert any(line["outputs"] for line in json_lines(done.stdout)) == (not says)
+    assert (f"{says}; give a longer recording" in done.stderr) == bool(says)
+    assert ("no result" in done.stderr) == bool(says)
+
+
 @pytest.fixture
 def wrong(tmp_path: Path, bundles: Bundles) -> Path:
     """A folder of everything that can be wrong with an input."""

@@ -84,7 +84,8 @@ GROUP = np.floor(T / 0.2 + 1e-9) * 0.2  # ten samples a read
 
 @dataclass
 class Row:
-    """text: the file. reason: in the notes of a file that is used, or in the message that refuses it."""
+    """text: the file. reason: in the notes of a file that is used, or in the message that refuses it. report: a public
+    one of the situation, a thread on GitHub, where one is known."""
 
     text: str | bytes
     verdict: str = "used"
@@ -94,6 +95,7 @@ class Row:
     lost: int = 0
     tolerance: float = 1e-6
     missing: tuple[int, ...] = field(default=())  # samples of the truth that are not there
+    report: str = ""
 
 
 # fmt: off
@@ -103,26 +105,27 @@ SITUATIONS: dict[str, Row] = {
     "CRLF": Row(table(stamps(T), numbers()).replace("\n", "\r\n")),
     "gap of a second": Row(table(stamps(np.delete(T, np.s_[700:750])), numbers(np.delete(S, np.s_[700:750]))), missing=tuple(range(700, 750))),
     # stamps in groups
-    "bursts of ten, 1 µs apart": Row(table(stamps(GROUP + (np.arange(N) % 10) * 1e-6, 6), numbers()), reason="spread evenly"),
+    "bursts of ten, 1 µs apart": Row(table(stamps(GROUP + (np.arange(N) % 10) * 1e-6, 6), numbers()), reason="spread evenly", report="labstreaminglayer/pylsl#103"),
     "bursts of ten, 5 ns apart": Row(table(stamps(GROUP + (np.arange(N) % 10) * 5e-9, 9), numbers()), reason="spread evenly"),
     "bursts of ten, 1 ms apart": Row(table(stamps(GROUP + (np.arange(N) % 10) * 1e-3), numbers()), reason="spread evenly"),
     "whole seconds": Row(table(stamps(UNIX + np.floor(T), 0), numbers(), "timestamp,uS"), reason="spread evenly"),
     "stamps every 10 s": Row(table(stamps(np.floor(T / 10) * 10, 0), numbers()), "refused", "rate="),
     # wild stamps and clocks that step
-    "one stamp + 200 000 s": Row(table(stamps(changed(300, 2e5)), numbers()), reason="row 302: a wild time stamp", lost=1, missing=(300,)),
+    "one stamp + 200 000 s": Row(table(stamps(changed(300, 2e5)), numbers()), reason="row 302: a wild time stamp", lost=1, missing=(300,), report="xdf-modules/libxdf#8"),
     "ten stamps wild": Row(table(stamps(np.where(np.arange(N) % 150 == 75, T + 9e4, T)), numbers()), reason="wild", lost=10, missing=tuple(range(75, N, 150))),
     "ten stamps before the clock was set": Row(table(stamps(np.where(np.arange(N) % 150 == 75, -1e9, T)), numbers()), reason="wild", lost=10, missing=tuple(range(75, N, 150))),
     "last stamp + 200 000 s": Row(table(stamps(changed(N - 1, 2e5)), numbers()), reason="wild", lost=1, missing=(N - 1,)),
     "first stamp before the clock was set": Row(table(["0.0", *stamps(UNIX + T[1:], 2)], numbers(), "timestamp,uS"), reason="row 2", lost=1, missing=(0,)),
-    "clock set an hour back": Row(table(stamps(UNIX + T - 3600 * (T >= 10), 2), numbers(), "timestamp,uS"), reason="stepped back by 3599.98 s"),
+    "clock set an hour back": Row(table(stamps(UNIX + T - 3600 * (T >= 10), 2), numbers(), "timestamp,uS"), reason="stepped back by 3599.98 s", report="sccn/xdf#53"),
     "clock set an hour ahead": Row(table(stamps(UNIX + T + 3600 * (T >= 10), 2), numbers(), "timestamp,uS"), reason="stepped ahead by 3600.02 s"),
-    "board restarts": Row(table(stamps(np.where(T < 14, T, T - 14), 0, 1000), numbers(), "t_ms,uS"), reason="stepped back by 13.98 s"),
+    "board restarts": Row(table(stamps(np.where(T < 14, T, T - 14), 0, 1000), numbers(), "t_ms,uS"), reason="stepped back by 13.98 s", report="sccn/xdf#53"),
     "header again after a restart": Row(table(stamps(T[:700], 0, 1000), numbers(S[:700]), "t_ms,uS") + table(stamps(T[: N - 700], 0, 1000), numbers(S[700:]), "t_ms,uS"), reason="header is repeated 1 times"),
     "ten rows sent twice": Row(table(stamps(np.insert(T, 500, T[490:500])), numbers(np.insert(S, 500, S[490:500]))), reason="does not advance", lost=10),
     # units and names of time
     "unix ms": Row(table(stamps(UNIX + T, 0, 1000), numbers(), "timestamp,EDA"), reason="taken as ms"),
     "unix ns": Row(table([f"{int(UNIX) * 10**9 + i * 20_000_000}" for i in range(N)], numbers(), "timestamp,EDA"), reason="taken as ns", tolerance=1e-3),
     "micros()": Row(table(stamps(T, 0, 1e6), numbers(), "t_us,uS")),
+    "micros() starts again at 0": Row(table([f"{int(2**32 - 10_000_000 + t * 1e6) % 2**32}" for t in T], numbers(), "t_us,uS"), report="NVlabs/FPSci#318"),
     "milliseconds without a name": Row(table(stamps(T, 0, 1000), numbers(), "time,gsr"), reason="taken as ms"),
     "tab, time and gsr in seconds": Row(table(stamps(T), numbers(), "time\tgsr", "\t"), name="a.txt"),
     "t_ms that holds seconds": Row(table(stamps(T), numbers(), "t_ms,uS"), "refused", "time=s"),
@@ -134,9 +137,9 @@ SITUATIONS: dict[str, Row] = {
     "local dates with AM and PM": Row(table([f"3/31/2024 {clock(3595 + t).replace('00:', '12:', 1) if t < 5 else clock(3595 + t)[1:]} PM" for t in T], numbers(), "time,uS")),
     "negative times": Row(table(stamps(T - 5), numbers())),
     # delimiters and encodings
-    "semicolons and decimal commas": Row(table(stamps(T), numbers(), "t;uS", ";").replace(".", ","), reason="decimal commas"),
+    "semicolons and decimal commas": Row(table(stamps(T), numbers(), "t;uS", ";").replace(".", ","), reason="decimal commas", report="haesleinhuepf/devbio-napari#46"),
     "decimal commas between commas": Row(table(stamps(T), numbers()).replace(".", ","), "refused", "decimal commas"),
-    "tabs said by sep=": Row('"sep=\\t"\n' + table(stamps(T), numbers(), "t\tuS", "\t")),
+    "tabs said by sep=": Row('"sep=\\t"\n' + table(stamps(T), numbers(), "t\tuS", "\t"), report="bachlab/PsPM#109"),
     "spaces": Row(table(stamps(T), numbers(), "t uS", " ")),
     "pipes": Row(table(stamps(T), numbers(), "t|uS", "|"), query="sep=pipe"),
     "quotes": Row(table([f'"{t}"' for t in stamps(T)], [f'"{v}"' for v in numbers()], '"t","uS"')),
@@ -149,13 +152,13 @@ SITUATIONS: dict[str, Row] = {
     "cp1252": Row(table(stamps(T), numbers(), "t,EDA [µS]").encode("cp1252")),
     "no header": Row(table(stamps(T, 0, 1000), numbers(), ""), reason="taken as ms"),
     "no header, named": Row(table(stamps(T, 0, 1000), [f"0,{v}" for v in numbers()], ""), query="time=1:ms&column=3&unit=uS"),
-    "no header, three columns": Row(table(stamps(T, 0, 1000), [f"0,{v}" for v in numbers()], ""), "refused", "column=3"),
+    "no header, three columns": Row(table(stamps(T, 0, 1000), [f"0,{v}" for v in numbers()], ""), "refused", "column=3", report="physiopy/phys2bids#138"),
     "NA": Row(table(stamps(T), ["NA" if i == 300 else v for i, v in enumerate(numbers())])),
     "inf": Row(table(stamps(T), ["inf" if i == 300 else v for i, v in enumerate(numbers())])),
     "one bad row": Row(table(stamps(T), ["oops" if i == 300 else v for i, v in enumerate(numbers())]), reason="'6.000,oops' is not numbers", lost=1, missing=(300,)),
     "every fifth row bad": Row(table(stamps(T), ["oops" if i % 5 == 2 else v for i, v in enumerate(numbers())]), "refused", "row 4: '0.040,oops'"),
     # units
-    "kohm in gsr": Row(table(stamps(T), numbers(1000 / S), "time,gsr"), "refused", "unit="),
+    "kohm in gsr": Row(table(stamps(T), numbers(1000 / S), "time,gsr"), "refused", "unit=", report="seemoo-lab/pyshimmer#20"),
     "kohm in gsr, said so": Row(table(stamps(T), numbers(1000 / S, 6), "time,gsr"), query="unit=kohm"),
     "ohm, said so": Row(table(stamps(T), numbers(1e6 / S, 6), "time,gsr"), query="unit=ohm"),
     "kohm by its header": Row(table(stamps(T), numbers(1000 / S, 6), "time,gsr (kOhm)"), reason="converted from kohm"),
@@ -164,11 +167,11 @@ SITUATIONS: dict[str, Row] = {
     "volts of a biosignalsplux": Row(table(stamps(T), numbers(S * 0.12, 8), "time,EDA"), query="unit=V&gain=0.12"),
     "nS, said so": Row(table(stamps(T), numbers(S * 1000, 1), "time,EDA"), query="unit=nS", tolerance=1e-4),
     "counts below 60": Row(table(stamps(T), numbers(np.round(S * 6), 0), "time,gsr"), "refused", "whole numbers"),
-    "counts": Row(table(stamps(T), numbers(ADC, 0), "time,gsr"), "refused", "unit="),
-    "counts, said so": Row(table(stamps(T), numbers(ADC, 0), "time,gsr"), query="unit=adc&bits=10", tolerance=0.02),
+    "counts": Row(table(stamps(T), numbers(ADC, 0), "time,gsr"), "refused", "unit=", report="PIA-Group/BioSPPy#48"),
+    "counts, said so": Row(table(stamps(T), numbers(ADC, 0), "time,gsr"), query="unit=adc&bits=10", tolerance=0.02, report="PIA-Group/BioSPPy#48"),
     "12-bit counts taken for 10": Row(table(stamps(T), numbers(ADC * 8, 0), "time,gsr"), "refused", "bits=11", query="unit=adc"),
     # Empatica
-    "Empatica": Row(f"{UNIX:.6f}\n4.000000\n" + "\n".join(numbers(skin(np.arange(480) / 4)))),
+    "Empatica": Row(f"{UNIX:.6f}\n4.000000\n" + "\n".join(numbers(skin(np.arange(480) / 4))), report="neuropsychology/NeuroKit#554"),
     "Empatica, decimal commas": Row((f"{UNIX:.6f}\n4.000000\n" + "\n".join(numbers(skin(np.arange(480) / 4)))).replace(".", ","), reason="decimal commas"),
     "Empatica ACC": Row("1544027337.0, 1544027337.0, 1544027337.0\n32.0, 32.0, 32.0\n" + "20,-2,63\n" * 99, "refused", "acceleration", name="x.csv"),
     "Empatica TEMP": Row("1544027337.0\n4.0\n" + "32.50\n" * 99, "refused", "TEMP.csv", name="TEMP.csv"),
@@ -176,17 +179,17 @@ SITUATIONS: dict[str, Row] = {
     # OpenSignals
     "OpenSignals": Row(opensignals(np.c_[SEQ, ADC], [device(["EDABITREV"], [4, 10])]), tolerance=0.02),
     "OpenSignals, one resolution (mobile app)": Row(opensignals(np.c_[SEQ, ADC], [device(["EDABITREV"], [10])]), tolerance=0.02),
-    "OpenSignals, EDA on the second device": Row(opensignals(np.c_[SEQ, ADC * 0 + 300 + SEQ, (SEQ + 5) % 16, ADC], [device(["ECGBITREV"], [4, 10]), device(["EDABITREV"], [4, 10])]), tolerance=0.02),
-    "OpenSignals, two EDA channels": Row(opensignals(np.c_[SEQ, ADC * 0, ADC], [device(["EDABITREV"] * 2, [4, 10, 10])]), "refused", "column=A2"),
+    "OpenSignals, EDA on the second device": Row(opensignals(np.c_[SEQ, ADC * 0 + 300 + SEQ, (SEQ + 5) % 16, ADC], [device(["ECGBITREV"], [4, 10]), device(["EDABITREV"], [4, 10])]), tolerance=0.02, report="neuropsychology/NeuroKit#592"),
+    "OpenSignals, two EDA channels": Row(opensignals(np.c_[SEQ, ADC * 0, ADC], [device(["EDABITREV"] * 2, [4, 10, 10])]), "refused", "column=A2", report="PGomes92/opensignalsreader#5"),
     "OpenSignals, the second channel": Row(opensignals(np.c_[SEQ, ADC * 0, ADC], [device(["EDABITREV"] * 2, [4, 10, 10])]), query="column=A2", tolerance=0.02),
     "OpenSignals, the open channel": Row(opensignals(np.c_[SEQ, ADC * 0, ADC], [device(["EDABITREV"] * 2, [4, 10, 10])]), "refused", "column=A2", query="column=A1"),
     "OpenSignals, converted": Row(opensignals(np.c_[SEQ, S], [device(["EDABITREV"], [4, 10], convertedValues=1)]), reason="in µS already"),
     "OpenSignals, converted, seconds": Row(opensignals(np.c_[T, S], [device(["EDABITREV"], [4, 10])]), reason="in µS already"),
     "biosignalsplux": Row(opensignals(np.c_[np.arange(N), np.round(S / 25 * 65536)], [device(["EDA"], [16], device="biosignalsplux")]), tolerance=1e-3),
-    "OpenSignals .h5": Row(b"\x89HDF\r\n\x1a\n" + bytes(500), "refused", "export it as text", name="a.h5"),
+    "HDF5 that is damaged": Row(b"\x89HDF\r\n\x1a\n" + bytes(500), "refused", "export it again", name="a.h5"),
     # other
-    "Shimmer Consensys": Row('"sep=\\t"\nS_Timestamp_Unix_CAL\tS_GSR_Range_CAL\tS_GSR_Skin_Conductance_CAL\tS_GSR_Skin_Resistance_CAL\t\nms\tno_units\tuS\tkOhms\t\n' + "".join(f"{(UNIX + t) * 1000:.4f}\t1.0\t{v}\t{1000 / float(v):.4f}\t\n" for t, v in zip(T, numbers()))),
-    "a ZIP": Row(b"PK\x03\x04" + bytes(500), "refused", "unpack"),
+    "Shimmer Consensys": Row('"sep=\\t"\nS_Timestamp_Unix_CAL\tS_GSR_Range_CAL\tS_GSR_Skin_Conductance_CAL\tS_GSR_Skin_Resistance_CAL\t\nms\tno_units\tuS\tkOhms\t\n' + "".join(f"{(UNIX + t) * 1000:.4f}\t1.0\t{v}\t{1000 / float(v):.4f}\t\n" for t, v in zip(T, numbers())), report="bachlab/PsPM#109"),
+    "a damaged ZIP": Row(b"PK\x03\x04" + bytes(500), "refused", "export it again"),
 }
 # fmt: on
 
@@ -385,3 +388,28 @@ def test_inspect(tmp_path: Path) -> None:
     assert second["use"] == f"--eda '{bad}?unit=kohm'" and second["middle"] == pytest.approx(5, abs=0.6)
     done = run("inspect", good, bad)
     assert done.returncode == 2 and "refused" in done.stdout and "unit=" in done.stdout
+
+
+def test_inspect_draws_what_it_found(tmp_path: Path) -> None:
+    """A gap is grey, an unusable stretch red, elsewhere the signal is blue on white: read from the picture's pixels."""
+    import cv2
+
+    pytest.importorskip("matplotlib")
+    values = S.copy()
+    values[500:1000] = 90.0  # saturated for 10 s
+    keep = np.delete(np.arange(N), np.s_[1100:1250])
+    (tmp_path / "a.csv").write_text(table(stamps(T[keep]), numbers(values[keep])))
+    bad = write(tmp_path, Row(SITUATIONS["kohm in gsr"].text, name="k.csv"))
+    done = run("inspect", str(tmp_path / "a.csv"), bad, "--plot", str(tmp_path / "p.png"))
+    assert done.returncode == 2 and "p.png written" in done.stderr and "Traceback" not in done.stderr
+    picture = cv2.imread(str(tmp_path / "p.png")).astype(int)
+    assert picture.shape[1] == 1200
+    blue, green, red = (picture[..., k] for k in range(3))
+    grey = (abs(blue - 153) < 3) & (abs(green - 153) < 3) & (abs(red - 153) < 3)
+    pink = (red > 235) & (green < 215) & (abs(green - blue) < 12)
+    wide = [int((mask.sum(axis=0) > 60).sum()) for mask in (grey, pink)]
+    plot = 1200 * 0.93  # the axes' share of the width, for 30 s
+    assert wide[0] == pytest.approx(plot * 3 / 30, rel=0.15)  # 3 s without data
+    assert wide[1] > plot * 10 / 30 * 0.8  # the windows that the 10 s spoil
+    done = run("inspect", str(tmp_path / "a.csv"), "--plot", str(tmp_path / "p.doc"))
+    assert done.returncode == 2 and "give a .png, .pdf or .svg" in done.stderr

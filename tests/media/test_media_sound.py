@@ -161,17 +161,17 @@ def test_a_lost_packet_leaves_its_gap_and_nothing_moves(tmp_path: Path, rate: in
 def test_stamps_that_begin_again_continue() -> None:
     pieces = [(t, np.full(4410, n, np.float32), RATE) for n, t in enumerate([0.0, 0.1, 0.2, 0.0, 0.1, 0.3])]
     pieces = [(t + (40 if n < 3 else 5), x, r) for n, (t, x, r) in enumerate(pieces)]
-    placed = list(sound._placed(iter(pieces)))
+    placed = list(sound._placed(iter(pieces), []))
     # the stamps fall by 35 s after the third piece; before the last one 0.1 s is missing
     assert [None if t is None else round(t, 6) for t, _, _ in placed] == [40.0, None, None, None, None, 40.6]
 
 
 def test_one_stray_stamp_is_ignored_and_overlaps_are_cut() -> None:
     stamps = [0.0, 0.1, 3600.0, 0.3, 0.4]
-    placed = list(sound._placed((t, np.zeros(4410, np.float32), RATE) for t in stamps))
+    placed = list(sound._placed(((t, np.zeros(4410, np.float32), RATE) for t in stamps), []))
     assert [t for t, _, _ in placed] == [0.0, None, None, None, None]
     stamps = [0.0, 0.1, 0.15, 0.25]
-    placed = list(sound._placed((t, np.zeros(4410, np.float32), RATE) for t in stamps))
+    placed = list(sound._placed(((t, np.zeros(4410, np.float32), RATE) for t in stamps), []))
     assert [len(x) for _, x, _ in placed] == [4410, 4410, 2205, 4410]
 
 
@@ -194,7 +194,7 @@ def test_joined_transport_streams_continue(shared_data: Path) -> None:
 )
 def test_whatever_the_stamps_times_increase(pieces: list[tuple[float | None, int, int]]) -> None:
     end, count = -np.inf, 0
-    for begins, x, rate in sound._placed((t, np.zeros(n, np.float32), r) for t, n, r in pieces):
+    for begins, x, rate in sound._placed(((t, np.zeros(n, np.float32), r) for t, n, r in pieces), []):
         if begins is not None:
             assert begins >= end - 1e-6
             end = begins

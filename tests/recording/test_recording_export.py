@@ -87,15 +87,60 @@ def test_xdf(recording: Recording, tmp_path: Path) -> None:
     assert [c["label"][0] for c in channels] == ["pain", "valence", "arousal"]
     np.testing.assert_array_equal(outputs["time_series"][0], [1 / 7, -1 / 9, 1 / 11])
     assert np.isnan(outputs["time_series"][1]).all()
-    np.testing.assert_array_equal(outputs["time_stamps"], [0.5, 1.0, 1.5, 2.0, 2.5])
+    np.testing.assert_allclose(outputs["time_stamps"], [0.5, 1.0, 1.5, 2.0, 2.5], atol=1e-9)
     eda = by_name["EDA"]
     np.testing.assert_array_equal(eda["time_series"][:, 0].astype(np.float32), EDA_V)
-    np.testing.assert_array_equal(eda["time_stamps"], EDA_T)
+    np.testing.assert_allclose(eda["time_stamps"], EDA_T, atol=1e-9)  # pyxdf's own line through them
+    assert float(eda["info"]["nominal_srate"][0]) == pytest.approx(64) and eda["info"]["effective_srate"] == (
+        pytest.approx(64)
+    )
+    assert float(outputs["info"]["nominal_srate"][0]) == 2.0
     marks = by_name["marks"]
     assert marks["time_series"] == [["cold <pack>"], ["rating 7: " + "x" * 400]]
     np.testing.assert_array_equal(marks["time_stamps"], [1.2, 1.3])
     assert by_name["jmt-edge quality"]["time_series"][1].tolist() == [1.0, 1.0, 0.0]
     assert math.isnan(by_name["jmt-edge attention"]["time_series"][1][0])
+
+
+def test_xdf_keeps_the_place_of_what_is_missing(tmp_path: Path, trimodal: Bundle) -> None:
+    """A lost second, a pause of ten minutes and a dropped window: pyxdf fits a line through an even stream's stamps."""
+    pyxdf = pytest.importorskip("pyxdf")
+    t = np.arange(0.0, 30.0, 1 / 64)
+    t = np.delete(t, np.s_[640:704])
+    t[1200:] += 600.0
+    recorder = Recorder(tmp_path / "run", trimodal)
+    recorder.on_start(RunInfo(trimodal, "onnxruntime", {}, 0.5, False, 0.0, dict.fromkeys(NAMES, "x")))
+    recorder.on_chunk("eda", Chunk(t, t.astype(np.float32), 64.0))
+    quality = {n: Quality(True, "", 0.5) for n in NAMES}
+    for i in (1, 2, 5, 6):
+        outputs = {"pain": i / 2, "valence": 0.0, "arousal": 0.0}
+        recorder.on_result(
+            Result(i, i / 2, "trimodal", outputs, "", quality, dict.fromkeys(NAMES, 1 / 3), {"total": 1.0}, 0, "b")
+        )
+    recorder.close()
+    export_xdf(Recording(tmp_path / "run"), tmp_path / "out.xdf")
+    streams, header = pyxdf.load_xdf(str(tmp_path / "out.xdf"))
+    assert header["info"]["datetime"][0].startswith("20")
+    for name, rows in (("EDA", len(t) + 64), ("jmt-edge outputs", 6)):
+        stream = next(s for s in streams if s["info"]["name"][0] == name)
+        stamps, values = stream["time_stamps"], stream["time_series"][:, 0]
+        assert len(stamps) == rows
+        there = np.isfinite(values)
+        np.testing.assert_allclose(stamps[there], values[there], atol=1e-3)
+    assert next(s for s in streams if s["info"]["name"][0] == "EDA")["clock_times"] == [0.0]
+
+
+@pytest.mark.filterwarnings("ignore:.*(non-numeric|deviates)")
+def test_neurokit_reads_the_xdf(recording: Recording, tmp_path: Path) -> None:
+    neurokit = pytest.importorskip("neurokit2")
+    export_xdf(recording, tmp_path / "out.xdf")
+    table, about = neurokit.read_xdf(str(tmp_path / "out.xdf"), verbose=False, fill_method=None)
+    assert about["sampling_rate"] == 128 and about["datetime"].startswith("20")
+    first = float(EDA_T[0])  # the earliest stamp: NeuroKit's zero
+    at = table.index.to_numpy() + first
+    good = table["EDA"].notna().to_numpy() & (at < EDA_T[-1])
+    np.testing.assert_allclose(table["EDA"].to_numpy()[good], np.interp(at[good], EDA_T, 2 + np.sin(EDA_T)), atol=2e-3)
+    assert good.sum() > 0.7 * len(at)
 
 
 def test_an_empty_recording_exports_empty_tables(tmp_path: Path, trimodal: Bundle) -> None:

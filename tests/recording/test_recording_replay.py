@@ -31,7 +31,7 @@ from jmt_edge.media.sound import WavFile
 from jmt_edge.observer import Mark, Observer, RunInfo
 from jmt_edge.recording import recorder as module
 from jmt_edge.recording.reader import Gap, Passed, RecordedSource, Recording, Skipped, Window
-from jmt_edge.recording.recorder import FORMAT, VERSION, Recorder, _Files, pack_times, unpack_times
+from jmt_edge.recording.recorder import Recorder, _Files, pack_times, unpack_times
 from jmt_edge.recording.replay import replay
 from jmt_edge.result import Quality, Result
 
@@ -211,8 +211,9 @@ def info(bundle: Bundle, realtime: bool = False) -> RunInfo:
 def result(index: int, bundle: Bundle) -> Result:
     quality = {name: Quality(True, "", 0.25) for name in ALL}
     latency = {"preprocess": 1.0, "backbones": None, "fusion": 0.5, "total": 2.0}
+    outputs = {"pain": 0.1, "valence": 0.2, "arousal": 0.3}
     return Result(
-        index, index * 0.5, "trimodal", {"pain": 0.1}, "", quality, dict.fromkeys(ALL, 1 / 3), latency, 0, bundle.id
+        index, index * 0.5, "trimodal", outputs, "", quality, dict.fromkeys(ALL, 1 / 3), latency, 0, bundle.id
     )
 
 
@@ -526,12 +527,12 @@ def test_raw_video_without_pyav_names_the_remedy(
         Recorder(tmp_path / "run", trimodal, raw=("face",))
 
 
-def test_an_unknown_modality_is_refused(tmp_path: Path) -> None:
+def test_an_unknown_modality_is_refused(tmp_path: Path, trimodal: Bundle) -> None:
     chunk = Chunk(np.array([0.5]), np.array([1.0], np.float32), 1.0)
     with pytest.raises(ValueError, match="unknown modality 'gesture'"):
         _Files(tmp_path, {}, ()).chunk("gesture", chunk, kept=True)
-    manifest = {"format": FORMAT, "version": VERSION, "raw": ["gesture"]}
-    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    manifest = Recorder(tmp_path / "run", trimodal)._manifest(info(trimodal))
+    (tmp_path / "manifest.json").write_text(json.dumps({**manifest, "raw": ["gesture"]}))
     entry = {"chunk": "gesture", "n": 1, "rate": 1.0, "lost": 0}
     (tmp_path / "timeline.jsonl").write_text(json.dumps(entry) + "\n")
     with pytest.raises(SourceError, match="unknown modality 'gesture'"):

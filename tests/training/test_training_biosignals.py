@@ -111,6 +111,6 @@ def test_painmonit_windows_are_checked_too(tmp_path: Path) -> None:
     np.save(tmp_path / "X.npy", x)
     np.save(tmp_path / "y_heater.npy", np.arange(6) % 2)
     np.save(tmp_path / "subjects.npy", np.arange(6) // 2)
-    text = "\n".join(check_biosignals(open_cohort(tmp_path)))
+    text = "\n".join(check_biosignals(open_cohort(tmp_path, rate=250)))
     assert "6 of 6 EDA signals read: 250 Hz, 4.00 to 4.00 s" in text
     assert "2 signals hold the same values: X.npy row 1, X.npy row 2" in text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from jmt_edge.capture.simulated.person import BIOVID_NON_REACTIVE
 from jmt_edge.errors import DataError
 from jmt_edge.tasks import get_task, split_steps
 from jmt_edge.training import splits
-from jmt_edge.training.data import cut_windows, describe
+from jmt_edge.training.data import cut_windows, describe, re_paired
 from jmt_edge.training.readers import open_cohort, read_va
 
 
@@ -228,3 +229,18 @@ def test_67_subject_protocol(tmp_path: Path) -> None:
     left = {s.test[0] for s in make_splits(cohort, "loso67", seed=0)}
     assert left == {s for s, n in cohort.numbers.items() if n != 27}
     assert len(BIOVID_NON_REACTIVE) == 20
+
+
+def test_re_pairing_keeps_everything_but_the_moment(tmp_path: Path) -> None:
+    tools.write_biovid(tmp_path, 3, 4, video=False)
+    windows = cut_windows(open_cohort(tmp_path), get_task("pain"))
+    mixed = re_paired(windows, seed=1)
+    assert (mixed.rows["eda"] != windows.rows["eda"]).all()
+    assert mixed.rows["face"] is windows.rows["face"] and mixed.labels is windows.labels
+    who, label = windows.subject, windows.labels["pain"][:, -1]
+    home = {int(row): (name, y) for row, name, y in zip(windows.rows["eda"][:, 0], who, label)}
+    assert [home[int(row)] for row in mixed.rows["eda"][:, 0]] == list(zip(who, label))
+    assert sorted(mixed.rows["eda"][:, 0]) == sorted(windows.rows["eda"][:, 0])
+    alone = replace(windows, rows={"eda": windows.rows["eda"]})
+    with pytest.raises(DataError, match="needs pain labels, EDA and another modality"):
+        re_paired(alone)

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import math
-import threading
 import time
-from collections import deque
 from collections.abc import Callable
-
-import numpy as np
-from numpy.typing import NDArray
 
 from ...errors import SourceError
 from ...media.chunk import Chunk
 from ..base import State, Status
 from ..clock import Timeline
+from ..queue import SampleQueue
 from ..reconnect import DeviceLost, Link, Supervisor, Timing
 from .base import Decoder, Driver, Report, Samples
 from .identify import identify
@@ -47,11 +43,7 @@ class SerialEda:
         self.link = Link(timing or Timing(first=settle, stall=_STALL), now)
         self._supervisor: Supervisor | None = None
         self._origin = 0.0
-        self._lock = threading.Lock()
-        self._queue: deque[tuple[NDArray[np.float64], NDArray[np.float32]]] = deque()
-        self._queued = 0
-        self._lost = self._lost_total = 0
-        self._overflowed = 0
+        self._queue = SampleQueue()
         self._timeline: Timeline | None = None
         self._clock_of: tuple[float, int] = (0.0, 0)
         self._decoder: Decoder | None = None
@@ -68,30 +60,19 @@ class SerialEda:
         self._supervisor.start(connection)
 
     def read(self, until: float) -> Chunk:
-        times: list[NDArray[np.float64]] = []
-        values: list[NDArray[np.float32]] = []
-        with self._lock:
-            while self._queue:
-                t, v = self._queue[0]
-                n = int(np.searchsorted(t, until, side="right"))
-                times.append(t[:n])
-                values.append(v[:n])
-                self._queued -= n
-                if n < len(t):
-                    self._queue[0] = (t[n:], v[n:])
-                    break
-                self._queue.popleft()
-            lost, self._lost = self._lost, 0
-        rate = self._decoder.rate if self._decoder else 0.0
-        if not times:
-            return Chunk(np.empty(0), np.empty(0, np.float32), rate, lost)
-        return Chunk(np.concatenate(times), np.concatenate(values), rate, lost)
+        times, values, lost = self._queue.take(until)
+        return Chunk(times, values, self._decoder.rate if self._decoder else 0.0, lost)
 
     def status(self) -> Status:
         state, reason = self.link.state, self.link.reason
         decoder, timeline = self._decoder, self._timeline
-        status = Status(state, reason, lost=self._lost_total, reconnects=self.link.reconnects)
-        status.detail = {"port": self._path, "board": self._board, "delay": self._delay, "overflowed": self._overflowed}
+        status = Status(state, reason, lost=self._queue.lost, reconnects=self.link.reconnects)
+        status.detail = {
+            "port": self._path,
+            "board": self._board,
+            "delay": self._delay,
+            "overflowed": self._queue.overflowed,
+        }
         if timeline:
             status.clock = timeline.fit.clock()
             if status.clock.offset:
@@ -146,18 +127,7 @@ class SerialEda:
         lost = samples.lost + self._timeline.missing - (missing if self._timeline is before else 0)
         if not len(times) and not lost:
             return
-        with self._lock:
-            if len(times):
-                self._queue.append((times - self._origin, values))
-                self._queued += len(times)
-            limit = _QUEUE * max(self._timeline.rate, decoder.rate, 10.0)
-            while self._queued > limit and len(self._queue) > 1:
-                dropped = len(self._queue.popleft()[0])
-                self._queued -= dropped
-                self._overflowed += dropped
-                lost += dropped
-            self._lost += lost
-            self._lost_total += lost
+        self._queue.put(times - self._origin, values, lost, _QUEUE * max(self._timeline.rate, decoder.rate, 10.0))
 
     def _set_timeline(self, decoder: Decoder, clock_of: tuple[float, int]) -> None:
         """A new connection keeps what is known of the crystal; a board that sends other counters starts afresh."""

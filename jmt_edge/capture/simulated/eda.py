@@ -116,4 +116,6 @@ class Skin:
             for cell in range(max(int((t[0] - 1) // _CELL), 0), int(t[-1] // _CELL) + 1):
                 for when, height, length in self._artefacts(cell):
                     value += height * np.exp(-(((t - when) / (length / 2)) ** 2))
+            for m in self._person.movements(t[0] - 5.0, t[-1] + 5.0):
+                value += m.height * m.at(t)
         return np.maximum(value, 0.0)

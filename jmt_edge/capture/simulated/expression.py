@@ -102,6 +102,9 @@ class Expressions:
             aus[name] *= 1 - 0.7 * pain
         for name, value in pain_aus.items():
             aus[name] = max(aus[name], value)
+        effort = max((m.effort * float(m.at(t)) for m in self._person.movements(t - 5.0, t + 5.0)), default=0.0)
+        for name in ("AU4", "AU6", "AU7"):
+            aus[name] = max(aus[name], 4.0 * effort)
         head = [1.8 * float(np.tanh(w(t) / 1.8)) for w in self._head]
         droop = 0.25 * low  # calm eyes are half open
         lids = max(self._blinking(t), aus["AU43"], droop)
@@ -111,7 +114,7 @@ class Expressions:
             lids=min(lids, 1.0),
             mouth=self._speech.opening(t),
             gaze=(0.35 * float(np.tanh(self._gaze[0](t))), 0.2 * float(np.tanh(self._gaze[1](t)))),
-            x=0.07 * motion * head[0],
+            x=0.07 * motion * head[0] + 0.15 * effort,
             y=0.045 * motion * head[1],
             size=1 + 0.03 * head[2],
             roll=0.05 * motion * head[3],

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtr, ndtri
 
-from .randomness import AFFECT, COHORT, LIVE, REACTION, TRAITS, Key, Wander, draw
+from .randomness import AFFECT, COHORT, LIVE, MOVEMENT, REACTION, TRAITS, Key, Recent, Wander, draw
 from .scenario import Episodes, Scenario, Stimulus
 
 # BioVid's non-reactive subjects, whom the 67-subject protocol excludes; when simulated, their skin never responds.
@@ -18,6 +20,7 @@ PAIN_LEVELS = (0.0, 0.25, 0.5, 0.75, 1.0)
 FACE_SHOWS = (0.0, 0.08, 0.22, 0.52, 0.90)
 SKIN_RESPONDS = (0.0, 0.45, 0.60, 0.75, 0.90)  # of a responder
 NON_RESPONDER_SHARE = 0.06
+MOVEMENT_CELL = 30.0  # s: movements are drawn for one cell at a time
 SCR_MEAN = (0.0, 0.113, 0.131, 0.146, 0.157)  # µS, of the responses that happen, before the person's gain
 
 
@@ -109,15 +112,45 @@ class Reaction:
     scr_decay: float  # s, time constant of the recovery
 
 
+@dataclass(frozen=True)
+class Coupling:
+    """What face and skin have in common beyond pain.
+
+    correlation: of the normal variables behind the reactions of face and skin to the same stimulus, whether they react
+        and how strongly (a Gaussian copula), so each of them alone stays as it is. 0: independent given pain.
+    movement: movements a minute that look like a reaction in both: effort in the face, a hump in the conductance.
+    """
+
+    correlation: float = 0.0
+    movement: float = 0.0
+
+
+@dataclass(frozen=True)
+class Movement:
+    """A movement of the person at `time` (s): `effort` 0..1 in the face, `height` µS in the conductance, `length` s."""
+
+    time: float
+    effort: float
+    height: float
+    length: float
+
+    def at(self, t: Any) -> Any:
+        """Its course over time, 0..1."""
+        return np.exp(-(((t - self.time) / (self.length / 2)) ** 2))
+
+
 class Person:
     """The latent truth of one person in one scenario, and the reactions that the modalities show."""
 
-    def __init__(self, key: Key, scenario: Scenario, *, responder: bool = True) -> None:
-        self.key, self.scenario = key, scenario
+    def __init__(
+        self, key: Key, scenario: Scenario, *, responder: bool = True, coupling: Coupling = Coupling()
+    ) -> None:
+        self.key, self.scenario, self.coupling = key, scenario, coupling
         self.traits = draw_traits(key, responder)
         affect = draw(key, AFFECT)
         self._valence, self._arousal = Wander(affect, 6.0, 45.0), Wander(affect, 6.0, 45.0)
         self._reactions: dict[int, Reaction] = {}
+        self._movements = Recent(self._draw_movements, 4)
 
     @classmethod
     def live(cls, seed: int, *, responder: bool = True) -> Person:
@@ -149,6 +182,23 @@ class Person:
         """Reactions to the stimuli with onset in [start, end)."""
         return [self.reaction(s) for s in self.scenario.stimuli(start, end)]
 
+    def movements(self, start: float, end: float) -> list[Movement]:
+        """Movements in [start, end)."""
+        if not self.coupling.movement:
+            return []
+        cells = range(max(int(start // MOVEMENT_CELL), 0), int(end // MOVEMENT_CELL) + 1)
+        return [m for cell in cells for m in self._movements(cell) if start <= m.time < end]
+
+    def _draw_movements(self, cell: int) -> list[Movement]:
+        g = draw(self.key, MOVEMENT, cell)
+        return [
+            Movement(
+                float((cell + g.random()) * MOVEMENT_CELL), float(g.uniform(0.3, 0.9)),
+                float(self.traits.eda_gain * g.uniform(0.1, 0.3)), float(g.uniform(1.0, 2.5)),
+            )
+            for _ in range(int(g.poisson(self.coupling.movement * MOVEMENT_CELL / 60)))
+        ]  # fmt: skip
+
     def reaction(self, stimulus: Stimulus) -> Reaction:
         known = self._reactions.get(stimulus.number)
         if known is None:
@@ -160,13 +210,18 @@ class Person:
     def _draw_reaction(self, stimulus: Stimulus) -> Reaction:
         who, g = self.traits, draw(self.key, REACTION, stimulus.number)
         pain = stimulus.pain
-        shows = g.random() < who.expressiveness * np.interp(pain, PAIN_LEVELS, FACE_SHOWS)
+        face, skin, height, strength = g.random(), g.random(), g.normal(0.0, 1.0), g.uniform(0.0, 1.0)
+        if rho := self.coupling.correlation:
+            skin = float(ndtr(_mixed(rho, ndtri(face), ndtri(skin))))
+            height = _mixed(rho, ndtri(strength), height)
+        shows = face < who.expressiveness * np.interp(pain, PAIN_LEVELS, FACE_SHOWS)
         share = np.interp(pain, PAIN_LEVELS, SKIN_RESPONDS) if who.responder else NON_RESPONDER_SHARE
-        responds = g.random() < share
-        scr = who.eda_gain * np.interp(pain, PAIN_LEVELS, SCR_MEAN) * np.exp(g.normal(-0.08, 0.4))
+        # small numbers are likely reactions of both, and of their strength large ones are strong
+        responds = skin < share
+        scr = who.eda_gain * np.interp(pain, PAIN_LEVELS, SCR_MEAN) * np.exp(-0.08 + 0.4 * height)
         return Reaction(
             stimulus,
-            face=float(shows * g.uniform(0.45, 1.0) * (0.4 + 0.6 * pain)),
+            face=float(shows * (0.45 + 0.55 * strength) * (0.4 + 0.6 * pain)),
             face_delay=float(g.uniform(0.3, 1.2)),
             face_hold=float(g.uniform(1.8, 4.2)),
             au_mix=np.asarray(who.au_weights) * g.uniform(0.7, 1.0, 5),
@@ -176,3 +231,8 @@ class Person:
             scr_rise=float(g.uniform(0.5, 1.5)),
             scr_decay=float(g.uniform(2.0, 5.0)),
         )
+
+
+def _mixed(rho: float, common: float, own: float) -> float:
+    """A standard normal number out of two independent ones, with correlation `rho` to the first."""
+    return rho * common + float(np.sqrt(1 - rho * rho)) * own

@@ -14,8 +14,8 @@ LIVE, COHORT = 1, 2
 # The fourth word of a random stream's key: one number for each thing that is drawn.
 (
     TRAITS, EPISODE, SESSION, REACTION, AFFECT, HEAD, BLINK, LIGHT, CAMERA, CANVAS,
-    TONIC, SPONTANEOUS, SENSOR, ARTEFACT, PHRASE, ROOM, BIOPOTENTIAL,
-) = range(1, 18)  # fmt: skip
+    TONIC, SPONTANEOUS, SENSOR, ARTEFACT, PHRASE, ROOM, BIOPOTENTIAL, MOVEMENT,
+) = range(1, 19)  # fmt: skip
 
 Key = tuple[int, int, int]  # domain, seed, subject
 T = TypeVar("T")

@@ -72,7 +72,7 @@ class Recordings:
         """
         recording = self._open(id)
         manifest = recording.manifest
-        results = recording.results()
+        results, marks = recording.results(), recording.marks()
         times, values = recording.eda()
         kept, thinned = _thin(len(times)), results[_thin(len(results))]
         shown = np.array([r["t"] for r in results if r["outputs"]], np.float64)
@@ -85,8 +85,9 @@ class Recordings:
                 "results": gaps(shown, result_gap(manifest["hop"])),
                 "eda": gaps(np.asarray(times, np.float64)[np.isfinite(values)]),
             },
+            "unread": recording.unread,
             "results": [{k: r[k] for k in ("t", "outputs", "reason", "quality", "attention")} for r in thinned],
-            "marks": [asdict(mark) for mark in recording.marks()],
+            "marks": [asdict(mark) for mark in marks],
             "eda": {
                 "t": [round(float(t), 3) for t in times[kept]],
                 "v": [round(float(v), 4) if np.isfinite(v) else None for v in values[kept]],
@@ -111,9 +112,10 @@ class Recordings:
         recording = self._open(id)
         out = tempfile.TemporaryFile()  # noqa: SIM115
         with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
-            archive.writestr("manifest.json", json.dumps(recording.manifest, indent=1, ensure_ascii=False))
             for file in export_csv(recording, Path(folder) / "csv"):
                 archive.write(file, file.name)
+            about = {**recording.manifest, "unread": recording.unread}
+            archive.writestr("manifest.json", json.dumps(about, indent=1, ensure_ascii=False))
         out.seek(0)
         return out
 
