@@ -160,9 +160,8 @@ class Recording:
         return np.array([t for t, _ in rows]), np.array([v for _, v in rows], np.float32)
 
     def events(self, only: str = "") -> Iterator[Event]:
-        """Everything in the order in which the loop saw it; a Gap stands for what is damaged.
-
-        only: the one modality whose samples are decoded.
+        """Everything in the order in which the loop saw it; a Gap stands for what is damaged. `only`: the one modality
+        whose samples are decoded.
         """
         media = _Media(self.folder, [name for name in self.manifest["raw"] if only in ("", name)])
         results = _Results(json_lines(self.folder / "results.jsonl", result_check(self.manifest)), self.manifest["hop"])
