@@ -55,8 +55,8 @@ def export_bundle(
     not fold. The fusion's graph is the folded one where folding is exact, with `fusion_folded.safetensors`, else the
     module itself; the manifest says which and why. Versions and the date are added to `provenance` (data, split, seed,
     recipe, scores); `calibration` holds e.g. {"temperature": T}; `untrained` lists the networks with untrained weights.
-    `README.md` is the model card. Raises BundleError where `path` exists and `overwrite` is false, ConfigError where the
-    model has inputs that a bundle cannot provide (text features).
+    `README.md` is the model card. Raises BundleError where `path` exists and `overwrite` is false, ConfigError where
+    the model has inputs that a bundle cannot provide (text features).
     """
     extra = [m for m in model.fusion.modalities if m not in task.names]
     if extra:
