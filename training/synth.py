@@ -622,11 +622,11 @@ def measure_effects(plan: CohortPlan) -> list[Effect]:
             rows[trial.class_name].append((scr, float(scr > 0), rise, float(face > 0), float(np.mean(pain)), max(pain)))
             if subject.responder:
                 both[trial.class_name].append((scr > 0, face > 0))
-    found = []
+    effects = []
     for name, r in rows.items():
-        scr, responds, rise, shows, mean, most = (float(v) for v in np.mean(r, axis=0))
-        found.append(Effect(name, len(r), scr, responds, rise, shows, mean, most, _phi(both[name])))
-    return found
+        scr, responds, rise, shows, mean, peak = (float(v) for v in np.mean(r, axis=0))
+        effects.append(Effect(name, len(r), scr, responds, rise, shows, mean, peak, _phi(both[name])))
+    return effects
 
 
 def _phi(pairs: list[tuple[bool, bool]]) -> float:

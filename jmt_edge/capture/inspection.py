@@ -94,8 +94,8 @@ class Inspection:
 
 def inspect_file(spec: str) -> Inspection:
     """What `spec`, a path with or without settings, holds; a file that is refused has `error`."""
-    path = Path(split_query(spec, *EDA_FILE_SETTINGS, "fps")[0]).expanduser()
     try:
+        path = Path(split_query(spec, *EDA_FILE_SETTINGS, "fps", "rotate")[0]).expanduser()
         kind = kind_of(str(path))
         if kind not in ("file", "folder"):
             what = f"'{path}' is a {kind}" if kind else f"there is no '{path}'"
@@ -111,8 +111,9 @@ def inspect_file(spec: str) -> Inspection:
 
 def _video(spec: str, path: Path) -> Inspection:
     from ..media.video import FolderReader, VideoReader
+    from .turned import split_rotate
 
-    name, given = split_query(spec, "fps")
+    name, given = split_query(split_rotate(spec, "fps")[0], "fps")
     fps = number(spec, given, "fps", 0.1, 1000)
     reader = FolderReader(path, fps) if path.is_dir() else VideoReader(Path(name).expanduser(), fps)
     times: list[float] = []

@@ -116,7 +116,7 @@ class LslEda:
 
     def _resolved(self, pylsl: Any, seconds: float) -> list[Any]:
         """The streams that answer: all that do within a moment after the first."""
-        predicate = " and ".join(f"{key}='{value}'" for key, value in self._wanted.items() if "'" not in value)
+        predicate = " and ".join(f"{key}={_quoted(value)}" for key, value in self._wanted.items())
         if not pylsl.resolve_bypred(predicate, 1, seconds):
             return []
         found: list[Any] = pylsl.resolve_bypred(predicate, 99, 0.3)
@@ -145,6 +145,17 @@ class LslEda:
 
     def close(self) -> None:
         self._supervisor.stop()
+
+
+def _quoted(value: str) -> str:
+    """A text of XPath, which has no escapes. Raises SourceError for one that has both kinds of quotation marks."""
+    if "'" not in value:
+        return f"'{value}'"
+    if '"' not in value:
+        return f'"{value}"'
+    raise SourceError(
+        f"an LSL stream cannot be found by {value}, which has both kinds of quotes; choose another property"
+    )
 
 
 class _Inlet:

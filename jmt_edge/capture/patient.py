@@ -59,6 +59,11 @@ class Patient:
             raise error
         return True
 
+    @property
+    def pending(self) -> bool:
+        """A call has not come back."""
+        return bool(self._waiting)
+
     def open(self, origin: float) -> None:
         self._thread.start()
         self._start("opened", lambda: self._source.open(origin))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ..errors import SourceError
 from ..media.chunk import Chunk
-from ..media.video import Image
+from ..media.pixels import Image
 from ..opencv import cv2
 from .base import LazyFrames, Source, Status
 from .spec import split_query

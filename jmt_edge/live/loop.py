@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..capture.base import Source, State, Status
+from ..capture.patient import Patient
 from ..clips.plan import HOP
 from ..controls import Controls
 from ..engine.backends.base import Engine
@@ -228,8 +229,8 @@ class _Loop:
             step = min(until, self._pulled + MAX_STEP)
             for name, source in self._sources.items():
                 chunk = source.read(step)
-                while not source.realtime and self._stalled(source):  # a disk that does not answer
-                    chunk = source.read(step)
+                while isinstance(source, Patient) and source.pending and not self._paced_or_stopped():
+                    chunk = source.read(step)  # a disk that does not answer: nothing is due before it does
                 if len(chunk):
                     self._last[name] = max(self._last[name], float(np.max(chunk.times)))
                     self._rate[name] = chunk.rate
@@ -240,8 +241,8 @@ class _Loop:
             if step >= until or self._controls.stopped:
                 return
 
-    def _stalled(self, source: Source) -> bool:
-        return not self._options.realtime and not self._controls.stopped and source.status().state is State.STALLED
+    def _paced_or_stopped(self) -> bool:
+        return self._options.realtime or self._controls.stopped
 
     def _ended(self, statuses: Mapping[str, Status], t: float) -> bool:
         """Every source has ended, and no clip of the window that ends at `t` brings samples not seen before."""

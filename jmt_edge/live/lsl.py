@@ -8,6 +8,7 @@ from typing import Any
 
 from ..capture.lsl import load_pylsl
 from ..engine.bundle import INTENDED_USE
+from ..errors import ConfigError
 from ..observer import Mark, Observer, RunInfo
 from ..result import Result
 from ..summary import Summary
@@ -18,10 +19,12 @@ class LslOutlets(Observer):
     its score) and NAME-marks (texts).
 
     Stamps are those of the window's end and of the mark, on the LSL clock; NaN is no number. Raises SourceError, when
-    made, where pylsl or liblsl is missing.
+    made, where pylsl or liblsl is missing, and ConfigError for an empty name.
     """
 
     def __init__(self, name: str) -> None:
+        if not name.strip():
+            raise ConfigError("--lsl needs a name for the streams; write --lsl ward3, for example")
         self._name = name
         self._pylsl: Any = load_pylsl()
         self._outlets: dict[str, Any] = {}

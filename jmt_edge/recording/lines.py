@@ -12,6 +12,7 @@ from ..capture.base import State
 from ..errors import SourceError
 
 Check = Callable[[Any], bool]
+_LARGEST = 3e38  # a float32 holds no larger number
 
 
 def _text(x: Any) -> bool:
@@ -153,7 +154,7 @@ def eda_lines(path: Path) -> Iterator[tuple[float, float] | None]:
         except ValueError:
             yield None
         else:
-            yield row if comma and math.isfinite(row[0]) and not math.isinf(row[1]) else None
+            yield row if comma and math.isfinite(row[0]) and not abs(row[1]) > _LARGEST else None
 
 
 def whole_lines(path: Path) -> Iterator[bytes]:

@@ -194,6 +194,12 @@ def test_units_and_channels_are_said_or_asked_for() -> None:
         source.close()
     with pytest.raises(SourceError, match="no LSL stream with name=nobody"):
         opened("lsl:name=nobody")
+    source = open_source("eda", "lsl:name=a'b\"c")
+    assert source is not None
+    with pytest.raises(SourceError, match="both kinds of quotes"):
+        source.open(0.0)
+    with outlet(name + "'s") as _:
+        opened(f"lsl:name={name}'s").close()
     for spec in ("lsl:", "lsl:unit=uS", "lsl:colour=red", "lsl:type"):
         with pytest.raises(SourceError, match=";"):
             open_source("eda", spec)

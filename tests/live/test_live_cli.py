@@ -289,3 +289,22 @@ def test_samples_are_the_same_numbers_again(bundles: Bundles, capfd: Capture) ->
         lines = json_lines(done.stdout)
         runs.append([{k: v for k, v in line.items() if k != "latency_ms"} for line in lines])
     assert runs[0] == runs[1] and np.isfinite([line["t"] for line in runs[0]]).all()
+
+
+def test_a_simulated_sensor_that_drops_out_does_not_hold_up_a_fast_run(capfd: Capture) -> None:
+    """Only a file whose disk does not answer is waited for."""
+    done = invoke(
+        capfd,
+        "live",
+        "--eda",
+        "sim:seed=1&drop_at=7&drop_for=2",
+        "--speed",
+        "max",
+        "--duration",
+        "12",
+        "--output",
+        "jsonl",
+    )
+    assert done.returncode == 0, done.stderr
+    lines = json_lines(done.stdout)
+    assert len(lines) == 24 and any("drop_at" in line["quality"]["eda"]["reason"] for line in lines)
