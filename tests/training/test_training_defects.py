@@ -48,7 +48,9 @@ def prepared() -> tuple[Prepared, dict[str, np.ndarray]]:
         task, trials, {m: [] for m in task.names}, rows, {"pain": y[:, None].astype(np.float32)}, who,
         np.tile(np.arange(EACH, dtype=float), PEOPLE),
     )  # fmt: skip
-    stores: Any = {m: SimpleNamespace(present=np.ones(count, bool)) for m in task.names}
+    stores: Any = {
+        m: SimpleNamespace(present=np.ones(count, bool), track=np.zeros(count, np.int32)) for m in task.names
+    }
     cohort: Any = None
     return Prepared(cohort, recipe, task, windows, stores, DataFacts("", "", 0, 0)), dict.fromkeys(task.names, x[None])
 
