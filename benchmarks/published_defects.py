@@ -18,11 +18,9 @@ share recipe, people and windows:
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +29,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from jmt_edge.machine import describe
+from benchmarks.common import RESULTS, stamp, write
 from jmt_edge.metrics import interval95, subject_draws
 from jmt_edge.models.fusion import JMT, Fusion
 from jmt_edge.models.layers import EncoderLayer
@@ -55,7 +53,7 @@ from jmt_edge.training.splits import Split, k_fold
 from jmt_edge.training.streams import simulated_cohort
 from jmt_edge.training.trainer import Device
 
-OUT = Path(__file__).parent / "results" / "published-defects.json"
+OUT = RESULTS / "published-defects.json"
 BATCH = 128  # of the published pain fusion, in training and in test
 DRAWS = 2000
 SOUND = "sound"
@@ -263,19 +261,18 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--quiet", action="store_true")
     asked = parser.parse_args(arguments)
     torch.set_num_threads(asked.threads)
-    machine = describe()  # the load before the run
+    command = "python -m benchmarks.published_defects" + "".join(
+        f" --{name} {getattr(asked, name)}" for name in ("people", "windows", "folds", "seeds")
+    )
+    stamped = stamp(command)  # the load before the run
     progress = silent if asked.quiet else console_progress()
     options = TrainingOptions(asked.cache, Device("cpu", quiet=asked.quiet), asked.workers, progress)
     found = measure(
         load_recipe("demo-pain", asked.set), people=asked.people, windows=asked.windows, folds=asked.folds,
         seeds=asked.seeds, out=asked.cache / "published-defects", options=options,
     )  # fmt: skip
-    command = "python -m benchmarks.published_defects" + "".join(
-        f" --{name} {getattr(asked, name)}" for name in ("people", "windows", "folds", "seeds")
-    )
-    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    report = {"date": now, "command": command, "machine": machine, **found}
-    asked.out.write_text(json.dumps(report, indent=1) + "\n")
+    report = {**stamped, **found}
+    write(asked.out, report)
     for row in report["rows"]:
         print(f"{row['row']:<55} {row['accuracy']:.3f}  {row['difference']:+.3f}")
     print(f"written to {asked.out} after {report['seconds']:.0f} s")

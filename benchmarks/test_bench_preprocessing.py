@@ -8,6 +8,7 @@ import pytest
 from jmt_edge.capture.simulated import open_simulated
 from jmt_edge.preprocessing.eda import resample_eda
 from jmt_edge.preprocessing.face import FaceDetector, FaceTracker, align_crop
+from jmt_edge.preprocessing.sight import FaceSight
 from jmt_edge.preprocessing.voice import voice_clip
 from jmt_edge.tasks import AUDIO_RATE, CLIP_AUDIO_SAMPLES, get_task
 
@@ -101,6 +102,17 @@ class TestFace:
             face = tracker.update(frame, i / 25)
             assert face is not None
             return align_crop(frame, face, 112)
+
+        benchmark(step)
+
+    def test_orientation_and_coverings(self, benchmark, frames: list[np.ndarray]) -> None:  # type: ignore[no-untyped-def]
+        """Once in 0.6 s."""
+        sight, faces = FaceSight(), [FaceDetector().detect(frame)[0] for frame in frames]
+        turn = iter(range(10**9))
+
+        def step() -> object:
+            i = next(turn) % len(frames)
+            return sight.judge(frames[i], faces[i])
 
         benchmark(step)
 

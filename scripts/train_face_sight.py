@@ -2,8 +2,8 @@
 
     python scripts/train_face_sight.py FOLDER
 
-FOLDER holds photographs of faces, one person a file (`NAME.npz` with `image` (H, W, 3) uint8 BGR and `landmarks` (5, 2));
-names that begin with `sun_` wear sunglasses, names that begin with `val_` are for validation. Drawn faces come from the
+FOLDER holds photographs of faces, one person a file (`NAME.npz` with `image` (H, W, 3) uint8 BGR and `landmarks`
+(5, 2)); names that begin with `sun_` wear sunglasses, names that begin with `val_` are for validation. Drawn faces come from the
 simulation. Coverings are drawn on them, pictures are turned and worsened, and the head learns from the feature maps of
 the face mesh, whose weights stay as they are: the orientation against the landmarks, and which regions are covered.
 `NOTICE` says which photographs the packaged head was trained on. Needs torch and onnx.
@@ -369,7 +369,7 @@ def over_mouth(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def harmless(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Something beside the regions: a cap, a band, a cheek's plaster, a cannula, the frame of spectacles, a chin rest."""
+    """Something beside the regions: a cap, a band, a cheek's plaster, a cannula, spectacles, a chin rest."""
     kind = int(rng.integers(7))
     mask = np.zeros((CANVAS, CANVAS), np.float32)
     if kind == 0:
@@ -425,8 +425,8 @@ def harmless(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 COVERINGS: dict[str, Paint] = {
-    "surgical mask": surgical_mask, "oxygen mask": oxygen_mask, "tube and tape": tube_and_tape, "sunglasses": sunglasses,
-    "bandage": bandage, "eye pads": eye_pads, "half": half, "mouth": over_mouth,
+    "surgical mask": surgical_mask, "oxygen mask": oxygen_mask, "tube and tape": tube_and_tape,
+    "sunglasses": sunglasses, "bandage": bandage, "eye pads": eye_pads, "half": half, "mouth": over_mouth,
 }  # fmt: skip
 
 

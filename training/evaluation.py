@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..capture.simulated.scenario import CLASS_NAMES
-from ..engine.bundle import Bundle, load_bundle
+from ..engine.bundle import Bundle, cpu_graph, load_bundle
 from ..errors import ConfigError, DataError
 from ..tasks import Task
 from . import matching, persons, plots, score_table
@@ -294,7 +294,7 @@ def _parts(
     if (target / "manifest.json").is_file():
         bundle = load_bundle(target)
         provenance = bundle.manifest.get("provenance", {})
-        split, trained_by = provenance.get("split", {}), provenance.get("recipe", {})
+        split, trained_by = provenance.get("split", {}), _as_bundled(bundle)
         scorer = BundleScorer(bundle, cohort, options)
         held_out, trained = split.get("test_subjects", []), set(split.get("train_subjects", []))
         return [_Part(scorer, held_out, trained, split.get("people", ""))], None, trained_by
@@ -308,6 +308,16 @@ def _parts(
         trained = {*split["train"], *split["validation"]}
         parts.append(_Part(RunScorer(prepared, folder, options), split["test"], trained, split.get("people", "")))
     return parts, recipe, recipe.to_dict()
+
+
+def _as_bundled(bundle: Bundle) -> dict[str, Any]:
+    """The recipe of a bundle's weights: one set for all outputs, in the precision that is scored."""
+    recipe = bundle.manifest.get("provenance", {}).get("recipe", {})
+    if not recipe:
+        return {}
+    precisions = sorted({cpu_graph(bundle, network)[1] for network in bundle.networks} - {"fp32"})
+    changed = {"precision": ", ".join(precisions)} if precisions else {}
+    return {**recipe, "ensemble": False, **changed}
 
 
 def _folders(target: Path) -> list[Path]:

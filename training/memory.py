@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from ..clips.cutter import signal_format
 from ..errors import ConfigError
 from ..machine import memory_available
+from ..models.joint import TEXT, TEXT_DIM
 from ..tasks import Modality, Task
 from .data import WindowTable
 from .features import CHUNK
@@ -170,8 +171,9 @@ def _fusion(recipe: Recipe, task: Task, windows: int, on_gpu: bool) -> Part:
     batch = min(stage.batch, windows)
     with torch.device("meta"):
         fusion = fusion_of(recipe, task, stage.dropout)
-        x = {m: torch.empty(batch, task.steps, *fusion.missing.tokens[m].shape) for m in fusion.modalities}
-        present = torch.ones(batch, task.steps, len(x))
+        names = dict.fromkeys((*fusion.modalities, *([SECOND] if recipe.second else [])))
+        x = {m: torch.empty(batch, task.steps, TEXT_DIM if m == TEXT else task.dim) for m in names}
+        present = torch.ones(batch, task.steps, len(fusion.modalities))
     peak = _states(fusion, stage) + 3 * 4 * sum(v.numel() for v in x.values())
     if not on_gpu:
         peak += _training_peak(FusionStep(fusion), {"features": x, "present": present})

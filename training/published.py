@@ -170,11 +170,11 @@ def rows_of(recipe: Mapping[str, Any]) -> tuple[list[Row], str]:
 
 
 def _system(recipe: Recipe) -> dict[str, Any]:
-    """What a row stands or falls with."""
+    """What must be equal for a row to be printed."""
     task = recipe.resolve()
     return {
         "modalities": task.names, "outputs": task.outputs, "fusion": recipe.fusion, "intra": recipe.intra,
-        "second": recipe.second, "audio_gru": recipe.audio_gru,
+        "second": recipe.second, "audio_gru": recipe.audio_gru, "ensemble": recipe.ensemble,
     }  # fmt: skip
 
 

@@ -263,7 +263,7 @@ def score(p: Predictions, *, draws: int = 1000, published: bool = False) -> Scor
         subjects[name] = metrics.by_subject(metrics.ccc, x, truth, part.subject)
     if "ccc_valence" in pooled and "ccc_arousal" in pooled:
         pooled["ccc_mean"] = (pooled["ccc_valence"] + pooled["ccc_arousal"]) / 2
-    if p.sequence[1]:
+    if p.sequence[1] and len(p.end):
         every = [part for part in judged(published_steps(p)) if part.name != "accuracy"]
         found = {part.name: metrics.ccc(part.prediction, part.label) for part in every}
         found["ccc_mean"] = float(np.mean(list(found.values())))

@@ -622,10 +622,11 @@ def measure_effects(plan: CohortPlan) -> list[Effect]:
             rows[trial.class_name].append((scr, float(scr > 0), rise, float(face > 0), float(np.mean(pain)), max(pain)))
             if subject.responder:
                 both[trial.class_name].append((scr > 0, face > 0))
-    return [
-        Effect(name, len(r), *(float(v) for v in np.mean(r, axis=0)), together=_phi(both[name]))
-        for name, r in rows.items()
-    ]
+    effects = []
+    for name, r in rows.items():
+        scr, responds, rise, shows, mean, peak = (float(v) for v in np.mean(r, axis=0))
+        effects.append(Effect(name, len(r), scr, responds, rise, shows, mean, peak, _phi(both[name])))
+    return effects
 
 
 def _phi(pairs: list[tuple[bool, bool]]) -> float:

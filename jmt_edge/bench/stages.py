@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..capture.simulated import open_simulated
+from ..clips.face import tracked
 from ..engine.backends.base import Engine
 from ..media.video import video_frames
 from ..opencv import cv2
 from ..preprocessing.eda import normalise_eda, resample_eda
-from ..preprocessing.face import FaceDetector, FaceTracker, align_crop
 from ..preprocessing.voice import voice_clip
 from ..tasks import AUDIO_RATE, Task
 
@@ -228,14 +228,13 @@ def _decoder() -> Work:
 
 
 def _face(task: Task, rng: np.random.Generator) -> Work:
-    """Finds (or tracks) the face in a frame and crops it."""
-    frames, tracker, size = simulated_frames(), FaceTracker(FaceDetector()), task.modality("face").shape[-1]
+    """Finds (or tracks) the face in a frame, crops it, and judges it as often as a live run does."""
+    frames, find = simulated_frames(), tracked(task.modality("face").shape[-1])
     state = {"t": 0.0}
 
     def work() -> object:
         frame = frames[rng.integers(len(frames))]
         state["t"] += 0.04
-        face = tracker.update(frame, state["t"])
-        return None if face is None else align_crop(frame, face, size)
+        return find(frame, state["t"]).crop
 
     return work

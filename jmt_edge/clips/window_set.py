@@ -179,7 +179,7 @@ class WindowSet:
 
 def _geometry(m: Modality) -> dict[str, Any]:
     """How a modality's clips are cut and scaled, as JSON gives it back."""
-    return {"span": m.span, "stride": m.stride, "end": m.end, "mean": list(m.mean), "std": list(m.std)}
+    return dict(json.loads(json.dumps(m.geometry())))
 
 
 def _read_geometry(text: str) -> dict[str, dict[str, Any]]:

@@ -138,7 +138,8 @@ class FaceDetector:
             return self._run(canvas, np.array([[1 / scale, 0, x - half], [0, 1 / scale, y - half]]))
         c, s = scale * np.cos(np.radians(roll)), scale * np.sin(np.radians(roll))
         matrix = np.array([[c, s, ROI_SIDE / 2 - c * x - s * y], [-s, c, ROI_SIDE / 2 + s * x - c * y]])
-        return self._run(_warp(image_bgr, matrix, ROI_SIDE), cv2.invertAffineTransform(matrix))
+        back = np.asarray(cv2.invertAffineTransform(matrix), np.float64)
+        return self._run(_warp(image_bgr, matrix, ROI_SIDE), back)
 
     def _run(self, canvas: NDArray[np.uint8], back: NDArray[np.float64]) -> list[Face]:
         """The faces of a canvas (h, w, 3) BGR, sides a multiple of 32; `back` (2, 3) takes its points to the image."""

@@ -94,7 +94,7 @@ def test_simulated_people_are_familiar(demo: Bundle) -> None:
 def test_real_faces_are_novel(how: str, demo: Bundle, shared_data: Path) -> None:
     """No number from a real face alone, and all real faces lie further out than every drawn one."""
     clips = [*sorted((shared_data / "av" / "grid").glob("*.mpg"))[:2], shared_data / "av" / "WolfgangLanger_Pexels.mp4"]
-    results = [r for clip in clips for r in play(demo, {"face": str(clip)}, 8, ALTERED[how])]
+    results = [r for clip in clips for r in play(demo, {"face": str(clip)}, 16, ALTERED[how])]
     assert len(scores(results, "face")) >= 8
     assert (scores(results, "face") > 1).mean() >= 0.95
     refused = [r for r in results if (r.quality["face"].novelty or 0) > 1]

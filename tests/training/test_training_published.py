@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from jmt_edge.engine.bundle import Bundle
+from jmt_edge.tasks import get_task
+from jmt_edge.training.evaluation import _as_bundled
 from jmt_edge.training.published import MEASURES, ROWS, VARIANTS, Row, published_lines, row_table, row_text, rows_of
 from jmt_edge.training.recipes import Recipe, load_recipe, names
 
@@ -57,7 +61,7 @@ def test_the_recipe_trains_the_rows_system(row: Row) -> None:
     assert "settings other than" not in lines[-1]  # as shipped it changed nothing
 
 
-def test_the_best_row_stands_beside_no_face_alone() -> None:
+def test_the_best_row_is_never_printed_beside_the_face_alone() -> None:
     best = ("0.472", "0.458", "0.452")
     assert not any(value in printed(load_recipe(f"affwild2-intra-{how}")) for how in ("fc", "tr") for value in best)
     for row in ROWS:
@@ -79,6 +83,22 @@ def test_the_best_row_stands_beside_no_face_alone() -> None:
     ):
         assert not published_lines(replace(load_recipe(name), **change).to_dict()), (name, change)  # type: ignore[arg-type]
     assert not published_lines({}) and not published_lines({"name": "affwild2-jmt", "of": "another version"})
+
+
+def test_a_bundle_has_the_rows_of_its_own_weights() -> None:
+    def bundle(name: str, precision: str = "fp32") -> Any:
+        recipe = load_recipe(name).to_dict()
+        networks = {n: {"onnx": f"{n}.onnx", "precision": precision} for n in ("face", "voice", "fusion")}
+        return Bundle(Path("x"), {"provenance": {"recipe": recipe}, "networks": networks}, get_task("affect"), "x")
+
+    # an ensembling run is scored with a set of weights for each output; its bundle has one set
+    assert "ensembling" in printed(load_recipe("affwild2-ensemble"))
+    assert not published_lines(_as_bundled(bundle("affwild2-ensemble")))
+    plain = published_lines(_as_bundled(bundle("affwild2-jmt")))
+    assert plain == published_lines(load_recipe("affwild2-jmt").to_dict())
+    quantised = published_lines(_as_bundled(bundle("affwild2-jmt", "int8")))
+    assert quantised == [*plain, "  settings other than those of affwild2-jmt: precision = int8, not 32-true"]
+    assert _as_bundled(Bundle(Path("x"), {"networks": {}}, get_task("affect"), "x")) == {}
 
 
 def test_what_differs_is_named() -> None:
@@ -131,6 +151,16 @@ def test_the_gains_of_the_joint_branch() -> None:
     assert [round(f, 3) for f in falls] == [-0.010, -0.007] and "−0.010 and −0.007" in text
     best, entry = one("JMT", 4, "JMT").values[2], one("RJCMA", 4, "JMT").values[2]
     assert (best, entry) == (0.458, 0.4434) and "0.4434" in text and "0.458" in text
+
+
+def test_the_headline_is_the_best_fold() -> None:
+    text = " ".join(PAPERS.read_text().split())
+    folds = {r.system: r.values for r in ROWS if (r.paper, r.table) == ("RJCMA", 1)}
+    best = max(folds, key=lambda f: sum(v for v in folds[f] if v is not None))
+    assert (len(folds), best, folds[best][:2]) == (6, "RJCMA, fold 1", (0.585, 0.674))
+    official = one("RJCMA", 1, "RJCMA, fold 0")
+    assert official.values == one("RJCMA", 2, "RJCMA", "validation").values == (0.455, 0.652, None)
+    assert "0.585 / 0.674 is fold 1" in text and "fold 0, 0.455 / 0.652" in text
 
 
 def test_the_page_has_every_row() -> None:

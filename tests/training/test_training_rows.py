@@ -153,3 +153,14 @@ def test_the_suite_from_the_command_line(data: dict[str, Path], tmp_path: Path) 
     plots = re.findall(r"!\[\w+\]\((\w+\.png)\)", report)
     assert len(plots) == 6
     assert all((tmp_path / "suite" / name).stat().st_size > 5000 for name in plots)
+    # the control: one modality alone is untouched, and the report says what it is
+    control = [a if a != tmp_path / "suite" else tmp_path / "control" for a in arguments]
+    control[control.index("eda,voice,jmt,rjcma,jmt_voice+eda")] = "eda,jmt_voice+eda"
+    call(*control, "--re-pair")
+    mixed = json.loads((tmp_path / "control" / "suite.json").read_text())["results"]
+    assert mixed["1"]["eda"] == full["eda"]
+    report = (tmp_path / "control" / "report.md").read_text()
+    assert "face and EDA re-paired within person and class" in report and "--re-pair" in report
+    # a control is not taken for the suite, nor the reverse
+    again = CliRunner().invoke(cli, [str(a) for a in control])
+    assert "made with different windows" in str(again.exception)

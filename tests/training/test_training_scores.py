@@ -16,6 +16,7 @@ from jmt_edge.training.clips import ClipStore
 from jmt_edge.training.comparison import compare
 from jmt_edge.training.data import Cohort, Labels, Problems, Trial, cut_windows
 from jmt_edge.training.experiment import Prepared, predict
+from jmt_edge.training.matching import facts_of
 from jmt_edge.training.networks import fusion_of
 from jmt_edge.training.recipes import load_recipe
 from jmt_edge.training.scores import Predictions, judged, published_steps, score
@@ -37,12 +38,13 @@ def prepared_of(fusion: str, *, steps: int = 4, hop: float = 0.0, clips: int = 1
         values = {o: np.cumsum(rng.normal(0, 0.1, len(times))) for o in task.outputs}
         files = {m: Path(f"{i}") for m in task.names}
         trials.append(Trial(f"v{i}", f"p{i}", files, STRIDE * clips, Labels(times, values), kind=kind))
-    windows = cut_windows(Cohort("affwild2", Path("x"), trials, Problems()), task)
-    stores = {
-        m.name: ClipStore(m, "", np.zeros((n := len(windows.clips[m.name]), 1)), np.ones(n, bool), "")
-        for m in task.modalities
-    }
-    return Prepared(Cohort("affwild2", Path("x"), trials, Problems()), recipe, task, windows, stores)
+    cohort = Cohort("affwild2", Path("x"), trials, Problems())
+    windows = cut_windows(cohort, task)
+    stores = {}
+    for m in task.modalities:
+        n = len(windows.clips[m.name])
+        stores[m.name] = ClipStore(m, "", np.zeros((n, 1)), np.ones(n, bool), np.zeros(n, np.int32), "")
+    return Prepared(cohort, recipe, task, windows, stores, facts_of(cohort))
 
 
 def features_of(prepared: Prepared, later_than: float = np.inf) -> Features:
