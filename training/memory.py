@@ -139,7 +139,7 @@ def _cutting(windows: WindowTable, workers: int) -> Part:
     workers = min(workers, len(windows.trials))
     each = 3 * largest + WORKER
     total = each if workers <= 1 else workers * (each + largest)
-    return Part(f"cut clips in {workers} processes", total, "lower --workers")
+    return Part(f"cut clips in {workers} process{'es' if workers > 1 else ''}", total, "lower --workers")
 
 
 def _backbone(task: Task, name: str, m: Modality, stage: Stage, batch: int, on_gpu: bool) -> Part:

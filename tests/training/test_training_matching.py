@@ -140,7 +140,7 @@ def test_a_bundle_trained_on_biovid_scores_the_same_people_in_painmonits_layout(
          "demo", "--workers", 1, "--threads", 1, "--accelerator", "cpu", "--protocol", "holdout", "--quiet", "--cache",
          tmp_path / "cache", "--set", 'shapes={"face":[3,10,32,32]}', "--set", "face.epochs=2")  # fmt: skip
     bundle = tmp_path / "run" / "biovid-jmt.jmt"
-    assert "10 s and the model's 5.5 s; --cross" in said(*evaluated(bundle, tmp_path / "pm", tmp_path / "no"))
+    assert "10 s and the model's 5.5 s; pass --cross" in said(*evaluated(bundle, tmp_path / "pm", tmp_path / "no"))
     done(*evaluated(bundle, tmp_path / "pm", tmp_path / "other", "--cross"))
     # the same files without the videos
     shutil.copytree(tmp_path / "biovid", tmp_path / "eda", ignore=shutil.ignore_patterns("video"))
@@ -159,7 +159,7 @@ def test_other_windows_rates_sensors_and_classes_are_refused_with_both_values(
 ) -> None:
     out = tmp_path / "e"
     text = said(*evaluated(run, cohorts["painmonit"], out))
-    assert "last 10 s and the model's 5.5 s; --cross" in text
+    assert "last 10 s and the model's 5.5 s; pass --cross" in text
     x, y, who = (np.load(cohorts["painmonit"] / f"{n}.npy") for n in ("X", "y_heater", "subjects"))
     short = tools.write_painmonit(tmp_path / "short", x[:, : round(5.5 * 250), 3], y, who)
     # the window fits; the rate and the classes do not
