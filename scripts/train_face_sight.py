@@ -3,9 +3,10 @@
     python scripts/train_face_sight.py FOLDER
 
 FOLDER holds photographs of faces, one person a file (`NAME.npz` with `image` (H, W, 3) uint8 BGR and `landmarks`
-(5, 2)); names that begin with `sun_` wear sunglasses, names that begin with `val_` are for validation. Drawn faces come from the
-simulation. Coverings are drawn on them, pictures are turned and worsened, and the head learns from the feature maps of
-the face mesh, whose weights stay as they are: the orientation against the landmarks, and which regions are covered.
+(5, 2)); names that begin with `sun_` wear sunglasses, names that begin with `val_` are for validation. Drawn faces come
+from the simulation. Coverings are drawn on them, pictures are turned and worsened, and the head learns from the feature
+maps of the face mesh, whose weights stay as they are: the orientation against the landmarks, and which regions are
+covered.
 `NOTICE` says which photographs the packaged head was trained on. Needs torch and onnx.
 """
 

@@ -34,6 +34,7 @@ from .units import opensignals_us
 
 __all__ = ["Asked", "EdaRecording", "opensignals_us", "read_eda_file"]
 
+_LARGEST = 3e38  # what a float32 holds, as the samples are further on
 _MAX_DROPPED = 0.5  # share of rows whose time cannot be used
 _DROPS = ("rows without a time", "wild stamps", "repeated stamps")
 HEAD = 64  # lines that are looked at before the file is read
@@ -95,8 +96,9 @@ def _straightened(body: Body, found: EdaRecording) -> EdaRecording:
     counts, notes = body.counts, body.notes
     times, values, rows = found.times, found.values, found.rows
     total = len(times)
-    if np.isinf(values).any():
-        values = np.where(np.isinf(values), np.nan, values)
+    beyond = (values > _LARGEST) | (values < -_LARGEST)
+    if beyond.any():
+        values = np.where(beyond, np.nan, values)
     kept = np.isfinite(times)
     if not kept.all():
         counts["rows without a time"] += int((~kept).sum())

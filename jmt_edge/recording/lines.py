@@ -49,7 +49,8 @@ def _fields(**checks: Check) -> Check:
 
 
 def _verdict(x: Any) -> bool:
-    counts = isinstance(x, dict) and all(_count(x.get(name, 0)) for name in ("lost", "altered"))
+    whole = ("lost", "altered", "track", "turn")
+    counts = isinstance(x, dict) and all(_count(x.get(name, 0)) for name in whole)
     return counts and _flag(x.get("ok")) and _text(x.get("reason")) and _maybe(_number)(x.get("novelty"))
 
 

@@ -31,7 +31,9 @@ def check(line: dict, bundle: Bundle) -> None:
     assert list(line) == KEYS and line["task"] == task.name and line["bundle"] == bundle.id
     assert list(line["quality"]) == list(line["attention"]) == list(task.names)
     for name, quality in line["quality"].items():
-        assert set(quality) - {"lost", "altered"} == {"ok", "reason", "novelty"} and isinstance(quality["ok"], bool)
+        assert set(quality) - {"lost", "altered", "track", "turn"} == {"ok", "reason", "novelty"} and isinstance(
+            quality["ok"], bool
+        )
         assert bool(quality["reason"]) != quality["ok"]
         assert (line["attention"][name] is not None) == (quality["ok"] and line["outputs"] is not None)
     assert set(line["latency_ms"]) == {"preprocess", "backbones", "fusion", "networks", "total"}

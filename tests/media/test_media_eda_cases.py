@@ -154,6 +154,7 @@ SITUATIONS: dict[str, Row] = {
     "no header, named": Row(table(stamps(T, 0, 1000), [f"0,{v}" for v in numbers()], ""), query="time=1:ms&column=3&unit=uS"),
     "no header, three columns": Row(table(stamps(T, 0, 1000), [f"0,{v}" for v in numbers()], ""), "refused", "column=3", report="physiopy/phys2bids#138"),
     "NA": Row(table(stamps(T), ["NA" if i == 300 else v for i, v in enumerate(numbers())])),
+    "a number that no float32 holds": Row(table(stamps(T), ["1e39" if i == 300 else v for i, v in enumerate(numbers())])),
     "inf": Row(table(stamps(T), ["inf" if i == 300 else v for i, v in enumerate(numbers())])),
     "one bad row": Row(table(stamps(T), ["oops" if i == 300 else v for i, v in enumerate(numbers())]), reason="'6.000,oops' is not numbers", lost=1, missing=(300,)),
     "every fifth row bad": Row(table(stamps(T), ["oops" if i % 5 == 2 else v for i, v in enumerate(numbers())]), "refused", "row 4: '0.040,oops'"),
@@ -237,7 +238,7 @@ def test_situation(name: str, tmp_path: Path) -> None:
         truth = skin(np.arange(480) / 4)
     else:
         truth = np.delete(S, row.missing)
-    if name in ("NA", "inf"):
+    if name in ("NA", "inf", "a number that no float32 holds"):
         truth[300] = np.nan
     np.testing.assert_allclose(found.values, truth, atol=row.tolerance)
     if not name.startswith("Empatica"):

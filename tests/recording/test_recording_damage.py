@@ -22,6 +22,7 @@ from jmt_edge.recording.reader import Gap, Passed, RecordedSource, Recording, Wi
 from jmt_edge.recording.recorder import Recorder
 from jmt_edge.result import Quality, Result
 
+pytest.importorskip("pyarrow", reason="every exporter is tried, and one needs pyarrow")
 NAMES = ("face", "voice", "eda")
 WINDOWS = 8
 
