@@ -143,7 +143,11 @@ def retrain_remedy(cohort: Cohort, task: Task) -> str:
 
 
 def require_same(
-    name: str, task: Task, model: DataFacts, cohort: Cohort, remedy: str = "pass --cross to make equal what can be equal"
+    name: str,
+    task: Task,
+    model: DataFacts,
+    cohort: Cohort,
+    remedy: str = "pass --cross to make equal what can be equal",
 ) -> DataFacts:
     """The cohort's facts. Raises DataError where it differs from a model's training data in window, sensors, rate,
     unit or classes; name: of the model."""
