@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
-from ..errors import DataError
 from ..opencv import cv2
 from ..tasks import Modality
+from .network import open_network
 
 WEIGHTS = Path(__file__).parent / "data" / "centerface.onnx"
 
@@ -100,13 +99,7 @@ class FaceDetector:
     """
 
     def __init__(self) -> None:
-        if not WEIGHTS.is_file():
-            raise DataError(f"the face detector's weights are missing at {WEIGHTS}; reinstall jmt-edge")
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        self._session = onnxruntime.InferenceSession(str(WEIGHTS), options, providers=["CPUExecutionProvider"])
+        self._session = open_network(WEIGHTS)
 
     def detect(self, image_bgr: NDArray[np.uint8], turn: int = 0) -> list[Face]:
         """All faces of `image_bgr` (H, W, 3) uint8, the largest first.

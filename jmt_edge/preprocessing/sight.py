@@ -8,15 +8,13 @@ Kartynnik et al. 2019) of the aligned face go to a small head that was trained o
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
-from ..errors import DataError
 from .face import Face, align_crop
+from .network import open_network
 
 MESH = Path(__file__).parent / "data" / "face_mesh.onnx"
 HEAD = Path(__file__).parent / "data" / "face_sight.onnx"
@@ -27,21 +25,10 @@ REGIONS = ("left eye", "right eye", "nose", "left mouth", "right mouth")
 F32 = NDArray[np.float32]
 
 
-@lru_cache(maxsize=2)
-def _session(file: Path) -> onnxruntime.InferenceSession:
-    if not file.is_file():
-        raise DataError(f"a network of the face's quality is missing at {file}; reinstall jmt-edge")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-
-
 def features(crop: NDArray[np.uint8]) -> tuple[F32, F32]:
     """The mesh's feature maps (128, 12, 12) and (128, 6, 6) of an aligned face (SIDE, SIDE, 3) uint8 RGB."""
     image = crop[None].transpose(0, 3, 1, 2).astype(np.float32) / np.float32(255)
-    fine, coarse = _session(MESH).run(["fine", "coarse"], {"image": image})
+    fine, coarse = open_network(MESH).run(["fine", "coarse"], {"image": image})
     return fine[0], coarse[0]
 
 
@@ -54,12 +41,12 @@ class FaceSight:
     """
 
     def __init__(self) -> None:
-        _session(MESH), _session(HEAD)
+        open_network(MESH), open_network(HEAD)  # before the first frame
 
     def judge(self, image_bgr: NDArray[np.uint8], face: Face) -> tuple[int, str]:
         """See `Sight`."""
         fine, coarse = features(align_crop(image_bgr, face, SIDE, MARGIN))
-        turn, covered = _session(HEAD).run(None, {"fine": fine[None], "coarse": coarse[None]})
+        turn, covered = open_network(HEAD).run(None, {"fine": fine[None], "coarse": coarse[None]})
         orientation = int(np.argmax(turn[0])) * 90
         return orientation, "" if orientation else covering(dict(zip(REGIONS, covered[0] > COVERED)))
 

@@ -7,16 +7,14 @@ graph comes from; it is the variant that takes several steps in one call and giv
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
-from ..errors import DataError
+from .network import open_network
 from .resample import StreamResampler
 
 WEIGHTS = Path(__file__).parent / "data" / "silero_vad.onnx"
@@ -52,7 +50,7 @@ class SpeechDetector:
 
     def __init__(self, rate: float) -> None:
         self._rate = rate
-        self._session = _session()
+        self._session = open_network(WEIGHTS)
         self._half = 0.5 / rate  # s: times of the same sample differ in their last bits
         self._reset: int | None = None  # number of the last reset, at RESET times that
         self._last = -np.inf  # time of the newest sample
@@ -119,15 +117,3 @@ class SpeechDetector:
         used = int(self._done * self._rate / RATE) - self._first
         self._times, self._first = self._times[used:], self._first + used
         return [SpeechStep(float(t), known, float(p)) for t, p in zip(at, speech)]
-
-
-@lru_cache(maxsize=1)
-def _session() -> onnxruntime.InferenceSession:
-    """One session for all detectors: it holds weights, no state."""
-    if not WEIGHTS.is_file():
-        raise DataError(f"the speech detector's weights are missing at {WEIGHTS}; reinstall jmt-edge")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(str(WEIGHTS), options, providers=["CPUExecutionProvider"])

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jmt_edge.errors import DataError
 from jmt_edge.preprocessing import face as face_module
 from jmt_edge.preprocessing.face import TEMPLATE, WEIGHTS, Face, FaceDetector, FaceTracker, align_crop, overlap
 
@@ -41,7 +42,7 @@ def test_the_weights_are_those_of_the_notice() -> None:
 
 def test_missing_weights_are_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(face_module, "WEIGHTS", tmp_path / "none.onnx")
-    with pytest.raises(face_module.DataError, match="reinstall jmt-edge"):
+    with pytest.raises(DataError, match="reinstall jmt-edge"):
         FaceDetector()
 
 

@@ -22,6 +22,7 @@ from jmt_edge.capture.simulated.person import Person
 from jmt_edge.capture.simulated.voice import Speech
 from jmt_edge.errors import DataError
 from jmt_edge.media.sound import sound_blocks
+from jmt_edge.preprocessing.network import open_network
 from jmt_edge.preprocessing.quality import Verdict, VoiceQuality
 from jmt_edge.preprocessing.resample import StreamResampler
 from jmt_edge.preprocessing.speech import WEIGHTS, SpeechDetector, SpeechStep
@@ -236,7 +237,6 @@ def test_the_graph_is_that_of_the_notice() -> None:
 
 def test_a_missing_graph_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(speech_module, "WEIGHTS", tmp_path / "none.onnx")
-    speech_module._session.cache_clear()
     with pytest.raises(DataError, match="reinstall jmt-edge"):
         SpeechDetector(RATE)
 
@@ -298,7 +298,7 @@ def test_steps_computed_together_are_those_computed_one_by_one() -> None:
     resample = StreamResampler(RATE, 16_000)
     low = np.concatenate([np.zeros(64, np.float32), resample(x), resample.flush()])
     h = c = np.zeros((1, 1, 128), np.float32)
-    session = speech_module._session()
+    session = open_network(WEIGHTS)
     expected = []
     for i in range(50):
         feed = {"input": low[None, 512 * i : 512 * i + 576], "h": h, "c": c}
