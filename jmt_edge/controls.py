@@ -37,10 +37,12 @@ class Controls:
         self._calls: deque[Callable[[], None]] = deque()
         self._marks: deque[tuple[float, str, int | None]] = deque()
         self.recording: RecorderSwitch | None = None  # set before the run, where there is a recorder
+        self.failure = ""  # why the run was stopped, where that is an error
 
     # --- from any thread -------------------------------------------------------------------------------------------
-    def stop(self) -> None:
-        """End the run cleanly after the window in progress."""
+    def stop(self, failure: str = "") -> None:
+        """End the run cleanly after the window in progress. failure: the error that makes it end."""
+        self.failure = self.failure or failure
         self._stop.set()
 
     @property
@@ -48,12 +50,15 @@ class Controls:
         return self._stop.is_set()
 
     def mark(self, text: str = "", rating: int | None = None) -> None:
-        """Add a mark now. Raises ConfigError for a rating outside 0-10, or when too many marks are waiting."""
+        """Add a mark now; what UTF-8 cannot hold becomes `?`.
+
+        Raises ConfigError for a rating outside 0-10, or when too many marks are waiting.
+        """
         if rating is not None and not 0 <= rating <= 10:
             raise ConfigError(f"a pain rating is a number from 0 to 10, not {rating}; rate again")
         if len(self._marks) >= self.MAX_WAITING:
             raise ConfigError("too many marks are waiting; slow down")
-        self._marks.append((time.monotonic(), text, rating))
+        self._marks.append((time.monotonic(), text.encode(errors="replace").decode(), rating))
 
     def rate(self, rating: int) -> None:
         """Add a pain rating 0-10 now."""

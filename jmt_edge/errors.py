@@ -29,6 +29,10 @@ class BackendError(UserError):
     """An inference backend that this machine cannot run, or that failed to build or load a network."""
 
 
+class OutputError(UserError):
+    """Results that cannot be written."""
+
+
 class DataError(UserError):
     """A dataset, label file, checkpoint or sample that cannot be used; names the file and, if any, the row."""
 

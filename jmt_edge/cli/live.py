@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import BundleError, ConfigError
+from ..errors import BundleError, ConfigError, OutputError
 from ..tasks import TASK_NAMES, get_task
 
 if TYPE_CHECKING:
@@ -141,6 +141,8 @@ def command(
     if controls.recording is not None:
         problem = controls.recording.state
         _say(f"  recording {record}" + (f": {problem}" if problem != "off" else ""))
+    if controls.failure:
+        raise OutputError(controls.failure)
 
 
 def _say(line: str) -> None:
@@ -229,4 +231,4 @@ def _read_marks(output: str, controls: Controls) -> None:
 
     if output == "tui" and sys.stdin.isatty():
         raise ConfigError("--mark reads lines from standard input; in the terminal view press m or 0-9 instead")
-    read_marks(sys.stdin, controls)
+    read_marks(sys.stdin.buffer, controls)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..errors import BackendError, BundleError, ConfigError
+from ..errors import BackendError, BundleError, ConfigError, OutputError
 
 if TYPE_CHECKING:
     from ..observer import Observer
@@ -73,6 +73,8 @@ def command(
         click.echo(line, err=True)
     if not recording.complete:
         click.echo("the recording was not closed properly, or samples were dropped because the disk was slow", err=True)
+    if controls.failure:
+        raise OutputError(controls.failure)
     if check and (outcome.played or outcome.equal != outcome.recomputed or not outcome.recomputed):
         sys.exit(1)
 

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end a run cleanly, with its summary; a second one ends it at once."""
+"""Ctrl-C, SIGTERM and a closed terminal end a run cleanly, with its summary; a second one ends it at once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from ..controls import Controls
 
 @contextmanager
 def stop_on_signals(controls: Controls) -> Iterator[None]:
-    """While inside, SIGINT and SIGTERM call `controls.stop()`. Outside the main thread nothing changes."""
+    """While inside, SIGINT, SIGTERM and SIGHUP call `controls.stop()`. Outside the main thread nothing changes.
+
+    An ignored SIGHUP (`nohup`) stays ignored.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -23,7 +26,10 @@ def stop_on_signals(controls: Controls) -> Iterator[None]:
             raise KeyboardInterrupt
         controls.stop()
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, stop) for number in numbers}
     try:
         yield
     finally:

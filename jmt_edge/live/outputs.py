@@ -14,7 +14,9 @@ from ..result import Result
 
 
 class JsonLines(Observer):
-    """One JSON line per result. When the reader closes the pipe, the run stops cleanly."""
+    """One JSON line per result. When the reader closes the pipe, the run stops cleanly; when the results cannot be
+    written for another reason (a full disk), it stops with that failure.
+    """
 
     def __init__(self, file: IO[str], controls: Controls) -> None:
         self._file, self._controls = file, controls
@@ -23,10 +25,11 @@ class JsonLines(Observer):
         try:
             self._file.write(result.to_json() + "\n")
             self._file.flush()
-        except BrokenPipeError:
+        except OSError as error:
             # Python flushes stdout once more at exit, which must not fail
             os.dup2(os.open(os.devnull, os.O_WRONLY), self._file.fileno())
-            self._controls.stop()
+            why = f"cannot write results to standard output ({error.strerror}); make room or write them elsewhere"
+            self._controls.stop("" if isinstance(error, BrokenPipeError) else why)
 
 
 def parse_mark(line: str) -> tuple[str, int | None]:
@@ -35,16 +38,17 @@ def parse_mark(line: str) -> tuple[str, int | None]:
     if word == "mark":
         return rest.strip(), None
     number = rest.strip() if word == "rate" else line.strip()
-    if number.isdecimal() and int(number) <= 10:
+    if number.isdecimal() and len(number) < 3 and int(number) <= 10:
         return "", int(number)
     raise ConfigError(f"'{line.strip()[:40]}' is not a mark; write `mark TEXT`, or a pain rating from 0 to 10")
 
 
-def read_marks(lines: IO[str], controls: Controls) -> threading.Thread:
-    """Read marks from `lines` in a separate thread until they end; malformed lines are reported on stderr."""
+def read_marks(lines: IO[bytes], controls: Controls) -> threading.Thread:
+    """Read marks from `lines` (UTF-8) in a separate thread until they end; malformed lines are reported on stderr."""
 
     def listen() -> None:
-        for line in lines:
+        for data in lines:
+            line = data.decode(errors="replace")
             if controls.stopped:
                 return
             if not line.strip():

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import math
 import struct
+import unicodedata
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
@@ -57,7 +58,10 @@ def tables(recording: Recording) -> dict[str, Table]:
 
 
 def export_csv(recording: Recording, out: Path) -> list[Path]:
-    """Write each table as CSV into the new folder `out`; an empty cell means no data."""
+    """Write each table as CSV into the new folder `out`; an empty cell means no data.
+
+    A text that a spreadsheet would run as a formula begins with an apostrophe, and invisible characters become U+FFFD.
+    """
     folder = _new_folder(out)
     written = []
     for name, table in tables(recording).items():
@@ -65,9 +69,16 @@ def export_csv(recording: Recording, out: Path) -> list[Path]:
         with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(table)
-            writer.writerows(zip(*table.values()))
+            writer.writerows([_cell(value) for value in row] for row in zip(*table.values()))
         written.append(path)
     return written
+
+
+def _cell(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    shown = "".join("\ufffd" if unicodedata.category(c) in ("Cc", "Cf", "Cs") else c for c in value)
+    return f"'{shown}" if shown.startswith(("=", "+", "-", "@")) else shown
 
 
 def export_parquet(recording: Recording, out: Path) -> list[Path]:

@@ -197,7 +197,7 @@ def start(*args: str, **options: object) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signals_end_a_run_cleanly_with_its_summary(number: signal.Signals, bundles: Bundles) -> None:
     process = start("--bundle", str(bundles("pain").path), "--eda", "sim:", "--output", "jsonl", "--hop", "0.2")
     assert process.stdout is not None
@@ -221,20 +221,39 @@ def test_a_reader_that_goes_away_ends_the_run(bundles: Bundles) -> None:
     assert "peak memory" in err and "Traceback" not in err and "BrokenPipe" not in err
 
 
-def test_marks_come_in_as_lines_and_nonsense_is_answered(bundles: Bundles) -> None:
+def test_output_that_cannot_be_written_is_one_sentence_with_a_summary_and_a_closed_recording(
+    bundles: Bundles, tmp_path: Path
+) -> None:
+    args = ["--bundle", str(bundles("pain").path), "--eda", "sim:", "--output", "jsonl", "--duration", "60"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "jmt_edge", "live", *args, "--record", str(tmp_path / "r")],
+            stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False,
+        )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.splitlines()[-1].startswith("jmt-edge: cannot write results to standard output (No space left")
+    assert "peak memory" in done.stderr and "Traceback" not in done.stderr
+    assert json.loads((tmp_path / "r" / "manifest.json").read_text())["closed"]
+
+
+def test_marks_come_in_as_lines_and_nonsense_is_answered(bundles: Bundles, tmp_path: Path) -> None:
+    """What is not UTF-8, and a number of 5000 digits, cost a mark and nothing else."""
     process = start(
         "--bundle", str(bundles("pain").path), "--eda", "sim:", "--output", "jsonl", "--hop", "0.2", "--mark",
-        stdin=subprocess.PIPE,
+        "--record", str(tmp_path / "r"), stdin=subprocess.PIPE,
     )  # fmt: skip
     assert process.stdout is not None and process.stdin is not None
     process.stdout.readline()
-    process.stdin.write("mark cuff inflated\n7\nrate 3\nhello\n12\n")
-    process.stdin.flush()
+    process.stdin.buffer.write(b"mark cuff\xff inflated\n" + b"7" * 5000 + b"\n7\nrate 3\nhello\n12\n")
+    process.stdin.buffer.flush()
     time.sleep(0.5)
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=30)
     assert process.returncode == 0
     assert "'hello' is not a mark" in err and "'12' is not a mark" in err and "cuff" not in err
+    assert "'777" in err and "Traceback" not in err
+    marks = [json.loads(line) for line in (tmp_path / "r" / "events.jsonl").read_text().splitlines()]
+    assert [(m["text"], m["rating"]) for m in marks] == [("cuff\ufffd inflated", None), ("", 7), ("", 3)]
 
 
 def test_importing_live_loads_no_torch() -> None:

@@ -280,3 +280,11 @@ def test_percentiles_agree_with_numpy_within_one_percent() -> None:
     percentiles.add(0.0)
     percentiles.add(1e12)
     assert percentiles(100) is not None
+
+
+def test_a_mark_that_utf8_cannot_hold_is_kept_readable() -> None:
+    """Half of a surrogate pair, as a browser may send it, used to end the whole recording."""
+    controls = Controls()
+    controls.mark("cuff \ud800 inflated")
+    ((_, text, _),) = controls.take_marks()
+    assert text == "cuff ? inflated"

@@ -64,6 +64,25 @@ def test_csv(recording: Recording, tmp_path: Path) -> None:
     assert read["clocks"][0]["drift_ppm"] == "12.5"
 
 
+@pytest.mark.parametrize(
+    ("text", "cell"),
+    [
+        ("=1+2", "'=1+2"), ("+44", "'+44"), ("-x", "'-x"), ("@SUM(A1)", "'@SUM(A1)"), ("a=b", "a=b"),
+        ("cuff\u202egnp", "cuff\ufffdgnp"), ("\x1b[2J", "\ufffd[2J"), ("\t=1", "\ufffd=1"),
+    ],
+)  # fmt: skip
+def test_a_text_is_neither_a_formula_nor_invisible_in_a_cell(
+    text: str, cell: str, trimodal: Bundle, tmp_path: Path
+) -> None:
+    recorder = Recorder(tmp_path / "r", trimodal)
+    recorder.on_start(RunInfo(trimodal, "onnxruntime", {}, 0.5, False, 0.0, dict.fromkeys(NAMES, "x")))
+    recorder.on_mark(Mark(1.0, text, None))
+    recorder.close()
+    export_csv(Recording(tmp_path / "r"), tmp_path / "out")
+    (row,) = csv.DictReader((tmp_path / "out" / "events.csv").open(encoding="utf-8", newline=""))
+    assert row["text"] == cell and float(row["t"]) == 1.0
+
+
 def test_parquet(recording: Recording, tmp_path: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
     export_parquet(recording, tmp_path / "out")
