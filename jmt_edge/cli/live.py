@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from importlib import resources
 from pathlib import Path
@@ -231,4 +232,6 @@ def _read_marks(output: str, controls: Controls) -> None:
 
     if output == "tui" and sys.stdin.isatty():
         raise ConfigError("--mark reads lines from standard input; in the terminal view press m or 0-9 instead")
-    read_marks(sys.stdin.buffer, controls)
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(encoding="utf-8", errors="replace")  # a byte that is not UTF-8 costs a character
+    read_marks(sys.stdin, controls)

@@ -43,12 +43,11 @@ def parse_mark(line: str) -> tuple[str, int | None]:
     raise ConfigError(f"'{line.strip()[:40]}' is not a mark; write `mark TEXT`, or a pain rating from 0 to 10")
 
 
-def read_marks(lines: IO[bytes], controls: Controls) -> threading.Thread:
-    """Read marks from `lines` (UTF-8) in a separate thread until they end; malformed lines are reported on stderr."""
+def read_marks(lines: IO[str], controls: Controls) -> threading.Thread:
+    """Read marks from `lines` in a separate thread until they end; malformed lines are reported on stderr."""
 
     def listen() -> None:
-        for data in lines:
-            line = data.decode(errors="replace")
+        for line in lines:
             if controls.stopped:
                 return
             if not line.strip():

@@ -111,8 +111,9 @@ def test_stages_against_their_references(device: str) -> None:
 
 @pytest.mark.parametrize(("d", "batch", "steps"), [(256, 1, 1), (64, 2, 5)])
 def test_int8_weights(d: int, batch: int, steps: int, device: str) -> None:
-    """A wide one (512, the papers' width, takes the interpreter minutes), and several steps; the oracle has the quantised
-    matrices: only the arithmetic is judged.
+    """A wide one (512, the papers' width, takes the interpreter minutes), and several steps.
+
+    The oracle has the quantised matrices: only the arithmetic is judged.
     """
     model = random_jmt(2, d)
     features, present = inputs(2, batch, steps, d, seed=4)
