@@ -199,7 +199,10 @@ def start(*args: str, **options: object) -> subprocess.Popen[str]:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signals_end_a_run_cleanly_with_its_summary(number: signal.Signals, bundles: Bundles) -> None:
-    process = start("--bundle", str(bundles("pain").path), "--eda", "sim:", "--output", "jsonl", "--hop", "0.2")
+    process = start(
+        "--bundle", str(bundles("pain").path), "--eda", "sim:", "--output", "jsonl", "--hop", "0.2",
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # the tests themselves may run under nohup
+    )  # fmt: skip
     assert process.stdout is not None
     first = process.stdout.readline()
     process.send_signal(number)
@@ -208,6 +211,20 @@ def test_signals_end_a_run_cleanly_with_its_summary(number: signal.Signals, bund
     for line in (first + out).splitlines():
         json.loads(line)
     assert "p95" in err and "peak memory" in err and "Traceback" not in err
+
+
+def test_nohup_keeps_a_run_when_the_terminal_closes(bundles: Bundles) -> None:
+    process = start(
+        "--bundle", str(bundles("pain").path), "--eda", "sim:", "--output", "jsonl", "--hop", "0.2",
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
+    )  # fmt: skip
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.send_signal(signal.SIGHUP)
+    assert [json.loads(process.stdout.readline())["t"] for _ in range(3)]
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=30)
+    assert process.returncode == 0
 
 
 def test_a_reader_that_goes_away_ends_the_run(bundles: Bundles) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from jmt_edge.errors import DataError
@@ -338,6 +338,7 @@ def test_overlap() -> None:
 
 
 @settings(deadline=None, max_examples=30)
+@example(angle=0.0, scale=0.6015625, dx=0.0, dy=1.6875, size=224)
 @given(
     angle=st.floats(-60, 60), scale=st.floats(0.6, 6.0), dx=st.floats(-30, 30), dy=st.floats(-30, 30),
     size=st.sampled_from([64, 112, 224]),
@@ -358,7 +359,8 @@ def test_landmarks_land_on_the_template(angle: float, scale: float, dx: float, d
         weights = crop[..., 2].astype(float)
         y, x = np.mgrid[:size, :size]
         centre = np.array([(x * weights).sum(), (y * weights).sum()]) / weights.sum()
-        assert np.abs(centre - TEMPLATE[i] * size / 112).max() < 0.75
+        pixel = size / 112 / scale  # of the source, in the crop; the painted spot itself is off by up to a quarter
+        assert np.abs(centre - TEMPLATE[i] * size / 112).max() < max(0.75, 0.25 * pixel)
 
 
 def test_a_large_face_is_averaged_not_sampled() -> None:
