@@ -46,8 +46,9 @@ def load_pylsl() -> Any:
         ) from None
     if not _configured:
         _configured.append(True)
+        # liblsl writes to standard error otherwise; older ones have no such call, which is not worth a failure
         with suppress(AttributeError, RuntimeError, NotImplementedError):
-            pylsl.set_config_content("[log]\nlevel = -3\n")  # it writes to standard error otherwise
+            pylsl.set_config_content("[log]\nlevel = -3\n")
     return pylsl
 
 

@@ -6,6 +6,7 @@ unusable machine; 130 interrupted.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import sys
 
@@ -76,6 +77,15 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS):
+            raise
+        from ..live.outputs import discard
+
+        discard(sys.stdout)
+        what = error.filename or "the output"
+        click.echo(f"jmt-edge: {what} cannot be written ({error.strerror}); make room, or write elsewhere", err=True)
+        sys.exit(2)
     except ModuleNotFoundError as error:
         extra = _EXTRAS.get((error.name or "").split(".")[0])
         if extra is None:

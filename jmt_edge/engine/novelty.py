@@ -2,8 +2,9 @@
 
 The rules of signal quality ask whether a picture is sharp; this asks whether the network has seen anything like it. A
 clip is described by what can be measured on it without the network: small networks map real faces, voices and EDA into
-the midst of the simulated ones that they were trained on (of the real faces and of a dry electrode none was refused by
-the pain network's features, of the real voices 8 %), because training throws away whatever the labels do not need.
+the midst of the simulated ones that they were trained on (by the networks' features none of the real faces was refused,
+none of a wrist-band's windows at 0.1 uS, and 8 % of those of real voices), because training throws away whatever the
+labels do not need.
 
 The density is Gaussian: Mahalanobis distance under the covariance of the training people's clips, shrunk by Ledoit and
 Wolf (2004, "A well-conditioned estimator for large-dimensional covariance matrices"), since there are few clips for the

@@ -26,10 +26,14 @@ class JsonLines(Observer):
             self._file.write(result.to_json() + "\n")
             self._file.flush()
         except OSError as error:
-            # Python flushes stdout once more at exit, which must not fail
-            os.dup2(os.open(os.devnull, os.O_WRONLY), self._file.fileno())
+            discard(self._file)
             why = f"cannot write results to standard output ({error.strerror}); make room or write them elsewhere"
             self._controls.stop("" if isinstance(error, BrokenPipeError) else why)
+
+
+def discard(file: IO[str]) -> None:
+    """Send what is still written to `file` nowhere: Python flushes stdout once more at exit, which must not fail."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())
 
 
 def parse_mark(line: str) -> tuple[str, int | None]:

@@ -236,6 +236,7 @@ def empatica_zip(body: Body, asked: Asked) -> EdaRecording:
                 found = delimited(text, asked)
             body.counts, body.notes, body.last = text.counts, text.notes, text.last
             return found
+    # zipfile raises the two in the middle for encrypted members and for compressions that it does not know
     except (zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError) as error:
         raise _damaged(body, "a ZIP archive", error) from None
 

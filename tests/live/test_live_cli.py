@@ -346,3 +346,17 @@ def test_a_simulated_sensor_that_drops_out_does_not_hold_up_a_fast_run(capfd: Ca
     assert done.returncode == 0, done.stderr
     lines = json_lines(done.stdout)
     assert len(lines) == 24 and any("drop_at" in line["quality"]["eda"]["reason"] for line in lines)
+
+
+@pytest.mark.parametrize("command", [("--help",), ("doctor",), ("inspect", "EDA")])
+def test_any_command_whose_output_cannot_be_written_is_one_sentence(command: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "eda.csv").write_text("t,uS\n" + "".join(f"{i / 10},{5 + i % 7 / 10}\n" for i in range(200)))
+    args = [str(tmp_path / "eda.csv") if part == "EDA" else part for part in command]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "jmt_edge", *args],
+            stdout=full, stderr=subprocess.PIPE, text=True, timeout=120, check=False,
+        )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("jmt-edge: the output cannot be written (No space left on device)")
+    assert "Traceback" not in done.stderr and "Exception ignored" not in done.stderr
