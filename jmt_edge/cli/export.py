@@ -32,5 +32,5 @@ def command(folder: Path, form: str, out: Path | None) -> None:
         raise ConfigError(f"cannot write to {target} ({error.strerror}); choose another --out") from None
     for path in written:
         click.echo(path)
-    for sentence in recording.damage:
+    for sentence in (*recording.remarks, *recording.damage):
         click.echo(f"jmt-edge: {sentence}", err=True)

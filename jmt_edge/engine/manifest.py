@@ -15,7 +15,6 @@ from typing import Any
 SCHEMA = 1
 MANIFEST = "manifest.json"
 CHECKSUM = "manifest.sha256"  # as sha256sum writes it, for the one file that cannot list itself
-MAX_BYTES = 64 << 20
 CPU_RUNTIMES = ("onnxruntime", "openvino")  # their entries among the engines are graphs, all others plans
 
 Check = Callable[[Any, str], None]  # (value, its place); raises ValueError, a clause without a full stop

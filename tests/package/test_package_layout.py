@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jmt_edge.engine.bundle import checksum, load_bundle, write_bundle
+from jmt_edge.engine.bundle import load_bundle, write_bundle
 from jmt_edge.errors import BundleError, ConfigError
 from jmt_edge.tasks import TASK_NAMES, Task, get_task, split_steps
 
