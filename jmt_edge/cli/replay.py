@@ -13,8 +13,11 @@ import click
 from ..errors import BackendError, BundleError, ConfigError, OutputError
 from ..plain_files import printable
 from ..tasks import TASK_NAMES
+from ._signed import check_signed_recording, load_signed, signed_option
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ..engine.bundle import Bundle
     from ..observer import Observer
     from ..recording.reader import Recording
@@ -30,10 +33,11 @@ if TYPE_CHECKING:
 @click.option("--backend", default="auto", show_default=True, metavar="NAME", help="auto, onnxruntime, openvino, ...")
 @click.option("--as-recorded", is_flag=True, help="Show the recorded results; compute nothing.")
 @click.option("--check", is_flag=True, help="Exit with 1 unless every result was computed again, equal bit for bit.")
+@signed_option
 @click.option("--page", is_flag=False, flag_value="127.0.0.1:8765", metavar="[HOST:PORT]", help="Show it on the page.")
 def command(
     folder: Path, speed: str, output: str, bundle_path: Path | None, backend: str, as_recorded: bool, check: bool,
-    page: str | None,
+    require_signed: bool, page: str | None,
 ) -> None:  # fmt: skip
     """Replay a run recorded by `jmt-edge live --record DIR`.
 
@@ -47,6 +51,7 @@ def command(
 
     from ..controls import Controls
     from ..engine.backends import open_engine
+    from ..engine.bundle import load_bundle
     from ..live.interrupt import stop_on_signals
     from ..live.pipeline import Pipeline
     from ..recording.reader import Recording
@@ -54,7 +59,9 @@ def command(
     from .live import open_page, result_output
 
     recording = Recording(folder)
-    bundle = _bundle(recording, bundle_path)
+    if require_signed:
+        check_signed_recording(recording)
+    bundle = _bundle(recording, bundle_path, load_signed if require_signed else load_bundle)
     engine = None
     if not as_recorded and not recording.replay_blocker:
         try:
@@ -64,8 +71,8 @@ def command(
         then = recording.manifest["backend"]
         if engine.name != then:
             click.echo(
-                f"the run used the backend {printable(then)}, this replay uses {engine.name}: results may differ in their "
-                "last digits; choose with --backend",
+                f"the run used the backend {printable(then)}, this replay uses {engine.name}: results may differ in "
+                "their last digits; choose with --backend",
                 err=True,
             )
     controls = Controls()
@@ -85,17 +92,16 @@ def command(
         sys.exit(1)
 
 
-def _bundle(recording: Recording, given: Path | None) -> Bundle:
+def _bundle(recording: Recording, given: Path | None, load: Callable[[Path], Bundle]) -> Bundle:
     """The bundle of the run: the one given, or the one with its hash among the packaged ones and those of the user's
     store. The recording does not say where it is: an engine plan is code, and a recording may come from anybody.
     """
-    from ..engine.bundle import load_bundle
     from .live import demo_bundle
 
     wanted = recording.manifest["bundle"]
     name = printable(wanted["id"])
     if given is not None:
-        bundle = load_bundle(given)
+        bundle = load(given)
         if not _same(bundle, wanted):
             raise BundleError(f"the recording was made with {name}, but {given} is {bundle.id}; give its --bundle")
         return bundle
@@ -104,7 +110,7 @@ def _bundle(recording: Recording, given: Path | None) -> Bundle:
             digest = hashlib.sha256((path / "manifest.json").read_bytes()).hexdigest()
         except OSError:
             continue
-        if wanted["id"].endswith(f"@{digest[:8]}") and _same(bundle := load_bundle(path), wanted):
+        if wanted["id"].endswith(f"@{digest[:8]}") and _same(bundle := load(path), wanted):
             return bundle
     raise BundleError(
         f"the recording was made with {name}, which is neither a packaged bundle nor in {bundle_store()}; give it with "

@@ -21,6 +21,7 @@ from typing import Any
 
 from ..errors import BundleError, ConfigError
 from ..plain_files import Kind, blocks, checksum, printable, read_small, walk
+from ..signing import SIGNATURE
 from ..tasks import Task
 from .manifest import CHECKSUM, MANIFEST, SCHEMA, check_manifest, graph_files, read_manifest
 from .novelty import Novelty, read_novelty
@@ -253,7 +254,7 @@ def _check_checksum(root: Path, manifest: bytes) -> None:
 def _verify_files(bundle: Bundle) -> None:
     """The folder holds the files of the manifest with its hashes, and nothing else."""
     root, files = bundle.path, bundle.files
-    present = set(walk(root, BUNDLE)) - {MANIFEST, CHECKSUM}
+    present = set(walk(root, BUNDLE)) - {MANIFEST, CHECKSUM, SIGNATURE}
     for name in sorted(files.keys() - present):
         raise BundleError(f"bundle {root} lacks its file '{name}'; copy the whole folder again or rebuild it")
     for name in sorted(present - files.keys()):

@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
+from ..signing import SIGNATURE
+
 SCHEMA = 1
 MANIFEST = "manifest.json"
 CHECKSUM = "manifest.sha256"  # as sha256sum writes it, for the one file that cannot list itself
@@ -167,7 +169,7 @@ def _file_name(value: Any, where: str) -> None:
     path = PurePosixPath(value)
     if path.is_absolute() or ".." in path.parts:
         raise ValueError(f"it names {_shown(value)}, which lies outside the bundle")
-    if str(path) != value or value in (".", MANIFEST, CHECKSUM):
+    if str(path) != value or value in (".", MANIFEST, CHECKSUM, SIGNATURE):
         raise ValueError(f"it names {_shown(value)}, which is not a file's name as `build` writes it")
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..errors import SourceError
 from ..plain_files import blocks, checksum, read_small, walk
+from ..signing import SIGNATURE
 from .chain import CHAIN, LINES, RECORDING, WAV_HEADER, Chain, Codes, Covered, differences, read_chain
 from .recorder import CHECKSUM, LOST_AT_MOST, MANIFEST
 
@@ -103,7 +104,7 @@ class Seal:
 
     def faults(self) -> Iterator[str]:
         """A sentence for each file that is not what was written. Raises SourceError for links and odd files."""
-        present = set(walk(self.folder, RECORDING)) - {MANIFEST, CHECKSUM, CHAIN}
+        present = set(walk(self.folder, RECORDING)) - {MANIFEST, CHECKSUM, CHAIN, SIGNATURE}
         problem = self.chain_problem()
         if problem:
             yield problem
