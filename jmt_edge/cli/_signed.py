@@ -57,7 +57,7 @@ def check_recording(recording: Recording) -> None:
         why = f"writing it failed ({printable(str((recording.manifest['closed'] or {}).get('problem')))})"
     if why:
         raise SourceError(
-            f"recording {name} is unsealed: {why}; what is there is as it was written, and `replay` and `export` read it"
+            f"recording {name} is unsealed: {why}; what is there is as it was written, and replay and export read it"
         )
 
 

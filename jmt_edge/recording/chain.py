@@ -107,12 +107,15 @@ class Covered:
 
 @dataclass(frozen=True)
 class Chain:
-    """A chain that was read. problem: why it ends early, empty where it does not."""
+    """A chain that was read. problem: why it ends early, empty where it does not. torn: its last line was cut off, as
+    when the process was killed.
+    """
 
     folder: Path
     files: dict[str, Covered]
     head: str
-    problem: str = ""
+    problem: str
+    torn: bool
 
     def codes(self, name: str) -> Codes:
         """CRC-32 of every line of a file that the chain covers."""
@@ -127,22 +130,27 @@ def read_chain(folder: Path) -> Chain:
     Raises SourceError where the file is missing, is a link, or cannot be read.
     """
     covered: dict[str, Covered] = {}
-    head, problem = _START, ""
+    head, problem, torn = _START, "", False
     for link in _links(folder):
-        if isinstance(link, str):
+        if link is None:
+            torn = True
+        elif isinstance(link, str):
             problem = link
         else:
             covered.update({name: Covered(entry["bytes"], entry["sha256"]) for name, entry in link.items()})
             head = _hash(head, link)
-    return Chain(folder, covered, head, problem)
+    return Chain(folder, covered, head, problem, torn)
 
 
-def _links(folder: Path) -> Iterator[dict[str, dict[str, Any]] | str]:
-    """What each line says of the files; at the end a clause where a line is not as it was written."""
+def _links(folder: Path) -> Iterator[dict[str, dict[str, Any]] | str | None]:
+    """What each line says of the files; at the end a clause where a line is not as it was written, None where it was
+    cut off.
+    """
     head = _START
     for number, line in enumerate(file_lines(folder / CHAIN), 1):
         if not line.endswith(b"\n"):
-            return  # killed while this line was written
+            yield None
+            return
         try:
             entry = json.loads(line)
             files = entry["files"]
@@ -221,10 +229,11 @@ def _longest(old: Codes, new: Codes) -> list[tuple[int, int]]:
     last: list[int] = []  # the pair that ends it
     pairs: list[tuple[int, int, int]] = []  # i, j, the pair before
     for j, value in enumerate(new.tolist()):
-        i = where.get((value, seen[value]))
+        key = (value, seen[value])
         seen[value] += 1
-        if i is None:
+        if key not in where:
             continue
+        i = where[key]
         length = bisect_left(ends, i)
         pairs.append((i, j, last[length - 1] if length else -1))
         ends[length : length + 1] = [i]
@@ -242,11 +251,18 @@ def line_codes(path: Path) -> Codes:
     return np.fromiter(map(code, file_lines(path)), np.uint32)
 
 
-def differences(path: Path, written: Codes) -> str:
-    """A clause that says which lines of a file are not those that were written; empty where all are."""
+def differences(path: Path, written: Codes, *, closed: bool = True) -> str:
+    """A clause that says which lines of a file are not those that were written; empty where all are.
+
+    closed: nothing was written after those.
+    """
     found = line_codes(path)
     pairing = align(written, found)
     wrong = np.flatnonzero(~pairing.kept)
+    if not closed:
+        end = int(np.flatnonzero(pairing.kept).max(initial=-1))
+        lost = np.count_nonzero(pairing.missing > pairing.places.max(initial=-1))
+        wrong = np.concatenate([wrong[wrong < end], wrong[wrong > end][:lost]])
     if not len(wrong) and not len(pairing.missing):
         return ""
     names = (wrong + 1).tolist()

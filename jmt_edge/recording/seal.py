@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from .chain import CHAIN, LINES, RECORDING, WAV_HEADER, Chain, Codes, Covered, d
 from .recorder import CHECKSUM, LOST_AT_MOST, MANIFEST
 
 NOT_CLOSED = f"not closed: {LOST_AT_MOST:g} s may be missing"
+_RECORDED = re.compile(r"(results|events|status|timeline)\.jsonl|eda\.csv|voice\.wav|face(-\d+)?\.mkv|\.manifest\.json")
 NO_CHAIN = "made by an earlier version, without hashes: a changed value cannot be found"
 
 
@@ -58,7 +60,7 @@ class Seal:
             chain = self.chain()
         except SourceError as error:
             return str(error)
-        if self.sealed and chain.head != self._head and not chain.problem:
+        if self.sealed and (chain.head != self._head or chain.torn) and not chain.problem:
             return f"{CHAIN} was cut off, or lines were added to it"
         return chain.problem
 
@@ -113,7 +115,8 @@ class Seal:
             if self.sealed or covered[name].size:
                 yield f"{name} is missing"
         for name in sorted(present - covered.keys()):
-            yield f"{name!a} does not belong to the recording" if self.sealed else f"{name!a} is not in {CHAIN}"
+            if self.sealed or not _RECORDED.fullmatch(name):  # which may have been made since the chain's last line
+                yield f"{name!a} does not belong to the recording"
         for name in sorted(covered.keys() & present):
             if self.differs(name):
                 clause = (
