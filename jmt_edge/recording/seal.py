@@ -119,10 +119,11 @@ class Seal:
                 yield f"{name!a} does not belong to the recording"
         for name in sorted(covered.keys() & present):
             if self.differs(name):
-                clause = (
-                    "" if problem or name not in LINES else differences(self.folder / name, self.chain().codes(name))
-                )
+                clause = "" if problem or name not in LINES else self._changes(name)
                 yield f"{name}: {clause or 'it was changed'}"
+
+    def _changes(self, name: str) -> str:
+        return differences(self.folder / name, self.chain().codes(name), closed=self.closed)
 
 
 def _check_manifest(folder: Path, raw: bytes) -> None:
