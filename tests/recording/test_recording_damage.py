@@ -153,7 +153,7 @@ WRONG = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_a_manifest_of_any_shape_is_read_or_refused_in_a_sentence(
     data: st.DataObject, whole: Path, tmp_path_factory: pytest.TempPathFactory
