@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-from ..errors import DataError
+from ..errors import DataError, short
 from .measure import SCHEMA
 from .stages import ALL_CORES
 
@@ -46,8 +46,10 @@ def load_report(path: Path) -> dict[str, Any]:
     """A report written by `bench --json`. Raises DataError for anything else."""
     try:
         report = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} is not a benchmark report ({error}); write one with `jmt-edge bench --json`") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(
+            f"{path} is not a benchmark report ({short(error)}); write one with `jmt-edge bench --json`"
+        ) from None
     schema = report.get("schema") if isinstance(report, dict) else None
     if isinstance(schema, int) and schema != SCHEMA:
         raise DataError(

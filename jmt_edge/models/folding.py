@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import ConfigError
+from ..errors import ConfigError, short
 
 if TYPE_CHECKING:  # a saved plan is read without torch
     from .fusion import JMT, Fusion
@@ -194,8 +194,10 @@ class FoldedPlan:
             # `load` ignores the metadata: 8 bytes of length, then the header as JSON
             header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
             return cls.from_safetensors_dict(tensors, header.get("__metadata__", {}))
-        except (SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise ConfigError(f"these weights are not a folded fusion ({error}); export the bundle again") from None
+        except (SafetensorError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+            raise ConfigError(
+                f"these weights are not a folded fusion ({short(error)}); export the bundle again"
+            ) from None
 
     @classmethod
     def from_safetensors_dict(cls, tensors: Mapping[str, Array], metadata: Mapping[str, str]) -> FoldedPlan:

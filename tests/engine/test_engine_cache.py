@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import fields, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import save
 
 from jmt_edge.compiler.plan_cache import PlanCache, PlanKey, cache_root
 from jmt_edge.engine.device import current_device, l4t_release
-from jmt_edge.errors import BackendError
+from jmt_edge.errors import BackendError, ConfigError, UserError
+from jmt_edge.models.folding import FoldedPlan
 
 KEY = PlanKey("g", "s", "fp16", "", "tensorrt", "10.3.0", "12.6", "sm_87", "36.4", "{}")
 
@@ -40,6 +46,48 @@ def test_damage_is_a_miss_and_is_mended(tmp_path: Path, file: str, damage: bytes
     assert cache.get(KEY) is None
     cache.put(KEY, b"plan", {})
     assert cache.get(KEY) == (b"plan", {})
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+DEEP = "[" * 100_000
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sampled_from(["key", "sha256", "report", ""]), ANYTHING)
+def test_an_entry_of_any_shape_is_a_hit_or_a_miss(tmp_path: Path, name: str, value: object) -> None:
+    cache = PlanCache(tmp_path)
+    cache.put(KEY, b"plan", {"a": 1})
+    file = tmp_path / KEY.digest() / "entry.json"
+    entry = json.loads(file.read_text())
+    file.write_text(json.dumps({**entry, name: value} if name else value))
+    found = cache.get(KEY)
+    report = json.loads(json.dumps(value))
+    assert found is None or found == (b"plan", report if name == "report" else {"a": 1}) or value != value
+    file.write_text(DEEP)
+    assert cache.get(KEY) is None
+
+
+@settings(max_examples=100, deadline=None)
+@given(ANYTHING.map(json.dumps) | st.just(DEEP) | st.text(max_size=20))
+def test_a_fusion_plan_of_any_shape_is_refused_in_a_sentence(text: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        FoldedPlan.from_safetensors(save({"tokens": np.zeros(2, np.float32)}, {"plan": text}))
+    assert "\n" not in str(error.value)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(ANYTHING.map(json.dumps) | st.just(DEEP) | st.text(max_size=20))
+def test_a_benchmark_report_of_any_shape_is_refused_in_a_sentence(tmp_path: Path, text: str) -> None:
+    from jmt_edge.bench.compare import load_report
+
+    (tmp_path / "report.json").write_text(text)
+    with pytest.raises(UserError) as error:
+        load_report(tmp_path / "report.json")
+    assert "\n" not in str(error.value)
 
 
 def test_an_unwritable_cache_is_one_sentence(tmp_path: Path) -> None:
