@@ -123,10 +123,6 @@ class FoldedPlan:
         """(blocks, M + 1): see `models.fusion.modality_share`."""
         return np.array(modality_share(self.modalities, block_order(self.modalities)))
 
-    @property
-    def parameters(self) -> int:
-        return sum(m.size for m in self.matrices.values())
-
     def structure(self) -> dict[str, Any]:
         """Everything but the matrices."""
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "matrices"}
