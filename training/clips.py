@@ -91,7 +91,7 @@ def _build_modality(
         jobs.setdefault(number, []).append(row)
     for number in jobs:
         if done[number] and windows.trials[number].id in failed:
-            _bad(failed[windows.trials[number].id], problems)
+            problems.refuse(failed[windows.trials[number].id])
     todo = [n for n in jobs if not done[n]]
     finished = len(jobs) - len(todo)
     progress(m.name, finished, len(jobs))
@@ -99,7 +99,7 @@ def _build_modality(
     for number, (arrays, usable, who, error) in _map(_compute, items, workers):
         rows = np.array(jobs[number])
         if error:
-            _bad(error, problems)
+            problems.refuse(error)
             failed[windows.trials[number].id] = error
             (folder / "failed.json").write_text(json.dumps(failed, indent=1))
         else:
@@ -117,13 +117,6 @@ def _build_modality(
         array.flush()
     content = clip_content(folder, data, present, track, fresh=bool(todo))
     return ClipStore(m, key, data, np.asarray(present) == 1, np.asarray(track), content)
-
-
-def _bad(error: str, problems: Problems) -> None:
-    def fail() -> None:
-        raise DataError(error)
-
-    problems.guard(fail)
 
 
 def _memmap(path: Path, shape: tuple[int, ...], dtype: Any) -> np.memmap:

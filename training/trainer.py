@@ -31,7 +31,6 @@ from .losses import ccc, task_loss
 from .recipes import Stage
 from .sets import Batch, hash_seed, loader
 
-_LOGGERS = ((CSVLogger, "csv"), (TensorBoardLogger, "tensorboard"))
 Outputs = dict[str, Tensor]
 State = dict[str, Tensor]  # weights by name
 
