@@ -249,12 +249,11 @@ def conclusion(
     mine, control = map(shown, found.primary)
     words = [v.word for v in claim.values()]
     counts = ", ".join(f"{words.count(w)} {w}" for w in dict.fromkeys(words))
-    above = [k for k, v in claim.items() if v.word == "above"]
+    above = [k for k, v in claim.items() if v.word.startswith("above")]
     verdict = (
-        f"{mine} is above {control} by a margin that matters in {len(above)} of {len(claim)} comparisons "
-        f"({'; '.join(_case(k) for k in above)})"
+        f"{mine} is above {control} in {len(above)} of {len(claim)} comparisons ({'; '.join(map(_case, above))})"
         if above
-        else f"In none of {len(claim)} comparisons is {mine} above {control} by more than can be chance and the margin"
+        else f"{mine} is above {control} in none of {len(claim)} comparisons"
     )
     best = found.best_single(metric)
     share = found.shares[0]
