@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ..errors import SourceError, first_line
 from ..media.eda_signals import Signal
-from ..media.units import SIEMENS, Conversion, conversion, known_unit
+from ..media.units import Conversion, conversion, written_unit
 from .base import Clock, Status
 from .queue import QueuedEda
 from .reconnect import DeviceLost
@@ -224,10 +224,8 @@ def _channel(
     (index,) = at
     if unit is not None:
         return index, labels[index], unit
-    if units[index].strip().lower() in SIEMENS:
-        return index, labels[index], lambda x: x * 1e6
-    stated = known_unit(units[index])
-    if stated in ("uS", "nS", "kohm", "ohm"):
+    stated = written_unit(units[index])
+    if stated and stated not in ("V", "mV", "adc"):
         return index, labels[index], Conversion(stated)
     what = f"is in '{units[index]}'" if units[index] else "has no unit"
     raise SourceError(

@@ -328,4 +328,15 @@ _READERS: dict[bytes, Reader] = {
 _REFUSED = {
     b"MATLAB": "a MATLAB file; export its EDA as CSV",
     b"%PDF": "a PDF; give the recording itself",
+    b"\xd0\xcf\x11\xe0": "a spreadsheet of an old Excel; save it as CSV",
+    b"PAR1": "a Parquet file; export its EDA as CSV",
+    b"\x93NUMPY": "a NumPy file; export its EDA as CSV",
+    b"SQLite ": "a database; export its EDA as CSV",
+    b"\xfd7zXZ": "compressed by xz; unpack it",
+    b"BZh": "compressed by bzip2; unpack it",
+    b"\x28\xb5\x2f\xfd": "compressed by Zstandard; unpack it",
+    b"7z\xbc\xaf": "a 7-Zip archive; unpack it",
+    b"Rar!": "a RAR archive; unpack it",
+    b"\x89PNG": "a picture; give the recording itself",
+    b"\xff\xd8\xff": "a picture; give the recording itself",
 }

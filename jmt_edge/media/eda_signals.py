@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ..errors import SourceError
 from .eda_delimited import microsiemens
 from .eda_rows import F64, Asked, Body, EdaRecording
-from .units import SIEMENS, known_unit
+from .units import written_unit
 
 _EDA = re.compile(
     r"(^|[^a-z])(eda(?:bit(?:rev)?)?|gsr|scl|scr|electrodermal|galvanic|skin ?conductance|conductance)([^a-z]|$)"
@@ -63,7 +63,7 @@ def chosen(body: Body, signals: Iterable[Signal], asked: Asked) -> Signal:
             fitting = [found[int(wanted) - 1]]
     else:
         fitting = [s for s in found if s.is_eda]
-        if len(sure := [s for s in fitting if known_unit(s.unit) or s.unit.strip().lower() in SIEMENS]) == 1:
+        if len(sure := [s for s in fitting if written_unit(s.unit)]) == 1:
             fitting = sure
     if len(fitting) == 1:
         return fitting[0]
@@ -87,10 +87,7 @@ def recording(body: Body, signal: Signal, asked: Asked, kind: str) -> EdaRecordi
     if not len(raw):
         raise SourceError(f"EDA file {body.path}: '{signal.name}' holds no samples; choose another by FILE?column=NAME")
     values = np.asarray(raw, np.float64)
-    unit = known_unit(signal.unit)
-    if asked.unit is None and signal.unit.strip().lower() in SIEMENS:
-        values, unit = values * 1e6, "uS"
-    values, shown = microsiemens(body, values, unit, signal.name, asked)
+    values, shown = microsiemens(body, values, written_unit(signal.unit) or signal.unit.strip(), signal.name, asked)
     rate = asked.rate or signal.rate
     if times is None or asked.rate is not None:
         if not rate > 0:
