@@ -34,6 +34,7 @@ from .. import __version__
 from ..capture.base import Status
 from ..engine.bundle import INTENDED_USE, Bundle
 from ..errors import ConfigError
+from ..faults import FAULTS, Steady
 from ..media.chunk import Chunk
 from ..observer import Mark, Observer, RunInfo
 from ..result import Result
@@ -47,6 +48,7 @@ RAW = ("face", "voice", "eda")
 FLUSH = 0.25  # s
 QUEUE_BYTES = 64 << 20
 RESERVE_BYTES = 8 << 20  # free space at which the recording stops, so that its files can be closed
+RESTART, RESTART_MOST = 1.0, 60.0  # s from a fault to the next part: the first time, and at most
 CLOCK_PERIOD = 1.0  # s between two status lines where nothing changed
 
 
@@ -81,6 +83,8 @@ class Recorder(Observer):
         self._worker: _Worker | None = None
         self._ending: list[_Worker] = []  # stopped, but still writing
         self._started = 0
+        self._continues: Path | None = None  # the part before this one
+        self._pause, self._due = RESTART, 0.0  # before a part that follows a fault
 
     @property
     def active(self) -> bool:
@@ -154,12 +158,26 @@ class Recorder(Observer):
             "raw": sorted(self.raw | {"eda"}),
             "whole": self._whole,
             "host": {"jmt_edge": __version__, "python": platform.python_version(), "machine": platform.machine()},
+            "continues": _part(self._continues),
             "closed": None,
         }
 
     def _put(self, write: Callable[[_Files], None], size: int = 0) -> None:
+        if self._worker is not None and self._worker.faulty:
+            self._restart()
         if self._worker is not None:
             self._worker.put(write, size)
+
+    def _restart(self) -> None:
+        """The next part of a recording that stopped at a fault of the program, after a pause that doubles."""
+        now = time.monotonic()
+        if not self._due:
+            self._due = now + self._pause
+            self._pause = min(2 * self._pause, RESTART_MOST)
+        if now < self._due:
+            return
+        self._due, self._continues, self._whole = 0.0, self.folder, False
+        self.start()
 
     # --- the run's calls
     def on_start(self, info: RunInfo) -> None:
@@ -189,6 +207,17 @@ class Recorder(Observer):
         self.close()
 
 
+def _part(folder: Path | None) -> dict[str, Any] | None:
+    """How a manifest names the part before it: its folder's name beside this one, and when it was begun."""
+    if folder is None:
+        return None
+    try:
+        created = json.loads((folder / "manifest.json").read_text(encoding="utf-8")).get("created")
+    except (OSError, ValueError, AttributeError):
+        created = None
+    return {"recording": folder.name, "created": created}
+
+
 def _new_folder(folder: Path, first: int = 1) -> Path:
     """Make `folder`, or where `first` > 1 the first free `folder`-N from N = first on."""
     for number in count(first):
@@ -214,6 +243,7 @@ class _Worker:
 
     def __init__(self, folder: Path, manifest: dict[str, Any], raw: Collection[str], *, wait: bool) -> None:
         self.problem = ""
+        self.faulty = False  # it stopped at a fault of the program, so that another part may follow
         self._files = _Files(folder, manifest, raw)
         self._wait = wait
         self._queue: deque[tuple[Callable[[_Files], None], int]] = deque()
@@ -221,7 +251,7 @@ class _Worker:
         self._missed = 0
         self._closing = False
         self._ready = threading.Condition()
-        self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
+        self._thread = Steady(self._run, "recorder")
         self._thread.start()
 
     def put(self, write: Callable[[_Files], None], size: int) -> None:
@@ -268,7 +298,12 @@ class _Worker:
                     self._files.flush()
                     due = time.monotonic() + FLUSH
             self._files.close({"complete": self._missed == 0, "missed_chunks": self._missed})
-        except (OSError, ValueError) as error:  # PyAV's errors are subclasses of these
+        except OSError as error:  # PyAV's errors are subclasses of this and of ValueError
+            self._fail(error)
+        except Exception as error:
+            # what was half written would shift all that follows, so this part ends here
+            FAULTS.add("recorder", error)
+            self.faulty = True
             self._fail(error)
 
     def _fail(self, error: Exception) -> None:
@@ -282,7 +317,7 @@ class _Worker:
         log.error("%s", self.problem)
         try:
             self._files.close({"complete": False, "missed_chunks": self._missed, "problem": reason})
-        except (OSError, ValueError) as again:
+        except Exception as again:
             log.debug("closing the recording: %s", again)
 
 
