@@ -257,6 +257,7 @@ class _Loop:
 
     def _serve(self) -> None:
         """Handle the requests made since the last call."""
+        self._tell("on_turn")
         self._controls.run_calls()
         for when, text, rating in self._controls.take_marks():
             t = when - self._origin if self._options.realtime else self._pulled

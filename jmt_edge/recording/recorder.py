@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import errno
+import glob
 import json
 import logging
 import os
@@ -58,9 +59,20 @@ class Recorder(Observer):
     Raises ConfigError where the folder is in use or cannot be made, and where raw video cannot be written because
     PyAV is not installed. `start` and `stop` (from the loop's thread) switch it during a run; later recordings go
     to `folder`-2, -3, ... threads: the engine's setting, for the replay.
+
+    resume: a session that was recorded into `folder` before continues in the next of these, whose manifest names the
+    part before it. Raises ConfigError where that one was recorded with other weights.
     """
 
-    def __init__(self, folder: Path, bundle: Bundle, raw: Collection[str] = (), *, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        bundle: Bundle,
+        raw: Collection[str] = (),
+        *,
+        threads: int | None = None,
+        resume: bool = False,
+    ) -> None:
         unknown = sorted(set(raw) - set(RAW))
         if unknown:
             raise ConfigError(f"--record-raw has no '{unknown[0]}': choose from {', '.join(RAW)}")
@@ -72,7 +84,16 @@ class Recorder(Observer):
                     "recording raw video needs PyAV; run `pip install 'jmt-edge[record]'`, or leave face out of "
                     "--record-raw"
                 ) from None
-        self.folder = _new_folder(folder)
+        self.continues = _last_part(folder) if resume else None  # the part before the next one to be started
+        self.session_began: str | None = None  # when the session that is continued began
+        if self.continues is not None:
+            self.session_began = _manifest_of(folder).get("created")
+            if (other := _manifest_of(self.continues).get("bundle", {}).get("id")) != bundle.id:
+                raise ConfigError(
+                    f"{self.continues} was recorded with {other}, not with {bundle.id}; give the same --bundle, or "
+                    "begin another session with --record"
+                )
+        self.folder = _new_folder(folder, 1 if self.continues is None else 2)
         self.raw = frozenset(raw)
         self.problem = ""  # why the recording stopped, if it failed
         self._bundle = bundle
@@ -83,7 +104,6 @@ class Recorder(Observer):
         self._worker: _Worker | None = None
         self._ending: list[_Worker] = []  # stopped, but still writing
         self._started = 0
-        self._continues: Path | None = None  # the part before this one
         self._pause, self._due = RESTART, 0.0  # before a part that follows a fault
 
     @property
@@ -113,6 +133,7 @@ class Recorder(Observer):
         self.problem = ""
         self._started += 1
         self._worker = worker
+        self.continues = None
 
     def stop(self) -> None:
         """End the recording without waiting: its thread writes what is queued and closes the files."""
@@ -158,7 +179,7 @@ class Recorder(Observer):
             "raw": sorted(self.raw | {"eda"}),
             "whole": self._whole,
             "host": {"jmt_edge": __version__, "python": platform.python_version(), "machine": platform.machine()},
-            "continues": _part(self._continues),
+            "continues": _part(self.continues),
             "closed": None,
         }
 
@@ -176,7 +197,7 @@ class Recorder(Observer):
             self._pause = min(2 * self._pause, RESTART_MOST)
         if now < self._due:
             return
-        self._due, self._continues, self._whole = 0.0, self.folder, False
+        self._due, self.continues, self._whole = 0.0, self.folder, False
         self.start()
 
     # --- the run's calls
@@ -207,15 +228,37 @@ class Recorder(Observer):
         self.close()
 
 
+def _manifest_of(folder: Path) -> dict[str, Any]:
+    """The manifest in `folder`; empty where there is none that can be read."""
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return manifest if isinstance(manifest, dict) and manifest.get("format") == FORMAT else {}
+
+
+def _last_part(folder: Path) -> Path | None:
+    """The newest of `folder`, `folder`-2, `folder`-3, ... that holds a recording."""
+    numbers = [1]
+    for path in folder.parent.glob(f"{glob.escape(folder.name)}-*"):
+        number = path.name[len(folder.name) + 1 :]
+        if number.isdecimal() and str(int(number)) == number and int(number) > 1:
+            numbers.append(int(number))
+    for number in sorted(numbers, reverse=True):
+        path = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
+        if _manifest_of(path):
+            return path
+    return None
+
+
 def _part(folder: Path | None) -> dict[str, Any] | None:
-    """How a manifest names the part before it: its folder's name beside this one, and when it was begun."""
+    """How a manifest names the part before it: its folder's name beside this one, when that was begun, and the seconds
+    since it was last written to."""
     if folder is None:
         return None
-    try:
-        created = json.loads((folder / "manifest.json").read_text(encoding="utf-8")).get("created")
-    except (OSError, ValueError, AttributeError):
-        created = None
-    return {"recording": folder.name, "created": created}
+    written = max((path.stat().st_mtime for path in folder.iterdir()), default=time.time())
+    gap = max(0.0, time.time() - written)
+    return {"recording": folder.name, "created": _manifest_of(folder).get("created"), "gap": round(gap, 3)}
 
 
 def _new_folder(folder: Path, first: int = 1) -> Path:
