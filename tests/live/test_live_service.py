@@ -105,24 +105,22 @@ def test_a_run_tells_what_it_does(tmp_path: Path, abstract: bool) -> None:
 
 
 def test_a_hanging_loop_is_restarted_and_its_session_continues(tmp_path: Path) -> None:
-    service, figures = interruption(tmp_path, watchdog=3.0)
-    try:
+    with interruption(tmp_path, watchdog=10.0) as (service, figures):
         assert service.codes[0] == -6  # SIGABRT
         stacks = service.log(1)
         assert "Fatal Python error: Aborted" in stacks and "in hang" in stacks  # where it hung
         assert f"the session of {tmp_path / 'night'} continues in {tmp_path / 'night-2'}" in service.log(2)
         assert service.stop() == 0
-        first, second = (json.loads((tmp_path / name / "manifest.json").read_text()) for name in ("night", "night-2"))
-        assert first["closed"] is None and first["continues"] is None
-        linked = second["continues"]
-        assert linked["recording"] == "night" and linked["created"] == first["created"] and 0 < linked["gap"] < 300
-        assert second["closed"]["complete"] and second["whole"]
-        for name in ("night", "night-2"):
-            assert len((tmp_path / name / "results.jsonl").read_text().splitlines()) >= 1
-        # the clock of the test: a second start is not slower than the first, but for what else the machine does
-        assert figures["abort_to_ready_s"] < 3 * figures["cold_start_to_ready_s"] + 2, figures
-    finally:
-        service.close()
+    first, second = (json.loads((tmp_path / name / "manifest.json").read_text()) for name in ("night", "night-2"))
+    assert first["closed"] is None and first["continues"] is None
+    linked = second["continues"]
+    assert linked["recording"] == "night" and linked["created"] == first["created"] and 0 < linked["gap"] < 300
+    assert second["closed"]["complete"] and second["whole"]
+    for name in ("night", "night-2"):
+        assert len((tmp_path / name / "results.jsonl").read_text().splitlines()) >= 1
+    # processor time, because the machine may have other work: a restart costs what a start costs
+    cold, again = figures["processor_s_to_ready"]
+    assert again < 1.5 * cold + 0.5, figures
 
 
 # --- resuming ---------------------------------------------------------------------------------------------------------
