@@ -183,7 +183,12 @@ def main() -> None:
             print(figures, flush=True)
             all_figures.append({**figures, "load": os.getloadavg()[0]})
     if args.json:
-        result = {"date": f"{datetime.now(timezone.utc):%Y-%m-%d}", "machine": describe(), "runs": all_figures}
+        result = {
+            "date": f"{datetime.now(timezone.utc):%Y-%m-%d}",
+            "machine": describe(),
+            "priority": os.nice(0),
+            "runs": all_figures,
+        }
         args.json.write_text(json.dumps(result, indent=1) + "\n")
     sys.exit(max(f["abort_to_recording_s"] for f in all_figures) > CONTINUES)
 
