@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 log = logging.getLogger(__name__)
@@ -61,6 +62,15 @@ class Faults:
 
 
 FAULTS = Faults()
+
+
+@contextmanager
+def one_item(name: str) -> Iterator[None]:
+    """An exception inside costs the rest of the block, and is counted."""
+    try:
+        yield
+    except Exception as error:
+        FAULTS.add(name, error)
 
 
 class Steady(threading.Thread):

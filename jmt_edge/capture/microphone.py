@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import SourceError
+from ..faults import one_item
 from ..media.chunk import Chunk
 from ..media.sound import F32, Antiphase, down_mix
 from ..preprocessing.resample import StreamResampler
@@ -98,11 +99,12 @@ class _Stream:
 
     def _callback(self, indata: F32, frames: int, info: Any, flags: Any) -> None:
         now = time.monotonic()
-        self.latency = info.currentTime - info.inputBufferAdcTime
-        mono = down_mix(indata).copy()  # PortAudio reuses `indata`
-        self.antiphase.add(indata, self._rate)
-        self._blocks.append((now, mono, bool(flags.input_overflow)))
-        self._arrived.set()
+        with one_item("microphone's callback"):  # an exception would make PortAudio end the stream
+            self.latency = info.currentTime - info.inputBufferAdcTime
+            mono = down_mix(indata).copy()  # PortAudio reuses `indata`
+            self.antiphase.add(indata, self._rate)
+            self._blocks.append((now, mono, bool(flags.input_overflow)))
+            self._arrived.set()
 
     def pump(self) -> bool:
         self._arrived.wait(0.1)

@@ -256,7 +256,12 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         figures = siege(Path(folder), args.seconds)
-    figures = {"date": f"{datetime.now(timezone.utc):%Y-%m-%d}", "machine": describe(), **figures}
+    figures = {
+        "date": f"{datetime.now(timezone.utc):%Y-%m-%d}",
+        "machine": describe(),
+        "priority": os.nice(0),
+        **figures,
+    }
     print(json.dumps(figures, indent=1))
     if args.json:
         args.json.write_text(json.dumps(figures, indent=1) + "\n")

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import asynccontextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from ...controls import Controls
 from ...errors import ConfigError
 from ...faults import FAULTS, Steady
 from ...summary import Summary
+from ..alarms import AlarmSettings
 from .api import OPERATIONS, Api
 from .audit import AuditLog
 from .clients import FAST, Clients
@@ -101,12 +103,15 @@ def start_page(
     token: str | None = None,
     certfile: Path | None = None,
     keyfile: Path | None = None,
+    since: str | None = None,
 ) -> PageObserver:
     """Serve the page at `address` (HOST:PORT; port 0 picks a free one) and return its observer.
 
     recordings: the folder of past recordings; the audit log `page-audit.jsonl` is kept there too.
     face: how the camera's picture is shown at first: show, blur or hide.
     token: required from every client; generated if none is given and other machines can connect.
+    since: when the session began that this run continues (ISO 8601): the alarm settings made on the page since then are
+        restored from the audit log.
     Raises ConfigError for an address, token, certificate or folder that cannot be used.
     """
     host, port = parse_address(address)
@@ -120,6 +125,7 @@ def start_page(
     if secure := certfile is not None and keyfile is not None:
         _check_certificate(certfile, keyfile)
     audit = AuditLog(recordings / "page-audit.jsonl")
+    settings = _restore(audit, since) if since else None
     door = Door()
     listener = _listen(host, port, door)
     port = listener.getsockname()[1]
@@ -130,6 +136,7 @@ def start_page(
         lines.append("page: the connection is not encrypted; give --page-cert FILE and --page-key FILE for TLS")
     observer = PageObserver(url, lines, token)
     application = _application(observer, controls, audit, recordings, Guard(token), door, face)
+    application.model.alarms.settings = settings or AlarmSettings()
     config = uvicorn.Config(
         application,
         http="h11", ws=_Socket, loop="asyncio",  # the same server whatever else is installed
@@ -178,6 +185,24 @@ def _listen(host: str, port: int, door: Door) -> Listener:
         ) from None
 
 
+def _restore(audit: AuditLog, since: str) -> AlarmSettings | None:
+    """The alarm settings that a person made last, since then; None where nobody has. The log says that they apply."""
+    entry = audit.newest("alarm settings", since)
+    if entry is None:
+        return None
+    try:
+        settings = AlarmSettings(**entry["after"])
+        settings.check()
+        audit.add("alarm settings restored", "jmt-edge", 0.0, after=asdict(settings))
+    except (KeyError, TypeError, ConfigError):
+        return None  # not what this program writes
+    except OSError as error:
+        raise ConfigError(
+            f"the page's audit log {audit.path} cannot be written ({error.strerror}); make room"
+        ) from None
+    return settings
+
+
 def _check_certificate(certfile: Path, keyfile: Path) -> None:
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certfile, keyfile)
@@ -207,7 +232,7 @@ def _application(
         yield
         ticking.cancel()
 
-    return _Outer(Starlette(routes=routes, lifespan=clock), clients, door)
+    return _Outer(Starlette(routes=routes, lifespan=clock), model, clients, door)
 
 
 def _by_method(handlers: dict[str, Endpoint]) -> Endpoint:
@@ -247,8 +272,8 @@ def _static(guard: Guard, content: bytes, kind: str) -> Endpoint:
 class _Outer:
     """Tells the door of every request, and adds the security headers to every response."""
 
-    def __init__(self, app: Starlette, clients: Clients, door: Door) -> None:
-        self._app, self.clients, self._door = app, clients, door
+    def __init__(self, app: Starlette, model: Model, clients: Clients, door: Door) -> None:
+        self._app, self.model, self.clients, self._door = app, model, clients, door
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
         if scope["type"] != "http":
