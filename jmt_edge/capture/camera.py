@@ -73,14 +73,14 @@ def parse_camera(spec: str) -> CameraSpec:
         return CameraSpec("gstreamer", spec)
     target, given = split_query(spec, "width", "height", "fps")
     csi = target.startswith("csi:")
-    if csi and not target[4:].isdigit():
+    if csi and not re.fullmatch("[0-9]{1,3}", target[4:]):
         raise SourceError(f"'{spec}' is not a CSI sensor; write csi:0 for the first one")
     width = number(spec, given, "width", 16, 8192) or (1280 if csi else 640)
     height = number(spec, given, "height", 16, 8192) or (720 if csi else 480)
     fps = number(spec, given, "fps", 1, 1000) or 30.0
     if csi:
         return CameraSpec("csi", target[4:], int(width), int(height), fps)
-    path = f"/dev/video{int(target)}" if target.isdigit() else target
+    path = f"/dev/video{int(target)}" if re.fullmatch("[0-9]{1,9}", target) else target
     return CameraSpec("v4l2", path, int(width), int(height), fps)
 
 
