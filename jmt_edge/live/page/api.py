@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass, field, replace
 from typing import IO, Any
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from ... import __version__
@@ -75,6 +75,8 @@ class Api:
             except Refused as error:
                 headers = {"www-authenticate": "Bearer"} if error.status == 401 else None
                 return JSONResponse({"error": str(error)}, error.status, headers)
+            except ClientDisconnect:  # it left before its request was whole, so nobody reads this
+                return Response(status_code=400)
             except UnknownRecording as error:
                 return JSONResponse({"error": str(error)}, 404)
             except UserError as error:

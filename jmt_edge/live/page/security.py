@@ -71,7 +71,7 @@ class Guard:
             return True
         if self.closed:
             return False
-        if hmac.compare_digest(hashlib.sha256(given.encode()).digest(), self._digest):
+        if hmac.compare_digest(hashlib.sha256(given.encode(errors="surrogatepass")).digest(), self._digest):
             return True
         self._failures.append(time.monotonic())
         return False
