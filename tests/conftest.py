@@ -46,7 +46,13 @@ def shared_data() -> Path:
 
 # Tests whose subject is real time (a browser, a sound server, a board on a pseudo-terminal): they run alone, after
 # the others, because a starved machine is not what they are about.
-REAL_TIME = ("test_page_browser.py", "test_capture_microphone.py", "test_eda_source.py", "test_capture_camera.py")
+REAL_TIME = (
+    "test_page_browser.py",
+    "test_page_siege.py",
+    "test_capture_microphone.py",
+    "test_eda_source.py",
+    "test_capture_camera.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -40,20 +40,13 @@ _DROPS = ("rows without a time", "wild stamps", "repeated stamps")
 HEAD = 64  # lines that are looked at before the file is read
 
 
-def read_eda_file(
-    path: Path,
-    asked: Asked | None = None,
-    *,
-    rate: float | None = None,
-    column: str | None = None,
-    strict: bool = False,
-) -> EdaRecording:
-    """Read any of the formats above as `asked`; `rate` and `column` are short for an `Asked` of those two.
+def read_eda_file(path: Path, asked: Asked | None = None, *, strict: bool = False) -> EdaRecording:
+    """Read any of the formats above as `asked`.
 
     strict: every row must hold a number and advance in time, as training demands of its data sets. Raises SourceError,
     one sentence naming the file and where possible the row.
     """
-    asked = asked or Asked(rate, column)
+    asked = asked or Asked()
     try:
         body = Body(path, [], iter(()), strict)
         if read := binary_reader(body):

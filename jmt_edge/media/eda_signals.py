@@ -79,7 +79,7 @@ def chosen(body: Body, signals: Iterable[Signal], asked: Asked) -> Signal:
     )
 
 
-def recording(body: Body, signal: Signal, asked: Asked, kind: str, notes: Iterable[str] = ()) -> EdaRecording:
+def recording(body: Body, signal: Signal, asked: Asked, kind: str) -> EdaRecording:
     """The signal in µS. Raises SourceError for settings of text files, and as `microsiemens` does."""
     for key in ("time", "sep", "decimal"):
         if getattr(asked, key) is not None:
@@ -99,7 +99,6 @@ def recording(body: Body, signal: Signal, asked: Asked, kind: str, notes: Iterab
         times = np.arange(len(values)) / rate
     else:
         rate = 0.0
-    body.notes += notes
     body.last = len(values)
     rows = np.arange(1, len(values) + 1, dtype=np.int32)
     return EdaRecording(times, values, rows, rate, kind, 0, shown, signal.name)

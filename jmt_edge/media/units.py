@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -117,22 +118,33 @@ def conversion(given: Mapping[str, str], spec: str) -> Conversion | None:
         if key in given and key not in allowed:
             raise SourceError(f"'{spec}': {key} does not belong to unit={unit}; leave it out")
     default = Conversion(unit)
-    bits = int(_setting(spec, given, "bits", default.bits, 4, 24, whole=True))
-    cal = int(_setting(spec, given, "cal", 0, 1, 2**bits - 1, whole=True)) if "cal" in given else None
-    vcc = _setting(spec, given, "vcc", default.vcc, 0.1, 50)
-    return Conversion(unit, bits, vcc, _setting(spec, given, "gain", default.gain, 1e-6, 1e6), cal)
+    bits = int(number(spec, given, "bits", 4, 24, whole=True) or default.bits)
+    cal = number(spec, given, "cal", 1, 2**bits - 1, whole=True)
+    vcc, gain = number(spec, given, "vcc", 0.1, 50), number(spec, given, "gain", 1e-6, 1e6)
+    return Conversion(unit, bits, vcc or default.vcc, gain or default.gain, None if cal is None else int(cal))
 
 
-def _setting(
-    spec: str, given: Mapping[str, str], key: str, default: float, low: float, high: float, *, whole: bool = False
-) -> float:
+def number(
+    spec: str,
+    given: Mapping[str, str],
+    key: str,
+    low: float = -math.inf,
+    high: float = math.inf,
+    *,
+    whole: bool = False,
+) -> float | None:
+    """The value of `key`, None where it is not given.
+
+    Raises SourceError where it is not a number, or a whole number, in [low, high].
+    """
     if key not in given:
-        return default
+        return None
     try:
         value = float(given[key])
     except ValueError:
-        value = float("nan")
-    if not low <= value <= high or (whole and not value.is_integer()):
+        value = math.nan
+    if not (low <= value <= high and math.isfinite(value) and (not whole or value.is_integer())):
         kind = "whole number" if whole else "number"
-        raise SourceError(f"'{spec}': {key} is '{given[key]}'; give a {kind} from {low:g} to {high:g}")
+        span = f" from {low:g} to {high:g}" if math.isfinite(high - low) else ""
+        raise SourceError(f"'{spec}': {key} is '{given[key]}'; give a {kind}{span}")
     return value
