@@ -35,8 +35,9 @@ if _ours:
     interpreter_builder.options = replace(interpreter_builder.options, sanitize_overflow=False)
 
     # sums of several tensors at once go element by element through Python there; one sum does not
-    from jmt_edge.kernels.fusion import _add2, _add3
     from triton.runtime.interpreter import ReduceOps
+
+    from jmt_edge.kernels.fusion import _add2, _add3
 
     _element_by_element = ReduceOps.generic_reduce
     ReduceOps.generic_reduce = lambda self, input: (

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ..errors import SourceError, first_line
 from ..media.eda_signals import Signal
+from ..media.tables import column_number
 from ..media.units import Conversion, conversion, written_unit
 from .base import Clock, Status
 from .queue import QueuedEda
@@ -204,15 +205,15 @@ def _channel(
     """(index, label, conversion to µS) of the EDA channel. Raises SourceError."""
     labels, units = [], []
     described = info.desc().child("channels").child("channel")
-    for number in range(info.channel_count()):
-        labels.append(described.child_value("label") or str(number + 1))
+    for i in range(info.channel_count()):
+        labels.append(described.child_value("label") or str(i + 1))
         units.append(described.child_value("unit"))
         described = described.next_sibling("channel")
     listed = ", ".join(labels)
     if wanted is not None:
         at = [i for i, label in enumerate(labels) if label.lower() == wanted.lower()]
-        if not at and wanted.isdecimal() and 1 <= int(wanted) <= len(labels):
-            at = [int(wanted) - 1]
+        if not at and (number := column_number(wanted, len(labels))) is not None:
+            at = [number]
     elif len(labels) == 1:
         at = [0]
     else:

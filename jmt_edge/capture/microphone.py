@@ -66,7 +66,7 @@ def find_microphone(spec: str) -> dict[str, Any]:
         default = sd.default.device[0]
         found = [d for d in devices if d["index"] == default] or [d for d in devices if d["name"] == "default"]
         found = found or devices[:1]
-    elif spec.isdigit():
+    elif spec.isdecimal() and len(spec) < 10:
         found = [d for d in devices if d["index"] == int(spec)]
     else:
         exact = [d for d in devices if d["name"].lower() == spec.lower()]

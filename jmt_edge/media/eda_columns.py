@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ..errors import SourceError
 from .eda_rows import ENOUGH, F64, Asked, Body, shown
 from .eda_times import LONGEST_BURST, spacing
+from .tables import column_number
 from .units import known_unit, written_unit
 
 SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9, "min": 60.0, "h": 3600.0}
@@ -93,7 +94,7 @@ def _index(wanted: str, lower: list[str]) -> int | None:
     """Where a column is: by its name, or by its number from 1 on."""
     if wanted.strip().lower() in lower:
         return lower.index(wanted.strip().lower())
-    return int(wanted) - 1 if wanted.isdecimal() and 1 <= int(wanted) <= len(lower) else None
+    return column_number(wanted, len(lower))
 
 
 def value_column(

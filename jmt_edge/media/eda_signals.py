@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ..errors import SourceError
 from .eda_delimited import microsiemens
 from .eda_rows import F64, Asked, Body, EdaRecording
+from .tables import column_number
 from .units import written_unit
 
 _EDA = re.compile(
@@ -59,8 +60,8 @@ def chosen(body: Body, signals: Iterable[Signal], asked: Asked) -> Signal:
     if asked.column is not None:
         wanted = asked.column.strip().lower()
         fitting = [s for s in found if s.name.strip().lower() == wanted]
-        if not fitting and wanted.isdecimal() and 1 <= int(wanted) <= len(found):
-            fitting = [found[int(wanted) - 1]]
+        if not fitting and (at := column_number(wanted, len(found))) is not None:
+            fitting = [found[at]]
     else:
         fitting = [s for s in found if s.is_eda]
         if len(sure := [s for s in fitting if written_unit(s.unit)]) == 1:

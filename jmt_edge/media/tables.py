@@ -90,6 +90,11 @@ def number_rows(
             yield row, None
 
 
+def column_number(text: str, count: int) -> int | None:
+    """The index of the column that is named by its number, from 1 to `count`; None for any other text."""
+    return int(text) - 1 if text.isdecimal() and len(text) < 10 and 1 <= int(text) <= count else None
+
+
 def label_lines(path: Path) -> list[str]:
     """The lines of a data set's label file: a header and at least one row. Raises DataError."""
     try:

@@ -20,7 +20,7 @@ import sys
 import threading
 import time
 import traceback
-from collections import Counter
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -121,8 +121,7 @@ class Shots:
 
     def __init__(self, reader: Reader, seed: int, scratch: Path) -> None:
         self.reader, self.seed, self.scratch = reader, seed, scratch
-        self.reader.seeds  # made before the fork
-        self._mutator = Mutator([*reader.seeds.values()], reader.tokens)
+        self._mutator = Mutator([*reader.seeds.values()], reader.tokens)  # the seeds are made before the fork
         self._names = sorted(reader.seeds)
 
     def input(self, index: int) -> tuple[str, bytes]:
@@ -235,32 +234,70 @@ def _mapped() -> int:
     return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 
 
+class Given(Shots):
+    """The inputs of a list instead of damaged ones."""
+
+    def __init__(self, reader: Reader, inputs: Sequence[tuple[str, bytes]], scratch: Path) -> None:
+        super().__init__(reader, 0, scratch)
+        self._inputs = inputs
+
+    def input(self, index: int) -> tuple[str, bytes]:
+        return self._inputs[index]
+
+    def run_all(self) -> Tally:
+        tally, first = Tally(), 0
+        while first < len(self._inputs):
+            first = self.run(first, 1e9, tally, len(self._inputs) - first)
+        return tally
+
+
 def outcome(reader: Reader, name: str, data: bytes, scratch: Path) -> Fault | bool:
     """What comes of one input in a process of its own; True: taken, False: refused."""
-
-    class One(Shots):
-        def input(self, index: int) -> tuple[str, bytes]:
-            return name, data
-
-    tally = Tally()
-    One(reader, 0, scratch).run(0, 0.0, tally, most=1)
+    tally = Given(reader, [(name, data)], scratch).run_all()
     return next(iter(tally.faults.values())) if tally.faults else bool(tally.taken)
 
 
-def minimised(reader: Reader, fault: Fault, scratch: Path, seconds: float = 20.0) -> bytes:
+def minimised(reader: Reader, fault: Fault, scratch: Path, seconds: float = 5.0) -> bytes:
     """A shorter input with the same kind of fault, found by leaving out parts."""
+    deadly = fault.kind.startswith(("killed", "more than", "the process", "memory"))
+    if deadly:  # a process for every try
+        return _shortened(fault, lambda data: outcome(reader, fault.name, data, scratch), 4 * seconds)
+    ready, told = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(ready)
+        data = fault.data
+        with suppress(BaseException):
+            quiet = os.open(os.devnull, os.O_RDWR)
+            for fd in (0, 1, 2):
+                os.dup2(quiet, fd)
+            heard = Heard()
+            reader.open(scratch)
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(int(3 * seconds))
+            data = _shortened(fault, lambda data: judge(reader, fault.name, data, heard), seconds)
+        with os.fdopen(told, "wb") as pipe:
+            pipe.write(data)
+        os._exit(0)
+    os.close(told)
+    with os.fdopen(ready, "rb") as pipe:
+        data = pipe.read()
+    _, status = os.waitpid(child, 0)
+    return data if status == 0 else fault.data
+
+
+def _shortened(fault: Fault, tried: Callable[[bytes], Fault | bool], seconds: float) -> bytes:
     data, end = fault.data, time.monotonic() + seconds
     size = max(1, len(data) // 2)
     while size >= 1 and time.monotonic() < end:
         at, shorter = 0, False
         while at < len(data) and time.monotonic() < end:
-            candidate = data[:at] + data[at + size :]
-            found = outcome(reader, fault.name, candidate, scratch)
+            found = tried(candidate := data[:at] + data[at + size :])
             if isinstance(found, Fault) and found.kind == fault.kind:
                 data, shorter = candidate, True
             else:
                 at += size
-        if not shorter or size > len(data):
+        if not shorter:
             size //= 2
     return data
 
@@ -287,4 +324,4 @@ def case_name(name: str, data: bytes) -> str:
     return f"{name}@{hashlib.sha256(data).hexdigest()[:8]}"
 
 
-__all__ = ["Fault", "Heard", "Shots", "Tally", "case_name", "judge", "minimised", "outcome", "report"]
+__all__ = ["Fault", "Given", "Heard", "Shots", "Tally", "case_name", "judge", "minimised", "outcome", "report"]
