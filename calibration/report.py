@@ -76,7 +76,14 @@ def _sensitivity(networks: dict[str, Any]) -> bytes:
         return b""
     figure = Figure(figsize=(8, 3 * len(networks)), layout="constrained")
     for axes, (name, network) in zip(figure.subplots(len(networks), squeeze=False)[:, 0], networks.items()):
-        axes.bar(range(len(network["sensitivity"])), [value or 0.0 for value in network["sensitivity"].values()])
+        values = list(network["sensitivity"].values())
+        known = [i for i, value in enumerate(values) if value is not None]
+        same = [i for i, value in enumerate(values) if value is None]
+        axes.bar(known, [values[i] for i in known], color="0.4")
+        if same:  # no bar: the outputs are equal, which no number of dB can say
+            top = max((values[i] for i in known), default=1.0)
+            axes.plot(same, [top] * len(same), "^", color="black", mfc="white", label="no change of the outputs")
+            axes.legend(fontsize=8, frameon=False)
         axes.set(title=f"{name}: one layer in INT8 at a time", xlabel="layer, in graph order", ylabel="SQNR, dB")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=100)
