@@ -44,6 +44,7 @@ td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; white-space:
 figure { margin: 0; break-inside: avoid; } figure.wide { grid-column: 1 / -1; }
 img { max-width: 100%; height: auto; } figcaption { font-size: .875rem; color: #333; }
 pre { white-space: pre-wrap; font-size: .8rem; overflow-wrap: anywhere; }
+@page { margin: 15mm; }
 @media print { body { font-size: 10pt; max-width: none; padding: 0; } h2 { break-after: avoid; }
   tr { break-inside: avoid; } .table { overflow: visible; } table { font-size: 8pt; }
   td.n, th.n { white-space: normal; } }

@@ -174,7 +174,7 @@ def subjects(path: Path, s: Scores) -> None:
         return
     most = max(len(s.subjects[m]) for m in shown)
     figure, axes = plt.subplots(
-        len(shown), 1, figsize=(max(4.0, 0.22 * most + 1.5), 2.5 * len(shown)), squeeze=False, layout="constrained"
+        len(shown), 1, figsize=(max(5.0, 0.22 * most + 1.5), 2.5 * len(shown)), squeeze=False, layout="constrained"
     )
     for ax, m in zip(axes[:, 0], shown):
         values = dict(sorted(s.subjects[m].items(), key=lambda item: item[1]))
@@ -188,7 +188,7 @@ def subjects(path: Path, s: Scores) -> None:
             text += f" [{low:.3f}, {high:.3f}]"
         ax.axhline(mean, color="black", lw=1)
         ax.axhline(0.5 if m == "accuracy" else 0.0, color="grey", lw=0.8, ls=":")
-        ax.set_title(f"{text}, SD {sd:.3f}, n = {len(found)}", fontsize=10)
+        ax.set_title(f"{text}, SD {sd:.3f}, n = {len(found)}", fontsize=9)
         ax.set_ylim((0, 1.02) if m == "accuracy" else (min(-0.1, min(values.values()) - 0.05), 1.02))
         ax.set_xlim(-0.8, max(len(values), 5) - 0.2)
         ax.set_xticks(range(len(values)), list(values), rotation=90, fontsize=6)
@@ -262,7 +262,9 @@ def _follow(figure: Any, p: Predictions, axes: Any, size: float, top: Any = None
         y = p.probability()[at] if o == "pain" else p.outputs[o][at, -1]
         ax.plot(t, p.labels[o][at, -1], color="black", lw=1, label="label", drawstyle="steps-mid" if trials else None)
         ax.plot(t, y, "o" if trials else "--", ms=size, color="#c62828", mfc="white", lw=1.2, label="prediction")
-        ax.set(ylabel="pain probability" if o == "pain" else o, ylim=(-0.05, 1.05) if o == "pain" else (-1.05, 1.05))
+        ax.set(
+            ylabel="probability\nof pain" if o == "pain" else o, ylim=(-0.05, 1.05) if o == "pain" else (-1.05, 1.05)
+        )
     axes[-1].set_xlabel(axis)
     axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
     handles = [h for ax in (top, axes[0]) if ax is not None for h in ax.get_legend_handles_labels()[0]]

@@ -75,7 +75,7 @@ def trial_attention(out: Path, p: Predictions, task: Task, trials: Sequence[Tria
     ax.set_xlim(times[0] - apart / 2, times[-1] + apart / 2)
     ax.set_xticks(times, [f"{t:.2f}" for t in times], fontsize=8 if len(times) <= 8 else 6)
     title = f"{trial.id}{label}; bands: mean of {len(same)} {what}, 95 % by subject"
-    ax.set_title(title, fontsize=9, loc="left", pad=82 if images else None)
+    figure.suptitle(title, fontsize=9)
     _draw_faces(ax, times, images)
     ax.legend(fontsize=8, frameon=False)
     with mpl.rc_context({"svg.fonttype": "none", "pdf.fonttype": 42}):  # text stays text
