@@ -83,6 +83,14 @@ class Predictions:
         """An output for combination with other systems' or folds': pain logits divided by their own temperature."""
         return self.outputs[o] / np.float32(self.temperature) if o == "pain" else self.outputs[o]
 
+    def take(self, index: NDArray[np.int64]) -> Predictions:
+        """The windows at `index`."""
+        columns = {k: getattr(self, k)[index] for k in ("subject", "trial", "end", "present", "attention")}
+        return replace(
+            self, **columns, labels={o: y[index] for o, y in self.labels.items()},
+            outputs={o: y[index] for o, y in self.outputs.items()},
+        )  # fmt: skip
+
     @classmethod
     def mean(cls, parts: list[Predictions]) -> Predictions:
         """The mean output of several systems on the same windows (of pain, the mean calibrated logit).

@@ -33,6 +33,7 @@ from ._training import cohort_of, data_options, require_folder, training_options
 )
 @click.option("--cross-fit", is_flag=True, help="With --seeds: also fusions trained on out-of-fold features.")
 @click.option("--re-pair", is_flag=True, help="With --suite: a control whose face and EDA are of different moments.")
+@click.option("--faces", is_flag=True, help="Show the person's face in the figure of one trial (S >= 4).")
 @click.option("--no-robustness", is_flag=True, help="Score clean input only.")
 @click.option("--published-handling", is_flag=True, help="Also score unlabelled frames as the published code does.")
 @click.option("--cross", is_flag=True, help="DATA is another data set: cut the model's window, print what differs.")
@@ -72,6 +73,7 @@ def command(**flags: Any) -> None:
         flags["target"], cohort, out, protocol=flags["protocol"], options=options,
         robustness=not flags["no_robustness"], published=flags["published_handling"],
         allow_trained=flags["trained_too"], cross=flags["cross"], window_end=flags["window_end"],
+        faces=flags["faces"],
     )  # fmt: skip
     for line in [*lines, *cohort.problems.lines(), f"written to {out}"]:
         click.echo(line)
