@@ -246,9 +246,9 @@ def _last_part(folder: Path) -> Path | None:
     """The newest of `folder`, `folder`-2, `folder`-3, ... that holds a recording."""
     numbers = [1]
     for path in folder.parent.glob(f"{glob.escape(folder.name)}-*"):
-        number = path.name[len(folder.name) + 1 :]
-        if number.isdecimal() and str(int(number)) == number and int(number) > 1:
-            numbers.append(int(number))
+        suffix = path.name[len(folder.name) + 1 :]
+        if suffix.isdecimal() and str(int(suffix)) == suffix and int(suffix) > 1:
+            numbers.append(int(suffix))
     for number in sorted(numbers, reverse=True):
         path = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
         if _manifest_of(path):
