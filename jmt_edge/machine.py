@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from .engine.device import l4t_release
+from .faults import Steady
 
 _PACKAGES = ("jmt-edge", "numpy", "opencv-python-headless", "onnxruntime", "openvino", "torch", "triton", "tensorrt")
 
@@ -251,7 +252,7 @@ class PowerMeter:
     def __init__(self, root: Path = Path("/")) -> None:
         self._root, self._rails = root, rails(root)
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._sample, name="power-meter", daemon=True)
+        self._thread = Steady(self._sample, "power-meter", self._stop)
         self._watts: dict[str, list[float]] = {rail.label: [] for rail in self._rails}
         self._heat: dict[str, float] = {}
         self._clocks: dict[str, list[float]] = {}

@@ -89,6 +89,9 @@ class Observer:
 
     def on_result(self, result: Result) -> None: ...
 
+    def on_turn(self) -> None:
+        """The loop advances: called at every pull, each 40 ms in real time, and between all the other calls."""
+
     def on_end(self, summary: Summary) -> None: ...
 
 

@@ -52,6 +52,7 @@ class Summary:
     first_output: float | None = None  # stream time of the first result with outputs
     failed: str = ""  # the error that ended the run
     sources: dict[str, str] = field(default_factory=dict)  # modality -> what its source lost or altered, where it did
+    faults: dict[str, str] = field(default_factory=dict)  # part of the program -> how often it failed, and why
     stages: dict[str, Percentiles] = field(default_factory=lambda: {stage: Percentiles() for stage in STAGES})
 
     def add(self, result: Result) -> None:
@@ -81,6 +82,7 @@ class Summary:
             absent = "included in networks" if self.stages["networks"](50) is not None else "did not run"
             lines.append(f"  {stage:<10} ms  {text or absent}{note}")
         lines += [f"  {name}: {what}" for name, what in self.sources.items()]
+        lines += [f"  {name} {what}" for name, what in self.faults.items()]
         factor = self.real_time_factor
         speed = f"{factor:.1f} x real time" if factor is not None else "no signal"
         return [*lines, f"  speed {speed}   peak memory {peak_memory_mb():.0f} MB", f"  {notice(self.demo)}"]

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from ..faults import Steady
 from ..media.chunk import Chunk, empty_chunk
 from .base import Source, State, Status
 
@@ -31,7 +32,7 @@ class Patient:
         self._error: BaseException | None = None
         self._waiting = ""  # what has not come back yet
         self._since = 0.0
-        self._thread = threading.Thread(target=self._work, name=f"file {source.name}", daemon=True)
+        self._thread = Steady(self._work, f"file {source.name}")
 
     def _work(self) -> None:
         while True:

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ..errors import UserError
+from ..faults import FAULTS, Steady
 from .base import State
 
 log = logging.getLogger(__name__)
@@ -167,7 +168,7 @@ class Supervisor:
         self.link = link
         self._stop = threading.Event()
         self._first: Connection | None = None
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread = Steady(self._run, name, self._stop)
 
     def start(self, connection: Connection | None = None) -> None:
         """Start; `connection`: the device, if the caller has opened it already (so that a failure is raised there)."""
@@ -196,11 +197,11 @@ class Supervisor:
             except (UserError, DeviceLost, OSError) as error:
                 self.link.failed(str(error))
             except Exception as error:  # a driver's own exception must not end the stream for good
-                log.exception("%s failed", self._thread.name)
+                FAULTS.add(self._thread.name, error)
                 self.link.failed(f"{type(error).__name__}: {error}")
             finally:
                 if connection is not None:
-                    _close(connection)
+                    self._close(connection)
                     connection = None
             if not self._stop.is_set():
                 self._stop.wait(self.link.backoff())
@@ -215,9 +216,10 @@ class Supervisor:
             elif reason := self.link.overdue(connection.symptom):
                 raise DeviceLost(reason)
 
-
-def _close(connection: Connection) -> None:
-    try:
-        connection.close()
-    except (UserError, DeviceLost, OSError) as error:
-        log.debug("closing a lost device: %s", error)
+    def _close(self, connection: Connection) -> None:
+        try:
+            connection.close()
+        except (UserError, DeviceLost, OSError) as error:
+            log.debug("closing a lost device: %s", error)
+        except Exception as error:
+            FAULTS.add(self._thread.name, error)

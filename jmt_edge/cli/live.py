@@ -43,6 +43,7 @@ OPTIONS = {"face": "camera", "voice": "microphone", "eda": "eda"}  # modality ->
 @click.option("--audio-delay", type=float, default=0.0, metavar="S", help="Known latency of the microphone.")
 @click.option("--record", type=click.Path(path_type=Path), metavar="DIR", help="Record results, quality, clocks, EDA.")
 @click.option("--record-raw", metavar="LIST", help="Also record raw face,voice,eda (personal data).")
+@click.option("--resume", is_flag=True, help="Continue the session in --record DIR, in a linked part DIR-2, DIR-3, ...")
 @click.option("--lsl", metavar="NAME", help="Send results, quality and marks as Lab Streaming Layer streams.")
 @click.option("--mark", is_flag=True, help="Read `mark TEXT` and ratings 0-10 from standard input, one per line.")
 @click.option(
@@ -84,6 +85,7 @@ def command(
     audio_delay: float,
     record: Path | None,
     record_raw: str | None,
+    resume: bool,
     lsl: str | None,
     mark: bool,
     page: str | None,
@@ -102,10 +104,13 @@ def command(
     """
     bundle = _bundle(task_name, bundle_path, signed=require_signed)
     raw = _raw(record, record_raw)
+    if resume and record is None:
+        raise ConfigError("--resume continues a recording; give its folder with --record DIR")
 
     from ..engine.backends import choose_engine
     from ..live import Controls, Options, run
     from ..live.interrupt import stop_on_signals
+    from ..live.service import open_service
 
     delays = {"voice": audio_delay, "eda": eda_delay}
     sources = _sources(bundle, {"face": camera, "voice": microphone, "eda": eda}, delays)
@@ -117,11 +122,17 @@ def command(
     if novelty != "off" and not bundle.has_novelty:
         _say("novelty not checked: the bundle does not say what its training people look like; export it again")
     observers: list[Observer] = []
+    if (service := open_service()) is not None:
+        observers.append(service)
+    since = None
     if record is not None:
         from ..recording.recorder import Recorder
 
-        controls.recording = recorder = Recorder(record, bundle, raw, threads=threads)
+        controls.recording = recorder = Recorder(record, bundle, raw, threads=threads, resume=resume)
         observers.append(recorder)
+        since = recorder.session_began
+        if recorder.continues:
+            _say(f"the session of {recorder.continues} continues in {recorder.folder}")
     if lsl is not None:
         from ..live.lsl import LslOutlets
 
@@ -129,7 +140,8 @@ def command(
     observers += result_output(output, controls)
     if page is not None:
         folder = record.parent if record is not None else Path("runs")
-        observers.append(open_page(page, controls, folder, face=page_face, certfile=page_cert, keyfile=page_key))
+        options_of_page = {"face": page_face, "certfile": page_cert, "keyfile": page_key, "since": since}
+        observers.append(open_page(page, controls, folder, **options_of_page))
     if mark:
         _read_marks(output, controls)
     with stop_on_signals(controls):
@@ -144,7 +156,7 @@ def command(
         )
     if controls.recording is not None:
         problem = controls.recording.state
-        _say(f"  recording {record}" + (f": {problem}" if problem != "off" else ""))
+        _say(f"  recording {recorder.folder}" + (f": {problem}" if problem != "off" else ""))
     if controls.failure:
         raise OutputError(controls.failure)
 

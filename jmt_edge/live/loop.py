@@ -21,6 +21,7 @@ from ..controls import Controls
 from ..engine.backends.base import Engine
 from ..engine.bundle import Bundle
 from ..errors import ConfigError
+from ..faults import FAULTS
 from ..observer import Mark, Observer, RunInfo, tell
 from ..result import Result
 from ..summary import Summary
@@ -107,6 +108,7 @@ class _Loop:
         self._idle = 0.0
         self._track = 0  # the person followed last
         self._origin = 0.0
+        self._faults = FAULTS.counts()
         self.summary = Summary(bundle.id, bundle.demo, options.realtime)
 
     def open(self, stack: ExitStack) -> None:
@@ -140,6 +142,7 @@ class _Loop:
             summary.busy = summary.wall - self._idle
             summary.stream = max(0, self._done - first + 1) * hop
             summary.sources = {n: what for n, source in self._sources.items() if (what := _losses(source))}
+            summary.faults = {name: str(fault) for name, fault in FAULTS.since(self._faults).items()}
             self._tell("on_end", summary)
 
     def _windows(self, index: int) -> None:
@@ -254,6 +257,7 @@ class _Loop:
 
     def _serve(self) -> None:
         """Handle the requests made since the last call."""
+        self._tell("on_turn")
         self._controls.run_calls()
         for when, text, rating in self._controls.take_marks():
             t = when - self._origin if self._options.realtime else self._pulled

@@ -9,6 +9,7 @@ from typing import Any
 from ..capture.lsl import load_pylsl
 from ..engine.bundle import INTENDED_USE
 from ..errors import ConfigError
+from ..faults import one_item
 from ..observer import Mark, Observer, RunInfo
 from ..result import Result
 from ..summary import Summary
@@ -59,6 +60,10 @@ class LslOutlets(Observer):
         self._outlets[suffix] = pylsl.StreamOutlet(stream)
 
     def on_result(self, result: Result) -> None:
+        with one_item("LSL outlets"):
+            self._send(result)
+
+    def _send(self, result: Result) -> None:
         assert self._info is not None
         stamp, task = self._origin + result.t, self._info.bundle.task
         outputs = result.outputs or {}
@@ -67,7 +72,8 @@ class LslOutlets(Observer):
         self._outlets["-quality"].push_sample([x for q in quality for x in (float(q.ok), float(q.score))], stamp)
 
     def on_mark(self, mark: Mark) -> None:
-        self._outlets["-marks"].push_sample([mark.label], self._origin + mark.t)
+        with one_item("LSL outlets"):
+            self._outlets["-marks"].push_sample([mark.label], self._origin + mark.t)
 
     def on_end(self, summary: Summary) -> None:
         self._outlets.clear()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 from typing import IO
 
 from ..controls import Controls
 from ..errors import ConfigError
+from ..faults import FAULTS, Steady, one_item
 from ..observer import Observer
 from ..result import Result
 
@@ -47,20 +47,31 @@ def parse_mark(line: str) -> tuple[str, int | None]:
     raise ConfigError(f"'{line.strip()[:40]}' is not a mark; write `mark TEXT`, or a pain rating from 0 to 10")
 
 
-def read_marks(lines: IO[str], controls: Controls) -> threading.Thread:
+def read_marks(lines: IO[str], controls: Controls) -> Steady:
     """Read marks from `lines` in a separate thread until they end; malformed lines are reported on stderr."""
 
     def listen() -> None:
-        for line in lines:
-            if controls.stopped:
-                return
-            if not line.strip():
-                continue
-            try:
-                controls.mark(*parse_mark(line))
-            except ConfigError as error:
-                print(f"jmt-edge: {error}", file=sys.stderr, flush=True)
+        try:
+            for line in lines:
+                if controls.stopped:
+                    return
+                with one_item("marks"):
+                    take(line)
+        except (OSError, ValueError) as error:  # ValueError: bytes that are not text, or a closed file
+            if isinstance(error, UnicodeError):
+                raise  # the rest can be read
+            FAULTS.add("marks", error)
+            with one_item("marks"):
+                print(f"jmt-edge: no more marks: {error}", file=sys.stderr, flush=True)
 
-    thread = threading.Thread(target=listen, name="marks", daemon=True)
+    def take(line: str) -> None:
+        if not line.strip():
+            return
+        try:
+            controls.mark(*parse_mark(line))
+        except ConfigError as error:
+            print(f"jmt-edge: {error}", file=sys.stderr, flush=True)
+
+    thread = Steady(listen, "marks")
     thread.start()
     return thread

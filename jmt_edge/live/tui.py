@@ -10,7 +10,6 @@ import threading
 import tty
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 
 import numpy as np
 from rich.console import Console, Group, RenderableType
@@ -23,6 +22,7 @@ from rich.text import Text
 from ..capture.base import State, Status
 from ..controls import Controls
 from ..errors import ConfigError
+from ..faults import FAULTS, Steady, one_item
 from ..media.chunk import Chunk
 from ..observer import Mark, Observer, RunInfo
 from ..result import STAGES, Result
@@ -243,7 +243,7 @@ class _Keys:
         self._before = termios.tcgetattr(self._fd)
         tty.setcbreak(self._fd)
         self._wake, self._waker = os.pipe()
-        self._thread = threading.Thread(target=self._listen, name="keys", daemon=True)
+        self._thread = Steady(self._listen, "keys")
         self._thread.start()
 
     def _listen(self) -> None:
@@ -251,11 +251,15 @@ class _Keys:
             ready, _, _ = select.select([self._fd, self._wake], [], [])
             if self._wake in ready:
                 return
-            with suppress(OSError):
+            try:
                 data = os.read(self._fd, 32)
-                if not data:
-                    return
-                for key in data.decode("ascii", "ignore"):
+            except OSError as error:  # the terminal is gone; it would be ready to be read again and again
+                FAULTS.add("keys", error)
+                return
+            if not data:
+                return
+            for key in data.decode("ascii", "ignore"):
+                with one_item("keys"):
                     self._press(key)
 
     def close(self) -> None:

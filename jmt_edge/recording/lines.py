@@ -26,7 +26,7 @@ def _flag(x: Any) -> bool:
 
 
 def _count(x: Any) -> bool:
-    return isinstance(x, int) and not isinstance(x, bool) and x >= 0
+    return isinstance(x, int) and not isinstance(x, bool) and 0 <= x < 1 << 63
 
 
 def _number(x: Any) -> bool:

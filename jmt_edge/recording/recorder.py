@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import errno
+import glob
 import json
 import logging
 import os
@@ -34,6 +35,7 @@ from .. import __version__
 from ..capture.base import Status
 from ..engine.bundle import INTENDED_USE, Bundle
 from ..errors import ConfigError
+from ..faults import FAULTS, Steady
 from ..media.chunk import Chunk
 from ..observer import Mark, Observer, RunInfo
 from ..plain_files import checksum
@@ -51,6 +53,7 @@ FLUSH = 0.25  # s
 QUEUE_BYTES = 64 << 20
 LOST_AT_MOST = 1.0  # s of a recording whose process was killed: a flush, and half a second of video
 RESERVE_BYTES = 8 << 20  # free space at which the recording stops, so that its files can be closed
+RESTART, RESTART_MOST = 1.0, 60.0  # s from a fault to the next part: the first time, and at most
 CLOCK_PERIOD = 1.0  # s between two status lines where nothing changed
 
 
@@ -60,9 +63,20 @@ class Recorder(Observer):
     Raises ConfigError where the folder is in use or cannot be made, and where raw video cannot be written because
     PyAV is not installed. `start` and `stop` (from the loop's thread) switch it during a run; later recordings go
     to `folder`-2, -3, ... threads: the engine's setting, for the replay.
+
+    resume: a session that was recorded into `folder` before continues in the next of these, whose manifest names the
+    part before it. Raises ConfigError where that one was recorded with other weights.
     """
 
-    def __init__(self, folder: Path, bundle: Bundle, raw: Collection[str] = (), *, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        bundle: Bundle,
+        raw: Collection[str] = (),
+        *,
+        threads: int | None = None,
+        resume: bool = False,
+    ) -> None:
         unknown = sorted(set(raw) - set(RAW))
         if unknown:
             raise ConfigError(f"--record-raw has no '{unknown[0]}': choose from {', '.join(RAW)}")
@@ -74,7 +88,16 @@ class Recorder(Observer):
                     "recording raw video needs PyAV; run `pip install 'jmt-edge[record]'`, or leave face out of "
                     "--record-raw"
                 ) from None
-        self.folder = _new_folder(folder)
+        self.continues = _last_part(folder) if resume else None  # the part before the next one to be started
+        self.session_began: str | None = None  # when the session that is continued began
+        if self.continues is not None:
+            self.session_began = _manifest_of(folder).get("created")
+            if (other := _manifest_of(self.continues).get("bundle", {}).get("id")) != bundle.id:
+                raise ConfigError(
+                    f"{self.continues} was recorded with {other}, not with {bundle.id}; give the same --bundle, or "
+                    "begin another session with --record"
+                )
+        self.folder = _new_folder(folder, 1 if self.continues is None else 2)
         self.raw = frozenset(raw)
         self.problem = ""  # why the recording stopped, if it failed
         self._bundle = bundle
@@ -85,6 +108,7 @@ class Recorder(Observer):
         self._worker: _Worker | None = None
         self._ending: list[_Worker] = []  # stopped, but still writing
         self._started = 0
+        self._pause, self._due = RESTART, 0.0  # before a part that follows a fault
 
     @property
     def active(self) -> bool:
@@ -113,6 +137,7 @@ class Recorder(Observer):
         self.problem = ""
         self._started += 1
         self._worker = worker
+        self.continues = None
 
     def stop(self) -> None:
         """End the recording without waiting: its thread writes what is queued and closes the files."""
@@ -159,12 +184,26 @@ class Recorder(Observer):
             "whole": self._whole,
             "host": {"jmt_edge": __version__, "python": platform.python_version(), "machine": platform.machine()},
             "chain": True,
+            "continues": _part(self.continues),
             "closed": None,
         }
 
     def _put(self, write: Callable[[_Files], None], size: int = 0) -> None:
+        if self._worker is not None and self._worker.faulty:
+            self._restart()
         if self._worker is not None:
             self._worker.put(write, size)
+
+    def _restart(self) -> None:
+        """The next part of a recording that stopped at a fault of the program, after a pause that doubles."""
+        now = time.monotonic()
+        if not self._due:
+            self._due = now + self._pause
+            self._pause = min(2 * self._pause, RESTART_MOST)
+        if now < self._due:
+            return
+        self._due, self.continues, self._whole = 0.0, self.folder, False
+        self.start()
 
     # --- the run's calls
     def on_start(self, info: RunInfo) -> None:
@@ -194,6 +233,39 @@ class Recorder(Observer):
         self.close()
 
 
+def _manifest_of(folder: Path) -> dict[str, Any]:
+    """The manifest in `folder`; empty where there is none that can be read."""
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return manifest if isinstance(manifest, dict) and manifest.get("format") == FORMAT else {}
+
+
+def _last_part(folder: Path) -> Path | None:
+    """The newest of `folder`, `folder`-2, `folder`-3, ... that holds a recording."""
+    numbers = [1]
+    for path in folder.parent.glob(f"{glob.escape(folder.name)}-*"):
+        suffix = path.name[len(folder.name) + 1 :]
+        if suffix.isdecimal() and str(int(suffix)) == suffix and int(suffix) > 1:
+            numbers.append(int(suffix))
+    for number in sorted(numbers, reverse=True):
+        path = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
+        if _manifest_of(path):
+            return path
+    return None
+
+
+def _part(folder: Path | None) -> dict[str, Any] | None:
+    """How a manifest names the part before it: its folder's name beside this one, when that was begun, and the seconds
+    since it was last written to."""
+    if folder is None:
+        return None
+    written = max((path.stat().st_mtime for path in folder.iterdir()), default=time.time())
+    gap = max(0.0, time.time() - written)
+    return {"recording": folder.name, "created": _manifest_of(folder).get("created"), "gap": round(gap, 3)}
+
+
 def _new_folder(folder: Path, first: int = 1) -> Path:
     """Make `folder`, or where `first` > 1 the first free `folder`-N from N = first on."""
     for number in count(first):
@@ -219,6 +291,7 @@ class _Worker:
 
     def __init__(self, folder: Path, manifest: dict[str, Any], raw: Collection[str], *, wait: bool) -> None:
         self.problem = ""
+        self.faulty = False  # it stopped at a fault of the program, so that another part may follow
         self._files = _Files(folder, manifest, raw)
         self._wait = wait
         self._queue: deque[tuple[Callable[[_Files], None], int]] = deque()
@@ -226,7 +299,7 @@ class _Worker:
         self._missed = 0
         self._closing = False
         self._ready = threading.Condition()
-        self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
+        self._thread = Steady(self._run, "recorder")
         self._thread.start()
 
     def put(self, write: Callable[[_Files], None], size: int) -> None:
@@ -273,7 +346,12 @@ class _Worker:
                     self._files.flush()
                     due = time.monotonic() + FLUSH
             self._files.close({"complete": self._missed == 0, "missed_chunks": self._missed})
-        except (OSError, ValueError) as error:  # PyAV's errors are subclasses of these
+        except OSError as error:  # PyAV's errors are subclasses of this and of ValueError
+            self._fail(error)
+        except Exception as error:
+            # what was half written would shift all that follows, so this part ends here
+            FAULTS.add("recorder", error)
+            self.faulty = True
             self._fail(error)
 
     def _fail(self, error: Exception) -> None:
@@ -287,7 +365,7 @@ class _Worker:
         log.error("%s", self.problem)
         try:
             self._files.close({"complete": False, "missed_chunks": self._missed, "problem": reason})
-        except (OSError, ValueError) as again:
+        except Exception as again:
             log.debug("closing the recording: %s", again)
 
 

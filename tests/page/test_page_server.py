@@ -312,11 +312,12 @@ def test_token_is_demanded(hand: Callable[..., Hand]) -> None:
 
 
 def test_guessing_the_token_is_stopped() -> None:
-    guard = Guard(TOKEN)
-    assert guard.token_allowed(TOKEN)
-    for i in range(20):
-        assert not guard.token_allowed(f"guess {i}")
-    assert not guard.token_allowed(TOKEN)
+    guard, thief, nurse = Guard(TOKEN), ("192.0.2.1", 1), ("192.0.2.2", 1)
+    assert guard.token_allowed(TOKEN, thief)
+    tried = sum(not guard.token_allowed(f"guess {i}", thief) and not guard.closed(thief) for i in range(1000))
+    assert tried < 500 and guard.closed(thief) and not guard.token_allowed(TOKEN, thief)
+    assert guard.token_allowed(TOKEN, nurse)
+    wait_for(lambda: guard.token_allowed(TOKEN, thief))
 
 
 def test_other_addresses_get_a_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

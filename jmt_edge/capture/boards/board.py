@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ...faults import Steady
 from .firmware import Firmware
 from .signal import Signal
 
@@ -64,7 +65,7 @@ class SimulatedBoard:
         self.pty = ""
         self.sent = self.dropped = self.corrupted = 0
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self.run, name="simulated board", daemon=True)
+        self._thread = Steady(self.run, "simulated board", self._stop)
         self.plug()
 
     @property

@@ -9,14 +9,16 @@ from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass, field, replace
 from typing import IO, Any
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from ... import __version__
 from ...errors import UserError
+from ...faults import FAULTS
 from ..alarms import MAX_PAUSE, AlarmSettings
 from .audit import AuditLog
 from .clients import Clients
+from .door import Door
 from .frames import MODES
 from .metrics import prometheus
 from .model import STALE, Model
@@ -57,10 +59,17 @@ class Api:
     """The state that the operations share."""
 
     def __init__(
-        self, model: Model, clients: Clients, audit: AuditLog, recordings: Recordings, guard: Guard, face: str
+        self,
+        model: Model,
+        clients: Clients,
+        audit: AuditLog,
+        recordings: Recordings,
+        guard: Guard,
+        door: Door,
+        face: str,
     ) -> None:
-        self.model, self.clients, self.audit, self.recordings, self.guard = model, clients, audit, recordings, guard
-        self.face = face
+        self.model, self.clients, self.audit, self.recordings = model, clients, audit, recordings
+        self.guard, self.door, self.face = guard, door, face
         self._actions = Bucket(rate=5, burst=30)
         self._readings = Bucket(rate=30, burst=120)
         self._disk = asyncio.Semaphore(1)  # one recording is read at a time
@@ -73,12 +82,17 @@ class Api:
                 values = await self._admit(operation, request)
                 return await operation.handler(self, request, values)
             except Refused as error:
-                headers = {"www-authenticate": "Bearer"} if error.status == 401 else None
+                headers = {401: {"www-authenticate": "Bearer"}, 429: {"retry-after": "1"}}.get(error.status)
                 return JSONResponse({"error": str(error)}, error.status, headers)
+            except ClientDisconnect:  # it left before its request was whole, so nobody reads this
+                return Response(status_code=400)
             except UnknownRecording as error:
                 return JSONResponse({"error": str(error)}, 404)
             except UserError as error:
                 return JSONResponse({"error": str(error)}, 400)
+            except Exception as error:
+                FAULTS.add(f"page {operation.path}", error)
+                return JSONResponse({"error": "this request failed inside the program; its log says why"}, 500)
 
         return answer
 
@@ -88,8 +102,14 @@ class Api:
             raise Refused(421, "this host name is not the page's; use the address printed at the start")
         if not self.guard.origin_allowed(headers, required=False):
             raise Refused(403, "pages of other sites may not use this interface")
-        if not operation.open and not self.guard.bearer_allowed(headers):
+        if operation.open:
+            return {}
+        peer = request.client
+        if not self.guard.bearer_allowed(headers, peer):
+            if self.guard.closed(peer):
+                raise Refused(429, "too many wrong tokens; try again in a second")
             raise Refused(401, "the token is missing or wrong; send `Authorization: Bearer TOKEN`")
+        self.door.welcome(peer)
         bucket = self._actions if operation.method == "POST" else self._readings
         if not bucket.take():
             raise Refused(429, "too many requests; slow down")
@@ -119,7 +139,9 @@ async def _read_body(request: Request) -> Any:
         if len(data) > MAX_BODY:
             raise Refused(413, f"the request is longer than {MAX_BODY} bytes")
     try:
-        return json.loads(data or b"{}")
+        body = json.loads(data or b"{}")
+        json.dumps(body, ensure_ascii=False).encode()  # fails for a lone surrogate, which nothing here can store
+        return body
     except (ValueError, RecursionError):
         raise Refused(400, "the request is not JSON") from None
 
@@ -163,7 +185,7 @@ async def healthz(api: Api, request: Request, body: dict[str, Any]) -> Response:
 
 
 async def metrics(api: Api, request: Request, body: dict[str, Any]) -> Response:
-    text = prometheus(api.model, len(api.clients), api.clients.sent_bytes)
+    text = prometheus(api.model, len(api.clients), api.clients.sent_bytes, api.guard.wrong, api.door.closed)
     return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
 

@@ -72,6 +72,19 @@ class AuditLog:
         """The newest actions since this run began, oldest first."""
         return list(self._recent)
 
+    def newest(self, action: str, since: str) -> dict[str, Any] | None:
+        """The newest entry of `action` not older than `since` (ISO 8601, UTC), of this run or an earlier one."""
+        found = None
+        with self.path.open("rb") as file:
+            for line in file:
+                try:
+                    entry = json.loads(line)
+                    if entry["action"] == action and entry["time"] >= since:
+                        found = entry
+                except (ValueError, KeyError, TypeError, RecursionError):
+                    continue  # `verify` reports it
+        return found
+
     def close(self) -> None:
         os.close(self._file)
 

@@ -4,13 +4,14 @@ Signals are sent up to 30 times per second, pictures up to 12 times, the state f
 number of the last binary message it has processed. Slow clients get no pictures and fewer, larger batches: half the
 rate each second until they keep up. Nothing queues: signals wait in the model's bounded traces, and only the newest
 picture exists. A client that does not answer for `DEAD` seconds is disconnected.
+
+With a token, a connection counts as a client only once it has logged in, so those that never do keep nobody out.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import time
 from collections import deque
 from contextlib import suppress
@@ -18,12 +19,12 @@ from typing import Any
 
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
+from ...faults import FAULTS
+from .door import Door
 from .frames import FPS, MODES, header
 from .model import Model, mark_values
 from .security import MAX_CLIENTS, Bucket, Guard
 from .traces import pack
-
-log = logging.getLogger(__name__)
 
 FAST, SLOWEST = 1 / 30, 1.0  # s between two batches
 STATE_PERIOD, HIDDEN_PERIOD = 0.25, 0.5  # s between two states; the same for a hidden page
@@ -34,6 +35,15 @@ CLOSE_NORMAL, CLOSE_POLICY, CLOSE_BUSY = 1000, 1008, 1013
 
 def encode(message: dict[str, Any]) -> str:
     return json.dumps(message, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def parse(text: str) -> dict[str, Any] | None:
+    """The JSON object in `text`; None where it is anything else."""
+    try:
+        message = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return message if isinstance(message, dict) else None
 
 
 class Shared:
@@ -78,6 +88,10 @@ class Client:
         """It wants pictures."""
         return self.visible and self.face != "hide"
 
+    def lag(self, now: float) -> float:
+        """Seconds for which the oldest unanswered message has been waiting."""
+        return now - self._unanswered[0][1] if self._unanswered else 0.0
+
     # --- sending ---------------------------------------------------------------------------------------------------
     async def run(self) -> None:
         """Send until the connection ends."""
@@ -89,7 +103,7 @@ class Client:
                 await self._text(self._shared.state(now))
                 await self._socket.close(CLOSE_NORMAL, "the run has ended")
                 return
-            lag = now - self._unanswered[0][1] if self._unanswered else 0.0
+            lag = self.lag(now)
             if lag > DEAD:
                 await self._socket.close(CLOSE_BUSY, "too slow")
                 return
@@ -185,11 +199,10 @@ class Client:
 class Clients:
     """All connections."""
 
-    def __init__(self, model: Model, guard: Guard, face: str) -> None:
-        self._model, self._guard, self._face = model, guard, face
+    def __init__(self, model: Model, guard: Guard, face: str, door: Door) -> None:
+        self._model, self._guard, self._face, self._door = model, guard, face, door
         self._shared = Shared(model)
-        self._all: set[Client] = set()
-        self._waiting = 0
+        self._all: dict[Client, WebSocket] = {}
         self._sent = 0  # bytes to clients that are gone
 
     def __len__(self) -> int:
@@ -209,41 +222,60 @@ class Clients:
         if not self._guard.host_allowed(headers) or not self._guard.origin_allowed(headers, required=True):
             await socket.close(CLOSE_POLICY)  # before it is accepted: answered with 403
             return
-        if len(self._all) + self._waiting >= MAX_CLIENTS:
+        self._door.asked(socket.client)
+        if self._guard.token is None and self._full:
             await socket.close(CLOSE_BUSY)
             return
         await socket.accept()
-        self._waiting += 1
-        try:
-            welcome = await self._login(socket)
-        finally:
-            self._waiting -= 1
-        if welcome:
-            await self._attend(socket)
+        if self._guard.token is not None and not await self._login(socket):
+            return
+        if self._full:
+            await socket.close(CLOSE_BUSY, "all places are taken")
+            return
+        self._door.welcome(socket.client, streaming=True)
+        await self._attend(socket)
+
+    @property
+    def _full(self) -> bool:
+        return len(self._all) >= MAX_CLIENTS
+
+    def sweep(self, now: float) -> None:
+        """Cut off the clients that do not even take what is sent, so that `Client.run` waits in vain."""
+        for client, socket in self._all.items():
+            if client.lag(now) > DEAD + 1:
+                self._door.shut(socket.client)
 
     async def _login(self, socket: WebSocket) -> bool:
-        if self._guard.token is None:
-            return True
+        """The first message has the right token; anything else counts as a wrong one."""
         try:
-            message = json.loads(await asyncio.wait_for(socket.receive_text(), LOGIN))
-            given = message.get("token") if isinstance(message, dict) else None
-        except (asyncio.TimeoutError, ValueError, KeyError, WebSocketDisconnect):
-            given = None
-        if isinstance(given, str) and self._guard.token_allowed(given):
-            return True
+            text = await asyncio.wait_for(socket.receive_text(), LOGIN)
+        except (asyncio.TimeoutError, WebSocketDisconnect, RuntimeError):
+            text = None  # nothing was sent
+        except KeyError:
+            text = ""  # bytes
+        if text is not None:
+            message = parse(text)
+            given = message.get("token") if message else None
+            if not isinstance(given, str):
+                self._guard.count_wrong(socket.client)
+            elif self._guard.token_allowed(given, socket.client):
+                return True
         if socket.client_state is WebSocketState.CONNECTED:
-            await socket.close(CLOSE_POLICY, "too many wrong tokens" if self._guard.closed else "wrong token")
+            if self._guard.closed(socket.client):
+                await socket.close(CLOSE_BUSY, "too many wrong tokens")  # the browser tries again
+            else:
+                await socket.close(CLOSE_POLICY, "wrong token")
         return False
 
     async def _attend(self, socket: WebSocket) -> None:
         client = Client(socket, self._model, self._shared, self._face)
-        self._all.add(client)
+        self._all[client] = socket
         sending = asyncio.ensure_future(self._quietly(client.run()))
         receiving = asyncio.ensure_future(self._quietly(self._receive(socket, client)))
         try:
             await asyncio.wait({sending, receiving}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            self._all.discard(client)
+            self._all.pop(client, None)
             self._sent += client.sent_bytes
             if not self.looking:
                 self._model.frames.forget()
@@ -251,23 +283,19 @@ class Clients:
                 task.cancel()
             for error in await asyncio.gather(sending, receiving, return_exceptions=True):
                 if isinstance(error, Exception):
-                    log.error("the page lost a client because of an internal error", exc_info=error)
+                    FAULTS.add("page client", error)
 
     @staticmethod
     async def _quietly(work: Any) -> None:
         # a lost connection just ends the client
-        with suppress(WebSocketDisconnect, RuntimeError, OSError):
+        with suppress(WebSocketDisconnect, RuntimeError, OSError, KeyError):  # KeyError: bytes instead of text
             await work
 
     @staticmethod
     async def _receive(socket: WebSocket, client: Client) -> None:
         bucket = Bucket(rate=40, burst=80)
         while True:
-            text = await socket.receive_text()
-            try:
-                message = json.loads(text)
-            except ValueError:
-                message = None
-            if not bucket.take() or not isinstance(message, dict) or not client.take(message):
+            message = parse(await socket.receive_text())
+            if not bucket.take() or message is None or not client.take(message):
                 await socket.close(CLOSE_POLICY, "unexpected message")
                 return

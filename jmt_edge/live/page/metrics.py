@@ -9,7 +9,7 @@ from ..alarms import Priority
 from .model import Model
 
 
-def prometheus(model: Model, clients: int, sent_bytes: int) -> str:
+def prometheus(model: Model, clients: int, sent_bytes: int, wrong_tokens: int = 0, closed: int = 0) -> str:
     """All metrics. An output without a value has no line: missing data never becomes a number."""
     now = time.monotonic()
     out: list[str] = []
@@ -46,5 +46,10 @@ def prometheus(model: Model, clients: int, sent_bytes: int) -> str:
     metric("recording", "gauge", "1 during a recording.", [("", float(model.controls.is_recording))])
     metric("page_clients", "gauge", "Browsers connected.", [("", clients)])
     metric("page_sent_bytes_total", "counter", "Bytes sent to browsers.", [("", sent_bytes)])
+    metric("page_wrong_tokens_total", "counter", "Wrong tokens received.", [("", wrong_tokens)])
+    metric("page_strangers_closed_total", "counter", "Connections without a token closed for room or time.",
+           [("", closed)])  # fmt: skip
+    faults = [(f'{{part="{name}"}}', float(fault.count)) for name, fault in model.faults.items()]
+    metric("faults_total", "counter", "Exceptions that cost one item of work.", faults)
     metric("page_frames_encoded_total", "counter", "Pictures encoded.", [("", model.frames.encoded)])
     return "\n".join(out) + "\n"

@@ -16,6 +16,7 @@ from ...capture.base import Status
 from ...clips.presence import WARMING_UP
 from ...controls import Controls
 from ...engine.bundle import INTENDED_USE
+from ...faults import FAULTS, Fault
 from ...media.chunk import Chunk
 from ...observer import Mark
 from ...preprocessing.quality import EdaQuality
@@ -72,6 +73,9 @@ class Model:
         self._limit: Threshold | None = None
         self._lowest = 1.0  # limit during the pain alarm's episode; the lowest if it was changed
         self._dropped_at = -math.inf
+        self._faults_before = FAULTS.counts()
+        self._faults_seen = 0
+        self._fault_at = -math.inf
         self._started = 0.0
         self._epoch = time.time() - time.monotonic()
         self.ended = False  # the run has ended, and everything that it stored has been taken
@@ -118,6 +122,7 @@ class Model:
         self.alarms.add(Alarm("nodata", "technical", Priority.MEDIUM))
         self.alarms.add(Alarm("late", "technical", Priority.LOW))
         self.alarms.add(Alarm("recording", "technical", Priority.MEDIUM))
+        self.alarms.add(Alarm("fault", "technical", Priority.LOW))
 
     def set_alarm(self) -> None:
         """Apply the settings to the pain alarm."""
@@ -202,6 +207,11 @@ class Model:
         alarm["late"].feed(_on(now - self._dropped_at < LATE), now, "Engine late", detail=dropped)
         problem = str(getattr(self.controls.recording, "problem", "") or "")
         alarm["recording"].feed(_on(problem), now, "Recorder stopped", detail=problem)
+        faults = self.faults
+        if (count := sum(fault.count for fault in faults.values())) != self._faults_seen:
+            self._faults_seen, self._fault_at = count, now
+        which = "; ".join(f"{name} {fault}" for name, fault in faults.items())
+        alarm["fault"].feed(_on(now - self._fault_at < LATE), now, "A part failed and continues", detail=which)
         if self._limit is not None:
             self._judge_pain(now, stale)
 
@@ -240,6 +250,11 @@ class Model:
         # measured by the loop's calls, so that a stalled loop is not blamed on the sensor
         age = self.feed.active - arrived
         return ("silent", f"no samples for {age:.1f} s") if age > SILENT else ("", "")
+
+    @property
+    def faults(self) -> dict[str, Fault]:
+        """Parts of the program that failed and continued since the page was opened."""
+        return FAULTS.since(self._faults_before)
 
     # --- handing out -----------------------------------------------------------------------------------------------
     def percentiles(self) -> tuple[float, float] | None:
@@ -334,6 +349,7 @@ class Model:
             "stale": self._stale(now),
             "ended": self.ended,
             "failed": self.feed.failed,
+            "faults": {name: str(fault) for name, fault in self.faults.items()},
             "sensors": sensors,
             "alarms": self.snapshot(now),
             "recording": {

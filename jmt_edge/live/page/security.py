@@ -7,12 +7,16 @@ import hmac
 import ipaddress
 import re
 import time
+from collections import OrderedDict
 from collections.abc import Mapping
 
 from ...errors import ConfigError
+from .door import Peer, network_of
 
 MIN_TOKEN = 16
-MAX_FAILURES, FAILURE_SPAN = 20, 60.0  # wrong tokens, from all clients together, in this many seconds
+GUESSES, GUESS_RATE = 20, 10.0  # wrong tokens of one network: at once, and per second
+FILES, FILE_RATE = 100, 20.0  # the page's own files sent to one network: at once, and per second
+MAX_NETWORKS = 1024  # whose counts are kept
 MAX_BODY = 8192  # bytes of a request
 MAX_MESSAGE = 1024  # bytes of a message on the WebSocket
 MAX_CLIENTS = 12
@@ -46,7 +50,9 @@ class Guard:
     def __init__(self, token: str | None) -> None:
         self.token = token
         self._digest = hashlib.sha256(token.encode()).digest() if token else b""
-        self._failures: list[float] = []
+        self._guesses = PerNetwork(GUESS_RATE, GUESSES)
+        self._files = PerNetwork(FILE_RATE, FILES)
+        self.wrong = 0  # tokens
 
     def host_allowed(self, headers: Mapping[str, str]) -> bool:
         """Without a token the name must be this machine's own: a foreign name that resolves to it (DNS rebinding)
@@ -65,30 +71,38 @@ class Guard:
         scheme, _, host = origin.partition("://")
         return scheme in ("http", "https") and host == headers.get("host", "")
 
-    def token_allowed(self, given: str) -> bool:
-        """In constant time. After too many wrong tokens, all are refused for a while."""
+    def token_allowed(self, given: str, peer: Peer | None) -> bool:
+        """In constant time. A wrong token counts against the network of `peer` only."""
         if self.token is None:
             return True
-        if self.closed:
+        if self.closed(peer):
             return False
-        if hmac.compare_digest(hashlib.sha256(given.encode()).digest(), self._digest):
+        # a lone surrogate is as wrong as any other text
+        if hmac.compare_digest(hashlib.sha256(given.encode(errors="surrogatepass")).digest(), self._digest):
             return True
-        self._failures.append(time.monotonic())
+        self.count_wrong(peer)
         return False
 
-    @property
-    def closed(self) -> bool:
-        """Too many wrong tokens were sent recently."""
-        now = time.monotonic()
-        self._failures = [t for t in self._failures if now - t < FAILURE_SPAN]
-        return len(self._failures) >= MAX_FAILURES
+    def count_wrong(self, peer: Peer | None) -> None:
+        """A wrong token, or what was sent instead of one."""
+        self.wrong += 1
+        self._guesses.of(peer).take()
 
-    def bearer_allowed(self, headers: Mapping[str, str]) -> bool:
-        """The token in `Authorization: Bearer TOKEN`."""
+    def closed(self, peer: Peer | None) -> bool:
+        """The network of `peer` sent too many wrong tokens, so that its next is not looked at: for 0.1 s at most after
+        the last wrong one."""
+        return self.token is not None and self._guesses.of(peer).level < 1
+
+    def bearer_allowed(self, headers: Mapping[str, str], peer: Peer | None) -> bool:
+        """The token in `Authorization: Bearer TOKEN`. Without one nothing was guessed, and nothing is counted."""
         if self.token is None:
             return True
         kind, _, given = headers.get("authorization", "").partition(" ")
-        return kind.lower() == "bearer" and self.token_allowed(given.strip())
+        return kind.lower() == "bearer" and self.token_allowed(given.strip(), peer)
+
+    def file_allowed(self, peer: Peer | None) -> bool:
+        """One of the page's own files may be sent to `peer`."""
+        return self._files.of(peer).take()
 
 
 def _name(host: str) -> str:
@@ -120,11 +134,32 @@ class Bucket:
         self._rate, self._burst = rate, burst
         self._left, self._at = float(burst), time.monotonic()
 
-    def take(self) -> bool:
+    @property
+    def level(self) -> float:
+        """What is left."""
         now = time.monotonic()
         self._left = min(self._burst, self._left + (now - self._at) * self._rate)
         self._at = now
-        if self._left < 1:
+        return self._left
+
+    def take(self) -> bool:
+        if self.level < 1:
             return False
         self._left -= 1
         return True
+
+
+class PerNetwork:
+    """A bucket for each network that was seen lately; no header changes whose it is."""
+
+    def __init__(self, rate: float, burst: int) -> None:
+        self._rate, self._burst = rate, burst
+        self._buckets: OrderedDict[str, Bucket] = OrderedDict()
+
+    def of(self, peer: Peer | None) -> Bucket:
+        network = network_of(peer[0]) if peer else ""
+        bucket = self._buckets.pop(network, None) or Bucket(self._rate, self._burst)
+        self._buckets[network] = bucket  # now the newest
+        if len(self._buckets) > MAX_NETWORKS:
+            self._buckets.popitem(last=False)
+        return bucket

@@ -1,4 +1,4 @@
-"""The page's server: Starlette on uvicorn, in a daemon thread with its own event loop."""
+"""The page's server: Starlette on uvicorn, in a daemon thread with its own event loop, started again where it fails."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import hashlib
 import logging
 import os
 import secrets
-import socket
 import ssl
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import asynccontextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +21,22 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route, WebSocketRoute
+from uvicorn.protocols.websockets.auto import AutoWebSocketsProtocol
 
 from ...controls import Controls
 from ...errors import ConfigError
+from ...faults import FAULTS, Steady
 from ...summary import Summary
+from ..alarms import AlarmSettings
 from .api import OPERATIONS, Api
 from .audit import AuditLog
 from .clients import FAST, Clients
+from .door import AT_ONCE, Door, Listener, listen
 from .feed import Feed
 from .frames import MODES
 from .model import Model
 from .recordings import Recordings
-from .security import MAX_MESSAGE, MIN_TOKEN, Guard, is_loopback, parse_address, security_headers
-
-log = logging.getLogger(__name__)
+from .security import MAX_MESSAGE, MIN_TOKEN, Bucket, Guard, is_loopback, parse_address, security_headers
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -42,6 +44,8 @@ TOKEN_VARIABLE = "JMT_EDGE_PAGE_TOKEN"
 IDLE_PERIOD = 0.2  # s between two updates while no client is connected
 FAREWELL = 1.5  # s for the clients to be told that the run has ended
 JUDGE_PERIOD = 0.2  # s between two judgements of the alarms
+UNSENT = 1 << 20  # bytes that may wait for one client
+LOGGED, LOG_SPAN = 10, 60.0  # log lines of the server in this many seconds
 TYPES = {".html": "text/html; charset=utf-8", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 
 
@@ -52,15 +56,23 @@ class PageObserver(Feed):
         super().__init__()
         self.url, self.lines, self.token = url, lines, token
         self._server: uvicorn.Server | None = None
-        self._thread: threading.Thread | None = None
+        self._stopping = threading.Event()
+        self._thread: Steady | None = None
         self._clients: Clients | None = None
 
-    def serve(self, server: uvicorn.Server, listener: socket.socket, clients: Clients) -> None:
-        """Run `server` in a thread until `close`."""
-        self._server, self._clients = server, clients
-        self._thread = threading.Thread(
-            target=lambda: asyncio.run(server.serve(sockets=[listener])), name="page", daemon=True
-        )
+    def serve(self, config: uvicorn.Config, listener: Listener, clients: Clients) -> None:
+        """Serve in a thread until `close`."""
+        self._clients = clients
+
+        def work() -> None:
+            self._server = server = uvicorn.Server(config)
+            server.should_exit = self._stopping.is_set()
+            asyncio.run(server.serve(sockets=[listener.again()]))
+            if not self._stopping.is_set():
+                raise RuntimeError("the server stopped by itself")
+
+        self._listener = listener
+        self._thread = Steady(work, "page", self._stopping)
         self._thread.start()
 
     def on_end(self, summary: Summary) -> None:
@@ -73,10 +85,13 @@ class PageObserver(Feed):
 
     def close(self) -> None:
         """Stop the server; browsers see that the connection is closed."""
-        if self._server is not None and self._thread is not None:
-            self._server.should_exit = True
+        if self._thread is not None:
+            self._stopping.set()
+            if self._server is not None:
+                self._server.should_exit = True
             self._thread.join(5.0)
-            self._server = None
+            self._thread = None
+            self._listener.close()
 
 
 def start_page(
@@ -88,12 +103,15 @@ def start_page(
     token: str | None = None,
     certfile: Path | None = None,
     keyfile: Path | None = None,
+    since: str | None = None,
 ) -> PageObserver:
     """Serve the page at `address` (HOST:PORT; port 0 picks a free one) and return its observer.
 
     recordings: the folder of past recordings; the audit log `page-audit.jsonl` is kept there too.
     face: how the camera's picture is shown at first: show, blur or hide.
     token: required from every client; generated if none is given and other machines can connect.
+    since: when the session began that this run continues (ISO 8601): the alarm settings made on the page since then are
+        restored from the audit log.
     Raises ConfigError for an address, token, certificate or folder that cannot be used.
     """
     host, port = parse_address(address)
@@ -107,7 +125,9 @@ def start_page(
     if secure := certfile is not None and keyfile is not None:
         _check_certificate(certfile, keyfile)
     audit = AuditLog(recordings / "page-audit.jsonl")
-    listener = _listen(host, port)
+    settings = _restore(audit, since) if since else None
+    door = Door()
+    listener = _listen(host, port, door)
     port = listener.getsockname()[1]
     shown = f"[{host}]" if ":" in host else host
     url = f"{'https' if secure else 'http'}://{shown}:{port}/"
@@ -115,30 +135,72 @@ def start_page(
     if not is_loopback(host) and not secure:
         lines.append("page: the connection is not encrypted; give --page-cert FILE and --page-key FILE for TLS")
     observer = PageObserver(url, lines, token)
-    application = _application(observer, controls, audit, recordings, Guard(token), face)
+    application = _application(observer, controls, audit, recordings, Guard(token), door, face)
+    application.model.alarms.settings = settings or AlarmSettings()
     config = uvicorn.Config(
         application,
-        log_config=None, log_level="warning", access_log=False, server_header=False, proxy_headers=False,
+        http="h11", ws=_Socket, loop="asyncio",  # the same server whatever else is installed
+        log_config=None, log_level="error", access_log=False, server_header=False, proxy_headers=False,
         ws_max_size=MAX_MESSAGE, ws_per_message_deflate=False, ws_ping_interval=10.0, ws_ping_timeout=20.0,
-        limit_concurrency=64, timeout_keep_alive=30, timeout_graceful_shutdown=1, h11_max_incomplete_event_size=16384,
+        backlog=AT_ONCE, timeout_keep_alive=30, timeout_graceful_shutdown=1, h11_max_incomplete_event_size=16384,
         ssl_certfile=certfile, ssl_keyfile=str(keyfile) if keyfile else None,
     )  # fmt: skip
-    observer.serve(uvicorn.Server(config), listener, application.clients)
+    logger = logging.getLogger("uvicorn.error")
+    if not any(isinstance(one, _Sparing) for one in logger.filters):
+        logger.addFilter(_Sparing())
+    observer.serve(config, listener, application.clients)
     return observer
 
 
-def _listen(host: str, port: int) -> socket.socket:
+class _Socket(AutoWebSocketsProtocol):  # type: ignore[misc, valid-type]
+    """A WebSocket that answers no pings whose answers nobody reads."""
+
+    def data_received(self, data: bytes) -> None:
+        if self.transport.get_write_buffer_size() > UNSENT:
+            self.transport.abort()
+        else:
+            super().data_received(data)
+
+
+class _Sparing(logging.Filter):
+    """Few lines, and none with the traceback that a stranger's bytes caused: endpoints report their own faults."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._bucket = Bucket(LOGGED / LOG_SPAN, LOGGED)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.exc_info and record.exc_info[1] is not None:
+            record.msg, record.args = f"{record.getMessage().strip()}: {record.exc_info[1]!r:.200}", ()
+            record.exc_info = None
+        return self._bucket.take()
+
+
+def _listen(host: str, port: int, door: Door) -> Listener:
     try:
-        family, kind, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(where)
-        listener.listen(64)
+        return listen(host, port, door)
     except OSError as error:
         raise ConfigError(
             f"the page cannot listen on {host}:{port} ({error.strerror or error}); choose another --page HOST:PORT"
         ) from None
-    return listener
+
+
+def _restore(audit: AuditLog, since: str) -> AlarmSettings | None:
+    """The alarm settings that a person made last, since then; None where nobody has. The log says that they apply."""
+    entry = audit.newest("alarm settings", since)
+    if entry is None:
+        return None
+    try:
+        settings = AlarmSettings(**entry["after"])
+        settings.check()
+        audit.add("alarm settings restored", "jmt-edge", 0.0, after=asdict(settings))
+    except (KeyError, TypeError, ConfigError):
+        return None  # not what this program writes
+    except OSError as error:
+        raise ConfigError(
+            f"the page's audit log {audit.path} cannot be written ({error.strerror}); make room"
+        ) from None
+    return settings
 
 
 def _check_certificate(certfile: Path, keyfile: Path) -> None:
@@ -150,10 +212,12 @@ def _check_certificate(certfile: Path, keyfile: Path) -> None:
         ) from None
 
 
-def _application(feed: Feed, controls: Controls, audit: AuditLog, recordings: Path, guard: Guard, face: str) -> _Outer:
+def _application(
+    feed: Feed, controls: Controls, audit: AuditLog, recordings: Path, guard: Guard, door: Door, face: str
+) -> _Outer:
     model = Model(feed, controls)
-    clients = Clients(model, guard, face)
-    api = Api(model, clients, audit, Recordings(recordings), guard, face)
+    clients = Clients(model, guard, face, door)
+    api = Api(model, clients, audit, Recordings(recordings), guard, door, face)
     by_path: dict[str, dict[str, Endpoint]] = {}
     for operation in OPERATIONS:
         by_path.setdefault(operation.path, {})[operation.method] = api.endpoint(operation)
@@ -163,11 +227,12 @@ def _application(feed: Feed, controls: Controls, audit: AuditLog, recordings: Pa
 
     @asynccontextmanager
     async def clock(app: Starlette) -> AsyncIterator[None]:
-        ticking = asyncio.ensure_future(_tick(model, clients))
+        asyncio.get_running_loop().set_exception_handler(_count)
+        ticking = asyncio.ensure_future(_tick(model, clients, door))
         yield
         ticking.cancel()
 
-    return _Outer(Starlette(routes=routes, lifespan=clock), clients)
+    return _Outer(Starlette(routes=routes, lifespan=clock), model, clients, door)
 
 
 def _by_method(handlers: dict[str, Endpoint]) -> Endpoint:
@@ -195,6 +260,8 @@ def _static(guard: Guard, content: bytes, kind: str) -> Endpoint:
     async def answer(request: Request) -> Response:
         if not guard.host_allowed(request.headers):
             return PlainTextResponse("this host name is not the page's\n", 421)
+        if not guard.file_allowed(request.client):
+            return PlainTextResponse("too many requests; slow down\n", 429, {"retry-after": "1"})
         if request.headers.get("if-none-match") == tag:
             return Response(status_code=304, headers=headers)
         return Response(content, media_type=kind, headers=headers)
@@ -203,15 +270,16 @@ def _static(guard: Guard, content: bytes, kind: str) -> Endpoint:
 
 
 class _Outer:
-    """Adds the security headers to every response."""
+    """Tells the door of every request, and adds the security headers to every response."""
 
-    def __init__(self, app: Starlette, clients: Clients) -> None:
-        self._app, self.clients = app, clients
+    def __init__(self, app: Starlette, model: Model, clients: Clients, door: Door) -> None:
+        self._app, self.model, self.clients, self._door = app, model, clients, door
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        self._door.asked(scope["client"] and tuple(scope["client"]))
         host = next((v.decode("latin-1") for k, v in scope["headers"] if k == b"host"), "")
         extra = [(k.encode(), v.encode("latin-1")) for k, v in security_headers(host).items()]
 
@@ -225,7 +293,12 @@ class _Outer:
         await self._app(scope, receive, with_headers)
 
 
-async def _tick(model: Model, clients: Clients) -> None:
+def _count(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """An exception that no task waits for."""
+    FAULTS.add("page connection", context.get("exception") or RuntimeError(context["message"]))
+
+
+async def _tick(model: Model, clients: Clients, door: Door) -> None:
     """The page's clock, while the server runs."""
     judged = 0.0
     while True:
@@ -235,6 +308,8 @@ async def _tick(model: Model, clients: Clients) -> None:
             if now - judged >= JUDGE_PERIOD:
                 judged = now
                 model.judge(now)
-        except Exception:
-            log.exception("the page could not process the run's data")
+                door.sweep(now)
+                clients.sweep(now)
+        except Exception as error:
+            FAULTS.add("page data", error)
         await asyncio.sleep(FAST if len(clients) else IDLE_PERIOD)

@@ -606,16 +606,13 @@ function onLink(name, said, quiet) {
   if (run) showFaceOff();
 }
 
-const REFUSED = {
-  "wrong token": "This token was not accepted. Enter the one printed when the run was last started.",
-  "too many wrong tokens": "Too many wrong tokens. Wait a minute, then try again.",
-};
+const REFUSED = "This token was not accepted. Enter the one printed when the run was last started.";
 
 function start() {
   link = new Link({
     json: onJson, frame: (buffer) => faceView.frame(buffer), traces: onTraces, state: onLink,
     refused: (reason) => {
-      text("token-error", REFUSED[reason] ?? "");
+      text("token-error", reason && REFUSED);
       if (!$("token-dialog").open) $("token-dialog").showModal();
       $("token").focus();
     },

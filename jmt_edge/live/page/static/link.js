@@ -95,7 +95,7 @@ export class Link {
     socket.onclose = (event) => {
       if (this.socket !== socket) return;
       this.socket = null;
-      if (event.code === 1008 && /wrong tokens?$/.test(event.reason)) {
+      if (event.code === 1008 && event.reason === "wrong token") {
         this.#set("refused", "token needed");
         this.on.refused(token ? event.reason : "");
         return;

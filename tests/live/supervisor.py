@@ -1,0 +1,197 @@
+"""systemd's part, for tests: the notify socket, the watchdog, SIGABRT, the restart.
+
+`python tests/live/supervisor.py --json FILE` hangs the loop of a real `jmt-edge live` and measures how long the session
+and its recording were interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+# The loop hangs at its window 12, once: the file says that it has.
+HANG = """
+import os, sys, time
+from pathlib import Path
+from jmt_edge.live import pipeline
+infer = pipeline.Pipeline.infer
+def hang(self, index, *args, **options):
+    if index >= 12 and not Path(os.environ["HUNG"]).exists():
+        Path(os.environ["HUNG"]).touch()
+        time.sleep(1e6)
+    return infer(self, index, *args, **options)
+pipeline.Pipeline.infer = hang
+from jmt_edge.cli import main
+sys.exit(main())
+"""
+CONTINUES = 5.0  # s from the end of a process that hung until the next one records
+SIMULATED = ("--task", "pain", "--camera", "sim:fps=8&size=320x240&seed=3", "--eda", "sim:seed=3", "--threads", "1")
+
+
+def cpu_seconds(pid: int) -> float:
+    """Processor time of a process and its threads so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+class Supervisor:
+    """Runs `command` as `Type=notify` with `Restart=on-failure` does. `events`: (s since the start, life, what)."""
+
+    def __init__(
+        self, command: list[str], folder: Path, *, watchdog: float, abstract: bool = False,
+        environment: Mapping[str, str] = {},
+    ) -> None:  # fmt: skip
+        self.command, self.folder, self.watchdog = command, folder, watchdog
+        address = f"@jmt-edge-test-{os.getpid()}-{time.monotonic_ns()}" if abstract else str(folder / "notify")
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind("\0" + address[1:] if abstract else address)
+        self._socket.settimeout(0.05)
+        self.environment = {
+            **os.environ, "NOTIFY_SOCKET": address, "WATCHDOG_USEC": str(round(watchdog * 1e6)), **environment,
+        }  # fmt: skip
+        self.events: list[tuple[float, int, str]] = []
+        self.codes: list[int] = []
+        self.cpu_to_ready: list[float] = []  # s of processor time of each life until READY
+        self.pings = 0
+        self.life = 0
+        self._began = time.monotonic()
+        self._start()
+
+    def _start(self) -> None:
+        self.life += 1
+        self._fed = float("inf")  # no watchdog before READY
+        self._log = (self.folder / f"life-{self.life}.log").open("wb")
+        environment = {k: v for k, v in self.environment.items() if k != "WATCHDOG_PID"}
+        self.process = subprocess.Popen(self.command, env=environment, stdout=self._log, stderr=self._log)
+        self._note("started")
+
+    def _note(self, what: str) -> None:
+        self.events.append((time.monotonic() - self._began, self.life, what))
+
+    def log(self, life: int) -> str:
+        return (self.folder / f"life-{life}.log").read_text()
+
+    def at(self, life: int, what: str) -> float | None:
+        """When `what` happened first in this life."""
+        return next((t for t, n, text in self.events if n == life and text.startswith(what)), None)
+
+    def step(self) -> None:
+        """Take what has been said, and do what systemd does about it."""
+        try:
+            for line in self._socket.recv(4096).decode().split("\n"):
+                if line in ("WATCHDOG=1", "READY=1"):
+                    self._fed = time.monotonic()
+                if line == "READY=1":
+                    self.cpu_to_ready.append(cpu_seconds(self.process.pid))
+                self.pings += line == "WATCHDOG=1"
+                if line != "WATCHDOG=1":
+                    self._note(line)
+        except TimeoutError:
+            pass
+        if time.monotonic() - self._fed > self.watchdog:
+            self._fed = float("inf")
+            self._note("aborted")
+            self.process.send_signal(signal.SIGABRT)
+        code = self.process.poll()
+        if code is not None:
+            self._log.close()
+            self.codes.append(code)
+            self._note(f"exited {code}")
+            if code:
+                self._start()
+
+    def until(self, condition: Any, timeout: float = 120.0) -> None:
+        end = time.monotonic() + timeout
+        while not condition():
+            said = self.log(self.life)[-2000:] + str(self.events[-12:])
+            assert time.monotonic() < end and (not self.codes or self.codes[-1] != 0), said
+            self.step()
+
+    def stop(self) -> int:
+        """End the service as `systemctl stop` does; its exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        end = time.monotonic() + 60
+        while self.process.poll() is None and time.monotonic() < end:
+            with suppress(TimeoutError):
+                self._note(self._socket.recv(4096).decode())
+        return self.process.wait(1)
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        self._log.close()
+        self._socket.close()
+
+
+@contextmanager
+def interruption(folder: Path, watchdog: float) -> Iterator[tuple[Supervisor, dict[str, Any]]]:
+    """A session whose loop hangs, restarted, and what happened then; the service ends with the block."""
+    session = folder / "night"
+    service = Supervisor(
+        [sys.executable, "-c", HANG, "live", *SIMULATED, "--output", "none", "--record", str(session), "--resume"],
+        folder, watchdog=watchdog, environment={"HUNG": str(folder / "hung")},
+    )  # fmt: skip
+    try:
+        second = folder / "night-2"
+        service.until(lambda: service.at(1, "READY") is not None)
+        service.until(lambda: service.at(2, "READY") is not None)
+        service.until(lambda: (second / "eda.csv").exists() and len((second / "eda.csv").read_bytes()) > 20)
+        recorded = time.monotonic() - service._began
+        service.until(lambda: (second / "results.jsonl").exists() and (second / "results.jsonl").read_bytes())
+        first_result = time.monotonic() - service._began
+        aborted = service.at(1, "aborted") or 0.0
+        hung = (folder / "hung").stat().st_mtime - time.time() + time.monotonic() - service._began
+        figures = {
+            "watchdog_s": watchdog,
+            "cold_start_to_ready_s": round((service.at(1, "READY") or 0.0) - (service.at(1, "started") or 0.0), 2),
+            "hang_to_abort_s": round(aborted - hung, 2),
+            "processor_s_to_ready": [round(s, 2) for s in service.cpu_to_ready[:2]],
+            "abort_to_ready_s": round((service.at(2, "READY") or 0.0) - aborted, 2),
+            "abort_to_recording_s": round(recorded - aborted, 2),
+            "abort_to_first_result_s": round(first_result - aborted, 2),
+        }  # fmt: skip
+        yield service, figures
+    finally:
+        service.close()
+
+
+def main() -> None:
+    from jmt_edge.machine import describe
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--times", type=int, default=5)
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    all_figures = []
+    for _ in range(args.times):
+        with tempfile.TemporaryDirectory() as folder:
+            with interruption(Path(folder), watchdog=5.0) as (service, figures):
+                service.stop()
+            print(figures, flush=True)
+            all_figures.append({**figures, "load": os.getloadavg()[0]})
+    if args.json:
+        result = {
+            "date": f"{datetime.now(timezone.utc):%Y-%m-%d}",
+            "machine": describe(),
+            "priority": os.nice(0),
+            "runs": all_figures,
+        }
+        args.json.write_text(json.dumps(result, indent=1) + "\n")
+    sys.exit(max(f["abort_to_recording_s"] for f in all_figures) > CONTINUES)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,306 @@
+"""Every thread of the product has a supervisor: it is listed here, killed once, and works on."""
+
+from __future__ import annotations
+
+import ast
+import io
+import json
+import os
+import pty
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import jmt_edge
+from jmt_edge import faults
+from jmt_edge.capture import patient, reconnect
+from jmt_edge.capture.base import State, Status
+from jmt_edge.capture.boards import SimulatedBoard, open_signal
+from jmt_edge.capture.boards.firmware import CsvFirmware
+from jmt_edge.controls import Controls
+from jmt_edge.faults import FAULTS, Fault, Faults, Steady
+from jmt_edge.live.outputs import read_marks
+from jmt_edge.machine import PowerMeter
+from jmt_edge.media.chunk import Chunk
+
+ROOT = Path(jmt_edge.__file__).parent
+STARTS = {"Thread", "Timer", "ThreadPoolExecutor", "ProcessPoolExecutor", "Process", "start_new_thread", "Pool"}
+# Pools whose callers take every result, so that an exception reaches them; none of them runs in `live`.
+POOLS = {"bench/stages.py", "training/synth.py", "training/clips.py", "training/biosignals.py", "training/search.py"}
+
+
+class Boom(RuntimeError):
+    """The injected exception: nothing in the product expects it."""
+
+
+def once(call: Callable[..., Any]) -> Callable[..., Any]:
+    """`call`, which raises the first time."""
+    left = [Boom("injected")]
+
+    def wrapped(*args: Any, **options: Any) -> Any:
+        if left:
+            raise left.pop()
+        return call(*args, **options)
+
+    return wrapped
+
+
+def wait_for(condition: Callable[[], Any], what: str) -> Any:
+    end = time.monotonic() + 40
+    while not (value := condition()):
+        assert time.monotonic() < end, f"waited in vain for {what}"
+        time.sleep(0.02)
+    return value
+
+
+class Kill:
+    """`with Kill("marks")`: in the block, a part of this name fails once or more, and nothing else does."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __enter__(self) -> None:
+        self.before = FAULTS.counts()
+
+    def __exit__(self, kind: Any, *_: object) -> None:
+        if kind is None:
+            new = FAULTS.since(self.before)
+            assert set(new) == {self.name} and "Boom: injected" in new[self.name].last, new
+
+
+# --- one scenario a file ----------------------------------------------------------------------------------------------
+
+
+def kill_marks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    controls = Controls()
+    monkeypatch.setattr(controls, "mark", once(controls.mark))
+    with Kill("marks"):
+        read_marks(io.StringIO("mark lost\nmark kept\n7\n"), controls).join(20)
+    assert [(text, rating) for _, text, rating in controls.take_marks()] == [("kept", None), ("", 7)]
+
+
+def kill_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from jmt_edge.live import tui
+
+    master, slave = pty.openpty()
+    pressed: list[str] = []
+    with open(slave, "r+b", buffering=0) as terminal:
+        monkeypatch.setattr(tui.sys, "stdin", terminal)
+        with Kill("keys"):
+            keys = tui._Keys(once(pressed.append))
+            os.write(master, b"x7q")
+            wait_for(lambda: pressed == ["7", "q"], "the other keys")
+        monkeypatch.setattr(tui.os, "read", once(os.read))  # the thread itself
+        before = FAULTS.counts().get("keys", 0)
+        os.write(master, b"8")
+        wait_for(lambda: FAULTS.counts()["keys"] > before and pressed[-1] == "8", "the thread's next life")
+        keys.close()
+    os.close(master)
+
+
+def kill_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Device:
+        symptom = "silence"
+
+        def pump(self) -> bool:
+            time.sleep(0.01)
+            return True
+
+        def close(self) -> None: ...
+
+    for target in ("pump", "close", "data"):
+        device, link = Device(), reconnect.Link()
+        thread = reconnect.Supervisor(lambda d=device: d, link, "a device")  # type: ignore[misc]
+        with Kill("a device"):
+            if target == "close":
+                monkeypatch.setattr(device, "pump", once(device.pump))
+            monkeypatch.setattr(
+                link if target == "data" else device,
+                target,
+                once(getattr(link if target == "data" else device, target)),
+            )
+            thread.start()
+            wait_for(lambda n=link: n.history and n.state is State.STREAMING, f"data after {target}")  # type: ignore[misc]
+            thread.stop()
+
+
+def kill_patient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class File:
+        modality, name, realtime = "eda", "a file", False
+
+        def open(self, origin: float) -> None: ...
+
+        def read(self, until: float) -> Chunk:
+            return Chunk(np.array([until]), np.ones(1, np.float32), 4.0)
+
+        def status(self) -> Status:
+            return Status(State.STREAMING)
+
+        def close(self) -> None: ...
+
+    file = File()
+    monkeypatch.setattr(file, "read", once(file.read))
+    source = patient.Patient(file)  # type: ignore[arg-type]
+    source.open(0.0)
+    with pytest.raises(Boom):  # the caller gets it: a run that cannot read its file ends with it
+        source.read(1.0)
+    assert len(source.read(2.0)) == 1
+    source.close()
+
+
+def kill_board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    board = SimulatedBoard(CsvFirmware(), open_signal("sine"), link=tmp_path / "board")
+    monkeypatch.setattr(board, "_step", once(board._step))
+    with Kill("simulated board"), board:
+        wait_for(lambda: FAULTS.counts().get("simulated board") and (tmp_path / "board").exists(), "the board")
+        with open(tmp_path / "board", "rb", buffering=0) as port:
+            assert wait_for(lambda: port.read(1), "a byte")
+
+
+def kill_power_meter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from jmt_edge import machine
+
+    monkeypatch.setattr(machine, "temperatures", once(machine.temperatures))
+    with Kill("power-meter"), PowerMeter(tmp_path) as meter:
+        wait_for(lambda: FAULTS.counts().get("power-meter") and meter._thread.is_alive(), "the thread")
+        time.sleep(0.3)
+        assert meter._thread.is_alive()
+
+
+def kill_recorder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from page_fixture import empty_bundle
+
+    from jmt_edge.observer import RunInfo
+    from jmt_edge.recording import recorder
+    from jmt_edge.summary import Summary
+    from jmt_edge.tasks import get_task
+
+    monkeypatch.setattr(recorder, "RESTART", 0.2)
+    task = get_task("pain", "demo")
+    bundle = empty_bundle(task, tmp_path / "empty.jmt")
+    recording = recorder.Recorder(tmp_path / "night", bundle)
+    monkeypatch.setattr(recorder._Files, "chunk", once(recorder._Files.chunk))
+    recording.on_start(RunInfo(bundle, "none", {}, 0.5, True, 0.0, dict.fromkeys(task.names, "test")))
+    with Kill("recorder"):
+        for n in range(2000):
+            recording.on_chunk("eda", Chunk(np.array([n / 4.0]), np.ones(1, np.float32), 4.0))
+            time.sleep(0.01)
+            if (tmp_path / "night-2" / "eda.csv").exists():
+                break
+        recording.on_chunk("eda", Chunk(np.array([9999.0]), np.ones(1, np.float32), 4.0))
+        recording.on_end(Summary("b", True, True))
+    first, second = (json.loads((tmp_path / name / "manifest.json").read_text()) for name in ("night", "night-2"))
+    assert first["continues"] is None and not first["closed"]["complete"] and "injected" in first["closed"]["problem"]
+    assert second["continues"] == {"recording": "night", "created": first["created"]} and second["closed"]["complete"]
+    assert not second["whole"] and "9999.0" in (tmp_path / "night-2" / "eda.csv").read_text()
+
+
+def kill_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import uvicorn
+    from page_fixture import Http
+
+    from jmt_edge.live.page import start_page
+
+    page = start_page("127.0.0.1:0", Controls(), recordings=tmp_path)
+    http = Http(page)
+    wait_for(lambda: http("GET", "/healthz")[0] in (200, 503), "the page")
+    monkeypatch.setattr(uvicorn.Server, "on_tick", once(uvicorn.Server.on_tick))
+    with Kill("page"):
+        wait_for(lambda: FAULTS.counts().get("page"), "the fault")
+        state = http.json("GET", "/api/v1/state")[1]
+        assert list(state["faults"]) == ["page"] and "continued (Boom: injected)" in state["faults"]["page"]
+        assert http.metric('faults_total{part="page"}') == 1
+        page.close()
+
+
+SCENARIOS = {
+    "live/outputs.py": kill_marks,
+    "live/tui.py": kill_keys,
+    "live/page/server.py": kill_page,
+    "capture/reconnect.py": kill_reader,
+    "capture/patient.py": kill_patient,
+    "capture/boards/board.py": kill_board,
+    "machine.py": kill_power_meter,
+    "recording/recorder.py": kill_recorder,
+}
+
+
+def _calls(names: set[str]) -> dict[str, list[str]]:
+    """File -> the calls of these names in it, in the whole product."""
+    found: dict[str, list[str]] = {}
+    folders = {ROOT}
+    for name in ("kernels", "calibration", "training"):
+        folders.add(Path(__import__(f"jmt_edge.{name}", fromlist=["x"]).__file__).parent)  # type: ignore[arg-type]
+    for folder in folders:
+        for path in folder.rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Call):
+                    called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+                    if called in names:
+                        where = path.relative_to(folder).as_posix()
+                        found.setdefault(where if folder == ROOT else f"{folder.name}/{where}", []).append(called)
+    return found
+
+
+def test_every_thread_is_started_by_the_supervisor() -> None:
+    others = set(_calls(STARTS)) - POOLS
+    assert not others, "start it with faults.Steady"
+    assert _calls({"Steady"}) == {where: ["Steady"] for where in SCENARIOS}, "a scenario for each thread, please"
+
+
+@pytest.mark.parametrize("where", SCENARIOS)
+def test_a_killed_thread_works_on(where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(faults, "PAUSE", 0.01)
+    SCENARIOS[where](tmp_path, monkeypatch)
+
+
+# --- the supervisor itself --------------------------------------------------------------------------------------------
+
+
+def test_the_wait_doubles_and_ends_with_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+
+    class Stopping(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            waits.append(timeout or 0.0)
+            return len(waits) == 9
+
+    def fail() -> None:
+        raise Boom("injected")
+
+    with Kill("test"):
+        thread = Steady(fail, "test", Stopping())
+        thread.run()
+    assert waits == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0, 5.0]
+
+
+def test_a_fault_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    counted = Faults()
+    before = counted.counts()
+    for number in range(1000):
+        counted.add("part", Boom(f"number\n{number}"))
+    counted.add("part", ValueError("another"))
+    assert len(caplog.records) == 2
+    assert counted.since(before) == {"part": Fault(1001, "ValueError: another")}
+    assert counted.since(counted.counts()) == {}
+    assert str(Fault(1, "Boom: x")) == "failed 1 time and continued (Boom: x)"
+
+
+@pytest.mark.parametrize("lines", [io.TextIOWrapper(io.BytesIO(b"\xff\xfe\nmark kept\n"), "utf-8"), "closed"])
+def test_marks_that_cannot_be_read_end_with_a_sentence(lines: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    if lines == "closed":
+        lines = io.StringIO("mark x\n")
+        lines.close()
+        thread = read_marks(lines, Controls())
+        thread.join(20)
+        assert not thread.is_alive() and "no more marks: I/O operation on closed file" in capsys.readouterr().err
+        return
+    before = FAULTS.counts()
+    thread = read_marks(lines, Controls())
+    thread.join(20)
+    assert not thread.is_alive() and FAULTS.since(before)["marks"].count >= 1
