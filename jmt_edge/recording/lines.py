@@ -92,6 +92,7 @@ _OPTIONAL: dict[str, tuple[Check, str]] = {
     "novelty": (_text, "a name"),
     "person": (_text, "a name"),
     "chain": (_flag, "true or false"),
+    "continues": (_maybe(lambda x: isinstance(x, dict)), "null, or the part before this one"),
 }
 _CLOCK = _fields(offset=_maybe(_number), drift_ppm=_maybe(_number), jitter=_maybe(_number))
 _STATUS = _fields(
