@@ -23,7 +23,6 @@ from published import like  # noqa: E402
 from jmt_edge.engine.backends import BACKENDS, open_engine, unavailable  # noqa: E402
 from jmt_edge.engine.bundle import Bundle  # noqa: E402
 from jmt_edge.errors import BackendError  # noqa: E402
-from jmt_edge.models.folding import fold  # noqa: E402
 from jmt_edge.models.fusion import JMT  # noqa: E402
 
 S, DIM = 16, 512
@@ -104,11 +103,6 @@ def test_unfolded_onnxruntime(benchmark, setting) -> None:  # type: ignore[no-un
     run = session(unfolded_graph(setting["ours"], DIM, S).SerializeToString(), threads=1)
     feeds = setting["feeds"] | {"present": setting["present"]}
     _time(benchmark, setting, lambda: run.run(["valence", "arousal"], feeds))
-
-
-def test_folded_numpy_all_steps(benchmark, setting) -> None:  # type: ignore[no-untyped-def]
-    plan = fold(setting["ours"])
-    _time(benchmark, setting, lambda: plan.run_numpy(setting["feeds"], setting["present"]))
 
 
 @pytest.fixture(scope="module")

@@ -76,8 +76,20 @@ def _sensitivity(networks: dict[str, Any]) -> bytes:
         return b""
     figure = Figure(figsize=(8, 3 * len(networks)), layout="constrained")
     for axes, (name, network) in zip(figure.subplots(len(networks), squeeze=False)[:, 0], networks.items()):
-        axes.bar(range(len(network["sensitivity"])), [value or 0.0 for value in network["sensitivity"].values()])
+        _bars(axes, list(network["sensitivity"].values()))
         axes.set(title=f"{name}: one layer in INT8 at a time", xlabel="layer, in graph order", ylabel="SQNR, dB")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=100)
     return buffer.getvalue()
+
+
+def _bars(axes: Any, values: list[float | None]) -> None:
+    """A bar a layer; None, equal outputs, is a mark without a bar, because no number of dB says so."""
+    known = {i: value for i, value in enumerate(values) if value is not None}
+    same = [i for i, value in enumerate(values) if value is None]
+    axes.bar(list(known), list(known.values()), color="0.4")
+    axes.set_xlim(-0.8, len(values) - 0.2)
+    if same:
+        top = max(known.values(), default=1.0)
+        axes.plot(same, [top] * len(same), "^", color="black", mfc="white", label="no change of the outputs")
+        axes.legend(fontsize=8, frameon=False)

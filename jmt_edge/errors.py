@@ -8,6 +8,10 @@ class UserError(Exception):
 
     exit_code = 2
 
+    def __str__(self) -> str:
+        """The sentence on one line, safe for a terminal: names from outside may hold line ends, escapes and worse."""
+        return printable(super().__str__())
+
 
 class ConfigError(UserError):
     """A flag, task or setting that cannot be used."""
@@ -35,6 +39,13 @@ class OutputError(UserError):
 
 class DataError(UserError):
     """A dataset, label file, checkpoint or sample that cannot be used; names the file and, if any, the row."""
+
+
+def printable(text: str) -> str:
+    """`text` with every character that is not printable written as in Python's source (`\\n`, `\\x1b`, `\\u202e`)."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def first_line(error: BaseException) -> str:

@@ -35,6 +35,7 @@ def silence(module: Any) -> None:
 
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 os.environ.setdefault("OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT", "1")  # s; 10 s would outlast every watchdog
+os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(1 << 25))  # a file of 100 bytes may claim a thousand million
 _said = io.StringIO()  # NumPy prints a page and a traceback about a module built against its other major version
 try:
     with contextlib.redirect_stderr(_said):

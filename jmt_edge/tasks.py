@@ -22,9 +22,10 @@ CLIP_AUDIO_SAMPLES = 47_040  # 32 frames at 30 fps
 RELEASED_TOP_DB, RELEASED_PAD = 80.0, 45_599
 MODALITIES = ("face", "voice", "eda")
 
-# How features are fused (models.md): the JMT with and without its joint branch, the papers' baselines, and joint cross
-# attention with one recursion (jca) or several, over two (rjca) or three modalities (rjcma).
-FUSIONS = ("jmt", "jmt_no_joint", "vanilla", "concat", "jca", "rjca", "rjcma", "unimodal")
+# How features are fused (models.md): the JMT with and without its joint branch, or with as many parameters elsewhere,
+# the papers' baselines, and joint cross attention with one recursion (jca) or several, over two (rjca) or three
+# modalities (rjcma).
+FUSIONS = ("jmt", "jmt_no_joint", "jmt_no_joint_wide", "vanilla", "concat", "jca", "rjca", "rjcma", "unimodal")
 
 
 @dataclass(frozen=True)

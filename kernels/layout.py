@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import ConfigError
-from ..models.folding import LOGITS, FoldedPlan, fold
+from ..models.folding import LOGITS, FoldedPlan, f64, fold, head_layers
 from ..models.fusion import JMT, Fusion
-from .weights import Array, Attention, Encoder, FusionWeights, stack_readouts
+from .weights import Array, Attention, Encoder, FusionWeights
 
 
 def weights_of(fusion: FoldedPlan | Fusion) -> FusionWeights:
@@ -63,46 +63,32 @@ def _from_module(fusion: JMT) -> FusionWeights:
     if not fusion.has_joint or fusion.temporal:
         raise ConfigError("the fusion kernels need a joint source and no temporal network; use onnxruntime")
     attend = fusion.head == "self_attention"
-    readouts: list[tuple[str, Array, Array, Array, Array]] = []
-    for name in fusion.outputs:
-        head: Any = fusion.heads[name]
-        if hasattr(head, "weight"):  # one linear layer z, as relu(z) - relu(-z)
-            weight, bias, eye = _f64(head.weight), _f64(head.bias), np.eye(LOGITS[name])
-            both = (np.concatenate([weight, -weight]), np.concatenate([bias, -bias]))
-            readouts.append((name, *both, np.concatenate([eye, -eye], 1), np.zeros(LOGITS[name])))
-        else:
-            first, second = head[0], head[3]
-            readouts.append((name, _f64(first.weight), _f64(first.bias), _f64(second.weight), _f64(second.bias)))
-    hidden, hidden_bias, readout, readout_bias, outputs = stack_readouts(readouts)
+    hidden, hidden_bias, readout, readout_bias = (x.T for x in head_layers(fusion))
     if not attend:
-        hidden_bias = hidden @ _f64(fusion.concat.bias) + hidden_bias
-        hidden = hidden @ _f64(fusion.concat.weight)
+        hidden_bias = hidden @ f64(fusion.concat.bias) + hidden_bias
+        hidden = hidden @ f64(fusion.concat.weight)
     encoders: list[Any] = [fusion.encoders[s] for s in fusion.sources]
     return FusionWeights(
         fusion.modalities, fusion.attention_heads, "self_attention" if attend else "concat",
-        np.stack([_f64(fusion.missing.tokens[m]) for m in fusion.modalities]),
-        _f64(fusion.joint.weight), _f64(fusion.joint.bias),
+        np.stack([f64(fusion.missing.tokens[m]) for m in fusion.modalities]),
+        f64(fusion.joint.weight), f64(fusion.joint.bias),
         tuple(_encoder(e) for e in encoders), tuple(_attention(fusion.cross[s]) for s in fusion.sources),
         _encoder(fusion.block_encoder) if attend else None, _attention(fusion.block_attention) if attend else None,
-        hidden, hidden_bias, readout, readout_bias, outputs, fusion.joint_abs, encoders[0].layer_norm1.eps,
+        hidden, hidden_bias, readout, readout_bias, tuple((name, LOGITS[name]) for name in fusion.outputs),
+        fusion.joint_abs, encoders[0].layer_norm1.eps,
     )  # fmt: skip
 
 
 def _attention(layer: Any) -> Attention:
     """The scale moves into the query, the value's bias past the softmax, whose rows sum to 1; the key's cancels."""
-    wq, wk, wv = np.split(_f64(layer.in_proj_weight), 3)
-    bq, _, bv = np.split(_f64(layer.in_proj_bias), 3)
-    out, scale = _f64(layer.out_proj.weight), 1 / np.sqrt(layer.dim // layer.heads)
-    return Attention(wq * scale, bq * scale, out @ bv + _f64(layer.out_proj.bias), wv, wk, out)
+    wq, wk, wv = np.split(f64(layer.in_proj_weight), 3)
+    bq, _, bv = np.split(f64(layer.in_proj_bias), 3)
+    out, scale = f64(layer.out_proj.weight), 1 / np.sqrt(layer.dim // layer.heads)
+    return Attention(wq * scale, bq * scale, out @ bv + f64(layer.out_proj.bias), wv, wk, out)
 
 
 def _encoder(layer: Any) -> Encoder:
     w1, w2 = layer.feed_forward[0], layer.feed_forward[2]
-    norm1, norm2 = (np.stack([_f64(n.weight), _f64(n.bias)]) for n in (layer.layer_norm1, layer.layer_norm2))
-    feed_forward = (_f64(w1.weight), _f64(w1.bias), _f64(w2.weight), _f64(w2.bias))
+    norm1, norm2 = (np.stack([f64(n.weight), f64(n.bias)]) for n in (layer.layer_norm1, layer.layer_norm2))
+    feed_forward = (f64(w1.weight), f64(w1.bias), f64(w2.weight), f64(w2.bias))
     return Encoder(_attention(layer.attention), norm1, *feed_forward, norm2)
-
-
-def _f64(tensor: Any) -> Array:
-    array: Array = tensor.detach().cpu().double().numpy()
-    return array

@@ -5,13 +5,11 @@ All matrices are (out, in), applied as `x @ w.T`. No torch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import block_diag
 
 from ..models.folding import JOINT, block_order
 
@@ -94,14 +92,3 @@ class FusionWeights:
         for e in (*self.encoders, *([self.final] if self.final is not None else [])):
             total += e.attention.elements + e.w1.size + e.w2.size
         return total + sum(a.elements for a in (*self.cross, *([self.last] if self.last is not None else [])))
-
-
-def stack_readouts(
-    linears: Sequence[tuple[str, Array, Array, Array, Array]],
-) -> tuple[Array, Array, Array, Array, tuple[tuple[str, int], ...]]:
-    """Per output (name, w1, b1, w2, b2) -> hidden, hidden bias, block-diagonal readout, readout bias, outputs."""
-    hidden = np.concatenate([w1 for _, w1, _, _, _ in linears])
-    hidden_bias = np.concatenate([b1 for _, _, b1, _, _ in linears])
-    readout = block_diag(*(w2 for *_, w2, _ in linears))
-    bias = np.concatenate([b2 for *_, b2 in linears])
-    return hidden, hidden_bias, readout, bias, tuple((name, len(w2)) for name, _, _, w2, _ in linears)

@@ -93,10 +93,33 @@ def filled(points: np.ndarray, soft: float = 0.0) -> np.ndarray:
     return (cv2.GaussianBlur(mask, (0, 0), soft) if soft else mask).astype(np.float32) / 255
 
 
-def rounded(points: np.ndarray, rng: np.random.Generator, soft: float = 0.0) -> np.ndarray:
+def rounded(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """The polygon with rounded corners."""
     mask = (cv2.GaussianBlur(filled(points), (0, 0), rng.uniform(2, 7)) > 0.5).astype(np.float32)
-    return cv2.GaussianBlur(mask, (0, 0), soft or rng.uniform(0.6, 1.6))
+    return cv2.GaussianBlur(mask, (0, 0), rng.uniform(0.6, 1.6))
+
+
+def stroke(image: np.ndarray, p: np.ndarray, q: np.ndarray, colour: object, width: int) -> None:
+    """A line between two pixels, drawn into the image."""
+    a, b = (tuple(int(v) for v in end) for end in (p, q))
+    cv2.line(image, a, b, colour, width, cv2.LINE_AA)  # type: ignore[call-overload]
+
+
+def band(p: np.ndarray, q: np.ndarray, width: int) -> np.ndarray:
+    """The mask of a line between two pixels."""
+    mask = np.zeros((CANVAS, CANVAS), np.uint8)
+    stroke(mask, p, q, 255, width)
+    return mask.astype(np.float32) / 255
+
+
+def box(x: float, y: float, a: float, b: float, lower: float = 1.0) -> list[tuple[float, float]]:
+    """The corners of a box around (x, y), whose lower edge is `lower` times as wide as its upper one."""
+    return [(x - a, y - b), (x + a, y - b), (x + a * lower, y + b), (x - a * lower, y + b)]
+
+
+def frame(a: float, y: float) -> tuple[list[tuple[float, float]], ...]:
+    """Bridge and temples of spectacles whose lenses are 2 `a` wide."""
+    return [(50, y - 3), (62, y - 3)], [(38 - a, y - 2), (-8, y - 5)], [(74 + a, y - 2), (120, y - 5)]
 
 
 def ellipse(x: float, y: float, a: float, b: float, turn: float = 0.0) -> np.ndarray:
@@ -158,8 +181,7 @@ def strings(image: np.ndarray, rng: np.random.Generator, colour: np.ndarray) -> 
     for x, ear in ((20, -6), (92, 118)):
         for y in (72, 100):
             if rng.random() < 0.7:
-                p, q = at([(x, y), (ear, rng.uniform(50, 75))], rng)
-                cv2.line(image, tuple(int(v) for v in p), tuple(int(v) for v in q), colour.tolist(), 2, cv2.LINE_AA)
+                stroke(image, *at([(x, y), (ear, rng.uniform(50, 75))], rng), colour.tolist(), 2)
 
 
 def surgical_mask(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -197,9 +219,8 @@ def oxygen_mask(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         )
         blend(image, np.full(image.shape, 250.0), spot * rng.uniform(0.2, 0.8))
     if rng.random() < 0.7:
-        p, q = at([(x, y + b * 0.6), (rng.uniform(0, 112), 150)], rng)
-        cv2.line(image, tuple(int(v) for v in p), tuple(int(v) for v in q),
-                 (colour * rng.uniform(0.6, 1)).tolist(), int(rng.integers(6, 18)), cv2.LINE_AA)  # fmt: skip
+        hose = at([(x, y + b * 0.6), (rng.uniform(0, 112), 150)], rng)
+        stroke(image, *hose, (colour * rng.uniform(0.6, 1)).tolist(), int(rng.integers(6, 18)))
     strings(image, rng, colour)
     return mask
 
@@ -211,22 +232,16 @@ def tube_and_tape(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     ] * rng.uniform(0.7, 1)
     for y in [rng.uniform(81, 92)] + ([rng.uniform(95, 106)] if rng.random() < 0.6 else []):
         h, tilt = rng.uniform(2.5, 9), rng.normal(0, 4)
-        band = at([(rng.uniform(10, 32), y - h + tilt), (rng.uniform(80, 102), y - h - tilt),
+        tape = at([(rng.uniform(10, 32), y - h + tilt), (rng.uniform(80, 102), y - h - tilt),
                    (rng.uniform(80, 102), y + h - tilt), (rng.uniform(10, 32), y + h + tilt)], rng, 1.5)  # fmt: skip
-        part = rounded(band, rng)
+        part = rounded(tape, rng)
         blend(image, texture("gauze", colour, image, rng), part * rng.uniform(0.85, 1))
         mask = np.maximum(mask, part)
     x = rng.uniform(46, 66)
     width = rng.uniform(5, 11)
-    p, q = at([(x, 92), (x + rng.normal(0, 25), rng.uniform(125, 165))], rng)
-    part = np.zeros((CANVAS, CANVAS), np.uint8)
-    cv2.line(part, tuple(int(v) for v in p), tuple(int(v) for v in q), 255, int(width * UNIT), cv2.LINE_AA)
-    tube = part.astype(np.float32) / 255
-    blend(
-        image,
-        texture("cloth", np.array([225, 225, 215]) * rng.uniform(0.6, 1.05), image, rng),
-        tube * rng.uniform(0.7, 1),
-    )
+    tube = band(*at([(x, 92), (x + rng.normal(0, 25), rng.uniform(125, 165))], rng), int(width * UNIT))
+    plastic = texture("cloth", np.array([225, 225, 215]) * rng.uniform(0.6, 1.05), image, rng)
+    blend(image, plastic, tube * rng.uniform(0.7, 1))
     mask = np.maximum(mask, tube)
     # tape across the lips and a tube in them: the mouth cannot move, whatever is still seen of it
     return np.maximum(mask, filled(ellipse(56, 92.3, 20, 9)))
@@ -238,28 +253,15 @@ def sunglasses(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     a, b, y = rng.uniform(13, 19), rng.uniform(9, 16), rng.uniform(50, 56)
     solid, square = rng.uniform(0.85, 1.0), rng.random() < 0.4
     for x in (38, 74):
-        shape = (
-            at([(x - a, y - b), (x + a, y - b), (x + a * 0.8, y + b), (x - a * 0.8, y + b)], rng, 1)
-            if square
-            else ellipse(x, y, a, b)
-        )
-        part = rounded(shape, rng)
+        part = rounded(at(box(x, y, a, b, 0.8), rng, 1) if square else ellipse(x, y, a, b), rng)
         blend(image, texture("cloth", colour, image, rng), part * solid)
         if rng.random() < 0.5:  # a window in the lens
             p = np.array([x, y]) + rng.normal(0, 5, 2)
             spot = filled(ellipse(*p, rng.uniform(1, 7), rng.uniform(1, 5), rng.uniform(0, 90)), 2) * part
             blend(image, np.full(image.shape, rng.uniform(120, 255)), spot * rng.uniform(0.1, 0.7))
         mask = np.maximum(mask, part)
-    for line in ([(50, y - 3), (62, y - 3)], [(38 - a, y - 2), (-8, y - 5)], [(74 + a, y - 2), (120, y - 5)]):
-        p, q = at(line, rng, 1)
-        cv2.line(
-            image,
-            tuple(int(v) for v in p),
-            tuple(int(v) for v in q),
-            colour.tolist(),
-            int(rng.integers(2, 7)),
-            cv2.LINE_AA,
-        )
+    for line in frame(a, y):
+        stroke(image, *at(line, rng, 1), colour.tolist(), int(rng.integers(2, 7)))
     return mask
 
 
@@ -306,22 +308,13 @@ def hand(image: np.ndarray, rng: np.random.Generator, over: np.ndarray, turn: fl
             [c * spread * 1.15 + s * (42 + rng.uniform(-6, 8)), s * spread * 1.15 - c * (42 + rng.uniform(-6, 8))]
         )
         p, q = ((np.array([root, tip]) - CENTRE) * UNIT + CANVAS / 2).astype(int)
-        finger = np.zeros((CANVAS, CANVAS), np.uint8)
-        cv2.line(finger, tuple(p.tolist()), tuple(q.tolist()), 255, int(rng.uniform(8, 12) * UNIT), cv2.LINE_AA)
+        finger = band(p, q, int(rng.uniform(8, 12) * UNIT))
         if rng.random() < 0.8:  # the edge of a finger
-            cv2.line(
-                layer,
-                tuple((p + (6, 0)).tolist()),
-                tuple((q + (6, 0)).tolist()),
-                (layer[p[1] % CANVAS, p[0] % CANVAS] * 0.7).tolist(),
-                2,
-                cv2.LINE_AA,
-            )
-        mask = np.maximum(mask, finger.astype(np.float32) / 255)
-    wrist = np.zeros((CANVAS, CANVAS), np.uint8)
+            stroke(layer, p + (6, 0), q + (6, 0), (layer[p[1] % CANVAS, p[0] % CANVAS] * 0.7).tolist(), 2)
+        mask = np.maximum(mask, finger)
     p, q = ((np.array([over, over + np.array([-s, c]) * 90]) - CENTRE) * UNIT + CANVAS / 2).astype(int)
-    cv2.line(wrist, tuple(p.tolist()), tuple(q.tolist()), 255, int(rng.uniform(28, 38) * UNIT), cv2.LINE_AA)
-    mask = cv2.GaussianBlur(np.maximum(mask, wrist.astype(np.float32) / 255), (0, 0), 1.2)
+    wrist = band(p, q, int(rng.uniform(28, 38) * UNIT))
+    mask = cv2.GaussianBlur(np.maximum(mask, wrist), (0, 0), 1.2)
     blend(image, layer, mask)
     return mask
 
@@ -363,7 +356,7 @@ def over_mouth(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         )
     else:  # a cup, a telephone
         x, y, a, b = 56 + rng.normal(0, 5), rng.uniform(90, 100), rng.uniform(20, 34), rng.uniform(13, 26)
-        points = at([(x - a, y - b), (x + a, y - b), (x + a, y + b), (x - a, y + b)], rng, 3)
+        points = at(box(x, y, a, b), rng, 3)
     mask = rounded(points, rng)
     blend(image, material(image, rng), mask)
     return mask
@@ -402,11 +395,7 @@ def harmless(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         colour = (any_colour(rng) * 0.6).tolist()
         width = int(rng.integers(1, 6))
         for x in (38, 74):
-            shape = (
-                at([(x - a, y - b), (x + a, y - b), (x + a, y + b), (x - a, y + b)], rng, 1)
-                if rng.random() < 0.3
-                else ellipse(x, y, a, b)
-            )
+            shape = at(box(x, y, a, b), rng, 1) if rng.random() < 0.3 else ellipse(x, y, a, b)
             glass = filled(shape)
             blend(image, np.full(image.shape, rng.uniform(0, 255)), glass * rng.uniform(0, 0.22))
             if rng.random() < 0.25:
@@ -416,9 +405,8 @@ def harmless(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
                     glass * filled(ellipse(x + rng.normal(0, 8), y + rng.normal(0, 6), 2, 6, 40), 2) * 0.7,
                 )
             cv2.polylines(image, [np.round(shape * 16).astype(np.int32)], True, colour, width, cv2.LINE_AA, 4)
-        for line in ([(50, y - 3), (62, y - 3)], [(38 - a, y - 2), (-8, y - 5)], [(74 + a, y - 2), (120, y - 5)]):
-            p, q = at(line, rng, 1)
-            cv2.line(image, tuple(int(v) for v in p), tuple(int(v) for v in q), colour, width, cv2.LINE_AA)
+        for line in frame(a, y):
+            stroke(image, *at(line, rng, 1), colour, width)
         return mask
     mask = rounded(points, rng)
     blend(image, material(image, rng), mask)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -23,6 +22,7 @@ from ..errors import SourceError
 from ..media.eda_files import Asked, read_eda_file
 from ..preprocessing.quality import EdaQuality
 from .data import Cohort, Trial
+from .keys import write
 
 _FEW = 32  # files that are read sooner than processes start
 _ODD_RATE = 0.05  # relative distance from the usual rate
@@ -79,7 +79,7 @@ def check_biosignals(cohort: Cohort, *, workers: int = 1, cache: Path | None = N
     good: dict[str, Facts] = {}
     for name, found in named.items():
         if found.error:
-            cohort.problems.guard(lambda: _raise(found.error))  # noqa: B023
+            cohort.problems.refuse(found.error)
         else:
             good[name] = found
     return _lines(good, len(named)) if good else []
@@ -97,10 +97,6 @@ def sample_of(cohort: Cohort, count: int) -> dict[str, Facts]:
 def _with_eda(cohort: Cohort) -> list[Trial]:
     """Trials with recorded EDA."""
     return [r for r in cohort.trials if "eda" in r.files and r.kind != "sim"]
-
-
-def _raise(text: str) -> None:
-    raise SourceError(text)
 
 
 def _painmonit(trials: Iterable[Trial], rate: float) -> Iterator[tuple[str, Facts]]:
@@ -130,10 +126,7 @@ def _files(paths: dict[str, Path], workers: int, cache: Path | None) -> dict[str
     known.update({keys[name]: found for name, found in zip(missing, fresh)})
     if store is not None and missing:
         with suppress(OSError):  # the cache only saves time
-            store.parent.mkdir(parents=True, exist_ok=True)
-            part = store.with_suffix(f".{os.getpid()}.part")
-            part.write_text(json.dumps({key: asdict(found) for key, found in known.items()}))
-            part.replace(store)
+            write(store, json.dumps({key: asdict(found) for key, found in known.items()}))
     return {name: known[key] for name, key in keys.items()}
 
 

@@ -11,9 +11,9 @@ import json
 import multiprocessing
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,8 @@ from ..clips.plan import time_key
 from ..errors import DataError, SourceError
 from ..tasks import Modality, Task
 from .data import Problems, Trial, WindowTable
-from .keys import clip_content, clip_key
+from .faults import spoil_face, spoiled
+from .keys import clip_content, clip_key, digest
 from .sources import open_trial
 
 Progress = Callable[[str, int, int], None]
@@ -73,11 +74,46 @@ def build_clips(
     }
 
 
+def with_faults(
+    windows: WindowTable,
+    stores: Mapping[str, ClipStore],
+    faults: Mapping[str, str],
+    cache: Path,
+    workers: int = 1,
+    progress: Progress = silent,
+) -> dict[str, ClipStore]:
+    """`stores` of `windows` with a fault (`faults.FAULTS`) in some modalities: faces from their clean clips, the others
+    cut again from their spoiled signals."""
+    spoilt = {}
+    for m in windows.task.modalities:
+        if (fault := faults.get(m.name, "")) and m.name == "face":
+            spoilt[m.name] = _spoilt_faces(windows, stores[m.name], fault)
+        elif fault:
+            problems = Problems(skip=True)  # trials that cannot be read were named when the clean clips were cut
+            spoilt[m.name] = _build_modality(windows, m, cache, problems, workers, progress, fault)
+    return {**stores, **spoilt}
+
+
+def _spoilt_faces(windows: WindowTable, store: ClipStore, fault: str) -> ClipStore:
+    data, present = np.empty_like(store.data), store.present.copy()
+    for row, (number, end) in enumerate(windows.clips["face"]):
+        trial = windows.trials[number]
+        data[row], usable = spoil_face(store.data[row], store.modality, fault, trial.id, trial.duration, end)
+        present[row] &= usable
+    return replace(store, data=data, present=present, key=f"{store.key}-{fault}", content=digest(data, present))
+
+
 def _build_modality(
-    windows: WindowTable, m: Modality, cache: Path, problems: Problems, workers: int, progress: Progress
+    windows: WindowTable,
+    m: Modality,
+    cache: Path,
+    problems: Problems,
+    workers: int,
+    progress: Progress,
+    fault: str = "",
 ) -> ClipStore:
     clips = windows.clips[m.name]
-    key = clip_key(windows, m)
+    key = clip_key(windows, m, fault)
     folder = cache / "clips" / f"{m.name}-{key}"
     shape, dtype = signal_format(m)
     data = _memmap(folder / "clips.npy", (len(clips), *shape), dtype)
@@ -91,15 +127,15 @@ def _build_modality(
         jobs.setdefault(number, []).append(row)
     for number in jobs:
         if done[number] and windows.trials[number].id in failed:
-            _bad(failed[windows.trials[number].id], problems)
+            problems.refuse(failed[windows.trials[number].id])
     todo = [n for n in jobs if not done[n]]
     finished = len(jobs) - len(todo)
     progress(m.name, finished, len(jobs))
-    items = ((n, (windows.trials[n], windows.task, m.name, [clips[row][1] for row in jobs[n]])) for n in todo)
+    items = ((n, (windows.trials[n], windows.task, m.name, [clips[row][1] for row in jobs[n]], fault)) for n in todo)
     for number, (arrays, usable, who, error) in _map(_compute, items, workers):
         rows = np.array(jobs[number])
         if error:
-            _bad(error, problems)
+            problems.refuse(error)
             failed[windows.trials[number].id] = error
             (folder / "failed.json").write_text(json.dumps(failed, indent=1))
         else:
@@ -111,19 +147,12 @@ def _build_modality(
         progress(m.name, finished, len(jobs))
     for number, places in jobs.items():
         trial = windows.trials[number]
-        if trial.id not in failed and not present[places].any():
+        if trial.id not in failed and not fault and not present[places].any():
             problems.missing(f"usable {m.name} clip of a trial", trial.files[m.name])
     for array in (data, present, track, done):
         array.flush()
     content = clip_content(folder, data, present, track, fresh=bool(todo))
     return ClipStore(m, key, data, np.asarray(present) == 1, np.asarray(track), content)
-
-
-def _bad(error: str, problems: Problems) -> None:
-    def fail() -> None:
-        raise DataError(error)
-
-    problems.guard(fail)
 
 
 def _memmap(path: Path, shape: tuple[int, ...], dtype: Any) -> np.memmap:
@@ -180,9 +209,9 @@ def _quiet_worker() -> None:
 # ---- one trial, in a worker ------------------------------------------------------------------------------
 
 
-def _compute(job: tuple[Trial, Task, str, list[float]]) -> tuple[Any, Any, Any, str]:
+def _compute(job: tuple[Trial, Task, str, list[float], str]) -> tuple[Any, Any, Any, str]:
     """(clips as stored, present, track, "") or (None, None, None, the error)."""
-    trial, task, name, ends = job
+    trial, task, name, ends, fault = job
     m = task.modality(name)
     rows = {time_key(end): row for row, end in enumerate(ends)}
     shape, dtype = signal_format(m)
@@ -191,6 +220,8 @@ def _compute(job: tuple[Trial, Task, str, list[float]]) -> tuple[Any, Any, Any, 
     track = np.zeros(len(ends), np.int32)
     try:
         source, find = open_trial(trial, m)
+        if fault:
+            source = spoiled(source, name, fault, trial.id, trial.duration)
         for key, clip in cut_clips(source, task, name, ends, find=find):
             if clip.signal is not None:
                 clips[rows[key]] = clip.signal

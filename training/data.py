@@ -69,10 +69,14 @@ class Problems:
         try:
             return read()
         except (DataError, SourceError) as error:
-            if not self.skip:
-                raise DataError(f"{error} (or pass --skip-bad)") from None
-            self.bad.append(str(error))
+            self.refuse(str(error))
             return None
+
+    def refuse(self, why: str) -> None:
+        """A sample that cannot be used: raises DataError, or with `skip` counts it."""
+        if not self.skip:
+            raise DataError(f"{why} (or pass --skip-bad)") from None
+        self.bad.append(why)
 
     def missing(self, what: str, path: Path) -> None:
         """Count a file that a real copy may lack, and keep one example."""

@@ -5,13 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..tasks import TASK_NAMES
 from .experiment import TrainingOptions, export_run, make_splits, prepare, run_split
 from .recipes import Recipe, load_recipe
 from .streams import simulated_cohort
 
 SIZE = {"pain": (36, 60), "affect": (64, 64), "trimodal": (96, 48)}  # people, windows of each
-DEMOS = (*TASK_NAMES, "all")
 
 
 def train_demo(

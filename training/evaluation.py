@@ -17,7 +17,7 @@ from ..capture.simulated.scenario import CLASS_NAMES
 from ..engine.bundle import Bundle, cpu_graph, load_bundle
 from ..errors import ConfigError, DataError
 from ..tasks import Task
-from . import matching, persons, plots, score_table
+from . import evaluation_report, matching, persons, plots, score_table, trial_figure
 from .clips import ClipStore, build_clips
 from .data import PAIN_CLASSES, Cohort, WindowTable, cut_windows, person
 from .experiment import (
@@ -162,6 +162,7 @@ def evaluate(
     allow_trained: bool = False,
     cross: bool = False,
     window_end: float | None = None,
+    faces: bool = False,
 ) -> list[str]:
     """Score a run's folder or a bundle on `cohort`; returns the table's lines, writes JSON, CSV and plots to `out`.
 
@@ -171,7 +172,7 @@ def evaluate(
     run and `all` for a bundle. Raises DataError where a scored subject was trained on, unless `allow_trained`.
     Subjects are identified by their ids, and by the data set where it numbers its people itself.
     cross: the data may differ from the model's in window, sensors, rate and classes; without it that is a DataError.
-    window_end: see `matching.cross`.
+    window_end: see `matching.cross`. faces: whether the figure of one trial shows the person.
     """
     model = _model(target)
     differences: list[str] = []
@@ -230,10 +231,23 @@ def evaluate(
         facts = {"model": model.facts.to_dict(), "data": matching.facts_of(cohort).to_dict()}
         write(out / "cross.json", json.dumps({**facts, "differences": differences}, indent=1) + "\n")
     plots.all_plots(out, clean, table, task)
+    if clean.attention.size and clean.attention.shape[1] >= trial_figure.STEPS:
+        trial_figure.trial_attention(out, clean, task, cohort.trials, faces=faces)
+    paper = [] if cross else published_lines(trained_by)
+    evaluation_report.write_html(
+        out, title=f"Evaluation of {target.name}", clean=clean, table=table, figures=plots.NAMES,
+        about={
+            "model": target.name, "data": f"{cohort.root.name} ({cohort.layout})", "protocol": protocol,
+            "task": f"{task.name}: {', '.join(task.names)}, S = {task.steps}",
+            "person calibration": persons.NOTE if recipe is not None and recipe.calibrated else "",
+        },
+        sections={"Another data set": differences, "Notes": [*notes], "Published": paper,
+                  "Data": cohort.problems.lines()},
+    )  # fmt: skip
     lines = score_table.score_lines(table, score_table.ALL, "clean")
     if recipe is not None and recipe.calibrated:
         lines.insert(0, persons.NOTE)
-    return [*differences, *lines, *notes, *([] if cross else published_lines(trained_by))]
+    return [*differences, *lines, *notes, *paper]
 
 
 @dataclass(frozen=True)

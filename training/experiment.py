@@ -236,21 +236,10 @@ def run_split(prepared: Prepared, split: Split, out: Path, *, seed: int, options
     write(out / "split.json", json.dumps(about, indent=1) + "\n")
     sides = {side: prepared.fusion_windows.of(getattr(split, side)) for side in ("train", "validation")}
     require_two_classes(sides["train"], "train")
-    began = time.monotonic()
-    seconds: dict[str, float] = {}
-    networks: dict[str, Unimodal] = {}
     run = _Run(prepared, split, out, seed, options)
-    for name, (m, store) in prepared.network_inputs().items():
-        networks[name] = train_backbone(run, name, m, store)
-        seconds[name] = time.monotonic() - began
-        began = time.monotonic()
-    features = {
-        name: extract(
-            networks[name].backbone, store, options.cache, augment=recipe.augment,
-            device=_torch_device(options.device), progress=options.progress,
-        )
-        for name, (_, store) in prepared.network_inputs().items()
-    }  # fmt: skip
+    networks, seconds = train_backbones(run)
+    began = time.monotonic()
+    features = features_of(prepared, networks, options)
     seconds["features"], began = time.monotonic() - began, time.monotonic()
     fusion, states = train_fusion(run, networks, features, sides, key.also(stage="fusion"))
     seconds["fusion"] = time.monotonic() - began
@@ -292,6 +281,30 @@ class _Run:
     out: Path
     seed: int
     options: TrainingOptions
+
+
+def train_backbones(run: _Run) -> tuple[dict[str, Unimodal], dict[str, float]]:
+    """Stage 1 of every network, and the seconds that each took."""
+    networks: dict[str, Unimodal] = {}
+    seconds: dict[str, float] = {}
+    for name, (m, store) in run.prepared.network_inputs().items():
+        began = time.monotonic()
+        networks[name] = train_backbone(run, name, m, store)
+        seconds[name] = time.monotonic() - began
+    return networks, seconds
+
+
+def features_of(
+    prepared: Prepared, networks: dict[str, Unimodal], options: TrainingOptions
+) -> dict[str, NDArray[np.float32]]:
+    """(K, N, d) features of all clips of each network, varied as in training."""
+    return {
+        name: extract(
+            networks[name].backbone, store, options.cache, augment=prepared.recipe.augment,
+            device=_torch_device(options.device), progress=options.progress,
+        )
+        for name, (_, store) in prepared.network_inputs().items()
+    }  # fmt: skip
 
 
 def train_backbone(run: _Run, name: str, m: Modality, store: ClipStore) -> Unimodal:

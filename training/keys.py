@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 # Modules and whole packages below `jmt_edge`. From files to clips:
 CLIP_CODE = (
-    "tasks", "result", "opencv", "preprocessing", "media", "capture", "clips", "training.clips", "training.sources",
-    "training.streams",
+    "tasks", "result", "opencv", "preprocessing", "media", "capture", "clips", "training.clips", "training.faults",
+    "training.sources", "training.streams",
 )  # fmt: skip
 # and from clips to scores:
 CODE = (*CLIP_CODE, "models", "metrics", "compiler.export", "training")
@@ -182,8 +182,8 @@ def _files(name: str) -> Iterator[tuple[str, Path]]:
 # ---- clips and what is cut from them -------------------------------------------------------------------------
 
 
-def clip_key(windows: WindowTable, m: Modality) -> str:
-    """Of a modality's clips: geometry, code, and the files by path, size and times of change."""
+def clip_key(windows: WindowTable, m: Modality, fault: str = "") -> str:
+    """Of a modality's clips: fault, geometry, code, and the files by path, size and times of change."""
     stamps: dict[str, Any] = {}
     jobs: dict[int, list[float]] = {}
     for number, end in windows.clips[m.name]:
@@ -201,7 +201,7 @@ def clip_key(windows: WindowTable, m: Modality) -> str:
     geometry = plan.m.geometry() | {"new": plan.new}
     if m.name == "eda":
         geometry.update(mean=(), std=())  # stored in µS
-    return digest(geometry, code(CLIP_CODE), lines)[:20]
+    return digest(geometry, code(CLIP_CODE), lines, *([fault] if fault else []))[:20]
 
 
 def _stamp(path: Path) -> Any:

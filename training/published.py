@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import ConfigError
-from ..markdown import table
 from .recipes import Recipe, from_dict, load_recipe
 
 R2D1, I3D, R3D, RESNET = "r2plus1d_18", "i3d", "r3d_18", "resnet18_audio"
@@ -207,16 +206,6 @@ def _flat(data: Mapping[str, Any], where: str) -> Iterator[tuple[str, Any]]:
 def row_text(row: Row) -> str:
     """The row, its numbers, and what its recipe does otherwise."""
     return f"{row.paper} Table {row.table}, {row.system}: {row.cells()}" + (f"; {row.differs}" if row.differs else "")
-
-
-def row_table() -> list[str]:
-    """All rows as a Markdown table, for docs/explanation/papers.md."""
-    cells = [
-        [row.paper, str(row.table or ""), row.system, row.measure, row.cells(),
-         f"`{row.recipe}`" if row.recipe else f"context only: {row.context}"]
-        for row in ROWS
-    ]  # fmt: skip
-    return table(["paper", "table", "row", "measure", "printed", "recipe"], cells)
 
 
 def published_lines(recipe: Mapping[str, Any]) -> list[str]:

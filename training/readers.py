@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..capture.simulated.scenario import CLASS_NAMES
-from ..errors import DataError
+from ..errors import DataError, short
 from ..media.tables import column_indices, label_lines, read_table
 from ..media.video import video_times
 from ..tasks import Task, get_task
@@ -340,8 +340,8 @@ def _npy(path: Path, *, mapped: bool = False) -> NDArray:
         return np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
     except FileNotFoundError:
         raise DataError(f"{path} does not exist; a PainMonit folder has X.npy, y_heater.npy and subjects.npy") from None
-    except (ValueError, OSError, EOFError) as error:
-        raise DataError(f"{path} is not a readable array ({error}); export it again") from None
+    except Exception as error:  # NumPy's reader of headers raises what it meets
+        raise DataError(f"{path} is not a readable array ({short(error)}); export it again") from None
 
 
 def _first_dir(*candidates: Path) -> Path | None:

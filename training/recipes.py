@@ -12,8 +12,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
-from ..errors import ConfigError
-from ..tasks import CLIP_AUDIO_SAMPLES, FUSIONS, Modality, Task, get_task, split_steps
+from ..errors import ConfigError, short
+from ..tasks import CLIP_AUDIO_SAMPLES, FUSIONS, TASK_NAMES, Modality, Task, get_task, split_steps
 from .data import PAIN_CLASSES
 
 RECIPE_FUSIONS = (*FUSIONS, "intra_fc", "intra_tr")
@@ -185,15 +185,22 @@ def load_recipe(name_or_file: str, overrides: Iterable[str] = (), *, variant: st
     if file.suffix == ".json":
         if not file.is_file():
             raise ConfigError(f"no recipe file at {file}; `jmt-edge train --list` lists the built-in recipes")
-        text = file.read_text()
+        try:
+            text = file.read_text(encoding="utf-8")
+        except (OSError, UnicodeError) as error:
+            raise ConfigError(f"recipe {file} cannot be read ({short(error)}); give a JSON file") from None
     elif name_or_file in names():
         text = (_FOLDER / f"{name_or_file}.json").read_text()
     else:
         raise ConfigError(f"unknown recipe '{name_or_file}': choose one of {', '.join(names())}, or give a .json file")
     try:
         data = json.loads(text)
+    except RecursionError:
+        raise ConfigError(f"recipe {name_or_file} is nested too deeply; fix the file") from None
     except ValueError as error:
         raise ConfigError(f"recipe {name_or_file} is not valid JSON ({error}); fix the file") from None
+    if not isinstance(data, dict):
+        raise ConfigError(f"recipe {name_or_file} is not an object; fix the file")
     if variant == "demo":
         data = as_demo(data)
     elif variant:
@@ -210,13 +217,22 @@ def as_demo(data: dict[str, Any]) -> dict[str, Any]:
     """A recipe for the demo width. The papers' learning rates suit wide, pretrained networks, so optimisers, EDA
     normalisation, augmentation and masking are those of `demo-<task>`; modalities and fusion stay.
     """
-    demo = json.loads((_FOLDER / f"demo-{data.get('task')}.json").read_text())
+    whose = f"recipe {data.get('name', '?')}"
+    task, backbones, stages = data.get("task"), data.get("backbone", {}), data.get("stages", {})
+    if task not in TASK_NAMES:
+        raise ConfigError(f"{whose}: task {task!r} is not one of {', '.join(TASK_NAMES)}")
+    for key, value in (("backbone", backbones), ("stages", stages)):
+        if not isinstance(value, dict):
+            raise ConfigError(f"{whose}.{key}: expected an object, found {value!r}")
+    demo = json.loads((_FOLDER / f"demo-{task}.json").read_text())
     used = data.get("modalities") or list(demo["stages"])
+    if not isinstance(used, list) or not all(isinstance(name, str) for name in used):
+        raise ConfigError(f"{whose}.modalities: expected a list of names, found {used!r}")
     backbone = {m: b for m, b in demo.get("backbone", {}).items() if m in used}
     taken = {key: demo[key] for key in DEMO_TAKES if key in demo}
-    taken["backbone"] = {**backbone, **data.get("backbone", {})}
+    taken["backbone"] = {**backbone, **backbones}
     of = {"second": next(iter(used))}  # a second backbone is trained as the first
-    taken["stages"] = {name: demo["stages"].get(of.get(name, name), s) for name, s in data.get("stages", {}).items()}
+    taken["stages"] = {name: demo["stages"].get(of.get(name, name), s) for name, s in stages.items()}
     return {**data, **taken, "variant": "demo", "weights": {}}
 
 
@@ -251,6 +267,8 @@ def override(data: dict[str, Any], text: str) -> None:
             raise ConfigError(f"'{key}' is not a setting of a recipe; see docs/reference/recipes.md")
     try:
         target[parts[-1]] = json.loads(value)
+    except RecursionError:
+        raise ConfigError(f"the value of '{key}' is nested too deeply; give a number, a name or a list") from None
     except ValueError:
         target[parts[-1]] = value.split(",") if parts[-1] in ("modalities", "outputs", "classes") else value
 
@@ -284,6 +302,8 @@ def _value(kind: Any, value: Any, where: str) -> Any:
     if origin is list:
         return [_value(get_args(kind)[0], v, where) for v in value]
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        if abs(value) > 1e300:
+            raise ConfigError(f"recipe {where}: the number is too large")
         return float(value)
     if origin is Literal:
         if value not in get_args(kind):

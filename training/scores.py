@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .. import metrics
+from ..errors import DataError, short
 from .data import Trial, WindowTable
 
 SMOOTH = {"valence": 20, "arousal": 50}  # frames, the published code's lengths
@@ -54,16 +55,20 @@ class Predictions:
 
     @classmethod
     def load(cls, path: Path) -> Predictions:
-        with np.load(path, allow_pickle=False) as data:
-            groups = {
-                kind: {k.removeprefix(f"{kind}_"): data[k] for k in data.files if k.startswith(f"{kind}_")}
-                for kind in ("label", "output")
-            }
-            return cls(
-                tuple(data["names"].tolist()), data["subject"], data["recording"], data["end"], groups["label"],
-                groups["output"], data["present"], data["attention"], float(data["temperature"]),
-                sequence=(float(data["sequence"][0]), int(data["sequence"][1])),
-            )  # fmt: skip
+        """Inverse of `save`. Raises DataError for anything else."""
+        try:
+            with np.load(path, allow_pickle=False) as data:
+                groups = {
+                    kind: {k.removeprefix(f"{kind}_"): data[k] for k in data.files if k.startswith(f"{kind}_")}
+                    for kind in ("label", "output")
+                }
+                return cls(
+                    tuple(data["names"].tolist()), data["subject"], data["recording"], data["end"], groups["label"],
+                    groups["output"], data["present"], data["attention"], float(data["temperature"]),
+                    sequence=(float(data["sequence"][0]), int(data["sequence"][1])),
+                )  # fmt: skip
+        except Exception as error:  # zipfile, zlib and NumPy's headers raise what they meet
+            raise DataError(f"{path} has no predictions ({short(error)}); run the evaluation again") from None
 
     def fill(self, parts: Mapping[str, list[NDArray[np.float32]]]) -> None:
         """Take the batches of outputs, of `present` and of `attention`."""
@@ -77,6 +82,14 @@ class Predictions:
     def scaled(self, o: str) -> NDArray[np.float32]:
         """An output for combination with other systems' or folds': pain logits divided by their own temperature."""
         return self.outputs[o] / np.float32(self.temperature) if o == "pain" else self.outputs[o]
+
+    def take(self, index: NDArray[np.int64]) -> Predictions:
+        """The windows at `index`."""
+        columns = {k: getattr(self, k)[index] for k in ("subject", "trial", "end", "present", "attention")}
+        return replace(
+            self, **columns, labels={o: y[index] for o, y in self.labels.items()},
+            outputs={o: y[index] for o, y in self.outputs.items()},
+        )  # fmt: skip
 
     @classmethod
     def mean(cls, parts: list[Predictions]) -> Predictions:

@@ -27,7 +27,7 @@ from .splits import fraction
 from .suite_costs import measure
 from .suite_findings import Findings, Table
 
-SYSTEMS = ("concat", "vanilla", "jmt_no_joint", "jmt", "jca", "rjcma")
+SYSTEMS = ("concat", "vanilla", "jmt_no_joint", "jmt_no_joint_wide", "jmt", "jca", "rjcma")
 
 
 def systems_of(recipe: Recipe) -> dict[str, Recipe]:

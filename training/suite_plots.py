@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import matplotlib as mpl
 
 from .evaluation import NOISE_LEVELS
 from .plots import COLOURS, LABELS, save
+from .scores import Scores
 from .suite_findings import Findings
 
 mpl.use("Agg")
@@ -76,12 +78,13 @@ def _noise(path: Path, found: Findings, metric: str, styles: dict[str, dict[str,
         for number, s in enumerate(order):
             if f"noise {levels[1]:g} on {m}" not in full[s]:
                 continue
-            y = [full[s]["clean" if not v else f"noise {v:g} on {m}"].pooled[metric] for v in levels]
-            ax.plot(range(len(levels)), y, **styles[s])
+            shown = [full[s]["clean" if not v else f"noise {v:g} on {m}"] for v in levels]
+            shift = 0.3 * (number / max(1, len(order) - 1) - 0.5)
+            _with_intervals(ax, [x + shift for x in range(len(levels))], shown, metric, styles[s])
             if f"without {m}" in full[s]:
                 style = {**styles[s], "linestyle": "none", "ms": 6, "label": None}
                 x = missing + 0.9 * (number / max(1, len(order) - 1) - 0.5)  # side by side: equal scores would hide
-                ax.plot(x, full[s][f"without {m}"].pooled[metric], **style)
+                _with_intervals(ax, [x], [full[s][f"without {m}"]], metric, style)
         ax.axvline(len(levels) - 0.5, color="grey", lw=0.6)
         ax.set_xticks([*range(len(levels)), missing], [*(f"{v:g}" for v in levels), "missing"])
         ax.set(title=TITLES.get(m, m), xlabel="noise (SD of the features)")
@@ -92,12 +95,21 @@ def _noise(path: Path, found: Findings, metric: str, styles: dict[str, dict[str,
     save(figure, path)
 
 
+def _with_intervals(ax: Any, x: Sequence[float], scores: Sequence[Scores], metric: str, style: dict[str, Any]) -> None:
+    """A line of scores, each with its 95 % interval by subject."""
+    for at, s in zip(x, scores):
+        if metric in s.interval:
+            ax.vlines(at, *s.interval[metric], color=style["color"], lw=0.7, alpha=0.7)
+    ax.plot(x, [s.pooled[metric] for s in scores], **style)
+
+
 def _data(path: Path, found: Findings, metric: str, styles: dict[str, dict[str, Any]]) -> None:
     shares = sorted(found.results, key=float)
     figure, ax = plt.subplots(figsize=(6, 3.4), layout="constrained")
-    for s in found.order(metric):
-        y = [found.results[f][s]["clean"].pooled[metric] for f in shares]
-        ax.plot([100 * float(f) for f in shares], y, **styles[s])
+    for number, s in enumerate(found.order(metric)):
+        shift = 1.6 * (number / max(1, len(styles) - 1) - 0.5)  # %
+        clean = [found.results[f][s]["clean"] for f in shares]
+        _with_intervals(ax, [100 * float(f) + shift for f in shares], clean, metric, styles[s])
     ax.set_xticks([100 * float(f) for f in shares])
     ax.set(xlabel="share of the training subjects (%)", ylabel=LABELS[metric])
     ax.grid(alpha=0.3)

@@ -14,7 +14,10 @@ from .plots import LABELS
 from .published import MEASURES, NOTE, row_text, rows_of
 from .suite_findings import Findings
 
-NAMES = {"jmt_no_joint": "JMT without joint", "jmt": "JMT", "jca": "JCA", "rjcma": "RJCMA"}
+NAMES = {
+    "jmt_no_joint": "JMT without joint", "jmt_no_joint_wide": "JMT without joint, widened", "jmt": "JMT", "jca": "JCA",
+    "rjcma": "RJCMA",
+}  # fmt: skip
 STRONG = 1.0  # the noise that is shown for the smaller shares
 
 

@@ -31,7 +31,6 @@ from .losses import ccc, task_loss
 from .recipes import Stage
 from .sets import Batch, hash_seed, loader
 
-_LOGGERS = ((CSVLogger, "csv"), (TensorBoardLogger, "tensorboard"))
 Outputs = dict[str, Tensor]
 State = dict[str, Tensor]  # weights by name
 
@@ -87,15 +86,7 @@ class _Module(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         stage = self.stage
-        weights = [p for p in self.network.parameters() if p.requires_grad]
-        optimizer: torch.optim.Optimizer
-        if stage.optimizer == "sgd":
-            optimizer = torch.optim.SGD(weights, stage.lr, stage.momentum, weight_decay=stage.weight_decay)
-        elif stage.optimizer in ("adam", "adamw"):
-            kind = torch.optim.Adam if stage.optimizer == "adam" else torch.optim.AdamW
-            optimizer = kind(weights, stage.lr, weight_decay=stage.weight_decay)
-        else:
-            raise ConfigError(f"optimizer '{stage.optimizer}' is unknown; choose sgd, adam or adamw")
+        optimizer = optimizer_of([p for p in self.network.parameters() if p.requires_grad], stage)
         if stage.schedule == "plateau":
             plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.1, patience=5)
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": plateau, "monitor": "val_loss"}}
@@ -105,16 +96,31 @@ class _Module(pl.LightningModule):
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cycle, "interval": "step"}}
         if stage.schedule not in ("constant", "cosine"):
             raise ConfigError(f"schedule '{stage.schedule}' is unknown; choose constant, cosine, onecycle or plateau")
+        return {"optimizer": optimizer, "lr_scheduler": by_epoch(optimizer, stage)}
 
-        def factor(epoch: int) -> float:
-            if epoch < stage.warmup:
-                return (epoch + 1) / (stage.warmup + 1)
-            if stage.schedule == "constant":
-                return 1.0
-            share = (epoch - stage.warmup) / max(1, stage.epochs - stage.warmup)
-            return 0.5 * (1 + float(torch.cos(torch.tensor(torch.pi * share))))
 
-        return {"optimizer": optimizer, "lr_scheduler": torch.optim.lr_scheduler.LambdaLR(optimizer, factor)}
+def optimizer_of(weights: list[nn.Parameter], stage: Stage) -> torch.optim.Optimizer:
+    """The stage's optimiser. Raises ConfigError for an unknown one."""
+    if stage.optimizer == "sgd":
+        return torch.optim.SGD(weights, stage.lr, stage.momentum, weight_decay=stage.weight_decay)
+    if stage.optimizer in ("adam", "adamw"):
+        kind = torch.optim.Adam if stage.optimizer == "adam" else torch.optim.AdamW
+        return kind(weights, stage.lr, weight_decay=stage.weight_decay)
+    raise ConfigError(f"optimizer '{stage.optimizer}' is unknown; choose sgd, adam or adamw")
+
+
+def by_epoch(optimizer: torch.optim.Optimizer, stage: Stage) -> torch.optim.lr_scheduler.LambdaLR:
+    """The rate's course over the epochs: a linear rise, then constant or the half of a cosine."""
+
+    def factor(epoch: int) -> float:
+        if epoch < stage.warmup:
+            return (epoch + 1) / (stage.warmup + 1)
+        if stage.schedule == "constant":
+            return 1.0
+        share = (epoch - stage.warmup) / max(1, stage.epochs - stage.warmup)
+        return 0.5 * (1 + float(torch.cos(torch.tensor(torch.pi * share))))
+
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
 
 def one_cycle(optimizer: torch.optim.Optimizer, lr: float, steps: int) -> torch.optim.lr_scheduler.OneCycleLR:

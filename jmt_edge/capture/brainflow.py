@@ -14,17 +14,15 @@ from typing import Any
 import numpy as np
 
 from ..errors import SourceError, first_line
-from ..media.chunk import Chunk
 from ..media.units import Conversion, conversion
-from .base import Clock, Status
-from .queue import SampleQueue
-from .reconnect import DeviceLost, Link, Supervisor, Timing
+from .base import Status
+from .queue import QueuedEda
+from .reconnect import DeviceLost, Timing
 from .spec import number, parse_settings
 
 PARAMETERS = ("serial_port", "mac_address", "ip_address", "serial_number", "other_info")
 SETTINGS = (*PARAMETERS, "ip_port", "timeout", "channel", "unit", "bits", "vcc", "gain", "cal")
 _BUFFER = 45_000  # packages that BrainFlow keeps
-_QUEUE = 60.0  # s of samples kept for a reader that does not come
 _FIRST = 10.0  # s that a board may take to its first package (a radio that is paired)
 
 
@@ -63,30 +61,12 @@ def open_brainflow(spec: str) -> BrainFlowEda:
     return BrainFlowEda(spec, name, given, int(channel or 1), unit)
 
 
-class BrainFlowEda:
+class BrainFlowEda(QueuedEda):
     """EDA channel number `channel`, from 1, of a board."""
 
-    modality = "eda"
-    realtime = True
-
-    def __init__(
-        self,
-        spec: str,
-        board: str,
-        given: Mapping[str, str],
-        channel: int,
-        unit: Conversion,
-        *,
-        timing: Timing | None = None,
-        now: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self.name = spec
+    def __init__(self, spec: str, board: str, given: Mapping[str, str], channel: int, unit: Conversion) -> None:
+        super().__init__(spec, self._connect, Timing(first=_FIRST))
         self._board, self._given, self._channel, self._unit = board, dict(given), channel, unit
-        self._now = now
-        self.link = Link(timing or Timing(first=_FIRST), now)
-        self._supervisor = Supervisor(self._connect, self.link, f"eda {spec}")
-        self._queue = SampleQueue()
-        self._origin = 0.0
         self._connection: _Session | None = None
 
     def open(self, origin: float) -> None:
@@ -95,30 +75,23 @@ class BrainFlowEda:
         self._supervisor.start(self._connect())
 
     def _connect(self) -> _Session:
-        self._connection = None
+        self._connection, self._rate = None, 0.0
         self._connection = session = _Session(load_brainflow(), self._board, self._given, self._channel, self._deliver)
+        self._rate = session.rate
         return session
 
     def _deliver(self, stamps: Any, values: Any, rate: float) -> None:
         times = stamps + (self._now() - time.time()) - self._origin
         values = self._unit(values).astype(np.float32)
         values[~np.isfinite(values)] = np.nan
-        self._queue.put_advancing(times, values, 1.0 / rate if rate else 0.0, _QUEUE * max(rate, 100.0))
-
-    def read(self, until: float) -> Chunk:
-        times, values, lost = self._queue.take(until)
-        return Chunk(times, values, self._connection.rate if self._connection else 0.0, lost)
+        self._queue.put_advancing(times, values, 1.0 / rate if rate else 0.0, self.KEPT * max(rate, 100.0))
 
     def status(self) -> Status:
-        status = Status(self.link.state, self.link.reason, lost=self._queue.lost, reconnects=self.link.reconnects)
-        status.unit, status.clock = "µS", Clock()
-        status.detail = {"board": self._board, "overflowed": self._queue.overflowed}
+        status = super().status()
+        status.detail["board"] = self._board
         if (session := self._connection) is not None:
             status.detail |= {"nominal_rate": session.rate, "channel": session.channel}
         return status
-
-    def close(self) -> None:
-        self._supervisor.stop()
 
 
 class _Session:

@@ -7,6 +7,7 @@ a bounded ring. The Jetson pipeline is NVIDIA's `nvarguscamerasrc` (Jetson Linux
 from __future__ import annotations
 
 import errno
+import math
 import os
 import re
 import threading
@@ -28,6 +29,7 @@ from .reconnect import DeviceLost, Link, Supervisor, Timing
 from .spec import number, split_query
 
 RING_BYTES = 192 << 20  # a second of 1080p at 30 fps; the loop reads 25 times a second
+MAX_AGE = 60.0  # s that a frame may have waited in a driver; a larger difference is of another clock
 RING_FRAMES = 90
 URL_SCHEMES = ("rtsp", "rtsps", "http", "https", "rtmp", "udp", "rtp", "srt")
 OPEN_TIMEOUT_MS, READ_TIMEOUT_MS = 5000, 1000
@@ -73,14 +75,14 @@ def parse_camera(spec: str) -> CameraSpec:
         return CameraSpec("gstreamer", spec)
     target, given = split_query(spec, "width", "height", "fps")
     csi = target.startswith("csi:")
-    if csi and not target[4:].isdigit():
+    if csi and not re.fullmatch("[0-9]{1,3}", target[4:]):
         raise SourceError(f"'{spec}' is not a CSI sensor; write csi:0 for the first one")
     width = number(spec, given, "width", 16, 8192) or (1280 if csi else 640)
     height = number(spec, given, "height", 16, 8192) or (720 if csi else 480)
     fps = number(spec, given, "fps", 1, 1000) or 30.0
     if csi:
         return CameraSpec("csi", target[4:], int(width), int(height), fps)
-    path = f"/dev/video{int(target)}" if target.isdigit() else target
+    path = f"/dev/video{int(target)}" if re.fullmatch("[0-9]{1,9}", target) else target
     return CameraSpec("v4l2", path, int(width), int(height), fps)
 
 
@@ -168,15 +170,16 @@ def _check_device(path: str) -> None:
 class _Grabber:
     """An open capture; each `pump` delivers one frame."""
 
-    def __init__(self, capture: Any, deliver: Callable[[float, Image], None]) -> None:
-        self._capture, self._deliver = capture, deliver
+    def __init__(self, capture: Any, deliver: Callable[[float, Image], None], *, stamped: bool = False) -> None:
+        self._capture, self._deliver, self._stamped = capture, deliver, stamped
         self._bgr = ToBgr()
         self.symptom, self.unreadable = "the camera delivers no frames", ""
+        self._last = -math.inf
 
     def pump(self) -> bool:
         if not self._capture.grab():
             raise DeviceLost("the camera stopped delivering frames")
-        now = time.monotonic()
+        now = self._taken(time.monotonic())
         ok, image = self._capture.retrieve()
         if not ok or image is None or not image.size:
             return False
@@ -185,8 +188,17 @@ class _Grabber:
         except UnknownFrame as error:
             self.unreadable = str(error)
             return False
+        self._last = now
         self._deliver(now, bgr)
         return True
+
+    def _taken(self, now: float) -> float:
+        """When the frame was taken. A driver keeps a few frames: after a pause of this process (a starved machine,
+        SIGSTOP) they are as old as the pause. V4L2 stamps each on the monotonic clock; a stamp that cannot be one is
+        not used.
+        """
+        stamp = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000 if self._stamped else now
+        return stamp if self._last < stamp <= now < stamp + MAX_AGE else now
 
     def close(self) -> None:
         self._capture.release()
@@ -228,7 +240,7 @@ class Camera:
             "format": "".join(chr(code >> 8 * i & 0xFF) for i in range(4)).strip("\0") if code > 0 else "",
         }
         self._stamps.clear()
-        return _Grabber(capture, self._deliver)
+        return _Grabber(capture, self._deliver, stamped=self.spec.kind == "v4l2")
 
     def _deliver(self, now: float, image: Image) -> None:
         with self._lock:

@@ -182,7 +182,6 @@ class Timeline:
     prior_ppm: how far the device's rate may be off.
     cycle: counts that a loss can hide without a trace (16 for a 4-bit sequence number); 0: none.
     period: nominal seconds between samples; times never come closer than half of it.
-    delay: known constant latency of the device, s, subtracted from every time.
     hold: seconds of arrivals to see before the first samples are stamped and released.
     repeats: equal counters are different samples (a counter coarser than the rate).
 
@@ -199,13 +198,12 @@ class Timeline:
         prior_ppm: float = 200.0,
         cycle: int = 0,
         period: float = 0.0,
-        delay: float = 0.0,
         hold: float = 1.0,
         repeats: bool = False,
     ) -> None:
         self.fit = ClockFit(prior_ppm)
         self.dropped = self.slipped = 0
-        self._tick, self._cycle, self._period, self._delay = tick, cycle, period or tick, delay
+        self._tick, self._cycle, self._period = tick, cycle, period or tick
         self._hold = hold
         self._least = 0 if repeats else 1
         self._last_time = -np.inf
@@ -391,7 +389,7 @@ class Timeline:
         return counts
 
     def _stamp(self, counts: NDArray[np.int64]) -> NDArray[np.float64]:
-        times = self.fit.map(np.multiply(counts, self._tick, dtype=np.float64)) - self._delay
+        times = self.fit.map(np.multiply(counts, self._tick, dtype=np.float64))
         apart = 0.5 * self._period or 1e-6
         least = np.arange(len(times)) * apart
         times = np.maximum.accumulate(np.maximum(times - least, self._last_time + apart)) + least

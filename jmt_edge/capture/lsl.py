@@ -7,7 +7,6 @@ says so. A stream that ends is looked for again until it is back.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
@@ -16,18 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import SourceError, first_line
-from ..media.chunk import Chunk
 from ..media.eda_signals import Signal
-from ..media.units import SIEMENS, Conversion, conversion, known_unit
+from ..media.tables import column_number
+from ..media.units import Conversion, conversion, written_unit
 from .base import Clock, Status
-from .queue import SampleQueue
-from .reconnect import DeviceLost, Link, Supervisor, Timing
+from .queue import QueuedEda
+from .reconnect import DeviceLost
 from .spec import parse_settings
 
 PROPERTIES = ("name", "type", "source_id", "hostname")
 SETTINGS = (*PROPERTIES, "channel", "unit", "bits", "vcc", "gain", "cal")
 FIRST, AGAIN = 5.0, 1.0  # s that a stream is looked for: when the source opens, and when it was lost
-_QUEUE = 60.0  # s of samples kept for a reader that does not come
 _BUFFER = 60  # s that liblsl keeps
 _CORRECTION = 5.0  # s between two looks at the clock offset
 _FOREIGN = 10.0  # s between a stamp and its arrival that no buffer explains
@@ -64,30 +62,14 @@ def open_lsl(spec: str) -> LslEda:
     return LslEda(spec, wanted, given.get("channel"), conversion(given, spec))
 
 
-class LslEda:
-    """One channel of the stream with these properties. `now` is the host's clock, for tests."""
-
-    modality = "eda"
-    realtime = True
+class LslEda(QueuedEda):
+    """One channel of the stream with these properties."""
 
     def __init__(
-        self,
-        spec: str,
-        wanted: Mapping[str, str],
-        channel: str | None = None,
-        unit: Conversion | None = None,
-        *,
-        timing: Timing | None = None,
-        now: Callable[[], float] = time.monotonic,
+        self, spec: str, wanted: Mapping[str, str], channel: str | None = None, unit: Conversion | None = None
     ) -> None:
-        self.name = spec
+        super().__init__(spec, lambda: self._connect(AGAIN))
         self._wanted, self._channel, self._unit = dict(wanted), channel, unit
-        self._now = now
-        self.link = Link(timing, now)
-        self._supervisor = Supervisor(lambda: self._connect(AGAIN), self.link, f"eda {spec}")
-        self._queue = SampleQueue()
-        self._origin = 0.0
-        self._rate = 0.0
         self._period = 0.0  # between samples, where the stream has a rate
         self._connection: _Inlet | None = None
 
@@ -127,25 +109,17 @@ class LslEda:
         return " and ".join(f"{key}={value}" for key, value in self._wanted.items())
 
     def _deliver(self, times: NDArray[np.float64], values: NDArray[np.float32]) -> None:
-        self._queue.put_advancing(times - self._origin, values, self._period, _QUEUE * max(self._rate, 100.0))
-
-    def read(self, until: float) -> Chunk:
-        times, values, lost = self._queue.take(until)
-        return Chunk(times, values, self._rate, lost)
+        self._queue.put_advancing(times - self._origin, values, self._period, self.KEPT * max(self._rate, 100.0))
 
     def status(self) -> Status:
-        status = Status(self.link.state, self.link.reason, lost=self._queue.lost, reconnects=self.link.reconnects)
-        status.unit = "µS"
-        status.detail = {"overflowed": self._queue.overflowed, "nominal_rate": self._rate}
+        status = super().status()
+        status.detail["nominal_rate"] = self._rate
         if (connection := self._connection) is not None:
             status.clock = Clock(offset=connection.offset)
             status.detail |= {"stream": connection.name, "channel": connection.channel, "host": connection.host}
             if connection.notes:
                 status.detail["notes"] = list(connection.notes)
         return status
-
-    def close(self) -> None:
-        self._supervisor.stop()
 
 
 def _quoted(value: str) -> str:
@@ -231,15 +205,15 @@ def _channel(
     """(index, label, conversion to µS) of the EDA channel. Raises SourceError."""
     labels, units = [], []
     described = info.desc().child("channels").child("channel")
-    for number in range(info.channel_count()):
-        labels.append(described.child_value("label") or str(number + 1))
+    for i in range(info.channel_count()):
+        labels.append(described.child_value("label") or str(i + 1))
         units.append(described.child_value("unit"))
         described = described.next_sibling("channel")
     listed = ", ".join(labels)
     if wanted is not None:
         at = [i for i, label in enumerate(labels) if label.lower() == wanted.lower()]
-        if not at and wanted.isdecimal() and 1 <= int(wanted) <= len(labels):
-            at = [int(wanted) - 1]
+        if not at and (number := column_number(wanted, len(labels))) is not None:
+            at = [number]
     elif len(labels) == 1:
         at = [0]
     else:
@@ -251,10 +225,8 @@ def _channel(
     (index,) = at
     if unit is not None:
         return index, labels[index], unit
-    if units[index].strip().lower() in SIEMENS:
-        return index, labels[index], lambda x: x * 1e6
-    stated = known_unit(units[index])
-    if stated in ("uS", "nS", "kohm", "ohm"):
+    stated = written_unit(units[index])
+    if stated and stated not in ("V", "mV", "adc"):
         return index, labels[index], Conversion(stated)
     what = f"is in '{units[index]}'" if units[index] else "has no unit"
     raise SourceError(

@@ -1,4 +1,4 @@
-"""The microphone: PortAudio's callback into a ring buffer, 44.1 kHz mono out.
+"""The microphone: PortAudio's callback into a queue, 44.1 kHz mono out.
 
 The callback only copies and stamps. A separate thread takes the blocks, fits the device's sample counter to the host's
 clock, resamples where the device cannot run at 44.1 kHz, and restarts PortAudio when the device is gone: PortAudio has
@@ -17,7 +17,6 @@ from collections import deque
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..errors import SourceError
 from ..faults import one_item
@@ -27,7 +26,8 @@ from ..preprocessing.resample import StreamResampler
 from ..tasks import AUDIO_RATE
 from .base import Status
 from .clock import ClockFit
-from .reconnect import DeviceLost, Link, Supervisor, Timing
+from .queue import SampleQueue
+from .reconnect import DeviceLost, Link, Supervisor
 from .spec import number, split_query
 
 RING_SECONDS = 20.0
@@ -66,7 +66,7 @@ def find_microphone(spec: str) -> dict[str, Any]:
         default = sd.default.device[0]
         found = [d for d in devices if d["index"] == default] or [d for d in devices if d["name"] == "default"]
         found = found or devices[:1]
-    elif spec.isdigit():
+    elif spec.isdecimal() and len(spec) < 10:
         found = [d for d in devices if d["index"] == int(spec)]
     else:
         exact = [d for d in devices if d["name"].lower() == spec.lower()]
@@ -143,17 +143,15 @@ class Microphone:
     modality = "voice"
     realtime = True
 
-    def __init__(self, spec: str, *, timing: Timing | None = None) -> None:
+    def __init__(self, spec: str) -> None:
         self._which, given = split_query(spec, "rate", "channels")
         self.channels = int(number(spec, given, "channels", 1, 2, whole=True) or 0)  # 0: as many as there are, up to 2
         self._forced = number(spec, given, "rate", 4000, 384_000)
         self.name = spec
-        self._link = Link(timing)
+        self._link = Link()
         self._supervisor = Supervisor(self._connect, self._link, f"microphone {spec}")
-        self._lock = threading.Lock()
-        self._ring: deque[tuple[float, F32]] = deque()  # (stream time of the first sample, samples)
-        self._held = 0  # samples in the ring
-        self._overrun = self._lost = self._xruns = 0
+        self._queue = SampleQueue()
+        self._xruns = 0
         self._origin = 0.0
         self._stream: _Stream | None = None
         self._detail: dict[str, Any] = {}
@@ -199,34 +197,14 @@ class Microphone:
             return
         first = float(self._fit.map(np.array([self._out / AUDIO_RATE]))[0]) - self._origin
         self._out += len(out)
-        with self._lock:
-            first = max(first, self._last)  # times must not step back while the fit settles
-            self._last = first + len(out) / AUDIO_RATE
-            self._ring.append((first, out))
-            self._held += len(out)
-            while self._held > RING_SECONDS * AUDIO_RATE:
-                gone = len(self._ring.popleft()[1])
-                self._held -= gone
-                self._overrun += gone
+        first = max(first, self._last)  # times must not step back while the fit settles
+        self._last = first + len(out) / AUDIO_RATE
+        self._queue.put(first + np.arange(len(out)) / AUDIO_RATE, out, 0, RING_SECONDS * AUDIO_RATE)
 
     def read(self, until: float) -> Chunk:
-        """Samples taken up to `until`. Samples that left the ring unread are counted as lost."""
-        times: list[NDArray[np.float64]] = []
-        values: list[F32] = []
-        with self._lock:
-            while self._ring and self._ring[0][0] <= until:
-                first, samples = self._ring.popleft()
-                n = min(len(samples), int((until - first) * AUDIO_RATE) + 1)
-                if n < len(samples):
-                    self._ring.appendleft((first + n / AUDIO_RATE, samples[n:]))
-                self._held -= n
-                times.append(first + np.arange(n) / AUDIO_RATE)
-                values.append(samples[:n])
-            lost, self._overrun = self._overrun, 0
-            self._lost += lost
-        if not times:
-            return Chunk(np.empty(0), np.empty(0, np.float32), float(AUDIO_RATE), lost)
-        return Chunk(np.concatenate(times), np.concatenate(values), float(AUDIO_RATE), lost)
+        """Samples taken up to `until`. Samples that nobody read in time are counted as lost."""
+        times, values, lost = self._queue.take(until)
+        return Chunk(times, values, float(AUDIO_RATE), lost)
 
     def status(self) -> Status:
         """`detail`: the device and its rate, `xruns` (blocks after an overflow), `driver_latency` (s)."""
@@ -236,7 +214,7 @@ class Microphone:
         reason = link.reason
         if not reason and self._stream and self._stream.antiphase.found:
             reason = "the two channels cancel each other out (antiphase); give ?channels=1 or fix the wiring"
-        return Status(link.state, reason, self._clock(), self._lost, link.reconnects, detail=detail)
+        return Status(link.state, reason, self._clock(), self._queue.lost, link.reconnects, detail=detail)
 
     def _clock(self) -> Any:
         clock = self._fit.clock()
@@ -245,6 +223,3 @@ class Microphone:
 
     def close(self) -> None:
         self._supervisor.stop()
-        with self._lock:
-            self._ring.clear()
-            self._held = 0

@@ -1,12 +1,18 @@
-"""Samples on their way from the thread that reads a device to the loop that asks for them."""
+"""Samples on their way from the thread that reads a device to the loop that asks for them, and the sources of them."""
 
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ..media.chunk import Chunk
+from .base import Status
+from .reconnect import Connection, Link, Supervisor, Timing
 
 Float64 = NDArray[np.float64]
 Float32 = NDArray[np.float32]
@@ -72,3 +78,39 @@ class SampleQueue:
                 self._parts.popleft()
             lost, self._untold = self._untold, 0
         return np.concatenate(times), np.concatenate(values), lost
+
+
+class QueuedEda:
+    """Common to EDA devices that a thread reads into a queue. `now` is the host's clock, for tests."""
+
+    modality = "eda"
+    realtime = True
+    KEPT = 60.0  # s of samples kept for a reader that does not come; the oldest go first, counted as lost
+
+    def __init__(
+        self,
+        name: str,
+        connect: Callable[[], Connection],
+        timing: Timing | None = None,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.name, self._now = name, now
+        self.link = Link(timing, now)
+        self._supervisor = Supervisor(connect, self.link, f"eda {name}")
+        self._queue = SampleQueue()
+        self._origin = 0.0
+        self._rate = 0.0  # nominal, Hz; 0 where unknown
+
+    def read(self, until: float) -> Chunk:
+        times, values, lost = self._queue.take(until)
+        return Chunk(times, values, self._rate, lost)
+
+    def status(self) -> Status:
+        """What every such device says; a source adds its own."""
+        link, queue = self.link, self._queue
+        status = Status(link.state, link.reason, lost=queue.lost, reconnects=link.reconnects, unit="µS")
+        status.detail = {"overflowed": queue.overflowed}
+        return status
+
+    def close(self) -> None:
+        self._supervisor.stop()

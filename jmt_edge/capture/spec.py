@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import stat
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from pathlib import Path
 from urllib.parse import parse_qsl
 
 from ..errors import SourceError
+from ..media.units import number as number  # a setting's value
 
 
 def kind_of(path: str) -> str:
@@ -56,29 +56,3 @@ def parse_settings(spec: str, query: str, keys: Collection[str]) -> dict[str, st
     if len(given) < len(pairs):
         raise SourceError(f"'{spec}' has a setting twice; give each setting once")
     return given
-
-
-def number(
-    spec: str,
-    given: Mapping[str, str],
-    key: str,
-    low: float = -math.inf,
-    high: float = math.inf,
-    *,
-    whole: bool = False,
-) -> float | None:
-    """The value of `key`, None where it is not given.
-
-    Raises SourceError where it is not a number, or a whole number, in [low, high].
-    """
-    if key not in given:
-        return None
-    try:
-        value = float(given[key])
-    except ValueError:
-        value = math.nan
-    if not (low <= value <= high and math.isfinite(value) and (not whole or value.is_integer())):
-        kind = "whole number" if whole else "number"
-        span = f" from {low:g} to {high:g}" if math.isfinite(high - low) else ""
-        raise SourceError(f"'{spec}': {key} is '{given[key]}'; give a {kind}{span}")
-    return value

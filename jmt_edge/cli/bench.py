@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from ..errors import ConfigError
+from ._signed import load_signed, signed_option
 
 
 @click.command(name="bench")
@@ -40,10 +41,11 @@ from ..errors import ConfigError
 )
 @click.option("--layers", is_flag=True, help="With --predict: one row per layer.")
 @click.option("--plot", "plot_path", type=click.Path(path_type=Path), help="With --predict: write the roofline as PNG.")
+@signed_option
 def command(
     bundle: Path | None, task_name: str, backend: str, batch: int, duration: float, hop: float, threads: int | None,
     seed: int, processes: int, json_path: Path | None, old: Path | None, fail_over: str, target: str | None,
-    precision: str, layers: bool, plot_path: Path | None,
+    precision: str, layers: bool, plot_path: Path | None, require_signed: bool,
 ) -> None:  # fmt: skip
     """Measure each stage of BUNDLE on this machine: latency percentiles, throughput, memory, power.
 
@@ -59,7 +61,7 @@ def command(
     for path in filter(None, (json_path, plot_path)):  # before minutes of measurement
         if not path.resolve().parent.is_dir():
             raise ConfigError(f"cannot write {path.name}: the folder {path.parent} does not exist; create it first")
-    loaded = load_bundle(bundle or demo_bundle(task_name))
+    loaded = (load_signed if require_signed else load_bundle)(bundle or demo_bundle(task_name))
     if target is not None:
         _predict(loaded, target, precision, hop, json_path, plot_path, threads, layers)
         return

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from ..errors import ConfigError
+from ._signed import load_signed, signed_option
 
 
 @click.command(name="build")
@@ -32,9 +33,10 @@ from ..errors import ConfigError
 @click.option("--batch", help="MIN,OPT,MAX of the first axis, for engines with a dynamic batch [default: static 1].")
 @click.option("--cubin", help="Also compile the fused Triton fusion for these devices, e.g. sm_87,sm_110,sm_90.")
 @click.option("--seed", type=int, default=0, show_default=True)
+@signed_option
 def command(
     bundle: Path, out: Path | None, precision: str, builder: str, target: str, data: Path | None, count: int,
-    batch: str | None, cubin: str | None, seed: int,
+    batch: str | None, cubin: str | None, seed: int, require_signed: bool,
 ) -> None:  # fmt: skip
     """Build engines for every network of BUNDLE into a new bundle, with a fidelity report.
 
@@ -49,7 +51,7 @@ def command(
     from ..engine.bundle import load_bundle
     from ._progress import step_bar
 
-    source = load_bundle(bundle)
+    source = load_signed(bundle) if require_signed else load_bundle(bundle)
     target_path = out or bundle.with_name(f"{source.name}-{precision}.jmt")
     console = Console(stderr=True)
     shape = _batch(batch)

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from ._signed import load_signed, signed_option
+
 
 @click.command(name="calibrate")
 @click.argument("bundle", type=click.Path(path_type=Path))
@@ -19,7 +21,10 @@ import click
 )
 @click.option("--out", type=click.Path(path_type=Path), help="New bundle [default: NAME-calibrated.jmt beside it].")
 @click.option("--seed", type=int, default=0, show_default=True)
-def command(bundle: Path, data: Path | None, count: int, method: str | None, out: Path | None, seed: int) -> None:
+@signed_option
+def command(
+    bundle: Path, data: Path | None, count: int, method: str | None, out: Path | None, seed: int, require_signed: bool
+) -> None:  # fmt: skip
     """Quantise the networks of BUNDLE to INT8 (explicit Q/DQ), keeping as few layers as possible in FP16.
 
     Half of the windows give the ranges, the other half the scores. Runs on the CPU.
@@ -32,7 +37,7 @@ def command(bundle: Path, data: Path | None, count: int, method: str | None, out
     from ..engine.bundle import load_bundle
     from ._progress import step_bar
 
-    source = load_bundle(bundle)
+    source = load_signed(bundle) if require_signed else load_bundle(bundle)
     with step_bar(Console(stderr=True)) as on_step:
         on_step("choosing windows", 0.0)
         windows = load_windows(source, data, count, seed=seed)

@@ -28,7 +28,12 @@ from ._training import cohort_of, data_options, require_folder, training_options
 )
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="With --suite: change the recipe.")
+@click.option(
+    "--seeds", type=click.IntRange(2, 1000), help="With --suite: the claims over so many seeds of each fusion."
+)
+@click.option("--cross-fit", is_flag=True, help="With --seeds: also fusions trained on out-of-fold features.")
 @click.option("--re-pair", is_flag=True, help="With --suite: a control whose face and EDA are of different moments.")
+@click.option("--faces", is_flag=True, help="Show the person's face in the figure of one trial (S >= 4).")
 @click.option("--no-robustness", is_flag=True, help="Score clean input only.")
 @click.option("--published-handling", is_flag=True, help="Also score unlabelled frames as the published code does.")
 @click.option("--cross", is_flag=True, help="DATA is another data set: cut the model's window, print what differs.")
@@ -50,6 +55,10 @@ def command(**flags: Any) -> None:
         require_folder(flags["out"])
     if flags["re_pair"] and not flags["suite"]:
         raise ConfigError("--re-pair is a control of --suite; give both")
+    if flags["seeds"] and not flags["suite"]:
+        raise ConfigError("--seeds repeats the fusions of --suite; give both")
+    if flags["cross_fit"] and not flags["seeds"]:
+        raise ConfigError("--cross-fit is a part of --suite --seeds N; give all three")
     if flags["suite"]:
         return _suite(flags, options)
     if flags["target"] is None:
@@ -64,6 +73,7 @@ def command(**flags: Any) -> None:
         flags["target"], cohort, out, protocol=flags["protocol"], options=options,
         robustness=not flags["no_robustness"], published=flags["published_handling"],
         allow_trained=flags["trained_too"], cross=flags["cross"], window_end=flags["window_end"],
+        faces=flags["faces"],
     )  # fmt: skip
     for line in [*lines, *cohort.problems.lines(), f"written to {out}"]:
         click.echo(line)
@@ -77,6 +87,7 @@ def _beside(target: Path) -> Path:
 def _suite(flags: dict[str, Any], options: Any) -> None:
     from ..training.recipes import load_recipe
     from ..training.suite import run_suite
+    from ..training.suite_seeds import run_seeded_suite
 
     if flags["out"] is None or not flags["recipe"]:
         raise ConfigError("evaluate --suite needs --recipe and --out")
@@ -87,22 +98,27 @@ def _suite(flags: dict[str, Any], options: Any) -> None:
         raise ConfigError(f"--fractions '{flags['fractions']}' is not a list of numbers like 0.1,0.5,1") from None
     systems = tuple(flags["systems"].split(",")) if flags["systems"] else ()
     cohort = cohort_of(flags, flags["data"], recipe.classes)
-    report = run_suite(
-        cohort, recipe, flags["out"], seed=flags["seed"], fractions=fractions, systems=systems,
-        protocol=flags["protocol"] or "holdout", command=_suite_command(flags), re_pair=flags["re_pair"],
-        options=options,
-    )  # fmt: skip
+    how: dict[str, Any] = {
+        "seed": flags["seed"], "fractions": fractions, "systems": systems, "command": _suite_command(flags),
+        "re_pair": flags["re_pair"], "options": options,
+    }  # fmt: skip
+    if flags["seeds"]:
+        report = run_seeded_suite(
+            cohort, recipe, flags["out"], seeds=flags["seeds"], protocol=flags["protocol"] or "kfold:5",
+            cross_fit=flags["cross_fit"], **how,
+        )  # fmt: skip
+    else:
+        report = run_suite(cohort, recipe, flags["out"], protocol=flags["protocol"] or "holdout", **how)
     click.echo(f"report: {report}")
 
 
 def _suite_command(flags: dict[str, Any]) -> str:
     """The command that repeats the suite, with DATA and OUT in place of this machine's folders."""
     words = ["jmt-edge", "evaluate", "--suite", "--recipe", flags["recipe"], "--data", "DATA", "--out", "OUT"]
-    for name in ("variant", "protocol", "fractions", "systems", "seed"):
+    for name in ("variant", "protocol", "fractions", "systems", "seed", "seeds"):
         if flags[name]:
             words += [f"--{name}", str(flags[name])]
-    if flags["re_pair"]:
-        words.append("--re-pair")
+    words += [f"--{name}" for name in ("re-pair", "cross-fit") if flags[name.replace("-", "_")]]
     for change in flags["overrides"]:
         words += ["--set", change]
     return shlex.join(words)

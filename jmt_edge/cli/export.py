@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from ._signed import check_signed_recording, signed_option
+
 SUFFIX = {"csv": "-csv", "parquet": "-parquet", "xdf": ".xdf"}
 
 
@@ -15,7 +17,8 @@ SUFFIX = {"csv": "-csv", "parquet": "-parquet", "xdf": ".xdf"}
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Folder or file.  [default: DIR-csv, DIR-parquet, DIR.xdf]"
 )
-def command(folder: Path, form: str, out: Path | None) -> None:
+@signed_option
+def command(folder: Path, form: str, out: Path | None, require_signed: bool) -> None:
     """Convert a recording: results, EDA, marks and clocks.
 
     Raw video and sound are in the recording itself, as ordinary Matroska and WAV files.
@@ -25,6 +28,8 @@ def command(folder: Path, form: str, out: Path | None) -> None:
     from ..recording.reader import Recording
 
     recording = Recording(folder)
+    if require_signed:
+        check_signed_recording(recording)
     target = out or folder.with_name(folder.name + SUFFIX[form])
     try:
         written = EXPORTERS[form](recording, target)
@@ -32,5 +37,5 @@ def command(folder: Path, form: str, out: Path | None) -> None:
         raise ConfigError(f"cannot write to {target} ({error.strerror}); choose another --out") from None
     for path in written:
         click.echo(path)
-    for sentence in recording.damage:
+    for sentence in (*recording.remarks, *recording.damage):
         click.echo(f"jmt-edge: {sentence}", err=True)

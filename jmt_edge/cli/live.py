@@ -12,6 +12,7 @@ import click
 
 from ..errors import BundleError, ConfigError, OutputError
 from ..tasks import TASK_NAMES, get_task
+from ._signed import load_signed, signed_option
 
 if TYPE_CHECKING:
     from ..capture.base import Source
@@ -63,6 +64,7 @@ OPTIONS = {"face": "camera", "voice": "microphone", "eda": "eda"}  # modality ->
     help="Whose face to follow; first: nobody but the first person.",
 )
 @click.option("--demo-alarms", is_flag=True, help="Physiological alarms although demo weights see a real person.")
+@signed_option
 @click.option("--page-face", type=click.Choice(["show", "blur", "hide"]), default="show", show_default=True)
 @click.option("--page-cert", type=click.Path(path_type=Path), metavar="FILE", help="TLS certificate of the page (PEM).")
 @click.option("--page-key", type=click.Path(path_type=Path), metavar="FILE", help="Key of the certificate.")
@@ -90,6 +92,7 @@ def command(
     novelty: str,
     person: str,
     demo_alarms: bool,
+    require_signed: bool,
     page_face: str,
     page_cert: Path | None,
     page_key: Path | None,
@@ -99,7 +102,7 @@ def command(
     Without any source, every sensor is simulated; if at least one is given, the others default to `none`.
     A research prototype; not for clinical use.
     """
-    bundle = _bundle(task_name, bundle_path)
+    bundle = _bundle(task_name, bundle_path, signed=require_signed)
     raw = _raw(record, record_raw)
     if resume and record is None:
         raise ConfigError("--resume continues a recording; give its folder with --record DIR")
@@ -188,14 +191,16 @@ def open_page(address: str, controls: Controls, recordings: Path, **options: Any
     return server
 
 
-def _bundle(task_name: str | None, path: Path | None) -> Bundle:
+def _bundle(task_name: str | None, path: Path | None, *, signed: bool) -> Bundle:
     from ..engine.bundle import load_bundle
+
+    load = load_signed if signed else load_bundle
 
     if task_name is not None:
         get_task(task_name)
     if path is None:
-        return load_bundle(demo_bundle(task_name or TASK_NAMES[0]))
-    bundle = load_bundle(path)
+        return load(demo_bundle(task_name or TASK_NAMES[0]))
+    bundle = load(path)
     if task_name is not None and bundle.task.name != task_name:
         raise ConfigError(f"{path} is a bundle for '{bundle.task.name}', not '{task_name}'; leave --task out")
     return bundle

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,22 +11,34 @@ from typing import TYPE_CHECKING
 import click
 
 from ..errors import BackendError, BundleError, ConfigError, OutputError
+from ..plain_files import printable
+from ..tasks import TASK_NAMES
+from ._signed import check_signed_recording, load_signed, signed_option
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..engine.bundle import Bundle
     from ..observer import Observer
+    from ..recording.reader import Recording
 
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
 @click.option("--speed", default="max", show_default=True, metavar="X", help="1 is real time, 2 twice as fast, or max.")
 @click.option("--output", type=click.Choice(["tui", "jsonl", "none"]), default="jsonl", show_default=True)
-@click.option("--bundle", "bundle_path", type=click.Path(path_type=Path), help="The run's bundle, if it was moved.")
+@click.option(
+    "--bundle", "bundle_path", type=click.Path(path_type=Path), help="The run's bundle, unless it is a demo bundle."
+)
+@click.option("--backend", default="auto", show_default=True, metavar="NAME", help="auto, onnxruntime, openvino, ...")
 @click.option("--as-recorded", is_flag=True, help="Show the recorded results; compute nothing.")
 @click.option("--check", is_flag=True, help="Exit with 1 unless every result was computed again, equal bit for bit.")
+@signed_option
 @click.option("--page", is_flag=False, flag_value="127.0.0.1:8765", metavar="[HOST:PORT]", help="Show it on the page.")
 def command(
-    folder: Path, speed: str, output: str, bundle_path: Path | None, as_recorded: bool, check: bool, page: str | None
-) -> None:
+    folder: Path, speed: str, output: str, bundle_path: Path | None, backend: str, as_recorded: bool, check: bool,
+    require_signed: bool, page: str | None,
+) -> None:  # fmt: skip
     """Replay a run recorded by `jmt-edge live --record DIR`.
 
     If raw data of every sensor was recorded, the networks run again and give the same results bit for bit; otherwise
@@ -45,23 +59,22 @@ def command(
     from .live import open_page, result_output
 
     recording = Recording(folder)
-    wanted = recording.manifest["bundle"]
-    path = bundle_path or Path(wanted["path"])
-    try:
-        bundle = load_bundle(path)
-    except BundleError as error:
-        raise BundleError(f"{error} (the recording was made with {wanted['id']}; give it with --bundle)") from None
-    if bundle.id != wanted["id"]:
-        raise BundleError(f"the recording was made with {wanted['id']}, but {path} is {bundle.id}; give its --bundle")
+    if require_signed:
+        check_signed_recording(recording)
+    bundle = _bundle(recording, bundle_path, load_signed if require_signed else load_bundle)
     engine = None
     if not as_recorded and not recording.replay_blocker:
-        backend = recording.manifest["backend"]
         try:
             engine = open_engine(bundle, backend, recording.manifest["threads"])
         except BackendError as error:
-            raise BackendError(
-                f"the run used the backend {backend}, which does not open here ({error}); use --as-recorded"
-            ) from None
+            raise BackendError(f"{error}; or use --as-recorded") from None
+        then = recording.manifest["backend"]
+        if engine.name != then:
+            click.echo(
+                f"the run used the backend {printable(then)}, this replay uses {engine.name}: results may differ in "
+                "their last digits; choose with --backend",
+                err=True,
+            )
     controls = Controls()
     observers: list[Observer] = []
     if page is not None:
@@ -71,12 +84,50 @@ def command(
         outcome = replay(recording, bundle, engine, Pipeline, speed=factor, observers=observers, controls=controls)
     for line in (*outcome.summary.lines(), outcome.line()):
         click.echo(line, err=True)
-    if not recording.complete:
-        click.echo("the recording was not closed properly, or samples were dropped because the disk was slow", err=True)
+    for sentence in recording.remarks:
+        click.echo(sentence, err=True)
     if controls.failure:
         raise OutputError(controls.failure)
     if check and (outcome.played or outcome.equal != outcome.recomputed or not outcome.recomputed):
         sys.exit(1)
+
+
+def _bundle(recording: Recording, given: Path | None, load: Callable[[Path], Bundle]) -> Bundle:
+    """The bundle of the run: the one given, or the one with its hash among the packaged ones and those of the user's
+    store. The recording does not say where it is: an engine plan is code, and a recording may come from anybody.
+    """
+    from .live import demo_bundle
+
+    wanted = recording.manifest["bundle"]
+    name = printable(wanted["id"])
+    if given is not None:
+        bundle = load(given)
+        if not _same(bundle, wanted):
+            raise BundleError(f"the recording was made with {name}, but {given} is {bundle.id}; give its --bundle")
+        return bundle
+    for path in (*map(demo_bundle, TASK_NAMES), *sorted(bundle_store().glob("*.jmt"))):
+        try:
+            digest = hashlib.sha256((path / "manifest.json").read_bytes()).hexdigest()
+        except OSError:
+            continue
+        if wanted["id"].endswith(f"@{digest[:8]}") and _same(bundle := load(path), wanted):
+            return bundle
+    raise BundleError(
+        f"the recording was made with {name}, which is neither a packaged bundle nor in {bundle_store()}; give it with "
+        "--bundle"
+    )
+
+
+def bundle_store() -> Path:
+    """Where replays look for bundles by their hash: `$JMT_EDGE_BUNDLES`, or `~/.local/share/jmt-edge/bundles`."""
+    if folder := os.environ.get("JMT_EDGE_BUNDLES"):
+        return Path(folder)
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "jmt-edge" / "bundles"
+
+
+def _same(bundle: Bundle, wanted: dict[str, str]) -> bool:
+    """Recordings of the first edition have eight digits of the hash, in the id."""
+    return bundle.id == wanted["id"] and wanted.get("sha256", bundle.sha256) == bundle.sha256
 
 
 def _speed(text: str) -> float | None:

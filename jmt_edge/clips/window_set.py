@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DataError
+from ..errors import DataError, short
 from ..tasks import Modality, Task
 
 
@@ -173,8 +173,10 @@ class WindowSet:
                     bool(data["noise"]) if "noise" in data.files else False,
                     _read_geometry(str(data["geometry"])) if "geometry" in data.files else {},
                 )
-        except (OSError, ValueError, KeyError) as error:
-            raise DataError(f"{path} has no saved windows ({error}); run the command that wrote it again") from None
+        except Exception as error:  # zipfile, zlib and NumPy's headers raise what they meet
+            raise DataError(
+                f"{path} has no saved windows ({short(error)}); run the command that wrote it again"
+            ) from None
 
 
 def _geometry(m: Modality) -> dict[str, Any]:

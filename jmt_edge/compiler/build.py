@@ -20,9 +20,10 @@ import onnx
 from ..clips.window_set import WindowSet
 from ..engine.bundle import Bundle, write_bundle
 from ..engine.device import current_device
+from ..engine.session import random_feeds
 from ..engine.tensorrt_api import Library, open_library
 from ..errors import BackendError, BundleError, short
-from .choice import choose, cpu_runtimes, device_runners, open_kernel, random_feeds, report_of, time_in_turns
+from .choice import choose, cpu_runtimes, device_runners, open_kernel, report_of, time_in_turns
 from .fidelity import Comparison, Fidelity, FusionCall
 from .fp16 import to_fp16
 from .plan_cache import PlanCache

@@ -18,7 +18,7 @@ from ..engine.backends import unavailable
 from ..engine.backends.base import Engine
 from ..engine.backends.onnxruntime import cpu_threads
 from ..engine.bundle import Bundle
-from ..engine.session import session
+from ..engine.session import random_feeds, session
 from ..engine.tensorrt_api import Library
 from ..errors import BackendError
 from ..tasks import Task
@@ -77,15 +77,6 @@ def time_in_turns(runners: Mapping[str, Runner], runs: int = 15, warm: int = 3) 
             run()
             spent[way].append((time.perf_counter() - began) * 1e3)
     return {way: float(np.median(times)) for way, times in spent.items()}
-
-
-def random_feeds(task: Task, network: str) -> dict[str, NDArray[np.float32]]:
-    """One random input at batch 1, as the network's ONNX graph takes it."""
-    rng = np.random.default_rng(0)
-    if network != "fusion":
-        return {"clip": rng.standard_normal((1, *task.modality(network).shape), dtype=np.float32)}
-    feeds = {name: rng.standard_normal((1, task.steps, task.dim), dtype=np.float32) for name in task.names}
-    return feeds | {"present": np.ones((1, task.steps, len(task.names)), np.float32)}
 
 
 def cpu_runtimes() -> dict[str, Callable[[bytes], Callable[[Mapping[str, Any]], Any]]]:

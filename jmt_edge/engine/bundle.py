@@ -13,20 +13,22 @@ import hashlib
 import json
 import os
 import shutil
-import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import BundleError, ConfigError
+from ..plain_files import Kind, blocks, checksum, printable, read_small, walk
+from ..signing import SIGNATURE
 from ..tasks import Task
-from .manifest import CHECKSUM, MANIFEST, MAX_BYTES, SCHEMA, check_manifest, graph_files, read_manifest
+from .manifest import CHECKSUM, MANIFEST, SCHEMA, check_manifest, graph_files, read_manifest
 from .novelty import Novelty, read_novelty
 from .onnx_file import has_external_data
 
 INTENDED_USE = "Research prototype. Not a medical device; not for clinical use."
+BUNDLE = Kind("bundle", BundleError)
 _BLOCK = 1 << 20
 
 
@@ -47,14 +49,14 @@ class Stored:
 
     def read(self) -> bytes:
         """The verified content. Raises BundleError for an altered or missing file, or one that is not plain."""
-        data = b"".join(_blocks(self.path, -1))
+        data = b"".join(blocks(self.path, BUNDLE, -1))
         self._compare(hashlib.sha256(data).hexdigest())
         return data
 
     def check(self, use: Callable[[bytes], object] = lambda block: None) -> None:
         """`read` in blocks, each given to `use`, without keeping the content."""
         digest = hashlib.sha256()
-        for block in _blocks(self.path):
+        for block in blocks(self.path, BUNDLE):
             digest.update(block)
             use(block)
         self._compare(digest.hexdigest())
@@ -75,6 +77,7 @@ class Bundle:
     manifest: dict[str, Any]
     task: Task
     id: str
+    sha256: str = ""  # of manifest.json, and so of everything in the bundle
 
     @property
     def name(self) -> str:
@@ -153,7 +156,7 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
         raise BundleError(f"no bundle at {root}; give a folder NAME.jmt written by `jmt-edge train` or `build`")
     if not os.path.lexists(manifest_path):
         raise BundleError(f"{root} has no {MANIFEST}, so it is not a bundle; give the folder NAME.jmt itself")
-    raw = _read_small(manifest_path)
+    raw = read_small(manifest_path, BUNDLE)
     _check_checksum(root, raw)
     try:
         manifest = read_manifest(raw)
@@ -163,7 +166,8 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
         task = Task.from_dict(manifest["task"])
     except ConfigError as error:
         raise BundleError(f"{manifest_path}: {error}") from None
-    bundle = Bundle(root, manifest, task, f"{manifest['name']}@{hashlib.sha256(raw).hexdigest()[:8]}")
+    digest = hashlib.sha256(raw).hexdigest()
+    bundle = Bundle(root, manifest, task, f"{manifest['name']}@{digest[:8]}", digest)
     _verify_files(bundle)
     return bundle
 
@@ -223,7 +227,7 @@ def write_bundle(
         except ValueError as error:
             raise BundleError(f"{root} cannot be written: {error}") from None
         (partial / MANIFEST).write_bytes(raw)
-        (partial / CHECKSUM).write_bytes(checksum(raw))
+        (partial / CHECKSUM).write_bytes(checksum(raw, MANIFEST))
         if root.exists():
             shutil.rmtree(root)
         partial.rename(root)
@@ -233,11 +237,6 @@ def write_bundle(
     return load_bundle(root)
 
 
-def checksum(manifest: bytes) -> bytes:
-    """The content of `manifest.sha256`: what `sha256sum manifest.json` prints."""
-    return f"{hashlib.sha256(manifest).hexdigest()}  {MANIFEST}\n".encode()
-
-
 def _check_checksum(root: Path, manifest: bytes) -> None:
     path = root / CHECKSUM
     if not os.path.lexists(path):
@@ -245,7 +244,7 @@ def _check_checksum(root: Path, manifest: bytes) -> None:
             f"{root} has no {CHECKSUM}, so its manifest cannot be verified; copy the whole bundle again, or run "
             f"`sha256sum {MANIFEST} > {CHECKSUM}` in a bundle written by an earlier version"
         )
-    if _read_small(path) != checksum(manifest):
+    if read_small(path, BUNDLE) != checksum(manifest, MANIFEST):
         raise BundleError(
             f"bundle file {root / MANIFEST} was altered (its sha256 is not that of {CHECKSUM}); do not use it, copy "
             "the whole bundle again"
@@ -255,11 +254,11 @@ def _check_checksum(root: Path, manifest: bytes) -> None:
 def _verify_files(bundle: Bundle) -> None:
     """The folder holds the files of the manifest with its hashes, and nothing else."""
     root, files = bundle.path, bundle.files
-    present = set(_walk(root)) - {MANIFEST, CHECKSUM}
+    present = set(walk(root, BUNDLE)) - {MANIFEST, CHECKSUM, SIGNATURE}
     for name in sorted(files.keys() - present):
         raise BundleError(f"bundle {root} lacks its file '{name}'; copy the whole folder again or rebuild it")
     for name in sorted(present - files.keys()):
-        raise BundleError(f"bundle {root} holds {_printable(Path(name))}, which its manifest does not list; remove it")
+        raise BundleError(f"bundle {root} holds {printable(Path(name))}, which its manifest does not list; remove it")
     graphs = graph_files(bundle.manifest)
     for name, file in files.items():
         if name not in graphs:
@@ -269,80 +268,6 @@ def _verify_files(bundle: Bundle) -> None:
         with suppress(ValueError):  # an unreadable graph is reported by the engine, if it is used
             if has_external_data(data):
                 raise _external(file.path)
-
-
-def _walk(root: Path) -> Iterator[str]:
-    """Names of all files below `root`. Raises BundleError for a link and for what is neither file nor folder."""
-    folders = [root]
-    while folders:
-        folder = folders.pop()
-        try:
-            entries = list(os.scandir(folder))
-        except OSError as error:
-            raise BundleError(
-                f"bundle folder {_printable(folder)} cannot be read ({error.strerror}); copy it again"
-            ) from None
-        for entry in entries:
-            path = Path(entry.path)
-            if entry.is_symlink():
-                raise _link(path)
-            if entry.is_dir(follow_symlinks=False):
-                folders.append(path)
-            elif entry.is_file(follow_symlinks=False):
-                yield path.relative_to(root).as_posix()
-            else:
-                raise _not_plain(path)
-
-
-def _blocks(path: Path, size: int = _BLOCK) -> Iterator[bytes]:
-    """A plain file's content, opened without following a link or waiting for a pipe; size -1: in one piece.
-
-    Raises BundleError for anything else, and where reading fails.
-    """
-    if path.is_symlink():
-        raise _link(path)
-    try:
-        with open(path, "rb", buffering=0, opener=_open_plain) as file:
-            while block := file.read(size):
-                yield block
-    except OSError as error:
-        raise BundleError(
-            f"bundle file {_printable(path)} cannot be read ({error.strerror}); copy the whole bundle again"
-        ) from None
-
-
-def _open_plain(path: str, flags: int) -> int:
-    number = os.open(path, flags | os.O_NONBLOCK | os.O_NOFOLLOW)
-    if not stat.S_ISREG(os.fstat(number).st_mode):
-        os.close(number)
-        raise _not_plain(Path(path))
-    return number
-
-
-def _read_small(path: Path) -> bytes:
-    data = b""
-    for block in _blocks(path):
-        data += block
-        if len(data) > MAX_BYTES:
-            raise BundleError(f"{path} is larger than {MAX_BYTES >> 20} MB, unlike any manifest; do not use it")
-    return data
-
-
-def _printable(path: Path) -> str:
-    """A path that is safe to print: file names can contain terminal control characters."""
-    return str(path) if str(path).isprintable() else ascii(str(path))
-
-
-def _not_plain(path: Path) -> BundleError:
-    return BundleError(
-        f"{_printable(path)} in a bundle is not a plain file; do not use it, copy the whole bundle again"
-    )
-
-
-def _link(path: Path) -> BundleError:
-    return BundleError(
-        f"{_printable(path)} in a bundle is a link; do not use it, copy the whole bundle again with its files"
-    )
 
 
 def _external(path: Path) -> BundleError:

@@ -12,10 +12,11 @@ from collections.abc import Callable, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
+from ..signing import SIGNATURE
+
 SCHEMA = 1
 MANIFEST = "manifest.json"
 CHECKSUM = "manifest.sha256"  # as sha256sum writes it, for the one file that cannot list itself
-MAX_BYTES = 64 << 20
 CPU_RUNTIMES = ("onnxruntime", "openvino")  # their entries among the engines are graphs, all others plans
 
 Check = Callable[[Any, str], None]  # (value, its place); raises ValueError, a clause without a full stop
@@ -168,7 +169,7 @@ def _file_name(value: Any, where: str) -> None:
     path = PurePosixPath(value)
     if path.is_absolute() or ".." in path.parts:
         raise ValueError(f"it names {_shown(value)}, which lies outside the bundle")
-    if str(path) != value or value in (".", MANIFEST, CHECKSUM):
+    if str(path) != value or value in (".", MANIFEST, CHECKSUM, SIGNATURE):
         raise ValueError(f"it names {_shown(value)}, which is not a file's name as `build` writes it")
 
 

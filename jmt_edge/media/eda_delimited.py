@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -25,16 +26,17 @@ from .eda_rows import (
     Body,
     EdaRecording,
     is_comment,
+    is_minutes,
     is_number,
     is_time_of_day,
     parse_cell,
     plain,
     split_cells,
 )
-from .units import UNITS, Conversion, known_unit
+from .units import UNITS, Conversion, written_unit
 
 _SEPARATORS = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "space": None, "pipe": "|"}
-_DAY = 86400.0  # s
+_DAY, _HOUR = 86400.0, 3600.0  # s
 _WRAP = {"ms": 2.0**32 * 1e-3, "us": 2.0**32 * 1e-6}  # s: an Arduino's millis() and micros()
 USUAL = (1.0, 25.0)  # µS: where the median of a column without a unit lies if it is µS
 
@@ -50,6 +52,9 @@ def delimited(body: Body, asked: Asked) -> EdaRecording:
     if not sample:
         what = "in the header; add a header such as `t_ms,uS`, or" if head else "in it;"
         raise SourceError(f"EDA file {path} row 1: no column {what} write FILE?rate=HZ for one number a row")
+    if skipped := _preamble(body, sample, sep, asked):
+        start, sample = head.index(sample[skipped], start), sample[skipped:]
+        body.notes.append(f"{skipped} lines before the header are left out")
     if sep == "":
         sep = _separator(sample)
     decimal = asked.decimal or _decimal(sample, sep)
@@ -100,6 +105,24 @@ def _separator(sample: list[str]) -> str | None:
     return None if len(first.split()) > 1 else ","
 
 
+def _preamble(body: Body, sample: list[str], sep: str | None, asked: Asked) -> int:
+    """How many lines, such as `Subject: 7`, come before the first that names both a time and EDA."""
+    if not sample or is_number(split_cells(sample[0], _separator(sample) if sep == "" else sep)[0]):
+        return 0
+    for i, line in enumerate(sample):
+        names = split_cells(line, _separator([line]) if sep == "" else sep)
+        lower = [name.lower() for name in names]
+        units = [""] * len(names)
+        try:
+            time = time_column(body, lower, units, asked)
+            if value_column(body, names, lower, units, time, asked) and (time or asked.rate is not None):
+                return i
+        except SourceError:
+            if i == 0:
+                return 0
+    return 0
+
+
 def _decimal(sample: list[str], sep: str | None) -> str:
     """The decimal sign of the first rows; a comma between two numbers without any point is a decimal comma where
     another sign separates the cells, or where a file of one number a row says so by its first rows."""
@@ -119,6 +142,9 @@ def empatica(body: Body, sample: list[str], start: int, asked: Asked, decimal: s
     first = [re.split(",|;|\t", line) if decimal == "." else [line] for line in sample[:3]]
     if asked.sep is not None and asked.sep not in (",", "comma"):
         return None
+    for cells in first:  # some spreadsheets end each line with the separator
+        while len(cells) > 1 and not cells[-1].strip():
+            cells.pop()
     if len(first) < 2 or not is_number(first[0][0].strip(), decimal):
         return None
     begin = parse_cell(first[0][0].strip(), decimal)
@@ -170,9 +196,9 @@ def _table(
     lower = [name.strip().lower() for name in names]
     units = [""] * len(names)
     if names and start < len(head):
-        cells = split_cells(head[start], sep)
+        cells = [cell.strip("[]() ") for cell in split_cells(head[start], sep)]
         # a second header row with units, as in Shimmer's exports
-        if sum(c.lower() in TIME_UNITS or known_unit(c) != "" for c in cells) >= 2 and not any(
+        if any(c.lower() in TIME_UNITS or written_unit(c) for c in cells) and not any(
             is_number(c, decimal) and c for c in cells
         ):
             units, start = [*cells, *units][: len(names)], start + 1
@@ -196,6 +222,11 @@ def _table(
             f"EDA file {path} has decimal commas in a table that commas separate; export it with `;` or tabs between "
             "the columns"
         )
+    if names and start < len(head) and len(first := _filled(split_cells(head[start], sep))) > len(names):
+        raise SourceError(
+            f"EDA file {path}: its header names {len(names)} columns and its rows have {len(first)}; name each in the "
+            "header (row numbers without a name shift the others by one)"
+        )
     # a cut-off row's last cell would pass for a number; other tables may leave trailing cells out
     columns = [value.index] if time is None else [time.index, value.index]
     rows, table = body.table(start, sep, decimal, columns, len(names) if biovid else 0, plain(header) if header else "")
@@ -218,11 +249,26 @@ def _table(
             body.notes.append(f"the times in '{time.name}' are taken as {scale}")
     t = stamps if scale == "s" else stamps * SECONDS[scale]
     # midnight, or an Arduino's millis() and micros()
-    wrap = _DAY if is_time_of_day(clock) else _WRAP.get(scale, 0.0) if lower[time.index] in TIME_NAMES else 0.0
+    wrap = (
+        _DAY
+        if is_time_of_day(clock)
+        else _HOUR
+        if is_minutes(clock)
+        else _WRAP.get(scale, 0.0)
+        if lower[time.index] in TIME_NAMES
+        else 0.0
+    )
     if wrap and np.any(t[1:] < t[:-1] - wrap / 2):
         t = t + wrap * np.cumsum(np.diff(t, prepend=t[0]) < -wrap / 2)
     refuse_implausible_rate(path, time.name, t[kept] if not kept.all() else t, scale)
     return EdaRecording(t, values, rows, 0.0, kind, 0, unit, value.name)
+
+
+def _filled(cells: list[str]) -> list[str]:
+    """`cells` without the empty ones at the end."""
+    while cells and not cells[-1]:
+        cells = cells[:-1]
+    return cells
 
 
 def _decimal_commas_between(lines: list[str], width: int) -> bool:
@@ -243,6 +289,11 @@ def microsiemens(
     if asked.unit is not None:
         conversion = asked.unit
     elif stated:
+        if stated not in UNITS:
+            raise SourceError(
+                f"EDA file {path}: '{name}' is in '{stated}', which is not a unit of skin conductance; say what it is "
+                f"by FILE?unit=uS, or one of {', '.join(UNITS[1:])}"
+            )
         conversion = Conversion(stated)
         if stated in ("V", "mV", "adc"):
             raise SourceError(
@@ -275,8 +326,28 @@ def _refuse_unlikely(path: Path, values: F64, name: str) -> None:
         what = "holds whole numbers only, like the counts of a converter"
     elif not USUAL[0] <= middle <= USUAL[1]:
         what = f"has no unit, and values around {middle:.4g} are unusual for µS"
+    elif step := converter_step(finite):
+        what = f"has no unit, and only multiples of {step}, like the volts of a converter"
     else:
         return
     raise SourceError(
         f"EDA file {path}: '{name}' {what}; say what it is by FILE?unit=uS, or one of {', '.join(UNITS[1:])}"
     )
+
+
+def converter_step(values: F64) -> str:
+    """`5/1023 V` or the like, where all of (n,) finite values are multiples of it as far as their digits say; else "".
+
+    BITalino's µS, multiples of 25/1024, are not: they have a larger step in common.
+    """
+    exact = next((d for d in range(8) if np.allclose(values, np.round(values, d), rtol=0, atol=1e-9)), 8)
+    for volts, top in product((5.0, 3.3, 3.0, 2.5, 1.8), (1023, 1024, 4095, 4096)):
+        step = volts / top
+        if 10.0**-exact > 0.1 * step or values.max() > volts + step:
+            continue
+        counts = np.rint(values / step)
+        found = np.diff(np.unique(counts)).astype(np.int64)
+        off = np.abs(values - counts * step).max()
+        if off <= 0.51 * 10.0**-exact and len(found) >= ENOUGH and np.gcd.reduce(found) == 1:
+            return f"{volts:g}/{top} V"
+    return ""

@@ -26,7 +26,7 @@ import numpy as np
 from ..errors import SourceError
 from .eda_delimited import delimited
 from .eda_formats import binary_reader
-from .eda_rows import ENOUGH, Asked, Body, EdaRecording
+from .eda_rows import ENOUGH, F64, Asked, Body, EdaRecording
 from .eda_times import respaced, spacing, straighten
 from .opensignals import opensignals
 from .tables import text_lines
@@ -40,20 +40,13 @@ _DROPS = ("rows without a time", "wild stamps", "repeated stamps")
 HEAD = 64  # lines that are looked at before the file is read
 
 
-def read_eda_file(
-    path: Path,
-    asked: Asked | None = None,
-    *,
-    rate: float | None = None,
-    column: str | None = None,
-    strict: bool = False,
-) -> EdaRecording:
-    """Read any of the formats above as `asked`; `rate` and `column` are short for an `Asked` of those two.
+def read_eda_file(path: Path, asked: Asked | None = None, *, strict: bool = False) -> EdaRecording:
+    """Read any of the formats above as `asked`.
 
     strict: every row must hold a number and advance in time, as training demands of its data sets. Raises SourceError,
     one sentence naming the file and where possible the row.
     """
-    asked = asked or Asked(rate, column)
+    asked = asked or Asked()
     try:
         body = Body(path, [], iter(()), strict)
         if read := binary_reader(body):
@@ -91,6 +84,17 @@ def _demand_every_row(path: Path, last: int, found: EdaRecording) -> None:
             raise SourceError(f"EDA file {path} row {rows[0]}: {what}; correct or drop the file")
 
 
+def _sparse(values: F64) -> int:
+    """How many of (n,) values are numbers where the column is one of a lower rate among others, so that most of its
+    cells are blank and the others evenly spread; 0 where it is not."""
+    at = np.flatnonzero(np.isfinite(values))
+    if len(at) < ENOUGH or len(at) > 0.6 * len(values):
+        return 0
+    steps = np.diff(at)
+    every = int(np.median(steps))
+    return len(at) if every > 1 and float((np.abs(steps - every) <= 1).mean()) > 0.8 else 0
+
+
 def _straightened(body: Body, found: EdaRecording) -> EdaRecording:
     """`found` with times from its first sample on that only increase; what that took is counted."""
     counts, notes = body.counts, body.notes
@@ -106,6 +110,13 @@ def _straightened(body: Body, found: EdaRecording) -> EdaRecording:
         times, values, rows = times[kept], values[kept], rows[kept]
     if not len(times):
         raise SourceError(f"EDA file {body.path} holds no valid number; no row has a time")
+    if not body.strict and (dense := _sparse(values)):
+        kept = np.isfinite(values)
+        notes.append(
+            f"{dense} rows have a value, at even distances, and {len(values) - dense} belong to other signals of a "
+            "higher rate: those are left out"
+        )
+        times, values, rows, total = times[kept], values[kept], rows[kept], dense
     altered = 0
     groups = spacing(times)
     if groups.starts is not None and found.rate == 0 and groups.period > 0:

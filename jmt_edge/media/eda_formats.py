@@ -14,7 +14,8 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
-from itertools import islice
+from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -25,6 +26,7 @@ from ..errors import SourceError, first_line
 from .eda_delimited import delimited
 from .eda_rows import F64, Asked, Body, EdaRecording
 from .eda_signals import Signal, chosen, need, recording
+from .opensignals import EDA_SENSORS, sequence_steps
 from .tables import decoded_lines
 from .units import opensignals_us
 
@@ -168,36 +170,25 @@ def _h5_signals(file: Any) -> Iterator[Signal]:
             label = _text(raw[key].attrs.get("label", "")) or key
             own = bits[position] if position < len(bits) else bits[-1] if bits else 0
             name = f"{device.name.strip('/')}:{label}" if len(devices) > 1 else label
-            yield _H5Channel(name, sensor, own, rate, raw, key).signal()
+            known = sensor in EDA_SENSORS and 4 <= own <= 24
+            load = partial(_h5_channel, raw, key, rate, own if known else 0, sensor)
+            yield Signal(name, "uS" if known else "", rate, load, sensor)
 
 
-class _H5Channel:
-    def __init__(self, name: str, sensor: str, bits: int, rate: float, raw: Any, key: str) -> None:
-        self.name, self.sensor, self.bits, self.rate, self._raw, self._key = name, sensor, bits, rate, raw, key
+def _h5_channel(raw: Any, key: str, rate: float, bits: int, sensor: str) -> tuple[F64 | None, Any]:
+    """A channel's times and values: in µS, or as they are where `bits` is 0."""
+    counts = np.ravel(raw[key][...])
+    return _h5_times(raw, rate), opensignals_us(counts.astype(np.float64), bits, sensor) if bits else counts
 
-    def signal(self) -> Signal:
-        known = self.sensor in ("EDABITREV", "EDABIT", "EDA") and 4 <= self.bits <= 24
-        return Signal(
-            self.name, "uS" if known else "", self.rate, self._converted if known else self._counts, self.sensor
-        )
 
-    def _counts(self) -> tuple[F64 | None, Any]:
-        return self._times(), np.ravel(self._raw[self._key][...])
-
-    def _converted(self) -> tuple[F64 | None, Any]:
-        times, counts = self._counts()
-        return times, opensignals_us(counts.astype(np.float64), self.bits, self.sensor)
-
-    def _times(self) -> F64 | None:
-        """By the sequence number, whose gaps are lost samples; None where there is none."""
-        if "nSeq" not in self._raw or self.rate <= 0:
-            return None
-        sequence = np.ravel(self._raw["nSeq"][...]).astype(np.int64)
-        if len(sequence) < 2 or not np.any(np.diff(sequence)):
-            return None
-        step = np.diff(sequence) % (1 << max(4, int(sequence.max()).bit_length()))
-        step[step == 0] = 1
-        return np.concatenate([[0.0], np.cumsum(step)]) / self.rate
+def _h5_times(raw: Any, rate: float) -> F64 | None:
+    """By the sequence number, whose gaps are lost samples; None where there is none."""
+    if "nSeq" not in raw or rate <= 0:
+        return None
+    sequence = np.ravel(raw["nSeq"][...]).astype(np.int64)
+    if len(sequence) < 2 or not np.any(np.diff(sequence)):
+        return None
+    return np.concatenate([[0.0], np.cumsum(sequence_steps(sequence))]) / rate
 
 
 def _text(value: Any) -> str:
@@ -232,18 +223,13 @@ def empatica_zip(body: Body, asked: Asked) -> EdaRecording:
             with archive.open(inside[0]) as file:
                 lines = decoded_lines(file, file.read(4096))
                 head = list(islice(lines, 64))
-                text = replace(body, head=head, lines=_chained(head, lines))
+                text = replace(body, head=head, lines=chain(head, lines))
                 found = delimited(text, asked)
             body.counts, body.notes, body.last = text.counts, text.notes, text.last
             return found
     # zipfile raises the two in the middle for encrypted members and for compressions that it does not know
     except (zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError) as error:
         raise _damaged(body, "a ZIP archive", error) from None
-
-
-def _chained(head: list[str], lines: Iterator[str]) -> Iterator[str]:
-    yield from head
-    yield from lines
 
 
 def embrace_plus(body: Body, asked: Asked) -> EdaRecording:
@@ -342,4 +328,15 @@ _READERS: dict[bytes, Reader] = {
 _REFUSED = {
     b"MATLAB": "a MATLAB file; export its EDA as CSV",
     b"%PDF": "a PDF; give the recording itself",
+    b"\xd0\xcf\x11\xe0": "a spreadsheet of an old Excel; save it as CSV",
+    b"PAR1": "a Parquet file; export its EDA as CSV",
+    b"\x93NUMPY": "a NumPy file; export its EDA as CSV",
+    b"SQLite ": "a database; export its EDA as CSV",
+    b"\xfd7zXZ": "compressed by xz; unpack it",
+    b"BZh": "compressed by bzip2; unpack it",
+    b"\x28\xb5\x2f\xfd": "compressed by Zstandard; unpack it",
+    b"7z\xbc\xaf": "a 7-Zip archive; unpack it",
+    b"Rar!": "a RAR archive; unpack it",
+    b"\x89PNG": "a picture; give the recording itself",
+    b"\xff\xd8\xff": "a picture; give the recording itself",
 }

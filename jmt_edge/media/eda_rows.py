@@ -104,7 +104,7 @@ class Body:
                 self.last = row
                 if not found:
                     bad += 1
-                    wrong = [*wrong[:1], (row, line[:40])]
+                    wrong = [*wrong[:1], (row, shown(line, 40))]
                     if self.strict and bad > 1:
                         break
                     continue
@@ -118,8 +118,8 @@ class Body:
         if bad and (self.strict or bad > _MAX_BAD * (len(rows) + bad)):
             row, text = wrong[0]
             raise SourceError(
-                f"EDA file {self.path} row {row}: '{text}' is not numbers; give a CSV, an OpenSignals .txt "
-                "or an Empatica EDA.csv"
+                f"EDA file {self.path} row {row}: '{text}' is not numbers; correct it, say how the file is "
+                "written by FILE?sep=, decimal= or column=, or give another file"
             )
         if cut_off:
             self.notes.append(f"row {self.last}: the last row was cut off and is left out")
@@ -167,6 +167,7 @@ _ISO = re.compile(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d(?::\d\d)?)(?:[.,](\d+))? ?(Z
 _CLOCK = re.compile(
     r"(?:\d{1,4}[./-]\d{1,2}[./-]\d{1,4},? )?(\d{1,2}):(\d\d):(\d\d)(?:[.,](\d+))?(?: ?([ap])\.?m\.?)?", re.I
 )
+_MINUTES = re.compile(r"(\d{1,3}):(\d\d)[.,](\d+)")  # as Excel shows a time; without a fraction it may be hours
 
 
 def parse_cell(text: str, decimal: str) -> float:
@@ -182,6 +183,9 @@ def parse_cell(text: str, decimal: str) -> float:
         hour, minute, second, fraction, half = found.groups()
         hours = int(hour) if half is None else int(hour) % 12 + 12 * (half in "pP")
         return 3600.0 * hours + 60.0 * int(minute) + int(second) + float(f"0.{fraction or 0}")
+    if found := _MINUTES.fullmatch(text):
+        minute, second, fraction = found.groups()
+        return 60.0 * int(minute) + int(second) + float(f"0.{fraction}")
     if decimal == "," and "." not in text:
         text = text.replace(",", ".", 1)
     return float(text)
@@ -191,12 +195,21 @@ def is_time_of_day(text: str) -> bool:
     return _CLOCK.fullmatch(text) is not None
 
 
+def is_minutes(text: str) -> bool:
+    return _MINUTES.fullmatch(text) is not None
+
+
 def is_number(text: str, decimal: str = ".") -> bool:
     try:
         parse_cell(text, decimal)
     except ValueError:
         return False
     return True
+
+
+def shown(line: str, most: int) -> str:
+    """The start of a line as it may be quoted: a file may hold what a terminal obeys."""
+    return "".join(c if c.isprintable() or c == "\t" else "\ufffd" for c in line[:most])
 
 
 def is_comment(line: str) -> bool:

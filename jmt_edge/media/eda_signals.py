@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from ..errors import SourceError
 from .eda_delimited import microsiemens
 from .eda_rows import F64, Asked, Body, EdaRecording
-from .units import SIEMENS, known_unit
+from .tables import column_number
+from .units import written_unit
 
 _EDA = re.compile(
     r"(^|[^a-z])(eda(?:bit(?:rev)?)?|gsr|scl|scr|electrodermal|galvanic|skin ?conductance|conductance)([^a-z]|$)"
@@ -59,11 +60,11 @@ def chosen(body: Body, signals: Iterable[Signal], asked: Asked) -> Signal:
     if asked.column is not None:
         wanted = asked.column.strip().lower()
         fitting = [s for s in found if s.name.strip().lower() == wanted]
-        if not fitting and wanted.isdecimal() and 1 <= int(wanted) <= len(found):
-            fitting = [found[int(wanted) - 1]]
+        if not fitting and (at := column_number(wanted, len(found))) is not None:
+            fitting = [found[at]]
     else:
         fitting = [s for s in found if s.is_eda]
-        if len(sure := [s for s in fitting if known_unit(s.unit) or s.unit.strip().lower() in SIEMENS]) == 1:
+        if len(sure := [s for s in fitting if written_unit(s.unit)]) == 1:
             fitting = sure
     if len(fitting) == 1:
         return fitting[0]
@@ -78,7 +79,7 @@ def chosen(body: Body, signals: Iterable[Signal], asked: Asked) -> Signal:
     )
 
 
-def recording(body: Body, signal: Signal, asked: Asked, kind: str, notes: Iterable[str] = ()) -> EdaRecording:
+def recording(body: Body, signal: Signal, asked: Asked, kind: str) -> EdaRecording:
     """The signal in µS. Raises SourceError for settings of text files, and as `microsiemens` does."""
     for key in ("time", "sep", "decimal"):
         if getattr(asked, key) is not None:
@@ -87,10 +88,7 @@ def recording(body: Body, signal: Signal, asked: Asked, kind: str, notes: Iterab
     if not len(raw):
         raise SourceError(f"EDA file {body.path}: '{signal.name}' holds no samples; choose another by FILE?column=NAME")
     values = np.asarray(raw, np.float64)
-    unit = known_unit(signal.unit)
-    if asked.unit is None and signal.unit.strip().lower() in SIEMENS:
-        values, unit = values * 1e6, "uS"
-    values, shown = microsiemens(body, values, unit, signal.name, asked)
+    values, shown = microsiemens(body, values, written_unit(signal.unit) or signal.unit.strip(), signal.name, asked)
     rate = asked.rate or signal.rate
     if times is None or asked.rate is not None:
         if not rate > 0:
@@ -98,7 +96,6 @@ def recording(body: Body, signal: Signal, asked: Asked, kind: str, notes: Iterab
         times = np.arange(len(values)) / rate
     else:
         rate = 0.0
-    body.notes += notes
     body.last = len(values)
     rows = np.arange(1, len(values) + 1, dtype=np.int32)
     return EdaRecording(times, values, rows, rate, kind, 0, shown, signal.name)

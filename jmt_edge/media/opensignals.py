@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import SourceError
 from .eda_delimited import microsiemens
@@ -27,7 +29,17 @@ class _Channel:
     converted: bool
 
 
-_EDA_SENSORS = ("EDABITREV", "EDABIT", "EDA")
+EDA_SENSORS = ("EDABITREV", "EDABIT", "EDA")
+
+
+def sequence_steps(sequence: NDArray[Any], bits: int = 0) -> NDArray[Any]:
+    """(n,) numbers that wrap at `bits` (0: at as many as the largest needs) -> (n - 1,) samples from each to the next.
+
+    A repeated number is one sample: the row itself is the only witness.
+    """
+    step = np.diff(sequence) % 2 ** (bits or max(4, int(sequence.max()).bit_length()))
+    step[step == 0] = 1
+    return step
 
 
 def opensignals(body: Body, asked: Asked) -> EdaRecording:
@@ -59,9 +71,7 @@ def opensignals(body: Body, asked: Asked) -> EdaRecording:
         lost = int(np.maximum(np.rint(step[step > 0] * channel.rate) - 1, 0).sum())
     else:
         if channel.sequence >= 0 and np.any(np.diff(sequence)):
-            bits = channel.seq_bits or max(4, int(sequence.max()).bit_length())
-            step = np.diff(sequence) % 2**bits
-            step[step == 0] = 1  # a repeated number: the row itself is the only witness
+            step = sequence_steps(sequence, channel.seq_bits)
             n = np.concatenate([[0.0], np.cumsum(step)])
             lost = int((step - 1).sum())
         times = n / channel.rate
@@ -99,7 +109,7 @@ def _opensignals_channels(devices: dict[str, dict[str, object]]) -> tuple[list[_
         rate = float(device["sampling rate"])  # type: ignore[arg-type]
         for k, (kind, label) in enumerate(zip(_strings(device["sensor"]), labels)):
             sensor = kind
-            if sensor not in _EDA_SENSORS:
+            if sensor not in EDA_SENSORS:
                 continue
             if sensor == "EDA" and (board := str(device.get("device", ""))).startswith("bitalino"):
                 sensor = "EDABITREV" if board == "bitalino_rev" else "EDABIT"

@@ -23,6 +23,7 @@ from .eda_times import MAX_GAP, MAX_NOTES
 F32 = NDArray[np.float32]
 Piece = tuple[float | None, F32, int]  # (time stamp in s, samples, their rate in Hz)
 _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
+_LONGEST_FORMAT = 64  # bytes of a format that are read
 _COVER = 0x400  # FFmpeg's AV_DISPOSITION_ATTACHED_PIC
 _RATES = (1000, 768_000)  # Hz
 _MAX_GAP = 0.02  # s: a time stamp this far from the sample count is a real gap
@@ -107,7 +108,8 @@ class WavFile:
             while len(head := file.read(8)) == 8:
                 name, size = head[:4], struct.unpack("<I", head[4:])[0]
                 if name == b"fmt ":
-                    fmt = file.read(size)
+                    fmt = file.read(min(size, _LONGEST_FORMAT))
+                    file.seek(max(0, size - _LONGEST_FORMAT) + size % 2, 1)
                     if len(fmt) < 16:
                         break
                     kind, self.channels, self.rate, _, _, bits = struct.unpack("<HHIIHH", fmt[:16])

@@ -31,16 +31,25 @@ def read_lines(path: Path) -> list[str]:
         raise OSError(str(error)) from None
 
 
-_BOMS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
+_BOMS = (
+    (b"\xff\xfe\0\0", "utf-32"),
+    (b"\0\0\xfe\xff", "utf-32"),
+    (b"\xef\xbb\xbf", "utf-8-sig"),
+    (b"\xff\xfe", "utf-16"),
+    (b"\xfe\xff", "utf-16"),
+)
 
 
 def text_lines(path: Path) -> Iterator[str]:
-    """The lines of a text file as they are needed, without their ends: UTF-8, UTF-16 or cp1252, also gzipped.
+    """The lines of a text file as they are needed, without their ends: UTF-8, UTF-16, UTF-32 or cp1252, also
+    gzipped.
 
     Raises OSError where the file cannot be read and UnicodeError where it is not text.
     """
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        with path.open("rb") as plain:
+            zipped = plain.read(2) == b"\x1f\x8b"
+        with gzip.open(path) if zipped else path.open("rb") as file:
             yield from decoded_lines(file, file.read(4096))
     except (EOFError, zlib.error) as error:
         raise OSError(str(error)) from None
@@ -79,6 +88,11 @@ def number_rows(
             yield row, [float(cells[c].strip() or "nan") for c in columns] if len(cells) >= width else None
         except ValueError:
             yield row, None
+
+
+def column_number(text: str, count: int) -> int | None:
+    """The index of the column that is named by its number, from 1 to `count`; None for any other text."""
+    return int(text) - 1 if text.isdecimal() and len(text) < 10 and 1 <= int(text) <= count else None
 
 
 def label_lines(path: Path) -> list[str]:

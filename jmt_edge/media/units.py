@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -57,12 +58,12 @@ def biosignalsplux_us(adc: NDArray, bits: int = 16) -> NDArray[np.float64]:
     return np.asarray(adc, np.float64) / 2**bits * 3.0 / 0.12
 
 
-UNITS = ("uS", "nS", "kohm", "ohm", "V", "mV", "adc")
-SIEMENS = ("s", "siemens", "mho")  # as files and streams write it; too short for a column's name
+UNITS = ("uS", "nS", "mS", "S", "kohm", "ohm", "Mohm", "V", "mV", "adc")
 _SPELLINGS = {
     "us": "uS", "µs": "uS", "μs": "uS", "microsiemens": "uS", "usiemens": "uS", "umho": "uS", "umhos": "uS",
     "µmho": "uS", "micromho": "uS", "micromhos": "uS", "µsiemens": "uS", "ns": "nS",
     "kohm": "kohm", "kohms": "kohm", "kω": "kohm", "kΩ": "kohm", "ohm": "ohm", "ohms": "ohm", "ω": "ohm",
+    "mohm": "Mohm", "mohms": "Mohm", "mω": "Mohm", "siemens": "S", "mho": "S", "millisiemens": "mS",
     "v": "V", "volt": "V", "volts": "V", "mv": "mV", "adc": "adc", "raw": "adc", "counts": "adc",
 }  # fmt: skip
 
@@ -70,6 +71,14 @@ _SPELLINGS = {
 def known_unit(text: str) -> str:
     """The unit, one of UNITS, that `text` spells; "" where it spells none."""
     return _SPELLINGS.get(text.strip().lower(), "")
+
+
+def written_unit(text: str) -> str:
+    """The same where a unit is expected: `S` and `mS` are siemens there, and seconds in the name of a column."""
+    return {"s": "S", "ms": "mS"}.get(text.strip().lower(), "") or known_unit(text)
+
+
+_OHMS = {"ohm": 1.0, "kohm": 1e3, "Mohm": 1e6}
 
 
 @dataclass(frozen=True)
@@ -91,15 +100,15 @@ class Conversion:
         if self.unit == "uS":
             return x
         with np.errstate(divide="ignore", invalid="ignore"):
-            if self.unit in ("kohm", "ohm"):
-                return np.where(x > 0, (1e3 if self.unit == "kohm" else 1e6) / x, np.nan)
+            if self.unit in _OHMS:
+                return np.where(x > 0, 1e6 / _OHMS[self.unit] / x, np.nan)
             if self.unit == "adc":
                 top = 2**self.bits - 1
                 us = x / 2**self.bits * self.vcc / self.gain
                 if self.cal is not None:
                     us = grove_us(x * 1024 / 2**self.bits, self.cal)
                 return np.where((x > 0) & (x < top), us, np.nan)
-        return x * {"nS": 1e-3, "V": 1 / self.gain, "mV": 1e-3 / self.gain}[self.unit]
+        return x * {"nS": 1e-3, "mS": 1e3, "S": 1e6, "V": 1 / self.gain, "mV": 1e-3 / self.gain}[self.unit]
 
 
 def conversion(given: Mapping[str, str], spec: str) -> Conversion | None:
@@ -109,7 +118,7 @@ def conversion(given: Mapping[str, str], spec: str) -> Conversion | None:
         if extra := [key for key in ("bits", "vcc", "gain", "cal") if key in given]:
             raise SourceError(f"'{spec}': {extra[0]} belongs to a unit; add unit=adc or unit=V")
         return None
-    unit = known_unit(given["unit"])
+    unit = written_unit(given["unit"])
     if not unit:
         raise SourceError(f"'{spec}': the unit '{given['unit']}' is unknown; choose one of {', '.join(UNITS)}")
     allowed = {"adc": ("bits", "vcc", "gain", "cal"), "V": ("gain",), "mV": ("gain",)}.get(unit, ())
@@ -117,22 +126,33 @@ def conversion(given: Mapping[str, str], spec: str) -> Conversion | None:
         if key in given and key not in allowed:
             raise SourceError(f"'{spec}': {key} does not belong to unit={unit}; leave it out")
     default = Conversion(unit)
-    bits = int(_setting(spec, given, "bits", default.bits, 4, 24, whole=True))
-    cal = int(_setting(spec, given, "cal", 0, 1, 2**bits - 1, whole=True)) if "cal" in given else None
-    vcc = _setting(spec, given, "vcc", default.vcc, 0.1, 50)
-    return Conversion(unit, bits, vcc, _setting(spec, given, "gain", default.gain, 1e-6, 1e6), cal)
+    bits = int(number(spec, given, "bits", 4, 24, whole=True) or default.bits)
+    cal = number(spec, given, "cal", 1, 2**bits - 1, whole=True)
+    vcc, gain = number(spec, given, "vcc", 0.1, 50), number(spec, given, "gain", 1e-6, 1e6)
+    return Conversion(unit, bits, vcc or default.vcc, gain or default.gain, None if cal is None else int(cal))
 
 
-def _setting(
-    spec: str, given: Mapping[str, str], key: str, default: float, low: float, high: float, *, whole: bool = False
-) -> float:
+def number(
+    spec: str,
+    given: Mapping[str, str],
+    key: str,
+    low: float = -math.inf,
+    high: float = math.inf,
+    *,
+    whole: bool = False,
+) -> float | None:
+    """The value of `key`, None where it is not given.
+
+    Raises SourceError where it is not a number, or a whole number, in [low, high].
+    """
     if key not in given:
-        return default
+        return None
     try:
         value = float(given[key])
     except ValueError:
-        value = float("nan")
-    if not low <= value <= high or (whole and not value.is_integer()):
+        value = math.nan
+    if not (low <= value <= high and math.isfinite(value) and (not whole or value.is_integer())):
         kind = "whole number" if whole else "number"
-        raise SourceError(f"'{spec}': {key} is '{given[key]}'; give a {kind} from {low:g} to {high:g}")
+        span = f" from {low:g} to {high:g}" if math.isfinite(high - low) else ""
+        raise SourceError(f"'{spec}': {key} is '{given[key]}'; give a {kind}{span}")
     return value

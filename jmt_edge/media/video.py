@@ -19,6 +19,7 @@ from .pixels import Image, ToBgr
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 DEFAULT_FPS = 30.0  # of a folder of images, and of a video that does not state its rate
 _TRIED = 20  # images of a folder before it is refused
+_MOST_MISSING = 1 << 24  # bytes that a cut-off file may lack
 _JUMP = 1.0  # s: a stamp this far from where it is expected is looked at twice
 
 
@@ -353,7 +354,22 @@ def read_image(path: Path) -> Image:
         data = np.frombuffer(path.read_bytes(), np.uint8)
     except OSError as error:
         raise SourceError(f"image {path} cannot be read ({error.strerror}); check the file") from None
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
+    try:
+        fits = len(data) and not _claims_more(data.tobytes())
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR) if fits else None
+    except cv2.error:  # its sides or its pixels are too many
+        image = None
     if image is None:
         raise SourceError(f"{path} is not a readable image (OpenCV cannot decode it); give a JPEG or PNG file")
     return np.asarray(image, np.uint8)
+
+
+def _claims_more(data: bytes) -> bool:
+    """Whether a chunk of a PNG claims far more bytes than there are: OpenCV fills that much memory before it looks."""
+    at = 8 if data.startswith(b"\x89PNG\r\n\x1a\n") else len(data)
+    while at + 8 <= len(data):
+        size = int.from_bytes(data[at : at + 4], "big")
+        if size > max(len(data), _MOST_MISSING):
+            return True
+        at += size + 12
+    return False

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.linalg import block_diag
 
 from ..errors import ConfigError
 
@@ -122,58 +123,6 @@ class FoldedPlan:
         """(blocks, M + 1): see `models.fusion.modality_share`."""
         return np.array(modality_share(self.modalities, block_order(self.modalities)))
 
-    @property
-    def parameters(self) -> int:
-        return sum(m.size for m in self.matrices.values())
-
-    def run_numpy(
-        self, features: Mapping[str, Array], present: Array | None = None, dtype: npt.DTypeLike = np.float64
-    ) -> dict[str, Array]:
-        """Reference: features {modality: (B, S, d)}, present (B, S, M) -> `attention` (B, S, M) and each output.
-
-        `pain` is logits (B, S, 2); `valence` and `arousal` are (B, S). Head `concat` has no `attention`.
-        """
-        w = {name: m.astype(dtype) for name, m in self.matrices.items()}
-        first = features[self.modalities[0]]
-        there = np.ones((*first.shape[:2], len(self.modalities))) if present is None else np.asarray(present)
-        there = there > 0.5
-        sources = [
-            np.where(there[..., i, None], np.asarray(features[m], dtype), w["tokens"][i])
-            for i, m in enumerate(self.modalities)
-        ]
-        both = np.concatenate(sources, -1)
-        sources.append((np.abs(both) if self.joint_abs else both) @ w["joint.w"] + w["joint.b"])
-        encoded = [self._encode(x, {k: v[s] for k, v in _under(w, "encoder.").items()}) for s, x in enumerate(sources)]
-        mixed = [
-            _softmax((encoded[q] @ w["cross.a"][q] + w["cross.c"][q]) @ encoded[k].swapaxes(-1, -2)) @ encoded[k]
-            for q, k in self.blocks
-        ]
-        out: dict[str, Array] = {}
-        if self.head == "concat":
-            fused = np.concatenate(mixed, -1)
-        else:
-            tokens = np.stack([x @ w["cross.o"][q] + w["cross.o_bias"][q] for x, (q, _) in zip(mixed, self.blocks)], 2)
-            z = self._encode(tokens, _under(w, "final."))  # (B, S, blocks, d)
-            weights = _softmax((z[..., -1:, :] @ w["last.a"] + w["last.c"]) @ z.swapaxes(-1, -2))
-            fused = (weights @ z)[..., 0, :]
-            out["attention"] = self._modality_weights(weights[..., 0, :], there)
-        hidden = np.maximum(fused @ w["head.w1"] + w["head.b1"], 0)
-        logits = hidden @ w["head.w2"] + w["head.b2"]
-        for name, where in self.output_slices.items():
-            out[name] = logits[..., where] if LOGITS[name] > 1 else logits[..., where.start]
-        return out
-
-    def _encode(self, x: Array, w: Mapping[str, Array]) -> Array:
-        attended = (_softmax((x @ w["a"] + w["c"]) @ x.swapaxes(-1, -2)) @ x) @ w["o"] + w["o_bias"]
-        x1 = _layer_norm(x + attended, w["norm1.g"], w["norm1.b"], self.eps)
-        y = np.maximum(x1 @ w["w1"] + w["b1"], 0) @ w["w2"] + w["b2"]
-        return _layer_norm(x1 + y, w["norm2.g"], w["norm2.b"], self.eps)
-
-    def _modality_weights(self, weights: Array, there: Array) -> Array:
-        share = weights @ self.share.astype(weights.dtype)
-        split = there * (share[..., :-1] + share[..., -1:] / np.maximum(there.sum(-1, keepdims=True), 1))
-        return split / np.maximum(split.sum(-1, keepdims=True), 1e-12)
-
     def structure(self) -> dict[str, Any]:
         """Everything but the matrices."""
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "matrices"}
@@ -221,13 +170,13 @@ def fold(fusion: Fusion) -> FoldedPlan:
     if reason:
         raise ConfigError(f"this fusion does not fold: {reason}; use its unfolded graph")
     d, matrices = fusion.dim, {}
-    matrices["tokens"] = np.stack([_f64(fusion.missing.tokens[m]) for m in fusion.modalities])
+    matrices["tokens"] = np.stack([f64(fusion.missing.tokens[m]) for m in fusion.modalities])
     matrices["joint.w"], matrices["joint.b"] = _linear(fusion.joint)
     encoders = [_encoder(fusion.encoders[s]) for s in fusion.sources]
     matrices.update({f"encoder.{k}": np.stack([e[k] for e in encoders]) for k in encoders[0]})
     cross = [_attention(fusion.cross[s]) for s in fusion.sources]
     matrices.update({f"cross.{k}": np.stack([c[k] for c in cross]) for k in cross[0]})
-    w1, b1, matrices["head.w2"], matrices["head.b2"] = _heads(fusion)
+    w1, b1, matrices["head.w2"], matrices["head.b2"] = head_layers(fusion)
     if fusion.head == "self_attention":
         matrices.update({f"final.{k}": v for k, v in _encoder(fusion.block_encoder).items()})
         last = _attention(fusion.block_attention)
@@ -258,18 +207,19 @@ def _obstacle(fusion: JMT) -> str:
     return ""
 
 
-def _f64(tensor: Any) -> Array:
+def f64(tensor: Any) -> Array:
+    """A module's tensor as a float64 array."""
     return tensor.detach().cpu().double().numpy()
 
 
 def _linear(layer: Any) -> tuple[Array, Array]:
-    return _f64(layer.weight).T, _f64(layer.bias)
+    return f64(layer.weight).T, f64(layer.bias)
 
 
 def _attention(layer: Any) -> dict[str, Array]:
-    wq, wk, wv = np.split(_f64(layer.in_proj_weight), 3)
-    bq, _, bv = np.split(_f64(layer.in_proj_bias), 3)
-    wo, bo = _f64(layer.out_proj.weight), _f64(layer.out_proj.bias)
+    wq, wk, wv = np.split(f64(layer.in_proj_weight), 3)
+    bq, _, bv = np.split(f64(layer.in_proj_bias), 3)
+    wo, bo = f64(layer.out_proj.weight), f64(layer.out_proj.bias)
     scale = 1 / math.sqrt(layer.dim)
     return {"a": wq.T @ wk * scale, "c": bq @ wk * scale, "o": wv.T @ wo.T, "o_bias": wo @ bv + bo}
 
@@ -278,15 +228,15 @@ def _encoder(layer: Any) -> dict[str, Array]:
     w1, b1 = _linear(layer.feed_forward[0])
     w2, b2 = _linear(layer.feed_forward[2])
     norms = {
-        f"norm{i}.{k}": _f64(t)
+        f"norm{i}.{k}": f64(t)
         for i, norm in ((1, layer.layer_norm1), (2, layer.layer_norm2))
         for k, t in (("g", norm.weight), ("b", norm.bias))
     }
     return {**_attention(layer.attention), **norms, "w1": w1, "b1": b1, "w2": w2, "b2": b2}
 
 
-def _heads(fusion: JMT) -> tuple[Array, Array, Array, Array]:
-    """All output heads as one hidden layer and one output layer: w1, b1, w2, b2."""
+def head_layers(fusion: JMT) -> tuple[Array, Array, Array, Array]:
+    """All output heads as one hidden layer and one output layer: w1, b1, w2 (block-diagonal), b2."""
     first, second = [], []
     for name in fusion.outputs:
         head: Any = fusion.heads[name]
@@ -298,29 +248,9 @@ def _heads(fusion: JMT) -> tuple[Array, Array, Array, Array]:
         else:
             first.append(_linear(head[0]))
             second.append(_linear(head[3]))
-    hidden, logits = sum(w.shape[0] for w, _ in second), sum(w.shape[1] for w, _ in second)
-    w2 = np.zeros((hidden, logits))
-    row = column = 0
-    for w, _ in second:
-        w2[row : row + w.shape[0], column : column + w.shape[1]] = w
-        row, column = row + w.shape[0], column + w.shape[1]
     return (
         np.concatenate([w for w, _ in first], 1),
         np.concatenate([b for _, b in first]),
-        w2,
+        block_diag(*(w for w, _ in second)),
         np.concatenate([b for _, b in second]),
     )
-
-
-def _under(w: Mapping[str, Array], prefix: str) -> dict[str, Array]:
-    return {name[len(prefix) :]: m for name, m in w.items() if name.startswith(prefix)}
-
-
-def _softmax(x: Array) -> Array:
-    e = np.exp(x - x.max(-1, keepdims=True))
-    return e / e.sum(-1, keepdims=True)
-
-
-def _layer_norm(x: Array, g: Array, b: Array, eps: float) -> Array:
-    centred = x - x.mean(-1, keepdims=True)
-    return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + eps) * g + b

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ..engine.backends.base import last_step
 from ..engine.bundle import Bundle
-from ..engine.session import session
+from ..engine.session import random_feeds, session
 from ..errors import BackendError, ConfigError, short
 from ..tasks import Task
 from .backbones import EdaCnn, I3dTcn, VideoResNet, build_backbone
@@ -128,13 +128,10 @@ def _build(task: Task, name: str, options: Mapping[str, Any]) -> nn.Module:
     return fusion
 
 
-def example_inputs(task: Task, network: str, seed: int = 0) -> tuple[F32, ...]:
-    """One random input at batch 1, in the order of the module's arguments: a clip, or `present` and the features."""
-    rng = np.random.default_rng(seed)
-    if network != "fusion":
-        return (rng.standard_normal((1, *task.modality(network).shape), dtype=np.float32),)
-    features = (rng.standard_normal((1, task.steps, task.dim), dtype=np.float32) for _ in task.names)
-    return (np.ones((1, task.steps, len(task.names)), np.float32), *features)
+def example_inputs(task: Task, network: str) -> tuple[F32, ...]:
+    """`random_feeds` in the order of the module's arguments: a clip, or `present` and the features."""
+    feeds = random_feeds(task, network)
+    return tuple(feeds[name] for name in input_names(task, network))
 
 
 def input_names(task: Task, network: str) -> tuple[str, ...]:

@@ -85,8 +85,9 @@ class JMT(Fusion):
 
     `attention` chooses the formula of the cross-attentions (see `layers.Attention`: the papers' formulas and their
     code differ); encoders and the last self-attention are always standard. `heads` is 1 in the papers.
-    `joint=False` is an ablation without the joint source. `joint_abs` is for imported pain checkpoints only: their
-    code feeds |[x_1; x_2]| to W_J, an L2 norm over an axis of length one.
+    `joint=False` is an ablation without the joint source; `hidden`, the width between the two layers of the encoders'
+    feed-forward parts (0: `dim`), makes up for its parameters (`matched_hidden`). `joint_abs` is for imported pain
+    checkpoints only: their code feeds |[x_1; x_2]| to W_J, an L2 norm over an axis of length one.
     """
 
     def __init__(
@@ -100,6 +101,7 @@ class JMT(Fusion):
         heads: int = 1,
         joint: bool = True,
         joint_abs: bool = False,
+        hidden: int = 0,
         **options: Any,
     ) -> None:
         super().__init__(modalities, dim, outputs, **options)
@@ -115,10 +117,10 @@ class JMT(Fusion):
         self.blocks = block_order(self.modalities, joint)
         if joint:
             self.joint = nn.Linear(len(self.modalities) * dim, dim)
-        self.encoders = nn.ModuleDict({s: EncoderLayer(dim, heads) for s in self.sources})
+        self.encoders = nn.ModuleDict({s: EncoderLayer(dim, heads, hidden) for s in self.sources})
         self.cross = nn.ModuleDict({s: Attention(dim, heads, attention) for s in self.sources})
         if head == "self_attention":
-            self.block_encoder = EncoderLayer(dim, heads)
+            self.block_encoder = EncoderLayer(dim, heads, hidden)
             self.block_attention = Attention(dim, heads)
             self.heads = OutputHeads(dim, outputs, max(dim // 4, 1), self.dropout)
         else:
@@ -156,6 +158,19 @@ class JMT(Fusion):
         there = (present > 0.5).to(weights.dtype)
         split = there * (by_modality + joint / there.sum(-1, keepdim=True).clamp(min=1))
         return split / split.sum(-1, keepdim=True).clamp(min=1e-12)
+
+
+def matched_hidden(modalities: int, dim: int, head: str = "self_attention") -> int:
+    """The `hidden` with which a JMT without joint source has as many parameters as one with it, to 0.2 %.
+
+    The source has its Linear (M d to d), an encoder and a cross-attention; without the block encoder of the head
+    `self_attention` it also widens the concatenation of the blocks.
+    """
+    names = tuple(str(i) for i in range(modalities))
+    joint, apart = (JMT(names, dim, ("pain",), head=head, joint=joint) for joint in (True, False))  # type: ignore[arg-type]
+    lacking = sum(p.numel() for p in joint.parameters()) - sum(p.numel() for p in apart.parameters())
+    encoders = modalities + (head == "self_attention")
+    return dim + round(lacking / (encoders * (2 * dim + 1)))
 
 
 class Vanilla(Fusion):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..errors import ConfigError
 from ..tasks import FUSIONS, Task
 from .backbones import Backbone, build_backbone
-from .fusion import JMT, Concat, Fusion, Unimodal, Vanilla
+from .fusion import JMT, Concat, Fusion, Unimodal, Vanilla, matched_hidden
 from .jca import JointCrossAttention
 from .temporal import StepGru, TemporalConvNet
 
@@ -82,10 +82,10 @@ def build_fusion(
 ) -> Fusion:
     """The fusion of `task` (or the one given), for features of `task.dim` per modality.
 
-    `fusion` overrides `task.fusion`: jmt, jmt_no_joint, vanilla, concat, jca, rjca, rjcma, or unimodal (the only
-    choice for a task of one modality, and its default). `audio_gru` puts a GRU over the steps after the voice
-    backbone; `text` adds a modality `text` of precomputed (B, S, 768) features to joint cross attention;
-    `recursions` is its l. Raises ConfigError for a combination that does not exist.
+    `fusion` overrides `task.fusion`: jmt, jmt_no_joint, jmt_no_joint_wide (with as many parameters as jmt), vanilla,
+    concat, jca, rjca, rjcma, or unimodal (the only choice for a task of one modality, and its default). `audio_gru`
+    puts a GRU over the steps after the voice backbone; `text` adds a modality `text` of precomputed (B, S, 768)
+    features to joint cross attention; `recursions` is its l. Raises ConfigError for a combination that does not exist.
     """
     kind = fusion or ("unimodal" if len(task.modalities) == 1 else task.fusion)
     if kind not in FUSIONS:
@@ -99,10 +99,11 @@ def build_fusion(
     temporal: dict[str, nn.Module] = {"voice": StepGru(task.dim)} if audio_gru else {}
     common: dict[str, Any] = {"dropout": dropout, "temporal": temporal}
     names, dim, outputs = task.names, task.dim, task.outputs
-    if kind in ("jmt", "jmt_no_joint"):
+    if kind in ("jmt", "jmt_no_joint", "jmt_no_joint_wide"):
+        hidden = matched_hidden(len(names), dim, task.head) if kind == "jmt_no_joint_wide" else 0
         return JMT(
             names, dim, outputs, head=task.head, attention=task.attention, heads=task.heads,
-            joint=kind == "jmt", **common,
+            joint=kind == "jmt", hidden=hidden, **common,
         )  # fmt: skip
     if kind == "vanilla":
         return Vanilla(names, dim, outputs, attention=task.attention, heads=task.heads, **common)

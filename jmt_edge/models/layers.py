@@ -68,12 +68,14 @@ class Attention(nn.Module):
 
 
 class EncoderLayer(nn.Module):
-    """Post-norm transformer layer without dropout: (B, T, dim) -> (B, T, dim); hidden width `dim`."""
+    """Post-norm transformer layer without dropout: (B, T, dim) -> (B, T, dim); hidden width `dim`, as in the papers,
+    or `hidden`."""
 
-    def __init__(self, dim: int, heads: int = 1) -> None:
+    def __init__(self, dim: int, heads: int = 1, hidden: int = 0) -> None:
         super().__init__()
         self.attention = Attention(dim, heads)
-        self.feed_forward = nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, dim))
+        hidden = hidden or dim
+        self.feed_forward = nn.Sequential(nn.Linear(dim, hidden), nn.ReLU(), nn.Linear(hidden, dim))
         self.layer_norm1 = nn.LayerNorm(dim)
         self.layer_norm2 = nn.LayerNorm(dim)
 

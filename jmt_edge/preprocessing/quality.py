@@ -376,13 +376,11 @@ class EdaQuality:
     The slope is taken between means over 0.25 s, the 4 Hz of the wrist sensor the rule was made for: between raw
     samples of a 10-bit board at 1000 Hz one step of the converter (0.024 µS) already is 24 µS/s. A step between two
     means shows fully, so a jump of 2.5 µS or more is caught. The rule's fourth part, skin temperature of 30-40 °C,
-    needs a probe and is not checked (`unchecked`). "Within 5 s" looks both ways, but never beyond `end`.
+    needs a probe and is not checked. "Within 5 s" looks both ways, but never beyond `end`.
 
     A value that stays exactly the same for 10 s is a sensor or a driver that hangs, and is invalid too: skin and
     converters flicker (the longest such stretches in real recordings were 2 s at 4 Hz and 0.2 s at 1000 Hz).
     """
-
-    unchecked = "skin temperature is not checked"
 
     BIN = 0.25
     RANGE = (0.05, 60.0)

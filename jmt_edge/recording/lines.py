@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from ..capture.base import State
 from ..errors import SourceError
+from .chain import Codes, align, file_lines, line_codes
 
 Check = Callable[[Any], bool]
 _LARGEST = 3e38  # a float32 holds no larger number
@@ -24,7 +26,7 @@ def _flag(x: Any) -> bool:
 
 
 def _count(x: Any) -> bool:
-    return isinstance(x, int) and not isinstance(x, bool) and x >= 0
+    return isinstance(x, int) and not isinstance(x, bool) and 0 <= x < 1 << 63
 
 
 def _number(x: Any) -> bool:
@@ -62,22 +64,34 @@ def _hop(x: Any) -> bool:
     return _number(x) and x > 0
 
 
+def _closed(x: Any) -> bool:
+    """Recordings of the first edition, and those that an error ended, have no hashes of the files."""
+    file = _fields(bytes=_count, sha256=_text)
+    whole = _fields(complete=_flag)(x) and _text(x.get("chain", "")) and _map(file)(x.get("files", {}))
+    return whole and all(_text(one.get("header", "")) for one in x.get("files", {}).values())
+
+
 _MANIFEST: dict[str, tuple[Check, str]] = {
     "created": (_text, "a time"),
     "intended_use": (_text, "a text"),
-    "bundle": (_fields(id=_text, path=_text, demo=_flag), "an id, a path and whether it is a demo"),
+    "bundle": (_fields(id=_text, demo=_flag), "an id and whether it is a demo"),
     "task": (_text, "a name"),
     "outputs": (_names, "a list of names"),
     "modalities": (_names, "a list of names"),
     "backend": (_text, "a name"),
-    "threads": (_maybe(_count), "a number of threads"),
+    "threads": (_maybe(lambda x: _count(x) and 0 < x <= 256), "a number of threads from 1 to 256"),
     "hop": (_hop, "a number of seconds"),
     "first": (_count, "the number of a window"),
     "smooth": (_number, "a number of seconds"),
     "sources": (_map(_text), "a source for each modality"),
     "raw": (_each(_text), "a list of names"),
     "whole": (_flag, "true or false"),
-    "closed": (_maybe(_fields(complete=_flag)), "null, or whether the recording is complete"),
+    "closed": (_maybe(_closed), "null, or whether the recording is complete"),
+}
+_OPTIONAL: dict[str, tuple[Check, str]] = {
+    "novelty": (_text, "a name"),
+    "person": (_text, "a name"),
+    "chain": (_flag, "true or false"),
 }
 _CLOCK = _fields(offset=_maybe(_number), drift_ppm=_maybe(_number), jitter=_maybe(_number))
 _STATUS = _fields(
@@ -129,50 +143,82 @@ def check_manifest(path: Path, manifest: dict[str, Any]) -> None:
             raise SourceError(f"{path} is damaged (it has no '{name}'); restore the recording")
         if not good(manifest[name]):
             raise SourceError(f"{path} is damaged ('{name}' is not {what}); restore the recording")
+    for name, (good, what) in _OPTIONAL.items():
+        if name in manifest and not good(manifest[name]):
+            raise SourceError(f"{path} is damaged ('{name}' is not {what}); restore the recording")
 
 
-def json_lines(path: Path, good: Check) -> Iterator[dict[str, Any] | None]:
+class LineFile:
+    """A file of lines. written: CRC-32 of each line, where the file is known not to be what was written.
+
+    closed: nothing was written after those; else what follows them is read as it is.
+    unmarked: after `lines` has ended, damaged lines that it gave no None for: added ones, those cut off at the end.
+    """
+
+    def __init__(self, path: Path, written: Codes | None = None, *, closed: bool = True) -> None:
+        self._path, self._written, self._closed = path, written, closed
+        self.unmarked = 0
+
+    def lines(self) -> Iterator[bytes | None]:
+        """The lines in the places where they were written, None for one that is not what was written. Without
+        `written`: all lines. Nothing where there is no such file.
+
+        Raises SourceError for a link, and where the file cannot be read.
+        """
+        self.unmarked = 0
+        if self._written is not None:
+            yield from self._as_written(self._written)
+        elif os.path.lexists(self._path):
+            for line in file_lines(self._path):
+                if line.endswith(b"\n"):
+                    yield line
+                else:
+                    self.unmarked = 1
+
+    def _as_written(self, written: Codes) -> Iterator[bytes | None]:
+        there = os.path.lexists(self._path)
+        pairing = align(written, line_codes(self._path) if there else written[:0])
+        places = iter(pairing.places.tolist())
+        left, place = len(pairing.places), 0  # lines as written that are to come; the place of the next line
+        wrong = marked = 0
+        for line, kept in zip(file_lines(self._path) if there else (), pairing.kept.tolist()):
+            if kept:
+                gap = next(places) - place
+                yield from [None] * gap
+                yield line
+                left, place, marked = left - 1, place + gap + 1, marked + gap
+            elif not left and place == len(written) and not self._closed and line.endswith(b"\n"):
+                yield line
+            else:
+                wrong += 1
+                if not left and place < len(written) and line.endswith(b"\n"):
+                    yield None
+                    place, marked = place + 1, marked + 1
+        self.unmarked = max(wrong, len(pairing.missing)) - marked
+
+
+def json_lines(file: LineFile, good: Check) -> Iterator[dict[str, Any] | None]:
     """The lines of a JSONL file; None for one that is damaged. A last line that was cut off is left out.
 
     Raises SourceError where the file is there and cannot be read.
     """
-    for line in whole_lines(path):
+    for line in file.lines():
         try:
-            entry = json.loads(line)
+            entry = json.loads(line) if line is not None else None
             yield entry if entry is not None and good(entry) else None
         except (ValueError, RecursionError, OverflowError):
             yield None
 
 
-def eda_lines(path: Path) -> Iterator[tuple[float, float] | None]:
+def eda_lines(file: LineFile) -> Iterator[tuple[float, float] | None]:
     """(s, µS with NaN for no data) of each row after the header; None for one that is damaged."""
-    lines = whole_lines(path)
+    lines = file.lines()
     next(lines, None)
     for line in lines:
         try:
-            t, comma, value = line.partition(b",")
+            t, comma, value = (line or b"").partition(b",")
             row = float(t), float(value.strip() or b"nan")
         except ValueError:
             yield None
         else:
             yield row if comma and math.isfinite(row[0]) and not abs(row[1]) > _LARGEST else None
-
-
-def whole_lines(path: Path) -> Iterator[bytes]:
-    """The lines of a file without a last one that was cut off; nothing where there is no such file."""
-    try:
-        with path.open("rb") as file:
-            yield from (line for line in file if line.endswith(b"\n"))
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise SourceError(f"cannot read {path} ({error.strerror}); restore the recording") from None
-
-
-def cut_off(path: Path) -> int:
-    """1 where the last line of a file was cut off, else 0."""
-    try:
-        with path.open("rb") as file:
-            return int(file.seek(0, 2) > 0 and file.seek(-1, 2) >= 0 and file.read(1) != b"\n")
-    except OSError:
-        return 0

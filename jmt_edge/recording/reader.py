@@ -7,13 +7,14 @@ are damaged are left out and counted in `Recording.unread`.
 from __future__ import annotations
 
 import json
+import os
 import zlib
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, fields
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,19 +25,24 @@ from ..media.chunk import Chunk, empty_chunk
 from ..media.sound import WavFile
 from ..media.video import lossless_frames
 from ..observer import Mark
+from ..plain_files import printable, read_small
 from ..result import Quality, Result
+from .chain import RECORDING
 from .lines import (
     MARK,
     STATUSES,
     Check,
+    LineFile,
     check_manifest,
-    cut_off,
     eda_lines,
     json_lines,
     result_check,
     timeline_check,
 )
-from .recorder import FORMAT, VERSION, unpack_times, video_name
+from .recorder import FORMAT, MANIFEST, VERSION, unpack_times, video_name
+from .seal import Seal
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -81,14 +87,15 @@ class Recording:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.unread: dict[str, int] = {}
-        path = folder / "manifest.json"
-        try:
-            self.manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        path = folder / MANIFEST
+        if not os.path.lexists(path):
             raise SourceError(
-                f"{folder} is not a recording (it has no manifest.json); give a folder written by --record"
+                f"{folder} is not a recording (it has no {MANIFEST}); give a folder written by --record"
             ) from None
-        except (OSError, ValueError, RecursionError) as error:
+        raw = read_small(path, RECORDING)
+        try:
+            self.manifest: dict[str, Any] = json.loads(raw.decode())
+        except (ValueError, RecursionError) as error:
             raise SourceError(f"{path} cannot be read ({first_line(error)}); restore the recording") from None
         if not isinstance(self.manifest, dict):
             raise SourceError(f"{path} is damaged (it is not an object); restore the recording")
@@ -98,6 +105,7 @@ class Recording:
                 f"{folder} holds {found}, not a {FORMAT} of version {VERSION}; use the version that made it"
             )
         check_manifest(path, self.manifest)
+        self.seal = Seal(folder, self.manifest, raw)
 
     @property
     def connected(self) -> list[str]:
@@ -122,14 +130,33 @@ class Recording:
     def damage(self) -> list[str]:
         """What could not be read, one sentence a file."""
         counts = {name: n for name, n in self.unread.items() if n}
-        return [f"{name}: {n} damaged line{'s' if n > 1 else ''} left out" for name, n in counts.items()]
+        said = [f"{name}: {n} damaged line{'s' if n > 1 else ''} left out" for name, n in counts.items()]
+        if self.seal.chained and (problem := self.seal.chain_problem()):
+            said.append(f"{problem}, so lines that were changed cannot be told from others")
+        return said
+
+    @property
+    def remarks(self) -> list[str]:
+        """What a reader should know of the recording as a whole, one sentence each."""
+        said = [f"the recording is {self.seal.note}"] if self.seal.note else []
+        closed = self.manifest["closed"] or {}
+        if closed and not closed["complete"]:
+            why = closed.get("problem") or "samples were dropped because the disk was slow"
+            said.append(f"the recording is not complete: {printable(str(why))}")
+        return said
+
+    def _file(self, name: str) -> LineFile:
+        return LineFile(self.folder / name, self.seal.written(name), closed=self.seal.closed)
+
+    def _read(self, name: str, read: Callable[[LineFile], Iterator[T | None]]) -> list[T | None]:
+        """All that `read` finds in a file, None for a damaged line; those are counted."""
+        file = self._file(name)
+        found = list(read(file))
+        self.unread[name] = found.count(None) + file.unmarked
+        return found
 
     def _lines(self, name: str, good: Check) -> list[dict[str, Any]]:
-        """The lines of a file that are whole; the others are counted."""
-        lines = list(json_lines(self.folder / name, good))
-        found = [line for line in lines if line is not None]
-        self.unread[name] = len(lines) - len(found) + cut_off(self.folder / name)
-        return found
+        return [line for line in self._read(name, lambda file: json_lines(file, good)) if line is not None]
 
     def results(self) -> list[dict[str, Any]]:
         return self._lines("results.jsonl", result_check(self.manifest))
@@ -139,8 +166,7 @@ class Recording:
 
     def statuses(self) -> list[tuple[float, dict[str, Any]]]:
         """(end of the window they belong to, {modality: status as plain values}), one a second or at a change."""
-        lines = list(json_lines(self.folder / "status.jsonl", STATUSES))
-        self.unread["status.jsonl"] = lines.count(None) + cut_off(self.folder / "status.jsonl")
+        lines = self._read("status.jsonl", lambda file: json_lines(file, STATUSES))
         found = []
         pending: list[dict[str, Any]] = []
         for entry in self._lines("timeline.jsonl", timeline_check(self.manifest)):
@@ -154,22 +180,22 @@ class Recording:
 
     def eda(self) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
         """(times s, µS with NaN for no data)."""
-        lines = list(eda_lines(self.folder / "eda.csv"))
-        rows = [line for line in lines if line is not None]
-        self.unread["eda.csv"] = lines.count(None) + cut_off(self.folder / "eda.csv")
+        rows = [line for line in self._read("eda.csv", eda_lines) if line is not None]
         return np.array([t for t, _ in rows]), np.array([v for _, v in rows], np.float32)
 
     def events(self, only: str = "") -> Iterator[Event]:
         """Everything in the order in which the loop saw it; a Gap stands for what is damaged. `only`: the one modality
         whose samples are decoded.
         """
-        media = _Media(self.folder, [name for name in self.manifest["raw"] if only in ("", name)])
-        results = _Results(json_lines(self.folder / "results.jsonl", result_check(self.manifest)), self.manifest["hop"])
-        marks = json_lines(self.folder / "events.jsonl", MARK)
-        status_lines = json_lines(self.folder / "status.jsonl", STATUSES)
+        raw = [name for name in self.manifest["raw"] if only in ("", name)]
+        media = _Media(self.folder, raw, self._file("eda.csv"))
+        results = _Results(json_lines(self._file("results.jsonl"), result_check(self.manifest)), self.manifest["hop"])
+        marks = json_lines(self._file("events.jsonl"), MARK)
+        status_lines = json_lines(self._file("status.jsonl"), STATUSES)
         statuses: dict[str, Status] = {}
-        timeline = json_lines(self.folder / "timeline.jsonl", timeline_check(self.manifest))
+        timeline = json_lines(self._file("timeline.jsonl"), timeline_check(self.manifest))
         try:
+            yield from (Gap(problem) for name in raw if (problem := self.seal.media_problem(name)))
             for number, entry in enumerate(timeline, 1):
                 if entry is None:
                     media.lose_track()
@@ -246,11 +272,11 @@ class _BrokenOff(Exception):
 class _Media:
     """The samples of the chunks, one after another."""
 
-    def __init__(self, folder: Path, raw: list[str]) -> None:
+    def __init__(self, folder: Path, raw: list[str], eda: LineFile) -> None:
         self._raw = raw
         self._lost_track = False
         self.damaged = 0  # rows of eda.csv so far
-        self._eda = eda_lines(folder / "eda.csv")
+        self._eda = eda_lines(eda)
         self._frames = _frames(folder)
         self._folder = folder
         self._wav: WavFile | None = None
@@ -344,11 +370,13 @@ class RecordedSource:
     def __init__(self, modality: str, folder: Path) -> None:
         self._recording = Recording(folder)
         self.modality = modality
-        self.name = f"replay:{folder}"
+        self.name = f"replay:{folder.resolve().name}"
         if modality not in self._recording.manifest["raw"]:
             raise SourceError(
                 f"recording {folder} has no raw {modality}; record with --record-raw {modality}, or give none"
             )
+        if problem := self._recording.seal.media_problem(modality):
+            raise SourceError(f"recording {folder} was altered ({problem}); copy the whole recording again")
         self._chunks: Iterator[Chunk] = iter(())
         self._next: Chunk | None = None  # left over from the last read
         self._ended = False

@@ -38,16 +38,20 @@ from ..errors import ConfigError
 from ..faults import FAULTS, Steady
 from ..media.chunk import Chunk
 from ..observer import Mark, Observer, RunInfo
+from ..plain_files import checksum
 from ..result import Result
 from ..summary import Summary
 from ..tasks import AUDIO_RATE
+from .chain import ChainWriter
 
 log = logging.getLogger(__name__)
 
 FORMAT, VERSION = "jmt-edge recording", 1
+MANIFEST, CHECKSUM = "manifest.json", "manifest.sha256"  # the second as sha256sum writes it, when all is written
 RAW = ("face", "voice", "eda")
 FLUSH = 0.25  # s
 QUEUE_BYTES = 64 << 20
+LOST_AT_MOST = 1.0  # s of a recording whose process was killed: a flush, and half a second of video
 RESERVE_BYTES = 8 << 20  # free space at which the recording stops, so that its files can be closed
 RESTART, RESTART_MOST = 1.0, 60.0  # s from a fault to the next part: the first time, and at most
 CLOCK_PERIOD = 1.0  # s between two status lines where nothing changed
@@ -162,7 +166,7 @@ class Recorder(Observer):
             "version": VERSION,
             "created": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
             "intended_use": INTENDED_USE,
-            "bundle": {"id": bundle.id, "path": str(bundle.path.resolve()), "demo": bundle.demo},
+            "bundle": {"id": bundle.id, "sha256": bundle.sha256, "demo": bundle.demo},
             "task": bundle.task.name,
             "outputs": list(bundle.task.outputs),
             "modalities": list(bundle.task.names),
@@ -179,6 +183,7 @@ class Recorder(Observer):
             "raw": sorted(self.raw | {"eda"}),
             "whole": self._whole,
             "host": {"jmt_edge": __version__, "python": platform.python_version(), "machine": platform.machine()},
+            "chain": True,
             "continues": _part(self.continues),
             "closed": None,
         }
@@ -368,12 +373,13 @@ class _Files:
         self._manifest = manifest
         self._raw = raw
         self._write_manifest()
-        self._eda: IO[bytes] = (folder / "eda.csv").open("ab")
+        self._chain = ChainWriter(folder)
+        self._eda = _Hashed(folder / "eda.csv", self._chain)
         self._eda.write(b"t,uS\n")
-        self._lines: dict[str, IO[bytes]] = {
-            name: (folder / f"{name}.jsonl").open("ab") for name in ("status", "events", "results", "timeline")
+        self._lines = {
+            name: _Hashed(folder / f"{name}.jsonl", self._chain) for name in ("status", "events", "results", "timeline")
         }
-        self._wav = _Wav(folder / "voice.wav") if "voice" in raw else None
+        self._wav = _Wav(folder / "voice.wav", self._chain) if "voice" in raw else None
         self._video: _Video | None = None
         self._parts = 0
         self._statuses: dict[str, Any] = {}
@@ -381,9 +387,12 @@ class _Files:
         self._status_lines = 0
 
     def _write_manifest(self) -> None:
-        new = self.folder / ".manifest.json"
-        new.write_text(json.dumps(self._manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        new.replace(self.folder / "manifest.json")
+        content = (json.dumps(self._manifest, indent=1, ensure_ascii=False) + "\n").encode()
+        if self._manifest.get("closed"):  # first: a manifest that says so and has no checksum was altered
+            (self.folder / CHECKSUM).write_bytes(checksum(content, MANIFEST))
+        new = self.folder / f".{MANIFEST}"
+        new.write_bytes(content)
+        new.replace(self.folder / MANIFEST)
 
     def line(self, name: str, entry: dict[str, Any]) -> None:
         self._lines[name].write(json.dumps(entry, ensure_ascii=False).encode() + b"\n")
@@ -415,7 +424,7 @@ class _Files:
             if self._video is not None:
                 self._video.close()
             self._parts += 1
-            self._video = _Video(self.folder / video_name(self._parts), image.shape)
+            self._video = _Video(self.folder / video_name(self._parts), image.shape, self._chain)
         self._video.write(t, image)
 
     def mark(self, mark: Mark) -> None:
@@ -439,7 +448,7 @@ class _Files:
         self.line("timeline", {"window": result.index, "scores": scores})
 
     def flush(self) -> None:
-        """Hand everything to the kernel, the timeline last: it never lists what is not there."""
+        """Hand everything to the kernel, the timeline last: it never lists what is not there. Then the chain."""
         if shutil.disk_usage(self.folder).free < RESERVE_BYTES:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         if self._wav is not None:
@@ -447,6 +456,7 @@ class _Files:
         self._eda.flush()
         for file in self._lines.values():
             file.flush()
+        self._chain.link()
 
     def close(self, closed: dict[str, Any]) -> None:
         parts: list[Any] = [self._video, self._wav, self._eda, *self._lines.values()]
@@ -458,23 +468,57 @@ class _Files:
             except (OSError, ValueError) as error:
                 problem = error
         self._manifest["closed"] = {"at": datetime.now(timezone.utc).isoformat(timespec="milliseconds"), **closed}
+        try:
+            if problem is None:
+                self._seal()
+            else:
+                self._chain.abandon()
+        except OSError as error:
+            problem = error
         self._write_manifest()
         if problem is not None:
             raise problem
+
+    def _seal(self) -> None:
+        """What every file holds, into the manifest. After an error nobody knows how much of it reached the disk."""
+        files = self._chain.close()
+        if self._wav is not None:
+            files["voice.wav"]["header"] = self._wav.header().hex()
+        self._manifest["closed"].update(files=files, chain=self._chain.head)
+
+
+class _Hashed:
+    """A file that only grows, whole lines at a time."""
+
+    def __init__(self, path: Path, chain: ChainWriter) -> None:
+        self._name, self._chain = path.name, chain
+        self._file: IO[bytes] = path.open("ab")
+        chain.add(path.name, b"")
+
+    def write(self, data: bytes) -> None:
+        self._file.write(data)
+        self._chain.add(self._name, data)
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
 
 
 class _Wav:
     """A float32 mono WAV at 44.1 kHz whose header is updated at every flush."""
 
-    HEADER = 44
-
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, chain: ChainWriter) -> None:
         self._file = path.open("wb", buffering=1 << 16)
         self._size = 0
-        self._file.write(self._header())
+        self._name, self._chain = path.name, chain
+        chain.add(path.name, b"")
+        self._file.write(self.header())
         self._file.flush()
 
-    def _header(self) -> bytes:
+    def header(self) -> bytes:
+        """The first `WAV_HEADER` bytes, which the chain leaves out because they change."""
         size = self._size if self._size < 0xFFFFFFFF - 36 else 0xFFFFFFFF  # "to the end", beyond 4 GiB (6.7 h)
         return struct.pack(
             "<4sI4s4sIHHIIHH4sI",
@@ -487,10 +531,11 @@ class _Wav:
         data = np.asarray(samples, "<f4").tobytes()
         self._file.write(data)
         self._size += len(data)
+        self._chain.add(self._name, data)
 
     def flush(self) -> None:
         self._file.flush()
-        os.pwrite(self._file.fileno(), self._header(), 0)
+        os.pwrite(self._file.fileno(), self.header(), 0)
 
     def close(self) -> None:
         try:
@@ -502,12 +547,12 @@ class _Wav:
 class _Video:
     """Lossless video: FFV1 (RFC 9043), key frames only, in Matroska clusters of at most half a second."""
 
-    def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
+    def __init__(self, path: Path, shape: tuple[int, ...], chain: ChainWriter) -> None:
         import av
 
         self.shape = shape
         self._av: Any = av
-        self._out = _Unbuffered(path)
+        self._out = _Unbuffered(path, chain)
         options = {"live": "1", "flush_packets": "1", "cluster_time_limit": "500"}
         self._container: Any = av.open(self._out, "w", format="matroska", options=options)
         self._stream: Any = self._container.add_stream("ffv1", rate=1000)
@@ -535,7 +580,9 @@ class _Video:
 class _Unbuffered:
     """An unbuffered file object for PyAV that keeps the first error, which FFmpeg would reword."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, chain: ChainWriter) -> None:
+        self._name, self._chain = path.name, chain
+        chain.add(path.name, b"")
         self._fd = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o644)
         self._error: OSError | None = None
 
@@ -545,7 +592,9 @@ class _Unbuffered:
         left = memoryview(data)
         try:
             while left:
-                left = left[os.write(self._fd, left) :]
+                written = os.write(self._fd, left)
+                self._chain.add(self._name, left[:written])
+                left = left[written:]
         except OSError as error:
             self._error = error
         return len(data)

@@ -235,3 +235,25 @@ def test_a_real_opencv_capture_streams(shared_data: Path) -> None:
     wait_for(enough)
     assert images[0].shape == (288, 360, 3) and images[0].std() > 10
     camera.close()
+
+
+@pytest.mark.parametrize(("age", "used"), [(2.0, True), (0.0, True), (-1.0, False), (1e6, False)])
+@pytest.mark.parametrize("stamped", [True, False])
+def test_a_frame_that_waited_in_the_driver_has_the_time_at_which_it_was_taken(
+    age: float, used: bool, stamped: bool
+) -> None:
+    class Late:
+        def grab(self) -> bool:
+            self.stamp = time.monotonic() - age
+            return True
+
+        def get(self, what: int) -> float:
+            return self.stamp * 1000 if what == cv2.CAP_PROP_POS_MSEC else 0.0
+
+        def retrieve(self) -> tuple[bool, np.ndarray]:
+            return True, np.zeros((4, 4, 3), np.uint8)
+
+    capture, times = Late(), []
+    assert module._Grabber(capture, lambda t, image: times.append(t), stamped=stamped).pump()
+    before = time.monotonic() - times[0]
+    assert (times[0] == pytest.approx(capture.stamp, abs=1e-6)) if used and stamped else 0 <= before < max(1.0, age)

@@ -204,13 +204,6 @@ def test_unknown_rate_is_measured() -> None:
     assert (len(times) - 1) / (times[-1] - times[0]) == pytest.approx(273.0, rel=1e-3)
 
 
-def test_delay_is_subtracted() -> None:
-    n = np.arange(500)
-    plain, _ = play(Timeline(0.01), n, n / 100 + 5)
-    delayed, _ = play(Timeline(0.01, delay=0.25), n, n / 100 + 5)
-    np.testing.assert_allclose(plain - delayed, 0.25)
-
-
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.integers(-(2**40), 2**40), st.floats(0, 3)), max_size=60), st.sampled_from([0, 16]))
 def test_any_counters_give_increasing_finite_times(rows: list[tuple[int, float]], cycle: int) -> None:

@@ -297,7 +297,7 @@ def test_a_noisy_lossy_line_gives_right_values_and_counts_the_loss() -> None:
 
 
 def test_slow_reader_loses_the_oldest_and_counts_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jmt_edge.capture.eda.source._QUEUE", 0.3)
+    monkeypatch.setattr("jmt_edge.capture.queue.QueuedEda.KEPT", 0.3)
     with SimulatedBoard(FIRMWARE["csv"](), open_signal("sine")) as board:
         origin = time.monotonic()
         source = open_eda(f"csv:{board.path}")
@@ -313,7 +313,7 @@ def test_slow_reader_loses_the_oldest_and_counts_it(monkeypatch: pytest.MonkeyPa
 def test_read_hands_over_each_sample_once_and_not_before_its_time() -> None:
     with SimulatedBoard(FIRMWARE["csv"](), open_signal("sine")) as board:
         origin = time.monotonic()
-        source = open_eda(f"csv:{board.path}", delay=0.1)
+        source = open_eda(f"csv:{board.path}")
         source.open(origin)
         wait_until(lambda: source._queue.waiting > 300)
         early = source.read(source._queue._parts[0][0][0] + 0.2)

@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 
 from jmt_edge.clips.window_set import random_windows
-from jmt_edge.compiler.choice import choose, fastest, random_feeds, time_in_turns
+from jmt_edge.compiler.choice import choose, fastest, time_in_turns
 from jmt_edge.compiler.fidelity import outputs_of, run_networks
 from jmt_edge.compiler.plan_maker import stored_timing_cache
 from jmt_edge.engine import backends
 from jmt_edge.engine.backends import AUTO, auto_order, choose_engine, open_engine
 from jmt_edge.engine.bundle import Bundle
 from jmt_edge.engine.device import Device
+from jmt_edge.engine.session import random_feeds
 from jmt_edge.engine.tensorrt_api import Library
 from jmt_edge.errors import BackendError
 

@@ -21,9 +21,10 @@ from onnx.external_data_helper import set_external_data
 
 from jmt_edge.cli.live import demo_bundle
 from jmt_edge.engine.backends import open_engine, unavailable
-from jmt_edge.engine.bundle import Bundle, checksum, cpu_graph, load_bundle, write_bundle
+from jmt_edge.engine.bundle import Bundle, cpu_graph, load_bundle, write_bundle
 from jmt_edge.engine.onnx_file import has_external_data
 from jmt_edge.errors import BundleError, UserError
+from jmt_edge.plain_files import checksum
 from jmt_edge.tasks import TASK_NAMES, get_task
 
 Bundles = Callable[[str], Bundle]
@@ -32,7 +33,7 @@ Bundles = Callable[[str], Bundle]
 def seal(folder: Path, manifest: bytes) -> None:
     """Write a manifest as somebody would who knows the format."""
     (folder / "manifest.json").write_bytes(manifest)
-    (folder / "manifest.sha256").write_bytes(checksum(manifest))
+    (folder / "manifest.sha256").write_bytes(checksum(manifest, "manifest.json"))
 
 
 def sentence(call: Callable[[], object], kind: type[Exception] = UserError) -> str:

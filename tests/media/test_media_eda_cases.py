@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import subprocess
@@ -171,7 +172,42 @@ SITUATIONS: dict[str, Row] = {
     "counts": Row(table(stamps(T), numbers(ADC, 0), "time,gsr"), "refused", "unit=", report="PIA-Group/BioSPPy#48"),
     "counts, said so": Row(table(stamps(T), numbers(ADC, 0), "time,gsr"), query="unit=adc&bits=10", tolerance=0.02, report="PIA-Group/BioSPPy#48"),
     "12-bit counts taken for 10": Row(table(stamps(T), numbers(ADC * 8, 0), "time,gsr"), "refused", "bits=11", query="unit=adc"),
+    "S and mS in brackets": Row(table(stamps(T), numbers(S / 1000, 7), "time,EDA (mS)"), reason="converted from mS"),
+    "MOhm": Row(table(stamps(T), numbers(1 / S, 8), "time,GSR [MOhm]"), reason="converted from Mohm", tolerance=1e-5),
+    "arbitrary units": Row(table(stamps(T), numbers(), "time,EDA (a.u.)"), "refused", "'a.u.', which is not a unit"),
+    "a z-score": Row(table(stamps(T), numbers(), "time,EDA [z]"), "refused", "'z', which is not a unit"),
+    "per cent below the header": Row("time,EDA\n[s],[%]\n" + table(stamps(T), numbers(), ""), "refused", "'%', which is not a unit"),
+    "units in brackets below the header": Row("time,EDA\n(ms),(kOhm)\n" + table(stamps(T, 0, 1000), numbers(1000 / S, 6), ""), reason="converted from kohm"),
+    "a place in brackets": Row(table(stamps(T), numbers(), "time,EDA (left hand)")),
+    "volts between 1 and 25 on a converter's steps": Row(table(stamps(T), numbers(np.round(S * 120) * 5 / 1023), "time,gsr"), "refused", "multiples of 5/1023 V"),
+    "a BITalino's µS on its own steps": Row(table(stamps(T), numbers(ADC * 25 / 1024, 6), "time,eda"), tolerance=0.013),
+    # columns
+    "two EDA columns": Row(table(stamps(T), [f"{v + 3:.4f},{v:.4f}" for v in S], "t,EDA_left,EDA_right"), "refused", "2 EDA columns, 'EDA_left' (column 2) and 'EDA_right' (column 3)"),
+    "two EDA columns, one chosen": Row(table(stamps(T), [f"{v + 3:.4f},{v:.4f}" for v in S], "t,EDA_left,EDA_right"), query="column=3"),
+    "EDA and GSR": Row(table(stamps(T), [f"{v + 3:.4f},{v:.4f}" for v in S], "t,EDA,GSR"), "refused", "2 EDA columns"),
+    "the same name twice": Row(table(stamps(T), [f"{v + 3:.4f},{v:.4f}" for v in S], "t,EDA,EDA"), "refused", "2 EDA columns"),
+    "one of two says µS": Row(table(stamps(T), [f"{v + 3:.4f},{v:.4f}" for v in S], "t,EDA,EDA_uS")),
+    "a decomposed signal": Row(table(stamps(T), [f"{v + 1:.4f},{v:.4f},{v - 0.1:.4f},0.1" for v in S], "time,EDA_Raw,EDA_Clean,EDA_Tonic,EDA_Phasic")),
+    "phasic alone": Row(table(stamps(T), numbers(), "time,EDA_Phasic"), "refused", "no column"),
+    "rows wider than the header": Row("time,eda\n" + "\n".join(f"{i},{t:.3f},{v}" for i, (t, v) in enumerate(zip(T, S))), "refused", "names 2 columns and its rows have 3"),
+    "EDA at a quarter of the rows": Row(table(stamps(np.arange(4 * N) / 200), [f"70,{S[i // 4] if i % 4 == 0 else ''}" for i in range(4 * N)], "t,hr,EDA"), reason="belong to other signals"),
+    "lines before the header": Row("Subject: 7\nDate: 2024-01-01\n\n" + table(stamps(T), numbers(), "Time,EDA"), reason="2 lines before the header"),
+    # time in other units
+    "minutes": Row(table(stamps(T, 9, 1 / 60), numbers(), "Time (min),EDA")),
+    "minutes of a BIOPAC": Row(table(stamps(T, 9, 1 / 60), numbers(), "min\tEDA", "\t"), name="a.txt"),
+    "hours": Row(table(stamps(T, 11, 1 / 3600), numbers(), "time [h],EDA")),
+    "minutes without a unit": Row(table(stamps(T, 9, 1 / 60), numbers(), "time,EDA"), "refused", "time=min"),
+    "minutes, said so": Row(table(stamps(T, 9, 1 / 60), numbers(), "time,EDA"), query="time=min"),
+    "a minimum is no minute": Row(table(stamps(T), [f"0.1,{v}" for v in S], "time,min,EDA")),
+    "days since 1900": Row(table(stamps(T, 11, 1 / 86400), numbers(), "time,EDA"), "refused", "time=s, time=min or time=h"),
+    "minutes and seconds": Row(table([f"{58 + (t + 100) // 60 - 1:02.0f}:{(t + 100) % 60:06.3f}" for t in T], numbers(), "time,EDA")),
+    "UTF-32": Row(table(stamps(T), numbers()).encode("utf-32")),
+    "gzipped without its suffix": Row(gzip.compress(table(stamps(T), numbers()).encode())),
+    "what a terminal obeys": Row(table(stamps(T), ["\x1b[2Joops" if i == 300 else v for i, v in enumerate(numbers())]), reason="\ufffd[2Joops' is not numbers", lost=1, missing=(300,)),
+    "an Excel 97 spreadsheet": Row(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(999), "refused", "save it as CSV"),
+    "Parquet": Row(b"PAR1" + bytes(999), "refused", "Parquet"),
     # Empatica
+    "Empatica, a comma at each line's end": Row(f"{UNIX:.6f},\n4.000000,\n" + ",\n".join(numbers(skin(np.arange(480) / 4)))),
     "Empatica": Row(f"{UNIX:.6f}\n4.000000\n" + "\n".join(numbers(skin(np.arange(480) / 4))), report="neuropsychology/NeuroKit#554"),
     "Empatica, decimal commas": Row((f"{UNIX:.6f}\n4.000000\n" + "\n".join(numbers(skin(np.arange(480) / 4)))).replace(".", ","), reason="decimal commas"),
     "Empatica ACC": Row("1544027337.0, 1544027337.0, 1544027337.0\n32.0, 32.0, 32.0\n" + "20,-2,63\n" * 99, "refused", "acceleration", name="x.csv"),

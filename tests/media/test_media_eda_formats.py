@@ -17,7 +17,7 @@ import pytest
 from jmt_edge.capture import open_source
 from jmt_edge.capture.files import EdaFile
 from jmt_edge.errors import SourceError
-from jmt_edge.media.eda_files import EdaRecording, read_eda_file
+from jmt_edge.media.eda_files import Asked, EdaRecording, read_eda_file
 
 RATE, N = 50.0, 1500
 T = np.arange(N) / RATE
@@ -327,6 +327,6 @@ def test_a_real_acqknowledge_recording(shared_data: Path) -> None:
     with pytest.raises(SourceError, match=r"2 EDA signals .*column="):
         read_eda_file(path)
     for column in ("4", "EDA - GSR100C"):
-        read = read_eda_file(path, column=column)
+        read = read_eda_file(path, Asked(column=column))
         assert len(read.times) == 123787 and np.diff(read.times) == pytest.approx(1 / 2000)
         assert np.nanmin(read.values) > 3.38 and np.nanmedian(read.values) == pytest.approx(3.706, abs=0.001)

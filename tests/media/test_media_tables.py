@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jmt_edge.errors import DataError, SourceError
-from jmt_edge.media.eda_files import read_eda_file
+from jmt_edge.media.eda_files import Asked, read_eda_file
 from jmt_edge.media.tables import read_table
 
 HEADER = "time\t gsr\t ecg\t emg_trapezius\t emg_corrugator\t emg_zygomaticus"
@@ -27,7 +27,7 @@ def write_bio(path: Path, changes: dict[int, str], end: str = "\n") -> Path:
 
 def test_biovid_is_read_alike_in_training_and_live(tmp_path: Path) -> None:
     path = write_bio(tmp_path / "s_bio.csv", {})
-    live, training = read_eda_file(path), read_eda_file(path, column="gsr", strict=True)
+    live, training = read_eda_file(path), read_eda_file(path, Asked(column="gsr"), strict=True)
     for found in (live, training):
         np.testing.assert_allclose(found.times, np.arange(50) / 512, atol=1e-6)
         np.testing.assert_allclose(found.values, 1 + np.arange(50) / 100)
@@ -50,7 +50,7 @@ def test_biovid_is_read_alike_in_training_and_live(tmp_path: Path) -> None:
 def test_training_demands_every_row(tmp_path: Path, row: int, text: str, says: str) -> None:
     path = write_bio(tmp_path / "s_bio.csv", {row: text})
     with pytest.raises(SourceError) as caught:
-        read_eda_file(path, column="gsr", strict=True)
+        read_eda_file(path, Asked(column="gsr"), strict=True)
     assert says in str(caught.value) and str(path) in str(caught.value)
     assert "\n" not in str(caught.value) and ";" in str(caught.value)
 

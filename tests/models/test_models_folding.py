@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from plan_outputs import plan_outputs
 from torch import nn
 
 from jmt_edge.errors import ConfigError
@@ -43,7 +44,7 @@ def test_folded_equals_module(m: int, s: int, head: str, outputs: tuple[str, ...
     with torch.no_grad():
         expected = fusion(features, present, return_attention=True)
     plan = fold(fusion)
-    found = plan.run_numpy({k: v.numpy() for k, v in features.items()}, present.numpy())
+    found = plan_outputs(plan, features, present)
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         assert value.std() > 1e-3
@@ -55,7 +56,7 @@ def test_joint_abs_folds() -> None:
     features, present = inputs(2, 3, 16)
     with torch.no_grad():
         expected = fusion(features, present)["pain"].numpy()
-    found = fold(fusion).run_numpy({k: v.numpy() for k, v in features.items()}, present.numpy())["pain"]
+    found = plan_outputs(fold(fusion), features, present)["pain"]
     np.testing.assert_allclose(found, expected, rtol=1e-10)
 
 
@@ -64,10 +65,10 @@ def test_full_width_counts_and_float32_error() -> None:
     live = sum(p.numel() for n, p in fusion.named_parameters() if not n.startswith(("missing", "heads")))
     assert live == pytest.approx(11.04e6, rel=1e-3)
     plan = fold(fusion)
-    assert plan.parameters < 7.1e6
+    assert sum(m.size for m in plan.matrices.values()) < 7.1e6
     features, present = inputs(2, 4, 512, b=1)
-    exact = plan.run_numpy({k: v.numpy() for k, v in features.items()}, present.numpy())
-    single = plan.run_numpy({k: v.numpy() for k, v in features.items()}, present.numpy(), np.float32)
+    exact = plan_outputs(plan, features, present)
+    single = plan_outputs(plan, features, present, torch.float32)
     for name in AFFECT:
         assert single[name].dtype == np.float32
         assert np.abs(single[name] - exact[name]).max() < 1e-5 * np.abs(exact[name]).max()

@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jmt_edge.engine.bundle import checksum, load_bundle, write_bundle
+from jmt_edge.engine.bundle import load_bundle, write_bundle
 from jmt_edge.errors import BundleError, ConfigError
+from jmt_edge.plain_files import checksum
 from jmt_edge.tasks import TASK_NAMES, Task, get_task, split_steps
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -149,7 +150,7 @@ def test_any_flipped_bit_is_refused(data: st.DataObject, tmp_path_factory: pytes
 
 def seal(bundle: Path, manifest: bytes) -> None:
     (bundle / "manifest.json").write_bytes(manifest)
-    (bundle / "manifest.sha256").write_bytes(checksum(manifest))
+    (bundle / "manifest.sha256").write_bytes(checksum(manifest, "manifest.json"))
 
 
 def test_bundle_refusals_name_the_remedy(bundle: Path, tmp_path: Path) -> None:

@@ -364,6 +364,27 @@ def test_token_page(tmp_path: Path, visit: Visit) -> None:
         stage.close()
 
 
+def test_a_damaged_recording_is_listed_with_the_reason_and_not_opened(stage: Stage, visit: Visit) -> None:
+    page = visit(stage.url)
+    wait_for(lambda: len(Recording(stage.recording).results()) > 2)
+    for name, manifest in (("cut", '{"format"'), ("list", "[1]"), ("empty", ""), ("other", '{"format": "x"}')):
+        (stage.recording.parent / name).mkdir()
+        (stage.recording.parent / name / "manifest.json").write_text(manifest)
+    page.click("#recordings")
+    page.wait_for_selector('.recording[data-id="other"]')
+    for name, why in (
+        ("cut", "cannot be read"),
+        ("list", "not an object"),
+        ("empty", "cannot be read"),
+        ("other", "use the version"),
+    ):
+        row = page.locator(f'.recording[data-id="{name}"]')
+        assert why in row.inner_text() and row.evaluate("e => e.tagName") == "DIV"
+        assert str(stage.recording.parent) not in row.inner_text()
+        row.click()
+    assert page.locator("#viewer").is_hidden() and page.locator('button.recording[data-id="first"]').count() == 1
+
+
 def test_past_recording_is_scrubbed_and_exported(stage: Stage, visit: Visit) -> None:
     page = visit(stage.url)
     wait_for(lambda: len(Recording(stage.recording).results()) > 12)

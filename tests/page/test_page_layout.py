@@ -10,8 +10,6 @@ import pytest
 from bedside import SIZES, STATES, TASKS, Bedside, prepare, settle
 from page_fixture import Http
 
-pytestmark = pytest.mark.realtime
-
 # the smallest size of a text in px; the first selector that matches counts
 MINIMUMS = (
     ("#pain", 72), ("#pain small", 24), ("#eda", 30), (".pair dd", 25),

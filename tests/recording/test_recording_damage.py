@@ -11,12 +11,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from jmt_edge.engine.bundle import Bundle
-from jmt_edge.errors import SourceError
+from jmt_edge.errors import SourceError, UserError
 from jmt_edge.live.page.recordings import Recordings
 from jmt_edge.media.chunk import Chunk
 from jmt_edge.observer import Mark, RunInfo
+from jmt_edge.plain_files import checksum
 from jmt_edge.recording.export import EXPORTERS, tables
 from jmt_edge.recording.reader import Gap, Passed, RecordedSource, Recording, Window
 from jmt_edge.recording.recorder import Recorder
@@ -137,13 +140,60 @@ def test_a_wrong_time_of_one_result_costs_that_window(t: str, whole: Path, tmp_p
     assert windows == [1, 2, 4, 5, 6, 7, 8]
 
 
+def seal(folder: Path, manifest: str) -> None:
+    """Write a manifest as somebody would who knows the format."""
+    (folder / "manifest.json").write_text(manifest)
+    (folder / "manifest.sha256").write_bytes(checksum(manifest.encode(), "manifest.json"))
+
+
+WRONG = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_a_manifest_of_any_shape_is_read_or_refused_in_a_sentence(
+    data: st.DataObject, whole: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Any entry, at any depth, replaced by anything, renamed or removed; then every reader."""
+    tmp_path = tmp_path_factory.mktemp("shape")
+    folder = tmp_path / "run"
+    shutil.copytree(whole, folder)
+    manifest = json.loads((whole / "manifest.json").read_text())
+    for _ in range(data.draw(st.integers(1, 2))):
+        place = manifest
+        while True:
+            keys = list(place) if isinstance(place, dict) else list(range(len(place)))
+            if not keys:
+                break
+            key = data.draw(st.sampled_from(keys))
+            if isinstance(place[key], (dict, list)) and place[key] and data.draw(st.booleans()):
+                place = place[key]
+                continue
+            if data.draw(st.integers(0, 4)) == 0:
+                del place[key]
+            else:
+                place[key] = data.draw(WRONG)
+            break
+    seal(folder, json.dumps(manifest))
+    try:
+        use_everywhere(folder, tmp_path / "out")
+        said = "; "
+    except UserError as error:
+        said = str(error)
+    assert ";" in said and said.isprintable(), said
+
+
 @pytest.mark.parametrize("value", [None, -1, "x\x1b[31m", [], {}, [1], {"id": 3}, "nan"])
 def test_a_damaged_manifest_is_one_sentence(value: Any, whole: Path, tmp_path: Path) -> None:
     manifest = json.loads((whole / "manifest.json").read_text())
     for name in manifest:
         folder = tmp_path / name
         shutil.copytree(whole, folder)
-        (folder / "manifest.json").write_text(json.dumps({**manifest, name: value}))
+        seal(folder, json.dumps({**manifest, name: value}))
         said = "; "
         try:
             use_everywhere(folder, tmp_path / f"{name}-out")

@@ -85,6 +85,17 @@ def record(folder: Path, bundle: Bundle, raw: tuple[str, ...] = ALL, seconds: fl
     return watch
 
 
+def without_hashes(folder: Path) -> None:
+    """Make it a recording as earlier versions wrote them."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    closed = manifest["closed"] and {k: v for k, v in manifest["closed"].items() if k not in ("files", "chain")}
+    (folder / "manifest.json").write_text(
+        json.dumps({**{k: v for k, v in manifest.items() if k != "chain"}, "closed": closed})
+    )
+    for name in ("manifest.sha256", "chain.jsonl"):
+        (folder / name).unlink(missing_ok=True)
+
+
 def same_values(a: Any, b: Any) -> bool:
     if isinstance(a, np.ndarray):
         return np.array_equal(a, b, equal_nan=True)
@@ -152,6 +163,7 @@ def test_replay_tells_when_results_differ(recorded: tuple[Path, Watch], trimodal
     changed = next(line for line in lines if line["outputs"])
     changed["outputs"]["pain"] = float(np.nextafter(changed["outputs"]["pain"], 2.0))
     (folder / "results.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    without_hashes(folder)
     outcome = replay(Recording(folder), trimodal, open_engine(trimodal, "onnxruntime", 1), Pipeline)
     assert outcome.recomputed - outcome.equal == 1 and "1 NOT equal" in outcome.line()
 
@@ -166,7 +178,8 @@ def test_without_raw_video_results_are_shown_as_recorded(tmp_path: Path, trimoda
     live = record(tmp_path / "run", trimodal, raw=("voice",), seconds=6.0)
     recording = Recording(tmp_path / "run")
     assert sorted(p.name for p in (tmp_path / "run").iterdir()) == [
-        "eda.csv", "events.jsonl", "manifest.json", "results.jsonl", "status.jsonl", "timeline.jsonl", "voice.wav",
+        "chain.jsonl", "eda.csv", "events.jsonl", "manifest.json", "manifest.sha256", "results.jsonl", "status.jsonl",
+        "timeline.jsonl", "voice.wav",
     ]  # fmt: skip
     assert "raw face was not recorded" in recording.replay_blocker
     again = Watch()
@@ -179,7 +192,8 @@ def test_without_raw_video_results_are_shown_as_recorded(tmp_path: Path, trimoda
 def test_by_default_no_sound_and_no_image_is_kept(tmp_path: Path, trimodal: Bundle) -> None:
     record(tmp_path / "run", trimodal, raw=(), seconds=3.0)
     names = {p.name for p in (tmp_path / "run").iterdir()}
-    assert names == {"eda.csv", "events.jsonl", "manifest.json", "results.jsonl", "status.jsonl", "timeline.jsonl"}
+    names -= {"chain.jsonl", "manifest.json", "manifest.sha256"}
+    assert names == {"eda.csv", "events.jsonl", "results.jsonl", "status.jsonl", "timeline.jsonl"}
     for entry in json_lines((tmp_path / "run/timeline.jsonl").read_text()):
         if entry.get("chunk") in ("face", "voice"):
             assert set(entry) <= {"chunk", "n", "rate", "lost", "first", "last"}
@@ -561,11 +575,11 @@ def test_live_record_then_replay_gives_the_same_lines(tmp_path: Path, trimodal: 
         "--record", str(tmp_path / "run"), "--record-raw", "face,voice",
     )  # fmt: skip
     assert live.returncode == 0, live.stderr
-    code, out, err = command_line("replay", tmp_path / "run", "--check")
+    code, out, err = command_line("replay", tmp_path / "run", "--check", "--bundle", trimodal.path)
     assert code == 0, err
     assert out == live.stdout and len(json_lines(out)) == 14
     assert "14 results computed again, all equal to the recorded ones bit for bit" in err
-    code, out, err = command_line("replay", tmp_path / "run", "--as-recorded")
+    code, out, err = command_line("replay", tmp_path / "run", "--as-recorded", "--bundle", trimodal.path)
     assert (code, out) == (0, live.stdout) and "shown as recorded" in err
 
 
@@ -581,11 +595,10 @@ def test_replay_refuses_what_it_cannot_do(
     moved = tmp_path / "moved"
     shutil.copytree(recorded[0], moved)
     manifest = json.loads((moved / "manifest.json").read_text())
-    manifest["bundle"]["path"] = str(tmp_path / "gone.jmt")
-    (moved / "manifest.json").write_text(json.dumps(manifest))
     code, _, err = command_line("replay", moved)
     assert code == 2 and manifest["bundle"]["id"] in err and "--bundle" in err
     changed = (moved / "results.jsonl").read_text().replace('"attention": {"face": 0.5', '"attention": {"face": 0.6')
     (moved / "results.jsonl").write_text(changed)
+    without_hashes(moved)
     code, _, err = command_line("replay", moved, "--bundle", trimodal.path, "--check", "--output", "none")
     assert code == 1 and "NOT equal" in err

@@ -382,6 +382,8 @@ def test_other_mistakes(
         (train(biovid, tmp_path / "a", recipe="biovid-eda,biovid-eda"), "different names"),
         (["evaluate", str(tmp_path), "--data", str(biovid)], "neither a bundle nor a finished run"),
         (["evaluate", "--suite", "--data", str(biovid)], "--recipe and --out"),
+        (["evaluate", str(tmp_path), "--data", str(biovid), "--seeds", "3"], "--seeds repeats the fusions of --suite"),
+        (["evaluate", "--suite", "--data", str(biovid), "--cross-fit"], "--cross-fit is a part of --suite --seeds N"),
         (["evaluate", "--suite", "--data", str(biovid), "--recipe", "biovid-jmt", "--out", str(tmp_path),
           "--fractions", "0,2"], "(0, 1]"),
     ):  # fmt: skip

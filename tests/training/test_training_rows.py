@@ -97,7 +97,7 @@ def test_a_row_from_the_command_line(
 
 def test_the_suite_holds_all_systems_of_two_and_three_modalities() -> None:
     two, three = (set(systems_of(load_recipe(n, variant="demo"))) for n in ("biovid-jmt", "trimodal-jmt"))
-    fusions = {"concat", "vanilla", "jmt_no_joint", "jmt", "jca", "rjcma"}
+    fusions = {"concat", "vanilla", "jmt_no_joint", "jmt_no_joint_wide", "jmt", "jca", "rjcma"}
     assert two == {"face", "eda", *fusions}
     assert three == {"face", "voice", "eda", "jmt_face+voice", "jmt_face+eda", "jmt_voice+eda", *fusions}
 

@@ -38,11 +38,8 @@ _DRIVERS: dict[str, tuple[Callable[..., Driver], dict[str, type]]] = {
 EDA_PROTOCOLS = (*_DRIVERS, "auto")
 
 
-def open_eda(spec: str, *, delay: float = 0.0) -> SerialEda:
-    """The unopened source for `spec`; `delay` is the board's known latency in seconds.
-
-    Raises SourceError for a malformed specification.
-    """
+def open_eda(spec: str) -> SerialEda:
+    """The unopened source for `spec`. Raises SourceError for a malformed specification."""
     protocol, colon, rest = spec.partition(":")
     if not colon or protocol not in EDA_PROTOCOLS:
         if not spec.startswith("/dev/"):
@@ -54,7 +51,7 @@ def open_eda(spec: str, *, delay: float = 0.0) -> SerialEda:
     if protocol == "auto":
         if query:
             raise SourceError(f"'{spec}': auto takes no settings; name the protocol to give {query}")
-        return SerialEda(None, path, delay=delay)
+        return SerialEda(None, path)
     build, accepted = _DRIVERS[protocol]
     given = parse_settings(spec, query, accepted)
     options: dict[str, Any] = dict(given)
@@ -64,4 +61,4 @@ def open_eda(spec: str, *, delay: float = 0.0) -> SerialEda:
     for key in options:
         if (kind := accepted[key]) is not str:
             options[key] = kind(number(spec, given, key, whole=kind is int))
-    return SerialEda(build(**options), path, delay=delay)
+    return SerialEda(build(**options), path)

@@ -77,24 +77,6 @@ def unpack(frames: Bytes, channels: int) -> tuple[Int64, Int64, Int64]:
     return b[:, 0] >> 4, b[:, 1] >> 4, np.stack(analog, axis=1)
 
 
-def pack(sequence: int, digital: int, analog: list[int]) -> bytes:
-    """One frame as the board sends it; the inverse of `unpack`."""
-    a = [*analog, 0, 0, 0, 0, 0, 0][:6]
-    b = [
-        sequence << 4 & 0xF0,
-        digital << 4 & 0xF0 | a[0] >> 6,
-        a[0] << 2 & 0xFC | a[1] >> 8,
-        a[1] & 0xFF,
-        a[2] >> 2,
-        a[2] << 6 & 0xC0 | a[3] >> 4,
-        a[3] << 4 & 0xF0 | a[4] >> 2,
-        a[4] << 6 & 0xC0 | a[5],
-    ][: frame_length(len(analog))]
-    raw = np.array(b[::-1], np.uint8)
-    raw[-1] |= syndromes(raw, len(raw))[0]
-    return raw.tobytes()
-
-
 class BitalinoDecoder:
     """Frames of `channels` analog channels, of which number `eda` (0 = the first in the frame) is the EDA sensor.
 

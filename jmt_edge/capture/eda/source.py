@@ -7,43 +7,33 @@ import time
 from collections.abc import Callable
 
 from ...errors import SourceError
-from ...media.chunk import Chunk
 from ..base import State, Status
 from ..clock import Timeline
-from ..queue import SampleQueue
-from ..reconnect import DeviceLost, Link, Supervisor, Timing
+from ..queue import QueuedEda
+from ..reconnect import DeviceLost, Timing
 from .base import Decoder, Driver, Report, Samples
 from .identify import identify
 from .port import Port
 
-_QUEUE = 60.0  # s of samples kept for a reader that does not come; the oldest go first, counted as lost
 _PACE = 0.01  # s between reads: enough bytes to decode at once, and still fresh when stamped
 _STALL = 1.5  # s
 
 
-class SerialEda:
+class SerialEda(QueuedEda):
     """The board `driver` (None: identify it when opened) at `path`. `now` is the host's clock, for tests."""
-
-    modality = "eda"
-    realtime = True
 
     def __init__(
         self,
         driver: Driver | None,
         path: str,
         *,
-        delay: float = 0.0,
         timing: Timing | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.name = f"{driver.name if driver else 'auto'}:{path}"
-        self._driver, self._path, self._delay = driver, path, delay
         settle = driver.settle if driver else 4.0
-        self._now = now
-        self.link = Link(timing or Timing(first=settle, stall=_STALL), now)
-        self._supervisor: Supervisor | None = None
-        self._origin = 0.0
-        self._queue = SampleQueue()
+        name = f"{driver.name if driver else 'auto'}:{path}"
+        super().__init__(name, self._connect, timing or Timing(first=settle, stall=_STALL), now)
+        self._driver, self._path = driver, path
         self._timeline: Timeline | None = None
         self._clock_of: tuple[float, int] = (0.0, 0)
         self._decoder: Decoder | None = None
@@ -56,23 +46,13 @@ class SerialEda:
             connection = self._connect()
         except DeviceLost as error:
             raise SourceError(str(error)) from None
-        self._supervisor = Supervisor(self._connect, self.link, f"eda {self._path}")
         self._supervisor.start(connection)
 
-    def read(self, until: float) -> Chunk:
-        times, values, lost = self._queue.take(until)
-        return Chunk(times, values, self._decoder.rate if self._decoder else 0.0, lost)
-
     def status(self) -> Status:
-        state, reason = self.link.state, self.link.reason
         decoder, timeline = self._decoder, self._timeline
-        status = Status(state, reason, lost=self._queue.lost, reconnects=self.link.reconnects)
-        status.detail = {
-            "port": self._path,
-            "board": self._board,
-            "delay": self._delay,
-            "overflowed": self._queue.overflowed,
-        }
+        status = super().status()
+        status.unit = decoder.unit if decoder else ""
+        status.detail |= {"port": self._path, "board": self._board}
         if timeline:
             status.clock = timeline.fit.clock()
             if status.clock.offset:
@@ -85,20 +65,15 @@ class SerialEda:
             }
         if decoder:
             report = decoder.report
-            status.unit = decoder.unit
             status.detail |= {
                 "nominal_rate": decoder.rate,
                 "skipped_bytes": report.skipped,
                 "rejected": report.rejected,
                 "no_data": dict(report.no_data),
             }
-            if state is State.STREAMING and report.trouble:
+            if status.state is State.STREAMING and report.trouble:
                 status.reason = report.trouble
         return status
-
-    def close(self) -> None:
-        if self._supervisor is not None:
-            self._supervisor.stop()
 
     def _connect(self) -> _Streaming:
         port = Port(self._path, self._driver.baudrate if self._driver else 115200)
@@ -111,7 +86,7 @@ class SerialEda:
             port.close()
             raise
         self._board = self._board or self._driver.name
-        self._decoder = decoder
+        self._decoder, self._rate = decoder, decoder.rate
         self._clock_of = (math.nan, 0)
         return _Streaming(port, self._driver, decoder, self._deliver, self._now)
 
@@ -127,7 +102,7 @@ class SerialEda:
         lost = samples.lost + self._timeline.missing - (missing if self._timeline is before else 0)
         if not len(times) and not lost:
             return
-        self._queue.put(times - self._origin, values, lost, _QUEUE * max(self._timeline.rate, decoder.rate, 10.0))
+        self._queue.put(times - self._origin, values, lost, self.KEPT * max(self._timeline.rate, decoder.rate, 10.0))
 
     def _set_timeline(self, decoder: Decoder, clock_of: tuple[float, int]) -> None:
         """A new connection keeps what is known of the crystal; a board that sends other counters starts afresh."""
@@ -139,7 +114,6 @@ class SerialEda:
                 prior_ppm=decoder.prior_ppm,
                 cycle=decoder.cycle,
                 period=1.0 / decoder.rate if decoder.rate else 0.0,
-                delay=self._delay,
                 repeats=decoder.repeats,
             )
         self._clock_of = self._last_clock = clock_of

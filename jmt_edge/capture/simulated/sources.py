@@ -168,7 +168,7 @@ def parse_spec(modality: str, spec: str) -> SimulatedSpec:
     if fault and fault not in _FAULTS[modality]:
         raise SourceError(f"'{spec}': {modality} has no fault '{fault}'; choose {' or '.join(_FAULTS[modality])}")
     width, _, height = given.get("size", "320x240").partition("x")
-    if not (width.isdigit() and height.isdigit() and 64 <= int(width) <= 4096 and 64 <= int(height) <= 4096):
+    if not all(side.isdecimal() and len(side) <= 4 and 64 <= int(side) <= 4096 for side in (width, height)):
         raise SourceError(f"'{spec}': size must be WIDTHxHEIGHT from 64 to 4096, as in size=480x360")
     forever = 1e9
     drop_at = value("drop_at", 0, 0, forever)

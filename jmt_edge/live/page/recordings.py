@@ -42,6 +42,7 @@ class Recordings:
             found = [p for p in self._root.iterdir() if not p.name.startswith(".") and (p / "manifest.json").is_file()]
         except OSError:
             return {}
+        found = [p for p in found if p.suffix != ".jmt"]  # bundles have a manifest too
         found.sort(key=lambda p: (p / "manifest.json").stat().st_mtime, reverse=True)
         return {p.name: p for p in found[:MAX_LISTED]}
 
@@ -52,12 +53,13 @@ class Recordings:
         return Recording(folder)
 
     def listing(self) -> list[dict[str, Any]]:
-        """Newest first; a folder that is not a readable recording is left out."""
-        out = []
+        """Newest first; one that cannot be read has only its `id` and `error`, the reason."""
+        out: list[dict[str, Any]] = []
         for id, folder in self._folders().items():
             try:
                 recording = Recording(folder)
-            except SourceError:
+            except SourceError as error:  # a browser need not learn where it is
+                out.append({"id": id, "error": str(error).replace(f"{folder}/", "").replace(str(folder), id)})
                 continue
             manifest = recording.manifest
             closed = {"closed": manifest["closed"] is not None, "complete": recording.complete}

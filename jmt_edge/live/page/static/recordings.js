@@ -24,6 +24,10 @@ export class Recordings {
       $("recordings-list").hidden = false;
       const { recordings } = await (await ask("/api/v1/recordings")).json();
       const rows = recordings.map((r) => {
+        if (r.error) {
+          const why = make("span", { class: "recording-error" }, `Cannot be opened: ${r.error}`);
+          return make("div", { class: "recording damaged", "data-id": r.id }, make("strong", {}, r.id), why);
+        }
         const note = `${r.task}, ${r.bundle}${r.closed ? (r.complete ? "" : ", incomplete") : ", open"}`;
         const button = make(
           "button", { type: "button", class: "recording", "data-id": r.id },

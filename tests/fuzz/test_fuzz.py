@@ -1,0 +1,108 @@
+"""The fuzzer's short run, the cases it found before, and whether it can find anything at all."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from fuzz_readers import READERS, Reader
+from fuzz_run import Fault, Given, Shots, Tally, minimised, outcome
+
+from jmt_edge.errors import DataError
+
+CASES = sorted(path for path in (Path(__file__).parent / "cases").rglob("*@*") if path.is_file())
+SECONDS = 1.5  # of damaged inputs for each reader
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", READERS)
+def test_damaged_inputs_are_taken_or_refused_in_one_sentence(name: str, tmp_path: Path) -> None:
+    tally = Tally()
+    shots = Shots(READERS[name](), 18, tmp_path)
+    first = 0
+    for _ in range(2):
+        first = shots.run(first, SECONDS / 2, tally)
+    assert not tally.faults, "\n".join(
+        f"{f.name}: {f.kind}\n{f.detail}\n{f.data[:300]!r}" for f in tally.faults.values()
+    )
+    assert tally.inputs == first and tally.taken + tally.refused == first > 0
+
+
+@pytest.mark.parametrize("name", sorted({path.parent.name for path in CASES}))
+def test_what_was_a_fault_once_is_none_now(name: str, tmp_path: Path) -> None:
+    cases = [(p.name.rpartition("@")[0], p.read_bytes()) for p in CASES if p.parent.name == name]
+    tally = Given(READERS[name.replace("-", " ")](), cases, tmp_path).run_all()
+    assert not tally.faults and tally.taken + tally.refused == len(cases), tally.faults.values()
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_the_good_inputs_are_good(name: str, tmp_path: Path) -> None:
+    """Else only the first check of each reader would be tried."""
+    reader = READERS[name]()
+    tally = Given(reader, [*reader.seeds.items()], tmp_path).run_all()
+    allowed = {"settings": 4, "npz": 2}.get(name, 0)  # files that do not exist; windows without a face
+    assert not tally.faults and tally.refused <= allowed and tally.taken, tally
+
+
+class Broken(Reader):
+    """Fails where byte 3 is an `x`, in the way that the kind of input says."""
+
+    name = "broken"
+
+    def make(self, folder: Path) -> dict[str, bytes]:
+        return dict.fromkeys(("raise", "lines", "kill", "hang", "memory", "thread", "good", "refuse"), b"aaaxaaaaaa")
+
+    def read(self, name: str, data: bytes) -> None:
+        if name == "refuse":
+            raise DataError("the file is not one; give another")
+        if name == "good" or b"x" not in data:
+            return
+        if name == "raise":
+            raise IndexError("out of range")
+        if name == "lines":
+            raise DataError("")
+        if name == "kill":
+            os.abort()
+        if name == "memory":
+            self.kept = bytearray(os.urandom(1 << 20) * 700)
+        if name == "thread":
+            from threading import Thread
+
+            thread = Thread(target=int, args=("x",))
+            thread.start()
+            thread.join()
+        while name == "hang":
+            pass
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("raise", "IndexError"), ("lines", "not one sentence"), ("kill", "killed by SIGABRT"),
+        ("hang", "more than 5 s"), ("memory", "memory, at once"), ("thread", "ValueError"),
+    ],
+)  # fmt: skip
+def test_each_kind_of_fault_is_found(kind: str, expected: str, tmp_path: Path) -> None:
+    reader = Broken()
+    found = outcome(reader, kind, reader.seeds[kind], tmp_path)
+    assert isinstance(found, Fault) and found.kind.startswith(expected), found
+    if kind in ("raise", "kill"):
+        found.data = reader.seeds[kind]
+        assert minimised(reader, found, tmp_path) == b"x"
+
+
+def test_what_is_well_is_no_fault(tmp_path: Path) -> None:
+    reader = Broken()
+    assert outcome(reader, "good", b"aaax", tmp_path) is True
+    assert outcome(reader, "refuse", b"aaax", tmp_path) is False
+
+
+def test_a_seed_gives_the_same_inputs(tmp_path: Path) -> None:
+    a, b = (Shots(READERS["eda text"](), 7, tmp_path) for _ in range(2))
+    assert [a.input(i) for i in range(50)] == [b.input(i) for i in range(50)]
+    assert [a.input(i) for i in range(50)] != [a.input(i) for i in range(50, 100)]
