@@ -244,16 +244,12 @@ def _manifest_of(folder: Path) -> dict[str, Any]:
 
 def _last_part(folder: Path) -> Path | None:
     """The newest of `folder`, `folder`-2, `folder`-3, ... that holds a recording."""
-    numbers = [1]
+    parts = {1: folder}
     for path in folder.parent.glob(f"{glob.escape(folder.name)}-*"):
         suffix = path.name[len(folder.name) + 1 :]
         if suffix.isdecimal() and str(int(suffix)) == suffix and int(suffix) > 1:
-            numbers.append(int(suffix))
-    for number in sorted(numbers, reverse=True):
-        path = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
-        if _manifest_of(path):
-            return path
-    return None
+            parts[int(suffix)] = path
+    return next((parts[number] for number in sorted(parts, reverse=True) if _manifest_of(parts[number])), None)
 
 
 def _part(folder: Path | None) -> dict[str, Any] | None:

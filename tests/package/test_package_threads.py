@@ -196,7 +196,9 @@ def kill_recorder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         recording.on_end(Summary("b", True, True))
     first, second = (json.loads((tmp_path / name / "manifest.json").read_text()) for name in ("night", "night-2"))
     assert first["continues"] is None and not first["closed"]["complete"] and "injected" in first["closed"]["problem"]
-    assert second["continues"] == {"recording": "night", "created": first["created"]} and second["closed"]["complete"]
+    linked = second["continues"]
+    assert linked == {"recording": "night", "created": first["created"], "gap": linked["gap"]} and linked["gap"] > 0
+    assert second["closed"]["complete"]
     assert not second["whole"] and "9999.0" in (tmp_path / "night-2" / "eda.csv").read_text()
 
 

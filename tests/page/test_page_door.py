@@ -261,7 +261,7 @@ def test_pipelined_requests_wait_for_their_answers_to_be_read(hand: Callable[...
         with suppress(TimeoutError, ConnectionError):
             for _ in range(2000):
                 one.sendall(b"GET /static/uPlot.iife.min.js HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" * 50)
-        assert page.http("GET", "/healthz")[0] == 200
+        assert page.http("GET", "/healthz")[0] in (200, 503)
     assert _memory_mb() < before + 30
 
 
@@ -280,7 +280,7 @@ def test_pings_whose_answers_are_not_read_end_the_connection(hand: Callable[...,
             for _ in range(1000):
                 one.sendall(ping * 1000)
     assert _memory_mb() < before + 60
-    assert page.http("GET", "/healthz")[0] == 200
+    assert page.http("GET", "/healthz")[0] in (200, 503)
 
 
 def test_a_client_that_does_not_read_is_cut_off(hand: Callable[..., Hand], monkeypatch: pytest.MonkeyPatch) -> None:
