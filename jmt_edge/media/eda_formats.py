@@ -25,6 +25,7 @@ from ..errors import SourceError, first_line
 from .eda_delimited import delimited
 from .eda_rows import F64, Asked, Body, EdaRecording
 from .eda_signals import Signal, chosen, need, recording
+from .opensignals import sequence_steps
 from .tables import decoded_lines
 from .units import opensignals_us
 
@@ -192,12 +193,10 @@ class _H5Channel:
         """By the sequence number, whose gaps are lost samples; None where there is none."""
         if "nSeq" not in self._raw or self.rate <= 0:
             return None
-        sequence = np.ravel(self._raw["nSeq"][...]).astype(np.int64)
-        if len(sequence) < 2 or not np.any(np.diff(sequence)):
+        sequence = np.ravel(self._raw["nSeq"][...]).astype(np.float64)
+        if len(sequence) < 2 or not np.any(np.diff(sequence)) or not np.any(sequence >= 0):
             return None
-        step = np.diff(sequence) % (1 << max(4, int(sequence.max()).bit_length()))
-        step[step == 0] = 1
-        return np.concatenate([[0.0], np.cumsum(step)]) / self.rate
+        return np.concatenate([[0.0], np.cumsum(sequence_steps(sequence)[0])]) / self.rate
 
 
 def _text(value: Any) -> str:
