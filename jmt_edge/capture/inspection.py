@@ -146,7 +146,8 @@ def _sound(spec: str, path: Path) -> Inspection:
     if (own := file_rate(path)) and own != AUDIO_RATE:
         out.notes.append(f"resampled from the file's {own} Hz")
     span = get_task("affect").modality("voice").span
-    quality, ends, verdicts = VoiceQuality(), span, []
+    quality, ends = VoiceQuality(), span
+    verdicts: list[tuple[float, Verdict]] = []
     times: list[NDArray[np.float64]] = [np.empty(0)]
     levels: list[NDArray[np.float64]] = [np.empty(0)]
     for start, block in sound_blocks(path, out.notes):

@@ -54,7 +54,7 @@ class Recordings:
 
     def listing(self) -> list[dict[str, Any]]:
         """Newest first; one that cannot be read has only its `id` and `error`, the reason."""
-        out = []
+        out: list[dict[str, Any]] = []
         for id, folder in self._folders().items():
             try:
                 recording = Recording(folder)
