@@ -278,8 +278,8 @@ SOUND_RECIPES: dict[str, tuple[Callable[[np.ndarray], np.ndarray], str]] = {
     "antiphase stereo": (lambda x: np.stack([x, -x], 1), "refused: cancel each other out"),
     "8 kHz": (lambda x: band(x, 8000), "narrow-band"),
     "16 kHz": (lambda x: band(x, 16_000), "narrow-band"),
-    "NaN": (nan_at, "not numbers"),
-    "silence": (lambda x: 0 * x, "silen"),
+    "NaN": (nan_at, "not a number"),
+    "silence": (lambda x: 0 * x, "dead or muted"),
 }
 
 
