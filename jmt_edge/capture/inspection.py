@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 
 from ..errors import SourceError
 from ..preprocessing.eda import GAP_MAX, GAP_MIN, GAP_PERIODS
-from ..preprocessing.quality import EdaQuality
+from ..preprocessing.quality import EdaQuality, Verdict, VoiceQuality
 from ..tasks import get_task
 from . import EDA_FILE_SETTINGS, asked_of
 from .spec import kind_of, number, split_query
 
 _VIDEO = (
     ".mp4", ".mpg", ".mpeg", ".avi", ".mkv", ".mov", ".webm", ".ts", ".m2ts", ".mts", ".3gp", ".wmv", ".flv", ".m4v",
-    ".h264", ".264", ".h265", ".265", ".hevc", ".mjpeg", ".mjpg", ".ivf",
+    ".h264", ".264", ".h265", ".265", ".hevc", ".mjpeg", ".mjpg", ".ivf", ".gif",
 )  # fmt: skip
 _SOUND = (".wav", ".flac", ".mp3", ".ogg", ".m4a", ".aac", ".opus")
 _STEP = 1.0  # s between two verdicts
@@ -63,8 +63,8 @@ class Inspection:
     """What `inspect` says of one file; what does not apply keeps its default.
 
     use: the option and the source string for `jmt-edge live`. rate: measured, Hz. low, middle, high: of the values, in
-    `unit`. usable: share of the clips of a live run that the quality rule accepts. error: why the file is refused.
-    trace: the signal, which is not part of `to_dict`.
+    `unit`. usable: share of the clips of a live run that the quality rule accepts, where `judged`. error: why the file
+    is refused. trace: the signal, which is not part of `to_dict`.
     """
 
     file: str
@@ -84,12 +84,17 @@ class Inspection:
     gaps: list[Stretch] = field(default_factory=list)
     usable: float = 0.0
     unusable: list[Stretch] = field(default_factory=list)
+    judged: bool = False
     error: str = ""
     trace: Trace | None = None
 
     def to_dict(self) -> dict[str, Any]:
         shown = asdict(replace(self, trace=None))
-        return {name: value for name, value in shown.items() if name != "trace" and value not in ("", [])}
+        return {
+            name: value
+            for name, value in shown.items()
+            if name != "trace" and value is not False and value not in ("", [])
+        }
 
 
 def inspect_file(spec: str) -> Inspection:
@@ -134,21 +139,32 @@ def _video(spec: str, path: Path) -> Inspection:
 
 
 def _sound(spec: str, path: Path) -> Inspection:
-    from ..media.sound import sound_blocks
+    from ..media.sound import file_rate, sound_blocks
     from ..tasks import AUDIO_RATE
 
     out = Inspection(spec, "sound", f"--microphone {shlex.quote(spec)}", rate=float(AUDIO_RATE))
+    if (own := file_rate(path)) and own != AUDIO_RATE:
+        out.notes.append(f"resampled from the file's {own} Hz")
+    span = get_task("affect").modality("voice").span
+    quality, ends = VoiceQuality(), span
+    verdicts: list[tuple[float, Verdict]] = []
     times: list[NDArray[np.float64]] = [np.empty(0)]
     levels: list[NDArray[np.float64]] = [np.empty(0)]
     for start, block in sound_blocks(path, out.notes):
         if out.samples and start - out.seconds > _PAUSE:
             out.gaps.append(Stretch(out.seconds, start, "no sound"))
         out.seconds, out.samples = start + len(block) / AUDIO_RATE, out.samples + len(block)
+        quality.update(start + np.arange(len(block)) / AUDIO_RATE, block)
+        while ends <= out.seconds:
+            verdicts.append((ends, quality.verdict(ends, span)))
+            ends += _STEP
         at = np.arange(0, len(block), AUDIO_RATE // 20)  # a level every 50 ms
         power = np.add.reduceat(np.square(block, dtype=np.float64), at) / np.diff([*at, len(block)])
         times.append(start + at / AUDIO_RATE)
         levels.append(10 * np.log10(np.maximum(power, 1e-12)))
     out.trace = Trace(np.concatenate(times), np.concatenate(levels), "level, dBFS")
+    out.judged = True
+    out.usable, out.unusable = _stretches(verdicts, span)
     return out
 
 
@@ -166,6 +182,7 @@ def _eda(spec: str) -> Inspection:
     out.gaps = _gaps(times, values, out.rate)
     out.trace = Trace(times, values, found.unit)
     if found.unit == "µS":
+        out.judged = True
         out.usable, out.unusable = _quality(times, values)
     else:
         out.unusable = [Stretch(0.0, out.seconds, "not in µS; say what the counts are by unit=")]
@@ -184,14 +201,21 @@ def _quality(times: NDArray[np.float64], values: NDArray[np.float64]) -> tuple[f
     """(share of clips that may be used, where not and why), for the pain task's clips, one a second."""
     span = get_task("pain").modality("eda").span
     quality = EdaQuality()
-    found: list[Stretch] = []
-    good = total = done = 0
+    verdicts: list[tuple[float, Verdict]] = []
+    done = 0
     for end in np.arange(span, times[-1] + 1e-6, _STEP).tolist():
         stop = int(np.searchsorted(times, end, side="right"))
         quality.update(times[done:stop], values[done:stop].astype(np.float32))
         done = stop
-        verdict = quality.verdict(end, span)
-        total += 1
+        verdicts.append((end, quality.verdict(end, span)))
+    return _stretches(verdicts, span)
+
+
+def _stretches(verdicts: list[tuple[float, Verdict]], span: float) -> tuple[float, list[Stretch]]:
+    """(share of clips that may be used, where not and why) by the verdicts on clips of `span` s that end at a time."""
+    found: list[Stretch] = []
+    good = 0
+    for end, verdict in verdicts:
         good += verdict.ok
         if verdict.ok:
             continue
@@ -200,4 +224,4 @@ def _quality(times: NDArray[np.float64], values: NDArray[np.float64]) -> tuple[f
             found[-1] = Stretch(found[-1].start, end, why)
         else:
             found.append(Stretch(end - span, end, why))
-    return (good / total if total else 0.0), found
+    return (good / len(verdicts) if verdicts else 0.0), found

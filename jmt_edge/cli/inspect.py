@@ -62,7 +62,7 @@ def lines(found: Inspection) -> list[str]:
     if found.lost or found.altered:
         out.append(f"  lost      {found.lost}, moved in time {found.altered}")
     out += [f"  note      {note}" for note in found.notes[:_SHOWN]]
-    if found.unit == "µS":
+    if found.judged:
         out.append(f"  quality   {found.usable:.0%} of the windows usable")
     out += [f"            {_stretch(s)}" for s in found.unusable[:_SHOWN]]
     return [*out, f"  use       {found.use}"]

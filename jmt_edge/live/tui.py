@@ -33,6 +33,7 @@ RANGES = {"pain": (0.0, 1.0), "valence": (-1.0, 1.0), "arousal": (-1.0, 1.0)}
 HISTORY = 240  # results
 EDA_SECONDS = 60.0
 KEYS = "q quit   m mark   0-9, t pain rating (t = 10)   r record on/off"
+_ROOMY = (64, 18)  # columns and lines that everything needs; with fewer, verdicts and values remain
 
 
 def sparkline(values: Iterable[float | None], low: float, high: float) -> str:
@@ -131,19 +132,23 @@ class Terminal(Observer):
         info, result = self._info, self._result
         if info is None:
             return Text("starting")
-        width = max(60, self._console.width)
+        width = max(40, self._console.width)
         with self._lock:
             parts = [self._header(info, result), self._outputs(info, result, width), self._modalities(info, result)]
             if "eda" in info.bundle.task.names:
                 parts.append(self._eda_line(width))
             if "voice" in info.bundle.task.names:
                 parts.append(self._voice_line())
-            parts.append(self._latency(result))
+            if roomy := self._console.height >= _ROOMY[1]:
+                parts.append(self._latency(result))
         recording = self._controls.recording
         problem = recording.state if recording is not None and not recording.active else ""
-        parts.append(Text(self._message or problem or " ", style="cyan", no_wrap=True, overflow="ellipsis"))
-        parts.append(Text(KEYS, style="dim"))
-        said = f"DEMO: {notice(True)}" if info.bundle.demo else notice(False)
+        if roomy or self._message or problem:
+            parts.append(Text(self._message or problem or " ", style="cyan", no_wrap=True, overflow="ellipsis"))
+        if roomy:
+            parts.append(Text(KEYS, style="dim"))
+        said = notice(info.bundle.demo) if roomy else "not for clinical use"
+        said = f"DEMO: {said}" if info.bundle.demo else said
         parts.append(Text(said, style="bold yellow" if info.bundle.demo else "yellow"))
         return Group(*parts)
 
@@ -176,8 +181,10 @@ class Terminal(Observer):
     def _modalities(self, info: RunInfo, result: Result | None) -> RenderableType:
         table = Table(expand=True, box=None, padding=(0, 1), pad_edge=False)
         table.add_column("sensor", width=6, header_style="dim")
-        table.add_column("source", max_width=18, no_wrap=True, overflow="ellipsis", header_style="dim")
-        table.add_column("weight", width=12, no_wrap=True, header_style="dim")
+        wide = self._console.width >= _ROOMY[0]  # a verdict that cannot be read is worse than no source
+        if wide:
+            table.add_column("source", max_width=18, no_wrap=True, overflow="ellipsis", header_style="dim")
+            table.add_column("weight", width=12, no_wrap=True, header_style="dim")
         table.add_column("quality", ratio=1, no_wrap=True, overflow="ellipsis", header_style="dim")
         for name in info.bundle.task.names:
             quality = result.quality[name] if result else None
@@ -202,7 +209,8 @@ class Terminal(Observer):
                 verdict.append(f"  lost {status.lost}, reconnected {status.reconnects}", style="dim")
             if status is not None and status.state not in (State.STREAMING, State.ENDED) and quality and quality.ok:
                 verdict.append(f"  {status.state.value}", style="yellow")
-            table.add_row(name, escape(info.sources.get(name) or "none"), share, verdict)
+            row = (escape(info.sources.get(name) or "none"), share) if wide else ()
+            table.add_row(name, *row, verdict)
         return Panel(table, title="sensors", title_align="left", padding=(0, 1))
 
     def _eda_line(self, width: int) -> RenderableType:

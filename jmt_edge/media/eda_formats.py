@@ -185,10 +185,10 @@ def _h5_times(raw: Any, rate: float) -> F64 | None:
     """By the sequence number, whose gaps are lost samples; None where there is none."""
     if "nSeq" not in raw or rate <= 0:
         return None
-    sequence = np.ravel(raw["nSeq"][...]).astype(np.int64)
-    if len(sequence) < 2 or not np.any(np.diff(sequence)):
+    sequence = np.ravel(raw["nSeq"][...]).astype(np.float64)
+    if len(sequence) < 2 or not np.any(np.diff(sequence)) or not np.any(sequence >= 0):
         return None
-    return np.concatenate([[0.0], np.cumsum(sequence_steps(sequence))]) / rate
+    return np.concatenate([[0.0], np.cumsum(sequence_steps(sequence)[0])]) / rate
 
 
 def _text(value: Any) -> str:

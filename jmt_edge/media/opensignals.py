@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..errors import SourceError
 from .eda_delimited import microsiemens
-from .eda_rows import Asked, Body, EdaRecording
+from .eda_rows import F64, Asked, Body, EdaRecording
 from .units import opensignals_us
 
 
@@ -65,15 +65,18 @@ def opensignals(body: Body, asked: Asked) -> EdaRecording:
     rows, (sequence, raw) = body.table(start, None, ".", [channel.sequence, channel.index], 0)
     n = np.arange(len(rows), dtype=np.float64)
     lost = 0
-    if len(sequence) > 1 and np.any(sequence != np.floor(sequence)):
+    counted = sequence[np.isfinite(sequence)]
+    if len(sequence) > 1 and np.any(counted != np.floor(counted)):
         step = np.diff(sequence)  # seconds
         times = sequence - sequence[0] if np.all(step > 0) and asked.rate is None else n / channel.rate
         lost = int(np.maximum(np.rint(step[step > 0] * channel.rate) - 1, 0).sum())
     else:
-        if channel.sequence >= 0 and np.any(np.diff(sequence)):
-            step = sequence_steps(sequence, channel.seq_bits)
+        if channel.sequence >= 0 and np.any(np.diff(counted)):
+            step, damaged = sequence_steps(sequence, channel.seq_bits)
             n = np.concatenate([[0.0], np.cumsum(step)])
             lost = int((step - 1).sum())
+            if damaged:
+                body.notes.append(f"{damaged} sequence numbers cannot be right; those rows follow the ones before")
         times = n / channel.rate
     if asked.unit is not None:
         values, _ = microsiemens(body, raw, "", channel.label, asked)
@@ -98,6 +101,28 @@ def opensignals(body: Body, asked: Asked) -> EdaRecording:
         body.counts["missing in the sequence"] += lost
     name = f"{channel.device}:{channel.label}" if len(devices) > 1 else channel.label
     return EdaRecording(times, values, rows, channel.rate, "opensignals", lost, "µS", name)
+
+
+def sequence_steps(sequence: F64, bits: int = 0) -> tuple[F64, int]:
+    """((n - 1,) samples from each row to the next, by a counter (n,) that starts again after 2^bits, 0 where that is
+    not known; how many of its numbers cannot be right: those rows count as one sample).
+
+    One damaged number must not say how long the counter is.
+    """
+    known = sequence[np.isfinite(sequence) & (sequence >= 0)]
+    wraps = np.any(np.diff(known) < 0)
+    cycle = 2.0 ** (bits or max(4, int(np.percentile(known, 99)).bit_length()))
+    wrong = ~np.isfinite(sequence) | (sequence < 0) | ((sequence >= cycle) & bool(wraps or bits))
+    wrong[0] = False
+    steps = np.diff(sequence)
+    if wraps or bits:
+        right = np.flatnonzero(~wrong)
+        steps = np.ones(len(sequence) - 1)
+        between = np.diff(right)
+        # over damaged numbers, what is missing shows at the next one that is right
+        steps[right[1:] - 1] = (np.diff(sequence[right]) - (between - 1)) % cycle
+    steps[(steps == 0) | ~np.isfinite(steps)] = 1  # a repeated number: the row itself is the only witness
+    return steps, int(wrong.sum())
 
 
 def _opensignals_channels(devices: dict[str, dict[str, object]]) -> tuple[list[_Channel], int]:

@@ -182,6 +182,20 @@ def sound_blocks(path: Path, notes: list[str] | None = None) -> Iterator[tuple[f
         raise SourceError(f"sound file {path} holds 0 samples; record it again or give another file")
 
 
+def file_rate(path: Path) -> int:
+    """The rate (Hz) of a sound file before it is resampled; 0 where it cannot be told."""
+    try:
+        with path.open("rb") as file:
+            if file.read(4) == b"RIFF":
+                return int(WavFile(path).rate)
+        import av
+
+        with av.open(str(path)) as container:
+            return int(container.streams.audio[0].rate)
+    except (ImportError, SourceError, OSError, ValueError, IndexError):
+        return 0
+
+
 def _mixed(pieces: Iterator[Piece], path: Path) -> Iterator[Piece]:
     """The pieces, (n, channels), mixed to mono: (n,)."""
     antiphase = Antiphase()

@@ -36,6 +36,7 @@ class VideoReader:
     """
 
     def __init__(self, path: Path, fps: float | None = None) -> None:
+        self._path = path
         self._raw = _is_raw_stream(path)
         if self._raw and fps is None:
             raise SourceError(
@@ -119,7 +120,10 @@ class VideoReader:
         declared, reached = self._decoder.seconds, self._last + self.period
         if self.time is None or any(self._counts.values()) or self._raw:
             return
-        if declared - reached > max(1.0, 0.02 * declared):
+        allowed = max(min(1.0, 0.2 * declared), 0.02 * declared)
+        if declared - reached > allowed:
+            declared -= _begins(self._path)  # a Matroska file's length is the time of its end
+        if declared - reached > allowed:
             self.notes.append(f"the file ends at {reached:.1f} s of {declared:.1f} s: it was cut off")
 
     def image(self) -> Image | None:
@@ -129,6 +133,17 @@ class VideoReader:
     def close(self) -> None:
         self._decoder.close()
         self.time = None
+
+
+def _begins(path: Path) -> float:
+    """The time stamp (s) at which a video begins, which OpenCV does not tell; 0 without PyAV."""
+    try:
+        import av
+
+        with av.open(str(path)) as container:
+            return max(0.0, (container.start_time or 0) / 1e6)
+    except (ImportError, OSError, ValueError):  # FFmpeg's errors are one of the latter two
+        return 0.0
 
 
 class _OpenCv:
@@ -171,7 +186,13 @@ class _PyAv:
         try:
             self._container: Any = av.open(str(path))
         except (av.FFmpegError, OSError, ValueError) as error:
-            raise SourceError(f"{path} is not a readable video ({first_line(error)}); convert it to MP4") from None
+            why = "it is empty" if not path.stat().st_size else getattr(error, "strerror", None) or first_line(error)
+            raise SourceError(
+                f"{path} is not a readable video ({why}); it may be cut off, or convert it to MP4"
+            ) from None
+        if not self._container.streams.video:
+            self.close()
+            raise SourceError(f"{path} has no video track; give another file, or none")
         try:
             stream = self._container.streams.video[0]
             self.rate = float(stream.average_rate or 0)

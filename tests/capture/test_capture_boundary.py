@@ -470,6 +470,38 @@ def test_raw_h264_needs_its_rate(tmp_path: Path) -> None:
         opened("face", f"{tmp_path / 'v.avi'}?fps=30")
 
 
+def test_a_video_that_begins_late_is_whole_and_one_that_lost_its_half_is_not(tmp_path: Path) -> None:
+    av_video(tmp_path / "late.mkv", [3_600_000 + t for t in EVEN])
+    source = opened("face", tmp_path / "late.mkv")
+    assert len(everything(source).values) == 60 and "notes" not in source.status().detail
+    av_video(tmp_path / "short.mkv", EVEN)
+    whole = (tmp_path / "short.mkv").read_bytes()
+    (tmp_path / "short.mkv").write_bytes(whole[: int(0.62 * len(whole))])
+    source = opened("face", tmp_path / "short.mkv")
+    assert 20 < len(everything(source).values) < 50 and "cut off" in source.status().detail["notes"][0]
+
+
+def test_what_has_no_picture_says_so(tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    (tmp_path / "empty.mp4").touch()
+    with pytest.raises(SourceError, match="it is empty"):
+        opened("face", tmp_path / "empty.mp4")
+    wavfile.write(tmp_path / "s.wav", 8000, np.ones(8000, np.int16))
+    with pytest.raises(SourceError, match="has no video track"):
+        opened("face", tmp_path / "s.wav")
+
+
+def test_inspect_says_a_sounds_own_rate_and_where_it_may_be_used(tmp_path: Path) -> None:
+    from jmt_edge.capture.inspection import inspect_file
+
+    x = np.random.default_rng(0).normal(0, 0.1, 4 * 8000).astype(np.float32)
+    wavfile.write(tmp_path / "s.wav", 8000, np.where(np.arange(len(x)) >= 16_000, x, np.float32(0)))
+    found = inspect_file(str(tmp_path / "s.wav"))
+    assert "the file's 8000 Hz" in found.notes[0] and found.seconds == pytest.approx(4, abs=0.01)
+    assert found.usable == 0 and found.unusable[-1].what == "no speech"
+    assert found.unusable[0].what == "microphone dead or muted"
+
+
 def test_what_is_cut_off_is_reported(tmp_path: Path) -> None:
     av_video(tmp_path / "v.mkv", EVEN * 1)
     data = (tmp_path / "v.mkv").read_bytes()

@@ -106,6 +106,29 @@ def test_lines_that_may_be_something_else_are_not_taken(name: str) -> None:
     assert 2 * len(lines) - 2 <= got.lost + len(got) <= 2 * len(lines)  # two may be held
 
 
+def sent(lines: list[str]) -> tuple[CsvDecoder, np.ndarray]:
+    decoder = CsvDecoder()
+    data = "\r\n".join(["", *lines, ""]).encode()
+    return decoder, decode(decoder, [data[:100], data[100:]]).values
+
+
+def test_what_sketches_print_that_is_not_microsiemens() -> None:
+    """Counts with `.00`, another unit in the header, a counter before the value: all were taken as µS in time."""
+    decoder, values = sent([f"{20 + i % 7}.00" for i in range(60)])
+    assert "whole numbers" in decoder.report.problem and not len(values)
+    for header, factor in (("t_ms,kohm", 1000.0), ("t_ms, GSR_kOhm", 1000.0), ("nS", 0.001)):
+        row = "{0}" if header == "nS" else "{1},{0}"
+        decoder, values = sent([header, *(row.format(f"{200 + i / 8}", 20 * i) for i in range(60))])
+        x = 200 + np.arange(60) / 8
+        np.testing.assert_allclose(values, factor / x if factor > 1 else factor * x, rtol=1e-6)
+    for header in ("t_ms,V", "volts", "t_ms,adc", "raw"):
+        row = "{1},{0}" if "," in header else "{0}"
+        decoder, values = sent([header, *(row.format(f"{2 + i / 80}", 20 * i) for i in range(60))])
+        assert "its header says" in decoder.report.problem and "?unit=" in decoder.report.problem and not len(values)
+    decoder, values = sent([f"{i},{5 + i / 80}" for i in range(60)])
+    assert "counter" in decoder.report.problem and not len(values)
+
+
 def test_pairs_that_begin_like_a_time_are_given_up() -> None:
     rows = [300 + 5 * i if i < 6 else 330 - i % 7 for i in range(80)]
     decoder = CsvDecoder()

@@ -13,6 +13,7 @@ import sys
 import termios
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from fcntl import ioctl
 from pathlib import Path
 
@@ -91,6 +92,19 @@ def test_everything_that_matters_fits_into_80_by_24(bundles: Bundles) -> None:
         "rating 6 at 3.5 s", "q quit", "demo weights, trained on synthetic data; not for clinical use",
     ):  # fmt: skip
         assert piece in text, piece
+
+
+def test_a_small_terminal_keeps_the_verdicts_and_the_notice(bundles: Bundles) -> None:
+    result = a_result({"pain": 0.4, "valence": 0.1, "arousal": 0.2}, bundles("trimodal"))
+    result = replace(
+        result, quality={**result.quality, "face": Quality(False, "mouth covered", track=2), "voice": Quality(True, "")}
+    )
+    terminal, _ = view(bundles, result)
+    terminal._console = console = Console(file=io.StringIO(), width=40, height=14, force_terminal=False)
+    lines = drawn(terminal, console).rstrip().splitlines()
+    assert len(lines) <= 17 and max(map(len, lines)) <= 40
+    assert any("face" in line and "mouth covered  person 2" in line for line in lines)
+    assert any("not for clinical use" in line for line in lines)
 
 
 def test_no_data_is_a_dash_with_the_reason(bundles: Bundles) -> None:

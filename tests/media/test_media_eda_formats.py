@@ -85,6 +85,26 @@ def opensignals_h5(path: Path, sensor: str = "EDABITREV", bits: int = 10, drop: 
             raw["channel_3"].attrs["sensor"] = np.bytes_(sensor)
 
 
+@pytest.mark.parametrize("damaged", [99_999, 2**62, -5])
+def test_one_damaged_sequence_number_moves_no_sample(damaged: int, tmp_path: Path) -> None:
+    """It said how long the counter is: 16 samples became 100 000."""
+    h5py = pytest.importorskip("h5py")
+    opensignals_h5(tmp_path / "a.h5", drop=(500, 501))
+    with h5py.File(tmp_path / "a.h5", "r+") as file:
+        sequence = file["20:16:07:18:13:61/raw/nSeq"]
+        sequence[700] = damaged
+        numbers = sequence[:, 0].tolist()
+    header = {"x": {"sensor": ["EDABITREV"], "label": ["A3"], "column": ["nSeq", "A3"], "resolution": [10],
+                    "sampling rate": RATE, "device": "bitalino_rev"}}  # fmt: skip
+    kept = np.delete(np.round(S / 25 * 1024), (500, 501))
+    rows = "".join(f"{n}\t{v:.0f}\n" for n, v in zip(numbers, kept))
+    (tmp_path / "a.txt").write_text(f"# OpenSignals Text File Format\n# {json.dumps(header)}\n# EndOfHeader\n{rows}")
+    for name in ("a.h5", "a.txt"):
+        found = read(tmp_path / name)
+        assert (found.lost, found.altered) == (2, 0), name
+        np.testing.assert_allclose(found.times, np.delete(T, (500, 501)), atol=1e-9)
+
+
 def e4_zip(path: Path, folder: str = "") -> None:
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(f"{folder}EDA.csv", "1700000000.00\n50.0\n" + "".join(f"{v:.9f}\n" for v in S))

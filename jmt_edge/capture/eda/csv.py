@@ -14,7 +14,7 @@ from collections import deque
 import numpy as np
 
 from ...errors import SourceError
-from ...media.units import Conversion
+from ...media.units import Conversion, written_unit
 from .base import DISCONNECTED, Report, Samples
 from .lines import LineSplitter
 from .port import Port
@@ -29,6 +29,11 @@ _COUNTS = (
     "or ?unit=uS"
 )
 _NO_TIME = "the first of two numbers does not advance like a time; print `t_ms,uS`, or one number a line"
+_COUNTER = (
+    "the first of two numbers counts up by one, like a counter of lines; print `t_ms,uS`, or say by ?time=ms that it "
+    "is milliseconds"
+)
+_OTHER_UNIT = "its header says {0}, and how that becomes µS depends on the sensor; write ?unit={0} with {1}"
 TIMES = {"ms": 1e-3, "us": 1e-6}
 _NUMBER = rb"([-+]?(?:\d{1,7}(?:\.\d{0,9})?|nan|ovf|inf))"
 _SHAPES = {
@@ -52,7 +57,9 @@ class CsvDecoder:
         self.rate = rate
         self.report = Report()
         self._conversion = unit or Conversion()
-        self._known_unit = unit is not None  # by a setting, a header or a number with a decimal point
+        self._asked = unit is not None
+        self._known_unit = self._asked  # by a setting, a header or a number with a decimal point
+        self._header_unit = ""  # one that only a setting makes µS
         self._whole: set[float] = set()  # the whole numbers seen while the unit is not known; at most two
         self._scale, self._known_time = TIMES[time or "ms"], time is not None
         self._backward: deque[bool] = deque(maxlen=20)
@@ -85,6 +92,8 @@ class CsvDecoder:
             line, partial = self._queue.popleft()
             header, scale = _HEADERS.get(line.lower().replace(b" ", b""), (0, 0.0))
             shape, row = (header, (0, 0.0)) if header else self._parse(line)
+            if not shape and not partial:
+                self._other_header(line)
             decides = header or (shape == self._held_shape and len(self._held) == AGREE - 1)
             if rows and decides and shape != self._shape:
                 self._queue.appendleft((line, partial))
@@ -101,7 +110,7 @@ class CsvDecoder:
             self._line += 1
             lost += self._forget_held(shape)
             if shape and not self._known_unit:
-                self._known_unit = b"." in line.rpartition(b",")[2]
+                self._known_unit = not (math.isnan(row[1]) or row[1].is_integer())  # 512.00 is a count too
                 if not self._known_unit and len(self._whole) < 2 and not math.isnan(row[1]):
                     self._whole.add(row[1])
             if not shape:
@@ -144,6 +153,9 @@ class CsvDecoder:
 
     def _doubt(self, shape: int) -> str:
         """Why the held lines, all of one shape, are not believed; empty where they are."""
+        if self._header_unit:
+            extra = "bits=, vcc= and gain=" if self._header_unit == "adc" else "gain="
+            return _OTHER_UNIT.format(self._header_unit, extra)
         if self._counts:
             return _COUNTS
         if shape == 2 and not self._known_time:
@@ -151,9 +163,22 @@ class CsvDecoder:
             if self._pairs or not (steps > 0).all():
                 self._pairs = True
                 return _NO_TIME
+            if (steps == 1).all():
+                return _COUNTER
             if float(np.median(steps)) >= AMBIGUOUS:
                 return "its time stamps may be millis() or micros(); say which by ?time=ms or ?time=us"
         return ""
+
+    def _other_header(self, line: bytes) -> None:
+        """A header such as `t_ms,kohm` decides the unit, where no setting does."""
+        if self._asked:
+            return
+        *before, last = line.decode("latin-1").lower().replace(" ", "").split(",")
+        unit = written_unit(last.rpartition("_")[2]) if len(before) < 2 and not last.startswith("t_") else ""
+        if unit in ("V", "mV", "adc"):
+            self._header_unit = unit
+        elif unit:
+            self._conversion, self._known_unit, self._header_unit = Conversion(unit), True, ""
 
     @property
     def _counts(self) -> bool:
