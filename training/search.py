@@ -1,6 +1,6 @@
 """Folds, grids and seeds: many runs, resumable and spread over processes and machines, with one table at the end.
 
-Trials of a grid are stored in an Optuna journal; unlike Ray, it needs no service that keeps running. The same command
+Trials of a grid are stored in an Optuna journal, which needs no service that keeps running. The same command
 in several processes, or on machines with a common `--out` and `--cache`, divides the runs among them (`locks.py`).
 """
 
