@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from ..errors import ConfigError, InstallError, UserError
+from ..errors import ConfigError, InstallError, UserError, short
 
 NAMES = ("local", "slurm", "ray")
 MINUTES = 24 * 60  # of a Slurm job, if `time` is not given
@@ -158,7 +158,12 @@ def _ray(
     begun = not ray.is_initialized()
     if begun:
         here = {} if address else {"num_cpus": count * threads, "include_dashboard": False}
-        ray.init(address=address, log_to_driver=False, configure_logging=False, **here)
+        try:
+            ray.init(address=address, log_to_driver=False, configure_logging=False, **here)
+        except Exception as error:  # of no common class: a connection, a time-out, a version
+            ray.shutdown()
+            what = f"the cluster at {address} cannot be reached" if address else "a Ray node cannot be started here"
+            raise ConfigError(f"{what} ({short(error)}); check RAY_ADDRESS, or use --launcher local") from None
     task = ray.remote(num_cpus=threads, num_gpus=int(gpus), max_retries=0)(_begin)
     jobs = [task.remote(work, arguments, threads, "") for _ in range(count)]  # Ray gives each its GPU
 
