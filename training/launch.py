@@ -157,7 +157,7 @@ def _ray(
     threads = torch.get_num_threads()
     begun = not ray.is_initialized()
     if begun:
-        here = {} if address else {"num_cpus": count * threads, "include_dashboard": False}
+        here: dict[str, Any] = {} if address else {"num_cpus": count * threads, "include_dashboard": False}
         try:
             ray.init(address=address, log_to_driver=False, configure_logging=False, **here)
         except Exception as error:  # of no common class: a connection, a time-out, a version

@@ -52,7 +52,7 @@ def fit_seeds(
             outputs = forward(parameters, buffers, inputs)
             loss = torch.stack([_loss(outputs, labels, i) for i in range(len(seeds))]).sum()
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
         schedule.step()
         fusions[0].eval()

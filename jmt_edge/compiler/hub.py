@@ -8,7 +8,8 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from ..engine.bundle import CHECKSUM, MANIFEST, load_bundle
+from ..engine.bundle import load_bundle
+from ..engine.manifest import CHECKSUM, MANIFEST
 from ..errors import ConfigError, InstallError, OutputError, short
 from .card import CARD, model_card
 
@@ -48,7 +49,7 @@ def push(path: Path, repo: str, *, public: bool = False, revision: str = "") -> 
     except LocalTokenNotFoundError:
         raise OutputError("the Hub needs a token; run `hf auth login`, or set HF_TOKEN") from None
     except HfHubHTTPError as error:
-        status = getattr(error.response, "status_code", None)
+        status = int(getattr(error.response, "status_code", 0))
         remedy = {
             401: "log in with `hf auth login`, or set HF_TOKEN",
             403: "use a token that may write to it",
