@@ -38,10 +38,10 @@ from jmt_edge.training.experiment import (
     Prepared,
     TrainingOptions,
     _Run,
-    _torch_device,
     console_progress,
     fusion_set,
     prepare,
+    torch_device,
     train_backbone,
 )
 from jmt_edge.training.features import extract
@@ -117,7 +117,7 @@ def features_of(prepared: Prepared, split: Split, folder: Path, options: Trainin
     found = {}
     for name, (m, store) in prepared.network_inputs().items():
         backbone = train_backbone(run, name, m, store).backbone
-        device = _torch_device(options.device)
+        device = torch_device(options.device)
         found[name] = extract(backbone, store, options.cache, augment=prepared.recipe.augment, device=device,
                               progress=options.progress)  # fmt: skip
     return found

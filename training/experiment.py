@@ -32,6 +32,7 @@ from .clips import ClipStore, Progress, build_clips, default_cache, silent
 from .data import Cohort, WindowTable, cut_windows, require_two_classes
 from .features import extract
 from .keys import Key, claim, clip_key, code, data_parts, digest, source_of_weights, weights_hash, write
+from .launch import Launcher
 from .locks import lock
 from .matching import DataFacts, clip_facts, facts_of, require_same_clips, require_window, retrain_remedy
 from .memory import predict_memory, require_memory
@@ -70,6 +71,7 @@ class TrainingOptions:
     workers: int = 1
     progress: Progress = silent
     processes: int = 1  # that train at the same time
+    launcher: Launcher = field(default_factory=Launcher)  # of those beside this one
 
 
 @dataclass
@@ -152,7 +154,7 @@ def prepare(cohort: Cohort, recipe: Recipe, options: TrainingOptions, *, trainin
     windows = cut_windows(cohort, task, hop=hop or None)
     require_memory(predict_memory(
         windows, recipe, workers=options.workers, processes=max(options.processes, options.device.devices),
-        on_gpu=_torch_device(options.device) == "cuda", training=training,
+        on_gpu=torch_device(options.device) == "cuda", training=training,
     ))  # fmt: skip
     with lock(options.cache / "clips" / f"{_clips_name(windows)}.lock"):  # another process may be computing them
         stores = build_clips(windows, options.cache, cohort.problems, options.workers, options.progress)
@@ -301,7 +303,7 @@ def features_of(
     return {
         name: extract(
             networks[name].backbone, store, options.cache, augment=prepared.recipe.augment,
-            device=_torch_device(options.device), progress=options.progress,
+            device=torch_device(options.device), progress=options.progress,
         )
         for name, (_, store) in prepared.network_inputs().items()
     }  # fmt: skip
@@ -572,7 +574,7 @@ def _number(name: str) -> int:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big")
 
 
-def _torch_device(device: Device) -> str:
+def torch_device(device: Device) -> str:
     wants = device.accelerator in ("auto", "gpu", "cuda")
     return "cuda" if wants and torch.cuda.is_available() else "cpu"
 

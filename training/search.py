@@ -1,6 +1,6 @@
 """Folds, grids and seeds: many runs, resumable and spread over processes and machines, with one table at the end.
 
-Trials of a grid are stored in an Optuna journal; unlike Ray, it needs no service that keeps running. The same command
+Trials of a grid are stored in an Optuna journal, which needs no service that keeps running. The same command
 in several processes, or on machines with a common `--out` and `--cache`, divides the runs among them (`locks.py`).
 """
 
@@ -9,19 +9,17 @@ from __future__ import annotations
 import itertools
 import json
 import logging
-import multiprocessing
 from collections.abc import Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import torch
 
 from ..engine.bundle import load_bundle
-from ..errors import ConfigError, DataError, UserError
+from ..errors import ConfigError, DataError
 from . import persons, score_table
 from .data import Cohort
 from .experiment import (
@@ -37,16 +35,15 @@ from .experiment import (
     require_fit,
     run_key,
     run_split,
+    torch_device,
 )
 from .keys import claim, write
+from .launch import helpers
 from .locks import lock, share_out
 from .published import published_lines
 from .recipes import Recipe, from_dict, key_value, override
 from .scores import Predictions, Scores, score
 from .splits import Split
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 Grid = dict[str, list[str]]
 
@@ -203,38 +200,13 @@ def _say_waiting(options: TrainingOptions) -> Any:
 # ---- several processes -----------------------------------------------------------------------------------------
 
 
-@contextmanager
-def _helpers(count: int, work: Any, *arguments: Any) -> Iterator[None]:
-    """`count` more processes that run the same jobs until the block ends. A job that fails in one of them is repeated
-    by this process, which reports the failure.
-    """
-    if count < 1:
-        yield
-        return
-    *rest, options = arguments
-    quiet = TrainingOptions(options.cache, replace(options.device, quiet=True), 1)
-    context = multiprocessing.get_context("spawn")
-    jobs = [
-        context.Process(target=_begin, args=(work, (*rest, quiet), torch.get_num_threads()), daemon=True)
-        for _ in range(count)
-    ]
-    for job in jobs:
-        job.start()
-    try:
-        yield
-    finally:
-        for job in jobs:
-            job.terminate()
-            job.join()
-
-
-def _begin(work: Any, arguments: tuple[Any, ...], threads: int) -> None:
-    import signal
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and ends this process
-    torch.set_num_threads(threads)
-    with suppress(UserError):  # the parent repeats the job and reports it once
-        work(*arguments)
+def _helpers(count: int, work: Any, *arguments: Any) -> AbstractContextManager[None]:
+    """`count` more processes that run the same jobs until the block ends (`launch.helpers`)."""
+    *rest, out, seed, options = arguments
+    device = replace(options.device, quiet=True)
+    quiet = TrainingOptions(options.cache, device, 1)
+    gpus = torch_device(device) == "cuda"
+    return helpers(options.launcher, count, work, (*rest, out, seed, quiet), out, gpus=gpus)
 
 
 def _split_work(

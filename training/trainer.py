@@ -21,12 +21,12 @@ import lightning.pytorch as pl
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from ..errors import ConfigError
 from .keys import Key, claim, write
+from .loggers import DEFAULT, make_loggers
 from .losses import ccc, task_loss
 from .recipes import Stage
 from .sets import Batch, hash_seed, loader
@@ -43,6 +43,7 @@ class Device:
     devices: int = 1
     precision: str = "32-true"  # Lightning's names: 16-mixed and bf16-mixed are AMP
     quiet: bool = False
+    loggers: tuple[str, ...] = DEFAULT  # see `loggers.make_loggers`
 
 
 class _Module(pl.LightningModule):
@@ -190,7 +191,7 @@ def fit(
             callbacks.append(_Report(name))
         pl.seed_everything(seed, workers=True, verbose=False)
         with _quiet_lightning():
-            trainer = _trainer(stage, folder, device, callbacks)
+            trainer = _trainer(stage, folder, device, callbacks, name)
             if any(isinstance(module, nn.Conv3d) for module in network.modules()):
                 # twice as fast on a CPU with the channels last; the weights are the same
                 network.to(memory_format=torch.channels_last_3d)
@@ -236,7 +237,7 @@ def _quiet_lightning() -> Iterator[None]:
         yield
 
 
-def _trainer(stage: Stage, folder: Path, device: Device, callbacks: list[Callback]) -> pl.Trainer:
+def _trainer(stage: Stage, folder: Path, device: Device, callbacks: list[Callback], name: str) -> pl.Trainer:
     """Raises ConfigError where this machine lacks the device or the precision."""
     try:
         return pl.Trainer(
@@ -246,10 +247,7 @@ def _trainer(stage: Stage, folder: Path, device: Device, callbacks: list[Callbac
             precision=device.precision,  # type: ignore[arg-type]
             max_epochs=stage.epochs,
             callbacks=callbacks,
-            logger=[
-                CSVLogger(folder, name="csv", version=""),
-                TensorBoardLogger(folder, name="tensorboard", version=""),
-            ],
+            logger=make_loggers(device.loggers, folder, name),
             default_root_dir=folder,
             enable_progress_bar=False,
             enable_model_summary=False,

@@ -31,6 +31,7 @@ COMMANDS = {
     "train": "Train one of the papers' models and export a bundle.",
     "evaluate": "Score a run or a bundle next to the published numbers.",
     "synth": "Write a synthetic cohort in a real data set's layout.",
+    "push": "Upload a bundle with its model card to the Hugging Face Hub.",
     "import": "Convert a checkpoint of the published code into a bundle.",
 }
 

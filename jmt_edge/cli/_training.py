@@ -48,15 +48,24 @@ def cohort_of(flags: dict[str, Any], folder: Path, classes: tuple[str, ...]) -> 
 
 
 def training_options(flags: dict[str, Any], accelerator: str = "auto", devices: int = 1, precision: str = "") -> Any:
-    """`TrainingOptions` of a command's options."""
+    """`TrainingOptions` of a command's options. Raises InstallError or ConfigError for a logger or launcher that cannot
+    be used."""
     import torch
 
     from ..training.clips import default_cache, silent
     from ..training.experiment import TrainingOptions, console_progress
+    from ..training.launch import Launcher, require_launcher
+    from ..training.loggers import DEFAULT, parse_loggers
+    from ..training.recipes import key_value
     from ..training.trainer import Device
 
     if flags["threads"]:
         torch.set_num_threads(flags["threads"])
-    device = Device(accelerator, devices, precision or "32-true", flags["quiet"])
+    loggers = parse_loggers(flags["logger"]) if "logger" in flags else DEFAULT
+    settings = (key_value(text, "--slurm", "partition=gpu") for text in flags.get("slurm", ()))
+    launcher = Launcher(flags.get("launcher", "local"), tuple(settings))
+    require_launcher(launcher)
+    device = Device(accelerator, devices, precision or "32-true", flags["quiet"], loggers)
     progress = silent if flags["quiet"] else console_progress()
-    return TrainingOptions(flags["cache"] or default_cache(), device, flags["workers"] or os.cpu_count() or 1, progress)
+    workers = flags["workers"] or os.cpu_count() or 1
+    return TrainingOptions(flags["cache"] or default_cache(), device, workers, progress, launcher=launcher)

@@ -28,6 +28,17 @@ from ._training import cohort_of, data_options, require_folder, training_options
 @click.option("--grid", multiple=True, metavar="KEY=V1,V2", help="Try all values; the best validation loss wins.")
 @click.option("--weights", multiple=True, metavar="MODALITY=FILE", help="Initial weights: a file, or torchvision.")
 @click.option("--processes", type=click.IntRange(1, 256), default=1, show_default=True, help="For folds and grids.")
+@click.option(
+    "--launcher",
+    type=click.Choice(["local", "slurm", "ray"]),
+    default="local",
+    show_default=True,
+    help="Who starts the other --processes.",
+)
+@click.option("--slurm", multiple=True, metavar="KEY=VALUE", help="An option of sbatch: partition=gpu, time=600 (min).")
+@click.option(
+    "--logger", default="csv,tensorboard", show_default=True, help="csv, tensorboard, mlflow, wandb, or none."
+)
 @click.option("--accelerator", default="auto", show_default=True, help="auto, cpu or gpu.")
 @click.option("--devices", type=click.IntRange(1, 64), default=1, show_default=True, help="More than 1 uses DDP.")
 @click.option("--precision", help="32-true, bf16-mixed or 16-mixed.  [default: the recipe's]")
