@@ -15,6 +15,8 @@ from .eda_delimited import microsiemens
 from .eda_rows import Asked, Body, EdaRecording
 from .units import opensignals_us
 
+_MOST_BITS = 64  # of a converter or a sequence number
+
 
 @dataclass(frozen=True)
 class _Channel:
@@ -48,7 +50,7 @@ def opensignals(body: Body, asked: Asked) -> EdaRecording:
         devices = json.loads(lines[1].lstrip("# "))
         start = next(i for i, line in enumerate(lines) if line.startswith("# EndOfHeader")) + 1
         channels, width = _opensignals_channels(devices)
-    except (KeyError, IndexError, ValueError, StopIteration, AttributeError, TypeError) as error:
+    except (LookupError, ValueError, StopIteration, AttributeError, TypeError, OverflowError, RecursionError) as error:
         raise SourceError(f"OpenSignals file {path} has a damaged header ({error!r}); export it again") from None
     channel = _chosen(path, devices, channels, asked.column)
     if asked.unit is not None:
@@ -106,6 +108,8 @@ def _opensignals_channels(devices: dict[str, dict[str, object]]) -> tuple[list[_
     for name, device in devices.items():
         columns, labels = _strings(device["column"]), _strings(device["label"])
         bits = [int(b) for b in device["resolution"]]  # type: ignore[attr-defined]
+        if not all(1 <= b <= _MOST_BITS for b in bits):
+            raise ValueError("resolution")
         rate = float(device["sampling rate"])  # type: ignore[arg-type]
         for k, (kind, label) in enumerate(zip(_strings(device["sensor"]), labels)):
             sensor = kind

@@ -24,11 +24,13 @@ def _flag(x: Any) -> bool:
 
 
 def _count(x: Any) -> bool:
-    return isinstance(x, int) and not isinstance(x, bool) and 0 <= x < 1 << 63
+    return isinstance(x, int) and not isinstance(x, bool) and 0 <= x <= 1 << 53
 
 
 def _number(x: Any) -> bool:
-    return isinstance(x, (int, float)) and not isinstance(x, bool) and abs(x) < 1e300 and math.isfinite(x)
+    if isinstance(x, int):
+        return not isinstance(x, bool) and abs(x) <= 1 << 53  # what a double holds
+    return isinstance(x, float) and abs(x) < 1e300
 
 
 def _maybe(check: Check) -> Check:

@@ -62,7 +62,8 @@ def main() -> int:
     for line in wrong:
         print(line)
     print(f"{len(runs)} runs, {figures['results']} results, {figures['numbers']} with numbers, "
-          f"{figures['marks']} marks, worst recovery {figures['worst_recovery_s']} s, worst loss at kill -9 {figures['worst_loss_at_kill_s']} s, "
+          f"{figures['marks']} marks, worst recovery {figures['worst_recovery_s']} s, "
+          f"worst loss at kill -9 {figures['worst_loss_at_kill_s']} s, "
           f"{len(wrong)} broken promises")  # fmt: skip
     return int(bool(wrong))
 

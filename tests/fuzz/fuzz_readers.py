@@ -225,7 +225,8 @@ class Settings(Reader):
                 options = Options(**{k: v if isinstance(v, (bool, str)) else float(v) for k, v in plain.items()})
             except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
                 return  # no command line can say that
-            if not all(isinstance(x, (int, float)) for x in (options.hop, options.smooth, options.duration or 0)):
+            numbers = options.hop, options.smooth, 0.0 if options.duration is None else options.duration
+            if not all(isinstance(x, (int, float)) for x in numbers):
                 return
             options.check({"face": SimpleNamespace(realtime=False)})  # type: ignore[dict-item]
         else:

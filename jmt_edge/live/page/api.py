@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass, field, replace
 from typing import IO, Any
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from ... import __version__
@@ -84,8 +84,6 @@ class Api:
             except Refused as error:
                 headers = {401: {"www-authenticate": "Bearer"}, 429: {"retry-after": "1"}}.get(error.status)
                 return JSONResponse({"error": str(error)}, error.status, headers)
-            except ClientDisconnect:  # it left before its request was whole, so nobody reads this
-                return Response(status_code=400)
             except UnknownRecording as error:
                 return JSONResponse({"error": str(error)}, 404)
             except UserError as error:
