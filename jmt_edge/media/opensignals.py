@@ -44,6 +44,14 @@ def sequence_steps(sequence: NDArray[Any], bits: int = 0) -> NDArray[Any]:
     return step
 
 
+def _without_blanks(sequence: NDArray[Any], known: NDArray[np.bool_]) -> NDArray[Any]:
+    """Numbers that are missing, or none, continue those before them (at the start, those after)."""
+    rows = np.arange(len(sequence))
+    before = np.maximum.accumulate(np.where(known, rows, -1))
+    anchor = np.where(before >= 0, before, int(np.argmax(known)))
+    return np.where(known, sequence, np.where(known[anchor], sequence[anchor], 0.0) + rows - anchor)
+
+
 def opensignals(body: Body, asked: Asked) -> EdaRecording:
     path, lines = body.path, body.head
     try:
@@ -67,13 +75,14 @@ def opensignals(body: Body, asked: Asked) -> EdaRecording:
     rows, (sequence, raw) = body.table(start, None, ".", [channel.sequence, channel.index], 0)
     n = np.arange(len(rows), dtype=np.float64)
     lost = 0
-    if len(sequence) > 1 and np.any(sequence != np.floor(sequence)):
-        step = np.diff(sequence)  # seconds
+    known = np.abs(sequence) < 1 << 53
+    if np.any(sequence[known] != np.floor(sequence[known])):
+        step = np.diff(np.where(known, sequence, np.nan))  # seconds
         times = sequence - sequence[0] if np.all(step > 0) and asked.rate is None else n / channel.rate
         lost = int(np.maximum(np.rint(step[step > 0] * channel.rate) - 1, 0).sum())
     else:
         if channel.sequence >= 0 and np.any(np.diff(sequence)):
-            step = sequence_steps(sequence, channel.seq_bits)
+            step = sequence_steps(_without_blanks(sequence, known), channel.seq_bits)
             n = np.concatenate([[0.0], np.cumsum(step)])
             lost = int((step - 1).sum())
         times = n / channel.rate

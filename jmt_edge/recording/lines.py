@@ -12,6 +12,7 @@ from ..capture.base import State
 from ..errors import SourceError
 
 Check = Callable[[Any], bool]
+_MOST_SAMPLES = 1 << 22  # of a chunk: a minute and a half of sound
 _LARGEST = 3e38  # a float32 holds no larger number
 
 
@@ -61,7 +62,7 @@ def _names(x: Any) -> bool:
 
 
 def _hop(x: Any) -> bool:
-    return _number(x) and x > 0
+    return _number(x) and 0.01 <= x <= 3600
 
 
 _MANIFEST: dict[str, tuple[Check, str]] = {
@@ -86,7 +87,7 @@ _STATUS = _fields(
     state=lambda x: x in [s.value for s in State], reason=_text, clock=_CLOCK, lost=_count, reconnects=_count,
     unit=_text, detail=lambda x: isinstance(x, dict),
 )  # fmt: skip
-_CHUNK = _fields(chunk=_text, n=_count, rate=_number, lost=_count)
+_CHUNK = _fields(chunk=_text, n=lambda x: _count(x) and x <= _MOST_SAMPLES, rate=_number, lost=_count)
 
 STATUSES = _map(_STATUS)
 MARK = _fields(t=_number, text=_text, rating=_maybe(_count))
