@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "capture")]
+sys.path.insert(0, str(Path(__file__).parents[1] / "capture"))
+sys.path.insert(0, str(Path(__file__).parent))
 
 from chaos_run import Run
 from chaos_verdict import judge
