@@ -30,6 +30,7 @@ VALUE_NAMES = {
     "us": "uS", "µs": "uS", "μs": "uS", "eda": "", "eda_us": "uS", "eda_µs": "uS", "eda_microsiemens": "uS", "gsr": "",
     "gsr_us": "uS", "scl": "", "microsiemens": "uS",
 }  # fmt: skip
+_LONGEST_NAME = 200  # characters; the search for a unit in thousands of brackets takes minutes
 _MAX_RATE, _MIN_RATE = 10_000.0, 0.3  # Hz of any EDA device
 
 
@@ -42,6 +43,8 @@ class Column:
 
 def _with_unit(name: str) -> tuple[str, str]:
     """A column's name -> (name without its unit, the unit as it is written): `EDA [µS]`, `gsr (kOhm)`, `eda_uS`."""
+    if len(name) > _LONGEST_NAME:
+        return name, ""
     if found := re.fullmatch(r"(.*?)[\s_]*[\[(]\s*([^\])]+?)\s*[\])]", name):
         return found[1].strip(), found[2]
     base, _, last = name.rpartition("_")

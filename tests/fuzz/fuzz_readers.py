@@ -508,7 +508,7 @@ class Recordings(Reader):
                 source = RecordedSource(modality, self.folder)
                 source.open(0.0)
                 while source.status().state.value != "ended":
-                    source.read(1e9)
+                    source.read(np.inf)
                 source.close()
             page = Page(self.folder.parent)
             json.dumps(page.listing())

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass, field, replace
 from typing import IO, Any
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from ... import __version__
@@ -88,6 +88,8 @@ class Api:
                 return JSONResponse({"error": str(error)}, 404)
             except UserError as error:
                 return JSONResponse({"error": str(error)}, 400)
+            except ClientDisconnect:  # it left before its request was whole
+                raise
             except Exception as error:
                 FAULTS.add(f"page {operation.path}", error)
                 return JSONResponse({"error": "this request failed inside the program; its log says why"}, 500)
