@@ -42,10 +42,11 @@ class DataError(UserError):
 
 
 def printable(text: str) -> str:
-    """`text` with every character that is not printable written as in Python's source (`\\n`, `\\x1b`, `\\u202e`)."""
+    """`text` with every character that is not printable written as in Python's source (`\\n`, `\\x1b`, `\\u202e`); tabs
+    stay."""
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return "".join(c if c.isprintable() or c == "\t" else c.encode("unicode_escape").decode() for c in text)
 
 
 def first_line(error: BaseException) -> str:

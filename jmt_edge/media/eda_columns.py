@@ -34,6 +34,7 @@ VALUE_NAMES = {
 }  # fmt: skip
 _PARTS = r"phasic|scr|scrs|peaks?|onsets?|amplitude|risetime|recovery"  # what is computed from EDA, and is not EDA
 _NOT_EDA = r"range|raw|quality|flag|marker|label|index|valid"  # said of EDA, or counts of a converter
+_LONGEST_NAME = 200  # characters; the search for a unit in thousands of brackets takes minutes
 _MAX_RATE, _MIN_RATE = 10_000.0, 0.3  # Hz of any EDA device
 _UNSAID_RATE = 2500.0  # Hz: a faster one must be said; the times may be minutes
 
@@ -47,6 +48,8 @@ class Column:
 
 def _with_unit(name: str) -> tuple[str, str]:
     """A column's name -> (name without its unit, the unit as it is written): `EDA [µS]`, `gsr (kOhm)`, `eda_uS`."""
+    if len(name) > _LONGEST_NAME:
+        return name, ""
     if found := re.fullmatch(r"(.*?)[\s_]*[\[(]\s*([^\])]+?)\s*[\])]", name):
         return found[1].strip(), found[2]
     base, _, last = name.rpartition("_")

@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..errors import SourceError
 from .eda_delimited import microsiemens
 from .eda_rows import F64, Asked, Body, EdaRecording
 from .units import opensignals_us
+
+_MOST_BITS = 64  # of a converter or a sequence number
 
 
 @dataclass(frozen=True)
@@ -32,23 +32,13 @@ class _Channel:
 EDA_SENSORS = ("EDABITREV", "EDABIT", "EDA")
 
 
-def sequence_steps(sequence: NDArray[Any], bits: int = 0) -> NDArray[Any]:
-    """(n,) numbers that wrap at `bits` (0: at as many as the largest needs) -> (n - 1,) samples from each to the next.
-
-    A repeated number is one sample: the row itself is the only witness.
-    """
-    step = np.diff(sequence) % 2 ** (bits or max(4, int(sequence.max()).bit_length()))
-    step[step == 0] = 1
-    return step
-
-
 def opensignals(body: Body, asked: Asked) -> EdaRecording:
     path, lines = body.path, body.head
     try:
         devices = json.loads(lines[1].lstrip("# "))
         start = next(i for i, line in enumerate(lines) if line.startswith("# EndOfHeader")) + 1
         channels, width = _opensignals_channels(devices)
-    except (KeyError, IndexError, ValueError, StopIteration, AttributeError, TypeError) as error:
+    except (LookupError, ValueError, StopIteration, AttributeError, TypeError, OverflowError, RecursionError) as error:
         raise SourceError(f"OpenSignals file {path} has a damaged header ({error!r}); export it again") from None
     channel = _chosen(path, devices, channels, asked.column)
     if asked.unit is not None:
@@ -65,14 +55,15 @@ def opensignals(body: Body, asked: Asked) -> EdaRecording:
     rows, (sequence, raw) = body.table(start, None, ".", [channel.sequence, channel.index], 0)
     n = np.arange(len(rows), dtype=np.float64)
     lost = 0
-    counted = sequence[np.isfinite(sequence)]
+    known = np.abs(sequence) < 1 << 53
+    counted = sequence[known]
     if len(sequence) > 1 and np.any(counted != np.floor(counted)):
-        step = np.diff(sequence)  # seconds
+        step = np.diff(np.where(known, sequence, np.nan))  # seconds
         times = sequence - sequence[0] if np.all(step > 0) and asked.rate is None else n / channel.rate
         lost = int(np.maximum(np.rint(step[step > 0] * channel.rate) - 1, 0).sum())
     else:
         if channel.sequence >= 0 and np.any(np.diff(counted)):
-            step, damaged = sequence_steps(sequence, channel.seq_bits)
+            step, damaged = sequence_steps(np.where(known, sequence, np.nan), channel.seq_bits)
             n = np.concatenate([[0.0], np.cumsum(step)])
             lost = int((step - 1).sum())
             if damaged:
@@ -110,6 +101,8 @@ def sequence_steps(sequence: F64, bits: int = 0) -> tuple[F64, int]:
     One damaged number must not say how long the counter is.
     """
     known = sequence[np.isfinite(sequence) & (sequence >= 0)]
+    if not len(known):
+        return np.ones(len(sequence) - 1), len(sequence)
     wraps = np.any(np.diff(known) < 0)
     cycle = 2.0 ** (bits or max(4, int(np.percentile(known, 99)).bit_length()))
     wrong = ~np.isfinite(sequence) | (sequence < 0) | ((sequence >= cycle) & bool(wraps or bits))
@@ -131,6 +124,8 @@ def _opensignals_channels(devices: dict[str, dict[str, object]]) -> tuple[list[_
     for name, device in devices.items():
         columns, labels = _strings(device["column"]), _strings(device["label"])
         bits = [int(b) for b in device["resolution"]]  # type: ignore[attr-defined]
+        if not all(1 <= b <= _MOST_BITS for b in bits):
+            raise ValueError("resolution")
         rate = float(device["sampling rate"])  # type: ignore[arg-type]
         for k, (kind, label) in enumerate(zip(_strings(device["sensor"]), labels)):
             sensor = kind

@@ -24,6 +24,7 @@ F32 = NDArray[np.float32]
 Piece = tuple[float | None, F32, int]  # (time stamp in s, samples, their rate in Hz)
 _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
 _LONGEST_FORMAT = 64  # bytes of a format that are read
+_MOST_PLANES = 8  # AV_NUM_DATA_POINTERS: PyAV reads beyond them and ends the process
 _COVER = 0x400  # FFmpeg's AV_DISPOSITION_ATTACHED_PIC
 _RATES = (1000, 768_000)  # Hz
 _MAX_GAP = 0.02  # s: a time stamp this far from the sample count is a real gap
@@ -270,7 +271,7 @@ def _decoded_pieces(path: Path, notes: list[str]) -> Iterator[Piece]:
             f"decoding the sound of {path} needs PyAV; run `pip install 'jmt-edge[record]'` or give a WAV file"
         ) from None
     try:
-        container: Any = av.open(str(path))
+        container: Any = av.open(str(path), metadata_errors="replace")
     except (av.FFmpegError, OSError, ValueError) as error:
         raise SourceError(f"cannot read the sound of {path} ({_reason(error)}); convert it to WAV") from None
     with container:
@@ -313,6 +314,9 @@ def _decoded_pieces(path: Path, notes: list[str]) -> Iterator[Piece]:
 
 
 def _channels(frame: Any, path: Path) -> F32:
+    count = frame.layout.nb_channels
+    if frame.format.is_planar and count > _MOST_PLANES:
+        raise SourceError(f"{path} has sound of {count} channels; mix it down to at most {_MOST_PLANES}")
     try:
         x = frame.to_ndarray()
     except ValueError:

@@ -134,5 +134,7 @@ def read_table(path: Path, delimiter: str, columns: tuple[str, ...]) -> dict[str
             text = lines[wanted - 1].strip()[:60]
             raise DataError(f"{path} row {wanted}: '{text}' is not {width} numbers; correct or drop the file")
         rows.append(numbers)
+    if not rows:
+        raise DataError(f"{path} holds no data row; restore or drop it")
     table = np.array(rows)
     return {name: table[:, k] for k, name in enumerate(columns)}

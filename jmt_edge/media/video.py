@@ -184,7 +184,7 @@ class _PyAv:
 
         self._error: type[Exception] = av.FFmpegError
         try:
-            self._container: Any = av.open(str(path))
+            self._container: Any = av.open(str(path), metadata_errors="replace")
         except (av.FFmpegError, OSError, ValueError) as error:
             why = "it is empty" if not path.stat().st_size else getattr(error, "strerror", None) or first_line(error)
             raise SourceError(
@@ -301,7 +301,7 @@ def lossless_frames(path: Path, start: float = 0.0) -> Iterator[tuple[float, Ima
     except ImportError:
         raise SourceError("reading recorded video needs PyAV; run `pip install 'jmt-edge[record]'`") from None
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), metadata_errors="replace") as container:
             stream = container.streams.video[0]
             base = stream.time_base or 1
             if start > 0:
@@ -380,7 +380,7 @@ def read_image(path: Path) -> Image:
         image = cv2.imdecode(data, cv2.IMREAD_COLOR) if fits else None
     except cv2.error:  # its sides or its pixels are too many
         image = None
-    if image is None:
+    if image is None or not image.size or image.ndim != 3 or image.dtype != np.uint8:  # floats of a PFM
         raise SourceError(f"{path} is not a readable image (OpenCV cannot decode it); give a JPEG or PNG file")
     return np.asarray(image, np.uint8)
 

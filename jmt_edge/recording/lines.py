@@ -14,6 +14,7 @@ from ..errors import SourceError
 from .chain import Codes, align, file_lines, line_codes
 
 Check = Callable[[Any], bool]
+_MOST_SAMPLES = 1 << 22  # of a chunk: a minute and a half of sound
 _LARGEST = 3e38  # a float32 holds no larger number
 
 
@@ -26,11 +27,13 @@ def _flag(x: Any) -> bool:
 
 
 def _count(x: Any) -> bool:
-    return isinstance(x, int) and not isinstance(x, bool) and 0 <= x < 1 << 63
+    return isinstance(x, int) and not isinstance(x, bool) and 0 <= x <= 1 << 53
 
 
 def _number(x: Any) -> bool:
-    return isinstance(x, (int, float)) and not isinstance(x, bool) and abs(x) < 1e300 and math.isfinite(x)
+    if isinstance(x, int):
+        return not isinstance(x, bool) and abs(x) <= 1 << 53  # what a double holds
+    return isinstance(x, float) and abs(x) < 1e300
 
 
 def _maybe(check: Check) -> Check:
@@ -61,7 +64,7 @@ def _names(x: Any) -> bool:
 
 
 def _hop(x: Any) -> bool:
-    return _number(x) and x > 0
+    return _number(x) and 0.01 <= x <= 3600
 
 
 def _closed(x: Any) -> bool:
@@ -99,7 +102,7 @@ _STATUS = _fields(
     state=lambda x: x in [s.value for s in State], reason=_text, clock=_CLOCK, lost=_count, reconnects=_count,
     unit=_text, detail=lambda x: isinstance(x, dict),
 )  # fmt: skip
-_CHUNK = _fields(chunk=_text, n=_count, rate=_number, lost=_count)
+_CHUNK = _fields(chunk=_text, n=lambda x: _count(x) and x <= _MOST_SAMPLES, rate=_number, lost=_count)
 
 STATUSES = _map(_STATUS)
 MARK = _fields(t=_number, text=_text, rating=_maybe(_count))

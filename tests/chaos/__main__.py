@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -62,13 +63,16 @@ def main() -> int:
     for line in wrong:
         print(line)
     print(f"{len(runs)} runs, {figures['results']} results, {figures['numbers']} with numbers, "
-          f"{figures['marks']} marks, worst recovery {figures['worst_recovery_s']} s, worst loss at kill -9 {figures['worst_loss_at_kill_s']} s, "
+          f"{figures['marks']} marks, worst recovery {figures['worst_recovery_s']} s, "
+          f"worst loss at kill -9 {figures['worst_loss_at_kill_s']} s, "
           f"{len(wrong)} broken promises")  # fmt: skip
     return int(bool(wrong))
 
 
-def attack(place: Path, temporary: Path, seed: int, seconds: float) -> list[dict[str, Any]]:
-    """The verdicts of runs that take `seconds` together."""
+def attack(
+    place: Path, temporary: Path, seed: int, seconds: float, after: Callable[..., object] = lambda *run: None
+) -> list[dict[str, Any]]:
+    """The verdicts of runs that take `seconds` together. after: called with each recording, run, skin and camera."""
     skin = Skin(seed, seconds + 600)
     (home := temporary / "sound").mkdir()
     devices: dict[str, Any] = {"board": Board(skin, temporary / "board", seed)}
@@ -100,6 +104,7 @@ def attack(place: Path, temporary: Path, seed: int, seconds: float) -> list[dict
             verdict["wrong"] += run.faults_of_process()
             verdict |= {"end": end, "attacks": run.attacks, "replay": replayed(folder, run, verdict)}
             verdicts.append(verdict)
+            after(folder, run, skin, devices["camera"])
             print(json.dumps(verdict), flush=True)
             if end == "disk full":
                 subprocess.run(["umount", str(disk)], check=False)

@@ -134,7 +134,7 @@ class Boards(Reader):
         assert not (values < 0.03).any(), "a value below what skin has"
         if data[-1:] < b"\x40" and (whole.tick or name.startswith("grove")):
             # a counter may repeat or step back, as the bytes do; times never
-            line = Timeline(whole.tick, cycle=whole.cycle, delay=0.0, repeats=whole.repeats)
+            line = Timeline(whole.tick, cycle=whole.cycle, repeats=whole.repeats)
             times, kept = line.push(counts, values, 100.0, 0)
             assert len(times) == len(kept) and (np.diff(times) > 0).all(), "samples go back in time"
         if data[-1:] < b"\x20":  # in an eighth of the inputs
@@ -225,7 +225,8 @@ class Settings(Reader):
                 options = Options(**{k: v if isinstance(v, (bool, str)) else float(v) for k, v in plain.items()})
             except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
                 return  # no command line can say that
-            if not all(isinstance(x, (int, float)) for x in (options.hop, options.smooth, options.duration or 0)):
+            numbers = options.hop, options.smooth, 0.0 if options.duration is None else options.duration
+            if not all(isinstance(x, (int, float)) for x in numbers):
                 return
             options.check({"face": SimpleNamespace(realtime=False)})  # type: ignore[dict-item]
         else:
@@ -507,7 +508,7 @@ class Recordings(Reader):
                 source = RecordedSource(modality, self.folder)
                 source.open(0.0)
                 while source.status().state.value != "ended":
-                    source.read(1e9)
+                    source.read(np.inf)
                 source.close()
             page = Page(self.folder.parent)
             json.dumps(page.listing())
@@ -802,7 +803,7 @@ class PageBodies(Reader):
         if name == "token":
             given = value.get("token") if isinstance(value, dict) else None
             if isinstance(given, str):
-                assert not Guard("x" * 20).token_allowed(given)
+                assert not Guard("x" * 20).token_allowed(given, None)
             return
         if isinstance(value, dict):
             self.client.take(value)

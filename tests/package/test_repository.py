@@ -27,7 +27,7 @@ def _yaml(path: Path) -> Any:
 
 @pytest.mark.skipif(not WORKFLOWS, reason="an sdist has no workflows")
 def test_workflows_may_read_and_run_nothing_that_can_change_under_its_name() -> None:
-    assert [path.name for path in WORKFLOWS] == ["ci.yml", "release.yml"]
+    assert [path.name for path in WORKFLOWS] == ["ci.yml", "nightly.yml", "release.yml"]
     for path in WORKFLOWS:
         workflow = _yaml(path)
         assert workflow["permissions"] == {"contents": "read"} and "concurrency" in workflow

@@ -84,12 +84,12 @@ class Api:
             except Refused as error:
                 headers = {401: {"www-authenticate": "Bearer"}, 429: {"retry-after": "1"}}.get(error.status)
                 return JSONResponse({"error": str(error)}, error.status, headers)
-            except ClientDisconnect:  # it left before its request was whole, so nobody reads this
-                return Response(status_code=400)
             except UnknownRecording as error:
                 return JSONResponse({"error": str(error)}, 404)
             except UserError as error:
                 return JSONResponse({"error": str(error)}, 400)
+            except ClientDisconnect:  # it left before its request was whole
+                raise
             except Exception as error:
                 FAULTS.add(f"page {operation.path}", error)
                 return JSONResponse({"error": "this request failed inside the program; its log says why"}, 500)

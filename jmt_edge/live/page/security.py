@@ -26,7 +26,7 @@ _HOST = re.compile(r"[A-Za-z0-9.\-]{1,253}(:[0-9]{1,5})?|\[[0-9a-fA-F:.]{2,45}\]
 def parse_address(address: str) -> tuple[str, int]:
     """`HOST:PORT`, `[IPv6]:PORT`, `HOST` or `:PORT` -> (host, port). Raises ConfigError."""
     host, _, port = address.rpartition(":") if not address.endswith("]") else (address, "", "")
-    if not port.isdigit():
+    if not (port.isascii() and port.isdigit() and len(port) < 10):
         host, port = address, "8765"
     host = host.strip("[]") or "127.0.0.1"
     if not int(port) <= 65535 or not re.fullmatch(r"[A-Za-z0-9.:\-]+", host):

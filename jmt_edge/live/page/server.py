@@ -11,14 +11,14 @@ import ssl
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from uvicorn.protocols.websockets.auto import AutoWebSocketsProtocol
@@ -290,7 +290,8 @@ class _Outer:
                 message["headers"] = [*message["headers"], *extra, *cache]
             await send(message)
 
-        await self._app(scope, receive, with_headers)
+        with suppress(ClientDisconnect):  # it left before its request was whole
+            await self._app(scope, receive, with_headers)
 
 
 def _count(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
