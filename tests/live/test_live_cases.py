@@ -128,6 +128,9 @@ def test_eda(name: str, cases: Path) -> None:
     assert (done.code == 2) == (outcome == REFUSED), done.err
     if outcome == USED:
         assert 12 <= len(done.lines) <= 120, len(done.lines)  # no years of empty windows
+        if name == "min_rtc.csv":  # its value never changes: used until that is known
+            assert done.outputs() >= 5 and any("frozen" in why for why in done.verdicts("eda")), done.verdicts("eda")
+            return
         assert done.outputs() >= 0.7 * (len(done.lines) - 10), done.verdicts("eda")
 
 
