@@ -11,6 +11,7 @@ latency, which arrival times cannot show, is reported as `driver_latency`; `--au
 
 from __future__ import annotations
 
+import atexit
 import threading
 import time
 from collections import deque
@@ -222,4 +223,6 @@ class Microphone:
         return clock
 
     def close(self) -> None:
-        self._supervisor.stop()
+        if not self._supervisor.stop():
+            # sounddevice terminates PortAudio when the process ends, which would wait for the hanging driver for ever
+            atexit.unregister(import_sounddevice()._exit_handler)

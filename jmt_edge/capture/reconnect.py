@@ -175,14 +175,16 @@ class Supervisor:
         self._first = connection
         self._thread.start()
 
-    def stop(self, timeout: float = 3.0) -> None:
-        """End the thread and close the device. Safe to call twice, and before `start`."""
+    def stop(self, timeout: float = 3.0) -> bool:
+        """End the thread and close the device; False: the driver does not let it end. Safe to call twice, and before
+        `start`."""
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join(timeout)
             if self._thread.is_alive():
                 log.warning("%s hangs in its driver; its thread is abandoned", self._thread.name)
         self.link.ended()
+        return not self._thread.is_alive()
 
     def _run(self) -> None:
         connection = self._first

@@ -6,6 +6,7 @@ import ctypes.util
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import textwrap
@@ -171,6 +172,24 @@ def test_a_sound_server_that_dies_is_noticed_and_found_again(server: SoundServer
     _, detail, t, _ = finish(process, server)
     assert detail["reconnects"] == 1
     assert t[-1] > 11.0 and np.diff(t).max() > 1.0 and np.all(np.diff(t) > 0)
+
+
+@pytest.mark.timeout(120)
+def test_a_driver_that_never_answers_does_not_keep_the_process(server: SoundServer) -> None:
+    """A stopped sound server: closing the stream blocks in the driver, and so would PortAudio's end at exit."""
+    process = listen(server, "default", 8.0)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if json.loads(line)[1] == "streaming":
+            break
+    assert server.process is not None
+    server.process.send_signal(signal.SIGSTOP)
+    try:
+        process.communicate(timeout=60)  # 8 s and the wait for the thread; for ever before
+    finally:
+        server.process.send_signal(signal.SIGCONT)
+        process.kill()
+    assert process.returncode == 0
 
 
 def test_a_microphone_that_is_not_there_is_one_sentence(server: SoundServer) -> None:
