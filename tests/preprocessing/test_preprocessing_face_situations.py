@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 from coverings import COVERINGS
+from reports import without_report
 
 from jmt_edge.preprocessing.face import Face, FaceDetector, FaceTracker, align_crop
 from jmt_edge.preprocessing.quality import FaceQuality
@@ -44,22 +45,32 @@ def far(image: np.ndarray, face: Face) -> np.ndarray:
     return out
 
 
-# situation, change, reason (part of it), who reported it
+# situation, change, reason (part of it), who reported it or its kind
 SITUATIONS: list[tuple[str, Change, str, str]] = [
     ("as it is", lambda image, face: image, OK, ""),
     ("surgical mask", covered("surgical mask"), "mouth covered", "googlesamples/mlkit#267"),
-    ("oxygen mask", covered("oxygen mask"), "mouth covered", ""),
-    ("tube with tape", covered("tube with tape"), "mouth covered", ""),
+    ("oxygen mask", covered("oxygen mask"), "mouth covered", "https://pmc.ncbi.nlm.nih.gov/articles/PMC8552410"),
+    (
+        "tube with tape",
+        covered("tube with tape"),
+        "mouth covered",
+        "https://www.readbyqxmd.com/read/37995171/occluded-facial-pain-assessment-in-the-icu-using-action-units-guided-network",
+    ),
     ("sunglasses", covered("sunglasses"), "eyes covered", "google-ai-edge/mediapipe-samples#421"),
-    ("bandage over both eyes", covered("bandage"), "eyes covered", ""),
+    ("bandage over both eyes", covered("bandage"), "eyes covered", "Knightwood/CameraX-Helper#5"),
     ("half behind a hand", covered("half behind a hand"), "half of the face covered", "TadasBaltrusaitis/OpenFace#575"),
     ("upside down", turned(2), "face upside down", "google-ai-edge/mediapipe#808"),
     ("lying on one side", turned(1), "face sideways", "ipazc/mtcnn#100"),
     ("lying on the other side", turned(3), "face sideways", "ipazc/mtcnn#100"),
-    ("in the dark", lambda image, face: (image * 0.12).astype(np.uint8), "dark", ""),
-    ("far from the camera", far, "too small", ""),
-    ("nobody", lambda image, face: np.full_like(image, 90), "no face", ""),
+    ("in the dark", lambda image, face: (image * 0.12).astype(np.uint8), "dark", "AITTSMD/MTCNN-Tensorflow#238"),
+    ("far from the camera", far, "too small", "google-ai-edge/mediapipe#2396"),
+    ("nobody", lambda image, face: np.full_like(image, 90), "no face", "uricamic/clandmark#6"),
 ]
+CONTROLS = {"as it is"}  # nothing to report
+
+
+def test_each_situation_cites_a_public_report() -> None:
+    assert without_report({name: report for name, _, _, report in SITUATIONS}) == CONTROLS
 
 
 @pytest.fixture(scope="module")
