@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from test_recording_replay import without_hashes
 
 from jmt_edge.calibration import run as module
 from jmt_edge.calibration.run import quantise_bundle
@@ -204,13 +205,18 @@ def test_a_recordings_windows_are_those_of_the_live_pipeline(trimodal: Bundle, r
                 np.testing.assert_array_equal(found.clips[m.name][i, k], expected)
 
 
-def test_uncalibrated_eda_of_a_recording_is_absent(trimodal: Bundle, recorded: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("hashes", [False, True], ids=["as written", "changed later, so not believed"])
+def test_uncalibrated_eda_of_a_recording_is_absent(
+    trimodal: Bundle, recorded: Path, tmp_path: Path, hashes: bool
+) -> None:
     folder = tmp_path / "uncalibrated"
     shutil.copytree(recorded, folder)
     lines = [json.loads(line) for line in (recorded / "status.jsonl").read_text().splitlines()]
     for line in lines:
         line["eda"]["unit"] = "a.u."
     (folder / "status.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    if not hashes:
+        without_hashes(folder)
     found = recorded_windows(trimodal.task, folder, 1, 1000)
     eda = trimodal.task.names.index("eda")
     assert found.present.any() and not found.present[:, :, eda].any() and (found.clips["eda"].rows == -1).all()
@@ -227,12 +233,10 @@ def test_calibrate_from_a_recording(pain: Bundle, recorded: Path, tmp_path: Path
 
 def test_a_recording_without_raw_samples_is_refused(trimodal: Bundle, recorded: Path, tmp_path: Path) -> None:
     folder = tmp_path / "poor"
-    folder.mkdir()
-    for file in recorded.iterdir():
-        (folder / file.name).symlink_to(file)
+    shutil.copytree(recorded, folder)
     manifest = json.loads((recorded / "manifest.json").read_text()) | {"raw": ["eda", "voice"]}
-    (folder / "manifest.json").unlink()
     (folder / "manifest.json").write_text(json.dumps(manifest))
+    without_hashes(folder)
     with pytest.raises(DataError, match=r"raw face was not recorded .*--record-raw face,voice,eda from its start"):
         load_windows(trimodal, folder, 4)
 

@@ -190,7 +190,7 @@ class Shots:
         self.reader.open(self.scratch)
         name, data = self.input(first)
         with suppress(BaseException):  # imports and caches belong to the base
-            for good in self._names:
+            for good in self._names if self.reader.warms else ():
                 self.reader.read(good, self.reader.seeds[good])
         base = rss()
         soft = _mapped() + HARD

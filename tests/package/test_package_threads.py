@@ -31,7 +31,10 @@ from jmt_edge.media.chunk import Chunk
 ROOT = Path(jmt_edge.__file__).parent
 STARTS = {"Thread", "Timer", "ThreadPoolExecutor", "ProcessPoolExecutor", "Process", "start_new_thread", "Pool"}
 # Pools whose callers take every result, so that an exception reaches them; none of them runs in `live`.
-POOLS = {"bench/stages.py", "training/synth.py", "training/clips.py", "training/biosignals.py", "training/search.py"}
+POOLS = {
+    "bench/stages.py", "training/synth.py", "training/clips.py", "training/biosignals.py", "training/search.py",
+    "training/launch.py",  # a job that fails there is done by this process, which reports it
+}  # fmt: skip
 
 
 class Boom(RuntimeError):
