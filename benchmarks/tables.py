@@ -216,7 +216,7 @@ def published_defects() -> list[str]:
     lines = [
         f"JMT (`{report['recipe']['name']}`), {report['windows']} windows of {report['people']} simulated people, "
         f"{report['folds']} folds, mean of {report['seeds']} seeds of the fusion. {stamp_line(report)} It took "
-        f"{report['seconds'] / 60:.0f} minutes.", "",
+        f"{report['seconds'] / 60:.0f} minutes. {report.get('note', '')}".rstrip(), "",
         "| evaluation | accuracy | 95 % by person | above sound | 95 % by person |", "|---|---|---|---|---|",
     ]  # fmt: skip
     for row in report["rows"]:
