@@ -341,7 +341,7 @@ def test_200_unplugs_leak_neither_threads_nor_descriptors(tmp_path: Path) -> Non
 
         def streaming(master: int = master, source: SerialEda = source, cycle: int = cycle) -> bool:
             nonlocal line
-            os.write(master, b"%d,5\n" % (line := line + 1))
+            os.write(master, b"%d,5.25\n" % (line := line + 4))
             return source.link.state is State.STREAMING and source.link.reconnects == cycle
 
         wait_until(streaming)
