@@ -21,6 +21,7 @@ from jmt_edge.capture.eda.port import Port
 from jmt_edge.capture.reconnect import DeviceLost, Timing
 from jmt_edge.errors import SourceError
 from jmt_edge.media.chunk import Chunk
+from jmt_edge.media.units import Conversion
 
 SPECS = {
     "bitalino": "channel=3&rate=1000",
@@ -362,7 +363,7 @@ def test_real_recording_through_a_simulated_arduino(shared_data: Path) -> None:
     signal = open_signal(str(shared_data / "eda" / "physiokit" / "P12_C_Hard_1675946416_297296.csv.gz"))
     start, speed = time.monotonic(), 10.0
     with SimulatedBoard(FIRMWARE["csv"](), signal, speed=speed) as board:
-        source = SerialEda(Csv(), board.path, now=lambda: (time.monotonic() - start) * speed)
+        source = SerialEda(Csv(unit=Conversion()), board.path, now=lambda: (time.monotonic() - start) * speed)
         source.open(0.0)
         times = []
         while time.monotonic() - start < 6.0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,8 @@ pytestmark = pytest.mark.realtime  # the two phases are compared
 
 
 def test_a_crowd_of_strangers_keeps_nobody_out(tmp_path: Path) -> None:
-    figures = siege.siege(tmp_path, seconds=15, quiet=6)
+    with ThreadPoolExecutor(1) as pool:  # a browser's test before may have left an event loop running in this thread
+        figures = pool.submit(siege.siege, tmp_path, 15, 6).result()
     said = str(figures)
     assert figures["failures"] == [] and figures["logins"] and figures["health_checks"], said
     # a busy machine slows both phases
