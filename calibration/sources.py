@@ -107,9 +107,8 @@ def recorded_windows(task: Task, folder: Path, least: int, most: int) -> WindowS
         )
     results = recording.results()
     ends = [results[i]["t"] for i in evenly(len(results), max(least, min(most, POOL_BYTES // window_bytes(task))))]
-    units = {(name, s["unit"]) for _, statuses in recording.statuses() for name, s in statuses.items()}
-    names = [name for name in task.names if name in recording.connected and (name, "a.u.") not in units]
-    if ("eda", "µS") not in units and "eda" in names:  # the lines that say so may be damaged
+    names = [name for name in task.names if name in recording.connected]
+    if "eda" in names and recording.eda_unit != "µS":
         names.remove("eda")
     sources = {name: RecordedSource(name, folder) for name in names}
     windows = _not_empty(WindowSet(*clips_of(task, sources, ends, recording.manifest["hop"])))

@@ -26,7 +26,10 @@ Table = dict[str, list[Any]]  # column -> values, None where there is none
 
 
 def tables(recording: Recording) -> dict[str, Table]:
-    """`results` (one row per window), `eda`, `events` (marks) and `clocks` (one row per status and modality)."""
+    """`results` (one row per window), `eda`, `events` (marks) and `clocks` (one row per status and modality).
+
+    The values of `eda` are `uS`, or `au` where the recording does not say that they are in µS.
+    """
     manifest = recording.manifest
     results = recording.results()
     names, outputs = manifest["modalities"], manifest["outputs"]
@@ -42,6 +45,7 @@ def tables(recording: Recording) -> dict[str, Table]:
         table[f"{stage}_ms"] = [r["latency_ms"].get(stage) for r in results]
     table["dropped"] = [r["dropped"] for r in results]
     times, values = recording.eda()
+    unit = "uS" if recording.eda_unit == "µS" else "au"
     marks = recording.marks()
     rows = [
         {**s, **s["clock"], "t": t, "modality": name}
@@ -51,7 +55,7 @@ def tables(recording: Recording) -> dict[str, Table]:
     columns = ("t", "modality", "state", "reason", "offset", "drift_ppm", "jitter", "lost", "reconnects")
     return {
         "results": table,
-        "eda": {"t": times.tolist(), "uS": [None if math.isnan(v) else float(str(v)) for v in values]},
+        "eda": {"t": times.tolist(), unit: [None if math.isnan(v) else float(str(v)) for v in values]},
         "events": {name: [getattr(mark, name) for mark in marks] for name in ("t", "text", "rating")},
         "clocks": {column: [row[column] for row in rows] for column in columns},
     }
@@ -119,6 +123,8 @@ def export_xdf(recording: Recording, out: Path) -> list[Path]:
     table = tables(recording)
     results, clock = table["results"], np.array(table["results"]["t"], np.float64)
     bundle = recording.manifest["bundle"]["id"]
+    eda_times, eda = table["eda"].values()
+    eda_unit = "microsiemens" if "uS" in table["eda"] else "a.u."
     with out.open("wb") as file:
         file.write(b"XDF:")
         about = f"<version>1.0</version><datetime>{escape(recording.manifest['created'])}</datetime>"
@@ -130,7 +136,7 @@ def export_xdf(recording: Recording, out: Path) -> list[Path]:
                 "jmt-edge attention", "Attention", [f"{n}_attention" for n in names], "",
                 [results[f"{n}_attention"] for n in names], clock,
             ),
-            ("EDA", "EDA", ["EDA"], "microsiemens", [table["eda"]["uS"]], np.array(table["eda"]["t"])),
+            ("EDA", "EDA", ["EDA"], eda_unit, [eda], np.array(eda_times)),
         ]  # fmt: skip
         for number, (name, kind, channels, unit, columns, times) in enumerate(streams, 1):
             values = np.array([[np.nan if v is None else float(v) for v in c] for c in columns]).T

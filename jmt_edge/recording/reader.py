@@ -164,6 +164,13 @@ class Recording:
     def marks(self) -> list[Mark]:
         return [Mark(m["t"], m["text"], m["rating"]) for m in self._lines("events.jsonl", MARK)]
 
+    @property
+    def eda_unit(self) -> str:
+        """`µS` if every status that knows the unit says so, else `a.u.`: a lost line must not turn counts into µS."""
+        lines = self._read("status.jsonl", lambda file: json_lines(file, STATUSES))
+        units = {line["eda"]["unit"] for line in lines if line and "eda" in line} - {""}
+        return "µS" if units == {"µS"} else "a.u."
+
     def statuses(self) -> list[tuple[float, dict[str, Any]]]:
         """(end of the window they belong to, {modality: status as plain values}), one a second or at a change."""
         lines = self._read("status.jsonl", lambda file: json_lines(file, STATUSES))
@@ -179,7 +186,7 @@ class Recording:
         return found
 
     def eda(self) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
-        """(times s, µS with NaN for no data)."""
+        """(times s, values in `eda_unit` with NaN for no data)."""
         rows = [line for line in self._read("eda.csv", eda_lines) if line is not None]
         return np.array([t for t, _ in rows]), np.array([v for _, v in rows], np.float32)
 
@@ -377,6 +384,7 @@ class RecordedSource:
             )
         if problem := self._recording.seal.media_problem(modality):
             raise SourceError(f"recording {folder} was altered ({problem}); copy the whole recording again")
+        self._unit = self._recording.eda_unit if modality == "eda" else ""
         self._chunks: Iterator[Chunk] = iter(())
         self._next: Chunk | None = None  # left over from the last read
         self._ended = False
@@ -422,7 +430,7 @@ class RecordedSource:
         state = State.ENDED if self._ended else State.STREAMING
         reason = "the recording has ended" if self._ended else ""
         detail = {"notes": list(self._notes)} if self._notes else {}
-        return Status(state, reason, lost=self._lost, unit="µS" if self.modality == "eda" else "", detail=detail)
+        return Status(state, reason, lost=self._lost, unit=self._unit, detail=detail)
 
     def close(self) -> None:
         self._chunks, self._next, self._ended = iter(()), None, True

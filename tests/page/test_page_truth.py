@@ -86,7 +86,7 @@ def recorded(folder: Path) -> tuple[Bundle, Path]:
         t = index / 2
         times = t - 0.5 + np.arange(32) / 64
         recorder.on_chunk("eda", Chunk(times, 3 + np.sin(times / 3).astype(np.float32), 64))
-        recorder.on_status({name: Status(State.STREAMING) for name in task.names})
+        recorder.on_status({name: Status(State.STREAMING, unit="µS" if name == "eda" else "") for name in task.names})
         quality = {name: Quality(True, "", 0.9) for name in task.names}
         pain = 0.5 + 0.3 * float(np.sin(t / 4))
         recorder.on_result(Result(index, t, "pain", {"pain": pain}, "", quality, dict.fromkeys(task.names, 0.5),

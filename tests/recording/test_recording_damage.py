@@ -63,7 +63,7 @@ def use_everywhere(folder: Path, out: Path) -> tuple[Recording, dict[str, Any]]:
     page = Recordings(folder.parent)
     assert folder.name in [entry["id"] for entry in page.listing()]
     assert json.loads(json.dumps(page.view(folder.name)))["unread"] == {
-        k: v for k, v in recording.unread.items() if k in ("results.jsonl", "events.jsonl", "eda.csv")
+        k: v for k, v in recording.unread.items() if k in ("results.jsonl", "events.jsonl", "eda.csv", "status.jsonl")
     }
     page.export(folder.name).close()
     list(recording.events())

@@ -13,10 +13,11 @@ import pytest
 from jmt_edge.capture.base import Clock, State, Status
 from jmt_edge.engine.bundle import Bundle
 from jmt_edge.errors import ConfigError
+from jmt_edge.live.page.recordings import Recordings
 from jmt_edge.media.chunk import Chunk
 from jmt_edge.observer import Mark, RunInfo
-from jmt_edge.recording.export import export_csv, export_parquet, export_xdf
-from jmt_edge.recording.reader import Recording
+from jmt_edge.recording.export import export_csv, export_parquet, export_xdf, tables
+from jmt_edge.recording.reader import RecordedSource, Recording
 from jmt_edge.recording.recorder import Recorder
 from jmt_edge.result import Quality, Result
 
@@ -38,7 +39,9 @@ def recording(tmp_path_factory: pytest.TempPathFactory, trimodal: Bundle) -> Rec
         }
         attention = dict.fromkeys(NAMES, None if outputs is None else 1 / 3)
         latency = {"preprocess": 1.0, "backbones": None, "fusion": 0.5, "total": 2.0}
-        recorder.on_status({"eda": Status(State.STREAMING, clock=Clock(0.5, 12.5, 0.01), lost=i, reconnects=i)})
+        recorder.on_status(
+            {"eda": Status(State.STREAMING, unit="µS", clock=Clock(0.5, 12.5, 0.01), lost=i, reconnects=i)}
+        )
         if i == 3:
             recorder.on_mark(Mark(1.2, "cold <pack>", None))
             recorder.on_mark(Mark(1.3, "x" * 400, 7))
@@ -189,3 +192,24 @@ def test_command_line(recording: Recording, tmp_path: Path, command_line: Any) -
     )  # fmt: skip
     code, _, err = command_line("export", tmp_path, "--to", "csv")
     assert code == 2 and "not a recording" in err
+
+
+@pytest.mark.parametrize("said", ["a.u.", ""])
+def test_readings_that_are_not_said_to_be_microsiemens_are_nowhere_called_so(
+    said: str, tmp_path: Path, trimodal: Bundle
+) -> None:
+    """An uncalibrated sensor's, and those of a recording whose lines that say the unit are lost."""
+    folder = tmp_path / "runs" / "run"
+    recorder = Recorder(folder, trimodal)
+    recorder.on_start(RunInfo(trimodal, "onnxruntime", {}, 0.5, False, 0.0, dict.fromkeys(NAMES, "x")))
+    recorder.on_chunk("eda", Chunk(EDA_T[:64], np.full(64, 512, np.float32), 64.0))
+    if said:
+        recorder.on_status({"eda": Status(State.STREAMING, unit=said)})
+    recorder.close()
+    recording = Recording(folder)
+    assert recording.eda_unit == "a.u."
+    assert tables(recording)["eda"]["au"] == [512.0] * 64 and "uS" not in tables(recording)["eda"]
+    export_xdf(recording, tmp_path / "a.xdf")
+    assert b"<unit>a.u.</unit>" in (tmp_path / "a.xdf").read_bytes()
+    assert RecordedSource("eda", folder).status().unit == "a.u."
+    assert Recordings(folder.parent).view("run")["eda"]["unit"] == "a.u."

@@ -91,6 +91,7 @@ class Recordings:
             "results": [{k: r[k] for k in ("t", "outputs", "reason", "quality", "attention")} for r in thinned],
             "marks": [asdict(mark) for mark in marks],
             "eda": {
+                "unit": recording.eda_unit,
                 "t": [round(float(t), 3) for t in times[kept]],
                 "v": [round(float(v), 4) if np.isfinite(v) else None for v in values[kept]],
             },

@@ -78,7 +78,8 @@ export class Recordings {
     $("viewer-eda").hidden = !recording.eda.t.length;
     if (recording.eda.t.length) {
       this.eda = new Chart($("viewer-eda"), {
-        series: [{ colour: "--accent" }], range: (a, b) => (a === null ? [0, 1] : [a - 0.1, b + 0.1]), unit: " µS", marks,
+        series: [{ colour: "--accent" }], range: (a, b) => (a === null ? [0, 1] : [a - 0.1, b + 0.1]),
+        unit: ` ${recording.eda.unit}`, marks,
       });
       this.eda.set(broken([recording.eda.t, recording.eda.v], recording.gaps.eda), 0);
     }
