@@ -33,13 +33,17 @@ RANGES = {"pain": (0.0, 1.0), "valence": (-1.0, 1.0), "arousal": (-1.0, 1.0)}
 HISTORY = 240  # results
 EDA_SECONDS = 60.0
 KEYS = "q quit   m mark   0-9, t pain rating (t = 10)   r record on/off"
-_ROOMY = (64, 18)  # columns and lines that everything needs; with fewer, verdicts and values remain
+_ROOMY = (67, 19)  # columns and lines that everything needs; with fewer, verdicts and values remain
 
 
 def sparkline(values: Iterable[float | None], low: float, high: float) -> str:
     """One character per value, a space where it is None; `low` and `high` are the ends of the scale."""
     scale = (len(BARS) - 1) / (high - low) if high > low else 0.0
     return "".join(" " if v is None else BARS[round(min(max(v - low, 0.0), high - low) * scale)] for v in values)
+
+
+def _block(title: str, content: RenderableType, framed: bool) -> RenderableType:
+    return Panel(content, title=title, title_align="left", padding=(0, 1)) if framed else content
 
 
 class Terminal(Observer):
@@ -133,18 +137,26 @@ class Terminal(Observer):
         if info is None:
             return Text("starting")
         width = max(40, self._console.width)
-        with self._lock:
-            parts = [self._header(info, result), self._outputs(info, result, width), self._modalities(info, result)]
-            if "eda" in info.bundle.task.names:
-                parts.append(self._eda_line(width))
-            if "voice" in info.bundle.task.names:
-                parts.append(self._voice_line())
-            if roomy := self._console.height >= _ROOMY[1]:
-                parts.append(self._latency(result))
         recording = self._controls.recording
         problem = recording.state if recording is not None and not recording.active else ""
-        if roomy or self._message or problem:
-            parts.append(Text(self._message or problem or " ", style="cyan", no_wrap=True, overflow="ellipsis"))
+        message, task = self._message or problem, info.bundle.task
+        roomy = self._console.height >= _ROOMY[1]
+        # rows besides the header, the outputs, the verdicts with their head lines, and the notice, which always show
+        spare = self._console.height - 4 - len(task.outputs) - len(task.names) - bool(message)
+        framed = spare >= 4
+        spare -= 4 * framed
+        with self._lock:
+            parts = [
+                self._header(info, result), _block("outputs", self._outputs(info, result, width), framed),
+                _block("sensors", self._modalities(info, result), framed),
+            ]  # fmt: skip
+            lines = [self._eda_line(width)] if "eda" in task.names else []
+            lines += [self._voice_line()] if "voice" in task.names else []
+            parts += lines[: max(spare, 0)]
+            if roomy:
+                parts.append(self._latency(result))
+        if roomy or message:
+            parts.append(Text(message or " ", style="cyan", no_wrap=True, overflow="ellipsis"))
         if roomy:
             parts.append(Text(KEYS, style="dim"))
         said = notice(info.bundle.demo) if roomy else "not for clinical use"
@@ -154,7 +166,7 @@ class Terminal(Observer):
 
     def _header(self, info: RunInfo, result: Result | None) -> RenderableType:
         grid = Table.grid(expand=True)
-        grid.add_column(no_wrap=True, overflow="ellipsis")
+        grid.add_column(no_wrap=True, overflow="ellipsis", ratio=1)  # gives way: REC and the time are never cut
         grid.add_column(justify="right", no_wrap=True)
         precision = ", ".join(sorted(set(info.precision.values())))
         badge = "[bold white on red] ● REC [/]  " if self._controls.is_recording else ""
@@ -176,7 +188,7 @@ class Terminal(Observer):
             grid.add_row(f"{name:<8}", cell, sparkline(past, low, high))
         reason = "waiting for the first window" if result is None else result.reason
         why = Text(reason or " ", style="yellow", no_wrap=True, overflow="ellipsis")
-        return Panel(Group(grid, why), title="outputs", title_align="left", padding=(0, 1))
+        return Group(grid, why)
 
     def _modalities(self, info: RunInfo, result: Result | None) -> RenderableType:
         table = Table(expand=True, box=None, padding=(0, 1), pad_edge=False)
@@ -211,7 +223,7 @@ class Terminal(Observer):
                 verdict.append(f"  {status.state.value}", style="yellow")
             row = (escape(info.sources.get(name) or "none"), share) if wide else ()
             table.add_row(name, *row, verdict)
-        return Panel(table, title="sensors", title_align="left", padding=(0, 1))
+        return table
 
     def _eda_line(self, width: int) -> RenderableType:
         slots = dict(self._eda)
@@ -219,7 +231,9 @@ class Terminal(Observer):
         last = self._eda[-1][0] if self._eda else 0
         values = [slots.get(slot) for slot in range(last - room + 1, last + 1)]
         known = [v for v in values if v is not None]
-        now = f"{values[-1]:6.2f} µS" if values[-1] is not None else "     — µS"
+        status = self._statuses.get("eda")
+        unit = (status.unit if status else "") or "µS"
+        now = f"{values[-1]:6.2f} {unit}" if values[-1] is not None else f"     — {unit}"
         low, high = (min(known), max(known)) if known else (0.0, 1.0)
         return Text(f"EDA {now}  {sparkline(values, low, max(high, low + 0.1))}", no_wrap=True)
 

@@ -18,6 +18,7 @@ from fcntl import ioctl
 from pathlib import Path
 
 import numpy as np
+import pytest
 from live_fixture import jmt_edge
 from rich.console import Console
 
@@ -56,6 +57,17 @@ def view(bundles: Bundles, result: Result | None, controls: Controls | None = No
     return terminal, console
 
 
+class On:
+    """A recorder that records."""
+
+    active = True
+    state = "recording to x"
+
+    def start(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+
 def a_result(outputs: dict[str, float] | None, bundle: Bundle) -> Result:
     quality = {
         "face": Quality(True, "", 0.9),
@@ -73,14 +85,6 @@ def test_everything_that_matters_fits_into_80_by_24(bundles: Bundles) -> None:
     result = a_result({"pain": 0.73, "valence": -0.4, "arousal": 0.2}, bundles("trimodal"))
     terminal, console = view(bundles, result, controls)
 
-    class On:
-        active = True
-        state = "recording to x"
-
-        def start(self) -> None: ...
-
-        def stop(self) -> None: ...
-
     controls.recording = On()
     terminal.on_mark(Mark(3.5, rating=6))
     text = drawn(terminal, console)
@@ -94,16 +98,29 @@ def test_everything_that_matters_fits_into_80_by_24(bundles: Bundles) -> None:
         assert piece in text, piece
 
 
-def test_a_small_terminal_keeps_the_verdicts_and_the_notice(bundles: Bundles) -> None:
+def test_uncalibrated_readings_are_not_called_microsiemens(bundles: Bundles) -> None:
+    terminal, console = view(bundles, None)
+    terminal.on_status({"eda": Status(State.STREAMING, unit="a.u.")})
+    text = drawn(terminal, console)
+    assert " a.u." in text and "µS" not in text
+
+
+@pytest.mark.parametrize(("width", "height"), [(40, 12), (40, 14), (60, 16), (66, 18), (67, 19), (80, 24), (200, 50)])
+def test_a_terminal_of_any_size_keeps_the_verdicts_and_the_notice(bundles: Bundles, width: int, height: int) -> None:
     result = a_result({"pain": 0.4, "valence": 0.1, "arousal": 0.2}, bundles("trimodal"))
     result = replace(
         result, quality={**result.quality, "face": Quality(False, "mouth covered", track=2), "voice": Quality(True, "")}
     )
-    terminal, _ = view(bundles, result)
-    terminal._console = console = Console(file=io.StringIO(), width=40, height=14, force_terminal=False)
+    controls = Controls()
+    controls.recording = On()
+    terminal, _ = view(bundles, result, controls)
+    terminal._console = console = Console(file=io.StringIO(), width=width, height=height, force_terminal=False)
     lines = drawn(terminal, console).rstrip().splitlines()
-    assert len(lines) <= 17 and max(map(len, lines)) <= 40
+    assert len(lines) <= height and max(map(len, lines)) <= width
+    assert "● REC" in lines[0] and "4.0 s" in lines[0]
     assert any("face" in line and "mouth covered  person 2" in line for line in lines)
+    assert all(any(name in line and value in line for line in lines) for name, value in
+               (("pain", "0.40"), ("valence", "+0.10"), ("arousal", "+0.20")))  # fmt: skip
     assert any("not for clinical use" in line for line in lines)
 
 
