@@ -480,7 +480,7 @@ class _Files:
             raise problem
 
     def _seal(self) -> None:
-        """What every file holds, into the manifest. After an error nobody knows how much of it reached the disk."""
+        """Write what every file holds into the manifest. Not after an error: what reached the disk is unknown then."""
         files = self._chain.close()
         if self._wav is not None:
             files["voice.wav"]["header"] = self._wav.header().hex()

@@ -24,6 +24,7 @@ import numpy as np
 import pytest
 from scipy import signal
 from scipy.io import wavfile
+from test_recording_damage import CASES as RECORDINGS
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "preprocessing"))
 from coverings import COVERINGS
@@ -343,15 +344,6 @@ def test_no_sound_of_a_ward_is_speech(cases: Path, tmp_path: Path) -> None:
 
 
 # ---- damaged recordings: what the refusal says, or the file of which lines were left out
-
-RECORDINGS = {
-    "csv-eda.csv-ValueError": "eda.csv", "csv-events.jsonl-KeyError": "events.jsonl",
-    "csv-manifest.json-TypeError": "'outputs' is not a list", "csv-results.jsonl-TypeError": "results.jsonl",
-    "csv-status.jsonl-KeyError": "status.jsonl", "csv-timeline.jsonl-TypeError": "timeline.jsonl",
-    "events-eda.csv-UnicodeDecodeError": "eda.csv", "listing-manifest.json-KeyError": "no 'bundle'",
-    "listing-manifest.json-TypeError": "'closed' is not", "view-events.jsonl-KeyError": "events.jsonl",
-    "xdf-events.jsonl-error": "events.jsonl", "xdf-manifest.json-AttributeError": "'created' is not",
-}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", RECORDINGS)

@@ -16,7 +16,6 @@ import pytest
 pytest.importorskip("cryptography", reason="signatures need the extra 'sign'")
 sys.path.insert(0, str(Path(__file__).parents[1] / "live"))
 
-from jmt_edge.cli import main
 from jmt_edge.cli._signed import kind_of, load_signed
 from jmt_edge.cli.live import demo_bundle
 from jmt_edge.engine.bundle import BUNDLE, load_bundle
@@ -25,21 +24,6 @@ from jmt_edge.recording.reader import Recording
 from jmt_edge.signing import SIGNATURE, keygen, private_key, public_key, sign, trusted_keys, verify
 
 Call = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    def run(*args: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["jmt-edge", *map(str, args)])
-        capsys.readouterr()
-        code = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        return (code, *capsys.readouterr())
-
-    return run
 
 
 @pytest.fixture(scope="module")
@@ -239,33 +223,33 @@ def test_the_trust_store_is_checked(made: Path, tmp_path: Path) -> None:
         trusted_keys(store)
 
 
-def test_the_commands(trusting: Path, tmp_path: Path, call: Call) -> None:
+def test_the_commands(trusting: Path, tmp_path: Path, command_line: Call) -> None:
     for name in ("x.jmt", "run"):
-        assert call("verify", trusting / name)[0] == 0
-        assert call("verify", trusting / name, "--key", trusting / "key.pub")[0] == 0
+        assert command_line("verify", trusting / name)[0] == 0
+        assert command_line("verify", trusting / name, "--key", trusting / "key.pub")[0] == 0
     for folder in (trusting / "trusted", tmp_path / "none"):
-        code, _, err = call("verify", folder)
+        code, _, err = command_line("verify", folder)
         assert code == 2 and "neither a bundle nor a recording" in err
-    code, _, err = call("sign", trusting / "x.jmt", "--key", trusting / "key.pub")
+    code, _, err = command_line("sign", trusting / "x.jmt", "--key", trusting / "key.pub")
     assert code == 2 and "chmod 600" in err
     unsigned = demo_bundle("pain")
-    assert call("verify", unsigned, "--unsigned")[0] == 0
+    assert command_line("verify", unsigned, "--unsigned")[0] == 0
     for command in (
         ("live", "--bundle", unsigned, "--duration", 1), ("bench", unsigned), ("build", unsigned),
         ("calibrate", unsigned), ("replay", trusting / "run"), ("verify", unsigned),
     ):  # fmt: skip
         flag = () if command[0] == "verify" else ("--require-signed",)
-        code, _, err = call(*command, *flag)
+        code, _, err = command_line(*command, *flag)
         assert code == 2 and err.count("\n") == 1 and "is not signed" in err, command
     replay = ("replay", trusting / "run", "--bundle", trusting / "x.jmt", "--require-signed", "--output", "none")
-    code, _, err = call(*replay, "--check")
+    code, _, err = command_line(*replay, "--check")
     assert code == 0, err
     altered = tmp_path / "run"
     shutil.copytree(trusting / "run", altered)
     text = (altered / "eda.csv").read_text()
     (altered / "eda.csv").write_text(text[:-3] + text[-2:])
     for line in (("replay", altered, "--bundle", trusting / "x.jmt"), ("export", altered, "--to", "csv")):
-        code, _, err = call(*line, "--require-signed")
+        code, _, err = command_line(*line, "--require-signed")
         assert code == 2 and "'eda.csv' was altered" in err
-    code, _, err = call("sign", altered, "--key", trusting / "key")
+    code, _, err = command_line("sign", altered, "--key", trusting / "key")
     assert code == 2 and "eda.csv: line" in err and Recording(altered).results()

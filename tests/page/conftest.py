@@ -83,3 +83,19 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     stage = Stage(tmp_path_factory.mktemp("stage"))
     yield stage
     stage.close()
+
+
+@pytest.fixture
+def hand(tmp_path: Path) -> Iterator[Callable[..., Any]]:
+    """Pages whose runs are the test."""
+    from test_page_server import Hand
+
+    made: list[Hand] = []
+
+    def make(**options: Any) -> Hand:
+        made.append(Hand(tmp_path, **options))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.page.close()

@@ -8,7 +8,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -20,19 +20,6 @@ from test_page_server import TOKEN, Hand, connect, message_of
 from jmt_edge.live.page import clients, door
 from jmt_edge.live.page.door import MAX_KNOWN, MAX_STRANGERS, PER_NETWORK, RUSH, SPEAK, Door, network_of
 from jmt_edge.live.page.security import MAX_CLIENTS, MAX_NETWORKS, PerNetwork
-
-
-@pytest.fixture
-def hand(tmp_path: Path) -> Iterator[Callable[..., Hand]]:
-    made: list[Hand] = []
-
-    def make(**options: Any) -> Hand:
-        made.append(Hand(tmp_path, **options))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.page.close()
 
 
 class Connection:

@@ -77,19 +77,6 @@ class Hand:
         )  # fmt: skip
 
 
-@pytest.fixture
-def hand(tmp_path: Path) -> Iterator[Callable[..., Hand]]:
-    made: list[Hand] = []
-
-    def make(**options: Any) -> Hand:
-        made.append(Hand(tmp_path, **options))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.page.close()
-
-
 def connect(hand: Hand, **options: Any) -> Any:
     websockets = pytest.importorskip("websockets.sync.client")
     url = f"ws://{hand.http.host}:{hand.http.port}"
