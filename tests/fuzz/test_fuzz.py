@@ -103,6 +103,11 @@ def test_what_is_well_is_no_fault(tmp_path: Path) -> None:
     assert outcome(reader, "refuse", b"aaax", tmp_path) is False
 
 
+def test_making_videos_leaves_the_process_as_it_was() -> None:
+    before = os.sched_getscheduler(0)
+    assert READERS["video"]().seeds["av1.mp4"] and os.sched_getscheduler(0) == before
+
+
 def test_a_seed_gives_the_same_inputs(tmp_path: Path) -> None:
     a, b = (Shots(READERS["eda text"](), 7, tmp_path) for _ in range(2))
     assert [a.input(i) for i in range(50)] == [b.input(i) for i in range(50)]
