@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import io
 import itertools
-import os
 import json
+import os
 import shutil
 import struct
 import sys
