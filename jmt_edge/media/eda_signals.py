@@ -38,8 +38,11 @@ class Signal:
 
     @property
     def is_eda(self) -> bool:
-        text = " ".join((self.name, self.kind)).lower().replace("_", " ")
-        return _EDA.search(text) is not None
+        return _names_eda(f"{self.name} {self.kind}")
+
+
+def _names_eda(text: str) -> bool:
+    return _EDA.search(text.lower().replace("_", " ")) is not None
 
 
 def need(module: str, path: Path, what: str) -> Any:
@@ -64,8 +67,10 @@ def chosen(body: Body, signals: Iterable[Signal], asked: Asked) -> Signal:
             fitting = [found[at]]
     else:
         fitting = [s for s in found if s.is_eda]
-        if len(sure := [s for s in fitting if written_unit(s.unit)]) == 1:
-            fitting = sure
+        for sure in ([s for s in fitting if written_unit(s.unit)], [s for s in fitting if _names_eda(s.kind)]):
+            if len(sure) == 1:
+                fitting = sure
+                break
     if len(fitting) == 1:
         return fitting[0]
     listed = ", ".join(f"'{name}'" for name in names[:12]) or "none"

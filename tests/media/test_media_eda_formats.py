@@ -315,8 +315,9 @@ def test_zips_and_avros_of_other_things_are_named(tmp_path: Path) -> None:
         read(tmp_path / "x.mat")
 
 
-def test_our_own_export_comes_back(tmp_path: Path) -> None:
-    """The EDA of an exported recording, with a gap of a second."""
+@pytest.mark.parametrize("unit", ["µS", "a.u."])
+def test_our_own_export_comes_back(unit: str, tmp_path: Path) -> None:
+    """The EDA of an exported recording, with a gap of a second; refused where its unit is not known."""
     pytest.importorskip("pyxdf")
     from jmt_edge.recording.export import export_xdf
     from jmt_edge.recording.reader import Recording
@@ -332,7 +333,16 @@ def test_our_own_export_comes_back(tmp_path: Path) -> None:
     }  # fmt: skip
     (folder / "manifest.json").write_text(json.dumps(manifest))
     (folder / "eda.csv").write_text("t,uS\n" + "".join(f"{T[i]:.6f},{S[i]:.7f}\n" for i in keep))
+    status = {
+        "state": "streaming", "reason": "", "clock": {"offset": None, "drift_ppm": None, "jitter": None}, "lost": 0,
+        "reconnects": 0, "unit": unit, "detail": {},
+    }  # fmt: skip
+    (folder / "status.jsonl").write_text(json.dumps({"eda": status}) + "\n")
     export_xdf(Recording(folder), tmp_path / "out.xdf")
+    if unit == "a.u.":
+        with pytest.raises(SourceError, match=r"'EDA'.*'a\.u\.', which is not a unit"):
+            read(tmp_path / "out.xdf")
+        return
     found = read(tmp_path / "out.xdf")
     there = np.isfinite(found.values)
     np.testing.assert_allclose(found.values[there], S[keep], atol=1e-6)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import os
@@ -21,6 +22,8 @@ from jmt_edge.live.page import clients, door
 from jmt_edge.live.page.door import MAX_KNOWN, MAX_STRANGERS, PER_NETWORK, RUSH, SPEAK, Door, network_of
 from jmt_edge.live.page.security import MAX_CLIENTS, MAX_NETWORKS, PerNetwork
 
+PORTS = itertools.count(1000)
+
 
 class Connection:
     """What the door uses of a socket."""
@@ -37,8 +40,8 @@ class Connection:
 
 def enter(at: Door, host: str, number: int) -> list[Any]:
     made = [Connection() for _ in range(number)]
-    for port, connection in enumerate(made):
-        at.came(connection, (host, id(connection) + port))  # type: ignore[arg-type]
+    for connection in made:
+        at.came(connection, (host, next(PORTS)))  # type: ignore[arg-type]
     return made
 
 
