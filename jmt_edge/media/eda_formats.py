@@ -285,20 +285,47 @@ def edf(body: Body, asked: Asked) -> EdaRecording:
 # ---- BIOPAC
 
 
+class _Forward(io.FileIO):
+    """A file for bioread, which looks for a damaged header's end byte by byte: a few thousand times, on all channels.
+
+    Raises SourceError, which it does not catch, where it has read over the same bytes `AGAIN` times; 3 are usual.
+    """
+
+    AGAIN = 500
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._end = self._again = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        at = self.tell()
+        self._again += at < self._end
+        if self._again > self.AGAIN:
+            raise SourceError(
+                f"EDA file {self.name} cannot be read as AcqKnowledge (its header does not end where it says); export "
+                "it again, or as CSV"
+            )
+        data = super().read(-1 if size is None else size) or b""
+        self._end = at + len(data)
+        return data
+
+
 def biopac(body: Body, asked: Asked) -> EdaRecording:
     """AcqKnowledge; a channel's own rate."""
     bioread = need("bioread", body.path, "a BIOPAC AcqKnowledge file")
     log = logging.getLogger("bioread")
     before, log.disabled = log.disabled, True  # its errors are raised again, or told below
     try:
-        reader = importlib.import_module("bioread.reader").Reader.read_headers(str(body.path))
+        with _Forward(body.path) as file:
+            reader = importlib.import_module("bioread.reader").Reader.read_headers(file)
         share = 1.0
         if not reader.is_compressed:  # samples of all channels alternate up to the end
             present = body.path.stat().st_size - reader.data_start_offset
             share = min(1.0, present / max(reader.data_length, 1))
 
         def load(index: int) -> tuple[None, Any]:
-            data = bioread.read(str(body.path), channel_indexes=[index]).channels[index].data
+            with _Forward(body.path) as file:
+                data = bioread.read(file, channel_indexes=[index]).channels[index].data
             return None, data[: int(len(data) * share)]
 
         signals = [
