@@ -103,6 +103,7 @@ def test_one_damaged_sequence_number_moves_no_sample(damaged: int, tmp_path: Pat
     for name in ("a.h5", "a.txt"):
         found = read(tmp_path / name)
         assert (found.lost, found.altered) == (2, 0), name
+        assert any("1 sequence numbers cannot be right" in note for note in found.notes), name
         np.testing.assert_allclose(found.times, np.delete(T, (500, 501)), atol=1e-9)
 
 
