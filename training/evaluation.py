@@ -21,8 +21,6 @@ from . import evaluation_report, matching, persons, plots, score_table, trial_fi
 from .clips import ClipStore, build_clips
 from .data import PAIN_CLASSES, Cohort, WindowTable, cut_windows, person
 from .experiment import (
-    Change,
-    Features,
     Prepared,
     TrainingOptions,
     facts_of_run,
@@ -39,6 +37,7 @@ from .published import published_lines
 from .recipes import Recipe
 from .scores import Predictions, Scores, empty_predictions, score
 from .sets import feature_set
+from .uncertainty import Change, Features
 
 NOISE_LEVELS = (0.25, 0.5, 1.0, 2.0)  # SD of the noise, in SDs of the modality's features
 
@@ -95,11 +94,19 @@ class BundleScorer:
             options.progress(f"{name} features", min(i + 16, count), count)
         return np.concatenate(parts)[None]
 
-    def predict(self, windows: WindowTable, *, without: str = "", noise: tuple[str, float] = ("", 0.0)) -> Predictions:
+    def predict(
+        self,
+        windows: WindowTable,
+        *,
+        without: str = "",
+        noise: tuple[str, float] = ("", 0.0),
+        change: Change | None = None,
+    ) -> Predictions:
+        """change: of features and presence, instead of what `without` and `noise` make of them."""
         names = self.task.names
         known = {m: self.features.get(m, np.zeros((1, 1, self.task.dim), np.float32)) for m in names}
         data = feature_set(windows, self.stores, known, None)
-        change = disturb(names, known, without, noise)
+        change = change or disturb(names, known, without, noise)
         parts: dict[str, list[NDArray[np.float32]]] = {}
         for i in range(0, len(windows), 64):
             inputs, _ = data[np.arange(i, min(i + 64, len(windows))), 0]

@@ -10,7 +10,6 @@ import hashlib
 import json
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ..engine.novelty import FILE, read_novelty, save_novelty
+from ..engine.uncertainty import Uncertainty
 from ..errors import ConfigError, DataError
 from ..models.fusion import Fusion
 from ..models.joint import TEXT, JointModel
@@ -33,6 +33,7 @@ from .data import Cohort, WindowTable, cut_windows, require_two_classes
 from .features import extract
 from .keys import Key, claim, clip_key, code, data_parts, digest, source_of_weights, weights_hash, write
 from .launch import Launcher
+from .limits import with_limits
 from .locks import lock
 from .matching import DataFacts, clip_facts, facts_of, require_same_clips, require_window, retrain_remedy
 from .memory import predict_memory, require_memory
@@ -47,16 +48,16 @@ from .networks import (
     pretraining,
     second_backbone,
 )
-from .novelty import fit_windows, with_novelty
+from .novelty import fit_windows
 from .persons import standardise_by_person
 from .recipes import EXPORTABLE, Masking, Recipe, Stage, from_dict
 from .scores import Predictions, Scores, empty_predictions, fit_temperature, score, validation_loss
 from .sets import ClipSet, FeatureSet, clip_set, feature_set, hash_seed, presence
 from .splits import Split
 from .trainer import Device, State, fit
+from .uncertainty import Change, fit_uncertainty, only, subsets
 
-Features = dict[str, torch.Tensor]
-Change = Callable[[Features, torch.Tensor], tuple[Features, torch.Tensor]]
+UNCERTAINTY = "uncertainty.json"  # of a run: for its bundle
 FACTS = "data.json"  # of a run: the facts of the data that it was trained on
 # patterns of what a later command would trust in a run's folder
 RUN_STATE = ("scores.json", "*.safetensors", "*/checkpoints/*.ckpt")
@@ -267,6 +268,9 @@ def run_split(prepared: Prepared, split: Split, out: Path, *, seed: int, options
     # what the training people's clips look like, with limits from the validation people; for the bundle
     densities = fit_windows(task, sides["train"], sides["validation"], (prepared.stores, prepared.stores))
     (out / FILE).write_bytes(save_novelty(densities))
+    uncertainty = uncertainty_of(prepared, fusion, features, sides["validation"], temperature)
+    known = None if uncertainty is None else uncertainty.to_manifest()
+    write(out / UNCERTAINTY, json.dumps(known, indent=1) + "\n")
     record = {
         "split": split.name, "seed": seed, "key": key.digest, "seconds": {k: round(v, 2) for k, v in seconds.items()},
         "temperature": temperature, "validation_loss": None if np.isnan(loss) else loss,
@@ -274,6 +278,23 @@ def run_split(prepared: Prepared, split: Split, out: Path, *, seed: int, options
     }  # fmt: skip
     write(out / "scores.json", json.dumps(record, indent=1) + "\n")
     return Result(split, predictions, scores, seconds, out, loss)
+
+
+def uncertainty_of(
+    prepared: Prepared,
+    fusion: Fusion,
+    features: dict[str, NDArray[np.float32]],
+    validation: WindowTable,
+    temperature: float,
+) -> Uncertainty | None:
+    """What the validation people promise for others; None where they are too few, or live cannot run the system."""
+    if not len(validation) or not exportable(prepared.recipe, prepared.task):
+        return None
+    found = {}
+    for present in subsets(prepared.task.names):
+        p = predict(prepared, fusion, features, validation, {}, only(fusion.modalities, present))
+        found[present] = replace(p, temperature=temperature)
+    return fit_uncertainty(found)
 
 
 @dataclass(frozen=True)
@@ -567,7 +588,8 @@ def export_run(result: Result, path: Path, *, cohort: Cohort, name: str, demo: b
         model, task, path, name=name, provenance=provenance, demo=demo, calibration=calibration, overwrite=overwrite
     )
     densities = read_novelty((result.folder / FILE).read_bytes())
-    return with_novelty(bundle, densities) if densities else bundle
+    known = json.loads((result.folder / UNCERTAINTY).read_text())
+    return with_limits(bundle, densities, Uncertainty.from_manifest(known) if known else None)
 
 
 def _number(name: str) -> int:

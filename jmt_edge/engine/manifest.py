@@ -75,12 +75,14 @@ def check_manifest(manifest: Mapping[str, Any]) -> None:
     recipe = _record({}, {"name": _text, "layout": _text, "classes": _list(_label)})
     data = _record({}, {
         "layout": _words_on_a_line, "root": _words_on_a_line, "recordings": _count, "subjects": _count,
-        "rates": _table(_positive), "units": _table(_label), "classes": _list(_label), "share": _share,
+        "rates": _table(_positive), "units": _table(_label), "classes": _list(_label), "share": _share_or_null,
         "rule": _words_on_a_line,
     })  # fmt: skip
     provenance = _record({}, {"split": subjects, "recipe": recipe, "data": data, "scores": _any_table})
     int8 = _record({"networks": graphs}, {"table": listed, "report": listed})
     cubins = _record({"targets": _list(_text)}, {"index": listed, "precision": _text, "steps": _count, "batch": _count})
+    limits = _table(_record({}, {"pain": _pair(_share), "valence": _not_negative, "arousal": _not_negative}))
+    uncertainty = _record({"coverage": _share, "people": _count, "windows": _count, "limits": limits}, {})
     _record(
         {
             "schema": _count, "name": _bundle_name, "task": _any_table, "networks": _table(network),
@@ -89,7 +91,8 @@ def check_manifest(manifest: Mapping[str, Any]) -> None:
         {
             "demo": _flag, "calibration": _record({}, {"temperature": _positive}), "labels": _table(_list(_text)),
             "untrained_networks": _list(_text), "engines": engines, "int8": int8, "cubins": cubins,
-            "novelty": _record({"file": listed}, {}), "built_from": _text, "calibrated_from": _text,
+            "novelty": _record({"file": listed}, {}), "uncertainty": uncertainty, "built_from": _text,
+            "calibrated_from": _text,
         },
     )(manifest, "")  # fmt: skip
 
@@ -127,6 +130,7 @@ _any_list = _that(lambda v: type(v) is list, "a list")
 _words = _that(lambda v: type(v) is str, "a text")
 _count = _that(lambda v: type(v) is int and 0 <= v < 1 << 63, "a whole number of at least 0")
 _positive = _that(lambda v: type(v) in (int, float) and 0 < v < 1e12, "a number above 0")
+_not_negative = _that(lambda v: type(v) in (int, float) and 0 <= v < 1e12, "a number of at least 0")
 _digest = _that(lambda v: type(v) is str and re.fullmatch("[0-9a-f]{64}", v) is not None, "a sha256 in hexadecimal")
 
 
@@ -150,6 +154,11 @@ def _words_on_a_line(value: Any, where: str) -> None:
 
 
 def _share(value: Any, where: str) -> None:
+    if type(value) not in (int, float) or not 0 <= value <= 1:
+        raise _wrong(value, where, "a share from 0 to 1")
+
+
+def _share_or_null(value: Any, where: str) -> None:
     if value is not None and (type(value) not in (int, float) or not 0 <= value <= 1):
         raise _wrong(value, where, "a share from 0 to 1, or null")
 
@@ -178,6 +187,15 @@ def _list(item: Check) -> Check:
         _any_list(value, where)
         for i, one in enumerate(value):
             item(one, f"{where}[{i}]")
+
+    return check
+
+
+def _pair(item: Check) -> Check:
+    def check(value: Any, where: str) -> None:
+        _list(item)(value, where)
+        if len(value) != 2:
+            raise _wrong(value, where, "a list of two")
 
     return check
 
