@@ -142,15 +142,20 @@ def _parse_errors(parser: Any, onnx_model: bytes) -> list[str]:
     return [f"{error.node_name() or 'graph'}: {error.desc().strip()}" for error in errors[:2]]
 
 
-def _set_target(library: Library, config: Any, target: str | None) -> None:
-    if target is None:
-        return
+def require_target(library: Library, target: str) -> None:
+    """Raises BackendError where the library cannot compile for `target` (`sm_NN`)."""
     library.require("cross_device")
     if target not in RTX_TARGETS:
         raise BackendError(
             f"{library.name} {library.version} cannot compile for {target}, only for {', '.join(RTX_TARGETS)}; "
             "build on the device itself with --builder tensorrt --target current"
         )
+
+
+def _set_target(library: Library, config: Any, target: str | None) -> None:
+    if target is None:
+        return
+    require_target(library, target)
     config.num_compute_capabilities = 1
     config.set_compute_capability(getattr(library.module.ComputeCapability, target.replace("sm_", "SM")), 0)
 
