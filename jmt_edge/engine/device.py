@@ -11,13 +11,17 @@ from ..errors import BackendError
 
 @dataclass(frozen=True)
 class Device:
-    """One NVIDIA GPU: `sm` as `sm_87`, `sms` multiprocessors, memory in bytes, CUDA driver version `12.6`."""
+    """One NVIDIA GPU: `sm` as `sm_87`, `sms` multiprocessors, memory in bytes, CUDA driver version `12.6`.
+
+    integrated: its memory is the machine's, shared with everything else (every Jetson).
+    """
 
     name: str
     sm: str
     sms: int
     memory: int
     cuda: str
+    integrated: bool = False
 
 
 def l4t_release(root: Path = Path("/")) -> str:
@@ -27,6 +31,12 @@ def l4t_release(root: Path = Path("/")) -> str:
         return ""
     found = re.search(r"R(\d+).*?REVISION: ([\d.]+)", file.read_text(errors="replace"))
     return f"{found.group(1)}.{found.group(2)}" if found else "unreadable"
+
+
+def board_model(root: Path = Path("/")) -> str:
+    """The board as its device tree names it, `NVIDIA Jetson Orin Nano Developer Kit`; empty on other machines."""
+    file = root / "proc/device-tree/model"
+    return file.read_text(errors="replace").strip("\0 \t\r\n") if file.is_file() else ""
 
 
 def no_device() -> str | None:
@@ -73,4 +83,5 @@ def current_device() -> Device:
         get(attribute.CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT),
         int(str(call(driver.cuDeviceTotalMem(gpu)))),
         f"{version // 1000}.{version % 1000 // 10}",
+        bool(get(attribute.CU_DEVICE_ATTRIBUTE_INTEGRATED)),
     )
