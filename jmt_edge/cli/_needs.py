@@ -130,7 +130,7 @@ def _packages(
 
 def _new(name: str, default: Callable[[Flags], Path] | None, error: type[UserError], flags: Flags) -> None:
     """The output does not exist yet, and a folder that exists can be written."""
-    path = flags[name] or (default(flags) if default else None)
+    path: Path = flags[name] or (default(flags) if default else Path())
     if os.path.lexists(path) and not flags.get("overwrite"):
         raise error(f"{printable(path)} exists; choose another --out, or remove it first")
     _writable(path)

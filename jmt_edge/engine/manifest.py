@@ -62,7 +62,8 @@ def check_manifest(manifest: Mapping[str, Any]) -> None:
             {
                 "report": listed, "timings": _any_table, "batch": _list(_count), "target": _text, "device": _text,
                 "sms": _count, "board": _words_on_a_line, "workspace": _count, "cuda": _cuda_version, "l4t": _text,
-                "builder": _text, "why": _text, "precision": _text, "fusion": _text, "no_cubin": _text, "left_out": _list(_text),
+                "builder": _text, "why": _text, "precision": _text, "fusion": _text, "no_cubin": _text,
+                "left_out": _list(_text),
             },
         )  # fmt: skip
 
