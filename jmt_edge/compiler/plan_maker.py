@@ -100,7 +100,7 @@ class PlanMaker:
             "target": self.sm,
             "device": self.device.name if self.device else "",
             "sms": self.device.sms if self.device else 0,
-            "board": board_model() if self.device else "",
+            "board": board_model() if self.device and self.device.integrated else "",
             "workspace": self._workspace,
             "cuda": self._cuda,
             "l4t": self._l4t,

@@ -24,19 +24,48 @@ class Device:
     integrated: bool = False
 
 
+def is_jetson(root: Path = Path("/")) -> bool:
+    """A Tegra board, by any of what its firmware, its kernel and NVIDIA's packages say of it.
+
+    None of them is always there: a container hides the device tree, a Yocto image has neither NVIDIA's release file nor
+    "tegra" in its kernel's name, and an image built on another machine sees that machine's kernel.
+    """
+    return (
+        (root / "etc/nv_tegra_release").is_file()
+        or "nvidia,tegra" in _text(root / "proc/device-tree/compatible")
+        or "jetson" in board_model(root).lower()
+        or _text(root / "sys/devices/soc0/family").lower() == "tegra"
+        or re.search(r"[-_]tegra\b|-l4t-r\d", _text(root / "proc/sys/kernel/osrelease")) is not None
+    )
+
+
 def l4t_release(root: Path = Path("/")) -> str:
-    """Jetson's L4T release such as `36.4.3`, or an empty string on other machines."""
-    file = root / "etc/nv_tegra_release"
-    if not file.is_file():
-        return ""
-    found = re.search(r"R(\d+).*?REVISION: ([\d.]+)", file.read_text(errors="replace"))
-    return f"{found.group(1)}.{found.group(2)}" if found else "unreadable"
+    """Jetson's L4T release such as `36.4.3`, or an empty string where it is unknown or on other machines.
+
+    From NVIDIA's release file, else from the package that carries it, else from the kernel's name in a Yocto image.
+    """
+    if found := re.search(r"R(\d+).*?REVISION: ([\d.]+)", _text(root / "etc/nv_tegra_release")):
+        return f"{found[1]}.{found[2]}"
+    packages = _text(root / "var/lib/dpkg/status")
+    if found := re.search(r"^Package: nvidia-l4t-core\n(?:.+\n)*?Version: ([\d.]+)", packages, re.M):
+        return found[1]
+    if found := re.search(r"-l4t-r([\d.]+)", _text(root / "proc/sys/kernel/osrelease")):
+        return found[1]
+    return ""
 
 
 def board_model(root: Path = Path("/")) -> str:
-    """The board as its device tree names it, `NVIDIA Jetson Orin Nano Developer Kit`; empty on other machines."""
-    file = root / "proc/device-tree/model"
-    return file.read_text(errors="replace").strip("\0 \t\r\n") if file.is_file() else ""
+    """The board as its device tree or firmware names it, `NVIDIA Jetson Orin Nano Developer Kit`; empty where neither
+    does."""
+    return _text(root / "proc/device-tree/model") or _text(root / "sys/class/dmi/id/product_name")
+
+
+def _text(file: Path) -> str:
+    """A small text file, with blanks for the zero bytes of a device tree; empty where it cannot be read."""
+    try:
+        return file.read_bytes().decode(errors="replace").replace("\0", " ").strip()
+    except OSError:
+        return ""
 
 
 def no_device() -> str | None:

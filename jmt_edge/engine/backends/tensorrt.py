@@ -74,7 +74,7 @@ def find_plans(bundle: Bundle, library: Library) -> dict[str, Any]:
         raise BackendError(
             f"{where} CUDA {entry['cuda']}, this driver has {device.cuda}; {remedy}, or update the driver"
         )
-    if (board := entry.get("board", "")) and (this := board_model()) and board != this:
+    if device.integrated and (board := entry.get("board", "")) and (this := board_model()) and board != this:
         log.warning("%s '%s', and this is '%s': they may be slower than they could be; %s", where, board, this, remedy)
     if entry.get("l4t", "") not in ("", l4t_release()):
         raise BackendError(
