@@ -22,7 +22,7 @@ from torch import nn
 
 from ..engine.novelty import FILE, read_novelty, save_novelty
 from ..engine.uncertainty import Uncertainty
-from ..errors import ConfigError, DataError
+from ..errors import DataError
 from ..models.fusion import Fusion
 from ..models.joint import TEXT, JointModel
 from ..models.pretrained import load_pretrained
@@ -191,22 +191,21 @@ def _without_bad(windows: WindowTable, stores: dict[str, ClipStore]) -> WindowTa
 
 def make_splits(cohort: Cohort, protocol: str, *, seed: int, windows: WindowTable | None = None) -> list[Split]:
     """The splits of a protocol: holdout, kfold:K, loso, loso67, official. Raises ConfigError for another."""
+    splits.require_protocol(protocol)
     subjects = sorted(set(windows.subject.tolist())) if windows is not None else cohort.subjects
     name, _, number = protocol.partition(":")
     if name == "holdout":
         return [splits.holdout(subjects, seed=seed)]
-    if name == "kfold" and (number or "5").isdecimal():
+    if name == "kfold":
         return splits.k_fold(subjects, int(number or 5), seed=seed)
     if name == "loso":
         return splits.loso(subjects, seed=seed)
     if name == "loso67":
         return splits.loso(cohort.reactive(subjects), seed=seed)
-    if name == "official":
-        train, validation = cohort.of_part("train"), cohort.of_part("validation")
-        if not train or not validation:
-            raise DataError(f"{cohort.root} has no official split; use --folds, --loso or the hold-out")
-        return [splits.official(train, validation, seed=seed)]
-    raise ConfigError(f"unknown protocol '{protocol}': choose holdout, kfold:5, loso, loso67 or official")
+    train, validation = cohort.of_part("train"), cohort.of_part("validation")
+    if not train or not validation:
+        raise DataError(f"{cohort.root} has no official split; use --folds, --loso or the hold-out")
+    return [splits.official(train, validation, seed=seed)]
 
 
 # ---- one split -----------------------------------------------------------------------------------------------

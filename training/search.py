@@ -41,11 +41,9 @@ from .keys import claim, write
 from .launch import helpers
 from .locks import lock, share_out
 from .published import published_lines
-from .recipes import Recipe, from_dict, key_value, override
+from .recipes import Grid, Recipe, from_dict, override, parse_grid
 from .scores import Predictions, Scores, score
 from .splits import Split
-
-Grid = dict[str, list[str]]
 
 
 @dataclass
@@ -57,18 +55,6 @@ class Protocol:
     predictions: Predictions
     scores: Scores
     lines: list[str]
-
-
-def parse_grid(texts: Sequence[str]) -> Grid:
-    """`lr=1e-3,1e-4` -> {"lr": ["1e-3", "1e-4"]}. Raises ConfigError for another form."""
-    grid: Grid = {}
-    example = "lr=8e-4,6e-4,3e-4"
-    for text in texts:
-        key, values = key_value(text, "--grid", example)
-        grid[key] = [v.strip() for v in values.split(",")]
-        if not all(grid[key]):
-            raise ConfigError(f"--grid '{text}' has an empty value; write for example {example}")
-    return grid
 
 
 def run_protocol(

@@ -12,6 +12,7 @@ import click
 
 from ..errors import BundleError, ConfigError, OutputError
 from ..tasks import TASK_NAMES, get_task
+from ._command import subcommand
 from ._signed import load_signed, signed_option
 
 if TYPE_CHECKING:
@@ -23,9 +24,23 @@ if TYPE_CHECKING:
 OPTIONS = {"face": "camera", "voice": "microphone", "eda": "eda"}  # modality -> its option
 
 
-@click.command()
+@subcommand(
+    "live",
+    examples=[
+        ("jmt-edge live --task pain", "simulated camera and EDA, terminal view"),
+        ("jmt-edge live --camera 0 --eda bitalino:/dev/ttyUSB0 --record session1", "real sensors, recorded"),
+        ("jmt-edge live --camera talk.mp4 --microphone talk.mp4 --task affect --speed max --output jsonl", "files"),
+        ("jmt-edge live --config jmt-edge.toml", "all options from a file"),
+    ],
+)
 @click.option("--task", "task_name", default=None, metavar="TASK", help="pain (default), affect or trimodal.")
-@click.option("--bundle", "bundle_path", type=click.Path(path_type=Path), help="NAME.jmt; default: the demo weights.")
+@click.option(
+    "--bundle",
+    "bundle_path",
+    type=click.Path(path_type=Path),
+    help="NAME.jmt; default: the demo weights.",
+    metavar="PATH",
+)
 @click.option("--camera", metavar="SRC", help="sim:, a video, a camera's number or path, csi:0, a pipeline, or none.")
 @click.option("--microphone", metavar="SRC", help="sim:, a wav or video, a microphone's number or name, or none.")
 @click.option("--eda", metavar="SRC", help="sim:, a file, /dev/ttyUSB0, bitalino:/dev/..., lsl:type=EDA, or none.")

@@ -61,8 +61,9 @@ def check_manifest(manifest: Mapping[str, Any]) -> None:
             {"library_version": _text, "networks": _table(_record({file: listed, "precision": _text}, part))},
             {
                 "report": listed, "timings": _any_table, "batch": _list(_count), "target": _text, "device": _text,
-                "cuda": _text, "l4t": _text, "builder": _text, "why": _text, "precision": _text, "fusion": _text,
-                "no_cubin": _text,
+                "sms": _count, "board": _words_on_a_line, "workspace": _count, "cuda": _cuda_version, "l4t": _text,
+                "builder": _text, "why": _text, "precision": _text, "fusion": _text, "no_cubin": _text,
+                "left_out": _list(_text),
             },
         )  # fmt: skip
 
@@ -132,6 +133,11 @@ _count = _that(lambda v: type(v) is int and 0 <= v < 1 << 63, "a whole number of
 _positive = _that(lambda v: type(v) in (int, float) and 0 < v < 1e12, "a number above 0")
 _not_negative = _that(lambda v: type(v) in (int, float) and 0 <= v < 1e12, "a number of at least 0")
 _digest = _that(lambda v: type(v) is str and re.fullmatch("[0-9a-f]{64}", v) is not None, "a sha256 in hexadecimal")
+
+
+_cuda_version = _that(
+    lambda v: type(v) is str and re.fullmatch(r"([0-9]{1,3}\.[0-9]{1,3})?", v) is not None, "a version as 12.6"
+)
 
 
 def _text(value: Any, where: str) -> None:
