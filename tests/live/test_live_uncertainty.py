@@ -19,6 +19,7 @@ from jmt_edge.capture import open_source
 from jmt_edge.capture.base import State, Status
 from jmt_edge.engine.backends import open_engine
 from jmt_edge.engine.bundle import Bundle, write_bundle
+from jmt_edge.engine.novelty import FILE, Novelty, save_novelty
 from jmt_edge.engine.uncertainty import Uncertainty, fit_limits, fit_width, quantile
 from jmt_edge.errors import BundleError
 from jmt_edge.live import Controls, Options, Pipeline, Result, RunInfo, run
@@ -205,10 +206,30 @@ def test_one_call_of_the_fusion_answers_every_what_if(known: Bundle, signals: di
 
 
 def test_each_set_of_modalities_has_its_own_promise(known: Bundle, signals: dict[str, Chunk]) -> None:
+    """Once the first window is full."""
+    seen = set()
     for r in play(known, FakeEngine(known.task), signals):
-        expected = KNOWN.of(r.outputs, r.used) if r.outputs else None
+        expected = KNOWN.of(r.outputs, r.used) if r.outputs and r.t >= known.task.window else None
         assert r.uncertainty == expected
-        assert (r.uncertainty is None) == (r.used not in (["eda"], ["voice", "eda"]))
+        seen.add((*r.used, expected is not None))
+    assert {("voice", False), ("voice", "eda", True)} <= seen
+    pipeline = Pipeline(known, FakeEngine(known.task), 0.5, ["eda"], first=20)
+    pipeline.push("eda", signals["eda"])
+    results = [pipeline.infer(i, {"eda": Status(State.STREAMING)}) for i in (20, 31)]
+    assert all(r.outputs for r in results)
+    assert [r.uncertainty is not None for r in results] == [False, True]
+
+
+def test_a_novel_signal_has_no_promise(known: Bundle, signals: dict[str, Chunk], tmp_path: Path) -> None:
+    """It is used with a warning only."""
+    width = Novelty(np.zeros(3, np.float32), np.eye(3, dtype=np.float32), 1e-3)
+    manifest = {**known.manifest, "novelty": {"file": FILE}}
+    files = {**{n: f.read() for n, f in known.files.items()}, FILE: save_novelty({"eda": width})}
+    bundle = write_bundle(tmp_path / "novel.jmt", manifest, files)
+    pipeline = Pipeline(bundle, FakeEngine(bundle.task), 0.5, ["eda"], novelty="warn")
+    pipeline.push("eda", signals["eda"])
+    result = pipeline.infer(30, {"eda": Status(State.STREAMING)})
+    assert result.outputs and result.used == ["eda"] and result.uncertainty is None
 
 
 def test_the_numbers_are_the_same_with_and_without(known: Bundle, unknown: Bundle, signals: dict[str, Chunk]) -> None:
