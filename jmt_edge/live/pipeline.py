@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,6 +78,7 @@ class Pipeline:
         self._densities = bundle.novelty() if novelty != "off" else {}
         self.novelty = novelty if self._densities or novelty == "off" else "not checked"
         self._uncertainty = bundle.uncertainty if not smooth else None
+        self._full = (first - 1) * hop + self.task.window  # s, when the first full window ends
         self.uncertainty = uncertainty_of(bundle, smooth)
 
     def push(self, modality: str, chunk: Chunk) -> None:
@@ -120,8 +122,7 @@ class Pipeline:
             if outputs is None:
                 reason = "the network's output is not finite"
             else:
-                here = [name for name, seen in zip(self.task.names, present[0, -1]) if seen]
-                uncertainty = self._uncertainty.of(outputs, here) if self._uncertainty else None
+                uncertainty = self._promise(t, outputs, present, qualities)
                 without = left_out
                 outputs = self._smooth(t, outputs)
                 shares = step.outputs["attention"][0, -1]
@@ -197,6 +198,22 @@ class Pipeline:
         began = time.perf_counter()
         found = self._engine.backbones(stacked) if stacked else {}
         return Step(found, {}, {"backbones": time.perf_counter() - began} if stacked else {})
+
+    def _promise(
+        self,
+        t: float,
+        outputs: Mapping[str, float],
+        present: NDArray[np.bool_],
+        qualities: Mapping[str, Quality],
+    ) -> dict[str, Any] | None:
+        """The set or interval of each output; None in windows unlike those it was measured on: the first ones, which
+        are not full, and those with a novel signal that the gate let pass.
+        """
+        here = [name for name, seen in zip(self.task.names, present[0, -1]) if seen]
+        novel = any((qualities[name].novelty or 0.0) > 1 for name in here)
+        if self._uncertainty is None or novel or t < self._full - 1e-6:
+            return None
+        return self._uncertainty.of(outputs, here)
 
     def _leave_out(
         self,

@@ -19,14 +19,14 @@ from jmt_edge.capture import open_source
 from jmt_edge.capture.base import State, Status
 from jmt_edge.engine.backends import open_engine
 from jmt_edge.engine.bundle import Bundle, write_bundle
+from jmt_edge.engine.novelty import FILE, Novelty, save_novelty
 from jmt_edge.engine.uncertainty import Uncertainty, fit_limits, fit_width, quantile
 from jmt_edge.errors import BundleError
-from jmt_edge.live import Controls, Pipeline, Result, RunInfo
+from jmt_edge.live import Controls, Options, Pipeline, Result, RunInfo, run
 from jmt_edge.live.page.feed import Feed
 from jmt_edge.live.page.model import Model
 from jmt_edge.live.tui import Terminal, origin
 from jmt_edge.media.chunk import Chunk
-from jmt_edge.plain_files import checksum
 from jmt_edge.recording.export import tables
 from jmt_edge.recording.reader import Recording
 from jmt_edge.recording.recorder import Recorder
@@ -162,10 +162,10 @@ def signals() -> dict[str, Chunk]:
     return found
 
 
-def play(bundle: Bundle, engine: Any, signals: dict[str, Chunk], smooth: float = 0.0) -> list[Result]:
-    pipeline = Pipeline(bundle, engine, 0.5, signals, smooth=smooth)
+def play(bundle: Bundle, engine: Any, signals: dict[str, Chunk], smooth: float = 0.0, first: int = 1) -> list[Result]:
+    pipeline = Pipeline(bundle, engine, 0.5, signals, smooth=smooth, first=first)
     results, at = [], -1.0
-    for i in range(1, 32):
+    for i in range(first, 32):
         for name, chunk in signals.items():
             keep = (chunk.times > at) & (chunk.times <= i * 0.5)
             pipeline.push(name, Chunk(chunk.times[keep], chunk.values[keep], chunk.rate))
@@ -206,10 +206,28 @@ def test_one_call_of_the_fusion_answers_every_what_if(known: Bundle, signals: di
 
 
 def test_each_set_of_modalities_has_its_own_promise(known: Bundle, signals: dict[str, Chunk]) -> None:
+    """Once the first window is full."""
+    seen = set()
     for r in play(known, FakeEngine(known.task), signals):
-        expected = KNOWN.of(r.outputs, r.used) if r.outputs else None
+        expected = KNOWN.of(r.outputs, r.used) if r.outputs and r.t >= known.task.window else None
         assert r.uncertainty == expected
-        assert (r.uncertainty is None) == (r.used not in (["eda"], ["voice", "eda"]))
+        seen.add((*r.used, expected is not None))
+    assert {("voice", False), ("voice", "eda", True)} <= seen
+    late = play(known, FakeEngine(known.task), {"eda": signals["eda"]}, first=12)
+    assert {r.uncertainty is not None for r in late if r.outputs and r.t < 5.5 + known.task.window} == {False}
+    assert late[-1].uncertainty is not None
+
+
+def test_a_novel_signal_has_no_promise(known: Bundle, signals: dict[str, Chunk], tmp_path: Path) -> None:
+    """It is used with a warning only."""
+    width = Novelty(np.zeros(3, np.float32), np.eye(3, dtype=np.float32), 1e-3)
+    manifest = {**known.manifest, "novelty": {"file": FILE}}
+    files = {**{n: f.read() for n, f in known.files.items()}, FILE: save_novelty({"eda": width})}
+    bundle = write_bundle(tmp_path / "novel.jmt", manifest, files)
+    pipeline = Pipeline(bundle, FakeEngine(bundle.task), 0.5, ["eda"], novelty="warn")
+    pipeline.push("eda", signals["eda"])
+    result = pipeline.infer(30, {"eda": Status(State.STREAMING)})
+    assert result.outputs and result.used == ["eda"] and result.uncertainty is None
 
 
 def test_the_numbers_are_the_same_with_and_without(known: Bundle, unknown: Bundle, signals: dict[str, Chunk]) -> None:
@@ -293,28 +311,24 @@ def test_a_recording_keeps_it_and_exports_it(known: Bundle, signals: dict[str, C
             assert table[f"pain_without_{name}"][i] == expected
 
 
-def test_a_recording_of_an_earlier_version_replays_equal(tmp_path: Path, unknown: Bundle) -> None:
+def test_a_recording_of_an_earlier_version_replays_equal(
+    tmp_path: Path, unknown: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its lines have neither what-ifs nor uncertainty, and its manifest no promise."""
-    from jmt_edge.live import Options, run
+    new, whole, manifest = ("uncertainty", "without", "used"), Result.to_dict, Recorder._manifest
 
-    sources: dict[str, Any] = {}
-    for name, spec in (("voice", "sim:seed=5"), ("eda", "sim:seed=5&rate=64")):
-        sources[name] = open_source(name, spec)
+    def older(values: dict[str, Any]) -> dict[str, Any]:
+        return {k: v for k, v in values.items() if k not in new}
+
+    monkeypatch.setattr(Result, "to_dict", lambda self: older(whole(self)))
+    monkeypatch.setattr(Recorder, "_manifest", lambda self, info: older(manifest(self, info)))
     recorder = Recorder(tmp_path / "run", unknown, raw=("voice", "eda"))
+    sources: Any = {name: open_source(name, spec) for name, spec in (("voice", "sim:seed=5"), ("eda", "sim:rate=64"))}
     run(unknown, FakeEngine(unknown.task), sources, Options(0.5, False, 12.0), [recorder])
-    lines = (tmp_path / "run" / "results.jsonl").read_text().splitlines()
-    new = ("uncertainty", "without", "used")
-    old = [{k: v for k, v in json.loads(line).items() if k not in new} for line in lines]
-    assert json.loads(lines[-1]).keys() - old[-1].keys() == set(new)
-    changed = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in old)
-    (tmp_path / "run" / "results.jsonl").write_text(changed)
-    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
-    del manifest["uncertainty"], manifest["chain"]
-    manifest["closed"] = {"complete": True}
-    raw = json.dumps(manifest).encode()
-    (tmp_path / "run" / "manifest.json").write_bytes(raw)
-    (tmp_path / "run" / "manifest.sha256").write_bytes(checksum(raw, "manifest.json"))
-    recording = Recording(tmp_path / "run")
-    outcome = replay(recording, unknown, FakeEngine(unknown.task), Pipeline)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "results.jsonl").read_text().splitlines()]
+    assert len(lines) == 24 and not any(set(new) & line.keys() for line in lines)
+    outcome = replay(Recording(tmp_path / "run"), unknown, FakeEngine(unknown.task), Pipeline)
     assert outcome.equal == outcome.recomputed == len(lines), outcome.line()
     assert replay(Recording(tmp_path / "run"), unknown, None, Pipeline).played == len(lines)
+    monkeypatch.undo()
+    assert tables(Recording(tmp_path / "run"))["results"]["pain_without_eda"] == [None] * len(lines)
