@@ -17,6 +17,7 @@ from ..errors import UserError
 
 COMMANDS = {
     "live": "Run the model on a camera, a microphone and an EDA sensor.",
+    "config": "Check and show the settings of `live` from a file and the environment.",
     "replay": "Replay a recorded live run, bit for bit.",
     "export": "Convert a recording to CSV, Parquet or XDF.",
     "keygen": "Make a key to sign bundles and recordings with.",

@@ -227,10 +227,10 @@ def _device(flags: Flags) -> None:
         device(flags["target"])
 
 
-def _also(option: str, name: str, what: str, flags: Flags) -> None:
-    """`option` has no effect without `name`."""
+def _also(sentence: str, name: str, flags: Flags) -> None:
+    """An option that has no effect without the option `name`."""
     if not _given(name)(flags):
-        raise ConfigError(f"{option} has no effect without {what}; give both")
+        raise ConfigError(sentence)
 
 
 def _free_address(flags: Flags) -> None:
@@ -318,9 +318,11 @@ NEEDS: tuple[Need, ...] = (
     _packages("live", "`--lsl`", _given("lsl"), "pylsl"),
     _packages("live", _SIGNED, _given("require_signed"), "cryptography"),
     Need("live", "`--record-raw`", "`--record`", _given("record_raw"),
-         partial(_also, "--record-raw", "record", "--record DIR")),
-    Need("live", "`--resume`", "`--record`", _given("resume"), partial(_also, "--resume", "record", "--record DIR")),
+         partial(_also, "--record-raw needs a recording to keep the raw data in; give --record DIR", "record")),
+    Need("live", "`--resume`", "`--record`", _given("resume"),
+         partial(_also, "--resume continues a recording; give its folder with --record DIR", "record")),
     Need("live", "`--record`", _A_FOLDER, _given("record"), lambda flags: _writable(flags["record"])),
+    Need("live", "`--log-file`", _A_FOLDER, _given("log_file"), partial(_outputs, "log_file")),
     Need("live", "`--page-cert`, `--page-key`", "both of them", _always, _pair),
     Need("live", "`--page`", "an address that is free", _given("page"), _free_address),
     Need("live", "`--backend`", "what the backend needs", _given("backend"), _backend),
@@ -339,8 +341,10 @@ NEEDS: tuple[Need, ...] = (
     _packages("bench", _SIGNED, _given("require_signed"), "cryptography"),
     _packages("bench", "`--predict`", _given("target"), "onnx"),
     _packages("bench", "`--plot`", _given("plot_path"), "matplotlib", extra="formats"),
-    Need("bench", "`--plot`", "`--predict`", _given("plot_path"), partial(_also, "--plot", "target", "--predict")),
-    Need("bench", "`--layers`", "`--predict`", _given("layers"), partial(_also, "--layers", "target", "--predict")),
+    Need("bench", "`--plot`", "`--predict`", _given("plot_path"),
+         partial(_also, "--plot draws a prediction; give --predict DEVICE too", "target")),
+    Need("bench", "`--layers`", "`--predict`", _given("layers"),
+         partial(_also, "--layers lists a prediction; give --predict DEVICE too", "target")),
     Need("bench", "`--predict`", "a device of its table", _given("target"), _device),
     Need("bench", "`--json`, `--plot`", _A_FOLDER, _always, partial(_outputs, "json_path", "plot_path")),
     Need("bench", "`--compare`", "a report of `--json`", _given("old"), _report),

@@ -14,6 +14,7 @@ from ..errors import BackendError, BundleError, ConfigError, OutputError
 from ..plain_files import printable
 from ..tasks import TASK_NAMES
 from ._command import subcommand
+from ._log import start_log
 from ._signed import check_signed_recording, load_signed, signed_option
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ def command(
                 "their last digits; choose with --backend",
                 err=True,
             )
+    start_log()
     controls = Controls()
     observers: list[Observer] = []
     if page is not None:

@@ -38,6 +38,8 @@ CASES: dict[str, Case] = {
     "live `--record-raw`: `--record`": ("live --record-raw eda", "", "--record DIR"),
     "live `--resume`: `--record`": ("live --resume", "", "--record DIR"),
     "live `--record`: a folder that exists and may be written": ("live --record {file}/r", "", "not a folder"),
+    "live `--log-file`: a folder that exists and may be written": (
+        "live --log-file {folder}/none/l.txt", "", "does not exist"),
     "live `--page-cert`, `--page-key`: both of them": ("live --page --page-cert c.pem", "", "--page-key"),
     "live `--page`: an address that is free": ("live --page 127.0.0.1:{port}", "", "cannot listen"),
     "live `--backend`: what the backend needs": ("live --backend magic", "", "unknown backend 'magic'"),
