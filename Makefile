@@ -5,6 +5,8 @@ UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 RUN := $(UV) run --frozen
 JOBS ?= 2
 export OMP_NUM_THREADS ?= 1
+# Without bytecode each process that a test starts would compile SciPy or PyTorch first, which is most of its work.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup demo test lint installed types imports bench demo-bundles screenshots clean
 

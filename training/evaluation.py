@@ -17,7 +17,7 @@ from ..capture.simulated.scenario import CLASS_NAMES
 from ..engine.bundle import Bundle, cpu_graph, load_bundle
 from ..errors import ConfigError, DataError
 from ..tasks import Task
-from . import evaluation_report, matching, persons, plots, score_table, trial_figure
+from . import evaluation_report, matching, persons, plots, run_folder, score_table, trial_figure
 from .clips import ClipStore, build_clips
 from .data import PAIN_CLASSES, Cohort, WindowTable, cut_windows, person
 from .experiment import (
@@ -62,8 +62,8 @@ class RunScorer:
             name: extract(backbones[name], store, options.cache, progress=options.progress)
             for name, (_, store) in prepared.network_inputs().items()
         }
-        file = folder / "scores.json"
-        self.temperature = float(json.loads(file.read_text())["temperature"]) if file.is_file() else 1.0
+        finished = (folder / run_folder.SCORES).is_file()
+        self.temperature = float(run_folder.read(folder, run_folder.SCORES)["temperature"]) if finished else 1.0
 
     def predict(self, windows: WindowTable, *, without: str = "", noise: tuple[str, float] = ("", 0.0)) -> Predictions:
         change = disturb(self.fusion.modalities, self.features, without, noise)
@@ -274,7 +274,7 @@ def _model(target: Path) -> _Model:
         facts = matching.facts_of_bundle(bundle.manifest)
         return _Model(bundle.task, facts, trained, True)
     folder = _folders(target)[0]
-    split = json.loads((folder / "split.json").read_text())
+    split = run_folder.read(folder, run_folder.SPLIT)
     return _Model(
         recipe_of(folder).resolve(), facts_of_run(folder), len({*split["train"], *split["validation"]}), False
     )
@@ -325,7 +325,7 @@ def _parts(
     prepared = prepare(cohort, recipe, options, training=False)
     parts = []
     for folder in folders:
-        split = json.loads((folder / "split.json").read_text())
+        split = run_folder.read(folder, run_folder.SPLIT)
         trained = {*split["train"], *split["validation"]}
         parts.append(_Part(RunScorer(prepared, folder, options), split["test"], trained, split.get("people", "")))
     return parts, recipe, recipe.to_dict()
@@ -343,7 +343,7 @@ def _as_bundled(bundle: Bundle) -> dict[str, Any]:
 
 def _folders(target: Path) -> list[Path]:
     """The folders of a run's splits. Raises DataError where there are none."""
-    folders = [target] if (target / "recipe.json").is_file() else run_folders(target)
+    folders = [target] if (target / run_folder.RECIPE).is_file() else run_folders(target)
     if not folders:
         raise DataError(
             f"{target} is neither a bundle nor a finished run; give NAME.jmt or the folder of `train --out`"
@@ -355,8 +355,8 @@ def require_one_run(target: Path, folders: list[Path]) -> None:
     """Raises ConfigError where `folders` are not the folds of one run but several recipes or seeds."""
     kept = [
         {
-            "recipes": json.loads((folder / "recipe.json").read_text()),
-            "seeds": json.loads((folder / "scores.json").read_text())["seed"],
+            "recipes": run_folder.read(folder, run_folder.RECIPE),
+            "seeds": run_folder.read(folder, run_folder.SCORES)["seed"],
         }
         for folder in folders
         if len(folders) > 1
