@@ -75,7 +75,7 @@ def test_a_rest_without_a_usable_signal_is_refused_with_the_reason(bundle: Bundl
     open_electrode = np.where(TIMES < 25, np.nan, LEVEL).astype(np.float32)
     rest = play(bundle, {1: 40.0}, open_electrode)[-1].rest
     assert rest is not None and rest["difference"] == {} and rest["baseline"] == {}
-    assert rest["refused"]["eda"].startswith("usable in ") and "electrode" in rest["refused"]["eda"]
+    assert rest["refused"]["eda"] == "usable in 19% of the rest: no valid EDA value for 5.5 s or more"
     assert in_words(rest).startswith("rest refused: EDA usable in ")
 
 
