@@ -10,6 +10,14 @@ from typing import Protocol
 
 from .errors import ConfigError
 
+SHORTEST_REST, LONGEST_REST = 30.0, 600.0  # s
+
+
+def check_rest(seconds: float) -> None:
+    """Raises ConfigError for a rest that is too short to say anything, or longer than anybody rests."""
+    if not SHORTEST_REST <= seconds <= LONGEST_REST:
+        raise ConfigError(f"a rest of {seconds:g} s is out of range; choose {SHORTEST_REST:g} to {LONGEST_REST:g} s")
+
 
 class RecorderSwitch(Protocol):
     """The recorder as `Controls` switches it; both calls come from the loop's thread."""
@@ -36,6 +44,7 @@ class Controls:
         self._stop = threading.Event()
         self._calls: deque[Callable[[], None]] = deque()
         self._marks: deque[tuple[float, str, int | None]] = deque()
+        self._rests: deque[float] = deque(maxlen=1)  # s; the newest request counts
         self.recording: RecorderSwitch | None = None  # set before the run, where there is a recorder
         self.failure = ""  # why the run was stopped, where that is an error
 
@@ -63,6 +72,11 @@ class Controls:
     def rate(self, rating: int) -> None:
         """Add a pain rating 0-10 now."""
         self.mark(rating=rating)
+
+    def rest(self, seconds: float) -> None:
+        """The person rests for so many seconds from now on, see `live.rest`. Raises as `check_rest`."""
+        check_rest(seconds)
+        self._rests.append(seconds)
 
     @property
     def is_recording(self) -> bool:
@@ -93,6 +107,10 @@ class Controls:
     def run_calls(self) -> None:
         while self._calls:
             self._calls.popleft()()
+
+    def take_rest(self) -> float | None:
+        """Seconds of the rest asked for since the last call; None where none was."""
+        return self._rests.popleft() if self._rests else None
 
     def take_marks(self) -> list[tuple[float, str, int | None]]:
         """(time.monotonic() of the mark, text, rating) since the last call, oldest first."""

@@ -87,6 +87,9 @@ class Observer:
     def on_skip(self, index: int) -> None:
         """Windows before `index` without a result were dropped; the next samples belong to window `index`."""
 
+    def on_rest(self, seconds: float) -> None:
+        """The person rests for so long, beginning with the next window."""
+
     def on_status(self, statuses: Mapping[str, Status]) -> None: ...
 
     def on_result(self, result: Result) -> None: ...

@@ -50,6 +50,7 @@ class Result:
         `engine.uncertainty`; None where it is not known.
     without: present modality -> the outputs without it; empty where only one is present, None where an earlier version
         did not compute them.
+    rest: the person's rest and the difference from it, see `live.rest.Rest.state`; None where none was measured.
     """
 
     index: int
@@ -65,6 +66,7 @@ class Result:
     demo: bool = False
     uncertainty: dict[str, Any] | None = None
     without: dict[str, dict[str, float]] | None = None
+    rest: dict[str, Any] | None = None
 
     @property
     def used(self) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import sys
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,6 +83,7 @@ OPTIONS = {"face": "camera", "voice": "microphone", "eda": "eda"}  # modality ->
     show_default=True,
     help="Whose face to follow; first: nobody but the first person.",
 )
+@click.option("--rest", type=float, default=0.0, metavar="S", help="The person rests for the first S seconds (120).")
 @click.option("--demo-alarms", is_flag=True, help="Physiological alarms although demo weights see a real person.")
 @signed_option
 @click.option("--page-face", type=click.Choice(["show", "blur", "hide"]), default="show", show_default=True)
@@ -113,6 +115,7 @@ def command(
     page: str | None,
     novelty: str,
     person: str,
+    rest: float,
     demo_alarms: bool,
     require_signed: bool,
     page_face: str,
@@ -137,7 +140,7 @@ def command(
 
     delays = {"voice": audio_delay, "eda": eda_delay}
     sources = _sources(bundle, {"face": camera, "voice": microphone, "eda": eda}, delays)
-    options = Options(hop, speed == "1", duration, smooth, novelty, demo_alarms, person)
+    options = Options(hop, speed == "1", duration, smooth, novelty, demo_alarms, person, rest)
     options.check(sources)
     engine, why = choose_engine(bundle, backend, threads)
     controls = Controls()
@@ -156,6 +159,9 @@ def command(
         controls.recording = recorder = Recorder(record, bundle, raw, threads=threads, resume=resume)
         observers.append(recorder)
         since = recorder.session_began
+        if recorder.continues and rest:
+            options = replace(options, rest=0.0)
+            _say("the rest is not repeated within a session; begin one on the page when the person rests again")
         if recorder.continues:
             _say(f"the session of {recorder.continues} continues in {recorder.folder}")
     if lsl is not None:

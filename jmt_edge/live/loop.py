@@ -17,7 +17,7 @@ import numpy as np
 from ..capture.base import Source, State, Status
 from ..capture.patient import Patient
 from ..clips.plan import HOP
-from ..controls import Controls
+from ..controls import Controls, check_rest
 from ..engine.backends.base import Engine
 from ..engine.bundle import Bundle
 from ..errors import ConfigError
@@ -40,6 +40,7 @@ class Options:
     """hop, duration (None: until the sources end), smooth: s. realtime: False runs as fast as the sources can read.
 
     novelty: gate, warn or off, see `Pipeline`. demo_alarms: see `RunInfo`. person: see `FaceTracker`.
+    rest: s at the beginning in which the person rests, see `live.rest`; 0 for none.
     """
 
     hop: float = HOP
@@ -49,6 +50,7 @@ class Options:
     novelty: str = "gate"
     demo_alarms: bool = False
     person: str = "largest"
+    rest: float = 0.0
 
     def check(self, sources: Mapping[str, Source]) -> None:
         """Raises ConfigError for options that cannot be used."""
@@ -58,6 +60,8 @@ class Options:
             raise ConfigError(f"a duration of {self.duration:g} s is not positive; leave --duration out for no limit")
         if not 0 <= self.smooth <= 600:
             raise ConfigError(f"smoothing over {self.smooth:g} s is out of range; choose 0 to 600 s")
+        if self.rest:
+            check_rest(self.rest)
         if not sources:
             raise ConfigError("every source is 'none', so there is nothing to analyse; give at least one")
         devices = [f"{name} ({source.name})" for name, source in sources.items() if source.realtime]
@@ -131,6 +135,8 @@ class _Loop:
         began = time.perf_counter()
         try:
             self._tell("on_start", self._info(first))
+            if self._options.rest:
+                self._begin_rest(self._options.rest)
             self._windows(first)
             self._serve()
         except Exception as error:
@@ -259,9 +265,15 @@ class _Loop:
         """Handle the requests made since the last call."""
         self._tell("on_turn")
         self._controls.run_calls()
+        if (seconds := self._controls.take_rest()) is not None:
+            self._begin_rest(seconds)
         for when, text, rating in self._controls.take_marks():
             t = when - self._origin if self._options.realtime else self._pulled
             self._tell("on_mark", Mark(max(0.0, t), text, rating))
+
+    def _begin_rest(self, seconds: float) -> None:
+        self._pipeline.begin_rest(seconds)
+        self._tell("on_rest", seconds)
 
     def _sleep(self, seconds: float) -> None:
         began = time.perf_counter()

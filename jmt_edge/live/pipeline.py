@@ -26,6 +26,7 @@ from ..preprocessing.face import Face
 from ..result import Quality, Result
 from ..tasks import Task
 from .gate import NO_SOURCE, cut_of_device, judge_novelty, no_result_reason
+from .rest import Rest, decibels
 from .smoothing import TrailingMean
 
 F32 = NDArray[np.float32]
@@ -33,10 +34,11 @@ F32 = NDArray[np.float32]
 
 @dataclass
 class _Cached:
-    """A clip's verdict, and its features (d,) where it was usable."""
+    """A clip's verdict, its features (d,) where it was usable, and of EDA its mean in µS."""
 
     quality: Quality
     features: F32 | None
+    level: float | None = None
 
 
 class Pipeline:
@@ -75,6 +77,8 @@ class Pipeline:
         self._smooth = TrailingMean(smooth)
         self._cache: dict[tuple[str, int], _Cached] = {}
         self._preprocess = 0.0
+        self._rest: Rest | None = None
+        self._heard = (0, 0.0)  # samples since the last window and the sum of their squares, while there is a rest
         self._densities = bundle.novelty() if novelty != "off" else {}
         self.novelty = novelty if self._densities or novelty == "off" else "not checked"
         self._uncertainty = bundle.uncertainty if not smooth else None
@@ -87,7 +91,17 @@ class Pipeline:
         if cutter is not None and len(chunk):
             began = time.perf_counter()
             cutter.push(chunk)
+            if self._rest is not None and modality == "voice":
+                count, power = self._heard
+                self._heard = count + len(chunk), power + float(np.square(chunk.values, dtype=np.float64).sum())
             self._preprocess += time.perf_counter() - began
+
+    def begin_rest(self, seconds: float) -> None:
+        """The person rests from now on; results say how long still, then how far from the rest each signal is.
+
+        Raises ConfigError for a length out of range.
+        """
+        self._rest, self._heard = Rest(seconds), (0, 0.0)
 
     def begin_window(self) -> None:
         """The window has ended: preprocessing done so far is not part of its latency."""
@@ -132,6 +146,7 @@ class Pipeline:
                 }
         else:
             reason = no_result_reason(qualities)
+        rest = self._rested(t, qualities)
         now = time.perf_counter()
         seconds = {
             "preprocess": preprocess,
@@ -144,7 +159,7 @@ class Pipeline:
         return Result(
             index, round(t, 6), self.task.name, outputs, reason, qualities, attention,
             {stage: None if s is None else round(s * 1e3, 3) for stage, s in seconds.items()},
-            dropped, self._bundle.id, self._bundle.demo, uncertainty, without,
+            dropped, self._bundle.id, self._bundle.demo, uncertainty, without, rest,
         )  # fmt: skip
 
     def _cut(self, t: float, statuses: Mapping[str, Status]) -> tuple[dict[str, dict[int, F32]], dict[str, Quality]]:
@@ -167,7 +182,8 @@ class Pipeline:
                     quality = self._judge_novelty(name, clip, quality)
                     if quality.ok:
                         clips.setdefault(name, {})[key] = clip
-                self._cache[name, key] = _Cached(quality, None)
+                level = float(found.signal.mean()) if name == "eda" and found.signal is not None else None
+                self._cache[name, key] = _Cached(quality, None, level)
             status = statuses[name]
             quality = self._newest(name, t)
             qualities[name] = replace(quality, lost=status.lost, altered=status.detail.get("altered", 0))
@@ -198,6 +214,23 @@ class Pipeline:
         began = time.perf_counter()
         found = self._engine.backbones(stacked) if stacked else {}
         return Step(found, {}, {"backbones": time.perf_counter() - began} if stacked else {})
+
+    def _rested(self, t: float, qualities: Mapping[str, Quality]) -> dict[str, Any] | None:
+        """The window's part in the rest; None without one."""
+        if self._rest is None:
+            return None
+        self._rest.begin(t - self._hop)
+        count, power = self._heard
+        self._heard = (0, 0.0)
+        for name in self.cutters:
+            newest = self._cache.get((name, time_key(self.plans[name].ends(t)[-1])))
+            value: Any = None
+            if name == "voice":
+                value = decibels(power / count) if count else None
+            elif newest is not None:
+                value = newest.features if name == "face" else newest.level
+            self._rest.add(t, name, qualities[name], value)
+        return self._rest.state(t)
 
     def _promise(
         self,

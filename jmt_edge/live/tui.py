@@ -27,6 +27,7 @@ from ..media.chunk import Chunk
 from ..observer import Mark, Observer, RunInfo
 from ..result import STAGES, Result
 from ..summary import Percentiles, Summary, notice
+from .rest import in_words
 
 BARS = "▁▂▃▄▅▆▇█"
 RANGES = {"pain": (0.0, 1.0), "valence": (-1.0, 1.0), "arousal": (-1.0, 1.0)}
@@ -161,7 +162,9 @@ class Terminal(Observer):
         width = max(40, self._console.width)
         recording = self._controls.recording
         problem = recording.state if recording is not None and not recording.active else ""
-        message, task = self._message or problem, info.bundle.task
+        rested = in_words(result.rest) if result is not None else ""
+        message = "   ".join(part for part in (rested, self._message or problem) if part)
+        task = info.bundle.task
         roomy = self._console.height >= _ROOMY[1]
         # rows besides the header, the outputs, the verdicts with their head lines, and the notice, which always show
         spare = self._console.height - 4 - len(task.outputs) - len(task.names) - bool(message)

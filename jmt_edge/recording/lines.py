@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..capture.base import State
+from ..controls import LONGEST_REST, SHORTEST_REST
 from ..errors import SourceError
 from .chain import Codes, align, file_lines, line_codes
 
@@ -68,6 +69,10 @@ def _interval(x: Any) -> bool:
     return _each(_number)(x) and len(x) == 2
 
 
+def _rest(x: Any) -> bool:
+    return _number(x) and SHORTEST_REST <= x <= LONGEST_REST
+
+
 def _names(x: Any) -> bool:
     return bool(x) and _each(_text)(x)
 
@@ -123,7 +128,9 @@ def result_check(manifest: dict[str, Any]) -> Check:
     outputs = _fields(**dict.fromkeys(manifest["outputs"], _number))
     kinds = {name: _each(_text) if name == "pain" else _interval for name in manifest["outputs"]}
     added = _optional(  # by later editions
-        uncertainty=_maybe(_optional(coverage=_number, **kinds)), without=_maybe(_map(outputs))
+        uncertainty=_maybe(_optional(coverage=_number, **kinds)),
+        without=_maybe(_map(outputs)),
+        rest=_maybe(lambda x: isinstance(x, dict)),
     )
     whole = _fields(
         t=_number, task=_text, outputs=_maybe(outputs), reason=_text, dropped=_count, bundle=_text,
@@ -149,7 +156,7 @@ def timeline_check(manifest: dict[str, Any]) -> Check:
             return x["chunk"] != "voice" or (_number(x.get("t0")) and _text(x.get("ulps")))
         if "window" in x:
             return _count(x["window"]) and scores(x.get("scores"))
-        known = {"status": _count, "skip": _count, "gap": _text, "mark": _flag}
+        known = {"status": _count, "skip": _count, "gap": _text, "mark": _flag, "rest": _rest}
         return any(name in x and good(x[name]) for name, good in known.items())
 
     return check

@@ -54,6 +54,13 @@ class Passed:
 
 
 @dataclass(frozen=True)
+class Rested:
+    """The person rests for `seconds`, beginning with the next window."""
+
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Skipped:
     """Windows before `index` were dropped."""
 
@@ -75,7 +82,7 @@ class Gap:
     reason: str
 
 
-Event = Passed | Skipped | Window | Mark | Gap
+Event = Passed | Skipped | Rested | Window | Mark | Gap
 
 
 class Recording:
@@ -231,6 +238,8 @@ class Recording:
                         yield Mark(mark["t"], mark["text"], mark["rating"])
                 elif "skip" in entry:
                     yield Skipped(entry["skip"])
+                elif "rest" in entry:
+                    yield Rested(entry["rest"])
                 elif "gap" in entry:
                     yield Gap(entry["gap"])
         except (StopIteration, _BrokenOff):

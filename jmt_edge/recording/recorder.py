@@ -220,6 +220,9 @@ class Recorder(Observer):
     def on_skip(self, index: int) -> None:
         self._put(lambda files: files.line("timeline", {"skip": index}))
 
+    def on_rest(self, seconds: float) -> None:
+        self._put(lambda files: files.line("timeline", {"rest": seconds}))
+
     def on_mark(self, mark: Mark) -> None:
         self._put(lambda files: files.mark(mark))
 

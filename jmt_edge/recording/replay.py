@@ -21,7 +21,7 @@ from ..media.chunk import Chunk
 from ..observer import Mark, Observer, RunInfo, tell
 from ..result import Result
 from ..summary import Summary
-from .reader import Gap, Passed, Recording, Skipped, Window
+from .reader import Gap, Passed, Recording, Rested, Skipped, Window
 
 
 class Pipeline(Protocol):
@@ -30,6 +30,8 @@ class Pipeline(Protocol):
     def push(self, modality: str, chunk: Chunk) -> None: ...
 
     def skip_to(self, index: int) -> None: ...
+
+    def begin_rest(self, seconds: float) -> None: ...
 
     def infer(self, index: int, statuses: Mapping[str, Status], *, dropped: int = 0) -> Result: ...
 
@@ -110,6 +112,10 @@ def replay(
             elif isinstance(event, Skipped):
                 if pipeline is not None:
                     pipeline.skip_to(event.index)
+            elif isinstance(event, Rested):
+                if pipeline is not None:
+                    pipeline.begin_rest(event.seconds)
+                tell(observers, "on_rest", event.seconds)
             elif isinstance(event, Mark):
                 tell(observers, "on_mark", event)
             elif isinstance(event, Gap):

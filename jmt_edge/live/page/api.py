@@ -13,6 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from ... import __version__
+from ...controls import LONGEST_REST, SHORTEST_REST
 from ...errors import UserError
 from ...faults import FAULTS
 from ..alarms import MAX_PAUSE, AlarmSettings
@@ -226,6 +227,14 @@ async def add_marker(api: Api, request: Request, body: dict[str, Any]) -> Respon
     return JSONResponse({"text": text, "rating": rating, "recorded": api.model.controls.is_recording}, 202)
 
 
+async def rest(api: Api, request: Request, body: dict[str, Any]) -> Response:
+    seconds = body.get("seconds", 120)
+    _demand_live(api, "nobody rests in it")
+    await api.act(request, "rest", seconds=seconds)
+    api.model.controls.rest(seconds)
+    return JSONResponse({"seconds": seconds}, 202)
+
+
 async def set_recording(api: Api, request: Request, body: dict[str, Any]) -> Response:
     controls = api.model.controls
     if controls.recording is None:
@@ -356,6 +365,8 @@ OPERATIONS = (
     Operation(
         "POST", f"{PREFIX}/recording", "Start or stop recording", set_recording, {"on": {"type": "boolean"}}, ("on",)
     ),
+    Operation("POST", f"{PREFIX}/rest", "The person rests from now on; results then say how far from it they are", rest,
+              {"seconds": {"type": "number", "minimum": SHORTEST_REST, "maximum": LONGEST_REST}}),
     Operation("GET", f"{PREFIX}/alarms", "The alarms shown", get_alarms),
     Operation(
         "POST", f"{PREFIX}/alarms/acknowledge", "Acknowledge one alarm, or all", acknowledge,

@@ -23,6 +23,7 @@ from ...preprocessing.quality import EdaQuality
 from ...result import Result
 from ...summary import notice
 from ..alarms import Alarm, Alarms, Event, Priority, State, Threshold
+from ..rest import in_words
 from .feed import Feed
 from .frames import FPS, Frames
 from .traces import EDA_RATE, EDA_SECONDS, Trace, VoiceLevel, result_gap
@@ -309,6 +310,7 @@ class Model:
                 for n, q in result.quality.items()
             },
             "latency_p50_p95_ms": self.percentiles(),
+            "rest_words": in_words(result.rest),
         }  # fmt: skip
 
     def history(self, points: int = 1200) -> list[list[Any]]:

@@ -251,6 +251,10 @@ function showValues() {
     const recent = state.eda.scrs.filter(([, peak]) => peak > state.t - 60).length;
     text("eda-scrs", value === null ? NONE : String(recent));
   }
+  const rested = off || !result ? "" : result.rest_words;
+  $("rest-state").hidden = !rested;
+  text("rest-state", rested);
+  $("rest").disabled = !run.realtime;
   for (const name of run.modalities) showModality(name);
 }
 
@@ -523,7 +527,12 @@ function toggleRecording() {
   if (state && !$("record").disabled) act(() => ask("/api/v1/recording", { on: !state.recording.on }));
 }
 
+function rest() {
+  if (run?.realtime) act(() => ask("/api/v1/rest", { seconds: 120 }), "the person rests for 2 minutes");
+}
+
 $("record").onclick = toggleRecording;
+$("rest").onclick = rest;
 $("recordings").onclick = () => recordings.open();
 $("audit").onclick = async () => {
   const { actions } = await (await ask("/api/v1/audit")).json();
@@ -561,6 +570,7 @@ const KEYS = [
   ["s", "alarm sound on or off", toggleSound],
   ["l", "alarm limit", openSettings],
   ["r", "start or stop recording", toggleRecording],
+  ["e", "the person rests for 2 minutes", rest],
   ["o", "past recordings", () => recordings.open()],
   ["f", "face: show, blur, hide", () => setFace({ show: "blur", blur: "hide", hide: "show" }[face])],
   ["d", "dark or light", toggleTheme],
