@@ -34,9 +34,18 @@ TOOLS = (
     "pytest>=8", "pytest-xdist>=3.6", "pytest-timeout>=2.3", "pytest-benchmark>=5.1", "hypothesis>=6.115", "psutil>=6",
     "httpx>=0.27", "soundfile>=0.12", "setuptools>=77",
 )  # fmt: skip
+# `--quick`: what depends on the versions of NumPy, SciPy, OpenCV, onnxruntime and the extras; a fifth of the time
+QUICK = (
+    "capture/test_capture_files", "capture/test_capture_opencv", "media/", "clips/", "engine/", "simulated/",
+    "live/test_live_pipeline", "live/test_live_demo", "live/test_live_tui", "recording/test_recording_replay",
+    "recording/test_recording_export", "recording/test_recording_doctor", "page/test_page_server",
+    "eda_capture/test_eda_bitalino",
+)  # fmt: skip
 # a test module that imports one of these, itself or by a module beside it, cannot run without torch
-NEED_TORCH = ("torch", "triton", "jmt_edge.models", "jmt_edge.training", "jmt_edge.kernels", "jmt_edge.compiler.export",
-              "jmt_edge.compiler.cubins")  # fmt: skip
+NEED_TORCH = (
+    "torch", "triton", "jmt_edge.models", "jmt_edge.training", "jmt_edge.kernels", "jmt_edge.compiler.export",
+    "jmt_edge.compiler.cubins",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -115,7 +124,7 @@ def interpreter(uv: str, version: str) -> str | None:
     return version if done.returncode == 0 else None
 
 
-def run(profile: Profile, uv: str, more: Sequence[str]) -> dict[str, Any]:
+def run(profile: Profile, uv: str, more: Sequence[str], *, quick: bool) -> dict[str, Any]:
     """Install the profile and run its tests: what was installed, how the tests ended, how long both took."""
     report: dict[str, Any] = {"title": profile.title, "python": profile.python}
     python = interpreter(uv, profile.python)
@@ -142,9 +151,19 @@ def run(profile: Profile, uv: str, more: Sequence[str]) -> dict[str, Any]:
     report["packages"] = sorted(line for line in frozen.stdout.splitlines() if "==" in line)
     report["install_seconds"] = round(time.monotonic() - began, 1)
     files, left_out = modules_of_tests(ROOT / "tests")
+    if quick:
+        files = [f for f in files if f.relative_to(ROOT / "tests").as_posix().startswith(QUICK)]
+        report["quick"] = [f.stem for f in files]
     report["left_out"] = {"reason": "torch is not installed", "files": [str(f.relative_to(ROOT)) for f in left_out]}
     began = time.monotonic()
-    command = [str(place / "venv" / "bin" / "pytest"), "-q", "-m", "not realtime and not gpu", *more, *map(str, files)]
+    command = [
+        str(place / "venv" / "bin" / "pytest"),
+        "-q",
+        "-m",
+        "not realtime and not gpu and not slow",
+        *more,
+        *map(str, files),
+    ]
     with (place / "pytest.log").open("w") as log:
         code = subprocess.run(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, env=_environment()).returncode
     text = (place / "pytest.log").read_text()
@@ -171,6 +190,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help="profiles to run (default: all)")
     parser.add_argument("--write", action="store_true", help="write deploy/constraints/ and stop")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results")
+    parser.add_argument("--quick", action="store_true", help="a fifth of the tests: those that depend on versions")
     parser.add_argument("--uv", default=shutil.which("uv") or str(ROOT / ".uv" / "bin" / "uv"), metavar="PATH")
     arguments, more = parser.parse_known_args()
     profiles = load_profiles()
@@ -185,7 +205,7 @@ def main() -> None:
     for profile in profiles:
         if not arguments.names or profile.name in arguments.names:
             print(f"{profile.name}: {profile.title}, Python {profile.python}", flush=True)
-            results[profile.name] = one = run(profile, arguments.uv, more)
+            results[profile.name] = one = run(profile, arguments.uv, more, quick=arguments.quick)
             print(f"  {one.get('not_run') or one['tests']}", *one.get("failed", []), sep="\n  ", flush=True)
             if arguments.json:
                 machine = {"machine": platform.machine(), "system": platform.platform(), "cores": os.cpu_count()}
