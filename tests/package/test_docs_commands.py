@@ -1,8 +1,8 @@
 """Every command that the README, the how-tos and the tutorials show is run as written, in the order of its page.
 
-A run of `live` is made short by its environment (`JMT_EDGE_LIVE_DURATION`), which overrides no flag. Devices that are
-not here are replaced by the simulated ones that the documentation names, addresses by free ones. What cannot be run in a
-test is in `EXCEPTIONS`, with the reason; its options are checked all the same.
+A run of `live` is made short by its environment (`JMT_EDGE_LIVE_DURATION`), which overrides no flag. Devices that
+are not here are replaced by the simulated ones that the documentation names, addresses by free ones. What cannot be
+run in a test is in `EXCEPTIONS`, with the reason; its options are checked all the same.
 """
 
 from __future__ import annotations
