@@ -6,6 +6,8 @@ UV_HERE := $(if $(findstring .uv,$(UV)),.uv/bin/uv)
 RUN := $(UV) run --frozen
 JOBS ?= 2
 export OMP_NUM_THREADS ?= 1
+# Without bytecode each process that a test starts would compile SciPy or PyTorch first, which is most of its work.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup demo test test-profiles lint installed types imports bench demo-bundles screenshots clean
 

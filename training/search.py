@@ -20,7 +20,7 @@ import numpy as np
 
 from ..engine.bundle import load_bundle
 from ..errors import ConfigError, DataError
-from . import persons, score_table
+from . import persons, run_folder, score_table
 from .data import Cohort
 from .experiment import (
     RUN_STATE,
@@ -136,7 +136,7 @@ def _bundle(prepared: Prepared, results: list[Result], out: Path, *, overwrite: 
         return f"no bundle: a live run needs jmt, vanilla or concat with several modalities, not {what}"
     path = out / f"{recipe.name}.jmt"
     if path.exists() and not overwrite:
-        made = json.loads((results[0].folder / "scores.json").read_text())["key"]
+        made = run_folder.read(results[0].folder, run_folder.SCORES)["key"]
         if load_bundle(path).manifest.get("provenance", {}).get("run") != made:
             raise ConfigError(f"{path} is the bundle of another run; pass --overwrite, or remove it")
     else:
@@ -212,9 +212,9 @@ def _grid_work(
 def _finished(prepared: Prepared, split: Split, folder: Path, seed: int, options: TrainingOptions) -> Result | None:
     """A split that has been run; None where it has not. Raises ConfigError where it was run under another key."""
     claim_run(folder, run_key(prepared, split, seed=seed, device=options.device))
-    if not (folder / "scores.json").is_file():
+    if not (folder / run_folder.SCORES).is_file():
         return None
-    record = json.loads((folder / "scores.json").read_text())
+    record = run_folder.read(folder, run_folder.SCORES)
     predictions = Predictions.load(folder / "predictions.npz")
     windows = prepared.windows
     predictions.frames = {

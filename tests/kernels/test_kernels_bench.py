@@ -95,6 +95,7 @@ def test_a_kernel_with_wrong_numbers_is_not_timed_and_the_others_are(
         return logits * (1.05 if wrong == "off" else 1 + 1e-3 * next(calls)), attention
 
     monkeypatch.setattr(fusion_gpu.FusedFusion, "raw", raw)
+    monkeypatch.setattr(fusion_gpu, "SETS", 1)
     meter = Stopwatch()
     rows = measured(meter, device, sizes=[(2, 1)])
     assert not any(name.startswith("ours") for name in meter.timed) and PUBLISHED in meter.timed
@@ -114,8 +115,9 @@ def test_time_of_phases_and_of_barriers(device: str) -> None:
     assert kernel.raw(*fusion_gpu.random_inputs(case, masked=True))[0].shape == want  # its own plan is back
 
 
-def test_int8_of_three_modalities_with_no_time_left_for_compilers(device: str) -> None:
+def test_int8_of_three_modalities_with_no_time_left_for_compilers(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """INT8 is judged against the quantised matrices; what cannot end in time does not begin."""
+    monkeypatch.setattr(fusion_gpu, "SETS", 1)
     rows = measured(Stopwatch(), device, "int8", sizes=[(3, 1)], compiling=True, deadline=time.monotonic())
     assert all(row.error is not None and row.error < 0.01 for row in rows if row.variant.startswith("ours"))
     late = [row for row in rows if row.not_measured]

@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -422,11 +423,13 @@ def jmt_edge(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_build_puts_cubins_of_the_demo_weights_into_a_new_bundle(tmp_path: Path) -> None:
+def test_build_puts_cubins_of_the_demo_weights_into_a_new_bundle(
+    tmp_path: Path, command_line: Callable[..., tuple[int, str, str]]
+) -> None:
     demo, out = str(demo_bundle("pain")), tmp_path / "orin.jmt"
     options = ["--precision", "fp32", "--builder", "onnxruntime", "--windows", "2", "--out", str(out)]
-    wrong = jmt_edge("build", demo, *options, "--cubin", "sm_87,orin")
-    assert wrong.returncode == 2 and "orin" in wrong.stderr and "Traceback" not in wrong.stderr
+    code, _, said = command_line("build", demo, *options, "--cubin", "sm_87,orin")
+    assert code == 2 and "orin" in said
     assert not out.exists()
     done = jmt_edge("build", demo, *options, "--cubin", "sm_87")
     assert done.returncode == 0, done.stderr

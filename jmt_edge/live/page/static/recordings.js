@@ -3,6 +3,7 @@
 import { Chart, broken } from "./charts.js";
 import { $, make } from "./dom.js";
 import { ask } from "./link.js";
+import { from, sure, whatIf } from "./uncertainty.js";
 
 const time = (t) => `${Math.floor(t / 60)}:${(t % 60).toFixed(1).padStart(4, "0")}`;
 
@@ -94,6 +95,8 @@ export class Recordings {
     $("viewer-value").textContent = r?.outputs
       ? recording.outputs.map((n) => `${n} ${n === "pain" ? `${Math.round(r.outputs[n] * 100)}%` : r.outputs[n].toFixed(2)}`).join("  ")
       : "—";
+    $("viewer-from").textContent = r?.outputs ? `${from(r)}; ${sure(r, recording.outputs, "not known")}` : "";
+    $("viewer-from").title = r?.outputs ? whatIf(r, recording.outputs) : "";
     $("viewer-reason").textContent = r ? r.reason : "this recording has no results";
     const parts = Object.entries(r?.quality ?? {}).flatMap(([name, q]) => {
       const verdict = q.ok ? `ok, attention ${Math.round((r.attention[name] ?? 0) * 100)}%` : `— ${q.reason}`;
