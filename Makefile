@@ -44,8 +44,9 @@ imports: installed
 	cd .cache/typed && $(CURDIR)/.venv/bin/lint-imports --no-logo $(CURDIR)/pyproject.toml
 
 test: lint
-	$(RUN) pytest -n $(JOBS) -m 'not realtime'
-	$(RUN) pytest -m realtime
+	$(RUN) pytest -n $(JOBS) -m 'not realtime and not alone'
+	$(RUN) pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m realtime
+	$(RUN) pytest -m alone
 
 bench: setup
 	$(RUN) python -m benchmarks
