@@ -19,11 +19,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from .engine.device import board_model, is_jetson, l4t_release
 from .errors import UserError, first_line
 from .machine import memory_available, power_modes, read_text, versions
 
 OK, NOTE, WARNING, PROBLEM = "ok", "note", "warning", "problem"
-JETPACK = (("39.2", "7.2"), ("38", "7.0 or 7.1"), ("36.4", "6.1 or 6.2"), ("36", "6.0"), ("35", "5"))  # L4T -> JetPack
+# L4T -> JetPack: NVIDIA's JetPack archive
+JETPACK = {
+    (32,): "4", (34,): "5.0", (35, 1): "5.0.2", (35, 2): "5.1", (35, 3): "5.1.1", (35, 4): "5.1.2", (35, 5): "5.1.3",
+    (35, 6): "5.1.4", (35, 6, 1): "5.1.5", (36, 2): "6.0 (developer preview)", (36, 3): "6.0", (36, 4): "6.1",
+    (36, 4, 3): "6.2", (36, 4, 4): "6.2.1", (38, 2): "7.0", (38, 4): "7.1", (39, 2): "7.2",
+}  # fmt: skip
+OLDEST_JETPACK = (36, 4)  # 6.1: Python 3.10, TensorRT 10.3
 _MIN_DISK, _MIN_MEMORY = 1 << 30, 500 << 20
 _IN_USE = "in use by another program"
 
@@ -64,7 +71,7 @@ def examine(root: Path = Path("/"), *, identify: bool = False) -> Report:
         "microphones": _microphones(root, here),
         "serial ports": _serial(root, here, identify),
         "packages": _packages(root),
-        "engines": _engines(),
+        "engines": _engines(root),
         "GPU": _gpu(root),
         "bundles": _bundles(),
         "disk": _disk(root),
@@ -75,24 +82,36 @@ def examine(root: Path = Path("/"), *, identify: bool = False) -> Report:
 # ---- the machine
 
 
-def is_jetson(root: Path = Path("/")) -> bool:
-    return (root / "etc/nv_tegra_release").is_file()
+def jetpack(l4t: str) -> str:
+    """JetPack's version for an L4T release: `6.2` for `36.4.3`, `6.2.1 or newer` for `36.5.0`; empty if older than all.
+
+    A patch level that is not listed (`36.4.1`) belongs to the release before it.
+    """
+    release = tuple(int(part) for part in l4t.split(".") if part)
+    known = max((one for one in JETPACK if one <= release), default=None)
+    if known is None:
+        return ""
+    return JETPACK[known] + ("" if release[: min(2, len(known))] == known[:2] else " or newer")
+
+
+def _jetpack(root: Path) -> Row:
+    l4t = l4t_release(root)
+    update = "JetPack 6.1 or newer is needed: sudo apt-cache show nvidia-jetpack, or flash the board again"
+    if not l4t:
+        return "JetPack", WARNING, "cannot be told: no /etc/nv_tegra_release", "check `dpkg -l nvidia-l4t-core`"
+    detail = f"{jetpack(l4t) or 'older than 4'} (L4T {l4t})"
+    if tuple(int(part) for part in l4t.split(".") if part) < OLDEST_JETPACK:
+        return "JetPack", WARNING, f"{detail}: too old for onnxruntime's wheels and the plans of `build`", update
+    return "JetPack", OK, detail
 
 
 def _system(root: Path) -> Iterator[Row]:
     release = dict(re.findall(r'^(\w+)="?([^"\n]*)"?$', read_text(root / "etc/os-release"), re.MULTILINE))
-    machine = read_text(root / "proc/device-tree/model") or platform.machine()
+    machine = board_model(root) or platform.machine()
     system = release.get("PRETTY_NAME", platform.system())
     yield "machine", OK, f"{machine}, {system}, Python {platform.python_version()}"
     if is_jetson(root):
-        from .engine.device import l4t_release
-
-        l4t = l4t_release(root)
-        jetpack = next((name for prefix, name in JETPACK if l4t.startswith(prefix)), "")
-        if jetpack:
-            yield "JetPack", OK, f"{jetpack} (L4T {l4t})"
-        else:
-            yield "JetPack", WARNING, f"unknown release L4T {l4t}", "use JetPack 6.1 or newer"
+        yield _jetpack(root)
     if available := memory_available(root):
         free, limit = available
         remedy = f"close other programs: a live run needs {_MIN_MEMORY >> 20} MB"
@@ -306,12 +325,34 @@ def _packages(root: Path) -> Iterator[Row]:
         yield "PyAV", NOTE, "missing: no raw video recording, no compressed sound", "pip install 'jmt-edge[record]'"
 
 
-def _engines() -> Iterator[Row]:
+def _onnxruntime(root: Path) -> Iterator[Row]:
+    """Which of its distributions is installed: they share one folder, and only one of them can use a GPU."""
+    found = versions("onnxruntime", "onnxruntime-gpu")
+    if len(found) > 1:
+        detail = f"{' and '.join(f'{name} {version}' for name, version in found.items())} overwrite each other's files"
+        remedy = "pip uninstall onnxruntime onnxruntime-gpu, then install the one that you want"
+        yield "onnxruntime", WARNING, detail, remedy
+    elif "onnxruntime" in found and _gpu_names(root):
+        yield "onnxruntime", NOTE, "this build runs on the CPU only; plans and cubins do not need it", _with_cuda(root)
+
+
+def _with_cuda(root: Path) -> str:
+    """How to get an onnxruntime with CUDA. pip then says that jmt-edge misses onnxruntime, which does no harm."""
+    swap = "pip uninstall onnxruntime && pip install --no-deps onnxruntime-gpu"
+    if not is_jetson(root):
+        return f"for CUDA: {swap}"
+    if l4t_release(root).startswith("36."):
+        return f"for CUDA: {swap} --index-url https://pypi.jetson-ai-lab.io/jp6/cu126 (a community index of NVIDIA's)"
+    return f"for CUDA: {swap} (JetPack 7 runs the aarch64 wheels of PyPI; not tried)"
+
+
+def _engines(root: Path) -> Iterator[Row]:
     from .engine.backends import AUTO, unavailable
 
     reasons = {name: unavailable(name) for name in AUTO}
     for name, reason in reasons.items():
         yield name, *((OK, _engine_detail(name)) if reason is None else (NOTE, reason))
+    yield from _onnxruntime(root)
     if None not in reasons.values():
         yield "engines", PROBLEM, "none can run", "pip install onnxruntime"
     if platform.machine() in ("x86_64", "AMD64"):
@@ -331,15 +372,19 @@ def _engine_detail(name: str) -> str:
     return f"{onnxruntime.__version__} with {providers}"
 
 
-def _gpu(root: Path) -> Iterator[Row]:
-    driver = re.search(r"Kernel Module(?: for \S+)?\s+([\d.]+)", read_text(root / "proc/driver/nvidia/version"))
+def _gpu_names(root: Path) -> list[str]:
+    """The NVIDIA GPUs that the driver lists."""
     names = [
         m[1].strip()
         for file in sorted((root / "proc/driver/nvidia/gpus").glob("*/information"))
         if (m := re.search(r"^Model:\s*(.*)$", read_text(file), re.MULTILINE))
     ]
-    if is_jetson(root):
-        names = names or ["the Jetson's integrated GPU"]
+    return names or (["the Jetson's integrated GPU"] if is_jetson(root) else [])
+
+
+def _gpu(root: Path) -> Iterator[Row]:
+    driver = re.search(r"Kernel Module(?: for \S+)?\s+([\d.]+)", read_text(root / "proc/driver/nvidia/version"))
+    names = _gpu_names(root)
     if not names:
         yield "NVIDIA GPU", NOTE, "none; the networks run on the CPU"
         return
@@ -380,10 +425,16 @@ def _disk(root: Path) -> Iterator[Row]:
 _SIGNS = {OK: ("✓", "green"), NOTE: ("·", "cyan"), WARNING: ("!", "yellow"), PROBLEM: ("✗", "red")}
 
 
-def lines(report: Report, *, colour: bool = sys.stdout.isatty()) -> Iterator[str]:
-    """The report as text."""
+def wants_colour() -> bool:
+    """Standard output is a terminal that shows colours, and the user has not declined them (https://no-color.org)."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def lines(report: Report, *, colour: bool | None = None) -> Iterator[str]:
+    """The report as text. colour: whether signs are coloured; None asks `wants_colour`."""
     import click
 
+    colour = wants_colour() if colour is None else colour
     section = ""
     for finding in report.findings:
         if finding.section != section:

@@ -39,7 +39,8 @@ class RunInfo:
     first: the index of the run's first window. replay: the recording that is replayed; empty in a live run.
     novelty: what happens to clips that are unlike the training people's: gate, warn, off, or `not checked` where the
         bundle cannot tell. demo_alarms: physiological alarms although demo weights look at a real person. person: whose
-        face is followed, see `FaceTracker`. origin: `time.monotonic()` at stream time 0.
+        face is followed, see `FaceTracker`. origin: `time.monotonic()` at stream time 0. uncertainty: what is promised
+        of the sets and intervals of results, such as 90%, or `not known`.
     """
 
     bundle: Bundle
@@ -55,6 +56,7 @@ class RunInfo:
     demo_alarms: bool = False
     person: str = "largest"
     origin: float = 0.0
+    uncertainty: str = "not known"
 
     @property
     def alarms_off(self) -> str:

@@ -46,6 +46,10 @@ class Result:
     latency_ms: by stage, None where a stage was not timed separately; see `docs/reference/result.md`.
     dropped: windows dropped since the run began.
     demo: the weights were trained on simulated people, so that the numbers mean nothing for real ones.
+    uncertainty: `coverage`, and per output the classes of its prediction set or the ends of its interval, see
+        `engine.uncertainty`; None where it is not known.
+    without: present modality -> the outputs without it; empty where only one is present, None where an earlier version
+        did not compute them.
     """
 
     index: int
@@ -59,10 +63,18 @@ class Result:
     dropped: int
     bundle: str
     demo: bool = False
+    uncertainty: dict[str, Any] | None = None
+    without: dict[str, dict[str, float]] | None = None
+
+    @property
+    def used(self) -> list[str]:
+        """The modalities that the outputs come from."""
+        return [name for name, share in self.attention.items() if share is not None]
 
     def to_dict(self) -> dict[str, Any]:
-        """All but the index, in the order above."""
-        values = {**vars(self), "quality": {name: q.to_dict() for name, q in self.quality.items()}}
+        """All but the index, in the order above, and `used`."""
+        quality = {name: q.to_dict() for name, q in self.quality.items()}
+        values = {**vars(self), "quality": quality, "used": self.used}
         del values["index"]
         return values
 

@@ -67,6 +67,16 @@ def target(sm: str) -> Target:
     return TARGETS[sm]
 
 
+def targets(text: str) -> list[str]:
+    """`sm_87,sm_110` -> names, each once. Raises ConfigError for an unknown one, or none."""
+    names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    if not names:
+        raise ConfigError(f"--cubin '{text}' lists no device; write for example --cubin sm_87,sm_110")
+    for name in names:
+        target(name)
+    return names
+
+
 @dataclass(frozen=True)
 class Report:
     """Resources of a compiled kernel, read from the cubin.

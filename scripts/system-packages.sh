@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# The few Debian/Ubuntu packages: PortAudio for a microphone, PulseAudio and Chromium for the tests that use
-# them. As root they are installed; else the one line to run is printed, and what needs them says so itself.
+# The few Debian/Ubuntu packages: PortAudio for a microphone; PulseAudio, Chromium and strace for the tests that
+# use them. As root they are installed; else the one line to run is printed, and what needs them says so itself.
 set -euo pipefail
 declare -A file=(
   [libportaudio2]='libportaudio.so.2'
   [pulseaudio]='bin:pulseaudio'
   [libasound2-plugins]='alsa:libasound_module_pcm_pulse.so'
   [chromium]='bin:chromium'
+  [strace]='bin:strace'
 )
 missing=()
 for package in "${!file[@]}"; do

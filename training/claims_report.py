@@ -1,4 +1,4 @@
-"""The report of the suite over seeds, in Markdown: what was decided beforehand, the verdicts, and every score."""
+"""The report of the suite over seeds: what was decided beforehand, the verdicts, and every score."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from . import score_table
 from .claims import DRAWS, LEVEL, MARGIN, Draws, Estimate, Sums, Verdict, estimate, judge
 from .evaluation import write_csv
 from .faults import FAULTS, conditions
+from .html_page import write_report_files
 from .keys import write
 from .plots import LABELS, save
 from .recipes import Recipe
@@ -145,7 +146,7 @@ def _judged(differences: Mapping[Any, Estimate]) -> dict[Any, Verdict]:
 
 
 def write_report(out: Path, found: ClaimsFound, command: str) -> Path:
-    """`claims.md` with its plot, `claims.json` (families) and `claims.csv` (every score); returns the first."""
+    """`claims.html` and `.md` with their plots, `.json` (families) and `.csv` (every score); returns the first."""
     lines = [f"# Does the joint branch help? {found.recipe.title}", "", *_about(found, command), "", *_decided(found)]
     data: dict[str, Any] = {"recipe": found.recipe.to_dict(), "margin": MARGIN, "draws": DRAWS, "metrics": {}}
     for metric in found.metrics():
@@ -169,9 +170,7 @@ def write_report(out: Path, found: ClaimsFound, command: str) -> Path:
     write(out / "claims.json", json.dumps(data, indent=1) + "\n")
     header = ["share", "system", "way", "condition", "metric", "value", "low95", "high95", "seeds SD"]
     write_csv(out / "claims.csv", header, _rows(found))
-    path = out / "claims.md"
-    write(path, "\n".join(lines) + "\n")
-    return path
+    return write_report_files(out / "claims", lines)
 
 
 def _plain(v: Verdict) -> dict[str, Any]:

@@ -17,12 +17,10 @@ from ..capture.simulated.scenario import CLASS_NAMES
 from ..engine.bundle import Bundle, cpu_graph, load_bundle
 from ..errors import ConfigError, DataError
 from ..tasks import Task
-from . import evaluation_report, matching, persons, plots, score_table, trial_figure
+from . import evaluation_report, matching, persons, plots, run_folder, score_table, trial_figure
 from .clips import ClipStore, build_clips
 from .data import PAIN_CLASSES, Cohort, WindowTable, cut_windows, person
 from .experiment import (
-    Change,
-    Features,
     Prepared,
     TrainingOptions,
     facts_of_run,
@@ -39,6 +37,7 @@ from .published import published_lines
 from .recipes import Recipe
 from .scores import Predictions, Scores, empty_predictions, score
 from .sets import feature_set
+from .uncertainty import Change, Features
 
 NOISE_LEVELS = (0.25, 0.5, 1.0, 2.0)  # SD of the noise, in SDs of the modality's features
 
@@ -63,8 +62,8 @@ class RunScorer:
             name: extract(backbones[name], store, options.cache, progress=options.progress)
             for name, (_, store) in prepared.network_inputs().items()
         }
-        file = folder / "scores.json"
-        self.temperature = float(json.loads(file.read_text())["temperature"]) if file.is_file() else 1.0
+        finished = (folder / run_folder.SCORES).is_file()
+        self.temperature = float(run_folder.read(folder, run_folder.SCORES)["temperature"]) if finished else 1.0
 
     def predict(self, windows: WindowTable, *, without: str = "", noise: tuple[str, float] = ("", 0.0)) -> Predictions:
         change = disturb(self.fusion.modalities, self.features, without, noise)
@@ -95,11 +94,19 @@ class BundleScorer:
             options.progress(f"{name} features", min(i + 16, count), count)
         return np.concatenate(parts)[None]
 
-    def predict(self, windows: WindowTable, *, without: str = "", noise: tuple[str, float] = ("", 0.0)) -> Predictions:
+    def predict(
+        self,
+        windows: WindowTable,
+        *,
+        without: str = "",
+        noise: tuple[str, float] = ("", 0.0),
+        change: Change | None = None,
+    ) -> Predictions:
+        """change: of features and presence, instead of what `without` and `noise` make of them."""
         names = self.task.names
         known = {m: self.features.get(m, np.zeros((1, 1, self.task.dim), np.float32)) for m in names}
         data = feature_set(windows, self.stores, known, None)
-        change = disturb(names, known, without, noise)
+        change = change or disturb(names, known, without, noise)
         parts: dict[str, list[NDArray[np.float32]]] = {}
         for i in range(0, len(windows), 64):
             inputs, _ = data[np.arange(i, min(i + 64, len(windows))), 0]
@@ -267,7 +274,7 @@ def _model(target: Path) -> _Model:
         facts = matching.facts_of_bundle(bundle.manifest)
         return _Model(bundle.task, facts, trained, True)
     folder = _folders(target)[0]
-    split = json.loads((folder / "split.json").read_text())
+    split = run_folder.read(folder, run_folder.SPLIT)
     return _Model(
         recipe_of(folder).resolve(), facts_of_run(folder), len({*split["train"], *split["validation"]}), False
     )
@@ -318,7 +325,7 @@ def _parts(
     prepared = prepare(cohort, recipe, options, training=False)
     parts = []
     for folder in folders:
-        split = json.loads((folder / "split.json").read_text())
+        split = run_folder.read(folder, run_folder.SPLIT)
         trained = {*split["train"], *split["validation"]}
         parts.append(_Part(RunScorer(prepared, folder, options), split["test"], trained, split.get("people", "")))
     return parts, recipe, recipe.to_dict()
@@ -336,7 +343,7 @@ def _as_bundled(bundle: Bundle) -> dict[str, Any]:
 
 def _folders(target: Path) -> list[Path]:
     """The folders of a run's splits. Raises DataError where there are none."""
-    folders = [target] if (target / "recipe.json").is_file() else run_folders(target)
+    folders = [target] if (target / run_folder.RECIPE).is_file() else run_folders(target)
     if not folders:
         raise DataError(
             f"{target} is neither a bundle nor a finished run; give NAME.jmt or the folder of `train --out`"
@@ -348,8 +355,8 @@ def require_one_run(target: Path, folders: list[Path]) -> None:
     """Raises ConfigError where `folders` are not the folds of one run but several recipes or seeds."""
     kept = [
         {
-            "recipes": json.loads((folder / "recipe.json").read_text()),
-            "seeds": json.loads((folder / "scores.json").read_text())["seed"],
+            "recipes": run_folder.read(folder, run_folder.RECIPE),
+            "seeds": run_folder.read(folder, run_folder.SCORES)["seed"],
         }
         for folder in folders
         if len(folders) > 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import html
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timezone
@@ -11,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ..machine import describe
-from . import score_table
+from . import html_page, score_table
 from .keys import write
 from .scores import Predictions, Scores
 
@@ -31,24 +30,6 @@ _CAPTIONS = {
     "subject of the mean over the trials of its class.",
     "robustness": "Scores under noise on one modality's features, and without it; bars are 95 % intervals by subject.",
 }
-_STYLE = """
-:root { color-scheme: light; }
-body { font: 16px/1.5 system-ui, sans-serif; color: #111; background: #fff; max-width: 68rem; margin: 0 auto;
-  padding: 1rem; }
-h1 { font-size: 1.5rem; margin: .5rem 0; overflow-wrap: anywhere; } h2 { font-size: 1.15rem; margin: 2rem 0 .5rem; }
-.table { overflow-x: auto; } table { border-collapse: collapse; font-size: .875rem; }
-th, td { text-align: left; padding: .25rem .7rem .25rem 0; border-bottom: 1px solid #bbb; vertical-align: top; }
-td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-.about td:last-child { overflow-wrap: anywhere; }
-.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); gap: 1.5rem; }
-figure { margin: 0; break-inside: avoid; } figure.wide { grid-column: 1 / -1; }
-img { max-width: 100%; height: auto; } figcaption { font-size: .875rem; color: #333; }
-pre { white-space: pre-wrap; font-size: .8rem; overflow-wrap: anywhere; }
-@page { margin: 15mm; }
-@media print { body { font-size: 10pt; max-width: none; padding: 0; } h2 { break-after: avoid; }
-  tr { break-inside: avoid; } .table { overflow: visible; } table { font-size: 8pt; }
-  td.n, th.n { white-space: normal; } }
-"""
 
 
 def smallest_change(clean: Predictions) -> str:
@@ -99,13 +80,7 @@ def write_html(
         "<h2>Figures</h2>", '<div class="figures">', *(_figure(out, name) for name in figures), "</div>",
         "<h2>Subjects</h2>", _subjects(table["clean"]),
     ]  # fmt: skip
-    page = (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head><body>\n" + "\n".join(parts)
-        + "\n</body></html>\n"
-    )  # fmt: skip
-    write(out / FILE, page)
+    write(out / FILE, html_page.page(title, "\n".join(parts)))
     return out / FILE
 
 
@@ -151,10 +126,6 @@ def _figure(out: Path, name: str) -> str:
     file = out / f"{name}.png"
     if not file.is_file():
         return ""
-    caption = _CAPTIONS[name]
-    image = base64.b64encode(file.read_bytes()).decode()
+    caption, image = html.escape(_CAPTIONS[name]), html_page.inlined(file)
     wide = ' class="wide"' if name in ("subjects", "over_time", "attention", "trial_attention", "robustness") else ""
-    return (
-        f'<figure{wide}><img src="data:image/png;base64,{image}" alt="{html.escape(caption)}">'
-        f"<figcaption>{html.escape(caption)}</figcaption></figure>"
-    )
+    return f'<figure{wide}><img src="{image}" alt="{caption}"><figcaption>{caption}</figcaption></figure>'

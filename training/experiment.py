@@ -10,7 +10,6 @@ import hashlib
 import json
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,17 +21,19 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ..engine.novelty import FILE, read_novelty, save_novelty
-from ..errors import ConfigError, DataError
+from ..engine.uncertainty import Uncertainty
+from ..errors import DataError
 from ..models.fusion import Fusion
 from ..models.joint import TEXT, JointModel
 from ..models.pretrained import load_pretrained
 from ..tasks import Modality, Task
-from . import splits
+from . import run_folder, splits
 from .clips import ClipStore, Progress, build_clips, default_cache, silent
 from .data import Cohort, WindowTable, cut_windows, require_two_classes
 from .features import extract
 from .keys import Key, claim, clip_key, code, data_parts, digest, source_of_weights, weights_hash, write
 from .launch import Launcher
+from .limits import with_limits
 from .locks import lock
 from .matching import DataFacts, clip_facts, facts_of, require_same_clips, require_window, retrain_remedy
 from .memory import predict_memory, require_memory
@@ -45,21 +46,21 @@ from .networks import (
     fusion_of,
     load_weights,
     pretraining,
+    read_weights,
     second_backbone,
 )
-from .novelty import fit_windows, with_novelty
+from .novelty import fit_windows
 from .persons import standardise_by_person
 from .recipes import EXPORTABLE, Masking, Recipe, Stage, from_dict
+from .run_folder import FACTS, RECIPE, SCORES, SPLIT, UNCERTAINTY
 from .scores import Predictions, Scores, empty_predictions, fit_temperature, score, validation_loss
 from .sets import ClipSet, FeatureSet, clip_set, feature_set, hash_seed, presence
 from .splits import Split
 from .trainer import Device, State, fit
+from .uncertainty import Change, fit_uncertainty, only, subsets
 
-Features = dict[str, torch.Tensor]
-Change = Callable[[Features, torch.Tensor], tuple[Features, torch.Tensor]]
-FACTS = "data.json"  # of a run: the facts of the data that it was trained on
 # patterns of what a later command would trust in a run's folder
-RUN_STATE = ("scores.json", "*.safetensors", "*/checkpoints/*.ckpt")
+RUN_STATE = (SCORES, "*.safetensors", "*/checkpoints/*.ckpt")
 
 
 @dataclass(frozen=True)
@@ -190,22 +191,21 @@ def _without_bad(windows: WindowTable, stores: dict[str, ClipStore]) -> WindowTa
 
 def make_splits(cohort: Cohort, protocol: str, *, seed: int, windows: WindowTable | None = None) -> list[Split]:
     """The splits of a protocol: holdout, kfold:K, loso, loso67, official. Raises ConfigError for another."""
+    splits.require_protocol(protocol)
     subjects = sorted(set(windows.subject.tolist())) if windows is not None else cohort.subjects
     name, _, number = protocol.partition(":")
     if name == "holdout":
         return [splits.holdout(subjects, seed=seed)]
-    if name == "kfold" and (number or "5").isdecimal():
+    if name == "kfold":
         return splits.k_fold(subjects, int(number or 5), seed=seed)
     if name == "loso":
         return splits.loso(subjects, seed=seed)
     if name == "loso67":
         return splits.loso(cohort.reactive(subjects), seed=seed)
-    if name == "official":
-        train, validation = cohort.of_part("train"), cohort.of_part("validation")
-        if not train or not validation:
-            raise DataError(f"{cohort.root} has no official split; use --folds, --loso or the hold-out")
-        return [splits.official(train, validation, seed=seed)]
-    raise ConfigError(f"unknown protocol '{protocol}': choose holdout, kfold:5, loso, loso67 or official")
+    train, validation = cohort.of_part("train"), cohort.of_part("validation")
+    if not train or not validation:
+        raise DataError(f"{cohort.root} has no official split; use --folds, --loso or the hold-out")
+    return [splits.official(train, validation, seed=seed)]
 
 
 # ---- one split -----------------------------------------------------------------------------------------------
@@ -232,10 +232,10 @@ def run_split(prepared: Prepared, split: Split, out: Path, *, seed: int, options
     recipe, task, windows = prepared.recipe, prepared.task, prepared.windows
     key = run_key(prepared, split, seed=seed, device=options.device)
     claim_run(out, key)
-    write(out / "recipe.json", json.dumps(recipe.to_dict(), indent=1) + "\n")
+    write(out / RECIPE, json.dumps(recipe.to_dict(), indent=1) + "\n")
     write(out / FACTS, json.dumps(prepared.facts.to_dict(), indent=1) + "\n")
     about = {**split.to_dict(), "people": prepared.cohort.people}
-    write(out / "split.json", json.dumps(about, indent=1) + "\n")
+    write(out / SPLIT, json.dumps(about, indent=1) + "\n")
     sides = {side: prepared.fusion_windows.of(getattr(split, side)) for side in ("train", "validation")}
     require_two_classes(sides["train"], "train")
     run = _Run(prepared, split, out, seed, options)
@@ -267,13 +267,33 @@ def run_split(prepared: Prepared, split: Split, out: Path, *, seed: int, options
     # what the training people's clips look like, with limits from the validation people; for the bundle
     densities = fit_windows(task, sides["train"], sides["validation"], (prepared.stores, prepared.stores))
     (out / FILE).write_bytes(save_novelty(densities))
+    uncertainty = uncertainty_of(prepared, fusion, features, sides["validation"], temperature)
+    known = {} if uncertainty is None else uncertainty.to_manifest()
+    write(out / UNCERTAINTY, json.dumps(known, indent=1) + "\n")
     record = {
         "split": split.name, "seed": seed, "key": key.digest, "seconds": {k: round(v, 2) for k, v in seconds.items()},
         "temperature": temperature, "validation_loss": None if np.isnan(loss) else loss,
         "scored": scored_side, **scores.to_dict(),
     }  # fmt: skip
-    write(out / "scores.json", json.dumps(record, indent=1) + "\n")
+    write(out / SCORES, json.dumps(record, indent=1) + "\n")
     return Result(split, predictions, scores, seconds, out, loss)
+
+
+def uncertainty_of(
+    prepared: Prepared,
+    fusion: Fusion,
+    features: dict[str, NDArray[np.float32]],
+    validation: WindowTable,
+    temperature: float,
+) -> Uncertainty | None:
+    """What the validation people promise for others; None where they are too few, or live cannot run the system."""
+    if not len(validation) or not exportable(prepared.recipe, prepared.task):
+        return None
+    found = {}
+    for present in subsets(prepared.task.names):
+        p = predict(prepared, fusion, features, validation, {}, only(fusion.modalities, present))
+        found[present] = replace(p, temperature=temperature)
+    return fit_uncertainty(found)
 
 
 @dataclass(frozen=True)
@@ -501,22 +521,19 @@ def _save_state(state: dict[str, torch.Tensor], path: Path, metadata: dict[str, 
 
 def recipe_of(folder: Path) -> Recipe:
     """The recipe of a run's split. Raises DataError where `folder` has none."""
-    file = folder / "recipe.json"
-    if not file.is_file():
+    if not (folder / RECIPE).is_file():
         raise DataError(f"{folder} is not a training run (no recipe.json); give a folder that `train --out` wrote")
-    return from_dict(json.loads(file.read_text()))
+    return from_dict(run_folder.read(folder, RECIPE))
 
 
 def facts_of_run(folder: Path) -> DataFacts:
     """The facts of a run's training data; unknown where an earlier version trained it."""
-    file = folder / FACTS
-    return DataFacts.of_recipe(json.loads(file.read_text()) if file.is_file() else {}, recipe_of(folder).to_dict())
+    facts = run_folder.read(folder, FACTS) if (folder / FACTS).is_file() else {}
+    return DataFacts.of_recipe(facts, recipe_of(folder).to_dict())
 
 
 def load_run(folder: Path) -> tuple[Recipe, dict[str, nn.Module], Fusion, dict[str, State]]:
     """Recipe, backbones, fusion and ensembling states of a finished split's folder."""
-    from safetensors.torch import load_file
-
     recipe = recipe_of(folder)
     task = recipe.resolve()
     described = {m.name: m for m in task.modalities}
@@ -530,7 +547,7 @@ def load_run(folder: Path) -> tuple[Recipe, dict[str, nn.Module], Fusion, dict[s
         network.eval()
     fusion = fusion_of(recipe, task, 0.0)
     load_weights(fusion, folder / "fusion.safetensors")
-    states = {o: load_file(f) for o in task.outputs if (f := folder / f"fusion-best-{o}.safetensors").is_file()}
+    states = {o: read_weights(f) for o in task.outputs if (f := folder / f"fusion-best-{o}.safetensors").is_file()}
     return recipe, backbones, fusion.eval(), states
 
 
@@ -549,7 +566,7 @@ def export_run(result: Result, path: Path, *, cohort: Cohort, name: str, demo: b
     recipe, backbones, fusion, _ = load_run(result.folder)
     task = recipe.resolve()
     model = JointModel(task, backbones, fusion)  # type: ignore[arg-type]
-    record = json.loads((result.folder / "scores.json").read_text())
+    record = run_folder.read(result.folder, SCORES)
     provenance = {
         "data": facts_of_run(result.folder).to_dict(),
         "run": record["key"],
@@ -567,7 +584,8 @@ def export_run(result: Result, path: Path, *, cohort: Cohort, name: str, demo: b
         model, task, path, name=name, provenance=provenance, demo=demo, calibration=calibration, overwrite=overwrite
     )
     densities = read_novelty((result.folder / FILE).read_bytes())
-    return with_novelty(bundle, densities) if densities else bundle
+    known = run_folder.read(result.folder, UNCERTAINTY)
+    return with_limits(bundle, densities, Uncertainty.from_manifest(known) if known else None)
 
 
 def _number(name: str) -> int:

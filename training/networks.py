@@ -120,17 +120,24 @@ def second_backbone(task: Task, recipe: Recipe) -> Modality:
     return replace(task.modalities[0], backbone=recipe.second)
 
 
-def load_weights(network: nn.Module, file: Path) -> None:
-    """Weights of a safetensors file into `network`. Raises DataError where they belong to another model."""
+def read_weights(file: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file. Raises DataError where it is missing or damaged."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
-        network.load_state_dict(load_file(file))
+        return load_file(file)
     except FileNotFoundError:
         raise DataError(f"{file} does not exist; the run is incomplete, train it again") from None
     except (SafetensorError, OSError) as error:
         raise DataError(f"{file} is not a readable safetensors file ({error}); restore or retrain it") from None
+
+
+def load_weights(network: nn.Module, file: Path) -> None:
+    """Weights of a safetensors file into `network`. Raises DataError where they belong to another model."""
+    weights = read_weights(file)
+    try:
+        network.load_state_dict(weights)
     except RuntimeError as error:
         first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
         raise DataError(f"{file} belongs to another model ({first}); give the checkpoint of this recipe") from None

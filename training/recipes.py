@@ -6,7 +6,7 @@ The resolved recipe is saved with every run, so a run can be repeated from its f
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -17,6 +17,9 @@ from ..tasks import CLIP_AUDIO_SAMPLES, FUSIONS, TASK_NAMES, Modality, Task, get
 from .data import PAIN_CLASSES
 
 RECIPE_FUSIONS = (*FUSIONS, "intra_fc", "intra_tr")
+OPTIMIZERS, SCHEDULES = ("sgd", "adam", "adamw"), ("constant", "cosine", "plateau", "onecycle")
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")  # Lightning's names
+Grid = dict[str, list[str]]
 EXPORTABLE = ("jmt", "vanilla", "concat")  # fusions of the task presets, which a live run can use
 _FOLDER = resources.files(__package__) / "recipes"
 
@@ -39,6 +42,7 @@ class Stage:
 
     def __post_init__(self) -> None:
         for name, right in (
+            ("optimizer", self.optimizer in OPTIMIZERS), ("schedule", self.schedule in SCHEDULES),
             ("batch", self.batch >= 1), ("epochs", self.epochs >= 0), ("patience", self.patience >= 0),
             ("lr", self.lr > 0), ("dropout", 0 <= self.dropout < 1),
         ):  # fmt: skip
@@ -117,6 +121,8 @@ class Recipe:
         """The task preset with this recipe's changes. Raises ConfigError where they do not fit."""
         if self.fusion not in RECIPE_FUSIONS:
             raise ConfigError(f"recipe {self.name}: fusion '{self.fusion}' is not one of {', '.join(RECIPE_FUSIONS)}")
+        if self.precision not in PRECISIONS:
+            raise ConfigError(f"precision '{self.precision}' is unknown; choose {', '.join(PRECISIONS)}")
         alone = self.fusion.startswith("intra_")
         ways = ("",) if alone or not self.second or self.fusion == "unimodal" else ("fc", "tr")
         if self.intra not in ways or (alone and not self.second) or (self.second and self.fusion == "unimodal"):
@@ -248,6 +254,24 @@ def key_value(text: str, option: str, example: str) -> tuple[str, str]:
     if not equals or not key:
         raise ConfigError(f"{option} '{text}' is not KEY=VALUE; write for example {example}")
     return key, value
+
+
+def parse_grid(texts: Sequence[str]) -> Grid:
+    """`lr=1e-3,1e-4` -> {"lr": ["1e-3", "1e-4"]}. Raises ConfigError for another form."""
+    grid: Grid = {}
+    example = "lr=8e-4,6e-4,3e-4"
+    for text in texts:
+        key, values = key_value(text, "--grid", example)
+        grid[key] = [v.strip() for v in values.split(",")]
+        if not all(grid[key]):
+            raise ConfigError(f"--grid '{text}' has an empty value; write for example {example}")
+    return grid
+
+
+def grid_changes(texts: Sequence[str]) -> Iterator[tuple[str]]:
+    """Every value of a grid as one change of a recipe, `lr=1e-3`. Raises ConfigError as `parse_grid` does."""
+    for key, values in parse_grid(texts).items():
+        yield from ((f"{key}={value}",) for value in values)
 
 
 def override(data: dict[str, Any], text: str) -> None:

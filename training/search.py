@@ -20,7 +20,7 @@ import numpy as np
 
 from ..engine.bundle import load_bundle
 from ..errors import ConfigError, DataError
-from . import persons, score_table
+from . import persons, run_folder, score_table
 from .data import Cohort
 from .experiment import (
     RUN_STATE,
@@ -41,11 +41,9 @@ from .keys import claim, write
 from .launch import helpers
 from .locks import lock, share_out
 from .published import published_lines
-from .recipes import Recipe, from_dict, key_value, override
+from .recipes import Grid, Recipe, from_dict, override, parse_grid
 from .scores import Predictions, Scores, score
 from .splits import Split
-
-Grid = dict[str, list[str]]
 
 
 @dataclass
@@ -57,18 +55,6 @@ class Protocol:
     predictions: Predictions
     scores: Scores
     lines: list[str]
-
-
-def parse_grid(texts: Sequence[str]) -> Grid:
-    """`lr=1e-3,1e-4` -> {"lr": ["1e-3", "1e-4"]}. Raises ConfigError for another form."""
-    grid: Grid = {}
-    example = "lr=8e-4,6e-4,3e-4"
-    for text in texts:
-        key, values = key_value(text, "--grid", example)
-        grid[key] = [v.strip() for v in values.split(",")]
-        if not all(grid[key]):
-            raise ConfigError(f"--grid '{text}' has an empty value; write for example {example}")
-    return grid
 
 
 def run_protocol(
@@ -150,7 +136,7 @@ def _bundle(prepared: Prepared, results: list[Result], out: Path, *, overwrite: 
         return f"no bundle: a live run needs jmt, vanilla or concat with several modalities, not {what}"
     path = out / f"{recipe.name}.jmt"
     if path.exists() and not overwrite:
-        made = json.loads((results[0].folder / "scores.json").read_text())["key"]
+        made = run_folder.read(results[0].folder, run_folder.SCORES)["key"]
         if load_bundle(path).manifest.get("provenance", {}).get("run") != made:
             raise ConfigError(f"{path} is the bundle of another run; pass --overwrite, or remove it")
     else:
@@ -226,9 +212,9 @@ def _grid_work(
 def _finished(prepared: Prepared, split: Split, folder: Path, seed: int, options: TrainingOptions) -> Result | None:
     """A split that has been run; None where it has not. Raises ConfigError where it was run under another key."""
     claim_run(folder, run_key(prepared, split, seed=seed, device=options.device))
-    if not (folder / "scores.json").is_file():
+    if not (folder / run_folder.SCORES).is_file():
         return None
-    record = json.loads((folder / "scores.json").read_text())
+    record = run_folder.read(folder, run_folder.SCORES)
     predictions = Predictions.load(folder / "predictions.npz")
     windows = prepared.windows
     predictions.frames = {

@@ -8,8 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import DataError
+from ..errors import ConfigError, DataError
 from .data import person
+
+PROTOCOLS = ("holdout", "kfold", "loso", "loso67", "official")
+
+
+def require_protocol(text: str) -> None:
+    """Raises ConfigError for what is not a protocol: holdout, kfold:K, loso, loso67 or official."""
+    name, colon, number = text.partition(":")
+    if name not in PROTOCOLS or (colon and (name != "kfold" or not number.isdecimal())):
+        raise ConfigError(f"unknown protocol '{text}': choose holdout, kfold:5, loso, loso67 or official")
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,7 @@ def run_suite(
 
     protocol: as in training; with folds, each subject is scored by the weights of the fold that tests it.
     re_pair: train and score on windows whose face and EDA are of different moments (`data.re_paired`), as a control.
-    command: named in the report. Writes `report.md` with plots, `suite.json` and `suite.csv`.
+    command: named in the report. Writes `report.html` and `.md` with plots, `suite.json` and `suite.csv`.
     """
     wanted = systems_of(recipe)
     unknown = [s for s in systems if s not in wanted]

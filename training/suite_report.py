@@ -1,4 +1,4 @@
-"""The ablation suite's report in Markdown: what was done, tables and plots for each metric, and the costs."""
+"""The ablation suite's report: what was done, tables and plots for each metric, and the costs."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from ..markdown import table
 from . import score_table, suite_plots
 from .comparison import DRAWS, Difference
 from .evaluation import NOISE_LEVELS
+from .html_page import write_report_files
 from .plots import LABELS
 from .published import MEASURES, NOTE, row_text, rows_of
 from .suite_findings import Findings
@@ -30,7 +31,7 @@ def shown(found: Findings, system: str) -> str:
 
 
 def write(out: Path, found: Findings, command: str) -> Path:
-    """`report.md` in `out`, with its plots; returns its path."""
+    """`report.html` and `report.md` in `out`, with their plots; returns the first."""
     lines = [f"# Ablation suite: {found.recipe.title}", "", *_about(found, command), "", *_legend(found)]
     for metric in found.metrics():
         lines += ["", f"## {LABELS[metric][0].upper()}{LABELS[metric][1:]}", "", *_clean(found, metric)]
@@ -41,9 +42,7 @@ def write(out: Path, found: Findings, command: str) -> Path:
         names = {s: shown(found, s) for s in found.systems}
         suite_plots.all_plots(out, found, metric, names)
     lines += ["", "## Cost", "", *_costs(found), *_published(found)]
-    path = out / "report.md"
-    path.write_text("\n".join(lines) + "\n")
-    return path
+    return write_report_files(out / "report", lines)
 
 
 def _about(found: Findings, command: str) -> list[str]:

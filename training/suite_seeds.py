@@ -85,7 +85,7 @@ def run_seeded_suite(
     cross_fit: bool = False,
     options: TrainingOptions,
 ) -> Path:
-    """Train what is not yet trained, score all, and write `claims.md`, `claims.json` and plots; returns the report.
+    """Train what is not yet trained, score all, and write `claims.html`, `.md`, `.json` and plots; returns the report.
 
     seed: of folds and backbones; the fusions have the seeds 0 to `seeds` - 1. re_pair: add the control of the largest
     share; cross_fit: add out-of-fold features at the smallest share. Raises ConfigError for unknown systems.

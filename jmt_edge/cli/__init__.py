@@ -17,6 +17,7 @@ from ..errors import UserError
 
 COMMANDS = {
     "live": "Run the model on a camera, a microphone and an EDA sensor.",
+    "config": "Check and show the settings of `live` from a file and the environment.",
     "replay": "Replay a recorded live run, bit for bit.",
     "export": "Convert a recording to CSV, Parquet or XDF.",
     "keygen": "Make a key to sign bundles and recordings with.",
@@ -91,7 +92,9 @@ def main() -> None:
         click.echo(f"jmt-edge: {what} cannot be written ({error.strerror}); make room, or write elsewhere", err=True)
         sys.exit(2)
     except ModuleNotFoundError as error:
-        extra = _EXTRAS.get((error.name or "").split(".")[0])
+        from ._needs import EXTRA_OF
+
+        extra = EXTRA_OF.get((error.name or "").split(".")[0])
         if extra is None:
             raise
         click.echo(
@@ -99,26 +102,3 @@ def main() -> None:
             err=True,
         )
         sys.exit(2)
-
-
-_EXTRAS = {
-    "torch": "train",
-    "torchvision": "train",
-    "lightning": "train",
-    "optuna": "train",
-    "matplotlib": "train",
-    "onnx": "train",
-    "onnxscript": "train",
-    "cryptography": "sign",
-    "pyarrow": "record",
-    "av": "record",
-    "starlette": "page",
-    "uvicorn": "page",
-    "websockets": "page",
-    "tensorrt": "tensorrt",
-    "tensorrt_rtx": "tensorrt-rtx",
-    "triton": "cubin",
-    "torch_tensorrt": "torch-tensorrt",
-    "cuda": "gpu",
-    "openvino": "openvino",
-}

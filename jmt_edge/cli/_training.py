@@ -13,12 +13,21 @@ from ..errors import ConfigError
 
 F = TypeVar("F", bound=Callable[..., Any])
 _OPTIONS = (
-    click.option("--channel", default="Eda_RB", show_default=True, help="PainMonit: the EDA channel."),
-    click.option("--rate", type=float, help="PainMonit: samples per second of X.  [default: 250, windows of 10 s]"),
+    click.option("--channel", default="Eda_RB", show_default=True, help="PainMonit: the EDA channel.", metavar="NAME"),
+    click.option(
+        "--rate", type=float, help="PainMonit: samples per second of X.  [default: 250, windows of 10 s]", metavar="HZ"
+    ),
     click.option("--skip-bad", is_flag=True, help="Skip bad samples, and count and list them."),
-    click.option("--cache", type=click.Path(path_type=Path), help="Clips and features.  [default: $JMT_EDGE_CACHE]"),
-    click.option("--workers", type=click.IntRange(1, 256), help="Preprocessing processes.  [default: all cores]"),
-    click.option("--threads", type=click.IntRange(1, 256), help="CPU threads of torch."),
+    click.option(
+        "--cache",
+        type=click.Path(path_type=Path),
+        help="Clips and features.  [default: $JMT_EDGE_CACHE]",
+        metavar="PATH",
+    ),
+    click.option(
+        "--workers", type=click.IntRange(1, 256), help="Preprocessing processes.  [default: all cores]", metavar="N"
+    ),
+    click.option("--threads", type=click.IntRange(1, 256), help="CPU threads of torch.", metavar="N"),
     click.option("--quiet", is_flag=True, help="No progress on stderr."),
 )
 

@@ -9,28 +9,65 @@ from typing import Any
 import click
 
 from ..errors import ConfigError
+from ._command import subcommand
 from ._signed import load_signed, signed_option
 
 
-@click.command(name="bench")
+@subcommand(
+    "bench",
+    examples=[
+        ("jmt-edge bench --task pain --json today.json", "measure the pain demo, and keep the report"),
+        ("jmt-edge bench --task pain --compare today.json", "measure again, and compare"),
+        ("jmt-edge bench --predict orin-nano", "a roofline for a device that is not here"),
+    ],
+)
 @click.argument("bundle", required=False, type=click.Path(path_type=Path))
-@click.option("--task", "task_name", default="pain", show_default=True, help="Which demo bundle, if BUNDLE is omitted.")
-@click.option("--backend", default="auto", show_default=True)
-@click.option("--batch", type=int, default=1, show_default=True)
 @click.option(
-    "--duration", type=float, default=20.0, show_default=True, help="Seconds of measurement, all processes together."
+    "--task",
+    "task_name",
+    default="pain",
+    show_default=True,
+    help="Which demo bundle, if BUNDLE is omitted.",
+    metavar="TASK",
 )
-@click.option("--hop", type=float, default=0.5, show_default=True)
-@click.option("--threads", type=click.IntRange(1, 256))
-@click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--processes", type=int, default=5, show_default=True, help="Number of fresh processes to measure.")
-@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the report to this file.")
+@click.option("--backend", default="auto", show_default=True, metavar="NAME")
+@click.option("--batch", type=int, default=1, show_default=True, metavar="N")
 @click.option(
-    "--compare", "old", type=click.Path(path_type=Path), help="An earlier report: print ratios with intervals."
+    "--duration",
+    type=float,
+    default=20.0,
+    show_default=True,
+    help="Seconds of measurement, all processes together.",
+    metavar="S",
 )
-@click.option("--fail-over", default="10%", show_default=True, help="With --compare: exit 1 past this regression.")
+@click.option("--hop", type=float, default=0.5, show_default=True, metavar="S")
+@click.option("--threads", type=click.IntRange(1, 256), metavar="N")
+@click.option("--seed", type=int, default=0, show_default=True, metavar="N")
 @click.option(
-    "--predict", "target", help="orin-nano, orin-nx, agx-orin, thor, h200 or here: by roofline, not measured."
+    "--processes", type=int, default=5, show_default=True, help="Number of fresh processes to measure.", metavar="N"
+)
+@click.option(
+    "--json", "json_path", type=click.Path(path_type=Path), help="Write the report to this file.", metavar="PATH"
+)
+@click.option(
+    "--compare",
+    "old",
+    type=click.Path(path_type=Path),
+    help="An earlier report: print ratios with intervals.",
+    metavar="PATH",
+)
+@click.option(
+    "--fail-over",
+    default="10%",
+    show_default=True,
+    help="With --compare: exit 1 past this regression.",
+    metavar="PERCENT",
+)
+@click.option(
+    "--predict",
+    "target",
+    help="orin-nano, orin-nx, agx-orin, thor, h200 or here: by roofline, not measured.",
+    metavar="DEVICE",
 )
 @click.option(
     "--precision",
@@ -40,7 +77,13 @@ from ._signed import load_signed, signed_option
     help="With --predict.",
 )
 @click.option("--layers", is_flag=True, help="With --predict: one row per layer.")
-@click.option("--plot", "plot_path", type=click.Path(path_type=Path), help="With --predict: write the roofline as PNG.")
+@click.option(
+    "--plot",
+    "plot_path",
+    type=click.Path(path_type=Path),
+    help="With --predict: write the roofline as PNG.",
+    metavar="PATH",
+)
 @signed_option
 def command(
     bundle: Path | None, task_name: str, backend: str, batch: int, duration: float, hop: float, threads: int | None,

@@ -7,13 +7,25 @@ from typing import Any
 
 import click
 
-from ..errors import ConfigError
+from ._command import subcommand
 from ._signed import load_signed, signed_option
 
 
-@click.command(name="build")
+@subcommand(
+    "build",
+    examples=[
+        ("jmt-edge build pain.jmt --precision auto --builder onnxruntime", "for this CPU"),
+        ("jmt-edge build pain.jmt --precision fp16 --builder tensorrt-rtx --target sm_86", "without a GPU"),
+        ("jmt-edge build pain.jmt --cubin sm_87,sm_110,sm_90", "the fused fusion for Orin, Thor and H200"),
+    ],
+)
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), help="New bundle [default: NAME-<precision>.jmt beside it].")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="New bundle [default: NAME-<precision>.jmt beside it].",
+    metavar="PATH",
+)
 @click.option(
     "--precision", type=click.Choice(["fp32", "fp16", "int8", "auto"]), default="auto", show_default=True,
     help="int8 needs a bundle written by `calibrate`; auto keeps the fastest faithful one, timed here.",
@@ -22,17 +34,36 @@ from ._signed import load_signed, signed_option
     "--builder", default="auto",
     type=click.Choice(["auto", "tensorrt", "tensorrt-rtx", "torch-tensorrt", "onnxruntime"]), show_default=True,
 )  # fmt: skip
-@click.option("--target", default="current", show_default=True, help="current, or sm_NN to compile for another device.")
+@click.option(
+    "--target",
+    default="current",
+    show_default=True,
+    help="current, or sm_NN to compile for another device.",
+    metavar="DEVICE",
+)
 @click.option(
     "--data", type=click.Path(path_type=Path),
     help="Dataset, recording with raw samples, or saved windows (.npz) for the fidelity check [default: simulated].",
+    metavar="PATH",
 )  # fmt: skip
 @click.option(
-    "--windows", "count", type=click.IntRange(1), default=16, show_default=True, help="Windows for the comparison."
+    "--windows",
+    "count",
+    type=click.IntRange(1),
+    default=16,
+    show_default=True,
+    help="Windows for the comparison.",
+    metavar="N",
 )
-@click.option("--batch", help="MIN,OPT,MAX of the first axis, for engines with a dynamic batch [default: static 1].")
-@click.option("--cubin", help="Also compile the fused Triton fusion for these devices, e.g. sm_87,sm_110,sm_90.")
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option(
+    "--batch",
+    metavar="MIN,OPT,MAX",
+    help="MIN,OPT,MAX of the first axis, for engines with a dynamic batch [default: static 1].",
+)
+@click.option(
+    "--cubin", help="Also compile the fused Triton fusion for these devices, e.g. sm_87,sm_110,sm_90.", metavar="LIST"
+)
+@click.option("--seed", type=int, default=0, show_default=True, metavar="N")
 @signed_option
 def command(
     bundle: Path, out: Path | None, precision: str, builder: str, target: str, data: Path | None, count: int,
@@ -46,7 +77,7 @@ def command(
     from rich.console import Console
 
     from ..calibration.sources import load_windows
-    from ..compiler.build import build, choose_builder
+    from ..compiler.build import build, choose_builder, left_out, load_graphs, parse_batch
     from ..compiler.report import layer_sentence, timing_lines
     from ..engine.bundle import load_bundle
     from ._progress import step_bar
@@ -54,23 +85,27 @@ def command(
     source = load_signed(bundle) if require_signed else load_bundle(bundle)
     target_path = out or bundle.with_name(f"{source.name}-{precision}.jmt")
     console = Console(stderr=True)
-    shape = _batch(batch)
-    targets = _targets(cubin) if cubin else []
+    chosen, why = choose_builder(builder, target)
+    console.print(f"builder: {chosen} ({why})")
+    for what in left_out(source.manifest, precision):
+        console.print(f"left out: {what}")
+    graphs = load_graphs(source)
     with step_bar(console) as on_step:
         on_step("windows for the comparison", 0.0)
         windows = load_windows(source, data, count, seed=seed)
         extra_files: dict[str, bytes] = {}
         extra_manifest: dict[str, Any] = {}
-        if targets:
+        if cubin:
             from ..compiler.cubins import bundle_cubins
+            from ..kernels.aot import targets as cubin_targets
 
+            targets = cubin_targets(cubin)
             on_step(f"cubins for {', '.join(targets)}", 0.0)
             extra_files, extra_manifest = bundle_cubins(source, targets)
-        chosen, why = choose_builder(builder, target)
-        console.print(f"builder: {chosen} ({why})")
         built = build(
             source, target_path, precision=precision, builder=chosen, why=why, target=target, windows=windows,  # type: ignore[arg-type]
-            batch=shape, extra_files=extra_files, extra_manifest=extra_manifest, on_step=on_step,
+            batch=parse_batch(batch), graphs=graphs, extra_files=extra_files, extra_manifest=extra_manifest,
+            on_step=on_step,
         )  # fmt: skip
     engine = built.report["engine"]
     for name, entry in engine["networks"].items():
@@ -87,27 +122,3 @@ def command(
             err=True,
         )
         raise click.exceptions.Exit(1)
-
-
-def _targets(text: str) -> list[str]:
-    """The devices listed, checked before any work is done. Raises ConfigError for an unknown one."""
-    from ..kernels.aot import target
-
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    if not names:
-        raise ConfigError(f"--cubin '{text}' lists no device; write for example --cubin sm_87,sm_110")
-    for name in names:
-        target(name)
-    return names
-
-
-def _batch(text: str | None) -> tuple[int, int, int] | None:
-    if text is None:
-        return None
-    try:
-        low, best, high = (int(part) for part in text.split(","))
-    except ValueError:
-        raise ConfigError(f"--batch '{text}' is not MIN,OPT,MAX; write for example --batch 1,4,16") from None
-    if not 1 <= low <= best <= high:
-        raise ConfigError(f"--batch {text} is not in order; give 1 <= MIN <= OPT <= MAX")
-    return low, best, high

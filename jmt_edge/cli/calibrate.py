@@ -6,21 +6,33 @@ from pathlib import Path
 
 import click
 
+from ._command import subcommand
 from ._signed import load_signed, signed_option
 
 
-@click.command(name="calibrate")
+@subcommand(
+    "calibrate",
+    examples=[
+        ("jmt-edge calibrate pain.jmt --data cohort --out pain-calibrated.jmt", "on a data set"),
+        ("jmt-edge calibrate pain.jmt", "on simulated people"),
+    ],
+)
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option(
     "--data", type=click.Path(path_type=Path),
-    help="Data set, recording with raw samples, or saved windows (.npz) [default: simulated people].",
+    help="Data set, recording with raw samples, or saved windows (.npz) [default: simulated people].", metavar="PATH",
 )  # fmt: skip
-@click.option("--windows", "count", type=click.IntRange(4), default=128, show_default=True)
+@click.option("--windows", "count", type=click.IntRange(4), default=128, show_default=True, metavar="N")
 @click.option(
     "--method", type=click.Choice(["minmax", "percentile", "entropy", "mse"]), help="[default: the best of all]"
 )
-@click.option("--out", type=click.Path(path_type=Path), help="New bundle [default: NAME-calibrated.jmt beside it].")
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="New bundle [default: NAME-calibrated.jmt beside it].",
+    metavar="PATH",
+)
+@click.option("--seed", type=int, default=0, show_default=True, metavar="N")
 @signed_option
 def command(
     bundle: Path, data: Path | None, count: int, method: str | None, out: Path | None, seed: int, require_signed: bool

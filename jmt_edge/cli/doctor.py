@@ -6,8 +6,16 @@ import sys
 
 import click
 
+from ._command import subcommand
 
-@click.command()
+
+@subcommand(
+    "doctor",
+    examples=[
+        ("jmt-edge doctor", "what is connected, what is wrong, and the remedy"),
+        ("jmt-edge doctor --identify", "also ask which board is at each serial port"),
+    ],
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--identify", is_flag=True, help="Open each serial port and ask which board it is (resets an Arduino).")
 def command(as_json: bool, identify: bool) -> None:

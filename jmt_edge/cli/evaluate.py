@@ -9,27 +9,49 @@ from typing import Any
 import click
 
 from ..errors import ConfigError
+from ._command import subcommand
 from ._training import cohort_of, data_options, require_folder, training_options
 
 
-@click.command("evaluate")
+@subcommand(
+    "evaluate",
+    examples=[
+        ("jmt-edge evaluate runs/jmt --data cohort", "a run on its data set"),
+        ("jmt-edge evaluate --suite --recipe biovid-jmt --data cohort --out suite", "all fusions of the papers"),
+    ],
+)
 @click.argument("target", type=click.Path(path_type=Path), required=False)
-@click.option("--data", type=click.Path(path_type=Path), help="The data set's folder.")
+@click.option("--data", type=click.Path(path_type=Path), help="The data set's folder.", metavar="PATH")
 @click.option(
-    "--protocol", default="", help="all, all67, test, official; of --suite kfold:K.  [default: test of a run]"
+    "--protocol",
+    default="",
+    help="all, all67, test, official; of --suite kfold:K.  [default: test of a run]",
+    metavar="NAME",
 )
 @click.option("--suite", is_flag=True, help="Train and score all fusions with noise, missing modalities and less data.")
-@click.option("--recipe", help="With --suite: the recipe whose task and stages are used.")
+@click.option("--recipe", help="With --suite: the recipe whose task and stages are used.", metavar="NAME")
 @click.option("--variant", type=click.Choice(["full", "demo"]), help="With --suite: demo uses small networks.")
-@click.option("--fractions", default="0.1,0.25,0.5,1", show_default=True, help="With --suite: shares of the subjects.")
-@click.option("--systems", help="With --suite: only these systems, separated by commas.")
 @click.option(
-    "--out", type=click.Path(path_type=Path), help="Folder of tables and plots.  [default: TARGET/evaluation]"
+    "--fractions",
+    default="0.1,0.25,0.5,1",
+    show_default=True,
+    help="With --suite: shares of the subjects.",
+    metavar="LIST",
 )
-@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
+@click.option("--systems", help="With --suite: only these systems, separated by commas.", metavar="LIST")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Folder of tables and plots.  [default: TARGET/evaluation]",
+    metavar="PATH",
+)
+@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, metavar="N")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="With --suite: change the recipe.")
 @click.option(
-    "--seeds", type=click.IntRange(2, 1000), help="With --suite: the claims over so many seeds of each fusion."
+    "--seeds",
+    type=click.IntRange(2, 1000),
+    help="With --suite: the claims over so many seeds of each fusion.",
+    metavar="N",
 )
 @click.option("--cross-fit", is_flag=True, help="With --seeds: also fusions trained on out-of-fold features.")
 @click.option("--re-pair", is_flag=True, help="With --suite: a control whose face and EDA are of different moments.")

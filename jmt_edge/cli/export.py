@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
+from ._command import subcommand
 from ._signed import check_signed_recording, signed_option
 
 SUFFIX = {"csv": "-csv", "parquet": "-parquet", "xdf": ".xdf"}
 
 
-@click.command()
+@subcommand(
+    "export",
+    examples=[
+        ("jmt-edge export session1 --to csv", "tables in session1-csv"),
+    ],
+)
 @click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
 @click.option("--to", "form", type=click.Choice(list(SUFFIX)), required=True, help="Tables, or one XDF file.")
 @click.option(
-    "--out", type=click.Path(path_type=Path), help="Folder or file.  [default: DIR-csv, DIR-parquet, DIR.xdf]"
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Folder or file.  [default: DIR-csv, DIR-parquet, DIR.xdf]",
+    metavar="PATH",
 )
 @signed_option
 def command(folder: Path, form: str, out: Path | None, require_signed: bool) -> None:
@@ -30,7 +41,7 @@ def command(folder: Path, form: str, out: Path | None, require_signed: bool) -> 
     recording = Recording(folder)
     if require_signed:
         check_signed_recording(recording)
-    target = out or folder.with_name(folder.name + SUFFIX[form])
+    target = target_of({"folder": folder, "form": form, "out": out})
     try:
         written = EXPORTERS[form](recording, target)
     except OSError as error:
@@ -39,3 +50,9 @@ def command(folder: Path, form: str, out: Path | None, require_signed: bool) -> 
         click.echo(path)
     for sentence in (*recording.remarks, *recording.damage):
         click.echo(f"jmt-edge: {sentence}", err=True)
+
+
+def target_of(flags: Mapping[str, Any]) -> Path:
+    """Where the export goes: --out, or beside the recording."""
+    folder: Path = flags["folder"]
+    return flags["out"] or folder.with_name(folder.name + SUFFIX[flags["form"]])

@@ -8,14 +8,32 @@ from typing import Literal
 import click
 
 from ..errors import ConfigError
+from ._command import subcommand
 
 
-@click.command(name="import")
+@subcommand(
+    "import",
+    examples=[
+        (
+            "jmt-edge import fusion.pth --task pain --backbone face=face.pth --backbone eda=eda.pth --out pain.jmt",
+            "a checkpoint of the published code with its backbones",
+        ),
+    ],
+)
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.option("--task", "task_name", type=click.Choice(["pain", "affect"]), required=True)
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Bundle to write, NAME.jmt.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), required=True, help="Bundle to write, NAME.jmt.", metavar="PATH"
+)
 @click.option("--head", type=click.Choice(["self_attention", "concat"]), help="[default: what the file holds]")
-@click.option("--attention-heads", type=click.IntRange(1), default=1, show_default=True, help="Not stored in the file.")
+@click.option(
+    "--attention-heads",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Not stored in the file.",
+    metavar="N",
+)
 @click.option(
     "--joint", type=click.Choice(["plain", "abs"]),
     help="Input of the joint layer; abs is the released pain code's |[v; p]| [default: abs for pain with concat].",

@@ -8,16 +8,24 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ._command import subcommand
+
 if TYPE_CHECKING:
     from ..capture.inspection import Inspection, Stretch
 
 _SHOWN = 5  # gaps, notes and stretches
 
 
-@click.command()
+@subcommand(
+    "inspect",
+    examples=[
+        ("jmt-edge inspect eda.csv", "what the file is, and how to give it to live"),
+        ("jmt-edge inspect 'eda.csv?unit=kohm' --plot eda.png", "with a setting, and drawn"),
+    ],
+)
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a file.")
-@click.option("--plot", type=click.Path(path_type=Path), metavar="PNG", help="Draw the signals, and where they fail.")
+@click.option("--plot", type=click.Path(path_type=Path), metavar="FILE", help="Draw the signals, and where they fail.")
 def command(files: tuple[str, ...], as_json: bool, plot: Path | None) -> None:
     """Say what each FILE is: format, rate, unit, duration, gaps, quality over time, and how to give it to `live`.
 

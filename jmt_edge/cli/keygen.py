@@ -6,8 +6,15 @@ from pathlib import Path
 
 import click
 
+from ._command import subcommand
 
-@click.command()
+
+@subcommand(
+    "keygen",
+    examples=[
+        ("jmt-edge keygen ward.key", "ward.key is secret, ward.key.pub is for those who check"),
+    ],
+)
 @click.argument("path", type=click.Path(path_type=Path), metavar="KEY")
 def command(path: Path) -> None:
     """Make an Ed25519 key: the private key in KEY, for its owner's eyes only, and the public key in KEY.pub.

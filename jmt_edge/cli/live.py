@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import sys
 from importlib import resources
 from pathlib import Path
@@ -12,6 +13,9 @@ import click
 
 from ..errors import BundleError, ConfigError, OutputError
 from ..tasks import TASK_NAMES, get_task
+from ._command import subcommand
+from ._config import config_option
+from ._log import LEVELS, start_log
 from ._signed import load_signed, signed_option
 
 if TYPE_CHECKING:
@@ -23,9 +27,24 @@ if TYPE_CHECKING:
 OPTIONS = {"face": "camera", "voice": "microphone", "eda": "eda"}  # modality -> its option
 
 
-@click.command()
+@subcommand(
+    "live",
+    configurable=True,
+    examples=[
+        ("jmt-edge live --task pain", "simulated camera and EDA, terminal view"),
+        ("jmt-edge live --camera 0 --eda bitalino:/dev/ttyUSB0 --record session1", "real sensors, recorded"),
+        ("jmt-edge live --camera talk.mp4 --microphone talk.mp4 --task affect --speed max --output jsonl", "files"),
+        ("jmt-edge live --config jmt-edge.toml", "all options from a file"),
+    ],
+)
 @click.option("--task", "task_name", default=None, metavar="TASK", help="pain (default), affect or trimodal.")
-@click.option("--bundle", "bundle_path", type=click.Path(path_type=Path), help="NAME.jmt; default: the demo weights.")
+@click.option(
+    "--bundle",
+    "bundle_path",
+    type=click.Path(path_type=Path),
+    help="NAME.jmt; default: the demo weights.",
+    metavar="PATH",
+)
 @click.option("--camera", metavar="SRC", help="sim:, a video, a camera's number or path, csi:0, a pipeline, or none.")
 @click.option("--microphone", metavar="SRC", help="sim:, a wav or video, a microphone's number or name, or none.")
 @click.option("--eda", metavar="SRC", help="sim:, a file, /dev/ttyUSB0, bitalino:/dev/..., lsl:type=EDA, or none.")
@@ -68,6 +87,9 @@ OPTIONS = {"face": "camera", "voice": "microphone", "eda": "eda"}  # modality ->
 @click.option("--page-face", type=click.Choice(["show", "blur", "hide"]), default="show", show_default=True)
 @click.option("--page-cert", type=click.Path(path_type=Path), metavar="FILE", help="TLS certificate of the page (PEM).")
 @click.option("--page-key", type=click.Path(path_type=Path), metavar="FILE", help="Key of the certificate.")
+@click.option("--log-level", type=click.Choice(LEVELS), default="info", show_default=True, help="On standard error.")
+@click.option("--log-file", type=click.Path(path_type=Path), metavar="FILE", help="Also keep the messages, with dates.")
+@config_option
 def command(
     task_name: str | None,
     bundle_path: Path | None,
@@ -96,16 +118,17 @@ def command(
     page_face: str,
     page_cert: Path | None,
     page_key: Path | None,
+    log_level: str,
+    log_file: Path | None,
 ) -> None:
     """Estimate pain or affect from a camera, a microphone and an EDA sensor, with one result per hop.
 
     Without any source, every sensor is simulated; if at least one is given, the others default to `none`.
     A research prototype; not for clinical use.
     """
+    start_log(log_level, log_file)
     bundle = _bundle(task_name, bundle_path, signed=require_signed)
-    raw = _raw(record, record_raw)
-    if resume and record is None:
-        raise ConfigError("--resume continues a recording; give its folder with --record DIR")
+    raw = tuple(name.strip() for name in (record_raw or "").split(",") if name.strip())
 
     from ..engine.backends import choose_engine
     from ..live import Controls, Options, run
@@ -121,6 +144,8 @@ def command(
     _say(f"{bundle.id}, {engine.name} ({why})")
     if novelty != "off" and not bundle.has_novelty:
         _say("novelty not checked: the bundle does not say what its training people look like; export it again")
+    if bundle.uncertainty is None:
+        _say("uncertainty not known: the bundle promises nothing about other people; export it again")
     observers: list[Observer] = []
     if (service := open_service()) is not None:
         observers.append(service)
@@ -161,8 +186,8 @@ def command(
         raise OutputError(controls.failure)
 
 
-def _say(line: str) -> None:
-    click.echo(line, err=True)
+_log = logging.getLogger(__name__)
+_say = _log.info
 
 
 def result_output(output: str, controls: Controls) -> list[Observer]:
@@ -234,14 +259,6 @@ def _sources(bundle: Bundle, given: dict[str, str | None], delays: dict[str, flo
         if source is not None:
             sources[modality] = source if source.realtime or spec.startswith("sim:") else Patient(source)
     return sources
-
-
-def _raw(record: Path | None, listed: str | None) -> tuple[str, ...]:
-    if listed is None:
-        return ()
-    if record is None:
-        raise ConfigError("--record-raw needs a recording to keep the raw data in; give --record DIR")
-    return tuple(name.strip() for name in listed.split(",") if name.strip())
 
 
 def _read_marks(output: str, controls: Controls) -> None:

@@ -6,12 +6,19 @@ from pathlib import Path
 
 import click
 
+from ._command import subcommand
 
-@click.command("push")
+
+@subcommand(
+    "push",
+    examples=[
+        ("jmt-edge push pain.jmt OWNER/pain-jmt", "into a private repository"),
+    ],
+)
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.argument("repo", metavar="OWNER/NAME")
 @click.option("--public", is_flag=True, help="Make a new repository public; the default is private.")
-@click.option("--revision", default="", help="A branch, made if it does not exist.  [default: main]")
+@click.option("--revision", default="", help="A branch, made if it does not exist.  [default: main]", metavar="NAME")
 def command(bundle: Path, repo: str, public: bool, revision: str) -> None:
     """Upload BUNDLE with its model card to the model repository OWNER/NAME.
 

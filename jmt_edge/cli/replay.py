@@ -13,6 +13,8 @@ import click
 from ..errors import BackendError, BundleError, ConfigError, OutputError
 from ..plain_files import printable
 from ..tasks import TASK_NAMES
+from ._command import subcommand
+from ._log import start_log
 from ._signed import check_signed_recording, load_signed, signed_option
 
 if TYPE_CHECKING:
@@ -23,12 +25,22 @@ if TYPE_CHECKING:
     from ..recording.reader import Recording
 
 
-@click.command()
+@subcommand(
+    "replay",
+    examples=[
+        ("jmt-edge replay session1", "compute the results again"),
+        ("jmt-edge replay session1 --check", "exit with 1 unless all are equal, bit for bit"),
+    ],
+)
 @click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
 @click.option("--speed", default="max", show_default=True, metavar="X", help="1 is real time, 2 twice as fast, or max.")
 @click.option("--output", type=click.Choice(["tui", "jsonl", "none"]), default="jsonl", show_default=True)
 @click.option(
-    "--bundle", "bundle_path", type=click.Path(path_type=Path), help="The run's bundle, unless it is a demo bundle."
+    "--bundle",
+    "bundle_path",
+    type=click.Path(path_type=Path),
+    help="The run's bundle, unless it is a demo bundle.",
+    metavar="PATH",
 )
 @click.option("--backend", default="auto", show_default=True, metavar="NAME", help="auto, onnxruntime, openvino, ...")
 @click.option("--as-recorded", is_flag=True, help="Show the recorded results; compute nothing.")
@@ -75,6 +87,7 @@ def command(
                 "their last digits; choose with --backend",
                 err=True,
             )
+    start_log()
     controls = Controls()
     observers: list[Observer] = []
     if page is not None:

@@ -6,10 +6,23 @@ from pathlib import Path
 
 import click
 
+from ._command import subcommand
 
-@click.command()
+
+@subcommand(
+    "sign",
+    examples=[
+        ("jmt-edge sign pain.jmt --key ward.key", "a bundle or a recording"),
+    ],
+)
 @click.argument("path", type=click.Path(path_type=Path))
-@click.option("--key", type=click.Path(path_type=Path), required=True, help="Private key, made by `jmt-edge keygen`.")
+@click.option(
+    "--key",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Private key, made by `jmt-edge keygen`.",
+    metavar="KEY",
+)
 def command(path: Path, key: Path) -> None:
     """Sign the bundle or the recording PATH, after checking that it is what was written.
 

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from ..errors import ConfigError
+from ._command import subcommand
 
 
 class _Span(click.ParamType):
@@ -21,23 +22,63 @@ class _Span(click.ParamType):
             self.fail(f"'{value}' is not AT:FOR in seconds, such as 10:3", param, ctx)
 
 
-@click.command("sim-board", context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("protocol", type=click.Choice(["bitalino", "shimmer3", "grove", "csv"]))
-@click.option("--rate", type=click.FloatRange(0.5, 4000), help="Samples per second until the host sets another rate.")
-@click.option("--channel", type=click.IntRange(1, 6), default=3, show_default=True, help="BITalino's EDA channel.")
-@click.option(
-    "--cal", type=click.IntRange(1, 1023), default=512, show_default=True, help="Grove's open-circuit reading."
+@subcommand(
+    "sim-board",
+    examples=[
+        ("jmt-edge sim-board bitalino", "prints the path to give to live --eda"),
+        ("jmt-edge sim-board csv --unplug 10:3 --link /tmp/board", "unplugged for 3 s after 10 s"),
+    ],
 )
-@click.option("--signal", default="sine", show_default=True, help="sine, sim (the simulated person) or a recording.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the faults and of --signal sim.")
-@click.option("--drop", type=click.FloatRange(0, 1), default=0.0, help="Share of frames or lines lost.")
-@click.option("--corrupt", type=click.FloatRange(0, 1), default=0.0, help="Share of bytes corrupted.")
-@click.option("--stall", type=_Span(), multiple=True, help="Fall silent AT seconds FOR seconds; repeatable.")
-@click.option("--unplug", type=_Span(), multiple=True, help="Vanish AT seconds FOR seconds; repeatable.")
-@click.option("--drift", type=float, default=0.0, help="Drift of the board's clock, ppm.")
-@click.option("--jitter", type=click.FloatRange(0), default=0.0, help="Mean extra delay of a burst, ms (exponential).")
-@click.option("--link", type=click.Path(path_type=Path), help="Keep this symbolic link on the pseudo-terminal.")
-@click.option("--duration", type=click.FloatRange(0), help="Seconds to run.  [default: until Ctrl-C]")
+@click.argument("protocol", type=click.Choice(["bitalino", "shimmer3", "grove", "csv"]))
+@click.option(
+    "--rate",
+    type=click.FloatRange(0.5, 4000),
+    help="Samples per second until the host sets another rate.",
+    metavar="HZ",
+)
+@click.option(
+    "--channel", type=click.IntRange(1, 6), default=3, show_default=True, help="BITalino's EDA channel.", metavar="N"
+)
+@click.option(
+    "--cal",
+    type=click.IntRange(1, 1023),
+    default=512,
+    show_default=True,
+    help="Grove's open-circuit reading.",
+    metavar="N",
+)
+@click.option(
+    "--signal",
+    default="sine",
+    show_default=True,
+    help="sine, sim (the simulated person) or a recording.",
+    metavar="NAME",
+)
+@click.option(
+    "--seed", type=int, default=0, show_default=True, help="Seed of the faults and of --signal sim.", metavar="N"
+)
+@click.option(
+    "--drop", type=click.FloatRange(0, 1), default=0.0, help="Share of frames or lines lost.", metavar="SHARE"
+)
+@click.option("--corrupt", type=click.FloatRange(0, 1), default=0.0, help="Share of bytes corrupted.", metavar="SHARE")
+@click.option(
+    "--stall", type=_Span(), multiple=True, help="Fall silent AT seconds FOR seconds; repeatable.", metavar="AT:FOR"
+)
+@click.option(
+    "--unplug", type=_Span(), multiple=True, help="Vanish AT seconds FOR seconds; repeatable.", metavar="AT:FOR"
+)
+@click.option("--drift", type=float, default=0.0, help="Drift of the board's clock, ppm.", metavar="PPM")
+@click.option(
+    "--jitter",
+    type=click.FloatRange(0),
+    default=0.0,
+    help="Mean extra delay of a burst, ms (exponential).",
+    metavar="MS",
+)
+@click.option(
+    "--link", type=click.Path(path_type=Path), help="Keep this symbolic link on the pseudo-terminal.", metavar="PATH"
+)
+@click.option("--duration", type=click.FloatRange(0), help="Seconds to run.  [default: until Ctrl-C]", metavar="S")
 def command(
     protocol: str, rate: float | None, channel: int, cal: int, signal: str, seed: int, drop: float, corrupt: float,
     stall: tuple[tuple[float, float], ...], unplug: tuple[tuple[float, float], ...], drift: float, jitter: float,

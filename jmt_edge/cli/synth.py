@@ -11,20 +11,39 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import ConfigError, DataError
+from ._command import subcommand
 
 if TYPE_CHECKING:
     from ..training.synth import CohortPlan
 
 
-@click.command("synth")
+@subcommand(
+    "synth",
+    examples=[
+        ("jmt-edge synth biovid --subjects 24 --classes BL1,PA4 --seed 0 --out cohort", "24 people, BioVid's layout"),
+    ],
+)
 @click.argument("kind", type=click.Choice(["biovid", "affwild2", "trimodal", "painmonit"]))
-@click.option("--subjects", type=click.IntRange(1, 10_000), default=20, show_default=True, help="Number of people.")
-@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Seed of the cohort.")
-@click.option("--out", type=click.Path(path_type=Path), help="A new or empty folder.")
-@click.option("--trials", type=click.IntRange(1, 1000), default=20, show_default=True, help="Per class and subject.")
-@click.option("--classes", default="BL1,PA1,PA2,PA3,PA4", show_default=True, help="BioVid classes to write.")
 @click.option(
-    "--seconds", type=click.FloatRange(1, 3600), default=60.0, show_default=True, help="Length of an affwild2 video."
+    "--subjects", type=click.IntRange(1, 10_000), default=20, show_default=True, help="Number of people.", metavar="N"
+)
+@click.option(
+    "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Seed of the cohort.", metavar="N"
+)
+@click.option("--out", type=click.Path(path_type=Path), help="A new or empty folder.", metavar="PATH")
+@click.option(
+    "--trials", type=click.IntRange(1, 1000), default=20, show_default=True, help="Per class and subject.", metavar="N"
+)
+@click.option(
+    "--classes", default="BL1,PA1,PA2,PA3,PA4", show_default=True, help="BioVid classes to write.", metavar="LIST"
+)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(1, 3600),
+    default=60.0,
+    show_default=True,
+    help="Length of an affwild2 video.",
+    metavar="S",
 )
 @click.option(
     "--correlation",
@@ -32,6 +51,7 @@ if TYPE_CHECKING:
     default=0.0,
     show_default=True,
     help="Of the reactions of face and skin to a stimulus.",
+    metavar="R",
 )
 @click.option(
     "--movement",
@@ -39,8 +59,11 @@ if TYPE_CHECKING:
     default=0.0,
     show_default=True,
     help="Movements a minute that look like pain in face and skin.",
+    metavar="N",
 )
-@click.option("--jobs", type=click.IntRange(1, 256), default=None, help="Number of processes.  [default: all cores]")
+@click.option(
+    "--jobs", type=click.IntRange(1, 256), default=None, help="Number of processes.  [default: all cores]", metavar="N"
+)
 @click.option("--effects", is_flag=True, help="Print the mean effect of each class and write nothing.")
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
 def command(kind: str, subjects: int, seed: int, trials: int, **flags: Any) -> None:

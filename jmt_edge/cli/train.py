@@ -8,26 +8,52 @@ from typing import Any
 import click
 
 from ..errors import ConfigError
+from ._command import subcommand
 from ._training import cohort_of, data_options, require_folder, training_options
 
 
-@click.command("train")
-@click.option("--check", type=click.Path(path_type=Path), help="Report what a data folder holds and what is used.")
+@subcommand(
+    "train",
+    examples=[
+        ("jmt-edge train --check cohort", "what a data folder holds"),
+        ("jmt-edge train --recipe biovid-jmt --data cohort --variant demo --folds 5 --out runs/jmt", "five folds"),
+        ("jmt-edge train --demo all --out bundles", "the demo bundles"),
+    ],
+)
+@click.option(
+    "--check", type=click.Path(path_type=Path), help="Report what a data folder holds and what is used.", metavar="PATH"
+)
 @click.option("--list", "list_recipes", is_flag=True, help="List the built-in recipes.")
-@click.option("--recipe", help="A recipe's name or a .json file; several with commas are compared.")
+@click.option("--recipe", help="A recipe's name or a .json file; several with commas are compared.", metavar="NAME")
 @click.option("--variant", type=click.Choice(["full", "demo"]), help="demo: small networks.  [default: the recipe's]")
-@click.option("--data", type=click.Path(path_type=Path), help="The data set's folder.")
+@click.option("--data", type=click.Path(path_type=Path), help="The data set's folder.", metavar="PATH")
 @click.option("--demo", type=click.Choice(["pain", "affect", "trimodal", "all"]), help="Train the demo bundle(s).")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder of the run; an interrupted run resumes there.")
-@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
-@click.option("--seeds", type=click.IntRange(1, 1000), default=1, show_default=True, help="Repeat with so many seeds.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Folder of the run; an interrupted run resumes there.",
+    metavar="PATH",
+)
+@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, metavar="N")
+@click.option(
+    "--seeds",
+    type=click.IntRange(1, 1000),
+    default=1,
+    show_default=True,
+    help="Repeat with so many seeds.",
+    metavar="N",
+)
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change the recipe: fusion.lr=1e-4.")
-@click.option("--protocol", help="holdout, kfold:K, loso, loso67 or official.  [default: the recipe's]")
-@click.option("--folds", type=click.IntRange(2, 1000), help="Subject-exclusive folds; short for --protocol kfold:K.")
+@click.option("--protocol", help="holdout, kfold:K, loso, loso67 or official.  [default: the recipe's]", metavar="NAME")
+@click.option(
+    "--folds", type=click.IntRange(2, 1000), help="Subject-exclusive folds; short for --protocol kfold:K.", metavar="K"
+)
 @click.option("--loso", is_flag=True, help="Leave one subject out; short for --protocol loso.")
 @click.option("--grid", multiple=True, metavar="KEY=V1,V2", help="Try all values; the best validation loss wins.")
 @click.option("--weights", multiple=True, metavar="MODALITY=FILE", help="Initial weights: a file, or torchvision.")
-@click.option("--processes", type=click.IntRange(1, 256), default=1, show_default=True, help="For folds and grids.")
+@click.option(
+    "--processes", type=click.IntRange(1, 256), default=1, show_default=True, help="For folds and grids.", metavar="N"
+)
 @click.option(
     "--launcher",
     type=click.Choice(["local", "slurm", "ray"]),
@@ -37,22 +63,22 @@ from ._training import cohort_of, data_options, require_folder, training_options
 )
 @click.option("--slurm", multiple=True, metavar="KEY=VALUE", help="An option of sbatch: partition=gpu, time=600 (min).")
 @click.option(
-    "--logger", default="csv,tensorboard", show_default=True, help="csv, tensorboard, mlflow, wandb, or none."
+    "--logger",
+    default="csv,tensorboard",
+    show_default=True,
+    help="csv, tensorboard, mlflow, wandb, or none.",
+    metavar="LIST",
 )
-@click.option("--accelerator", default="auto", show_default=True, help="auto, cpu or gpu.")
-@click.option("--devices", type=click.IntRange(1, 64), default=1, show_default=True, help="More than 1 uses DDP.")
-@click.option("--precision", help="32-true, bf16-mixed or 16-mixed.  [default: the recipe's]")
+@click.option("--accelerator", default="auto", show_default=True, help="auto, cpu or gpu.", metavar="NAME")
+@click.option(
+    "--devices", type=click.IntRange(1, 64), default=1, show_default=True, help="More than 1 uses DDP.", metavar="N"
+)
+@click.option("--precision", help="32-true, bf16-mixed or 16-mixed.  [default: the recipe's]", metavar="NAME")
 @click.option("--no-bundle", is_flag=True, help="Write weights and scores only.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing bundle.")
 @data_options
 def command(**flags: Any) -> None:
     """Train one of the papers' systems.
-
-    \b
-    jmt-edge train --check DATA
-    jmt-edge train --recipe biovid-jmt --data DATA --out RUN --seed 0
-    jmt-edge train --recipe biovid-eda,biovid-face,biovid-jmt --data DATA --folds 5 --variant demo --out RUNS
-    jmt-edge train --demo all --out DIR
 
     A run writes its resolved recipe, split, weights, predictions and scores, and a bundle for `jmt-edge live`.
     Validation subjects select the epoch; test subjects are scored once.

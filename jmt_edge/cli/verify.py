@@ -7,11 +7,20 @@ from pathlib import Path
 import click
 
 from ..errors import ConfigError
+from ._command import subcommand
 
 
-@click.command()
+@subcommand(
+    "verify",
+    examples=[
+        ("jmt-edge verify pain.jmt", "against the trust store"),
+        ("jmt-edge verify session1 --unsigned", "hashes only"),
+    ],
+)
 @click.argument("path", type=click.Path(path_type=Path))
-@click.option("--key", type=click.Path(path_type=Path), help="The signer's public key  [default: the trust store].")
+@click.option(
+    "--key", type=click.Path(path_type=Path), help="The signer's public key  [default: the trust store].", metavar="PUB"
+)
 @click.option("--unsigned", is_flag=True, help="Compare hashes only; anybody may have written them.")
 def command(path: Path, key: Path | None, unsigned: bool) -> None:
     """Compare every file of the bundle or recording PATH with its hash and with its signature.

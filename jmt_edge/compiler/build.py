@@ -22,10 +22,11 @@ from ..engine.bundle import Bundle, write_bundle
 from ..engine.device import current_device
 from ..engine.session import random_feeds
 from ..engine.tensorrt_api import Library, open_library
-from ..errors import BackendError, BundleError, short
+from ..errors import BackendError, BundleError, ConfigError, short
 from .choice import choose, cpu_runtimes, device_runners, open_kernel, report_of, time_in_turns
 from .fidelity import Comparison, Fidelity, FusionCall
 from .fp16 import to_fp16
+from .plan import require_target
 from .plan_cache import PlanCache
 from .plan_maker import OPSET, Network, PlanMaker
 from .report import build_report
@@ -57,6 +58,8 @@ def choose_builder(name: str, target: str) -> tuple[Builder, str]:
             open_library(name)  # type: ignore[arg-type]
         return name, "as requested"  # type: ignore[return-value]
     if name == "onnxruntime":
+        if target != "current":
+            raise BackendError(f"onnxruntime engines run on any CPU, not on {target}; leave --target out")
         return name, "as requested"  # type: ignore[return-value]
     if target != "current":
         open_library("tensorrt-rtx")
@@ -78,6 +81,69 @@ def _need_device(builder: str, target: str) -> None:
     except BackendError as reason:
         other = "--builder onnxruntime" if builder != "tensorrt-rtx" else "--target sm_86 or another"
         raise BackendError(f"--builder {builder} has no device to build on: {reason}, or give {other}") from None
+
+
+def require_possible(
+    path: Path,
+    manifest: Mapping[str, Any],
+    *,
+    precision: str,
+    builder: Builder,
+    target: str,
+    batch: tuple[int, int, int] | None,
+) -> None:
+    """Raises BackendError where `builder` cannot build the bundle at `path` so. It reads no graph.
+
+    `precision` may be `auto`, which leaves out what the bundle cannot do (`left_out`).
+    """
+    if precision == "int8" and "int8" not in manifest:
+        raise BackendError(f"{path} has no INT8 calibration; run `jmt-edge calibrate {path}` first")
+    if builder == "torch-tensorrt":
+        if precision != "fp32" or batch:
+            raise BackendError(
+                "--builder torch-tensorrt builds the modules as they are, in float32 and at batch 1; give --precision "
+                "fp32 without --batch, or use --builder tensorrt"
+            )
+        return
+    if builder == "onnxruntime":
+        if precision == "fp16":
+            raise BackendError(
+                "onnxruntime's CPU kernels gain nothing from FP16 (they convert it to FP32); give --precision int8 or "
+                "auto, or build for a GPU with --builder tensorrt-rtx --target sm_86"
+            )
+        if batch:
+            raise BackendError("--batch is of a plan, and onnxruntime graphs take any batch; leave it out")
+        return
+    if precision == "auto" and target != "current":
+        raise BackendError(
+            f"--precision auto times engines on this machine, and plans for {target} cannot run here; give "
+            "--precision fp16 or int8"
+        )
+    library = open_library(builder)
+    if target != "current":
+        require_target(library, target)
+    if precision == "int8":
+        library.require("explicit_qdq")
+
+
+def left_out(manifest: Mapping[str, Any], precision: str) -> list[str]:
+    """What `auto` cannot try on a bundle, with the remedy, for the screen and the report."""
+    if precision == "auto" and "int8" not in manifest:
+        return ["INT8: the bundle has no calibration, which `jmt-edge calibrate` adds"]
+    return []
+
+
+def parse_batch(text: str | None) -> tuple[int, int, int] | None:
+    """`MIN,OPT,MAX`. Raises ConfigError for anything else."""
+    if text is None:
+        return None
+    try:
+        low, best, high = (int(part) for part in text.split(","))
+    except ValueError:
+        raise ConfigError(f"--batch '{text}' is not MIN,OPT,MAX; write for example --batch 1,4,16") from None
+    if not 1 <= low <= best <= high:
+        raise ConfigError(f"--batch {text} is not in order; give 1 <= MIN <= OPT <= MAX")
+    return low, best, high
 
 
 def load_graphs(bundle: Bundle) -> dict[str, onnx.ModelProto]:
@@ -104,11 +170,8 @@ def convert(
     bundle: Bundle, graphs: Mapping[str, onnx.ModelProto], precision: Precision, half: bool = True
 ) -> dict[str, Network]:
     """Each network at `precision`; for INT8, those that `calibrate` quantised, and the rest in FP16 if `half`.
-
-    Raises BackendError for INT8 without a calibrated bundle.
+    `precision` is one that `require_possible` lets pass.
     """
-    if precision == "int8" and "int8" not in bundle.manifest:
-        raise BackendError(f"{bundle.path} has no INT8 calibration; run `jmt-edge calibrate {bundle.path}` first")
     quantised: dict[str, Any] = bundle.manifest.get("int8", {}).get("networks", {}) if precision == "int8" else {}
     out = {}
     for name, graph in graphs.items():
@@ -141,6 +204,7 @@ def build(
     target: str,
     windows: WindowSet,
     batch: tuple[int, int, int] | None = None,
+    graphs: Mapping[str, onnx.ModelProto] | None = None,
     extra_files: Mapping[str, bytes] | None = None,
     extra_manifest: Mapping[str, Any] | None = None,
     cache: PlanCache | None = None,
@@ -149,13 +213,14 @@ def build(
     """Build engines for every network and write the new bundle at `out` (which must not exist).
 
     `batch` is (min, opt, max) for engines with a dynamic first axis; None gives static batch 1, which live uses.
-    `on_step(what, fraction)` reports progress.
+    `graphs`: those of `load_graphs`, if the caller has them already. `on_step(what, fraction)` reports progress.
 
     Raises BackendError or BundleError in one sentence; then nothing is left at `out`.
     """
     if out.exists():
         raise BundleError(f"{out} exists; choose another --out, or remove it first")
-    graphs = load_graphs(bundle)
+    require_possible(bundle.path, bundle.manifest, precision=precision, builder=builder, target=target, batch=batch)
+    graphs = graphs or load_graphs(bundle)
     exact = {name: graph.SerializeToString() for name, graph in graphs.items()}
     compare = Comparison(bundle, windows, exact, on_step)
     files: dict[str, bytes] = {}
@@ -169,16 +234,6 @@ def build(
         others = {runtime: _cpu_entry(bundle, chosen, runtime) for runtime, chosen in choices.items()}
         engine = others.pop("onnxruntime")
     else:
-        if builder == "torch-tensorrt" and (precision != "fp32" or batch):
-            raise BackendError(
-                "--builder torch-tensorrt builds the modules as they are, in float32 and at batch 1; give --precision "
-                "fp32 without --batch, or use --builder tensorrt"
-            )
-        if precision == "auto" and target != "current":
-            raise BackendError(
-                f"--precision auto times engines on this machine, and plans for {target} cannot run here; give "
-                "--precision fp16 or int8"
-            )
         library = open_torch_tensorrt() if builder == "torch-tensorrt" else open_library(builder)
         maker = PlanMaker(bundle, library, target, batch, cache or PlanCache(), on_step)
         if precision == "auto":
@@ -190,6 +245,7 @@ def build(
         files, engine = maker.entry(networks)
         engine |= chosen
     engine |= {"builder": builder, "why": why, "precision": precision, "timings": timings}
+    engine["left_out"] = left_out(bundle.manifest, precision)
     report = {
         "bundle": bundle.id,
         "task": bundle.task.name,
@@ -305,13 +361,8 @@ def _for_cpu(
     on_step: Callable[[str, float], None],
 ) -> tuple[dict[str, dict[str, Network]], dict[str, Any]]:
     """Runtime -> its networks, and the timings of `auto`. Without an entry, OpenVINO runs those of onnxruntime."""
-    if precision == "fp16":
-        raise BackendError(
-            "onnxruntime's CPU kernels gain nothing from FP16 (they convert it to FP32); give --precision int8 or "
-            "auto, or build for a GPU with --builder tensorrt-rtx --target sm_86"
-        )
     exact = convert(bundle, graphs, "fp32")
-    if precision == "fp32":
+    if precision == "fp32" or (precision == "auto" and "int8" not in bundle.manifest):
         return {"onnxruntime": exact}, {}
     small = convert(bundle, graphs, "int8", half=False)
     if precision == "int8":

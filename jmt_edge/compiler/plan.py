@@ -67,13 +67,14 @@ def build_plan(
     *,
     target: str | None = None,
     batch: tuple[int, int, int] | None = None,
+    workspace: int = 0,
     timing_cache: bytes = b"",
     on_progress: Callable[[float], bool] = lambda fraction: True,
 ) -> Plan:
     """Build a plan from a serialised ONNX model whose types are explicit.
 
     `target` is `sm_NN` to compile for another device (TensorRT-RTX), None for this machine's; `batch` is (min, opt,
-    max) of the first axis if it is dynamic.
+    max) of the first axis if it is dynamic; `workspace` limits the scratch memory of a layer, in bytes (0: all memory).
 
     Raises BackendError, including the library's reason, for a graph that does not parse, an unsupported operator, too
     little memory, an impossible target, or a build that was stopped.
@@ -82,7 +83,7 @@ def build_plan(
     # The library calls these until its last object is gone, so they must outlive `_build`'s locals
     logger = make_logger(library, messages)
     progress = make_progress(library, on_progress)
-    data, cache = _build(library, onnx_model, target, batch, timing_cache, messages, (logger, progress))
+    data, cache = _build(library, onnx_model, target, batch, workspace, timing_cache, messages, (logger, progress))
     return Plan(data, tuple(parse_layer(line) for line in messages.layers), cache)
 
 
@@ -91,6 +92,7 @@ def _build(
     onnx_model: bytes,
     target: str | None,
     batch: tuple[int, int, int] | None,
+    workspace: int,
     timing_cache: bytes,
     messages: Messages,
     callbacks: tuple[Any, Any],
@@ -113,6 +115,8 @@ def _build(
             raise _failure(library, "cannot parse the ONNX graph", messages, detail)
         config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
         _set_target(library, config, target)
+        if workspace:
+            config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace)
         if batch is not None:
             config.add_optimization_profile(_batch_profile(builder, network, batch))
         if library.can("timing_cache"):
@@ -142,15 +146,20 @@ def _parse_errors(parser: Any, onnx_model: bytes) -> list[str]:
     return [f"{error.node_name() or 'graph'}: {error.desc().strip()}" for error in errors[:2]]
 
 
-def _set_target(library: Library, config: Any, target: str | None) -> None:
-    if target is None:
-        return
+def require_target(library: Library, target: str) -> None:
+    """Raises BackendError where the library cannot compile for `target` (`sm_NN`)."""
     library.require("cross_device")
     if target not in RTX_TARGETS:
         raise BackendError(
             f"{library.name} {library.version} cannot compile for {target}, only for {', '.join(RTX_TARGETS)}; "
             "build on the device itself with --builder tensorrt --target current"
         )
+
+
+def _set_target(library: Library, config: Any, target: str | None) -> None:
+    if target is None:
+        return
+    require_target(library, target)
     config.num_compute_capabilities = 1
     config.set_compute_capability(getattr(library.module.ComputeCapability, target.replace("sm_", "SM")), 0)
 

@@ -12,7 +12,7 @@ from typing import Any
 import onnx
 
 from ..engine.bundle import Bundle
-from ..engine.device import current_device, l4t_release
+from ..engine.device import Device, board_model, current_device, l4t_release
 from ..engine.tensorrt_api import Library
 from .fp16 import pad_channels, static_shapes
 from .plan import build_plan
@@ -64,7 +64,8 @@ class PlanMaker:
         self.device = None if target != "current" else current_device()
         self.sm = self.device.sm if self.device else target
         self._cuda, self._l4t = (self.device.cuda, l4t_release()) if self.device else ("", "")
-        self._timing = stored_timing_cache(bundle, library, self.sm, self.device.name if self.device else "")
+        self._workspace = workspace_limit(self.device)
+        self._timing = stored_timing_cache(bundle, library, self.sm, self.device)
         self._made: dict[tuple[str, str], BuiltPlan] = {}
         self._modules = _modules(bundle, library)
 
@@ -98,6 +99,9 @@ class PlanMaker:
             "library_version": self.library.version,
             "target": self.sm,
             "device": self.device.name if self.device else "",
+            "sms": self.device.sms if self.device else 0,
+            "board": board_model() if self.device and self.device.integrated else "",
+            "workspace": self._workspace,
             "cuda": self._cuda,
             "l4t": self._l4t,
             "batch": list(self._batch) if self._batch else [1, 1, 1],
@@ -132,6 +136,7 @@ class PlanMaker:
                 model,
                 target=None if self.device else self.sm,
                 batch=self._batch,
+                workspace=self._workspace,
                 timing_cache=self._timing,
                 on_progress=progress,
             )
@@ -156,15 +161,16 @@ class PlanMaker:
             cuda=self._cuda,
             target=self.sm,
             l4t=self._l4t,
-            settings=_settings(bundle, self.library, network.name),
+            settings=_settings(bundle, self.library, network.name, self.device, self._workspace),
         )
 
 
-def stored_timing_cache(bundle: Bundle, library: Library, sm: str, device: str) -> bytes:
+def stored_timing_cache(bundle: Bundle, library: Library, sm: str, device: Device | None) -> bytes:
     """The bundle's timing cache if the same library version wrote it on the same kind of device, else nothing."""
     entry = bundle.manifest.get("engines", {}).get(f"{library.name}-{sm}", {})
     file = _timing_file(library, sm)
-    same = (entry.get("library_version"), entry.get("device")) == (library.version, device)
+    kind = (device.name, device.sms) if device else ("", 0)
+    same = (entry.get("library_version"), entry.get("device"), entry.get("sms")) == (library.version, *kind)
     return bundle.read(file) if same and file in bundle.manifest["files"] else b""
 
 
@@ -181,8 +187,18 @@ def _modules(bundle: Bundle, library: Library) -> dict[str, Any]:
     return dict(load_modules(bundle))
 
 
-def _settings(bundle: Bundle, library: Library, network: str) -> str:
+def workspace_limit(device: Device | None) -> int:
+    """Bytes that a layer may use for scratch, 0 for TensorRT's own limit, which is the whole memory of the GPU.
+
+    A Jetson's memory is also the system's and every other program's: a quarter of it.
+    """
+    return device.memory // 4 if device and device.integrated else 0
+
+
+def _settings(bundle: Bundle, library: Library, network: str, device: Device | None, workspace: int) -> str:
     settings: dict[str, Any] = {"strongly_typed": True, "opset": OPSET}
+    if device:
+        settings |= {"device": [device.name, device.sms], "workspace": workspace}
     if library.name == "torch-tensorrt":
         settings["weights"] = bundle.manifest["files"].get(bundle.networks[network].get("weights", ""), "")
     return json.dumps(settings, sort_keys=True)

@@ -82,6 +82,7 @@ def _markdown(report: dict[str, Any], plots: list[str]) -> str:
     for name, entry in engine["networks"].items():
         lines.append(f"- {layer_sentence(name, entry, report['networks'][name]['note'])}")
     lines += timing_lines(engine.get("timings", {}))
+    lines += [f"- left out: {what}" for what in engine.get("left_out", ())]
     if "fusion" in engine:
         why = f" (no cubin timed: {engine['no_cubin']})" if "no_cubin" in engine else ""
         lines.append(f"- the fusion is run by the {engine['fusion']}{why}")

@@ -26,6 +26,7 @@ from ..tasks import Task
 from .manifest import CHECKSUM, MANIFEST, SCHEMA, check_manifest, graph_files, read_manifest
 from .novelty import Novelty, read_novelty
 from .onnx_file import has_external_data
+from .uncertainty import Uncertainty
 
 INTENDED_USE = "Research prototype. Not a medical device; not for clinical use."
 BUNDLE = Kind("bundle", BundleError)
@@ -112,6 +113,12 @@ class Bundle:
             return read_novelty(self.read(name))
         except ValueError as error:
             raise BundleError(f"{self.path / name} cannot be used: {error}; export the bundle again") from None
+
+    @property
+    def uncertainty(self) -> Uncertainty | None:
+        """How far its results lie from the truth for people who were not trained on; None where that is not known."""
+        entry = self.manifest.get("uncertainty")
+        return Uncertainty.from_manifest(entry) if entry else None
 
     @property
     def files(self) -> dict[str, Stored]:

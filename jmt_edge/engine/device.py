@@ -11,22 +11,61 @@ from ..errors import BackendError
 
 @dataclass(frozen=True)
 class Device:
-    """One NVIDIA GPU: `sm` as `sm_87`, `sms` multiprocessors, memory in bytes, CUDA driver version `12.6`."""
+    """One NVIDIA GPU: `sm` as `sm_87`, `sms` multiprocessors, memory in bytes, CUDA driver version `12.6`.
+
+    integrated: its memory is the machine's, shared with everything else (every Jetson).
+    """
 
     name: str
     sm: str
     sms: int
     memory: int
     cuda: str
+    integrated: bool = False
+
+
+def is_jetson(root: Path = Path("/")) -> bool:
+    """A Tegra board, by any of what its firmware, its kernel and NVIDIA's packages say of it.
+
+    None of them is always there: a container hides the device tree, a Yocto image has neither NVIDIA's release file nor
+    "tegra" in its kernel's name, and an image built on another machine sees that machine's kernel.
+    """
+    return (
+        (root / "etc/nv_tegra_release").is_file()
+        or "nvidia,tegra" in _text(root / "proc/device-tree/compatible")
+        or "jetson" in board_model(root).lower()
+        or _text(root / "sys/devices/soc0/family").lower() == "tegra"
+        or re.search(r"[-_]tegra\b|-l4t-r\d", _text(root / "proc/sys/kernel/osrelease")) is not None
+    )
 
 
 def l4t_release(root: Path = Path("/")) -> str:
-    """Jetson's L4T release such as `36.4.3`, or an empty string on other machines."""
-    file = root / "etc/nv_tegra_release"
-    if not file.is_file():
+    """Jetson's L4T release such as `36.4.3`, or an empty string where it is unknown or on other machines.
+
+    From NVIDIA's release file, else from the package that carries it, else from the kernel's name in a Yocto image.
+    """
+    if found := re.search(r"R(\d+).*?REVISION: ([\d.]+)", _text(root / "etc/nv_tegra_release")):
+        return f"{found[1]}.{found[2]}"
+    packages = _text(root / "var/lib/dpkg/status")
+    if found := re.search(r"^Package: nvidia-l4t-core\n(?:.+\n)*?Version: ([\d.]+)", packages, re.M):
+        return found[1]
+    if found := re.search(r"-l4t-r([\d.]+)", _text(root / "proc/sys/kernel/osrelease")):
+        return found[1]
+    return ""
+
+
+def board_model(root: Path = Path("/")) -> str:
+    """The board as its device tree or firmware names it, `NVIDIA Jetson Orin Nano Developer Kit`; empty where neither
+    does."""
+    return _text(root / "proc/device-tree/model") or _text(root / "sys/class/dmi/id/product_name")
+
+
+def _text(file: Path) -> str:
+    """A small text file, with blanks for the zero bytes of a device tree; empty where it cannot be read."""
+    try:
+        return file.read_bytes().decode(errors="replace").replace("\0", " ").strip()
+    except OSError:
         return ""
-    found = re.search(r"R(\d+).*?REVISION: ([\d.]+)", file.read_text(errors="replace"))
-    return f"{found.group(1)}.{found.group(2)}" if found else "unreadable"
 
 
 def no_device() -> str | None:
@@ -73,4 +112,5 @@ def current_device() -> Device:
         get(attribute.CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT),
         int(str(call(driver.cuDeviceTotalMem(gpu)))),
         f"{version // 1000}.{version % 1000 // 10}",
+        bool(get(attribute.CU_DEVICE_ATTRIBUTE_INTEGRATED)),
     )

@@ -182,7 +182,7 @@ class _Loop:
         return RunInfo(
             self._bundle, engine.name, dict(engine.precision), options.hop, options.realtime, options.smooth,
             names, first, novelty=self._pipeline.novelty, demo_alarms=options.demo_alarms,
-            origin=self._origin, person=options.person,
+            origin=self._origin, person=options.person, uncertainty=self._pipeline.uncertainty,
         )  # fmt: skip
 
     def _now(self) -> float:

@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ from ..capture.base import Status
 from ..clips.cutter import network_input, open_cutter
 from ..clips.plan import ClipPlan, plan_clips, time_key
 from ..clips.presence import of_newest_person
-from ..engine.backends.base import Engine, Step
+from ..engine.backends.base import Engine, Step, merge
 from ..engine.bundle import Bundle
 from ..engine.novelty import DESCRIPTIONS
 from ..media.chunk import Chunk
@@ -44,6 +45,7 @@ class Pipeline:
     first: the first window; window i ends at i x hop. For each window in order, push its chunks, then infer it.
     novelty: clips unlike the training people's are absent (gate), used with a warning (warn), or not looked for (off).
         The attribute says `not checked` where the bundle holds no density.
+    uncertainty (attribute): what is promised of the results' sets and intervals, or why there are none.
     person: whose face is followed, see `FaceTracker`.
     """
 
@@ -75,6 +77,9 @@ class Pipeline:
         self._preprocess = 0.0
         self._densities = bundle.novelty() if novelty != "off" else {}
         self.novelty = novelty if self._densities or novelty == "off" else "not checked"
+        self._uncertainty = bundle.uncertainty if not smooth else None
+        self._full = (first - 1) * hop + self.task.window  # s, when the first full window ends
+        self.uncertainty = uncertainty_of(bundle, smooth)
 
     def push(self, modality: str, chunk: Chunk) -> None:
         """New samples of one source; those of modalities that the task does not have are ignored."""
@@ -103,22 +108,27 @@ class Pipeline:
         preprocess = self._preprocess + cut - began
         features, present, fresh = self._sequence(t, qualities, clips)
         step = self._run(clips, features, present, fresh)
+        left_out = self._leave_out(features, step.features, present, fresh)
         networks = time.perf_counter() - cut
         for name, of in clips.items():
             for row, end in enumerate(of):
                 self._cache[name, end].features = step.features[name][row]
         outputs, reason = None, ""
+        without: dict[str, dict[str, float]] = {}
+        uncertainty = None
         attention: dict[str, float | None] = dict.fromkeys(self.task.names)
         if present.any():
             outputs = self._outputs(step.outputs)
             if outputs is None:
                 reason = "the network's output is not finite"
             else:
+                uncertainty = self._promise(t, outputs, present, qualities)
+                without = left_out
                 outputs = self._smooth(t, outputs)
                 shares = step.outputs["attention"][0, -1]
                 attention = {
-                    name: float(share) if here else None
-                    for name, share, here in zip(self.task.names, shares, present[0, -1])
+                    name: float(share) if seen else None
+                    for name, share, seen in zip(self.task.names, shares, present[0, -1])
                 }
         else:
             reason = no_result_reason(qualities)
@@ -134,7 +144,7 @@ class Pipeline:
         return Result(
             index, round(t, 6), self.task.name, outputs, reason, qualities, attention,
             {stage: None if s is None else round(s * 1e3, 3) for stage, s in seconds.items()},
-            dropped, self._bundle.id, self._bundle.demo,
+            dropped, self._bundle.id, self._bundle.demo, uncertainty, without,
         )  # fmt: skip
 
     def _cut(self, t: float, statuses: Mapping[str, Status]) -> tuple[dict[str, dict[int, F32]], dict[str, Quality]]:
@@ -189,6 +199,44 @@ class Pipeline:
         found = self._engine.backbones(stacked) if stacked else {}
         return Step(found, {}, {"backbones": time.perf_counter() - began} if stacked else {})
 
+    def _promise(
+        self,
+        t: float,
+        outputs: Mapping[str, float],
+        present: NDArray[np.bool_],
+        qualities: Mapping[str, Quality],
+    ) -> dict[str, Any] | None:
+        """The set or interval of each output; None in windows unlike those it was measured on: the first ones, which
+        are not full, and those with a novel signal that the gate let pass.
+        """
+        here = [name for name, seen in zip(self.task.names, present[0, -1]) if seen]
+        novel = any((qualities[name].novelty or 0.0) > 1 for name in here)
+        if self._uncertainty is None or novel or t < self._full - 1e-6:
+            return None
+        return self._uncertainty.of(outputs, here)
+
+    def _leave_out(
+        self,
+        features: Mapping[str, F32],
+        found: Mapping[str, F32],
+        present: NDArray[np.bool_],
+        fresh: Mapping[str, list[list[int]]],
+    ) -> dict[str, dict[str, float]]:
+        """Each present modality -> the outputs without it, by one call of the fusion for all; empty where only one is
+        present. An output that is not finite leaves its modality out.
+
+        A call of its own: in a batch with the window itself, the window's numbers would differ in their last bits.
+        """
+        columns = np.flatnonzero(present[0, -1])
+        if len(columns) < 2:
+            return {}
+        masks = np.repeat(present, len(columns), 0)
+        masks[np.arange(len(columns)), :, columns] = False
+        whole = merge(features, found, fresh)
+        raw = self._engine.fusion({name: np.repeat(x, len(columns), 0) for name, x in whole.items()}, masks)
+        outputs = [self._outputs(raw, row) for row in range(len(columns))]
+        return {self.task.names[c]: values for c, values in zip(columns, outputs) if values is not None}
+
     def _sequence(
         self, t: float, qualities: Mapping[str, Quality], clips: Mapping[str, Mapping[int, F32]]
     ) -> tuple[dict[str, F32], NDArray[np.bool_], dict[str, list[list[int]]]]:
@@ -221,11 +269,11 @@ class Pipeline:
             present[..., column] = of_newest_person(present[..., column], who[..., column])
         return features, present, fresh
 
-    def _outputs(self, raw: Mapping[str, F32]) -> dict[str, float] | None:
-        """The last step's outputs as shown to the user; None where one is not finite."""
+    def _outputs(self, raw: Mapping[str, F32], row: int = 0) -> dict[str, float] | None:
+        """The last step's outputs of a window, as shown to the user; None where one is not finite."""
         outputs = {}
         for name in self.task.outputs:
-            last = raw[name][0, -1]
+            last = raw[name][row, -1]
             if not np.isfinite(last).all():
                 return None
             if name == "pain":
@@ -246,3 +294,10 @@ class Pipeline:
         """Window `index` is the next one to be inferred."""
         for cutter in self.cutters.values():
             cutter.advance(index)
+
+
+def uncertainty_of(bundle: Bundle, smooth: float) -> str:
+    """What is promised of sets and intervals, in words. Means over several windows have no promise of their own."""
+    if bundle.uncertainty is None:
+        return "not known"
+    return "not known for smoothed results" if smooth else f"{bundle.uncertainty.coverage:.0%}"

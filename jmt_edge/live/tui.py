@@ -42,6 +42,28 @@ def sparkline(values: Iterable[float | None], low: float, high: float) -> str:
     return "".join(" " if v is None else BARS[round(min(max(v - low, 0.0), high - low) * scale)] for v in values)
 
 
+def shown(output: str, value: float) -> str:
+    """A number of an output, as it is shown."""
+    return f"{value:+.2f}" if RANGES[output][0] < 0 else f"{value:.2f}"
+
+
+def origin(result: Result, promised: str) -> str:
+    """What a result comes from and how sure it is: `from face + EDA; 90%: pain yes`.
+
+    promised: `RunInfo.uncertainty`.
+    """
+    sources = "from " + " + ".join("EDA" if name == "eda" else name for name in result.used)
+    known = dict(result.uncertainty or {})
+    coverage = known.pop("coverage", None)
+    if not known:
+        return f"{sources}; uncertainty {promised if promised.startswith('not known') else 'not known'}"
+    spans = [
+        f"{o} {' or '.join(span)}" if o == "pain" else f"{o} {shown(o, span[0])} to {shown(o, span[1])}"
+        for o, span in known.items()
+    ]
+    return f"{sources}; {coverage:.0%}: {', '.join(spans)}"
+
+
 def _block(title: str, content: RenderableType, framed: bool) -> RenderableType:
     return Panel(content, title=title, title_align="left", padding=(0, 1)) if framed else content
 
@@ -176,18 +198,20 @@ class Terminal(Observer):
 
     def _outputs(self, info: RunInfo, result: Result | None, width: int) -> RenderableType:
         grid = Table.grid(padding=(0, 1))
+        reduced = result is not None and len(result.used) < len(info.bundle.task.names)
         for name in info.bundle.task.outputs:
             value = result.outputs[name] if result and result.outputs else None
             low, high = RANGES[name]
             room = max(10, width - (29 if info.bundle.demo else 24))
             past = [outputs[name] if outputs else None for outputs in self._history][-room:]
-            shown = "—" if value is None else f"{value:+.2f}" if low < 0 else f"{value:.2f}"
-            cell = Text(f"{shown:>6}", style="bold")
+            cell = Text(f"{'—' if value is None else shown(name, value):>6}", style="dim" if reduced else "bold")
             if info.bundle.demo and value is not None:
                 cell.append(" DEMO", style="bold yellow")
             grid.add_row(f"{name:<8}", cell, sparkline(past, low, high))
         reason = "waiting for the first window" if result is None else result.reason
         why = Text(reason or " ", style="yellow", no_wrap=True, overflow="ellipsis")
+        if result is not None and result.outputs:
+            why = Text(origin(result, info.uncertainty), style="dim", no_wrap=True, overflow="ellipsis")
         return Group(grid, why)
 
     def _modalities(self, info: RunInfo, result: Result | None) -> RenderableType:
@@ -216,6 +240,8 @@ class Terminal(Observer):
                 verdict.append(f"  turned by {quality.turn}°", style="dim")
             if quality is not None and quality.novelty is not None:
                 verdict.append(f"  novelty {quality.novelty:.1f}", style="dim")
+            if result is not None and (without := (result.without or {}).get(name)):
+                verdict.append(f"  without it {', '.join(shown(o, v) for o, v in without.items())}", style="dim")
             status = self._statuses.get(name)
             if status is not None and (status.lost or status.reconnects):
                 verdict.append(f"  lost {status.lost}, reconnected {status.reconnects}", style="dim")

@@ -145,7 +145,7 @@ def opensignals_h5(body: Body, asked: Asked) -> EdaRecording:
     h5py = need("h5py", body.path, "an HDF5 file")
     try:
         with closing(h5py.File(body.path, "r")) as file:
-            signals = list(_h5_signals(file))
+            signals = list(_h5_signals(file, body.notes))
             if not signals:
                 raise SourceError(f"EDA file {body.path} is not an OpenSignals HDF5 file; export its EDA as CSV")
             signal = chosen(body, signals, asked)
@@ -158,7 +158,7 @@ def opensignals_h5(body: Body, asked: Asked) -> EdaRecording:
         raise _damaged(body, "OpenSignals HDF5", error) from None
 
 
-def _h5_signals(file: Any) -> Iterator[Signal]:
+def _h5_signals(file: Any, notes: list[str]) -> Iterator[Signal]:
     """DEVICE/raw/channel_N with the device's rate; converted where the sensor is known and no unit was asked for."""
     devices = [device for device in file.values() if hasattr(device, "keys") and "raw" in device]
     for device in devices:
@@ -171,24 +171,24 @@ def _h5_signals(file: Any) -> Iterator[Signal]:
             own = bits[position] if position < len(bits) else bits[-1] if bits else 0
             name = f"{device.name.strip('/')}:{label}" if len(devices) > 1 else label
             known = sensor in EDA_SENSORS and 4 <= own <= 24
-            load = partial(_h5_channel, raw, key, rate, own if known else 0, sensor)
+            load = partial(_h5_channel, raw, key, rate, own if known else 0, sensor, notes)
             yield Signal(name, "uS" if known else "", rate, load, sensor)
 
 
-def _h5_channel(raw: Any, key: str, rate: float, bits: int, sensor: str) -> tuple[F64 | None, Any]:
+def _h5_channel(raw: Any, key: str, rate: float, bits: int, sensor: str, notes: list[str]) -> tuple[F64 | None, Any]:
     """A channel's times and values: in µS, or as they are where `bits` is 0."""
     counts = np.ravel(raw[key][...])
-    return _h5_times(raw, rate), opensignals_us(counts.astype(np.float64), bits, sensor) if bits else counts
+    return _h5_times(raw, rate, notes), opensignals_us(counts.astype(np.float64), bits, sensor) if bits else counts
 
 
-def _h5_times(raw: Any, rate: float) -> F64 | None:
+def _h5_times(raw: Any, rate: float, notes: list[str]) -> F64 | None:
     """By the sequence number, whose gaps are lost samples; None where there is none."""
     if "nSeq" not in raw or rate <= 0:
         return None
     sequence = np.ravel(raw["nSeq"][...]).astype(np.float64)
     if len(sequence) < 2 or not np.any(np.diff(sequence)) or not np.any(sequence >= 0):
         return None
-    return np.concatenate([[0.0], np.cumsum(sequence_steps(sequence)[0])]) / rate
+    return np.concatenate([[0.0], np.cumsum(sequence_steps(sequence, notes))]) / rate
 
 
 def _text(value: Any) -> str:
@@ -285,20 +285,47 @@ def edf(body: Body, asked: Asked) -> EdaRecording:
 # ---- BIOPAC
 
 
+class _Forward(io.FileIO):
+    """A file for bioread, which looks for a damaged header's end byte by byte: a few thousand times, on all channels.
+
+    Raises SourceError, which it does not catch, where it has read over the same bytes `AGAIN` times; 3 are usual.
+    """
+
+    AGAIN = 500
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._end = self._again = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        at = self.tell()
+        self._again += at < self._end
+        if self._again > self.AGAIN:
+            raise SourceError(
+                f"EDA file {self.name} cannot be read as AcqKnowledge (its header does not end where it says); export "
+                "it again, or as CSV"
+            )
+        data = super().read(-1 if size is None else size) or b""
+        self._end = at + len(data)
+        return data
+
+
 def biopac(body: Body, asked: Asked) -> EdaRecording:
     """AcqKnowledge; a channel's own rate."""
     bioread = need("bioread", body.path, "a BIOPAC AcqKnowledge file")
     log = logging.getLogger("bioread")
     before, log.disabled = log.disabled, True  # its errors are raised again, or told below
     try:
-        reader = importlib.import_module("bioread.reader").Reader.read_headers(str(body.path))
+        with _Forward(body.path) as file:
+            reader = importlib.import_module("bioread.reader").Reader.read_headers(file)
         share = 1.0
         if not reader.is_compressed:  # samples of all channels alternate up to the end
             present = body.path.stat().st_size - reader.data_start_offset
             share = min(1.0, present / max(reader.data_length, 1))
 
         def load(index: int) -> tuple[None, Any]:
-            data = bioread.read(str(body.path), channel_indexes=[index]).channels[index].data
+            with _Forward(body.path) as file:
+                data = bioread.read(file, channel_indexes=[index]).channels[index].data
             return None, data[: int(len(data) * share)]
 
         signals = [

@@ -63,11 +63,9 @@ def opensignals(body: Body, asked: Asked) -> EdaRecording:
         lost = int(np.maximum(np.rint(step[step > 0] * channel.rate) - 1, 0).sum())
     else:
         if channel.sequence >= 0 and np.any(np.diff(counted)):
-            step, damaged = sequence_steps(np.where(known, sequence, np.nan), channel.seq_bits)
+            step = sequence_steps(np.where(known, sequence, np.nan), body.notes, channel.seq_bits)
             n = np.concatenate([[0.0], np.cumsum(step)])
             lost = int((step - 1).sum())
-            if damaged:
-                body.notes.append(f"{damaged} sequence numbers cannot be right; those rows follow the ones before")
         times = n / channel.rate
     if asked.unit is not None:
         values, _ = microsiemens(body, raw, "", channel.label, asked)
@@ -94,15 +92,16 @@ def opensignals(body: Body, asked: Asked) -> EdaRecording:
     return EdaRecording(times, values, rows, channel.rate, "opensignals", lost, "µS", name)
 
 
-def sequence_steps(sequence: F64, bits: int = 0) -> tuple[F64, int]:
-    """((n - 1,) samples from each row to the next, by a counter (n,) that starts again after 2^bits, 0 where that is
-    not known; how many of its numbers cannot be right: those rows count as one sample).
+def sequence_steps(sequence: F64, notes: list[str], bits: int = 0) -> F64:
+    """(n - 1,) samples from each row to the next, by a counter (n,) that starts again after 2^bits, 0 where that is not
+    known. Rows whose number cannot be right count as one sample, and `notes` says how many.
 
     One damaged number must not say how long the counter is.
     """
     known = sequence[np.isfinite(sequence) & (sequence >= 0)]
     if not len(known):
-        return np.ones(len(sequence) - 1), len(sequence)
+        notes.append("no sequence number is right; the rows follow one another")
+        return np.ones(len(sequence) - 1)
     wraps = np.any(np.diff(known) < 0)
     cycle = 2.0 ** (bits or max(4, int(np.percentile(known, 99)).bit_length()))
     wrong = ~np.isfinite(sequence) | (sequence < 0) | ((sequence >= cycle) & bool(wraps or bits))
@@ -115,7 +114,9 @@ def sequence_steps(sequence: F64, bits: int = 0) -> tuple[F64, int]:
         # over damaged numbers, what is missing shows at the next one that is right
         steps[right[1:] - 1] = (np.diff(sequence[right]) - (between - 1)) % cycle
     steps[(steps == 0) | ~np.isfinite(steps)] = 1  # a repeated number: the row itself is the only witness
-    return steps, int(wrong.sum())
+    if damaged := int(wrong.sum()):
+        notes.append(f"{damaged} sequence numbers cannot be right; those rows follow the ones before")
+    return steps
 
 
 def _opensignals_channels(devices: dict[str, dict[str, object]]) -> tuple[list[_Channel], int]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,8 @@ WEIGHTS = Path(__file__).parent / "data" / "centerface.onnx"
 FULL_SIDE = 320  # the longest side of a whole frame, as the network sees it
 ROI_SIDE = 128
 SCORE_THRESHOLD = 0.5
-NMS_OVERLAP = 0.3
+NMS_OVERLAP = 0.3  # two boxes that share more are one face
+SAME_OVERLAP = 0.5  # boxes that share more with the best one are averaged with it
 STRIDE = 4  # of the network's output maps
 
 # Eyes, nose tip and mouth corners of a frontal face in a 112 x 112 crop; the reference points of InsightFace's
@@ -32,11 +33,14 @@ TEMPLATE = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
 )
 TEMPLATE_SIDE = 112
+_FRONTAL = (TEMPLATE - TEMPLATE.mean(0)) @ (1, 1j)
 
 NO_FACE = "no face"
 SEVERAL = "several people: {}"
 OTHER = "another person: the first one is followed"
 LYING = {90: "face sideways", 180: "face upside down", 270: "face sideways"}
+
+NEAR_ROLL = 20.0  # degrees of roll up to which landmarks are exact
 
 Box = tuple[float, float, float, float]
 
@@ -78,8 +82,7 @@ class Face:
     @property
     def roll(self) -> float:
         """Degrees by which the face is turned clockwise, -180..180, by all five landmarks."""
-        matrix = _similarity(self.landmarks.astype(np.float64), TEMPLATE)
-        return -float(np.degrees(np.arctan2(matrix[1, 0], matrix[0, 0])))
+        return float(np.degrees(np.angle(np.vdot(_FRONTAL, self.landmarks @ (1, 1j)))))
 
 
 def overlap(a: Box, b: Box) -> float:
@@ -95,6 +98,9 @@ def overlap(a: Box, b: Box) -> float:
 class FaceDetector:
     """CenterFace in onnxruntime on one CPU thread.
 
+    A face is the mean of the boxes and landmarks around its best score, weighted by what each has above the threshold
+    and by its overlap with the best ("blending" in BlazeFace, Bazarevsky et al. 2019), so that nothing jumps where the
+    best score passes to a neighbour.
     Raises DataError where the weights are missing from the installation.
     """
 
@@ -136,7 +142,9 @@ class FaceDetector:
 
     def _run(self, canvas: NDArray[np.uint8], back: NDArray[np.float64]) -> list[Face]:
         """The faces of a canvas (h, w, 3) BGR, sides a multiple of 32; `back` (2, 3) takes its points to the image."""
-        image = np.ascontiguousarray(canvas[None, :, :, ::-1].transpose(0, 3, 1, 2), dtype=np.float32)
+        image = np.empty((1, 3, *canvas.shape[:2]), np.float32)
+        for channel in range(3):
+            image[0, channel] = canvas[..., 2 - channel]
         heatmap, log_size, offset, landmarks = self._session.run(None, {"image": image})
         rows, columns = np.nonzero(heatmap[0, 0] > SCORE_THRESHOLD)
         scores = heatmap[0, 0, rows, columns]
@@ -144,20 +152,32 @@ class FaceDetector:
         y = (rows + offset[0, 0, rows, columns] + 0.5) * STRIDE - height / 2
         x = (columns + offset[0, 1, rows, columns] + 0.5) * STRIDE - width / 2
         points = landmarks[0, :, rows, columns].reshape(-1, 5, 2)  # (y, x) as a fraction of the box
+        corner, size = np.stack([x, y], 1), np.stack([width, height], 1)
+        where = (corner[:, None] + points[..., ::-1] * size[:, None]).reshape(-1, 10)
         across = abs(back[0, 1]) > abs(back[0, 0])  # the box lies on its side in the image
         zoom = float(np.hypot(back[0, 0], back[1, 0]))
         faces: list[Face] = []
-        for i in np.argsort(-scores, kind="stable"):
-            corner, size = np.array([x[i], y[i]]), np.array([width[i], height[i]])
-            centre = back[:, :2] @ (corner + size / 2) + back[:, 2]
-            half = size[::-1] * zoom / 2 if across else size * zoom / 2
+        left = np.argsort(-scores, kind="stable")
+        while len(left):
+            shared = _overlaps(corner[left], size[left])
+            weights = (scores[left] - SCORE_THRESHOLD) * np.maximum(shared - SAME_OVERLAP, 0)
+            weights /= weights.sum()
+            extent = weights @ size[left]
+            centre = back[:, :2] @ (weights @ corner[left] + extent / 2) + back[:, 2]
+            half = extent[::-1] * zoom / 2 if across else extent * zoom / 2
             low, high = centre - half, centre + half
             box = (float(low[0]), float(low[1]), float(high[0]), float(high[1]))
-            if any(overlap(box, kept.box) > NMS_OVERLAP for kept in faces):
-                continue
-            where = (corner + points[i, :, ::-1] * size) @ back[:, :2].T + back[:, 2]
-            faces.append(Face(box, float(scores[i]), where.astype(np.float32)))
+            landmarks = (weights @ where[left]).reshape(5, 2) @ back[:, :2].T + back[:, 2]
+            faces.append(Face(box, float(scores[left[0]]), landmarks.astype(np.float32)))
+            left = left[shared <= NMS_OVERLAP]
         return sorted(faces, key=lambda face: -face.area)
+
+
+def _overlaps(corner: NDArray[np.float32], size: NDArray[np.float32]) -> NDArray[np.float64]:
+    """(n,) intersection over union of the first box with each; corner, size: (n, 2)."""
+    shared = np.minimum(corner + size, corner[0] + size[0]) - np.maximum(corner, corner[0])
+    both = np.maximum(shared, 0).prod(1)
+    return np.asarray(both / (size.prod(1) + size[0].prod() - both), np.float64)
 
 
 def _canvas(image: NDArray[np.uint8], roi: tuple[int, int, int, int], scale: float) -> NDArray[np.uint8]:
@@ -186,13 +206,81 @@ class Sight(Protocol):
         ...
 
 
+class SearchGrid:
+    """Where to search for a face: squares of few places, sizes and rolls, so that the same face is seen the same way.
+
+    A square stays while the face's centre is within `KEEP` of its middle, the face's size within `KEEP_SIZE` octaves
+    and its roll within `NEAR_ROLL` degrees; then the nearest one of the grid follows. Every change is larger than the
+    detector's noise, which therefore never moves the square.
+    """
+
+    STEP, KEEP = 1 / 8, 3 / 32  # of half the square's side, that is, of the face's size
+    SIZES, KEEP_SIZE = 4, 3 / 16  # sizes per octave; octaves
+    ROLL = 20.0  # degrees between two rolls
+
+    def __init__(self) -> None:
+        self._half, self._x, self._y, self._roll = 0, 0, 0, 0.0
+
+    def near(self, face: Face, roll: float) -> tuple[Face, float]:
+        """Where to search for `face`, turned by about `roll` degrees: (a face whose surroundings are the square for
+        `FaceDetector.detect_near`, the roll for it)."""
+        size = max(face.width, face.height, 1.0)
+        if not self._half or abs(np.log2(size / self._half)) > self.KEEP_SIZE:
+            self._half = max(1, round(2 ** (round(np.log2(size) * self.SIZES) / self.SIZES)))
+            self._x = self._y = -(1 << 30)
+        if max(abs(face.centre[0] - self._x), abs(face.centre[1] - self._y)) > self.KEEP * self._half:
+            step = max(1, round(self.STEP * self._half))
+            self._x, self._y = (round(c / step) * step for c in face.centre)
+        if abs(wrapped(roll - self._roll)) > NEAR_ROLL:
+            self._roll = round(roll / self.ROLL) * self.ROLL
+        x, y, half = self._x, self._y, self._half / 2
+        return replace(face, box=(x - half, y - half, x + half, y + half)), self._roll
+
+
+class LandmarkFilter:
+    """The 1-euro filter (Casiez et al. 2012) on five landmarks: a low-pass whose cut-off rises with a point's speed.
+
+    A point at rest is averaged over about 1/6 s. One that moves steadily by 0.04 face sizes a second or faster lags by
+    less than 40 ms, and none by more than 1 % of the face's size. Frames may come at any distance in time.
+    """
+
+    REST, RISE, SPEED = 1.0, 80.0, 2.0  # Hz at rest; Hz per face size a second; Hz, cut-off of the speed
+
+    def __init__(self) -> None:
+        self._points: NDArray[Any] | None = None  # (5,) x + iy
+        self._speed: NDArray[Any] = np.zeros(5, np.complex128)  # face sizes a second
+        self._time = 0.0
+
+    def __call__(self, landmarks: NDArray[np.float32], size: float, t: float) -> NDArray[np.float32]:
+        """(5, 2) filtered landmarks of a face of `size` pixels at time `t` (s), later than that of the last call."""
+        now, dt = landmarks @ (1, 1j), t - self._time
+        self._time = t
+        if self._points is None or dt <= 0:
+            self._points = now
+            return landmarks
+        step = now - self._points
+        self._speed += _share(self.SPEED, dt) * (step / (dt * max(size, 1.0)) - self._speed)
+        self._points = self._points + _share(self.REST + self.RISE * np.abs(self._speed), dt) * step
+        return self._points.view(np.float64).reshape(5, 2).astype(np.float32)
+
+
+def _share(cut_off: Any, dt: float) -> Any:
+    """How much of the way to a new value a first-order low-pass (Hz) moves in `dt` seconds."""
+    turn = 2 * np.pi * dt * cut_off
+    return turn / (turn + 1)
+
+
 class FaceTracker:
     """One person's face through a video: the one chosen at first, then the one that overlaps the last sighting.
 
     While a face is followed only its surroundings are searched, turned as the head is; the whole frame when it was not
-    found there. For `patience` seconds after the last sighting another face elsewhere is not taken for the lost one;
-    then one is chosen again. Each person has a number (`Face.track`). It stays where the face was never lost, and where
-    it comes back to its place looking as before; where place or size jump and it looks otherwise, or it has looked very
+    found there. Where the network finds a landmark depends by 1-3 % of the face's width on where the searched square
+    lies, so squares come from a fixed grid (`SearchGrid`), a face found in the whole frame is searched again in its
+    square, and landmarks are filtered in time (`LandmarkFilter`).
+
+    For `patience` seconds after the last sighting another face elsewhere is not taken for the lost one; then one is
+    chosen again. Each person has a number (`Face.track`). It stays where the face was never lost, and where it comes
+    back to its place looking as before; where place or size jump and it looks otherwise, or it has looked very
     different for `SETTLE` seconds, a new one begins.
 
     A person who lies turned in the picture (`Face.turn`) is refused with the reason for `SETTLE` seconds and then
@@ -210,7 +298,6 @@ class FaceTracker:
     SETTLE = 1.0  # s
     REFRESH = 0.6  # s between two looks at orientation, covering and person
     UPRIGHT = 58.0  # degrees of roll that are taken for a tilted head
-    NEAR_ROLL = 20.0  # degrees of roll up to which landmarks are exact
 
     def __init__(
         self, detector: FaceDetector, patience: float = 1.0, *, person: str = "largest", sight: Sight | None = None
@@ -221,6 +308,7 @@ class FaceTracker:
         self._restart()
 
     def _restart(self) -> None:
+        self._grid, self._filter = SearchGrid(), LandmarkFilter()
         self._last: Face | None = None
         self._seen = 0.0
         self._time = -np.inf  # of the last frame
@@ -245,19 +333,22 @@ class FaceTracker:
         face = self._find(image_bgr, t)
         if face is None:
             return None
+        before = self._last
         found = self._identify(image_bgr, self._judge(image_bgr, face, t), t)
         if found is None:
             self._last, self.why = None, OTHER
             return None
+        if before is None or before.track != found.track or overlap(before.box, found.box) < self.JUMP:
+            self._filter = LandmarkFilter()
         self._last, self._seen = found, t
-        return found
+        return replace(found, landmarks=self._filter(found.landmarks, found.area**0.5, t))
 
     def _find(self, image: NDArray[np.uint8], t: float) -> Face | None:
         """The followed face, or a chosen one, with exact landmarks."""
         last = self._last
         if last is not None:
-            roll = last.roll if abs(last.roll) > self.NEAR_ROLL else 0.0
-            face = self._match(self._near(image, last, roll))
+            square, roll = self._grid.near(last, last.roll)
+            face = self._match(self._detector.detect_near(image, square, roll))
             if face is not None:
                 self._empty = np.nan
                 return self._exact(image, face, roll)
@@ -277,7 +368,7 @@ class FaceTracker:
         else:
             self.why = NO_FACE
             face = self._choose(image, faces)
-        return None if face is None else self._exact(image, face, float(turn))
+        return None if face is None else self._exact(image, face)
 
     def _match(self, faces: list[Face]) -> Face | None:
         assert self._last is not None
@@ -300,24 +391,24 @@ class FaceTracker:
             return None
         return next(iter(faces), None)
 
-    def _exact(self, image: NDArray[np.uint8], face: Face, roll: float) -> Face:
-        """The same face with landmarks from a search in which it is nearly upright."""
+    def _exact(self, image: NDArray[np.uint8], face: Face, roll: float | None = None) -> Face:
+        """The same face with landmarks from a search near it in which it is nearly upright. roll: of the search that
+        found it, None where that was a whole frame's."""
         for _ in range(2):
-            if abs(wrapped(face.roll - roll)) <= self.NEAR_ROLL:
+            if roll is not None and abs(wrapped(face.roll - roll)) <= NEAR_ROLL:
                 break
-            roll = face.roll
-            near = self._nearest(image, face, roll)
+            near, roll = self._nearest(image, face, face.roll)
             if overlap(near.box, face.box) < self.JUMP:
                 break
             face = near
         return face
 
-    def _near(self, image: NDArray[np.uint8], face: Face, roll: float) -> list[Face]:
-        return self._detector.detect_near(image, face, roll) if roll else self._detector.detect_near(image, face)
-
-    def _nearest(self, image: NDArray[np.uint8], face: Face, roll: float) -> Face:
-        """The face that is found in the place of `face` in a search turned by `roll`; `face` where there is none."""
-        return max(self._near(image, face, roll), key=lambda found: overlap(found.box, face.box), default=face)
+    def _nearest(self, image: NDArray[np.uint8], face: Face, roll: float) -> tuple[Face, float]:
+        """(the face that is found in the place of `face` in a search turned by about `roll`, or `face` where there is
+        none; the roll of that search)."""
+        square, roll = self._grid.near(face, roll)
+        found = self._detector.detect_near(image, square, roll)
+        return max(found, key=lambda near: overlap(near.box, face.box), default=face), roll
 
     def _judge(self, image: NDArray[np.uint8], face: Face, t: float) -> Face:
         """The face with its `turn`, and with what is wrong with it."""
@@ -339,7 +430,7 @@ class FaceTracker:
         """The face, searched again where its landmarks were invented, and what is wrong with it."""
         wrong, covered = sight.judge(image, face)
         if wrong:
-            face = self._nearest(image, face, wrapped(face.roll + wrong))
+            face, _ = self._nearest(image, face, wrapped(face.roll + wrong))
             wrong, covered = sight.judge(image, face)
         return face, LYING[wrong] if wrong else covered
 

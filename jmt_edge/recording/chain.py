@@ -15,6 +15,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 import zlib
 from bisect import bisect_left
 from collections import Counter, defaultdict
@@ -34,6 +35,7 @@ CHAIN = "chain.jsonl"
 LINES = ("results.jsonl", "events.jsonl", "status.jsonl", "timeline.jsonl", "eda.csv")
 WAV_HEADER = 44  # bytes of voice.wav that change: its hash is of those after them
 _START = "0" * 64
+_TAIL = 1 << 20  # bytes that hold the last line of any chain
 Codes = NDArray[np.uint32]  # (n,): CRC-32 of each line
 
 
@@ -140,6 +142,17 @@ def read_chain(folder: Path) -> Chain:
             covered.update({name: Covered(entry["bytes"], entry["sha256"]) for name, entry in link.items()})
             head = _hash(head, link)
     return Chain(folder, covered, head, problem, torn)
+
+
+def last_head(folder: Path) -> str:
+    """The hash in the last whole line of a recording's chain, read from its end; "" where there is none."""
+    try:
+        with (folder / CHAIN).open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
+            line = file.read().rpartition(b"\n")[0].rpartition(b"\n")[2]
+        return str(json.loads(line)["chain"])
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return ""
 
 
 def _links(folder: Path) -> Iterator[dict[str, dict[str, Any]] | str | None]:

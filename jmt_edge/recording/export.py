@@ -16,6 +16,7 @@ from xml.sax.saxutils import escape
 import numpy as np
 from numpy.typing import NDArray
 
+from ..engine.uncertainty import CLASSES
 from ..errors import ConfigError
 from ..media.eda_times import spacing
 from ..result import STAGES
@@ -36,6 +37,12 @@ def tables(recording: Recording) -> dict[str, Table]:
     table: Table = {"t": [r["t"] for r in results]}
     for output in outputs:
         table[output] = [r["outputs"][output] if r["outputs"] else None for r in results]
+    table |= _uncertainty(results, outputs)
+    table |= {
+        f"{output}_without_{name}": [_part(r.get("without"), name, output) for r in results]
+        for name in names
+        for output in outputs
+    }
     table["reason"] = [r["reason"] for r in results]
     for name in names:
         table[f"{name}_ok"] = [r["quality"][name]["ok"] for r in results]
@@ -59,6 +66,27 @@ def tables(recording: Recording) -> dict[str, Table]:
         "events": {name: [getattr(mark, name) for mark in marks] for name in ("t", "text", "rating")},
         "clocks": {column: [row[column] for row in rows] for column in columns},
     }
+
+
+def _uncertainty(results: list[dict[str, Any]], outputs: list[str]) -> Table:
+    """Columns of the sets (1 where a class belongs to it, else 0) and of the ends of the intervals."""
+    table: Table = {}
+    for output in outputs:
+        found = [_part(r.get("uncertainty"), output) for r in results]
+        if output == "pain":
+            for c in CLASSES:
+                table[f"pain_may_be_{c}"] = [None if s is None else int(c in s) for s in found]
+        else:
+            for i, end in enumerate(("low", "high")):
+                table[f"{output}_{end}"] = [None if s is None else s[i] for s in found]
+    return table
+
+
+def _part(value: Any, *keys: str) -> Any:
+    """`value[key][...]`, None where any part is missing."""
+    for key in keys:
+        value = value.get(key) if value is not None else None
+    return value
 
 
 def export_csv(recording: Recording, out: Path) -> list[Path]:
@@ -111,7 +139,7 @@ def export_parquet(recording: Recording, out: Path) -> list[Path]:
 
 
 def export_xdf(recording: Recording, out: Path) -> list[Path]:
-    """Write one XDF file: outputs, quality and attention by window, EDA, and the marks as strings.
+    """Write one XDF file: outputs, quality, attention and uncertainty by window, EDA, and the marks as strings.
 
     Time stamps are stream time in seconds, on one clock (the clock offsets are 0); NaN means no data. Streams of an
     even rate say so, and have a NaN where a sample or a window is missing: readers such as pyxdf put the samples of
@@ -124,6 +152,7 @@ def export_xdf(recording: Recording, out: Path) -> list[Path]:
     results, clock = table["results"], np.array(table["results"]["t"], np.float64)
     bundle = recording.manifest["bundle"]["id"]
     eda_times, eda = table["eda"].values()
+    sure = [column for column in results if column.startswith(tuple(outputs)) and column not in outputs]
     eda_unit = "microsiemens" if "uS" in table["eda"] else "a.u."
     with out.open("wb") as file:
         file.write(b"XDF:")
@@ -136,6 +165,7 @@ def export_xdf(recording: Recording, out: Path) -> list[Path]:
                 "jmt-edge attention", "Attention", [f"{n}_attention" for n in names], "",
                 [results[f"{n}_attention"] for n in names], clock,
             ),
+            ("jmt-edge uncertainty", "Uncertainty", sure, "", [results[c] for c in sure], clock),
             ("EDA", "EDA", ["EDA"], eda_unit, [eda], np.array(eda_times)),
         ]  # fmt: skip
         for number, (name, kind, channels, unit, columns, times) in enumerate(streams, 1):

@@ -53,10 +53,19 @@ def _fields(**checks: Check) -> Check:
     return lambda x: isinstance(x, dict) and all(name in x and check(x[name]) for name, check in checks.items())
 
 
+def _optional(**checks: Check) -> Check:
+    """An object in which these fields, where it has them, pass."""
+    return lambda x: isinstance(x, dict) and all(check(x[name]) for name, check in checks.items() if name in x)
+
+
 def _verdict(x: Any) -> bool:
     whole = ("lost", "altered", "track", "turn")
     counts = isinstance(x, dict) and all(_count(x.get(name, 0)) for name in whole)
     return counts and _flag(x.get("ok")) and _text(x.get("reason")) and _maybe(_number)(x.get("novelty"))
+
+
+def _interval(x: Any) -> bool:
+    return _each(_number)(x) and len(x) == 2
 
 
 def _names(x: Any) -> bool:
@@ -94,6 +103,7 @@ _MANIFEST: dict[str, tuple[Check, str]] = {
 _OPTIONAL: dict[str, tuple[Check, str]] = {
     "novelty": (_text, "a name"),
     "person": (_text, "a name"),
+    "uncertainty": (_text, "a text"),
     "chain": (_flag, "true or false"),
     "continues": (_maybe(lambda x: isinstance(x, dict)), "null, or the part before this one"),
 }
@@ -111,12 +121,17 @@ MARK = _fields(t=_number, text=_text, rating=_maybe(_count))
 def result_check(manifest: dict[str, Any]) -> Check:
     """Whether a line is a result of the run that `manifest` describes."""
     outputs = _fields(**dict.fromkeys(manifest["outputs"], _number))
-    return _fields(
+    kinds = {name: _each(_text) if name == "pain" else _interval for name in manifest["outputs"]}
+    added = _optional(  # by later editions
+        uncertainty=_maybe(_optional(coverage=_number, **kinds)), without=_maybe(_map(outputs))
+    )
+    whole = _fields(
         t=_number, task=_text, outputs=_maybe(outputs), reason=_text, dropped=_count, bundle=_text,
         quality=_fields(**dict.fromkeys(manifest["modalities"], _verdict)),
         attention=_fields(**dict.fromkeys(manifest["modalities"], _maybe(_number))),
         latency_ms=_map(_maybe(_number)),
     )  # fmt: skip
+    return lambda x: whole(x) and added(x)
 
 
 def timeline_check(manifest: dict[str, Any]) -> Check:

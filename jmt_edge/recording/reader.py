@@ -355,7 +355,7 @@ def _status(plain: dict[str, Any]) -> Status:
 
 
 def _result(line: dict[str, Any], entry: dict[str, Any], demo: bool) -> Result:
-    """The result of a line. Lines of the first edition have neither `demo` nor `novelty`."""
+    """The result of a line. Lines of earlier editions lack the newer fields."""
     known = {f.name: line[f.name] for f in fields(Result) if f.name in line}
     quality = {name: _quality(q, entry["scores"][name]) for name, q in line["quality"].items()}
     return Result(**{"demo": demo, **known, "index": entry["window"], "quality": quality})

@@ -42,7 +42,7 @@ from ..plain_files import checksum
 from ..result import Result
 from ..summary import Summary
 from ..tasks import AUDIO_RATE
-from .chain import ChainWriter
+from .chain import ChainWriter, last_head
 
 log = logging.getLogger(__name__)
 
@@ -178,6 +178,7 @@ class Recorder(Observer):
             "smooth": info.smooth,
             "novelty": info.novelty,
             "person": info.person,
+            "uncertainty": info.uncertainty,
             "realtime": info.realtime,
             "sources": info.sources,
             "raw": sorted(self.raw | {"eda"}),
@@ -253,13 +254,14 @@ def _last_part(folder: Path) -> Path | None:
 
 
 def _part(folder: Path | None) -> dict[str, Any] | None:
-    """How a manifest names the part before it: its folder's name beside this one, when that was begun, and the seconds
-    since it was last written to."""
+    """How a manifest names the part before it: its folder's name beside this one, when that was begun, the seconds
+    since it was last written to, and the hash at the end of its chain."""
     if folder is None:
         return None
     written = max((path.stat().st_mtime for path in folder.iterdir()), default=time.time())
     gap = max(0.0, time.time() - written)
-    return {"recording": folder.name, "created": _manifest_of(folder).get("created"), "gap": round(gap, 3)}
+    created = _manifest_of(folder).get("created")
+    return {"recording": folder.name, "created": created, "gap": round(gap, 3), "chain": last_head(folder)}
 
 
 def _new_folder(folder: Path, first: int = 1) -> Path:

@@ -87,7 +87,7 @@ def replay(
     info = RunInfo(
         bundle, engine.name if engine else manifest["backend"], dict(engine.precision if engine else {}),
         manifest["hop"], False, manifest["smooth"], manifest["sources"], first, recording.folder.resolve().name,
-        novelty=novelty, person=person,
+        novelty=novelty, person=person, uncertainty=manifest.get("uncertainty", "not known"),
     )  # fmt: skip
     tell(observers, "on_start", info)
     pace = _Pace(speed, (first - 1) * manifest["hop"], controls)
@@ -142,7 +142,10 @@ def _again(window: Window, pipeline: Pipeline | None, outcome: Outcome) -> Resul
         return recorded
     result = pipeline.infer(recorded.index, window.statuses, dropped=recorded.dropped)
     outcome.recomputed += 1
-    outcome.equal += replace(result, latency_ms=recorded.latency_ms) == recorded
+    again = replace(result, latency_ms=recorded.latency_ms)
+    if recorded.without is None:  # an earlier version recorded it, and is compared by what it knew
+        again = replace(again, without=None)
+    outcome.equal += again == recorded
     return result
 
 

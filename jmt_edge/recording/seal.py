@@ -36,6 +36,7 @@ class Seal:
         self.sealed = "files" in closed
         self._listed: dict[str, dict[str, Any]] = closed.get("files", {})
         self._head = closed.get("chain", "")
+        self._continues: dict[str, Any] = manifest.get("continues") or {}
         self._chain: Chain | None = None
         self._differs: dict[str, bool] = {}
         if self.chained and closed:
@@ -110,6 +111,8 @@ class Seal:
         problem = self.chain_problem()
         if problem:
             yield problem
+        if before := self._part_before():
+            yield before
         covered = {} if problem and not self.sealed else self.covered()
         for name in sorted(covered.keys() - present):
             if self.sealed or covered[name].size:
@@ -121,6 +124,25 @@ class Seal:
             if self.differs(name):
                 clause = "" if problem or name not in LINES else self._changes(name)
                 yield f"{name}: {clause or 'it was changed'}"
+
+    def _part_before(self) -> str:
+        """Why the recording beside this one is not the part that this one continues; empty where it is, or is not
+        there.
+        """
+        name, head = self._continues.get("recording"), self._continues.get("chain")
+        if not (isinstance(name, str) and isinstance(head, str) and head):
+            return ""
+        if name != Path(name).name:
+            return f"it continues {name!a}, which names no folder beside it"
+        if not os.path.lexists(self.folder.parent / name / MANIFEST):
+            return ""
+        try:
+            found = read_chain(self.folder.parent / name)
+        except SourceError as error:
+            return str(error)
+        if found.head != head:
+            return f"{name!a} beside it does not end as the part that it continues"
+        return ""
 
     def _changes(self, name: str) -> str:
         return differences(self.folder / name, self.chain().codes(name), closed=self.closed)

@@ -1,22 +1,43 @@
-"""`jmt-edge` with a camera of the chaos run's: stamped images from a Unix socket in place of a V4L2 device.
+"""`jmt-edge` with two things of the chaos run's: a camera, stamped images from a Unix socket in place of a V4L2 device,
+and the wall clock as Python sees it, `CHAOS_WALL` seconds ahead.
 
 All else is the real program.
 """
 
 from __future__ import annotations
 
+import datetime
 import os
 import socket
 import struct
 import sys
+import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from jmt_edge.capture import camera
-from jmt_edge.cli import main
-from jmt_edge.errors import SourceError
-from jmt_edge.opencv import cv2
+_true_time = time.time
+
+
+def _shifted() -> float:
+    return _true_time() + float(Path(os.environ["CHAOS_WALL"]).read_text() or 0)
+
+
+class _Datetime(datetime.datetime):
+    @classmethod
+    def now(cls, tz: datetime.tzinfo | None = None) -> _Datetime:
+        return cls.fromtimestamp(_shifted(), tz)
+
+
+if __name__ == "__main__":  # before any module of the program takes its clock
+    time.time, time.time_ns = _shifted, lambda: int(1e9 * _shifted())
+    datetime.datetime = _Datetime  # type: ignore[misc]
+
+from jmt_edge.capture import camera  # noqa: E402
+from jmt_edge.cli import main  # noqa: E402
+from jmt_edge.errors import SourceError  # noqa: E402
+from jmt_edge.opencv import cv2  # noqa: E402
 
 WIDTH, HEIGHT = 320, 240
 SIZE = WIDTH * HEIGHT * 3

@@ -20,7 +20,7 @@ from typing import Any
 from chaos_verdict import Fault, Sent
 
 HERE = Path(__file__).resolve().parent
-ENDS = ("sigint", "kill", "sighup", "closed stdout", "sigterm", "disk full", "stdout EIO")
+ENDS = ("sigint", "kill", "sighup", "closed stdout", "sigterm", "disk full", "stdout EIO", "disk EIO")
 WARM = 10.0  # s before the first attack
 PAUSE = 6.0  # s between two
 
@@ -34,7 +34,7 @@ class Run:
         self.devices, self.folder, self.end = devices, folder, end
         self._random = random.Random(seed)
         self._seconds = seconds
-        self.sent = Sent(full=end == "disk full")
+        self.sent = Sent(full=end in ("disk full", "disk EIO"))
         self.attacks: list[str] = []
         self._done = threading.Event()
         command = [
@@ -50,6 +50,9 @@ class Run:
         if end == "stdout EIO":
             self._terminal, out = pty.openpty()
         environment = {**os.environ, **env, "CHAOS_CAMERA": str(devices["camera"].path), "OMP_NUM_THREADS": "1"}
+        self._wall = folder.with_suffix(".wall")  # s that are added to the wall clock
+        self._wall.write_text("0")
+        environment["CHAOS_WALL"] = str(self._wall)
         self.errors = folder.with_suffix(".stderr")
         with self.errors.open("wb") as errors:
             self.process = subprocess.Popen(
@@ -103,7 +106,7 @@ class Run:
         end = time.monotonic() + self._seconds
         time.sleep(WARM)
         while time.monotonic() < end - 8 and self.process.poll() is None:
-            kind = self._random.choice(("device",) * 5 + ("stop", "starve", "clients", "two devices"))
+            kind = self._random.choice(("device",) * 5 + ("stop", "starve", "clients", "two devices", "wall clock"))
             self.attacks.append(kind)
             if kind == "device":
                 self._break(1)
@@ -113,6 +116,8 @@ class Run:
                 self._stopped(self._random.uniform(0.5, 4.0))
             elif kind == "starve":
                 self._starved(4.0)
+            elif kind == "wall clock":
+                self._wall_clock(self._random.choice((-86400, -3600, -2, 2, 3600, 86400)))
             else:
                 self._clients(3.0)
             time.sleep(PAUSE)
@@ -155,6 +160,15 @@ class Run:
             time.sleep(0.01)
         self.sent.disturbed.append((began, time.monotonic() + 2))
 
+    def _wall_clock(self, by: int) -> None:
+        """Set by `by` s for 4 s and back, as by NTP, by hand, or where summer time ends. Nothing may come of it."""
+        self.attacks[-1] = f"wall clock: {by:+d} s"
+        began = time.monotonic()
+        self._wall.write_text(str(by))
+        time.sleep(4.0)
+        self._wall.write_text("0")
+        self.sent.jumps.append((began, time.monotonic()))
+
     def _clients(self, seconds: float) -> None:
         """Idle and half-open connections, nonsense, and a WebSocket that never reads."""
         port, kept = self.port, []
@@ -179,6 +193,8 @@ class Run:
 
     def _finish(self) -> None:
         process = self.process
+        if self.end == "disk EIO":
+            self._failing_disk(3.0)
         if self.end == "closed stdout" and process.stdout is not None:
             process.stdout.close()
         elif self.end == "stdout EIO":
@@ -196,6 +212,19 @@ class Run:
             process.kill()
             process.wait()
             self.attacks.append("did not end within 20 s")
+
+    def _failing_disk(self, seconds: float) -> None:
+        """The kernel answers EIO to whatever is written to the recording; the results must keep coming."""
+        files = [part for path in sorted(self.folder.iterdir()) for part in ("-P", str(path))]
+        inject = ["-e", "trace=write,writev,pwrite64", "-e", "inject=write,writev,pwrite64:error=EIO"]
+        command = ["strace", "-f", "-o", "/dev/null", *inject, *files, "-p", str(self.process.pid)]
+        tracer = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        time.sleep(1.0)
+        before = len(self.results)
+        time.sleep(seconds)
+        self.sent.after_eio = len(self.results) - before
+        tracer.send_signal(signal.SIGINT)
+        tracer.wait(20)
 
     def faults_of_process(self) -> list[str]:
         """What the process itself did wrong."""

@@ -39,8 +39,10 @@ class Sent:
     marks: list[tuple[str, float]] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     disturbed: list[tuple[float, float]] = field(default_factory=list)  # the process was stopped or starved
+    jumps: list[tuple[float, float]] = field(default_factory=list)  # the wall clock was set
     killed: float | None = None
-    full: bool = False  # the disk was
+    full: bool = False  # the disk was, or answered EIO at the end
+    after_eio: int | None = None  # results in the 3 s in which it did
 
 
 def judge(folder: Path, sent: Sent, skin: Any, camera: Any) -> dict[str, Any]:
@@ -74,6 +76,9 @@ def judge(folder: Path, sent: Sent, skin: Any, camera: Any) -> dict[str, Any]:
     results = recording.results()
     used = _numbers(results, {"eda": times[good], "face": faces}, wrong)
     recovery = _recovery(recording, sent, origin, wrong)
+    wrong += _jumps([r["t"] + origin for r in results], sent)
+    if sent.after_eio is not None and sent.after_eio < 2:
+        wrong.append(f"{sent.after_eio} results in 3 s of a disk that fails")
     newest = max([r["t"] for r in results] + [m.t for m in marks] + [*times[-1:]] + [*seen[-1:]], default=0.0)
     lost = None
     if sent.killed is not None:
@@ -99,6 +104,16 @@ def _marks(marks: list[Any], sent: Sent, origin: float) -> list[str]:
     wrong = [f"{len(missing)} marks lost or doubled, first {missing[0]}"] if missing else []
     if texts != sorted(texts, key=[text for text, _ in sent.marks].index):
         wrong.append("marks are out of order")
+    return wrong
+
+
+def _jumps(ends: list[float], sent: Sent) -> list[str]:
+    """Where the wall clock was set, and nothing else was done, windows must have come as before."""
+    wrong = []
+    for a, b in sent.jumps:
+        came = sum(a < end <= b for end in ends)
+        if not any(c < b and d > a for c, d in sent.disturbed) and came < (b - a) / 0.5 - 2:
+            wrong.append(f"{came} windows in {b - a:.1f} s after the wall clock was set")
     return wrong
 
 

@@ -133,7 +133,7 @@ def test_a_timing_cache_is_used_where_it_was_made(flat: Bundle, tmp_path: Path, 
     library, file = Library("tensorrt", None, version), "plans/tensorrt-sm_87/timing.cache"
     (tmp_path / "plans/tensorrt-sm_87").mkdir(parents=True)
     (tmp_path / file).write_bytes(b"learnt")
-    entry = {"library_version": "10.3.0", "device": "Orin"}
+    entry = {"library_version": "10.3.0", "device": "Orin", "sms": 8}
     manifest = {
         **flat.manifest,
         "files": {file: hashlib.sha256(b"learnt").hexdigest()},
@@ -141,10 +141,12 @@ def test_a_timing_cache_is_used_where_it_was_made(flat: Bundle, tmp_path: Path, 
     }
     bundle = Bundle(tmp_path, manifest, flat.task, "b")
     same = version == "10.3.0"
-    assert stored_timing_cache(bundle, library, "sm_87", "Orin") == (b"learnt" if same else b"")
-    assert stored_timing_cache(bundle, library, "sm_87", "AGX Orin") == b""
-    assert stored_timing_cache(bundle, library, "sm_110", "Orin") == b""
-    assert stored_timing_cache(flat, library, "sm_87", "Orin") == b""
+    nano, agx = (Device("Orin", "sm_87", sms, 8 << 30, "12.6", True) for sms in (8, 16))
+    assert stored_timing_cache(bundle, library, "sm_87", nano) == (b"learnt" if same else b"")
+    assert stored_timing_cache(bundle, library, "sm_87", agx) == b"", "CUDA calls both Orin"
+    assert stored_timing_cache(bundle, library, "sm_87", None) == b""
+    assert stored_timing_cache(bundle, library, "sm_110", nano) == b""
+    assert stored_timing_cache(flat, library, "sm_87", nano) == b""
 
 
 def test_auto_for_a_device_that_is_not_here_is_refused(flat: Bundle, tmp_path: Path) -> None:

@@ -99,6 +99,7 @@ class FakeEngine(TwoCalls):
         self.precision = dict.fromkeys((*task.names, "fusion"), "fp32")
         self.clips = dict.fromkeys(task.names, 0)
         self.seen: list[tuple[dict[str, np.ndarray], np.ndarray]] = []
+        self.left_out: list[tuple[dict[str, np.ndarray], np.ndarray]] = []  # of batches: what-ifs
         self.closed = False
 
     def backbones(self, clips: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -111,8 +112,10 @@ class FakeEngine(TwoCalls):
         return out
 
     def fusion(self, features: Mapping[str, np.ndarray], present: np.ndarray) -> dict[str, np.ndarray]:
-        self._delay()
-        self.seen.append(({n: f.copy() for n, f in features.items()}, present.copy()))
+        if len(present) == 1:
+            self._delay()
+        seen = self.seen if len(present) == 1 else self.left_out
+        seen.append(({n: f.copy() for n, f in features.items()}, present.copy()))
         here = present.astype(np.float32)
         total = sum(features[n].mean(2) * here[..., i] for i, n in enumerate(self.task.names))
         out = {"attention": here / np.maximum(here.sum(2, keepdims=True), 1e-9)}

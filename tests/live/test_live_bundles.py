@@ -391,13 +391,14 @@ def use(bundle: Bundle) -> None:
     from jmt_edge.compiler.plan_maker import stored_timing_cache
     from jmt_edge.engine.backends import auto_order
     from jmt_edge.engine.backends.tensorrt import find_plans
+    from jmt_edge.engine.device import Device
     from jmt_edge.engine.tensorrt_api import Library
 
     assert bundle.name.isprintable() and bundle.temperature > 0 and bundle.task.window > 0
     assert isinstance(bundle.demo, bool) and bundle.files
     auto_order(bundle)
     library = Library("tensorrt", None, "10.3")
-    stored_timing_cache(bundle, library, "sm_87", "Orin")
+    stored_timing_cache(bundle, library, "sm_87", Device("Orin", "sm_87", 8, 8 << 30, "12.6", True))
     for network in (*bundle.task.names, "fusion"):
         for runtime in ("onnxruntime", "openvino"):
             cpu_graph(bundle, network, runtime)

@@ -17,6 +17,7 @@ import pytest
 from supervisor import SIMULATED, Supervisor, interruption
 
 from jmt_edge.cli import main
+from jmt_edge.cli._config import configurable, read_config
 from jmt_edge.cli.live import command, demo_bundle
 from jmt_edge.engine.bundle import load_bundle
 from jmt_edge.errors import ConfigError
@@ -212,7 +213,9 @@ def test_the_unit_starts_what_exists() -> None:
     (line,) = re.findall(r"^ExecStart=(.*)$", UNIT.read_text(), re.M)
     options = {name for option in command.params for name in option.opts}
     given = [word for word in line.split() if word.startswith("--")]
-    assert line.split()[1] == "live" and {"--record", "--resume"} <= set(given) <= options
+    assert line.split()[1] == "live" and {"--config"} <= set(given) <= options
+    settings = read_config(UNIT.with_name("jmt-edge.toml"), configurable())["live"]
+    assert settings["resume"] is True and settings["record"] and settings["output"] == "none"
     example = re.search(r'JMT_EDGE_OPTIONS="([^"]*)"', UNIT.read_text())
     assert example and {w for w in example[1].split() if w.startswith("--")} <= options
 

@@ -17,6 +17,7 @@ import pytest
 from jmt_edge.capture import open_source
 from jmt_edge.capture.files import EdaFile
 from jmt_edge.errors import SourceError
+from jmt_edge.media import eda_formats
 from jmt_edge.media.eda_files import Asked, EdaRecording, read_eda_file
 
 RATE, N = 50.0, 1500
@@ -102,6 +103,7 @@ def test_one_damaged_sequence_number_moves_no_sample(damaged: int, tmp_path: Pat
     for name in ("a.h5", "a.txt"):
         found = read(tmp_path / name)
         assert (found.lost, found.altered) == (2, 0), name
+        assert any("1 sequence numbers cannot be right" in note for note in found.notes), name
         np.testing.assert_allclose(found.times, np.delete(T, (500, 501)), atol=1e-9)
 
 
@@ -348,6 +350,27 @@ def test_our_own_export_comes_back(unit: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(found.values[there], S[keep], atol=1e-6)
     np.testing.assert_allclose(found.times[there], T[keep], atol=1e-9)
     assert found.column == "EDA"
+
+
+def test_a_damaged_acqknowledge_header_is_not_searched_byte_by_byte(tmp_path: Path) -> None:
+    """A sample size of no channel, after which bioread tries 4097 places for the headers of all channels."""
+    pytest.importorskip("bioread")
+    reads = 0
+
+    class Counted(eda_formats._Forward):
+        def read(self, size: int | None = -1, /) -> bytes:
+            nonlocal reads
+            reads += 1
+            return super().read(size)
+
+    acq(tmp_path / "a.acq")
+    whole = (tmp_path / "a.acq").read_bytes()
+    (tmp_path / "b.acq").write_bytes(whole[:2404] + b"\xff\xff\xff\x7f" + whole[2408:])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(eda_formats, "_Forward", Counted)
+        with pytest.raises(SourceError, match="its header does not end where it says"):
+            read(tmp_path / "b.acq")
+    assert reads < 2000
 
 
 def test_a_real_acqknowledge_recording(shared_data: Path) -> None:

@@ -180,6 +180,7 @@ def kill_recorder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     from jmt_edge.observer import RunInfo
     from jmt_edge.recording import recorder
+    from jmt_edge.recording.chain import read_chain
     from jmt_edge.summary import Summary
     from jmt_edge.tasks import get_task
 
@@ -200,7 +201,8 @@ def kill_recorder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = (json.loads((tmp_path / name / "manifest.json").read_text()) for name in ("night", "night-2"))
     assert first["continues"] is None and not first["closed"]["complete"] and "injected" in first["closed"]["problem"]
     linked = second["continues"]
-    assert linked == {"recording": "night", "created": first["created"], "gap": linked["gap"]} and linked["gap"] > 0
+    assert linked["recording"] == "night" and linked["created"] == first["created"] and linked["gap"] > 0
+    assert linked["chain"] == read_chain(tmp_path / "night").head != ""
     assert second["closed"]["complete"]
     assert not second["whole"] and "9999.0" in (tmp_path / "night-2" / "eda.csv").read_text()
 

@@ -16,6 +16,7 @@ from jmt_edge import doctor
 from jmt_edge.capture import v4l2
 from jmt_edge.cli.doctor import command
 from jmt_edge.doctor import NOTE, OK, PROBLEM, WARNING, Finding, Report, examine
+from jmt_edge.engine.device import is_jetson, l4t_release
 
 
 def put(root: Path, files: dict[str, str]) -> None:
@@ -62,7 +63,7 @@ def test_a_recorded_jetson(jetson: Path) -> None:
     found = by_what(examine(jetson))
     machine = found["system", "machine"].detail
     assert "Orin Nano" in machine and "Ubuntu 22.04.5" in machine
-    assert found["system", "JetPack"] == Finding("system", "JetPack", OK, "6.1 or 6.2 (L4T 36.4.3)")
+    assert found["system", "JetPack"] == Finding("system", "JetPack", OK, "6.2 (L4T 36.4.3)")
     assert found["system", "memory"].level == WARNING and found["system", "memory"].remedy
     power = found["power", "mode"]
     assert (power.level, power.detail) == (NOTE, "25W") and "nvpmodel -m 2 (MAXN_SUPER)" in power.remedy
@@ -85,15 +86,98 @@ def test_a_pip_opencv_on_a_jetson_is_a_warning(jetson: Path, monkeypatch: pytest
     assert found["packages", "OpenCV"].remedy == "pip uninstall opencv-python"
 
 
+# NVIDIA's JetPack archive (developer.nvidia.com/embedded/jetpack-archive); the last column: supported
 @pytest.mark.parametrize(
-    ("release", "jetpack"),
-    [("R39 (release), REVISION: 2.0", "7.2"), ("R38 (release), REVISION: 2.1", "7.0 or 7.1"),
-     ("R35 (release), REVISION: 6.0", "5"), ("R32 (release), REVISION: 7.1", None)],
+    ("release", "jetpack", "level"),
+    [
+        ("R39 (release), REVISION: 2.0", "7.2", OK), ("R38 (release), REVISION: 4.0", "7.1", OK),
+        ("R38 (release), REVISION: 2.1", "7.0", OK), ("R36 (release), REVISION: 4.7", "6.2.1", OK),
+        ("R36 (release), REVISION: 4.4", "6.2.1", OK), ("R36 (release), REVISION: 4.3", "6.2", OK),
+        ("R36 (release), REVISION: 4.0", "6.1", OK), ("R36 (release), REVISION: 5.0", "6.2.1 or newer", OK),
+        ("R36 (release), REVISION: 3.0", "6.0", WARNING), ("R36 (release), REVISION: 2.0", "6.0 (dev", WARNING),
+        ("R35 (release), REVISION: 6.0", "5.1.4", WARNING), ("R35 (release), REVISION: 4.1", "5.1.2", WARNING),
+        ("R32 (release), REVISION: 7.1", "4", WARNING), ("R40 (release), REVISION: 1.0", "7.2 or newer", OK),
+        ("R28 (release), REVISION: 2.1", "older than 4", WARNING), ("R36", "cannot be told", WARNING),
+    ],
 )  # fmt: skip
-def test_jetpack_by_release(tmp_path: Path, release: str, jetpack: str | None) -> None:
+def test_jetpack_by_release(tmp_path: Path, release: str, jetpack: str, level: str) -> None:
     put(tmp_path, {"etc/nv_tegra_release": f"# {release}, GCID: 1\n"})
     finding = by_what(examine(tmp_path))["system", "JetPack"]
-    assert finding.detail.startswith(f"{jetpack} (") if jetpack else finding.level == WARNING
+    assert (finding.level, finding.detail.startswith(jetpack)) == (level, True), finding
+    assert bool(finding.remedy) == (level == WARNING)
+
+
+YOCTO = {"proc/sys/kernel/osrelease": "5.15.148-l4t-r36.4.4-1012.12+gb8e8a1d5f1c3\n"}
+DPKG = "Package: nvidia-l4t-core\nStatus: install ok installed\nVersion: 36.4.3-20250107174145\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "l4t"),
+    [
+        ({"proc/device-tree/compatible": "nvidia,p3768-0000+p3767-0005\0nvidia,p3767-0005\0nvidia,tegra234\0"}, ""),
+        ({"proc/device-tree/model": "NVIDIA Jetson AGX Orin Developer Kit\0"}, ""),
+        ({"sys/class/dmi/id/product_name": "NVIDIA Jetson AGX Thor Developer Kit\n"}, ""),
+        ({"sys/devices/soc0/family": "Tegra\n"}, ""),
+        ({"proc/sys/kernel/osrelease": "5.15.148-tegra\n"}, ""),
+        (YOCTO, "36.4.4"),
+        ({"etc/nv_tegra_release": "# R36 (release), REVISION: 4.3, GCID: 1\n"}, "36.4.3"),
+        ({"sys/devices/soc0/family": "Tegra\n", "var/lib/dpkg/status": f"Package: a\nVersion: 5\n\n{DPKG}"}, "36.4.3"),
+    ],
+)  # fmt: skip
+def test_a_jetson_is_known_by_any_of_its_marks(tmp_path: Path, files: dict[str, str], l4t: str) -> None:
+    put(tmp_path, files)
+    assert is_jetson(tmp_path) and l4t_release(tmp_path) == l4t
+    assert ("GPU", "the Jetson's integrated GPU") in by_what(examine(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {},
+        {"proc/sys/kernel/osrelease": "6.8.0-1014-raspi\n", "proc/device-tree/model": "Raspberry Pi 5 Model B\0",
+         "proc/device-tree/compatible": "raspberrypi,5-model-b\0brcm,bcm2712\0"},
+        {"sys/devices/soc0/family": "Freescale i.MX\n", "proc/sys/kernel/osrelease": "6.1.0-integrated-graphics\n"},
+        {"sys/class/dmi/id/product_name": "Standard PC\n", "proc/sys/kernel/osrelease": "6.1.0-13-amd64\n"},
+    ],
+)  # fmt: skip
+def test_other_machines_are_not_jetsons(tmp_path: Path, files: dict[str, str]) -> None:
+    put(tmp_path, files)
+    assert not is_jetson(tmp_path) and l4t_release(tmp_path) == ""
+    assert ("system", "JetPack") not in by_what(examine(tmp_path))
+
+
+def test_two_onnxruntimes_are_a_warning_and_cuda_has_a_remedy(
+    jetson: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = {"onnxruntime": "1.20.1"}
+    monkeypatch.setattr(doctor, "versions", lambda *names: {n: here[n] for n in names if n in here})
+    rows = [f for f in examine(jetson).findings if f.section == "engines" and f.what == "onnxruntime"]
+    assert [f.level for f in rows] == [OK, NOTE]
+    assert "onnxruntime-gpu --index-url https://pypi.jetson-ai-lab.io/jp6/cu126" in rows[1].remedy
+    here["onnxruntime-gpu"] = "1.20.0"
+    rows = [f for f in examine(jetson).findings if f.section == "engines" and f.what == "onnxruntime"]
+    assert rows[-1].level == WARNING and "overwrite each other's files" in rows[-1].detail
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    del here["onnxruntime-gpu"]
+    assert not [f for f in examine(bare).findings if f.what == "onnxruntime" and f.level == NOTE]
+
+
+@pytest.mark.parametrize(
+    ("terminal", "variables", "coloured"),
+    [(True, {}, True), (False, {}, False), (True, {"NO_COLOR": "1"}, False), (True, {"NO_COLOR": ""}, True),
+     (True, {"TERM": "dumb"}, False)],
+)  # fmt: skip
+def test_colour_is_for_terminals_that_want_it(
+    terminal: bool, variables: dict[str, str], coloured: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: terminal, raising=False)
+    for name in ("NO_COLOR", "TERM"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    report = Report([Finding("system", "machine", OK, "x")])
+    assert any("\x1b[" in line for line in doctor.lines(report)) == coloured
 
 
 def test_a_machine_with_nothing_has_a_remedy_for_everything(tmp_path: Path) -> None:

@@ -23,7 +23,8 @@ from jmt_edge.engine.bundle import Bundle
 from jmt_edge.errors import SourceError
 from jmt_edge.media.chunk import Chunk
 from jmt_edge.observer import Mark
-from jmt_edge.recording.chain import align, code, differences
+from jmt_edge.plain_files import checksum
+from jmt_edge.recording.chain import align, code, differences, last_head
 from jmt_edge.recording.export import tables
 from jmt_edge.recording.reader import RecordedSource, Recording, Window
 from jmt_edge.recording.recorder import Recorder
@@ -191,6 +192,34 @@ def test_a_recording_that_was_not_closed_says_so(lines: Path, tmp_path: Path, co
     (folder / "eda.csv").write_text(text.replace("\n1.5,3.5\n", "\n1.5,9.5\n"))
     assert "eda.csv: line 32 was changed" in check(folder)
     assert 9.5 not in Recording(folder).eda()[1] and len(Recording(folder).eda()[0]) == 80
+
+
+def test_a_part_is_tied_to_the_one_before_it(lines: Path, tmp_path: Path, trimodal: Bundle) -> None:
+    """By the hash at the end of that one's chain, whether it was closed or killed."""
+    shutil.copytree(lines, tmp_path / "night")
+    for name in ("night-2", "night-3"):
+        recorder = Recorder(tmp_path / "night", trimodal, resume=True)
+        assert recorder.folder.name == name
+        recorder.on_start(info(trimodal))
+        recorder.on_chunk("eda", Chunk(np.arange(10) / 20, np.full(10, 3, np.float32), 20.0))
+        recorder.close()
+        assert check(tmp_path / name) == ""
+    chain = tmp_path / "night" / "chain.jsonl"
+    assert last_head(tmp_path / "night") == json.loads(chain.read_text().splitlines()[-1])["chain"]
+    whole = chain.read_bytes()
+    chain.write_bytes(whole + whole[:30])  # a line that a kill cut off
+    assert check(tmp_path / "night-2") == ""
+    chain.write_bytes(b"".join(whole.splitlines(keepends=True)[:-1]))
+    assert "'night' beside it does not end as the part that it continues" in check(tmp_path / "night-2")
+    assert check(tmp_path / "night-3") == ""
+    shutil.rmtree(tmp_path / "night")
+    assert check(tmp_path / "night-2") == ""  # a part may be given away alone
+    manifest = tmp_path / "night-2" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"recording": "night"', '"recording": "../night"'))
+    (tmp_path / "night-2" / "manifest.sha256").write_bytes(checksum(manifest.read_bytes(), "manifest.json"))
+    assert "names no folder beside it" in check(tmp_path / "night-2")
+    (tmp_path / "night-3" / "chain.jsonl").write_text('{"chain": 1\n')
+    assert last_head(tmp_path / "night-3") == ""
 
 
 def test_a_recording_without_hashes_opens_and_says_so(lines: Path, tmp_path: Path, command_line: Any) -> None:

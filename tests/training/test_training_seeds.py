@@ -204,7 +204,8 @@ def test_the_suite_over_seeds_from_the_command_line(tmp_path: Path) -> None:
     ]  # fmt: skip
     first = CliRunner().invoke(cli, [str(a) for a in arguments], catch_exceptions=False)
     assert first.exit_code == 0, first.output
-    report = (tmp_path / "out" / "claims.md").read_text()
+    report, page = ((tmp_path / "out" / f"claims.{kind}").read_text() for kind in ("md", "html"))
+    assert f"<title>{report.splitlines()[0].removeprefix('# ')}</title>" in page
     for text in ("within ±0.02", "Holm", "### Is a gain joint information?", "### Out-of-fold features",
                  "electrode loss, eda", "occlusion + electrode pops", "JMT without joint, widened"):  # fmt: skip
         assert text in report

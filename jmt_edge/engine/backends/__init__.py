@@ -57,6 +57,12 @@ def unavailable(name: str) -> str | None:
     return reason
 
 
+def require_backend(name: str) -> None:
+    """Raises ConfigError for an unknown name, BackendError where this machine cannot run the backend; `auto` can."""
+    if name != "auto" and (reason := unavailable(name)) is not None:
+        raise BackendError(f"backend '{name}' cannot run here: {reason}; use --backend auto or another")
+
+
 def no_gpu_driver() -> str | None:
     """None where an NVIDIA driver is installed, else the reason; imports nothing."""
     try:
@@ -74,9 +80,7 @@ def choose_engine(bundle: Bundle, name: str = "auto", threads: int | None = None
     BackendError with the reason, ConfigError for an unknown name.
     """
     if name != "auto":
-        reason = unavailable(name)
-        if reason is not None:
-            raise BackendError(f"backend '{name}' cannot run here: {reason}; use --backend auto or another")
+        require_backend(name)
         return _module(name).load(bundle, threads), "as requested"
     passed: list[str] = []
     order: tuple[str, ...] = AUTO

@@ -7,6 +7,7 @@ one graph, in which fresh features reach the fusion on the device.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -16,11 +17,12 @@ from numpy.typing import NDArray
 from ...errors import BackendError
 from ..bundle import Bundle
 from ..cuda import Buffer, Graph, Stream, fork, join
-from ..device import current_device, l4t_release, no_device
+from ..device import Device, board_model, current_device, l4t_release, no_device
 from ..tensorrt_api import Library, LibraryName, Messages, make_logger, open_library
 from .base import F32, Fresh, Step, TwoCalls, last_step, merge
 
 Plans = dict[str, tuple[bytes, str]]
+log = logging.getLogger(__name__)
 
 
 def available() -> str | None:
@@ -46,7 +48,8 @@ def load(bundle: Bundle, threads: int | None = None) -> TensorRtEngine:
 def find_plans(bundle: Bundle, library: Library) -> dict[str, Any]:
     """The manifest's entry of plans for this device and library.
 
-    Raises BackendError where the bundle has none, or they were built by another version or for another L4T.
+    Raises BackendError where the bundle has none, or they were built by another version, on another kind of device, on
+    another L4T or for a newer CUDA. A board of another model with the same GPU is accepted with a warning.
     """
     device = current_device()
     engines: dict[str, Any] = bundle.manifest.get("engines", {})
@@ -62,11 +65,48 @@ def find_plans(bundle: Bundle, library: Library) -> dict[str, Any]:
             f"the plans of {bundle.path} were built by {library.name} {entry['library_version']}, this is "
             f"{library.version}; {remedy}"
         )
+    where = f"the plans of {bundle.path} were built on"
+    if library.name != "tensorrt-rtx" and (built := _kind(entry)) and built != (here := _device_kind(device, built)):
+        # TensorRT itself only logs that this "is not supported and is likely to affect performance or even cause errors
+        # or deadlock"; TensorRT-RTX builds for a compute capability, not for a device
+        raise BackendError(f"{where} another kind of device ({_words(built)}), this is {_words(here)}; {remedy}")
+    if _cuda_cannot_run(entry.get("cuda", ""), device.cuda):
+        raise BackendError(
+            f"{where} CUDA {entry['cuda']}, this driver has {device.cuda}; {remedy}, or update the driver"
+        )
+    if device.integrated and (board := entry.get("board", "")) and (this := board_model()) and board != this:
+        log.warning("%s '%s', and this is '%s': they may be slower than they could be; %s", where, board, this, remedy)
     if entry.get("l4t", "") not in ("", l4t_release()):
         raise BackendError(
             f"the plans of {bundle.path} were built on L4T {entry['l4t']}, this is {l4t_release()}; {remedy}"
         )
     return dict(entry)
+
+
+def _kind(entry: dict[str, Any]) -> tuple[str, int] | None:
+    """What tells devices of one compute capability apart, as far as the entry says it: name and multiprocessors.
+
+    The name alone does not: CUDA calls every Orin `Orin`, from the Nano (4 or 8 multiprocessors) to the AGX (14 or 16).
+    """
+    name, sms = entry.get("device", ""), entry.get("sms", 0)
+    return (name, sms) if name else None
+
+
+def _device_kind(device: Device, like: tuple[str, int]) -> tuple[str, int]:
+    return device.name, device.sms if like[1] else 0  # bundles of the first edition do not say how many
+
+
+def _words(kind: tuple[str, int]) -> str:
+    name, sms = kind
+    return f"{name} with {sms} multiprocessors" if sms else name
+
+
+def _cuda_cannot_run(built: str, here: str) -> bool:
+    """Plans run with a driver of the same CUDA major and the same or a later minor version."""
+    if not built:
+        return False
+    one, two = ([int(part) for part in text.split(".")[:2]] for text in (built, here))
+    return one[0] != two[0] or one > two
 
 
 def read_plans(bundle: Bundle, library: Library) -> Plans:

@@ -276,6 +276,7 @@ class Model:
             "demo": info.bundle.demo,
             "alarms_off": info.alarms_off,
             "novelty": info.novelty,
+            "uncertainty": info.uncertainty,
             "notice": notice(info.bundle.demo),
             "intended_use": INTENDED_USE,
             "task": task.name,

@@ -90,8 +90,12 @@ class Recordings:
                 "eda": gaps(np.asarray(times, np.float64)[np.isfinite(values)]),
             },
             "unread": recording.unread,
+<<<<<<< HEAD
             "remarks": [*recording.remarks, *recording.damage],
             "results": [{k: r[k] for k in ("t", "outputs", "reason", "quality", "attention")} for r in thinned],
+=======
+            "results": [_shown(r) for r in thinned],
+>>>>>>> main
             "marks": [asdict(mark) for mark in marks],
             "eda": {
                 "unit": unit,
@@ -124,6 +128,13 @@ class Recordings:
             archive.writestr("manifest.json", json.dumps(about, indent=1, ensure_ascii=False))
         out.seek(0)
         return out
+
+
+def _shown(line: dict[str, Any]) -> dict[str, Any]:
+    """What is shown of a result's line; earlier editions lack some."""
+    kept = {k: line[k] for k in ("t", "outputs", "reason", "quality", "attention")}
+    used = [name for name, share in line["attention"].items() if share is not None]
+    return {**kept, "used": used, "uncertainty": line.get("uncertainty"), "without": line.get("without")}
 
 
 def _about(id: str, manifest: dict[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import ipaddress
 import re
+import socket
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -32,6 +33,25 @@ def parse_address(address: str) -> tuple[str, int]:
     if not int(port) <= 65535 or not re.fullmatch(r"[A-Za-z0-9.:\-]+", host):
         raise ConfigError(f"'{address}' is not an address for the page; write HOST:PORT, such as 127.0.0.1:8765")
     return host, int(port)
+
+
+def require_free(address: str) -> None:
+    """Raises ConfigError where `address` is not one, or another program listens there already."""
+    host, port = parse_address(address)
+    try:
+        family, kind, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(where)
+            probe.listen(1)
+    except OSError as error:
+        raise cannot_listen(host, port, error) from None
+
+
+def cannot_listen(host: str, port: int, error: OSError) -> ConfigError:
+    return ConfigError(
+        f"the page cannot listen on {host}:{port} ({error.strerror or error}); choose another --page HOST:PORT"
+    )
 
 
 def is_loopback(host: str) -> bool:

@@ -36,7 +36,16 @@ from .feed import Feed
 from .frames import MODES
 from .model import Model
 from .recordings import Recordings
-from .security import MAX_MESSAGE, MIN_TOKEN, Bucket, Guard, is_loopback, parse_address, security_headers
+from .security import (
+    MAX_MESSAGE,
+    MIN_TOKEN,
+    Bucket,
+    Guard,
+    cannot_listen,
+    is_loopback,
+    parse_address,
+    security_headers,
+)
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -180,9 +189,7 @@ def _listen(host: str, port: int, door: Door) -> Listener:
     try:
         return listen(host, port, door)
     except OSError as error:
-        raise ConfigError(
-            f"the page cannot listen on {host}:{port} ({error.strerror or error}); choose another --page HOST:PORT"
-        ) from None
+        raise cannot_listen(host, port, error) from None
 
 
 def _restore(audit: AuditLog, since: str) -> AlarmSettings | None:

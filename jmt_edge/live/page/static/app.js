@@ -7,6 +7,7 @@ import { FaceView } from "./face.js";
 import { Link, ask, setToken, takeToken } from "./link.js";
 import { Recordings } from "./recordings.js";
 import { AlarmSound } from "./sound.js";
+import { from, signed, sure, whatIf } from "./uncertainty.js";
 
 const NONE = "—";
 const NAMES = { face: "Face", voice: "Voice", eda: "EDA" };
@@ -35,6 +36,7 @@ const painChart = new Chart($("pain-chart"), {
   series: [{ colour: "--accent", fill: true }], range: [0, 1], span: PAIN_SPAN, start: 60, scale: 100, unit: "%",
   lines: () => (run?.realtime && !run.alarms_off && state?.alarms.settings.enabled ? [[state.alarms.settings.limit, "--red"]] : []),
   marks: () => marks.map((m) => m.t),
+  ticks: () => Object.entries((cutOff() ? null : shown.result?.outputs && shown.result.without) ?? {}).map(([name, without]) => [without.pain, NAMES[name][0]]),
 });
 const edaChart = new Chart($("eda-chart"), {
   series: [{ colour: "--accent" }], span: EDA_SPAN,
@@ -107,6 +109,10 @@ function onResult(result, isNew) {
   if (isNew && run.outputs.includes("pain")) {
     pain.push(result.t, outputs?.pain);
     pain.trim();
+  }
+  if (run.outputs.includes("valence")) {
+    const { uncertainty: known, without } = result;
+    circumplex.about(known?.valence ? [known.valence, known.arousal] : null, Object.values(without ?? {}).map((o) => [o.valence, o.arousal]));
   }
   if (isNew && run.outputs.includes("valence")) circumplex.push(outputs ? [outputs.valence, outputs.arousal] : null);
   shown.result = result;
@@ -193,6 +199,7 @@ const brief = (why) => (why.startsWith("no usable modality") ? "no usable modali
 function showValues() {
   if (!run) return;
   const { result } = shown, off = cutOff(), why = stalled() || result.reason, outputs = why ? null : result.outputs;
+  const reduced = Boolean(outputs) && result.used.length < run.modalities.length;
   document.body.dataset.off = Boolean(off);
   const latency = off ? null : result?.latency_p50_p95_ms;
   text("p50", latency ? `${Math.round(latency[0])} ms` : NONE);
@@ -215,6 +222,8 @@ function showValues() {
     }
     text("pain-reason", outputs ? "" : brief(why));
     $("pain-reason").title = outputs ? "" : why;
+    showFrom("pain", outputs && result, ["pain"]);
+    huge.classList.toggle("reduced", reduced);
     const past = off ? [] : pain.recent();
     text("pain-high", past.length ? percent(Math.max(...past)) : NONE);
     text("pain-mean", past.length ? percent(past.reduce((a, b) => a + b, 0) / past.length) : NONE);
@@ -223,11 +232,12 @@ function showValues() {
     else if (settings) text("pain-limit", settings.enabled ? `alarm from ${percent(settings.limit)} for ${settings.delay} s` : "alarm off");
   }
   if (run.outputs.includes("valence")) {
-    const signed = (v) => (v < 0 ? "−" : "+") + Math.abs(v).toFixed(2);
     text("valence", outputs ? signed(outputs.valence) : NONE);
     text("arousal", outputs ? signed(outputs.arousal) : NONE);
     text("affect-reason", outputs ? "" : brief(why));
     $("affect-reason").title = outputs ? "" : why;
+    showFrom("affect", outputs && result, ["valence", "arousal"]);
+    for (const id of ["valence", "arousal"]) $(id).classList.toggle("reduced", reduced);
     $("affect-card").classList.toggle("none", !outputs);
     if (!outputs && circumplex.points[circumplex.points.length - 1]) circumplex.push(null);
   }
@@ -242,6 +252,15 @@ function showValues() {
     text("eda-scrs", value === null ? NONE : String(recent));
   }
   for (const name of run.modalities) showModality(name);
+}
+
+/** Below a card's number: where it comes from and how sure it is; what it would be without each signal as a hint. */
+function showFrom(card, result, outputs) {
+  const node = $(`${card}-from`);
+  $(`${card}-reason`).hidden = Boolean(result);
+  node.hidden = !result;
+  say(node, result ? `${from(result)}; ${sure(result, outputs, run.uncertainty)}` : "");
+  node.title = result ? whatIf(result, outputs) : "";
 }
 
 function buildModalities() {

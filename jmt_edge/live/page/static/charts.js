@@ -32,13 +32,20 @@ export function broken([t, ...series], gaps) {
 }
 
 /** A chart of [t, series...] in `host`. span: seconds shown (null: all data), at the run's start only `start`; scale:
+<<<<<<< HEAD
  * factor of the axis' numbers; whole: () => [from, to] of all data, where it is not this chart's own.
  * shade: () => [[t0, t1, colour], ...]; marks: () => [t, ...];
  * lines: () => [[value, colour], ...]; dots: () => [[t, value], ...]. */
 export class Chart {
   constructor(host, { series, range, span = null, start = span, unit = "", scale = 1, whole, shade, marks, lines, dots }) {
+=======
+ * factor of the axis' numbers. shade: () => [[t0, t1, colour], ...]; marks: () => [t, ...];
+ * lines: () => [[value, colour], ...]; dots: () => [[t, value], ...]; ticks: () => [[value, letter], ...], right of it. */
+export class Chart {
+  constructor(host, { series, range, span = null, start = span, unit = "", scale = 1, shade, marks, lines, dots, ticks }) {
+>>>>>>> main
     this.host = host;
-    this.parts = { shade, marks, lines, dots };
+    this.parts = { shade, marks, lines, dots, ticks };
     this.span = span;
     this.range = range;
     this.end = 0;
@@ -156,6 +163,30 @@ export class Chart {
       ctx.lineTo(x - 5 * wide, y - 9 * wide);
       ctx.lineTo(x + 5 * wide, y - 9 * wide);
       ctx.fill();
+    }
+    ctx.restore();
+    this.#beside(u);
+  }
+
+  // in the padding; a letter that would touch another is left out
+  #beside(u) {
+    const { ctx, bbox } = u, wide = devicePixelRatio, right = bbox.left + bbox.width;
+    const ticks = (this.parts.ticks?.() ?? []).map(([value, letter]) => [u.valToPos(value, "y", true), letter]);
+    let above = -Infinity;
+    ctx.save();
+    ctx.strokeStyle = ctx.fillStyle = css("--dim");
+    ctx.lineWidth = 2 * wide;
+    ctx.font = `${FONT * wide}px system-ui, sans-serif`;
+    ctx.textBaseline = "middle";
+    ctx.textAlign = "left";
+    for (const [y, letter] of ticks.sort(([a], [b]) => a - b)) {
+      ctx.beginPath();
+      ctx.moveTo(right + wide, y);
+      ctx.lineTo(right + 8 * wide, y);
+      ctx.stroke();
+      if (y - above < FONT * wide) continue;
+      ctx.fillText(letter, right + 11 * wide, y);
+      above = y;
     }
     ctx.restore();
   }

@@ -11,7 +11,15 @@ export class Circumplex {
   constructor(canvas) {
     this.canvas = canvas;
     this.points = []; // [valence, arousal] or null
+    this.around = null; // the newest point's intervals, [[low, high] of valence, of arousal]
+    this.others = []; // points without one of the modalities
     new ResizeObserver(() => this.draw()).observe(canvas.parentElement);
+  }
+
+  /** What is drawn with the newest point, from the next `draw` on. */
+  about(around, others) {
+    this.around = around;
+    this.others = others;
   }
 
   set(points) {
@@ -69,6 +77,19 @@ export class Circumplex {
     }
     const here = this.points[newest];
     if (!here) return; // no data: no point
+    if (this.around) {
+      const [[v0, v1], [a0, a1]] = this.around, [left, top] = at([v0, a1]), [right, bottom] = at([v1, a0]);
+      ctx.strokeStyle = css("--dim");
+      ctx.setLineDash([4, 4]);
+      ctx.strokeRect(left, top, right - left, bottom - top);
+      ctx.setLineDash([]);
+    }
+    ctx.strokeStyle = css("--dim");
+    for (const point of this.others) {
+      ctx.beginPath();
+      ctx.arc(...at(point), 4, 0, 2 * Math.PI);
+      ctx.stroke();
+    }
     ctx.fillStyle = css("--accent");
     ctx.strokeStyle = css("--card");
     ctx.lineWidth = 3;

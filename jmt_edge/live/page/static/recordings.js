@@ -3,6 +3,7 @@
 import { Chart, broken } from "./charts.js";
 import { $, make } from "./dom.js";
 import { ask } from "./link.js";
+import { from, sure, whatIf } from "./uncertainty.js";
 
 const COLOURS = { pain: "--red", valence: "--accent", arousal: "--accent-2" }; // style.css: .of-pain and so on
 const time = (t) => `${Math.floor(t / 60)}:${(t % 60).toFixed(1).padStart(4, "0")}`;
@@ -96,9 +97,17 @@ export class Recordings {
     $("viewer-scrub").value = t;
     $("viewer-time").textContent = time(t);
     const past = recording.results.filter((r) => r.t <= t + 1e-6), r = past[past.length - 1] ?? recording.results[0];
+<<<<<<< HEAD
     const said = (n) => `${n} ${n === "pain" ? `${Math.round(r.outputs[n] * 100)}%` : r.outputs[n].toFixed(2)}`;
     const values = r?.outputs ? recording.outputs.map((n) => make("span", { class: `of-${n}` }, said(n))) : ["—"];
     $("viewer-value").replaceChildren(...values);
+=======
+    $("viewer-value").textContent = r?.outputs
+      ? recording.outputs.map((n) => `${n} ${n === "pain" ? `${Math.round(r.outputs[n] * 100)}%` : r.outputs[n].toFixed(2)}`).join("  ")
+      : "—";
+    $("viewer-from").textContent = r?.outputs ? `${from(r)}; ${sure(r, recording.outputs, "not known")}` : "";
+    $("viewer-from").title = r?.outputs ? whatIf(r, recording.outputs) : "";
+>>>>>>> main
     $("viewer-reason").textContent = r ? r.reason : "this recording has no results";
     const parts = Object.entries(r?.quality ?? {}).flatMap(([name, q]) => {
       const verdict = q.ok ? `ok, attention ${Math.round((r.attention[name] ?? 0) * 100)}%` : `— ${q.reason}`;

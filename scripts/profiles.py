@@ -1,0 +1,199 @@
+"""The run-time tests in several environments: `make test-profiles`, or `python scripts/profiles.py [NAME ...]`.
+
+`deploy/profiles.toml` says which. Each gets an environment of its own under `.cache/profiles/`, with the run-time, its
+extras and the tests' own packages, but no torch. `--write` makes the constraints files for users instead; `--json FILE`
+writes what was installed and how the tests ended. Options that are not known go to pytest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).resolve().parents[1]
+TESTS = ("capture", "eda_capture", "simulated", "media", "clips", "engine", "live", "recording", "page")
+EXTRAS = "build,record,page,formats,lsl,sign"
+TOOLS = (
+    "pytest>=8", "pytest-xdist>=3.6", "pytest-timeout>=2.3", "pytest-benchmark>=5.1", "hypothesis>=6.115", "psutil>=6",
+    "httpx>=0.27", "soundfile>=0.12", "setuptools>=77",
+)  # fmt: skip
+# a test module that imports one of these, itself or by a module beside it, cannot run without torch
+NEED_TORCH = ("torch", "triton", "jmt_edge.models", "jmt_edge.training", "jmt_edge.kernels", "jmt_edge.compiler.export",
+              "jmt_edge.compiler.cubins")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Profile:
+    """See `deploy/profiles.toml`."""
+
+    name: str
+    title: str
+    python: str
+    resolution: str = "highest"
+    constraints: tuple[str, ...] = ()
+    system: tuple[str, ...] = ()
+
+    def constraints_file(self) -> str:
+        """What `deploy/constraints/NAME.txt` says."""
+        brought = [re.split("[<>=]", line)[0] for line in self.system]
+        lines = [
+            f"# {self.title}, Python {self.python}. Made from deploy/profiles.toml: python scripts/profiles.py --write",
+            f"# From the system, not from pip: {', '.join(brought)}.",
+            *self.constraints,
+        ]
+        return "\n".join(lines) + "\n"
+
+
+def load_profiles(file: Path = ROOT / "deploy" / "profiles.toml") -> list[Profile]:
+    table = tomllib.loads(file.read_text())
+    return [
+        Profile(name, **{key: tuple(v) if isinstance(v, list) else v for key, v in entry.items()})
+        for name, entry in table.items()
+    ]
+
+
+def constraints_files(profiles: Sequence[Profile]) -> dict[str, str]:
+    """Name -> content, of the profiles that a user can ask pip to keep to."""
+    return {f"{p.name}.txt": p.constraints_file() for p in profiles if p.constraints}
+
+
+def modules_of_tests(root: Path) -> tuple[list[Path], list[Path]]:
+    """(the test modules that run without torch, those that do not)."""
+    modules = {p.stem: p for p in root.rglob("*.py")}
+    wants: dict[str, bool] = {}
+
+    def wants_torch(name: str) -> bool:
+        if name not in wants:
+            wants[name] = False  # a cycle asks nothing more
+            names = _imports(modules[name])
+            beside = {found.split(".")[0] for found in names} & set(modules)
+            itself = any(found == need or found.startswith(f"{need}.") for found in names for need in NEED_TORCH)
+            wants[name] = itself or any(map(wants_torch, sorted(beside)))
+        return wants[name]
+
+    files = [f for folder in TESTS for f in sorted((root / folder).glob("test_*.py"))]
+    return [f for f in files if not wants_torch(f.stem)], [f for f in files if wants_torch(f.stem)]
+
+
+def _imports(path: Path) -> list[str]:
+    """Modules that a file imports when it is imported, not inside a function."""
+    found = []
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return found
+
+
+def interpreter(uv: str, version: str) -> str | None:
+    """A Python of this version on the machine, or one that uv can fetch; None where there is neither."""
+    for folder in sorted(Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")).glob(f"versions/{version}.*")):
+        if (folder / "bin" / "python").is_file():
+            return str(folder / "bin" / "python")
+    done = subprocess.run([uv, "python", "find", version], capture_output=True, text=True, cwd="/")
+    if done.returncode == 0:
+        return done.stdout.strip()
+    done = subprocess.run([uv, "python", "install", version], capture_output=True, text=True, timeout=300)
+    return version if done.returncode == 0 else None
+
+
+def run(profile: Profile, uv: str, more: Sequence[str]) -> dict[str, Any]:
+    """Install the profile and run its tests: what was installed, how the tests ended, how long both took."""
+    report: dict[str, Any] = {"title": profile.title, "python": profile.python}
+    python = interpreter(uv, profile.python)
+    if python is None:
+        return report | {"not_run": f"no Python {profile.python} here, and none could be fetched"}
+    place = ROOT / ".cache" / "profiles" / profile.name
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(parents=True)
+    for kind, lines in (("constraints", profile.constraints), ("overrides", profile.system)):
+        (place / f"{kind}.txt").write_text("".join(f"{line}\n" for line in lines))
+    began = time.monotonic()
+    subprocess.run([uv, "venv", "--quiet", "--python", python, str(place / "venv")], check=True)
+    executable = place / "venv" / "bin" / "python"
+    install = [
+        uv, "pip", "install", "--quiet", "--python", str(executable), "--resolution", profile.resolution,
+        "--constraints", str(place / "constraints.txt"), "--overrides", str(place / "overrides.txt"), "--editable",
+        f".[{EXTRAS}]", *TOOLS,
+    ]  # fmt: skip
+    done = subprocess.run(install, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        return report | {"not_run": f"cannot be installed: {done.stderr.strip()[-1500:]}"}
+    freeze = [uv, "pip", "freeze", "--python", str(executable)]
+    frozen = subprocess.run(freeze, capture_output=True, text=True, check=True)
+    report["packages"] = sorted(line for line in frozen.stdout.splitlines() if "==" in line)
+    report["install_seconds"] = round(time.monotonic() - began, 1)
+    files, left_out = modules_of_tests(ROOT / "tests")
+    report["left_out"] = {"reason": "torch is not installed", "files": [str(f.relative_to(ROOT)) for f in left_out]}
+    began = time.monotonic()
+    command = [str(place / "venv" / "bin" / "pytest"), "-q", "-m", "not realtime and not alone and not gpu", *more, *map(str, files)]
+    with (place / "pytest.log").open("w") as log:
+        code = subprocess.run(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, env=_environment()).returncode
+    text = (place / "pytest.log").read_text()
+    report["seconds"] = round(time.monotonic() - began, 1)
+    report["passed"] = code == 0
+    report["tests"] = _counts(text)
+    report["failed"] = re.findall(r"^(?:FAILED|ERROR) (\S+)", text, re.M)
+    report["skipped"] = sorted(set(re.findall(r"^SKIPPED \[\d+\] (.*)$", text, re.M)))
+    return report
+
+
+def _environment() -> Mapping[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+
+
+def _counts(text: str) -> dict[str, int]:
+    """`{"passed": 812, "skipped": 9}` of pytest's last line."""
+    lines = [line for line in text.splitlines() if re.search(r"\d+ (passed|failed|error)", line)] or [""]
+    return {word: int(number) for number, word in re.findall(r"(\d+) (\w+)", lines[-1].split(" in ")[0])}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="profiles to run (default: all)")
+    parser.add_argument("--write", action="store_true", help="write deploy/constraints/ and stop")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results")
+    parser.add_argument("--uv", default=shutil.which("uv") or str(ROOT / ".uv" / "bin" / "uv"), metavar="PATH")
+    arguments, more = parser.parse_known_args()
+    profiles = load_profiles()
+    if arguments.write:
+        for name, content in constraints_files(profiles).items():
+            (ROOT / "deploy" / "constraints" / name).write_text(content)
+        return
+    unknown = set(arguments.names) - {p.name for p in profiles}
+    if unknown:
+        parser.error(f"no profile {', '.join(sorted(unknown))}; choose {', '.join(p.name for p in profiles)}")
+    results = {}
+    for profile in profiles:
+        if not arguments.names or profile.name in arguments.names:
+            print(f"{profile.name}: {profile.title}, Python {profile.python}", flush=True)
+            results[profile.name] = one = run(profile, arguments.uv, more)
+            print(f"  {one.get('not_run') or one['tests']}", *one.get("failed", []), sep="\n  ", flush=True)
+            if arguments.json:
+                machine = {"machine": platform.machine(), "system": platform.platform(), "cores": os.cpu_count()}
+                before = json.loads(arguments.json.read_text())["profiles"] if arguments.json.is_file() else {}
+                report = {"machine": machine, "profiles": {**before, **results}}
+                arguments.json.write_text(json.dumps(report, indent=1) + "\n")
+    sys.exit(any("not_run" not in one and not one["passed"] for one in results.values()))
+
+
+if __name__ == "__main__":
+    main()
