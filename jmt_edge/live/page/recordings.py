@@ -90,12 +90,8 @@ class Recordings:
                 "eda": gaps(np.asarray(times, np.float64)[np.isfinite(values)]),
             },
             "unread": recording.unread,
-<<<<<<< HEAD
             "remarks": [*recording.remarks, *recording.damage],
-            "results": [{k: r[k] for k in ("t", "outputs", "reason", "quality", "attention")} for r in thinned],
-=======
             "results": [_shown(r) for r in thinned],
->>>>>>> main
             "marks": [asdict(mark) for mark in marks],
             "eda": {
                 "unit": unit,
