@@ -32,18 +32,11 @@ export function broken([t, ...series], gaps) {
 }
 
 /** A chart of [t, series...] in `host`. span: seconds shown (null: all data), at the run's start only `start`; scale:
-<<<<<<< HEAD
  * factor of the axis' numbers; whole: () => [from, to] of all data, where it is not this chart's own.
  * shade: () => [[t0, t1, colour], ...]; marks: () => [t, ...];
- * lines: () => [[value, colour], ...]; dots: () => [[t, value], ...]. */
-export class Chart {
-  constructor(host, { series, range, span = null, start = span, unit = "", scale = 1, whole, shade, marks, lines, dots }) {
-=======
- * factor of the axis' numbers. shade: () => [[t0, t1, colour], ...]; marks: () => [t, ...];
  * lines: () => [[value, colour], ...]; dots: () => [[t, value], ...]; ticks: () => [[value, letter], ...], right of it. */
 export class Chart {
-  constructor(host, { series, range, span = null, start = span, unit = "", scale = 1, shade, marks, lines, dots, ticks }) {
->>>>>>> main
+  constructor(host, { series, range, span = null, start = span, unit = "", scale = 1, whole, shade, marks, lines, dots, ticks }) {
     this.host = host;
     this.parts = { shade, marks, lines, dots, ticks };
     this.span = span;

@@ -70,8 +70,8 @@ export class Recordings {
     for (const host of [$("viewer-chart"), $("viewer-eda")]) host.replaceChildren();
     const cursor = () => [this.t ?? 0], marks = () => [...recording.marks.map((m) => m.t), ...cursor()];
     const ends = [...recording.results, ...recording.marks].map((r) => r.t).concat(recording.eda.t);
-    const from = ends.length ? ends.reduce((a, b) => Math.min(a, b)) : 0, to = ends.reduce((a, b) => Math.max(a, b), from + 1);
-    const whole = () => [from, to]; // of both charts
+    const begin = ends.length ? ends.reduce((a, b) => Math.min(a, b)) : 0, end = ends.reduce((a, b) => Math.max(a, b), begin + 1);
+    const whole = () => [begin, end]; // of both charts
     const low = recording.outputs.includes("valence") ? -1 : 0;
     this.chart = new Chart($("viewer-chart"), {
       series: recording.outputs.map((name) => ({ colour: COLOURS[name] })), range: [low, 1], marks, whole,
@@ -97,17 +97,11 @@ export class Recordings {
     $("viewer-scrub").value = t;
     $("viewer-time").textContent = time(t);
     const past = recording.results.filter((r) => r.t <= t + 1e-6), r = past[past.length - 1] ?? recording.results[0];
-<<<<<<< HEAD
     const said = (n) => `${n} ${n === "pain" ? `${Math.round(r.outputs[n] * 100)}%` : r.outputs[n].toFixed(2)}`;
     const values = r?.outputs ? recording.outputs.map((n) => make("span", { class: `of-${n}` }, said(n))) : ["—"];
     $("viewer-value").replaceChildren(...values);
-=======
-    $("viewer-value").textContent = r?.outputs
-      ? recording.outputs.map((n) => `${n} ${n === "pain" ? `${Math.round(r.outputs[n] * 100)}%` : r.outputs[n].toFixed(2)}`).join("  ")
-      : "—";
     $("viewer-from").textContent = r?.outputs ? `${from(r)}; ${sure(r, recording.outputs, "not known")}` : "";
     $("viewer-from").title = r?.outputs ? whatIf(r, recording.outputs) : "";
->>>>>>> main
     $("viewer-reason").textContent = r ? r.reason : "this recording has no results";
     const parts = Object.entries(r?.quality ?? {}).flatMap(([name, q]) => {
       const verdict = q.ok ? `ok, attention ${Math.round((r.attention[name] ?? 0) * 100)}%` : `— ${q.reason}`;
