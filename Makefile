@@ -47,8 +47,9 @@ imports: installed
 	cd .cache/typed && $(CURDIR)/.venv/bin/lint-imports --no-logo $(CURDIR)/pyproject.toml
 
 test: lint
-	$(RUN) pytest -n $(JOBS) -m 'not realtime'
-	$(RUN) pytest -m realtime
+	$(RUN) pytest -n $(JOBS) -m 'not realtime and not alone'
+	$(RUN) pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m realtime
+	$(RUN) pytest -m alone
 
 # The run-time on the versions of JetPack 6 and 7, on the lowest and on the newest, each in an environment of its own.
 test-profiles: setup
