@@ -23,17 +23,23 @@ def command(video: Path, out: Path, rest: str | None, person: str) -> None:
     One row a frame. Geometric and uncalibrated: actions are relative to the person's own rest, and no strength was
     compared with coded faces.
     """
+    from rich.console import Console
+
     from ..clips.actions import COLUMNS, against_rest, face_actions, write_actions
     from ..errors import ConfigError
-    from ..media.video import video_frames
+    from ..media.video import video_frames, video_times
     from ..preprocessing.actions import rest_of
+    from ._progress import step_bar
 
     span = None if rest is None else _span(rest)
-    try:
-        out.open("w").close()  # before minutes of work
-    except OSError as error:
-        raise ConfigError(f"cannot write to {out} ({error.strerror}); choose another --out") from None
-    frames = list(face_actions(video_frames(video), person))
+    if not out.parent.is_dir():  # before minutes of work
+        raise ConfigError(f"cannot write to {out} ({out.parent} is not a folder); choose another --out")
+    total = len(video_times(video))
+    frames = []
+    with step_bar(Console(stderr=True)) as on_step:
+        for frame in face_actions(video_frames(video), person):
+            frames.append(frame)
+            on_step("faces", min(1.0, len(frames) / total))
     seen = [frame for frame in frames if frame.measures is not None]
     calm = seen if span is None else [frame for frame in seen if span[0] <= frame.time <= span[1]]
     measures = [frame.measures for frame in calm if frame.measures is not None]
@@ -41,7 +47,10 @@ def command(video: Path, out: Path, rest: str | None, person: str) -> None:
     everyone = rest_of(measures)
     own = {track: [f.measures for f in calm if f.track == track and f.measures is not None] for track in people}
     table = against_rest(frames, {track: rest_of(own[track]) if own[track] else everyone for track in people})
-    write_actions(out, table)
+    try:
+        write_actions(out, table)
+    except OSError as error:
+        raise ConfigError(f"cannot write to {out} ({error.strerror}); choose another --out") from None
     blinks = sum(f.blink and not before.blink for before, f in zip([*table[:1], *table], table))
     click.echo(f"{out}: {len(frames)} frames, {len(seen)} with a usable face, {blinks} blinks, {len(COLUMNS)} columns")
     if span is None:

@@ -176,8 +176,9 @@ def blinks(times: F64, opening: F64) -> list[tuple[int, int]]:
     what the eye opens to both in the 0.4 s before and in the 0.4 s after; eyes that close and stay closed do not blink.
     """
     dips = np.zeros(len(times), bool)
-    for i, t in enumerate(times):
-        sides = [opening[(times >= t - 0.4) & (times < t)], opening[(times > t) & (times <= t + 0.4)]]
+    begins, ends = np.searchsorted(times, times - 0.4), np.searchsorted(times, times + 0.4, side="right")
+    for i, (begin, end) in enumerate(zip(begins, ends)):
+        sides = [opening[begin:i], opening[i + 1 : end]]
         sides = [side[np.isfinite(side)] for side in sides]
         if np.isfinite(opening[i]) and all(len(side) for side in sides):
             dips[i] = opening[i] < 0.9 * min(float(np.percentile(side, 75)) for side in sides)
