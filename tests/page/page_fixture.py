@@ -190,7 +190,11 @@ class Http:
 def wait_for(condition: Callable[[], Any], timeout: float = 40.0, what: str = "") -> Any:
     """Poll until `condition` holds; a machine shared with others may take its time."""
     end = time.monotonic() + timeout
-    while not (value := condition()):
-        assert time.monotonic() < end, f"waited in vain for {what or condition}"
-        time.sleep(0.05)
+    while True:
+        began = time.monotonic()
+        if value := condition():
+            break
+        now = time.monotonic()
+        assert now < end, f"waited in vain for {what or condition}"
+        time.sleep(max(0.05, 2 * (now - began)))  # to look must not keep what is waited for from its work
     return value
