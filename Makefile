@@ -2,17 +2,19 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
+UV_HERE := $(if $(findstring .uv,$(UV)),.uv/bin/uv)
 RUN := $(UV) run --frozen
 JOBS ?= 2
 export OMP_NUM_THREADS ?= 1
 # Without bytecode each process that a test starts would compile SciPy or PyTorch first, which is most of its work.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test lint installed types imports bench demo-bundles screenshots clean
+.PHONY: help setup demo test test-profiles lint installed types imports bench demo-bundles screenshots clean
 
 help:
 	@echo 'make demo          run the live loop on a simulated person for 30 s'
 	@echo 'make test          lint, type-check and all tests'
+	@echo 'make test-profiles the run-time tests on the versions of JetPack 6 and 7, the lowest and the newest'
 	@echo 'make bench         developers'"'"' benchmarks, with a Markdown table'
 	@echo 'make demo-bundles  retrain the demo bundles that ship in the package'
 	@echo 'make screenshots   remake the pictures of the README'
@@ -21,12 +23,13 @@ help:
 	@./scripts/get-uv.sh
 
 # Fetches uv by pip where it is missing, the few system packages where we are root, and the locked environment.
-setup: $(if $(findstring .uv,$(UV)),.uv/bin/uv)
+setup: $(UV_HERE)
 	@./scripts/system-packages.sh
 	$(UV) sync --frozen --quiet
 
-demo: setup
-	$(RUN) jmt-edge live --task trimodal --duration 30 --output tui
+demo: $(UV_HERE)
+	@./scripts/demo-environment.sh $(UV) .cache/demo
+	.cache/demo/bin/jmt-edge live --task trimodal --duration 30 --output tui
 
 lint: setup
 	$(RUN) ruff check .
@@ -44,8 +47,13 @@ imports: installed
 	cd .cache/typed && $(CURDIR)/.venv/bin/lint-imports --no-logo $(CURDIR)/pyproject.toml
 
 test: lint
-	$(RUN) pytest -n $(JOBS) -m 'not realtime'
-	$(RUN) pytest -m realtime
+	$(RUN) pytest -n $(JOBS) -m 'not realtime and not alone'
+	$(RUN) pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m realtime
+	$(RUN) pytest -m alone
+
+# The run-time on the versions of JetPack 6 and 7, on the lowest and on the newest, each in an environment of its own.
+test-profiles: setup
+	$(RUN) python scripts/profiles.py --uv $(UV) $(PROFILES)
 
 bench: setup
 	$(RUN) python -m benchmarks

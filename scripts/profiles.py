@@ -34,9 +34,17 @@ TOOLS = (
     "pytest>=8", "pytest-xdist>=3.6", "pytest-timeout>=2.3", "pytest-benchmark>=5.1", "hypothesis>=6.115", "psutil>=6",
     "httpx>=0.27", "soundfile>=0.12", "setuptools>=77",
 )  # fmt: skip
+# `--quick`: where the versions of NumPy, SciPy, OpenCV, onnxruntime and the extras meet; minutes instead of an hour
+QUICK = (
+    "capture/test_capture_opencv", "media/test_media_video", "media/test_media_sound", "media/test_media_eda_formats",
+    "clips/test_clips_cut", "engine/test_engine_devices", "live/test_live_demo", "recording/test_recording_export",
+    "recording/test_recording_doctor", "page/test_page_server",
+)  # fmt: skip
 # a test module that imports one of these, itself or by a module beside it, cannot run without torch
-NEED_TORCH = ("torch", "triton", "jmt_edge.models", "jmt_edge.training", "jmt_edge.kernels", "jmt_edge.compiler.export",
-              "jmt_edge.compiler.cubins")  # fmt: skip
+NEED_TORCH = (
+    "torch", "triton", "jmt_edge.models", "jmt_edge.training", "jmt_edge.kernels", "jmt_edge.compiler.export",
+    "jmt_edge.compiler.cubins",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -115,7 +123,24 @@ def interpreter(uv: str, version: str) -> str | None:
     return version if done.returncode == 0 else None
 
 
-def run(profile: Profile, uv: str, more: Sequence[str]) -> dict[str, Any]:
+# what a run-time must do before any test is worth its time: each in a process of its own
+SMOKE = (
+    ("--version",), ("config", "show"),
+    ("live", "--task", "trimodal", "--duration", "4", "--speed", "max", "--output", "none"),
+)  # fmt: skip
+
+
+def smoke(executable: Path) -> dict[str, str]:
+    """Command -> `ok`, or what it wrote to standard error."""
+    found = {}
+    for words in SMOKE:
+        command = [str(executable), *words]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=executable.parent, env=_environment())
+        found[" ".join(words)] = "ok" if done.returncode == 0 else done.stderr[-500:]
+    return found
+
+
+def run(profile: Profile, uv: str, more: Sequence[str], *, quick: bool, only_smoke: bool) -> dict[str, Any]:
     """Install the profile and run its tests: what was installed, how the tests ended, how long both took."""
     report: dict[str, Any] = {"title": profile.title, "python": profile.python}
     python = interpreter(uv, profile.python)
@@ -141,15 +166,23 @@ def run(profile: Profile, uv: str, more: Sequence[str]) -> dict[str, Any]:
     frozen = subprocess.run(freeze, capture_output=True, text=True, check=True)
     report["packages"] = sorted(line for line in frozen.stdout.splitlines() if "==" in line)
     report["install_seconds"] = round(time.monotonic() - began, 1)
+    report["smoke"] = smoke(place / "venv" / "bin" / "jmt-edge")
+    report["passed"] = set(report["smoke"].values()) == {"ok"}
+    if only_smoke:
+        return report
     files, left_out = modules_of_tests(ROOT / "tests")
+    if quick:
+        files = [f for f in files if f.relative_to(ROOT / "tests").as_posix().startswith(QUICK)]
+        report["quick"] = [f.stem for f in files]
     report["left_out"] = {"reason": "torch is not installed", "files": [str(f.relative_to(ROOT)) for f in left_out]}
     began = time.monotonic()
-    command = [str(place / "venv" / "bin" / "pytest"), "-q", "-m", "not realtime and not gpu", *more, *map(str, files)]
+    chosen = "not realtime and not alone and not gpu and not slow"
+    command = [str(place / "venv" / "bin" / "pytest"), "-q", "-m", chosen, *more, *map(str, files)]
     with (place / "pytest.log").open("w") as log:
         code = subprocess.run(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, env=_environment()).returncode
     text = (place / "pytest.log").read_text()
     report["seconds"] = round(time.monotonic() - began, 1)
-    report["passed"] = code == 0
+    report["passed"] = report["passed"] and code == 0
     report["tests"] = _counts(text)
     report["failed"] = re.findall(r"^(?:FAILED|ERROR) (\S+)", text, re.M)
     report["skipped"] = sorted(set(re.findall(r"^SKIPPED \[\d+\] (.*)$", text, re.M)))
@@ -171,6 +204,8 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help="profiles to run (default: all)")
     parser.add_argument("--write", action="store_true", help="write deploy/constraints/ and stop")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results")
+    parser.add_argument("--quick", action="store_true", help="some of the tests: those that depend on versions")
+    parser.add_argument("--smoke", action="store_true", help="no tests: only whether a live run works")
     parser.add_argument("--uv", default=shutil.which("uv") or str(ROOT / ".uv" / "bin" / "uv"), metavar="PATH")
     arguments, more = parser.parse_known_args()
     profiles = load_profiles()
@@ -185,8 +220,11 @@ def main() -> None:
     for profile in profiles:
         if not arguments.names or profile.name in arguments.names:
             print(f"{profile.name}: {profile.title}, Python {profile.python}", flush=True)
-            results[profile.name] = one = run(profile, arguments.uv, more)
-            print(f"  {one.get('not_run') or one['tests']}", *one.get("failed", []), sep="\n  ", flush=True)
+            results[profile.name] = one = run(
+                profile, arguments.uv, more, quick=arguments.quick, only_smoke=arguments.smoke
+            )
+            said = one.get("not_run") or one.get("tests") or one["smoke"]
+            print(f"  {said}", *one.get("failed", []), sep="\n  ", flush=True)
             if arguments.json:
                 machine = {"machine": platform.machine(), "system": platform.platform(), "cores": os.cpu_count()}
                 before = json.loads(arguments.json.read_text())["profiles"] if arguments.json.is_file() else {}

@@ -52,11 +52,10 @@ def command_line(
     return call
 
 
-# Tests whose subject is real time (a browser, a sound server, a board on a pseudo-terminal): they run alone, after
-# the others, because a starved machine is not what they are about.
+# Tests whose subject is real time (a browser, a sound server, a board on a pseudo-terminal): they run after the
+# others, a file beside a file, because a starved machine is not what they are about and most of their time is waiting.
 REAL_TIME = (
     "test_page_browser.py",
-    "test_page_siege.py",
     "test_capture_microphone.py",
     "test_eda_source.py",
     "test_capture_camera.py",

@@ -24,6 +24,7 @@ COMMANDS = {
     "sign": "Sign a bundle or a recording.",
     "verify": "Check that a bundle or a recording is what was written and signed.",
     "inspect": "Say what a file is, how good its signal is, and the source string to use.",
+    "actions": "Measure the facial actions in a video, relative to the person's rest.",
     "doctor": "Check this machine's sensors and engines, with a remedy for each problem.",
     "sim-board": "Simulate an EDA board on a pseudo-terminal.",
     "bench": "Measure latency, throughput, memory and power; compare runs; predict devices.",

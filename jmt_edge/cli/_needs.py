@@ -154,7 +154,10 @@ def _outputs(*names_and_flags: Any) -> None:
     for path in (flags[name] for name in names if flags[name] is not None):
         if not path.resolve().parent.is_dir():
             raise ConfigError(f"cannot write {path.name}: the folder {path.parent} does not exist; create it first")
-        _writable(path)
+        if path.is_dir() or (path.exists() and not os.access(path, os.W_OK)):
+            what = "a folder" if path.is_dir() else "permission denied"
+            raise ConfigError(f"cannot write {printable(path)}: {what}; choose another file")
+        _writable(path.absolute().parent)
 
 
 def _exists(name: str, flags: Flags) -> None:

@@ -83,6 +83,10 @@ class FaceQuality:
         while self._frames[0].t < t - KEEP:
             self._frames.popleft()
 
+    def newest(self) -> str:
+        """Why the newest frame is not usable, empty where it is or where there is none yet."""
+        return self._frames[-1].reason if self._frames and self._frames[-1].score == 0 else ""
+
     def verdict(self, end: float, span: float) -> Verdict:
         """The span is ok where at least half of its frames are; the score is their mean.
 

@@ -149,7 +149,7 @@ def test_a_prediction_is_labelled_and_adds_up(tmp_path: Path) -> None:
     assert roofline.plot(report).startswith(b"\x89PNG")
 
 
-@pytest.mark.realtime  # the bound and the networks are timed one after the other: alone, nobody works during one only
+@pytest.mark.alone  # the bound and the networks are timed one after the other: nobody works during one only
 def test_the_prediction_for_this_machine_stands_beside_its_measurement(tmp_path: Path) -> None:
     from click.testing import CliRunner
 

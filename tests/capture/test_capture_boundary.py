@@ -284,11 +284,15 @@ def test_what_a_file_raises_reaches_the_caller(tmp_path: Path) -> None:
 STALL = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
-from jmt_edge.capture import files
-files.EdaFile.{where} = lambda self, x: __import__("ctypes").CDLL(None).pause() or __import__("time").sleep(1e6)
+from jmt_edge.capture import files, patient
+patient.FIRST = 0.3
+def stall(self, x):
+    print("stalls", flush=True)
+    __import__("ctypes").CDLL(None).pause()
+    __import__("time").sleep(1e6)
+files.EdaFile.{where} = stall
 sys.argv = ["jmt-edge", "live", "--eda", sys.argv[1], "--speed", "{speed}", "--output", "none"]
 from jmt_edge.cli import main
-print("begins", flush=True)
 main()
 """
 
@@ -300,8 +304,8 @@ def test_sigint_stops_a_run_whose_disk_does_not_answer(where: str, speed: str, t
     process = subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path / "e.csv")], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    assert process.stdout is not None and process.stdout.readline() == "begins\n"
-    time.sleep(8.0)
+    assert process.stdout is not None and process.stdout.readline() == "stalls\n"
+    time.sleep(1.0)  # longer than a call is waited for at first
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)
     assert process.returncode == 0 and "Traceback" not in err, err

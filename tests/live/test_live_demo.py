@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from importlib import resources
 from pathlib import Path
 
 import numpy as np
 import pytest
+from warm import jmt_edge
 
 from jmt_edge.capture import open_source
 from jmt_edge.capture.simulated import window_label
@@ -69,9 +67,10 @@ def test_pain_follows_the_simulated_truth() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize(("kept", "withheld"), [("face", "eda"), ("eda", "face")])
-def test_one_modality_alone_is_above_chance(kept: str, withheld: str) -> None:
-    outputs, labels, every = _pain((kept,), SEEDS[:3])
+@pytest.mark.parametrize(("kept", "withheld", "seeds"), [("face", "eda", SEEDS[:2]), ("eda", "face", SEEDS)])
+def test_one_modality_alone_is_above_chance(kept: str, withheld: str, seeds: tuple[int, ...]) -> None:
+    """A face takes a hundred times as long to draw as a skin."""
+    outputs, labels, every = _pain((kept,), seeds)
     assert auc(outputs, labels) > 0.6
     for result in every:
         assert result.attention[withheld] is None
@@ -98,12 +97,8 @@ def test_real_recordings_run_through_every_task(task: str, shared_data: Path) ->
     clip, eda = shared_data / "av/grid/bbaf2n.mpg", shared_data / "eda/bitalino_eda_hot_surface.txt"
     names = load_bundle(demo_bundle(task)).task.names
     given = {"face": ["--camera", str(clip)], "voice": ["--microphone", str(clip)], "eda": ["--eda", str(eda)]}
-    command = [sys.executable, "-m", "jmt_edge", "live", "--task", task, "--speed", "max", "--output", "jsonl"]
-    command += ["--novelty", "warn"]
-    done = subprocess.run(
-        [*command, *(part for name in names for part in given[name])],
-        capture_output=True, text=True, timeout=280, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    command = ["live", "--task", task, "--speed", "max", "--output", "jsonl", "--novelty", "warn"]
+    done = jmt_edge(*command, *(part for name in names for part in given[name]), seconds=280)
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     times = np.array([line["t"] for line in lines])

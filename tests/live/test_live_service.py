@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,6 +125,44 @@ def test_a_hanging_loop_is_restarted_and_its_session_continues(tmp_path: Path) -
     # processor time, because the machine may have other work: a restart costs what a start costs
     cold, again = figures["processor_s_to_ready"]
     assert again < 1.5 * cold + 0.5, figures
+
+
+def test_a_configuration_file_alone_starts_a_station_that_survives_its_death(tmp_path: Path) -> None:
+    """Sensors, page, recording and log from the file; the process is killed, and the next one goes on."""
+    config = tmp_path / "jmt-edge.toml"
+    config.write_text(f"""
+[live]
+task = "pain"
+camera = "sim:fps=8&size=320x240&seed=3"
+eda = "sim:seed=3"
+threads = 1
+output = "none"
+page = "127.0.0.1:0"
+record = {json.dumps(str(tmp_path / "night"))}
+resume = true
+log-file = {json.dumps(str(tmp_path / "log.txt"))}
+""")
+    service = Supervisor(
+        [sys.executable, "-m", "jmt_edge", "live", "--config", str(config)], tmp_path, watchdog=60.0, abstract=True
+    )
+    try:
+        for life in (1, 2):
+            service.until(lambda life=life: service.at(life, "READY") is not None)
+            service.until(lambda: "window" in service.events[-1][2])  # its status line names a window
+            address = re.findall(r"page: (http://\S+)", service.log(life))[-1]
+            with urllib.request.urlopen(address, timeout=30) as answer:
+                assert answer.status == 200
+            if life == 1:
+                service.process.kill()
+                service.until(lambda: service.life == 2)
+        assert service.codes == [-9] and service.stop() == 0
+    finally:
+        service.close()
+    parts = [json.loads((tmp_path / name / "manifest.json").read_text()) for name in ("night", "night-2")]
+    assert parts[1]["continues"]["recording"] == "night" and parts[1]["closed"]["complete"]
+    assert (tmp_path / "log.txt").read_text().count("INFO jmt_edge.cli.live: page: http://") == 2
+    cold, again = service.cpu_to_ready
+    assert again < 1.5 * cold + 0.5  # processor time, because the machine may have other work
 
 
 # --- resuming ---------------------------------------------------------------------------------------------------------

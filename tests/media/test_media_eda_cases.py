@@ -11,8 +11,6 @@ from __future__ import annotations
 import gzip
 import json
 import os
-import subprocess
-import sys
 import tracemalloc
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from reports import without_report
+from warm import jmt_edge
 
 from jmt_edge.capture import open_source
 from jmt_edge.capture.files import EdaFile
@@ -403,19 +402,15 @@ def test_case(name: str, cases: Path) -> None:
     assert sum(not r for r in reasons[12:]) >= 0.7 * len(reasons[12:])
 
 
-def run(*args: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "jmt_edge.cli", *args], capture_output=True, text=True, timeout=120)
-
-
 def test_live_says_what_was_lost_and_refuses_with_code_2(tmp_path: Path) -> None:
     live = ("live", "--task", "pain", "--camera", "none", "--speed", "max", "--output", "jsonl", "--eda")
-    done = run(*live, write(tmp_path, SITUATIONS["one stamp + 200 000 s"]))
+    done = jmt_edge(*live, write(tmp_path, SITUATIONS["one stamp + 200 000 s"]))
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert done.returncode == 0 and 55 <= len(lines) <= 62
     assert lines[-1]["quality"]["eda"]["lost"] == 1 and lines[-1]["outputs"]
     assert "eda: eda.csv: 1 sample lost; row 302: a wild time stamp" in done.stderr
     for name in ("kohm in gsr", "Empatica ACC"):
-        done = run(*live, write(tmp_path, SITUATIONS[name]))
+        done = jmt_edge(*live, write(tmp_path, SITUATIONS[name]))
         assert done.returncode == 2 and "Traceback" not in done.stderr and not done.stdout
         assert SITUATIONS[name].reason in done.stderr
 
@@ -423,13 +418,13 @@ def test_live_says_what_was_lost_and_refuses_with_code_2(tmp_path: Path) -> None
 def test_inspect(tmp_path: Path) -> None:
     good = write(tmp_path, SITUATIONS["one stamp + 200 000 s"])
     bad = write(tmp_path, Row(SITUATIONS["kohm in gsr"].text, name="k.csv"))
-    done = run("inspect", "--json", good, f"{bad}?unit=kohm")
+    done = jmt_edge("inspect", "--json", good, f"{bad}?unit=kohm")
     first, second = (json.loads(line) for line in done.stdout.splitlines())
     assert done.returncode == 0
     assert (first["samples"], first["lost"], first["usable"]) == (1499, 1, 1.0)
     assert first["rate"] == pytest.approx(50) and first["seconds"] == pytest.approx(29.98)
     assert second["use"] == f"--eda '{bad}?unit=kohm'" and second["middle"] == pytest.approx(5, abs=0.6)
-    done = run("inspect", good, bad)
+    done = jmt_edge("inspect", good, bad)
     assert done.returncode == 2 and "refused" in done.stdout and "unit=" in done.stdout
 
 
@@ -443,7 +438,7 @@ def test_inspect_draws_what_it_found(tmp_path: Path) -> None:
     keep = np.delete(np.arange(N), np.s_[1100:1250])
     (tmp_path / "a.csv").write_text(table(stamps(T[keep]), numbers(values[keep])))
     bad = write(tmp_path, Row(SITUATIONS["kohm in gsr"].text, name="k.csv"))
-    done = run("inspect", str(tmp_path / "a.csv"), bad, "--plot", str(tmp_path / "p.png"))
+    done = jmt_edge("inspect", str(tmp_path / "a.csv"), bad, "--plot", str(tmp_path / "p.png"))
     assert done.returncode == 2 and "p.png written" in done.stderr and "Traceback" not in done.stderr
     picture = cv2.imread(str(tmp_path / "p.png")).astype(int)
     assert picture.shape[1] == 1200
@@ -454,5 +449,5 @@ def test_inspect_draws_what_it_found(tmp_path: Path) -> None:
     plot = 1200 * 0.93  # the axes' share of the width, for 30 s
     assert wide[0] == pytest.approx(plot * 3 / 30, rel=0.15)  # 3 s without data
     assert wide[1] > plot * 10 / 30 * 0.8  # the windows that the 10 s spoil
-    done = run("inspect", str(tmp_path / "a.csv"), "--plot", str(tmp_path / "p.doc"))
+    done = jmt_edge("inspect", str(tmp_path / "a.csv"), "--plot", str(tmp_path / "p.doc"))
     assert done.returncode == 2 and "give a .png, .pdf or .svg" in done.stderr

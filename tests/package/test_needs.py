@@ -166,6 +166,22 @@ def test_what_meets_every_need_begins(command_line: CommandLine, monkeypatch: py
     assert command_line("live", "--page", "127.0.0.1:0", "--threads", "1")[:2] == (0, "began\n")
 
 
+def test_a_file_that_exists_is_written_again_and_a_folder_is_not(
+    command_line: CommandLine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    for name, option in (("live", "--log-file"), ("bench", "--json"), ("inspect", "--plot")):
+        body = cli.get_command(click.Context(cli), name)
+        assert body is not None
+        monkeypatch.setattr(body, "callback", lambda **flags: print("began"))
+        file = (tmp_path / "file").rename(tmp_path / "file.png") if name == "inspect" else tmp_path / "file"
+        more = [str(file)] if name == "inspect" else []
+        assert command_line(name, *more, option, file)[:2] == (0, "began\n")
+    for name, option in (("live", "--log-file"), ("bench", "--json")):
+        code, _, err = command_line(name, option, tmp_path)
+        assert code == 2 and "a folder; choose another file" in err
+
+
 def test_the_page_of_commands_has_the_same_table() -> None:
     assert "\n".join(needs_table()) in (ROOT / "docs" / "reference" / "commands.md").read_text()
 

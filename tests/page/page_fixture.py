@@ -13,13 +13,15 @@ from typing import Any
 import numpy as np
 
 from jmt_edge.capture import open_source
+from jmt_edge.capture.base import Chunk, State, Status
 from jmt_edge.cli.live import demo_bundle
 from jmt_edge.engine.backends import open_engine
 from jmt_edge.engine.backends.base import TwoCalls
 from jmt_edge.engine.bundle import Bundle, load_bundle, write_bundle
-from jmt_edge.live import Controls, Options, run
+from jmt_edge.live import Controls, Mark, Options, Quality, Result, RunInfo, run
 from jmt_edge.live.page import PageObserver, start_page
 from jmt_edge.recording.recorder import Recorder
+from jmt_edge.summary import Summary
 from jmt_edge.tasks import Task, get_task
 
 
@@ -28,6 +30,37 @@ def empty_bundle(task: Task, path: Path) -> Bundle:
     networks = {name: {"onnx": "none", "precision": "fp32"} for name in (*task.names, "fusion")}
     manifest = {"name": path.stem, "task": task.to_dict(), "networks": networks, "demo": True}
     return write_bundle(path, manifest, {"none": b""})
+
+
+def recorded(
+    folder: Path, name: str = "gappy", task_name: str = "pain", *, unit: str = "µS", scale: float = 1.0,
+    marks: Mapping[float, str] = {},
+) -> tuple[Bundle, Path]:  # fmt: skip
+    """A minute of a run in `folder`/runs/`name`, of which the seconds 20 to 45 are missing. marks: {s: text}."""
+    task = get_task(task_name, "demo")
+    bundle = empty_bundle(task, folder / f"{name}-recorded.jmt")
+    recorder = Recorder(folder / "runs" / name, bundle)
+    recorder.on_start(RunInfo(bundle, "hand", {"fusion": "fp32"}, 0.5, True, 0.0, dict.fromkeys(task.names, "by hand")))
+    quality = {name: Quality(True, "", 0.9) for name in task.names}
+    if unit != "µS":
+        quality["eda"] = Quality(False, "the unit of the EDA is unknown; give the sensor's calibration", None)
+    here = {name: 1 / len(task.names) if q.ok else None for name, q in quality.items()}
+    for index in [*range(1, 41), *range(91, 121)]:
+        t = index / 2
+        times = t - 0.5 + np.arange(32) / 64
+        recorder.on_chunk("eda", Chunk(times, scale * (3 + np.sin(times / 3)).astype(np.float32), 64))
+        recorder.on_status({name: Status(State.STREAMING, unit=unit if name == "eda" else "") for name in task.names})
+        values = {
+            "pain": 0.5 + 0.3 * np.sin(t / 4),
+            "valence": -0.4 + 0.2 * np.sin(t / 9),
+            "arousal": 0.6 * np.cos(t / 5),
+        }
+        outputs = {name: float(values[name]) for name in task.outputs}
+        recorder.on_result(Result(index, t, task.name, outputs, "", quality, here, {"total": 3.0}, 0, bundle.id))
+        if t in marks:
+            recorder.on_mark(Mark(t, marks[t], None))
+    recorder.on_end(Summary(bundle.id, True, True))
+    return bundle, recorder.folder
 
 
 class Dial(TwoCalls):

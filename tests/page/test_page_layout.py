@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 from bedside import SIZES, STATES, TASKS, Bedside, prepare, settle
-from page_fixture import Http
+from page_fixture import Http, recorded
+
+from jmt_edge.live import Controls
+from jmt_edge.live.page import start_page
 
 # the smallest size of a text in px; the first selector that matches counts
 MINIMUMS = (
@@ -68,3 +71,64 @@ def test_everything_fits(beds: Beds, visit: Callable[..., Any], task: str, state
         if found:
             problems[f"{width}x{height}"] = found
     assert problems == {}
+
+
+# ---- past recordings
+
+LONG = "ward-3-bed-12_2026-11-26T21-14-03_trimodal_night_before_surgery"
+DIALOG = (Path(__file__).parent / "dialog.js").read_text()
+
+
+def _shot(problems: dict[str, list[str]], page: Any, what: str) -> None:
+    for width, height in ((390, 844), (1024, 600), (1280, 800)):
+        page.set_viewport_size({"width": width, "height": height})
+        settle(page)
+        if found := page.evaluate(DIALOG):
+            problems[f"{what} {width}x{height}"] = found
+
+
+def test_recordings_fit_and_say_what_they_hold(tmp_path: Path, visit: Callable[..., Any]) -> None:
+    """In µS, without a unit, with damaged lines, without results, and one that cannot be opened."""
+    recorded(
+        tmp_path, LONG, "trimodal", marks={10.0: "turned to the left side, cuff inflated and let go", 12.0: "x" * 60}
+    )
+    recorded(tmp_path, "counts", unit="a.u.", scale=170)
+    _, damaged = recorded(tmp_path, "damaged")
+    lines = (damaged / "eda.csv").read_text().splitlines()
+    (damaged / "eda.csv").write_text("\n".join([*lines[:50], "####", "1,2,3", *lines[52:]]) + "\n")
+    _, bare = recorded(tmp_path, "bare")
+    (bare / "results.jsonl").write_text("")
+    _, cut = recorded(tmp_path, "cut")
+    (cut / "manifest.json").write_text((cut / "manifest.json").read_text()[:400])
+    server = start_page("127.0.0.1:0", Controls(), recordings=tmp_path / "runs")
+    problems: dict[str, list[str]] = {}
+    shown: dict[str, str] = {}
+    try:
+        page = visit("about:blank", reduced_motion="reduce", expect=("WebSocket connection",))
+        prepare(page)
+        page.goto(server.url)
+        page.evaluate("() => document.getElementById('recordings').click()")
+        page.wait_for_selector(".recording")
+        _shot(problems, page, "list")
+        assert "Cannot be opened: manifest.json cannot be read" in page.inner_text('[data-id="cut"]')
+        for name in (LONG, "counts", "damaged", "bare"):
+            page.click(f'.recording[data-id="{name}"]')
+            page.wait_for_selector("#viewer:not([hidden])")
+            _shot(problems, page, name[:10])
+            shown[name] = page.inner_text("#viewer")
+            axis = page.evaluate("() => document.querySelector('#viewer-eda canvas').written.map((w) => w.words) + ''")
+            assert ("a.u." in axis, "µS" in axis) == (name == "counts", name != "counts"), axis
+            if name == "counts":  # the control that moves the value is seen with the value
+                page.set_viewport_size({"width": 1024, "height": 600})
+                settle(page)
+                ends = "(ids) => ids.map((id) => document.getElementById(id).getBoundingClientRect().bottom)"
+                scrub, dialog = page.evaluate(ends, ["viewer-scrub", "recordings-dialog"])
+                assert scrub < dialog
+            page.evaluate("() => document.getElementById('viewer-back').click()")
+            page.wait_for_selector(".recording")
+    finally:
+        server.close()
+    assert problems == {}
+    assert "eda.csv: " in shown["damaged"] and "damaged lines left out" in shown["damaged"]
+    assert "damaged" not in shown["counts"] and "unit of the EDA is unknown" in shown["counts"]
+    assert "this recording has no results" in shown["bare"]

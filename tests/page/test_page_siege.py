@@ -12,7 +12,7 @@ from jmt_edge.live.page.door import MAX_KNOWN, MAX_STRANGERS, RUSH
 
 pytest.importorskip("websockets")
 
-pytestmark = pytest.mark.realtime  # the two phases are compared
+pytestmark = pytest.mark.alone  # the two phases are compared
 
 
 def test_a_crowd_of_strangers_keeps_nobody_out(tmp_path: Path) -> None:

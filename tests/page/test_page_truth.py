@@ -11,23 +11,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from bedside import Bedside, has
-from page_fixture import Dial, Http, Stage, empty_bundle, wait_for
+from page_fixture import Dial, Http, Stage, empty_bundle, recorded, wait_for
 
 from jmt_edge.capture import open_source
-from jmt_edge.capture.base import Chunk, State, Status
-from jmt_edge.engine.bundle import Bundle
 from jmt_edge.errors import ConfigError
-from jmt_edge.live import Controls, Options, Quality, Result, RunInfo, run
+from jmt_edge.live import Controls, Options, Result, RunInfo, run
 from jmt_edge.live.page import clients, model, recordings, start_page
 from jmt_edge.live.page.feed import Feed
 from jmt_edge.live.page.model import Model
 from jmt_edge.live.pipeline import Pipeline
 from jmt_edge.observer import Observer
 from jmt_edge.recording.reader import Recording
-from jmt_edge.recording.recorder import Recorder
 from jmt_edge.recording.replay import replay
 from jmt_edge.summary import Summary
 from jmt_edge.tasks import Task, get_task
@@ -74,25 +70,6 @@ def warm(bed: Bedside, visit: Visit, **options: Any) -> Any:
     number = "#pain" if "pain" in bed.task.outputs else "#valence"
     page.wait_for_function(has(number, "/[0-9]/.test(s)"))
     return page
-
-
-def recorded(folder: Path) -> tuple[Bundle, Path]:
-    """A minute of a pain run, of which the seconds 20 to 45 are missing."""
-    task = get_task("pain", "demo")
-    bundle = empty_bundle(task, folder / "recorded.jmt")
-    recorder = Recorder(folder / "runs" / "gappy", bundle)
-    recorder.on_start(RunInfo(bundle, "hand", {"fusion": "fp32"}, 0.5, True, 0.0, dict.fromkeys(task.names, "by hand")))
-    for index in [*range(1, 41), *range(91, 121)]:
-        t = index / 2
-        times = t - 0.5 + np.arange(32) / 64
-        recorder.on_chunk("eda", Chunk(times, 3 + np.sin(times / 3).astype(np.float32), 64))
-        recorder.on_status({name: Status(State.STREAMING, unit="µS" if name == "eda" else "") for name in task.names})
-        quality = {name: Quality(True, "", 0.9) for name in task.names}
-        pain = 0.5 + 0.3 * float(np.sin(t / 4))
-        recorder.on_result(Result(index, t, "pain", {"pain": pain}, "", quality, dict.fromkeys(task.names, 0.5),
-                                  {"total": 3.0}, 0, bundle.id))  # fmt: skip
-    recorder.on_end(Summary(bundle.id, True, True))
-    return bundle, recorder.folder
 
 
 # --- no line where there is no data -----------------------------------------------------------------------------------

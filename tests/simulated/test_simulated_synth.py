@@ -16,6 +16,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from warm import jmt_edge
 
 from jmt_edge.errors import DataError
 from jmt_edge.training.synth import CohortPlan, cohort_subjects, generate, measure_effects, prepare, total_samples
@@ -190,10 +191,6 @@ def test_effect_sizes() -> None:
     assert effects["PA4"].pspi_mean > 3 > 1 > effects["BL1"].pspi_mean
 
 
-def _cli(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "jmt_edge", "synth", *arguments], capture_output=True, text=True)
-
-
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
@@ -205,7 +202,7 @@ def _cli(*arguments: str) -> subprocess.CompletedProcess[str]:
 )
 def test_a_mistake_is_one_sentence(arguments: list[str], word: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    done = _cli(*(a.format(tmp=tmp_path) for a in arguments))
+    done = jmt_edge("synth", *(a.format(tmp=tmp_path) for a in arguments))
     assert done.returncode == 2
     assert word in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1

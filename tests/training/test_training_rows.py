@@ -31,7 +31,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """One small cohort in each layout, and text features for the videos."""
     root = tmp_path_factory.mktemp("rows")
     rng = np.random.default_rng(0)
-    affwild2 = tools.write_affwild2(root / "affwild2", 6, 240)
+    affwild2 = tools.write_affwild2(root / "affwild2", 6, 120)
     text = root / "text"
     text.mkdir()
     for file in affwild2.glob("VA_Estimation_Challenge/*/*.txt"):

@@ -70,12 +70,14 @@ class Recordings:
         """What is needed to scrub: results, marks and EDA, thinned to at most `MAX_POINTS` points each.
 
         `gaps` holds [start, end] in seconds of every stretch without outputs, or without EDA, of the whole
-        recording: between thinned points they would be indistinguishable from the rest.
+        recording: between thinned points they would be indistinguishable from the rest. `remarks`: what a reader
+        should know of the recording, one sentence each.
         """
         recording = self._open(id)
         manifest = recording.manifest
         results, marks = recording.results(), recording.marks()
         times, values = recording.eda()
+        unit = recording.eda_unit
         kept, thinned = _thin(len(times)), results[_thin(len(results))]
         shown = np.array([r["t"] for r in results if r["outputs"]], np.float64)
         return {
@@ -88,10 +90,11 @@ class Recordings:
                 "eda": gaps(np.asarray(times, np.float64)[np.isfinite(values)]),
             },
             "unread": recording.unread,
+            "remarks": [*recording.remarks, *recording.damage],
             "results": [_shown(r) for r in thinned],
             "marks": [asdict(mark) for mark in marks],
             "eda": {
-                "unit": recording.eda_unit,
+                "unit": unit,
                 "t": [round(float(t), 3) for t in times[kept]],
                 "v": [round(float(v), 4) if np.isfinite(v) else None for v in values[kept]],
             },

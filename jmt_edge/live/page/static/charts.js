@@ -32,10 +32,11 @@ export function broken([t, ...series], gaps) {
 }
 
 /** A chart of [t, series...] in `host`. span: seconds shown (null: all data), at the run's start only `start`; scale:
- * factor of the axis' numbers. shade: () => [[t0, t1, colour], ...]; marks: () => [t, ...];
+ * factor of the axis' numbers; whole: () => [from, to] of all data, where it is not this chart's own.
+ * shade: () => [[t0, t1, colour], ...]; marks: () => [t, ...];
  * lines: () => [[value, colour], ...]; dots: () => [[t, value], ...]; ticks: () => [[value, letter], ...], right of it. */
 export class Chart {
-  constructor(host, { series, range, span = null, start = span, unit = "", scale = 1, shade, marks, lines, dots, ticks }) {
+  constructor(host, { series, range, span = null, start = span, unit = "", scale = 1, whole, shade, marks, lines, dots, ticks }) {
     this.host = host;
     this.parts = { shade, marks, lines, dots, ticks };
     this.span = span;
@@ -57,7 +58,7 @@ export class Chart {
       {
         width: 100, height: 90, cursor: { show: false }, legend: { show: false }, padding: [10, 24, 0, 0], // half a time's label
         scales: {
-          x: { time: false, range: () => (span ? this.#window(span, start) : this.#whole()) },
+          x: { time: false, range: () => (span ? this.#window(span, start) : whole ? whole() : this.#whole()) },
           y: { range: (_, low, high) => (typeof range === "function" ? range(low, high) : range) },
         },
         axes: [

@@ -5,6 +5,7 @@ import { $, make } from "./dom.js";
 import { ask } from "./link.js";
 import { from, sure, whatIf } from "./uncertainty.js";
 
+const COLOURS = { pain: "--red", valence: "--accent", arousal: "--accent-2" }; // style.css: .of-pain and so on
 const time = (t) => `${Math.floor(t / 60)}:${(t % 60).toFixed(1).padStart(4, "0")}`;
 
 export class Recordings {
@@ -49,6 +50,7 @@ export class Recordings {
       $("recordings-list").hidden = true;
       $("viewer").hidden = false;
       $("viewer-name").textContent = `${recording.id} (${recording.task}${recording.demo ? ", demo weights" : ""})`;
+      $("viewer-remarks").replaceChildren(...recording.remarks.map((text) => make("span", {}, text)));
       this.#charts(recording);
       const marks = recording.marks.map((m) => {
         const what = `${time(m.t)}  ${m.rating === null ? "" : `rating ${m.rating} `}${m.text}`;
@@ -67,11 +69,14 @@ export class Recordings {
   #charts(recording) {
     for (const host of [$("viewer-chart"), $("viewer-eda")]) host.replaceChildren();
     const cursor = () => [this.t ?? 0], marks = () => [...recording.marks.map((m) => m.t), ...cursor()];
-    const colours = { pain: "--red", valence: "--accent", arousal: "--accent-2" };
+    const ends = [...recording.results, ...recording.marks].map((r) => r.t).concat(recording.eda.t);
+    const begin = ends.length ? ends.reduce((a, b) => Math.min(a, b)) : 0, end = ends.reduce((a, b) => Math.max(a, b), begin + 1);
+    const whole = () => [begin, end]; // of both charts
     const low = recording.outputs.includes("valence") ? -1 : 0;
     this.chart = new Chart($("viewer-chart"), {
-      series: recording.outputs.map((name) => ({ colour: colours[name] })), range: [low, 1], marks,
+      series: recording.outputs.map((name) => ({ colour: COLOURS[name] })), range: [low, 1], marks, whole,
     });
+    $("viewer-chart").hidden = !recording.results.length;
     const t = recording.results.map((r) => r.t);
     const values = recording.outputs.map((name) => recording.results.map((r) => r.outputs?.[name] ?? null));
     this.chart.set(broken([t, ...values], recording.gaps.results), 0);
@@ -80,7 +85,7 @@ export class Recordings {
     if (recording.eda.t.length) {
       this.eda = new Chart($("viewer-eda"), {
         series: [{ colour: "--accent" }], range: (a, b) => (a === null ? [0, 1] : [a - 0.1, b + 0.1]),
-        unit: ` ${recording.eda.unit}`, marks,
+        unit: ` ${recording.eda.unit}`, marks, whole,
       });
       this.eda.set(broken([recording.eda.t, recording.eda.v], recording.gaps.eda), 0);
     }
@@ -92,9 +97,9 @@ export class Recordings {
     $("viewer-scrub").value = t;
     $("viewer-time").textContent = time(t);
     const past = recording.results.filter((r) => r.t <= t + 1e-6), r = past[past.length - 1] ?? recording.results[0];
-    $("viewer-value").textContent = r?.outputs
-      ? recording.outputs.map((n) => `${n} ${n === "pain" ? `${Math.round(r.outputs[n] * 100)}%` : r.outputs[n].toFixed(2)}`).join("  ")
-      : "—";
+    const said = (n) => `${n} ${n === "pain" ? `${Math.round(r.outputs[n] * 100)}%` : r.outputs[n].toFixed(2)}`;
+    const values = r?.outputs ? recording.outputs.map((n) => make("span", { class: `of-${n}` }, said(n))) : ["—"];
+    $("viewer-value").replaceChildren(...values);
     $("viewer-from").textContent = r?.outputs ? `${from(r)}; ${sure(r, recording.outputs, "not known")}` : "";
     $("viewer-from").title = r?.outputs ? whatIf(r, recording.outputs) : "";
     $("viewer-reason").textContent = r ? r.reason : "this recording has no results";
