@@ -48,8 +48,7 @@ imports: installed
 
 test: lint
 	$(RUN) pytest -n $(JOBS) -m 'not realtime and not alone'
-	$(RUN) pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m realtime
-	$(RUN) pytest -m alone
+	$(RUN) pytest -m 'realtime or alone'
 
 # The run-time on the versions of JetPack 6 and 7, on the lowest and on the newest, each in an environment of its own.
 test-profiles: setup

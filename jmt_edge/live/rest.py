@@ -68,7 +68,7 @@ class Rest:
 
     def add(self, t: float, name: str, quality: Quality, value: ArrayLike | None) -> None:
         """What the window that ends at `t` has of a modality: a number or a vector, None where it is not usable."""
-        usable = quality.ok and value is not None
+        usable = quality.ok and value is not None and bool(np.isfinite(value).all())
         found = np.atleast_1d(np.asarray(value, np.float64)) if usable else None
         self._now[name] = quality.track, found
         if self._end is None or t > self._end + 1e-6:

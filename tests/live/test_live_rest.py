@@ -95,6 +95,8 @@ def test_a_face_is_compared_with_the_same_person_only() -> None:
     state = rest.state(31.0)
     assert state["difference"]["face"]["spreads"] == pytest.approx(3.0, rel=0.2)  # 3 SD in each of 8 dimensions
     assert set(state["baseline"]["face"]) == {"spread"}  # the face itself is written nowhere
+    rest.add(31.5, "face", replace(GOOD, track=1), np.full(8, np.nan))
+    assert rest.state(31.5)["difference"]["face"] is None  # JSON has no NaN
     rest.add(31.5, "face", replace(GOOD, track=2), np.full(8, 3.0))
     assert rest.state(31.5)["difference"]["face"] is None
     two = Rest(30.0)
