@@ -226,7 +226,11 @@ def main() -> None:
             said = one.get("not_run") or one.get("tests") or one["smoke"]
             print(f"  {said}", *one.get("failed", []), sep="\n  ", flush=True)
             if arguments.json:
-                machine = {"machine": platform.machine(), "system": platform.platform(), "cores": os.cpu_count()}
+                machine = {
+                    "machine": platform.machine(),
+                    "libc": " ".join(platform.libc_ver()),
+                    "cores": os.cpu_count(),
+                }
                 before = json.loads(arguments.json.read_text())["profiles"] if arguments.json.is_file() else {}
                 report = {"machine": machine, "profiles": {**before, **results}}
                 arguments.json.write_text(json.dumps(report, indent=1) + "\n")
