@@ -341,6 +341,7 @@ NEEDS: tuple[Need, ...] = (
     _packages("verify", "", lambda flags: not flags["unsigned"], "cryptography"),
     _packages("inspect", "`--plot`", _given("plot"), "matplotlib", extra="formats"),
     Need("inspect", "`--plot`", "a .png, .pdf or .svg in a folder that exists", _given("plot"), _plot_format),
+    Need("actions", "`--out`", _A_FOLDER, _always, partial(_outputs, "out")),
     _packages("bench", _SIGNED, _given("require_signed"), "cryptography"),
     _packages("bench", "`--predict`", _given("target"), "onnx"),
     _packages("bench", "`--plot`", _given("plot_path"), "matplotlib", extra="formats"),

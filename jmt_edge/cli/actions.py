@@ -6,10 +6,18 @@ from pathlib import Path
 
 import click
 
+from ._command import subcommand
 
-@click.command()
+
+@subcommand(
+    "actions",
+    examples=[
+        ("jmt-edge actions person.mp4 --out actions.csv", "a row a frame, against the median of the video"),
+        ("jmt-edge actions person.mp4 --rest 0-2 --out actions.csv", "against its first two seconds"),
+    ],
+)
 @click.argument("video", type=click.Path(path_type=Path), metavar="VIDEO")
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="The table (CSV).")
+@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", required=True, help="The table (CSV).")
 @click.option(
     "--rest", metavar="FROM-TO", help="Seconds in which the face is at rest: '0-2'.  [default: median of the video]"
 )
@@ -32,8 +40,6 @@ def command(video: Path, out: Path, rest: str | None, person: str) -> None:
     from ._progress import step_bar
 
     span = None if rest is None else _span(rest)
-    if not out.parent.is_dir():  # before minutes of work
-        raise ConfigError(f"cannot write to {out} ({out.parent} is not a folder); choose another --out")
     total = len(video_times(video))
     frames = []
     with step_bar(Console(stderr=True)) as on_step:

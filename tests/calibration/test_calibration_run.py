@@ -177,7 +177,8 @@ class _Spy(_Flat):
         return out
 
     def fusion(self, features: Mapping[str, Any], present: Any) -> dict[str, Any]:
-        self.inputs.append(({n: f[0, :, 0].astype(int) for n, f in features.items()}, present[0].copy()))
+        if len(present) == 1:  # the window itself, not what it would be without each modality
+            self.inputs.append(({n: f[0, :, 0].astype(int) for n, f in features.items()}, present[0].copy()))
         return super().fusion(features, present)
 
 

@@ -259,6 +259,6 @@ def test_a_mistake_is_one_sentence(given_: tuple[str, str], sentence: str, comma
     code, _, said = command_line("actions", video, "--out", tmp_path / "out.csv", *given_)
     assert code == 2 and sentence in said.splitlines()[-1] and "Traceback" not in said
     code, _, said = command_line("actions", video, "--out", tmp_path / "none" / "out.csv")
-    assert code == 2 and "choose another --out" in said
+    assert code == 2 and "does not exist; create it first" in said
     code, _, said = command_line("actions", tmp_path / "none.mp4", "--out", tmp_path / "out.csv")
     assert code == 2 and "none.mp4" in said

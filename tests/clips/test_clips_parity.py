@@ -62,12 +62,14 @@ class Spy(TwoCalls, Observer):
         return features
 
     def fusion(self, features: Mapping[str, np.ndarray], present: np.ndarray) -> dict[str, np.ndarray]:
-        for j, name in enumerate(self._task.names):
-            number = int(features[name][0, -1, 0])
-            self._now[name] = self._clips[number] if present[0, -1, j] else None
-        zero = np.zeros((1, 1), np.float32)
-        outputs = {o: np.zeros((1, 1, 2), np.float32) if o == "pain" else zero for o in self._task.outputs}
-        return {"attention": np.zeros((1, 1, len(self._task.names)), np.float32), **outputs}
+        rows = len(present)
+        if rows == 1:  # the window itself, not what it would be without each modality
+            for j, name in enumerate(self._task.names):
+                number = int(features[name][0, -1, 0])
+                self._now[name] = self._clips[number] if present[0, -1, j] else None
+        zero = np.zeros((rows, 1), np.float32)
+        outputs = {o: np.zeros((rows, 1, 2), np.float32) if o == "pain" else zero for o in self._task.outputs}
+        return {"attention": np.zeros((rows, 1, len(self._task.names)), np.float32), **outputs}
 
     def on_result(self, result: Result) -> None:
         self.newest[result.index] = self._now

@@ -67,10 +67,12 @@ class Spy(TwoCalls, Observer):
         return {name: np.ones((len(batch), self._task.dim), np.float32) for name, batch in clips.items()}
 
     def fusion(self, features: Mapping[str, np.ndarray], present: np.ndarray) -> dict[str, np.ndarray]:
-        self._now = present[0, :, self._task.names.index("face")].copy()
-        zero = np.zeros((1, 1), np.float32)
-        outputs = {o: np.zeros((1, 1, 2), np.float32) if o == "pain" else zero for o in self._task.outputs}
-        return {"attention": np.zeros((1, 1, len(self._task.names)), np.float32), **outputs}
+        rows = len(present)
+        if rows == 1:  # the window itself, not what it would be without each modality
+            self._now = present[0, :, self._task.names.index("face")].copy()
+        zero = np.zeros((rows, 1), np.float32)
+        outputs = {o: np.zeros((rows, 1, 2), np.float32) if o == "pain" else zero for o in self._task.outputs}
+        return {"attention": np.zeros((rows, 1, len(self._task.names)), np.float32), **outputs}
 
     def on_result(self, result: Result) -> None:
         self.steps[result.index] = self._now

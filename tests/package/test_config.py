@@ -199,7 +199,7 @@ METAVARS = {
     "PATH", "DIR", "FILE", "N", "K", "S", "HZ", "MS", "PPM", "R", "X", "SHARE", "PERCENT", "NAME", "TASK", "SRC",
     "LIST", "DEVICE", "KEY", "PUB",
     "KEY=VALUE", "KEY=V1,V2", "MODALITY=FILE", "MODALITY=FILE|torchvision", "MIN,OPT,MAX",
-    "AT:FOR", "[HOST:PORT]",
+    "AT:FOR", "FROM-TO", "[HOST:PORT]",
 }  # fmt: skip
 
 

@@ -58,6 +58,8 @@ CASES: dict[str, Case] = {
     "verify : `[sign]` (cryptography)": ("verify {bundle}", "cryptography", "[sign]"),
     "inspect `--plot`: `[formats]` (matplotlib)": ("inspect {file} --plot p.png", "matplotlib", "[formats]"),
     "inspect `--plot`: a .png, .pdf or .svg in a folder that exists": ("inspect {file} --plot p.bmp", "", ".svg"),
+    "actions `--out`: a folder that exists and may be written": (
+        "actions {file} --out {folder}/none/a.csv", "", "does not exist"),
     "bench `--require-signed`: `[sign]` (cryptography)": ("bench --require-signed", "cryptography", "[sign]"),
     "bench `--predict`: `[build]` (onnx)": ("bench --predict thor", "onnx", "[build]"),
     "bench `--plot`: `[formats]` (matplotlib)": ("bench --predict thor --plot p.png", "matplotlib", "[formats]"),
