@@ -121,8 +121,6 @@ class Recipe:
         """The task preset with this recipe's changes. Raises ConfigError where they do not fit."""
         if self.fusion not in RECIPE_FUSIONS:
             raise ConfigError(f"recipe {self.name}: fusion '{self.fusion}' is not one of {', '.join(RECIPE_FUSIONS)}")
-        if self.precision not in PRECISIONS:
-            raise ConfigError(f"precision '{self.precision}' is unknown; choose {', '.join(PRECISIONS)}")
         alone = self.fusion.startswith("intra_")
         ways = ("",) if alone or not self.second or self.fusion == "unimodal" else ("fc", "tr")
         if self.intra not in ways or (alone and not self.second) or (self.second and self.fusion == "unimodal"):
@@ -213,7 +211,10 @@ def load_recipe(name_or_file: str, overrides: Iterable[str] = (), *, variant: st
         data["variant"] = variant
     for text in overrides:
         override(data, text)
-    return from_dict(data)
+    recipe = from_dict(data)
+    if recipe.precision not in PRECISIONS:  # a bundle's recipe may name another, of its networks
+        raise ConfigError(f"precision '{recipe.precision}' is unknown; choose {', '.join(PRECISIONS)}")
+    return recipe
 
 
 DEMO_TAKES = ("stages", "backbone", "eda_moments", "augment", "masking")

@@ -370,7 +370,7 @@ def test_other_mistakes(
         (train(biovid, text), "cannot be a folder"),
         (train(biovid, tmp_path / "a", "--weights", f"eda={text}"), "cannot be read as a checkpoint"),
         (train(biovid, tmp_path / "a", "--weights", f"skin={text}"), "no recipe has that network; choose from eda"),
-        (train(biovid, tmp_path / "a", "--precision", "8-bit"), "'8-bit' does not run here"),
+        (train(biovid, tmp_path / "a", "--precision", "8-bit"), "'8-bit' is unknown; choose 32-true"),
         (train(biovid, tmp_path / "a", "--set", "eda.batch=0"), "batch cannot be 0"),
         (train(biovid, tmp_path / "a", "--protocol", "kfold:x"), "unknown protocol 'kfold:x'"),
         (train(biovid, tmp_path / "a", "--set", 'backbone={"eda": "eda_pooled"}', "--set", "calibrated=true"),
