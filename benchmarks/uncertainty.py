@@ -1,7 +1,8 @@
-"""Whether prediction sets and intervals keep their promise, and what the what-ifs cost.
+"""Whether prediction sets and intervals keep their promise, what the what-ifs cost, and how right the bundles are.
 
     python -m benchmarks.uncertainty coverage OUT.json [BUNDLE...]    # demo bundles; about 10 min of a core each
     python -m benchmarks.uncertainty cost OUT.json [BUNDLE...]
+    python -m benchmarks.uncertainty scores OUT.json [BUNDLE...]      # of the same people as the coverage
 
 Coverage is measured on simulated people who were used for nothing before: not for training, not for the novelty limit,
 not for the limits of the sets and intervals. `cost` runs each hop of the same signals twice, with and without the
@@ -26,7 +27,10 @@ from jmt_edge.engine.bundle import Bundle, load_bundle
 from jmt_edge.live import Pipeline
 from jmt_edge.media.chunk import Chunk
 from jmt_edge.training.clips import default_cache
+from jmt_edge.training.evaluation import BundleScorer
+from jmt_edge.training.experiment import TrainingOptions
 from jmt_edge.training.limits import CALIBRATION, other_people, predict_subsets
+from jmt_edge.training.scores import score
 from jmt_edge.training.uncertainty import coverage
 
 from .common import ROOT, stamp, write
@@ -58,6 +62,17 @@ def report_coverage(bundles: Sequence[Bundle]) -> dict[str, Any]:
                 f"{bundle.task.name:<9} {'+'.join(row['present']):<15} {row['output']:<10} {row['found']:.3f} "
                 f"({row['low']:.3f} to {row['high']:.3f}) size {row['size']:.2f}{'' if inside else '  OUTSIDE'}"
             )
+    return report
+
+
+def report_scores(bundles: Sequence[Bundle]) -> dict[str, Any]:
+    report: dict[str, Any] = {}
+    for bundle in bundles:
+        cohort = other_people(bundle.task, int(bundle.manifest["provenance"]["seed"]) + TEST_SEED)
+        scorer = BundleScorer(bundle, cohort, TrainingOptions(cache=default_cache(), workers=1))
+        found = score(scorer.predict(scorer.windows))
+        report[bundle.task.name] = {"bundle": bundle.id, "windows": found.windows, **found.to_dict()}
+        print(bundle.id, found.windows, found.pooled, found.interval)
     return report
 
 
@@ -120,7 +135,7 @@ def _part(chunk: Chunk, start: float, stop: float) -> Chunk:
 
 def main(arguments: Sequence[str]) -> None:
     what, out, *paths = arguments
-    measure = {"coverage": report_coverage, "cost": report_cost}[what]
+    measure = {"coverage": report_coverage, "cost": report_cost, "scores": report_scores}[what]
     started = stamp(f"python -m benchmarks.uncertainty {what}")
     bundles = [load_bundle(path) for path in paths or DEMOS]
     write(Path(out), {**started, **measure(bundles)})

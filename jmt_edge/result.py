@@ -48,8 +48,8 @@ class Result:
     demo: the weights were trained on simulated people, so that the numbers mean nothing for real ones.
     uncertainty: `coverage`, and per output the classes of its prediction set or the ends of its interval, see
         `engine.uncertainty`; None where it is not known.
-    without: present modality -> the outputs without it; empty where only one is present, None where an earlier version
-        did not compute them.
+    without: present modality -> the outputs without it; empty where only one is present, None under `--smooth` and in
+        recordings of versions that did not compute them.
     rest: the person's rest and the difference from it, see `live.rest.Rest.state`; None where none was measured.
     """
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -50,6 +51,16 @@ def command_line(
         return (code, *capsys.readouterr())
 
     return call
+
+
+@pytest.fixture(autouse=True)
+def _log_as_it_was() -> Iterator[None]:
+    """A command line called in this process sets the level and handlers of the product's log."""
+    log = logging.getLogger("jmt_edge")
+    level, handlers = log.level, list(log.handlers)
+    yield
+    log.setLevel(level)
+    log.handlers[:] = handlers
 
 
 # Tests whose subject is real time (a browser, a sound server, a board on a pseudo-terminal): they run after the

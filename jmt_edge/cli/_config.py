@@ -73,7 +73,7 @@ def read_config(path: Path, commands: Mapping[str, click.Command]) -> dict[str, 
     found: dict[str, dict[str, Any]] = {}
     for name, table in tables.items():
         if name not in commands or not isinstance(table, dict):
-            what = f"[{name}] has no settings" if isinstance(table, dict) else f"'{name}' stands in no table"
+            what = f"[{name}] has no settings" if isinstance(table, dict) else f"'{name}' is outside a table"
             faults.append(what + _nearest(name, [f"[{c}]" for c in commands]))
             continue
         settings = settings_of(commands[name])

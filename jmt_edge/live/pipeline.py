@@ -81,7 +81,8 @@ class Pipeline:
         self._heard = (0, 0.0)  # samples since the last window and the sum of their squares, while there is a rest
         self._densities = bundle.novelty() if novelty != "off" else {}
         self.novelty = novelty if self._densities or novelty == "off" else "not checked"
-        self._uncertainty = bundle.uncertainty if not smooth else None
+        self._smoothed = smooth > 0  # one window's sets, intervals and what-ifs do not belong to a mean
+        self._uncertainty = None if self._smoothed else bundle.uncertainty
         self._full = (first - 1) * hop + self.task.window  # s, when the first full window ends
         self.uncertainty = uncertainty_of(bundle, smooth)
 
@@ -122,13 +123,13 @@ class Pipeline:
         preprocess = self._preprocess + cut - began
         features, present, fresh = self._sequence(t, qualities, clips)
         step = self._run(clips, features, present, fresh)
-        left_out = self._leave_out(features, step.features, present, fresh)
+        left_out = None if self._smoothed else self._leave_out(features, step.features, present, fresh)
         networks = time.perf_counter() - cut
         for name, of in clips.items():
             for row, end in enumerate(of):
                 self._cache[name, end].features = step.features[name][row]
         outputs, reason = None, ""
-        without: dict[str, dict[str, float]] = {}
+        without: dict[str, dict[str, float]] | None = None if self._smoothed else {}
         uncertainty = None
         attention: dict[str, float | None] = dict.fromkeys(self.task.names)
         if present.any():

@@ -33,7 +33,9 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return hand_bundle(get_task("pain"), tmp_path_factory.mktemp("rest") / "hand.jmt")
 
 
-def play(bundle: Bundle, rest_at: dict[int, float], values: np.ndarray = LEVEL, windows: int = 156) -> list[Result]:
+def play(
+    bundle: Bundle, rest_at: dict[int, float], values: np.ndarray = LEVEL, windows: int = 156, unit: str = "µS"
+) -> list[Result]:
     """rest_at: window -> s of the rest that is begun before it."""
     pipeline = Pipeline(bundle, FakeEngine(bundle.task), 0.5, ["eda"])
     results, at = [], -1.0
@@ -43,7 +45,7 @@ def play(bundle: Bundle, rest_at: dict[int, float], values: np.ndarray = LEVEL, 
         keep = (at < TIMES) & (i * 0.5 >= TIMES)
         pipeline.push("eda", Chunk(TIMES[keep], values[keep], 16.0))
         at = i * 0.5
-        results.append(replace(pipeline.infer(i, {"eda": Status(State.STREAMING, unit="µS")}), latency_ms={}))
+        results.append(replace(pipeline.infer(i, {"eda": Status(State.STREAMING, unit=unit)}), latency_ms={}))
     return results
 
 
@@ -62,6 +64,11 @@ def test_a_rest_gives_the_level_and_what_follows_the_difference(bundle: Bundle) 
     assert 0 < spread < 0.06
     assert risen["difference"]["eda"]["spreads"] == pytest.approx(risen["difference"]["eda"]["uS"] / spread)
     assert in_words(risen).startswith("from rest: EDA +1.")
+
+
+def test_readings_not_in_microsiemens_have_no_rest(bundle: Bundle) -> None:
+    last = play(bundle, {1: 40.0}, unit="a.u.")[-1].rest
+    assert last is not None and not last["baseline"] and "uncalibrated" in last["refused"]["eda"]
 
 
 def test_the_numbers_are_bit_equal_with_and_without_a_rest(bundle: Bundle) -> None:

@@ -242,6 +242,7 @@ def test_the_numbers_are_the_same_with_and_without(known: Bundle, unknown: Bundl
 
 def test_a_mean_over_windows_has_no_promise(known: Bundle, signals: dict[str, Chunk]) -> None:
     assert all(r.uncertainty is None for r in play(known, FakeEngine(known.task), signals, smooth=3.0))
+    assert all(r.without is None for r in play(known, FakeEngine(known.task), signals, smooth=3.0))
     pipeline = Pipeline(known, FakeEngine(known.task), 0.5, [], smooth=3.0)
     assert pipeline.uncertainty == "not known for smoothed results"
 

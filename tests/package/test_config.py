@@ -100,7 +100,7 @@ def test_flag_before_environment_before_file_before_default(
         ("[live]\npage_face = 'blur'\n", "did you mean page-face?"),
         ("[live]\nzzzzzz = 0\n", "[live] has no 'zzzzzz'; known are audio-delay, backend,"),
         ("[liv]\ncamera = 0\n", "[liv] has no settings; did you mean [live]?"),
-        ("camera = 0\n", "'camera' stands in no table"),
+        ("camera = 0\n", "'camera' is outside a table"),
         ("[live]\nhop = '1'\n", "[live] hop = '1': give a number"),
         ("[live]\nhop = true\n", "[live] hop = true: give a number"),
         ("[live]\nthreads = 1.5\n", "threads = 1.5: '1.5' is not a valid integer range"),
