@@ -24,6 +24,9 @@ from jmt_edge.recording.recorder import Recorder
 from jmt_edge.summary import Summary
 from jmt_edge.tasks import Task, get_task
 
+# What a browser logs when a run ends below it: its socket closes, and a request that was under way is reset or refused.
+CUT_OFF = ("WebSocket connection", "ERR_CONNECTION_", "ERR_EMPTY_RESPONSE")
+
 
 def empty_bundle(task: Task, path: Path) -> Bundle:
     """A bundle without networks, for an engine that needs none."""

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from page_fixture import Stage, wait_for
+from page_fixture import CUT_OFF, Stage, wait_for
 
 from jmt_edge.live.page.audit import verify
 from jmt_edge.recording.reader import Recording
@@ -262,7 +262,7 @@ def serve(folder: Path, address: str) -> tuple[subprocess.Popen[str], str]:
 def test_reconnects_and_says_that_it_is_stale(tmp_path: Path, visit: Visit) -> None:
     process, url = serve(tmp_path / "one", "127.0.0.1:0")
     try:
-        page = visit(url, expect=("WebSocket connection",))
+        page = visit(url, expect=CUT_OFF)
         wait_text(page, "#pain", "/^[0-9]+%$/.test(s)")
         os.kill(process.pid, signal.SIGSTOP)
         page.wait_for_selector("body[data-link=stale]")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from bedside import SIZES, STATES, TASKS, Bedside, prepare, settle
-from page_fixture import Http, recorded
+from page_fixture import CUT_OFF, Http, recorded
 
 from jmt_edge.live import Controls
 from jmt_edge.live.page import start_page
@@ -58,7 +58,7 @@ CASES += [("trimodal", state, "light") for state in ("alarm", "sensor lost", "re
 @pytest.mark.parametrize(("task", "state", "scheme"), CASES)
 def test_everything_fits(beds: Beds, visit: Callable[..., Any], task: str, state: str, scheme: str) -> None:
     bed = beds.get(task, state)
-    page = visit("about:blank", color_scheme=scheme, reduced_motion="reduce", expect=("WebSocket connection",))
+    page = visit("about:blank", color_scheme=scheme, reduced_motion="reduce", expect=CUT_OFF)
     probe = prepare(page)
     page.goto(bed.url)
     bed.show(state, page, Http(bed.page).json)
@@ -104,7 +104,7 @@ def test_recordings_fit_and_say_what_they_hold(tmp_path: Path, visit: Callable[.
     problems: dict[str, list[str]] = {}
     shown: dict[str, str] = {}
     try:
-        page = visit("about:blank", reduced_motion="reduce", expect=("WebSocket connection",))
+        page = visit("about:blank", reduced_motion="reduce", expect=CUT_OFF)
         prepare(page)
         page.goto(server.url)
         page.evaluate("() => document.getElementById('recordings').click()")
@@ -132,3 +132,28 @@ def test_recordings_fit_and_say_what_they_hold(tmp_path: Path, visit: Callable[.
     assert "eda.csv: " in shown["damaged"] and "damaged lines left out" in shown["damaged"]
     assert "damaged" not in shown["counts"] and "unit of the EDA is unknown" in shown["counts"]
     assert "this recording has no results" in shown["bare"]
+
+
+@pytest.mark.parametrize(
+    "words", ["rest: 9:59 left", "from rest: face 1.3 SD, voice -12.00 dB (0.5 SD), EDA +1.30 µS (2.1 SD)"]
+)
+def test_what_is_said_of_a_rest_fits(beds: Beds, visit: Callable[..., Any], words: str) -> None:
+    """Below the note that there is no recorder, the longest this card can hold."""
+    bed = beds.get("trimodal", "no recorder")
+    page = visit("about:blank", color_scheme="dark", reduced_motion="reduce", expect=CUT_OFF)
+    probe = prepare(page)
+    page.goto(bed.url)
+    bed.show("no recorder", page, Http(bed.page).json)
+    problems: dict[str, list[str]] = {}
+    for width, height in SIZES:
+        page.set_viewport_size({"width": width, "height": height})
+        settle(page)
+        # in place of what the run says, which changes it several times a second
+        page.evaluate(
+            "words => { const line = document.getElementById('rest-state').cloneNode(); line.hidden = false;"
+            " line.textContent = words; document.getElementById('rest-state').replaceWith(line); }",
+            words,
+        )
+        if found := page.evaluate(probe, {"minimums": MINIMUMS, "whole": (width, height) not in SCROLLS}):
+            problems[f"{width}x{height}"] = found
+    assert problems == {}

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from bedside import Bedside, has
-from page_fixture import Dial, Http, Stage, empty_bundle, recorded, wait_for
+from page_fixture import CUT_OFF, Dial, Http, Stage, empty_bundle, recorded, wait_for
 
 from jmt_edge.capture import open_source
 from jmt_edge.errors import ConfigError
@@ -178,7 +178,7 @@ def _bundle(shown: Task | None = None) -> Any:
 
 def test_a_run_that_is_being_started_shows_nothing_of_the_one_before(bed: Any, visit: Visit, tmp_path: Path) -> None:
     first = bed("pain")
-    page = warm(first, visit, expect=("WebSocket connection",))
+    page = warm(first, visit, expect=CUT_OFF)
     address = first.url.partition("://")[2].strip("/")
     first.close()
     page.wait_for_selector("body[data-link=lost]")
@@ -196,7 +196,7 @@ def test_a_run_that_is_being_started_shows_nothing_of_the_one_before(bed: Any, v
 def test_a_replay_says_so_and_alarms_nobody(bed: Any, visit: Visit) -> None:
     run = bed("pain", replay="night-3")
     run.warm_up()
-    page = visit("about:blank", expect=("WebSocket connection", "409"))
+    page = visit("about:blank", expect=(*CUT_OFF, "409"))
     page.add_init_script(SOUNDS)
     page.goto(run.url)
     run.pain = 0.95
@@ -268,7 +268,7 @@ def test_banner_and_number_never_contradict_each_other(bed: Any, visit: Visit) -
 def test_an_orderly_end_is_no_loss(bed: Any, visit: Visit) -> None:
     first = bed("pain")
     first.warm_up()
-    page = visit("about:blank", expect=("WebSocket connection",))
+    page = visit("about:blank", expect=CUT_OFF)
     page.add_init_script(SOUNDS)
     page.goto(first.url)
     page.wait_for_function(has("#pain", "/[0-9]/.test(s)"))
@@ -288,7 +288,7 @@ def test_an_orderly_end_is_no_loss(bed: Any, visit: Visit) -> None:
 
 def test_a_failure_is_not_an_orderly_end(bed: Any, visit: Visit) -> None:
     run = bed("pain")
-    page = warm(run, visit, expect=("WebSocket connection", "ERR_CONNECTION_REFUSED"))
+    page = warm(run, visit, expect=CUT_OFF)
     page.add_init_script(SOUNDS)
     page.reload()
     page.wait_for_function(has("#pain", "/[0-9]/.test(s)"))
