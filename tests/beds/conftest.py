@@ -8,8 +8,6 @@ from pathlib import Path
 import pytest
 from beds_fixture import Mosquitto
 
-pytest.importorskip("paho.mqtt.client", reason="paho-mqtt is not installed")
-
 
 @pytest.fixture
 def start_broker(tmp_path: Path) -> Iterator[Callable[..., Mosquitto]]:

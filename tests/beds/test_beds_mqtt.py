@@ -22,6 +22,8 @@ from jmt_edge.beds.listener import Listener
 from jmt_edge.beds.publisher import Publisher
 from jmt_edge.beds.ward import Bed, Ward
 
+pytest.importorskip("paho.mqtt.client", reason="paho-mqtt is not installed")
+
 Start = Callable[..., Mosquitto]
 SIMULATED = ("--task", "pain", "--camera", "sim:fps=8&size=320x240&seed=3", "--eda", "sim:seed=3", "--threads", "1")
 

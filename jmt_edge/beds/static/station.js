@@ -110,7 +110,8 @@ function newTile(name) {
 function alarmsOf(bed) {
   const own = bed.own.map((what) => ({
     priority: "medium",
-    text: what === "lost" ? `Bed lost: ${bed.lost || "it was"}` : "Two units send under this name",
+    text: what === "lost" ? "Bed lost" : "Two units send under this name",
+    detail: what === "lost" ? bed.lost : "",
     signals: bed.signals,
   }));
   const theirs = bed.alarms.map((alarm) => ({
@@ -130,7 +131,8 @@ function fill(tile, bed) {
   say(tile.mark, bed.demo && bed.state !== "lost" ? "DEMO" : "");
   value(tile.value, bed);
   const why = bed.state === "ended" ? "The run has ended" : bed.state === "starting" ? "no result yet" : bed.reason;
-  say(tile.say, alarms[0]?.text || bed.lost || why || (bed.alarms_off ? `alarms off: ${bed.alarms_off}` : ""));
+  const alarm = alarms[0] && [alarms[0].text, alarms[0].detail].filter(Boolean).join(": ");
+  say(tile.say, alarm || bed.lost || why || (bed.alarms_off ? `alarms off: ${bed.alarms_off}` : ""));
   const chips = Object.entries(bed.quality);
   tile.chips.replaceChildren(...chips.map(([name, q]) =>
     make("span", { class: q.ok ? "chip" : "chip off", title: q.reason || "usable" }, SHORT[name] || name)));
@@ -141,7 +143,7 @@ function value(node, bed) {
   const outputs = bed.outputs;
   const pain = outputs?.pain;
   const pair = outputs && pain === undefined;
-  node.className = `value${outputs ? "" : " none"}${pair ? " pair" : ""}`;
+  node.className = `value${outputs ? "" : " none"}${pair ? " both" : ""}`;
   const signed = (x) => `${x < 0 ? "−" : "+"}${Math.abs(x).toFixed(2)}`;
   if (!outputs) say(node, "—");
   else if (pair) {
@@ -179,7 +181,7 @@ function banner(found) {
   }
   all.sort((a, b) => b.signals - a.signals || ORDER.indexOf(a.priority) - ORDER.indexOf(b.priority));
   const shown = all.slice(0, 3);
-  const key = JSON.stringify([shown, all.length]);
+  const key = JSON.stringify([shown.map(({ detail, ...rest }) => rest), all.length]);
   $("banner").dataset.priority = all[0]?.priority || "";
   $("banner").dataset.signal = all.find((alarm) => alarm.signals)?.priority || "";
   $("ack").hidden = !found.alarms.some((alarm) => alarm.state === "active" || alarm.state === "latched");
