@@ -3,7 +3,7 @@
 # Not built or run on a board yet.
 FROM nvcr.io/nvidia/l4t-jetpack:r36.4.0
 COPY . /src
-# the system's OpenCV has GStreamer; pip's would shadow it. The marker file says what the kernel's name cannot in a container.
+# the system's OpenCV has GStreamer; pip's would shadow it
 RUN apt-get update && \
     apt-get install -y --no-install-recommends python3-venv python3-opencv python3-libnvinfer libportaudio2 && \
     rm -rf /var/lib/apt/lists/* && \
