@@ -119,9 +119,7 @@ def test_a_unit_that_loses_its_power_while_it_switches_has_the_old_pair_or_the_n
     assert len(list((store.folder / ".states").iterdir())) == 1
 
 
-def test_the_commands(
-    command_line: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_the_commands(command_line: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JMT_EDGE_BUNDLES", str(tmp_path / "store"))
     code, out, _ = command_line("bundle", "add", demo_bundle("pain"), "--use")
     assert code == 0
