@@ -24,6 +24,7 @@ from jmt_edge.beds.ward import Bed, Ward
 
 pytest.importorskip("paho.mqtt.client", reason="paho-mqtt is not installed")
 
+NONE: dict[str, Any] = {"alarms": []}
 Start = Callable[..., Mosquitto]
 SIMULATED = ("--task", "pain", "--camera", "sim:fps=8&size=320x240&seed=3", "--eda", "sim:seed=3", "--threads", "1")
 
@@ -33,12 +34,15 @@ class Station:
 
     def __init__(self, broker: Broker) -> None:
         self.got: list[tuple[str, str, int, bool]] = []
+        self.alarms: list[tuple[str, dict[str, Any]]] = []
         self.ward = Ward(broker.prefix, self._on_message)
         self.listener = Listener(broker, self.ward)
         self.listener.start()
 
     def _on_message(self, bed: Bed, kind: str, message: dict[str, Any], late: bool) -> None:
         self.got.append((bed.name, kind, message["seq"], late))
+        if kind == "alarm":
+            self.alarms.append((bed.name, message))
 
     def tile(self, bed: str) -> dict[str, Any] | None:
         with self.listener.lock:
@@ -271,3 +275,93 @@ def test_the_station_command_serves_what_it_hears(start_broker: Start) -> None:
         station.send_signal(signal.SIGTERM)
     assert station.wait(20) == 0
     bed.close()
+
+
+# ---- a unit's alarms
+
+
+def edges_of(station: Station, bed: str) -> list[tuple[str, str, str]]:
+    """(alarm, state before, state) in the order of their numbers, of the pain alarm."""
+    found = {m["seq"]: m["alarm"] for name, m in station.alarms if name == bed and m["alarm"]["id"] == "pain"}
+    return [(alarm["id"], alarm["before"], alarm["state"]) for _, alarm in sorted(found.items())]
+
+
+def test_alarms_are_judged_and_sent_where_there_is_no_page(
+    start_broker: Start, station_of: Callable[[Broker], Station], tmp_path: Path
+) -> None:
+    from page_fixture import empty_bundle
+
+    from jmt_edge.beds.unit import BedUnit
+    from jmt_edge.live import Controls, RunInfo
+    from jmt_edge.summary import Summary
+    from jmt_edge.tasks import get_task
+
+    mosquitto = start_broker()
+    broker = parse_broker(mosquitto.url(), environment={})
+    station = station_of(broker)
+    bundle = empty_bundle(get_task("pain", "demo"), tmp_path / "b.jmt")
+    unit = BedUnit(broker, "1", Controls())
+    sources = dict.fromkeys(bundle.task.names, "sim:")
+    unit.on_start(RunInfo(bundle, "hand", {}, 0.5, True, 0.0, sources, origin=time.monotonic()))
+    count = 0
+
+    def until(pain: float, state: str) -> None:
+        nonlocal count
+        end = time.monotonic() + 60
+        while not any((one["id"], one["state"]) == ("pain", state) for one in (station.tile("1") or NONE)["alarms"]):
+            count += 1
+            unit.on_result(result(count, pain))
+            assert time.monotonic() < end, state
+            time.sleep(0.1)
+
+    until(0.9, "active")
+    until(0.1, "latched")  # of high priority: it stays until a person has seen it
+    unit.on_end(Summary(bundle.id, True, True))
+    wait_for(lambda: (station.tile("1") or {})["state"] == "ended")
+    assert edges_of(station, "1") == [("pain", "pending", "active"), ("pain", "active", "latched")]
+    results = [seq for _, kind, seq, _ in station.got if kind == "result"]
+    assert len(results) == count
+
+
+def test_with_a_page_both_have_one_set_of_alarms(
+    start_broker: Start, station_of: Callable[[Broker], Station], tmp_path: Path
+) -> None:
+    """A person who acknowledges on the bedside page acknowledges for the station."""
+    from page_fixture import Http, empty_bundle
+
+    from jmt_edge.beds.unit import BedUnit
+    from jmt_edge.live import Controls, RunInfo
+    from jmt_edge.live.page import start_page
+    from jmt_edge.summary import Summary
+    from jmt_edge.tasks import get_task
+
+    pytest.importorskip("uvicorn", reason="the page's packages are not installed")
+    mosquitto = start_broker()
+    broker = parse_broker(mosquitto.url(), environment={})
+    station = station_of(broker)
+    bundle = empty_bundle(get_task("pain", "demo"), tmp_path / "b.jmt")
+    controls = Controls()
+    page = start_page("127.0.0.1:0", controls, recordings=tmp_path / "runs")
+    observers = [BedUnit(broker, "1", controls, page.model), page]
+    info = RunInfo(bundle, "hand", {}, 0.5, True, 0.0, dict.fromkeys(bundle.task.names, "sim:"))
+    for observer in observers:
+        observer.on_start(info)
+    stop = threading.Event()
+
+    def run() -> None:
+        count = 0
+        while not stop.wait(0.1):
+            count += 1
+            for observer in observers:
+                observer.on_result(result(count, 0.9))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    http = Http(page)
+    wait_for(lambda: ("pain", "pending", "active") in edges_of(station, "1"), 60)
+    assert http.json("POST", "/api/v1/alarms/acknowledge", {"id": "pain"})[0] == 200
+    wait_for(lambda: edges_of(station, "1")[-1] == ("pain", "active", "acknowledged"))
+    stop.set()
+    thread.join()
+    for observer in observers:
+        observer.on_end(Summary(bundle.id, True, True))

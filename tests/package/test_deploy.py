@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,28 @@ def test_what_a_container_is_built_from_is_what_a_wheel_is_built_from() -> None:
     kept = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
     assert folders | {"pyproject.toml", "README.md", "LICENSE", "NOTICE"} <= kept
     assert all((ROOT / name).exists() for name in kept)
+
+
+def test_the_context_of_a_build_makes_the_same_wheel(tmp_path: Path) -> None:
+    """What .dockerignore lets through is enough for the image's `pip install`."""
+    kept = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
+    for name in kept:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, tmp_path / "src" / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            (tmp_path / "src").mkdir(exist_ok=True)
+            shutil.copyfile(source, tmp_path / "src" / name)
+    done = subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(tmp_path / "src")],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    assert {"jmt_edge/beds/static/station.html", "jmt_edge/live/page/static/index.html", "jmt_edge/kernels/__init__.py",
+            "jmt_edge/engine/bundles/pain-demo.jmt/manifest.json"} <= names  # fmt: skip
 
 
 # ---- udev
