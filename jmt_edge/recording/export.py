@@ -1,4 +1,4 @@
-"""A recording as tables (CSV, Parquet) or as one XDF file.
+"""A recording as tables (CSV, Parquet), as one XDF file or as FHIR (see `fhir`).
 
 XDF is written here because no maintained writer exists; it follows the specification, version 1.0 (sccn/xdf wiki).
 """
@@ -20,6 +20,7 @@ from ..engine.uncertainty import CLASSES
 from ..errors import ConfigError
 from ..media.eda_times import spacing
 from ..result import STAGES
+from .fhir import export_fhir
 from .reader import Recording
 
 _BREAK_SECONDS, _BREAK_SAMPLES = 1.0, 500  # a longer gap than both: pyxdf starts another segment there
@@ -207,7 +208,7 @@ def _even(
     return 1.0 / period, stamps, full
 
 
-EXPORTERS = {"csv": export_csv, "parquet": export_parquet, "xdf": export_xdf}
+EXPORTERS = {"csv": export_csv, "parquet": export_parquet, "xdf": export_xdf, "fhir": export_fhir}
 
 
 def _new_folder(out: Path) -> Path:

@@ -35,7 +35,9 @@ VALUES: dict[str, tuple[Any, Any]] = {
     "rest": (120, 120.0),
     "demo-alarms": (True, True), "require-signed": (True, True), "page-face": ("blur", "blur"),
     "page-cert": ("c.pem", Path("c.pem")), "page-key": ("k.pem", Path("k.pem")), "log-level": ("error", "error"),
-    "log-file": ("l.txt", Path("l.txt")),
+    "log-file": ("l.txt", Path("l.txt")), "mqtt": ("mqtt://h",) * 2, "bed": (12, "12"),
+    "mqtt-password-file": ("p", Path("p")), "mqtt-ca": ("ca.pem", Path("ca.pem")),
+    "mqtt-discovery": (True, "homeassistant"),
 }  # fmt: skip
 
 

@@ -34,6 +34,7 @@ CommandLine = Callable[..., tuple[int, str, str]]
 
 # the start of a command -> why it is not run; the longest that fits holds
 EXCEPTIONS = {
+    "jmt-edge station": "runs until it is stopped; tests/beds/test_beds_mqtt.py",
     "jmt-edge sim-board": "runs until it is stopped; tests/eda_capture/test_eda_cli.py",
     "jmt-edge synth": "takes minutes; tests/simulated/test_simulated_synth.py",
     "jmt-edge train": "takes minutes; tests/training/test_training_commands.py",
@@ -52,7 +53,8 @@ OTHERS = {
     "sudo": "changes the system", "systemctl": "changes the system", "editor": "is for a person",
     "npm": "fetches from the network", ".": "is the shell's own", "umask": "is the shell's own",
     "export": "is the shell's own", "echo": "is the shell's own", "mkdir": "is the system's", "cp": "is the system's",
-    "install": "is the system's", "tail": "is the system's",
+    "install": "is the system's", "tail": "is the system's", "ls": "is the system's",
+    "docker": "needs a container engine",
 }  # fmt: skip
 # devices that are not here -> what the documentation has in their place
 SIMULATED = {
