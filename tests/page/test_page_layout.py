@@ -139,7 +139,26 @@ def test_recordings_fit_and_say_what_they_hold(tmp_path: Path, visit: Callable[.
 )
 def test_what_is_said_of_a_rest_fits(beds: Beds, visit: Callable[..., Any], words: str) -> None:
     """Below the note that there is no recorder, the longest this card can hold."""
-    bed = beds.get("trimodal", "no recorder")
+    assert _problems_with(beds, visit, "trimodal", "rest-state", [words]) == {}
+
+
+FOUND = ["PSPI-like index (geometric, uncalibrated): 12.5 of 16", "AU 4: 0.3, 6+7: 2.5, 9+10: 4.8, 12: 0.0, 25: 3.3, 26: 1.2 (of 5)"]
+REFUSED = "rest refused: usable in 37% of the rest: half of the face covered in 5 of 9 frames"
+
+
+@pytest.mark.parametrize("words", [FOUND, [f"facial actions (geometric, uncalibrated): — {REFUSED}", ""]])
+@pytest.mark.parametrize("task", TASKS)
+def test_what_is_said_of_facial_actions_fits(
+    beds: Beds, visit: Callable[..., Any], task: str, words: list[str]
+) -> None:
+    assert _problems_with(beds, visit, task, "face-actions", words) == {}
+
+
+def _problems_with(
+    beds: Beds, visit: Callable[..., Any], task: str, element: str, words: list[str]
+) -> dict[str, list[str]]:
+    """Of the page at each size while an element says these words, one in each of its spans where it has several."""
+    bed = beds.get(task, "no recorder")
     page = visit("about:blank", color_scheme="dark", reduced_motion="reduce", expect=CUT_OFF)
     probe = prepare(page)
     page.goto(bed.url)
@@ -150,10 +169,12 @@ def test_what_is_said_of_a_rest_fits(beds: Beds, visit: Callable[..., Any], word
         settle(page)
         # in place of what the run says, which changes it several times a second
         page.evaluate(
-            "words => { const line = document.getElementById('rest-state').cloneNode(); line.hidden = false;"
-            " line.textContent = words; document.getElementById('rest-state').replaceWith(line); }",
-            words,
+            "([id, words]) => { const line = document.getElementById(id).cloneNode(words.length > 1);"
+            " line.hidden = false; const parts = words.length > 1 ? [...line.children] : [line];"
+            " parts.forEach((part, i) => { part.textContent = words[i]; part.removeAttribute('id'); });"
+            " line.id = id; document.getElementById(id).replaceWith(line); }",
+            [element, words],
         )
         if found := page.evaluate(probe, {"minimums": MINIMUMS, "whole": (width, height) not in SCROLLS}):
             problems[f"{width}x{height}"] = found
-    assert problems == {}
+    return problems

@@ -251,6 +251,10 @@ function showValues() {
     const recent = state.eda.scrs.filter(([, peak]) => peak > state.t - 60).length;
     text("eda-scrs", value === null ? NONE : String(recent));
   }
+  const [index, each] = off || !result ? ["", ""] : result.actions_words;
+  $("face-actions").hidden = !index;
+  text("actions-index", index);
+  text("actions-each", each);
   const rested = off || !result ? "" : result.rest_words;
   $("rest-state").hidden = !rested;
   text("rest-state", rested);
