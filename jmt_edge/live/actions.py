@@ -18,7 +18,8 @@ from .rest import Rest
 LABEL = "geometric, uncalibrated"
 NO_REST = "no rest to compare with; begin one with --rest or on the page"
 OTHER = "another person than at rest"
-_SHORT = {"AU04": "4", "AU06": "6+7", "AU09": "9+10", "AU12": "12", "AU25": "25", "AU26": "26"}
+# AU04 is left out: the mesh hardly moves with the brows
+_SHORT = {"AU06": "6+7", "AU09": "9+10", "AU12": "12", "AU25": "25", "AU26": "26"}
 
 
 class LiveActions:
@@ -76,10 +77,10 @@ def _rounded(values: Any) -> dict[str, float]:
 
 
 def in_words(found: dict[str, Any] | None) -> tuple[str, str]:
-    """(the index and how much it means, the actions), or (why there are none, ""); empty where none are measured."""
+    """(the index and how much it means, the actions), or (that there are none, why); empty where none are asked for."""
     if found is None:
         return "", ""
     if found["strengths"] is None:
-        return f"facial actions ({LABEL}): — {found['reason']}", ""
+        return f"facial actions ({LABEL}): —", found["reason"]
     strengths = [f"{_SHORT[name]}: {found['strengths'][name]:.1f}" for name in ACTIONS if name in _SHORT]
     return f"PSPI-like index ({LABEL}): {found[INDEX]:.1f} of 16", f"AU {', '.join(strengths)} (of 5)"

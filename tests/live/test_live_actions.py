@@ -128,7 +128,7 @@ def test_without_a_rest_there_are_measures_and_no_strength(bundle: Bundle, measu
     found = acted(play(bundle, film(6), rest=0.0)[5.0])
     assert found["reason"] == NO_REST and found["strengths"] is None and found[INDEX] is None
     assert set(found["measures"]) == set(MEASURES)
-    assert in_words(found) == (f"facial actions ({LABEL}): — {NO_REST}", "")
+    assert in_words(found) == (f"facial actions ({LABEL}): —", NO_REST)
 
 
 def test_a_face_that_may_not_be_used_has_no_number(bundle: Bundle, measured: list[int]) -> None:
