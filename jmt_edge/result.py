@@ -51,6 +51,7 @@ class Result:
     without: present modality -> the outputs without it; empty where only one is present, None under `--smooth` and in
         recordings of versions that did not compute them.
     rest: the person's rest and the difference from it, see `live.rest.Rest.state`; None where none was measured.
+    actions: what the face does, see `live.actions.LiveActions.state`; None where that was not asked for.
     """
 
     index: int
@@ -67,6 +68,7 @@ class Result:
     uncertainty: dict[str, Any] | None = None
     without: dict[str, dict[str, float]] | None = None
     rest: dict[str, Any] | None = None
+    actions: dict[str, Any] | None = None
 
     @property
     def used(self) -> list[str]:

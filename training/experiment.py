@@ -583,7 +583,7 @@ def export_run(result: Result, path: Path, *, cohort: Cohort, name: str, demo: b
     bundle = export_bundle(
         model, task, path, name=name, provenance=provenance, demo=demo, calibration=calibration, overwrite=overwrite
     )
-    densities = read_novelty((result.folder / FILE).read_bytes())
+    densities = read_novelty((result.folder / FILE).read_bytes(), task)
     known = run_folder.read(result.folder, UNCERTAINTY)
     return with_limits(bundle, densities, Uncertainty.from_manifest(known) if known else None)
 

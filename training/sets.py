@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ..clips.cutter import network_input
 from ..clips.presence import of_newest_person
+from ..preprocessing.actions import mirrored
 from ..tasks import Modality
 from .clips import ClipStore
 from .data import WindowTable
@@ -120,10 +121,10 @@ def vary(
         out = np.array(stored)
         for i in range(n):
             if augment.flip and rng.random() < 0.5:
-                out[i] = out[i, :, :, ::-1]
-            if augment.crop:
+                out[i] = mirrored(out[i]) if m.measured else out[i, :, :, ::-1]
+            if augment.crop and not m.measured:
                 out[i] = _shift(out[i], *rng.integers(-augment.crop, augment.crop + 1, 2))
-            if augment.brightness:
+            if augment.brightness and not m.measured:
                 out[i] = np.clip(out[i] * rng.normal(1, augment.brightness), 0, 255).astype(np.uint8)
         return network_input(out, m)
     if m.name == "voice":

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ..capture.base import Status
 from ..clips.cutter import network_input, open_cutter
+from ..clips.face import FaceCutter
 from ..clips.plan import ClipPlan, plan_clips, time_key
 from ..clips.presence import of_newest_person
 from ..engine.backends.base import Engine, Step, merge
@@ -25,6 +26,7 @@ from ..media.chunk import Chunk
 from ..preprocessing.face import Face
 from ..result import Quality, Result
 from ..tasks import Task
+from .actions import LiveActions
 from .gate import NO_SOURCE, cut_of_device, judge_novelty, no_result_reason
 from .rest import Rest, decibels
 from .smoothing import TrailingMean
@@ -48,7 +50,7 @@ class Pipeline:
     novelty: clips unlike the training people's are absent (gate), used with a warning (warn), or not looked for (off).
         The attribute says `not checked` where the bundle holds no density.
     uncertainty (attribute): what is promised of the results' sets and intervals, or why there are none.
-    person: whose face is followed, see `FaceTracker`.
+    person: whose face is followed, see `FaceTracker`. actions: measure what it does, see `LiveActions`.
     """
 
     def __init__(
@@ -62,16 +64,19 @@ class Pipeline:
         first: int = 1,
         novelty: str = "off",
         person: str = "largest",
+        actions: bool = False,
         on_face: Callable[[float, Face | None], None] | None = None,
     ) -> None:
         self.task: Task = bundle.task
         self.plans: dict[str, ClipPlan] = plan_clips(self.task, hop)
         connected = set(modalities)
         self.cutters = {
-            name: open_cutter(plan, lambda index: index * hop, first, on_face=on_face, person=person)
+            name: open_cutter(plan, lambda index: index * hop, first, on_face=on_face, person=person, actions=actions)
             for name, plan in self.plans.items()
             if name in connected
         }
+        face = self.cutters.get("face")
+        self._actions = LiveActions(face) if actions and isinstance(face, FaceCutter) else None
         self._bundle, self._engine, self._hop = bundle, engine, hop
         self._temperature = bundle.temperature
         self._smooth = TrailingMean(smooth)
@@ -103,6 +108,8 @@ class Pipeline:
         Raises ConfigError for a length out of range.
         """
         self._rest, self._heard = Rest(seconds), (0, 0.0)
+        if self._actions is not None:
+            self._actions.begin_rest(seconds)
 
     def begin_window(self) -> None:
         """The window has ended: preprocessing done so far is not part of its latency."""
@@ -148,6 +155,9 @@ class Pipeline:
         else:
             reason = no_result_reason(qualities)
         rest = self._rested(t, qualities)
+        actions = None
+        if self._actions is not None:
+            actions = self._actions.state(t, self._hop, self.plans["face"].ends(t)[-1])
         now = time.perf_counter()
         seconds = {
             "preprocess": preprocess,
@@ -160,7 +170,7 @@ class Pipeline:
         return Result(
             index, round(t, 6), self.task.name, outputs, reason, qualities, attention,
             {stage: None if s is None else round(s * 1e3, 3) for stage, s in seconds.items()},
-            dropped, self._bundle.id, self._bundle.demo, uncertainty, without, rest,
+            dropped, self._bundle.id, self._bundle.demo, uncertainty, without, rest, actions,
         )  # fmt: skip
 
     def _cut(self, t: float, statuses: Mapping[str, Status]) -> tuple[dict[str, dict[int, F32]], dict[str, Quality]]:
