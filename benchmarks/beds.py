@@ -232,6 +232,7 @@ def measure(beds: int, minutes: float) -> dict[str, Any]:
     total = {key: sum(bed[key] for bed in heard["beds"].values()) for key in counted}
     report |= {
         "beds": beds, "minutes": minutes, "hop_s": HOP, "broker_away_s": list(DOWN), "seconds": round(wall, 1),
+        "niceness": os.nice(0),
         "sent": {key: sum(bed[key] for bed in said.values()) for key in ("results", "edges", "unsent")},
         "heard": total, "delay_ms_of_those_in_time": heard["delay_ms"], "messages_refused": heard["refused"],
         "connections": {"station": heard["connections"], "beds": sorted({bed["connections"] for bed in said.values()})},

@@ -62,6 +62,9 @@ class Journal:
             self._bytes -= len(oldest.body)
             self.lost += not oldest.taken
             self.waiting -= not oldest.taken
+        for queue in (self._fresh, self._late):  # which a broker that is away for days must not fill
+            while queue and queue[0].seq < self.first:
+                queue.popleft()
 
     @property
     def first(self) -> int:

@@ -41,7 +41,7 @@ class Publisher:
         self._base = f"{broker.prefix}/{bed}"
         self._journal = Journal(self.run, keep)
         self._inbox: deque[tuple[str, Any, float, float]] = deque(maxlen=INBOX)
-        self._kept: dict[str, tuple[str, Any]] = {}  # topic -> (its payload as JSON, what it was made from)
+        self._kept: dict[str, str] = {}  # topic -> its payload as JSON
         self._changed: set[str] = set()
         self._numbers: dict[int, int] = {}  # paho's number -> ours
         self._connection: Connection | None = None

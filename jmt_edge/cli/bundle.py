@@ -30,7 +30,8 @@ def _command(name: str, *examples: tuple[str, str]) -> Callable[[Any], Command]:
             "--store", "store", type=click.Path(path_type=Path), metavar="DIR",
             help="Where the bundles are.  [default: $JMT_EDGE_BUNDLES, else ~/.local/share/jmt-edge/bundles]",
         )  # fmt: skip
-        made: Command = command.command(name, cls=Command, examples=examples)(option(function))
+        made = click.command(name, cls=Command, examples=examples)(option(function))
+        command.add_command(made)
         return made
 
     return wrap

@@ -204,8 +204,8 @@ def command(
         if broker.warning:
             _say(broker.warning)
         model = server.model if page is not None else None
-        # before the page, which ends with the run: its alarms are judged until then
-        observers.insert(0, BedUnit(broker, bed or "", controls, model, discovery=mqtt_discovery or ""))
+        # the last, because at the end it waits for what is still to be sent
+        observers.append(BedUnit(broker, bed or "", controls, model, discovery=mqtt_discovery or ""))
     if mark:
         _read_marks(output, controls)
     with stop_on_signals(controls):

@@ -126,9 +126,9 @@ class Store:
         states.mkdir(exist_ok=True)
         new = Path(tempfile.mkdtemp(dir=states))
         new.chmod(0o755)
-        for link, name in ((CURRENT, current), (PREVIOUS, previous)):
+        for which, name in ((CURRENT, current), (PREVIOUS, previous)):
             if name is not None:
-                (new / link).symlink_to(f"../../{name}.jmt")
+                (new / which).symlink_to(f"../../{name}.jmt")
         _to_disk(new)
         if not os.path.lexists(self.folder / CURRENT):
             (self.folder / CURRENT).symlink_to(f"{STATE}/{CURRENT}")

@@ -82,6 +82,16 @@ def test_a_full_journal_loses_the_oldest_and_counts_what_nobody_had() -> None:
     assert m is not None and m["seq"] == m["first"] == journal.first
 
 
+def test_a_broker_that_is_away_for_days_costs_no_more_memory_than_one_for_an_hour() -> None:
+    journal = Journal(RUN, keep=10_000)
+    for i in range(20_000):
+        journal.add("result", {"i": i}, 0.0, 0.0)
+        if i == 5000:
+            sent(journal, 100.0)  # it was there for a moment
+            journal.disconnected()
+    assert len(journal._all) < 2000 and len(journal._fresh) + len(journal._late) <= len(journal._all) + 1
+
+
 # ---- the station's half
 
 

@@ -117,6 +117,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("inputs")
     for name in ("pain.jmt", "my.jmt", "pain-orin.jmt"):
         shutil.copytree(demo_bundle("pain"), folder / name)
+    shutil.copytree(demo_bundle("trimodal"), folder / "pain-2.jmt")  # another one than pain.jmt
     rng = np.random.default_rng(0)
     with av.open(str(folder / "talk.mp4"), "w") as container:
         video, sound = container.add_stream("mpeg4", rate=25), container.add_stream("aac", rate=16000)
