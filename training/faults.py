@@ -31,6 +31,8 @@ FAULTS: dict[str, tuple[str, ...]] = {
     "eda": ("electrode pops", "clipping", "electrode loss", DROPOUTS),
     "voice": ("babble", "clipping", "alarm", DROPOUTS),
 }
+
+
 def faults_of(m: Modality) -> tuple[str, ...]:
     """Those of `FAULTS` that a modality can have: pictures are spoiled, and of measures there is no picture."""
     return (DROPOUTS,) if m.measured else FAULTS[m.name]

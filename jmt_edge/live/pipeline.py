@@ -71,9 +71,7 @@ class Pipeline:
         self.plans: dict[str, ClipPlan] = plan_clips(self.task, hop)
         connected = set(modalities)
         self.cutters = {
-            name: open_cutter(
-                plan, lambda index: index * hop, first, on_face=on_face, person=person, actions=actions
-            )
+            name: open_cutter(plan, lambda index: index * hop, first, on_face=on_face, person=person, actions=actions)
             for name, plan in self.plans.items()
             if name in connected
         }

@@ -167,9 +167,7 @@ REFUSED = "rest refused: usable in 37% of the rest: half of the face covered in 
 
 @pytest.mark.parametrize("reason", ["", REFUSED])
 @pytest.mark.parametrize("task", TASKS)
-def test_what_is_said_of_facial_actions_fits(
-    beds: Beds, visit: Callable[..., Any], task: str, reason: str
-) -> None:
+def test_what_is_said_of_facial_actions_fits(beds: Beds, visit: Callable[..., Any], task: str, reason: str) -> None:
     bed = beds.get(task, "steady")
     bed.actions = {
         "label": LABEL, "t": 1.0, "reason": reason, "pose": None, "measures": None,

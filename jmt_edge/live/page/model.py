@@ -22,8 +22,8 @@ from ...observer import Mark
 from ...preprocessing.quality import EdaQuality
 from ...result import Result
 from ...summary import notice
-from ..alarms import Alarm, Alarms, Event, Priority, State, Threshold
 from ..actions import in_words as actions_in_words
+from ..alarms import Alarm, Alarms, Event, Priority, State, Threshold
 from ..rest import in_words
 from .feed import Feed
 from .frames import FPS, Frames
