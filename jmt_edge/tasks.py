@@ -34,7 +34,7 @@ class Modality:
     """One input stream of a task.
 
     `shape` is one clip as the backbone takes it, without the batch axis:
-    face (3, T, H, W), or (C, T) where the backbone takes measures of the face, voice (1, mels, frames), eda (1, samples).
+    face (3, T, H, W), or (C, T) where the backbone takes measures of it, voice (1, mels, frames), eda (1, samples).
     `top_db` and `pad` are of the voice (`preprocessing.voice`); their defaults are those of the demo bundles, and of
     bundles that were written before the two existed.
     """
@@ -59,7 +59,7 @@ class Modality:
 
     @property
     def side(self) -> int:
-        """Pixels of a face's aligned crop: what the backbone takes, or of the picture that is judged and then measured."""
+        """Pixels of a face's aligned crop, which the backbone takes, or which is judged before the face is measured."""
         return MEASURED_SIDE if self.measured else self.shape[-1]
 
     def clip_ends(self, steps: int) -> list[float]:

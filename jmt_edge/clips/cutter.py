@@ -65,7 +65,7 @@ def open_cutter(
     """
     if plan.m.measured and plan.m.shape[0] != len(CHANNELS):
         raise ConfigError(
-            f"a clip with {plan.m.shape[0]} measures of a face cannot be cut, because this version has {len(CHANNELS)}; "
+            f"clips with {plan.m.shape[0]} measures of a face cannot be cut, because this version has {len(CHANNELS)}; "
             "use the version that the network was trained with"
         )
     if plan.m.name == "face":

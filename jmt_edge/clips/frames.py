@@ -37,7 +37,7 @@ def frame_times(m: Modality, end: float) -> NDArray[np.float64]:
 def pick_crops(
     crops: Sequence[tuple[float, Crop | None]], end: float, m: Modality
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """The frames of the clip of `m` that ends at `end`: ((T, H, W, 3) uint8 RGB, or (T, C) float32 measures; (T,) bool).
+    """The frames of the clip of `m` that ends at `end`: ((T, H, W, 3) uint8 RGB or (T, C) float32 measures, (T,) bool).
 
     crops: (time in s, aligned RGB face (H, W, 3) uint8 or its measures, None where the frame shows no face), in time
         order; crops older than the clip may be included, for holding.

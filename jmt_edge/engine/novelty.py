@@ -171,7 +171,7 @@ def save_novelty(densities: Mapping[str, Novelty]) -> bytes:
 
 
 def read_novelty(data: bytes, task: Task) -> dict[str, Novelty]:
-    """Inverse of `save_novelty`. Raises ValueError for anything else, and for densities of other clips than `task`'s."""
+    """Inverse of `save_novelty`. Raises ValueError for anything else, and where it does not fit the clips of `task`."""
     from safetensors import SafetensorError
     from safetensors.numpy import load
 

@@ -35,9 +35,10 @@ class LiveActions:
         self._rest, self._calm = Rest(seconds), None
 
     def state(self, t: float, hop: float, end: float) -> dict[str, Any]:
-        """For the window that ends at `t`, whose newest clip of the face ends at `end` (s), see docs/reference/result.md:
-        `strengths` and the index are None where `reason` says why; `pose` and `measures` are None too where the face may
-        not be used.
+        """For the window that ends at `t`, whose newest clip of the face ends at `end` (s).
+
+        `strengths` and the index are None where `reason` says why; `pose` and `measures` too where the face may not be
+        used. The other fields: docs/reference/result.md.
         """
         verdict, frames = self._cutter.measured(end)
         own = [frame.measures for frame in frames if frame.track == verdict.track]

@@ -67,9 +67,7 @@ class Options:
         if not sources:
             raise ConfigError("every source is 'none', so there is nothing to analyse; give at least one")
         if self.actions and "face" not in sources:
-            raise ConfigError(
-                "--actions measures a face, and there is no camera; give --camera, or leave --actions out"
-            )
+            raise ConfigError("--actions measures a face, and there is no camera; give --camera or leave --actions out")
         devices = [f"{name} ({source.name})" for name, source in sources.items() if source.realtime]
         if devices and not self.realtime:
             raise ConfigError(

@@ -87,11 +87,8 @@ def _uncertainty(results: list[dict[str, Any]], outputs: list[str]) -> Table:
 
 def _actions(results: list[dict[str, Any]]) -> Table:
     """Columns of the facial actions, named and in the units of `jmt-edge actions`."""
-    from ..preprocessing.actions import (
-        ACTIONS,
-        INDEX,
-        MEASURES,
-    )  # it loads networks' run-time, which others do not need
+    # here, because it loads the networks' run-time, which other exports do not need
+    from ..preprocessing.actions import ACTIONS, INDEX, MEASURES
 
     found = [r.get("actions") for r in results]
     table: Table = {"actions_reason": [_part(x, "reason") for x in found]}

@@ -110,7 +110,8 @@ def test_actions_are_measured_against_the_rest(bundle: Bundle, measured: list[in
     """Blinks, in the rest and after it, change nothing; eyes that stay narrow are half of the strongest action."""
     blinks = [(t, t + 0.2, 0.2, 1, False) for t in (3.1, 9.3, 15.7, 38.3)]
     results = play(bundle, film(50, *blinks, (42, 48, NARROW, 1, False)))
-    assert acted(results[10.0])["reason"] == "the person rests: 20 s left" and acted(results[10.0])["strengths"] is None
+    resting = acted(results[10.0])
+    assert resting["reason"] == "the person rests: 20 s left" and resting["strengths"] is None
     for t in (32.0, 36.0, 38.5, 39.0):
         found = acted(results[t])
         assert found["label"] == LABEL and found["reason"] == ""

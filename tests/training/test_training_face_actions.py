@@ -49,7 +49,7 @@ def test_every_recipe_takes_measures(name: str) -> None:
     ],
 )
 def test_measures_go_with_no_other_network(recipe: str, change: str) -> None:
-    with pytest.raises(ConfigError, match="use it alone, with backbone.face = face_actions"):
+    with pytest.raises(ConfigError, match="use it alone, with backbone"):
         load_recipe(recipe, [change])
 
 
