@@ -20,6 +20,7 @@ COMMANDS = {
     "config": "Check and show the settings of `live` from a file and the environment.",
     "replay": "Replay a recorded live run, bit for bit.",
     "export": "Convert a recording to CSV, Parquet or XDF.",
+    "personalise": "Fit a bundle to one person, by the ratings in their recordings.",
     "keygen": "Make a key to sign bundles and recordings with.",
     "sign": "Sign a bundle or a recording.",
     "verify": "Check that a bundle or a recording is what was written and signed.",

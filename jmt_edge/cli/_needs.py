@@ -336,6 +336,8 @@ NEEDS: tuple[Need, ...] = (
     _packages("export", "`--to parquet`", _is("form", "parquet"), "pyarrow"),
     _packages("export", _SIGNED, _given("require_signed"), "cryptography"),
     Need("export", "", "an output that does not exist, or an empty folder", _always, _exported),
+    _packages("personalise", _SIGNED, _given("require_signed"), "cryptography"),
+    Need("personalise", "", "an `--out` that does not exist", _always, partial(_new, "out", None, BundleError)),
     _packages("keygen", "", _always, "cryptography"),
     _packages("sign", "", _always, "cryptography"),
     _packages("verify", "", lambda flags: not flags["unsigned"], "cryptography"),

@@ -278,7 +278,7 @@ class Model:
             "alarms_off": info.alarms_off,
             "novelty": info.novelty,
             "uncertainty": info.uncertainty,
-            "notice": notice(info.bundle.demo),
+            "notice": notice(info.bundle.demo, info.bundle.subject),
             "intended_use": INTENDED_USE,
             "task": task.name,
             "outputs": list(task.outputs),
