@@ -167,7 +167,9 @@ def command(
     _say(f"{bundle.id}, {engine.name} ({why})")
     if novelty != "off" and not bundle.has_novelty:
         _say("novelty not checked: the bundle does not say what its training people look like; export it again")
-    if bundle.uncertainty is None:
+    if bundle.subject:
+        _say(f"personalised to {bundle.subject}: no number for anybody else; --bundle the general one for others")
+    elif bundle.uncertainty is None:
         _say("uncertainty not known: the bundle promises nothing about other people; export it again")
     if actions and not rest:
         _say("facial actions are compared with the person's rest: give --rest 120, or begin one on the page")

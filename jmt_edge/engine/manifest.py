@@ -34,6 +34,7 @@ from ..shapes import (
     wrong,
 )
 from ..signing import SIGNATURE
+from .personal import PERSONAL_ENTRY
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
@@ -110,6 +111,7 @@ def check_manifest(manifest: Mapping[str, Any]) -> None:
             "demo": flag, "calibration": record({}, {"temperature": positive}), "labels": table_of(list_of(text)),
             "untrained_networks": list_of(text), "engines": engines, "int8": int8, "cubins": cubins,
             "novelty": record({"file": listed}, {}), "uncertainty": UNCERTAINTY_ENTRY, "built_from": text,
+            "personal": PERSONAL_ENTRY,
             "calibrated_from": text,
         },
     )(manifest, "")  # fmt: skip

@@ -79,6 +79,7 @@ class Pipeline:
         self._actions = LiveActions(face) if actions and isinstance(face, FaceCutter) else None
         self._bundle, self._engine, self._hop = bundle, engine, hop
         self._temperature = bundle.temperature
+        self._personal = bundle.personal
         self._smooth = TrailingMean(smooth)
         self._cache: dict[tuple[str, int], _Cached] = {}
         self._preprocess = 0.0
@@ -130,14 +131,15 @@ class Pipeline:
         preprocess = self._preprocess + cut - began
         features, present, fresh = self._sequence(t, qualities, clips)
         step = self._run(clips, features, present, fresh)
-        left_out = None if self._smoothed else self._leave_out(features, step.features, present, fresh)
+        silent = self._smoothed and self._personal is None
+        left_out = None if silent else self._leave_out(features, step.features, present, fresh)
         networks = time.perf_counter() - cut
         for name, of in clips.items():
             for row, end in enumerate(of):
                 self._cache[name, end].features = step.features[name][row]
         outputs, reason = None, ""
         without: dict[str, dict[str, float]] | None = None if self._smoothed else {}
-        uncertainty = None
+        uncertainty = general = None
         attention: dict[str, float | None] = dict.fromkeys(self.task.names)
         if present.any():
             outputs = self._outputs(step.outputs)
@@ -145,7 +147,10 @@ class Pipeline:
                 reason = "the network's output is not finite"
             else:
                 uncertainty = self._promise(t, outputs, present, qualities)
-                without = left_out
+                if self._personal is not None:
+                    general = None if self._smoothed else {"outputs": outputs, "without": left_out}
+                    outputs, left_out = self._personal.apply(outputs, left_out)
+                without = None if self._smoothed else left_out
                 outputs = self._smooth(t, outputs)
                 shares = step.outputs["attention"][0, -1]
                 attention = {
@@ -170,7 +175,7 @@ class Pipeline:
         return Result(
             index, round(t, 6), self.task.name, outputs, reason, qualities, attention,
             {stage: None if s is None else round(s * 1e3, 3) for stage, s in seconds.items()},
-            dropped, self._bundle.id, self._bundle.demo, uncertainty, without, rest, actions,
+            dropped, self._bundle.id, self._bundle.demo, uncertainty, without, rest, actions, general,
         )  # fmt: skip
 
     def _cut(self, t: float, statuses: Mapping[str, Status]) -> tuple[dict[str, dict[int, F32]], dict[str, Quality]]:
@@ -343,5 +348,5 @@ class Pipeline:
 def uncertainty_of(bundle: Bundle, smooth: float) -> str:
     """What is promised of sets and intervals, in words. Means over several windows have no promise of their own."""
     if bundle.uncertainty is None:
-        return "not known"
+        return "not known for one person" if bundle.subject else "not known"
     return "not known for smoothed results" if smooth else f"{bundle.uncertainty.coverage:.0%}"

@@ -187,7 +187,7 @@ class Terminal(Observer):
             parts.append(Text(message or " ", style="cyan", no_wrap=True, overflow="ellipsis"))
         if roomy:
             parts.append(Text(KEYS, style="dim"))
-        said = notice(info.bundle.demo) if roomy else "not for clinical use"
+        said = notice(info.bundle.demo, info.bundle.subject) if roomy else "not for clinical use"
         said = f"DEMO: {said}" if info.bundle.demo else said
         parts.append(Text(said, style="bold yellow" if info.bundle.demo else "yellow"))
         return Group(*parts)

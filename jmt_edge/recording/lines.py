@@ -138,6 +138,7 @@ def result_check(manifest: dict[str, Any]) -> Check:
         without=_maybe(_map(outputs)),
         rest=_maybe(lambda x: isinstance(x, dict)),
         actions=_maybe(_actions),
+        general=_maybe(_fields(outputs=outputs, without=_maybe(_map(outputs)))),
     )
     whole = _fields(
         t=_number, task=_text, outputs=_maybe(outputs), reason=_text, dropped=_count, bundle=_text,

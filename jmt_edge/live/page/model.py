@@ -280,7 +280,7 @@ class Model:
             "novelty": info.novelty,
             "uncertainty": info.uncertainty,
             "actions": info.actions,
-            "notice": notice(info.bundle.demo),
+            "notice": notice(info.bundle.demo, info.bundle.subject),
             "intended_use": INTENDED_USE,
             "task": task.name,
             "outputs": list(task.outputs),
