@@ -8,7 +8,6 @@ Ten people of no training, 300 s each, steps as in a live run. The same windows 
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -32,6 +31,7 @@ from .common import ROOT, stamp, write
 
 DEMOS = [ROOT / "jmt_edge" / "engine" / "bundles" / f"{name}-demo.jmt" for name in ("affect", "trimodal")]
 PEOPLE, SECONDS = 10, 300.0
+LEAD = 20.0  # s of these before the first window ends: the longest window
 SEED = 9  # beside the bundle's
 WANTED = 1.5  # times the error of the other windows
 
@@ -39,7 +39,7 @@ WANTED = 1.5  # times the error of the other windows
 def report_pauses(bundle: Bundle) -> dict[str, Any]:
     plans = plan_clips(bundle.task, HOP)
     task = replace(bundle.task, modalities=tuple(plan.m for plan in plans.values()))
-    count = math.floor((SECONDS - task.window) / max(m.stride for m in task.modalities))
+    count = round((SECONDS - LEAD) / max(m.stride for m in task.modalities))
     seed = int(bundle.manifest["provenance"]["seed"]) + SEED
     cohort = simulated_cohort(task, subjects=PEOPLE, windows=count, seed=seed)
     windows = cut_windows(cohort, task)
