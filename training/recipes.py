@@ -59,12 +59,21 @@ class Augment:
     flip: bool = False
     crop: int = 0  # pixels that a face may shift in each direction
     brightness: float = 0.0  # SD of a factor on the pixels
+    jitter: float = 0.0  # pixels of 100 of a face by which its place, size and tilt may each be off, 0 to 10
+    grey_noise: int = 0  # grey levels, either way, by which each value of each frame may be off, 0 to 32
+    jpeg: float = 0.0  # share of the face clips that are compressed (quality 60 to 95), 0 to 1
     voice_gain: float = 0.0  # dB, SD
     eda_offset: float = 0.0  # µS, SD
     eda_gain: float = 0.0  # SD of the log of a factor on the deviations from the clip's mean
     eda_noise: float = 0.0  # µS, SD
     eda_shift: float = 0.0  # share of the clip by which it may move in time, either way; the edge is repeated
     variants: int = 1
+
+    def __post_init__(self) -> None:
+        ranges = {"jitter": (0, 10), "grey_noise": (0, 32), "jpeg": (0, 1), "variants": (1, 1000)}
+        for name, (low, high) in ranges.items():
+            if not low <= getattr(self, name) <= high:
+                raise ConfigError(f"augment.{name} cannot be {getattr(self, name)}; give {low} to {high}")
 
 
 @dataclass(frozen=True)
