@@ -229,11 +229,12 @@ def test_one_alarm_says_that_the_broker_is_away() -> None:
     assert all(bed["state"] == "lost" and bed["outputs"] is None for bed in seen["beds"])
 
 
+# Numbered: with the time of their making in it, the names would differ from process to process.
 @pytest.mark.parametrize("payload", [
     b"x", b"[]", b"null", b"\xff", b"9" * 5000, b"[" * 90_000, b"{}", status("fine"), status("live", run="x"),
     envelope("result", {"outputs": {"pain": "high"}, "reason": ""}), envelope("result", {"outputs": {"pain": 1e999}}),
     envelope("result", PAIN, seq=0), envelope("result", PAIN, run=7), b'{"result": 1' + b" " * (1 << 18) + b"}",
-])  # fmt: skip
+], ids=(f"{i}" for i in range(14)))  # fmt: skip
 @pytest.mark.parametrize("topic", ["result", "alarm", "alarms", "config", "status", "quality"])
 def test_bytes_of_strangers_change_nothing(topic: str, payload: bytes) -> None:
     ward = Ward("w")
