@@ -5,21 +5,22 @@ Counts become µS as in `media.units` (data sheets), so a clip passes to counts 
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import PchipInterpolator
 
-from ..media.units import NOMINAL_CAL, bitalino_us, grove_us, shimmer3_us
+from ..media.units import FEEDBACK, NOMINAL_CAL, OPEN_ADC, bitalino_us, grove_us, shimmer3_us
 
 F64 = NDArray[np.float64]
-FEEDBACK = (40.2, 287.0, 1000.0, 3300.0)  # kΩ of a Shimmer3, by range
 SENSORS = ("bitalino", "shimmer3", "grove", "e4")
 E4_RATE = 4.0  # Hz of the wrist-band Empatica E4
 SPIKE = 0.3  # s in which a spike of the contact dies away
 SLOW = 1.0  # s over which contact noise is alike
 
 
-def as_sensor(values: NDArray[np.floating], sensor: str, span: float) -> F64:
+def as_sensor(values: NDArray[np.floating[Any]], sensor: str, span: float) -> F64:
     """Clips (..., samples) in µS, `span` s long, as one of `SENSORS` gives them.
 
     bitalino: 10 bits over 25 µS. shimmer3: 12 bits in the most sensitive of four ranges that is not saturated. grove:
@@ -40,12 +41,11 @@ def as_sensor(values: NDArray[np.floating], sensor: str, span: float) -> F64:
 
 def _shimmer3(us: F64) -> F64:
     word = np.zeros(us.shape, np.int64)
-    for gain, feedback in enumerate(
-        FEEDBACK
-    ):  # a more sensitive range replaces a coarser one where it is not saturated
+    for gain, feedback in enumerate(FEEDBACK):
         adc = np.rint((feedback * np.maximum(us, 0) / 1000 + 1) * 0.5 * 4095 / 3)
+        # a more sensitive range replaces a coarser one where it is not saturated
         use = (adc <= 3000) | (gain == 0)
-        word = np.where(use, gain << 14 | np.clip(adc, 683, 4095).astype(np.int64), word)
+        word = np.where(use, gain << 14 | np.clip(adc, OPEN_ADC, 4095).astype(np.int64), word)
     return shimmer3_us(word)
 
 
