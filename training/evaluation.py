@@ -89,6 +89,11 @@ class BundleScorer:
     ) -> None:
         from ..engine.backends import open_engine
 
+        if bundle.subject:
+            raise ConfigError(
+                f"{bundle.path} is personalised to {bundle.subject}, so scores of other people would not be its own; "
+                "evaluate the general bundle (`jmt-edge personalise --undo`)"
+            )
         self.task, self.temperature = bundle.task, bundle.temperature
         self.windows = cut_windows(cohort, self.task) if windows is None else windows
         require_memory(predict_memory(self.windows, None, workers=options.workers))

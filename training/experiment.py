@@ -591,7 +591,7 @@ def export_run(
     bundle = export_bundle(
         model, task, path, name=name, provenance=provenance, demo=demo, calibration=calibration, overwrite=overwrite
     )
-    densities = read_novelty((result.folder / FILE).read_bytes())
+    densities = read_novelty((result.folder / FILE).read_bytes(), task)
     known = run_folder.read(result.folder, UNCERTAINTY)
     scored = prepared.windows.of(getattr(result.split, record["scored"]))
     moved = sensitivity.measure(bundle, cohort, options, scored)

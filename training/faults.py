@@ -34,6 +34,13 @@ FAULTS: dict[str, tuple[str, ...]] = {
     "eda": ("electrode pops", "clipping", "electrode loss", DROPOUTS),
     "voice": ("babble", "clipping", "alarm", DROPOUTS),
 }
+
+
+def faults_of(m: Modality) -> tuple[str, ...]:
+    """Those of `FAULTS` that a modality can have: pictures are spoiled, and of measures there is no picture."""
+    return (DROPOUTS,) if m.measured else FAULTS[m.name]
+
+
 DARK, SENSOR_NOISE = 0.1, 3.0  # share of the light that is left; SD of the picture's noise in steps of 255
 POPS, POP_DECAY = 0.5, 0.4  # a second; s
 CEILING = 0.05  # µS above a trial's first value at which the amplifier is saturated
@@ -47,9 +54,9 @@ Times = NDArray[np.float64]
 def conditions(task: Task) -> dict[str, dict[str, str]]:
     """Condition -> the fault of each modality that has one: each fault alone, then one fault on every modality."""
     names = [m.name for m in task.modalities]
-    found = {f"{fault}, {m}": {m: fault} for m in names for fault in FAULTS[m]}
+    found = {f"{fault}, {m.name}": {m.name: fault} for m in task.modalities for fault in faults_of(m)}
     if len(names) > 1:
-        for faults in zip(*(FAULTS[m] for m in names)):
+        for faults in zip(*(faults_of(m) for m in task.modalities)):
             found[" + ".join(faults)] = dict(zip(names, faults))
     return found
 

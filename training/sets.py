@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from ..clips.cutter import network_input
 from ..clips.presence import held, of_newest_person
 from ..opencv import cv2
+from ..preprocessing.actions import mirrored
 from ..tasks import Modality
 from .clips import ClipStore
 from .data import WindowTable
@@ -123,7 +124,9 @@ def vary(
         out = np.array(stored)
         for i in range(n):
             if augment.flip and rng.random() < 0.5:
-                out[i] = out[i, :, :, ::-1]
+                out[i] = mirrored(out[i]) if m.measured else out[i, :, :, ::-1]
+            if m.measured:  # what follows is done to pictures
+                continue
             if augment.crop:
                 out[i] = _shift(out[i], *rng.integers(-augment.crop, augment.crop + 1, 2))
             if augment.brightness:
@@ -189,9 +192,13 @@ def _jitter(clip: NDArray[np.uint8], pixels: float, rng: np.random.Generator) ->
 
 def _compressed(clip: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
     """Each frame of the clip (T, H, W, 3) through JPEG."""
-    how = [cv2.IMWRITE_JPEG_QUALITY, quality]
-    coded = [cv2.imencode(".jpg", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), how)[1] for frame in clip]
-    return np.stack([cv2.cvtColor(cv2.imdecode(one, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB) for one in coded])
+    out = np.empty_like(clip)
+    for i, frame in enumerate(clip):
+        _, coded = cv2.imencode(".jpg", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
+        decoded = cv2.imdecode(coded, cv2.IMREAD_COLOR)
+        assert decoded is not None  # it was coded here
+        cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB, dst=out[i])
+    return out
 
 
 # ---- cached features for a fusion ----------------------------------------------------------------------------

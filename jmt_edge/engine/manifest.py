@@ -34,6 +34,7 @@ from ..shapes import (
     wrong,
 )
 from ..signing import SIGNATURE
+from .personal import PERSONAL_ENTRY
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
@@ -112,7 +113,7 @@ def check_manifest(manifest: Mapping[str, Any]) -> None:
             "demo": flag, "calibration": record({}, {"temperature": positive}), "labels": table_of(list_of(text)),
             "untrained_networks": list_of(text), "engines": engines, "int8": int8, "cubins": cubins,
             "novelty": record({"file": listed}, {}), "uncertainty": UNCERTAINTY_ENTRY, "sensitivity": SENSITIVITY_ENTRY,
-            "built_from": text, "calibrated_from": text,
+            "personal": PERSONAL_ENTRY, "built_from": text, "calibrated_from": text,
         },
     )(manifest, "")  # fmt: skip
 

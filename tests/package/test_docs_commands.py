@@ -34,6 +34,7 @@ CommandLine = Callable[..., tuple[int, str, str]]
 
 # the start of a command -> why it is not run; the longest that fits holds
 EXCEPTIONS = {
+    "jmt-edge station": "runs until it is stopped; tests/beds/test_beds_mqtt.py",
     "jmt-edge sim-board": "runs until it is stopped; tests/eda_capture/test_eda_cli.py",
     "jmt-edge synth": "takes minutes; tests/simulated/test_simulated_synth.py",
     "jmt-edge train": "takes minutes; tests/training/test_training_commands.py",
@@ -42,6 +43,9 @@ EXCEPTIONS = {
     "jmt-edge build": "takes minutes, or a GPU; tests/engine/test_engine_cli.py, tests/package/test_needs.py",
     "jmt-edge bench": "takes minutes; tests/bench",
     "jmt-edge import": "needs a checkpoint of the released code; tests/models/test_models_import.py",
+    "jmt-edge personalise": "needs recordings with ratings; tests/recording/test_recording_personalise.py",
+    "jmt-edge live --bundle pain.jmt --record day1 --page": "the first of those recordings",
+    "jmt-edge live --bundle pain-P07.jmt": "needs the bundle made of them",
     "jmt-edge live --bundle pain-orin.jmt --backend tensorrt": "needs a GPU; tests/engine/test_engine_cli.py",
     "jmt-edge live --bundle runs/mine/biovid-jmt.jmt": "needs the training before it; tests/training",
     "jmt-edge live --eda session.xdf?column=EDA left": "needs an XDF file; tests/media/test_media_eda_formats.py",
@@ -52,7 +56,8 @@ OTHERS = {
     "sudo": "changes the system", "systemctl": "changes the system", "editor": "is for a person",
     "npm": "fetches from the network", ".": "is the shell's own", "umask": "is the shell's own",
     "export": "is the shell's own", "echo": "is the shell's own", "mkdir": "is the system's", "cp": "is the system's",
-    "install": "is the system's", "tail": "is the system's",
+    "install": "is the system's", "tail": "is the system's", "ls": "is the system's",
+    "docker": "needs a container engine",
 }  # fmt: skip
 # devices that are not here -> what the documentation has in their place
 SIMULATED = {
@@ -115,6 +120,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("inputs")
     for name in ("pain.jmt", "my.jmt", "pain-orin.jmt"):
         shutil.copytree(demo_bundle("pain"), folder / name)
+    shutil.copytree(demo_bundle("trimodal"), folder / "pain-2.jmt")  # another one than pain.jmt
     rng = np.random.default_rng(0)
     with av.open(str(folder / "talk.mp4"), "w") as container:
         video, sound = container.add_stream("mpeg4", rate=25), container.add_stream("aac", rate=16000)
