@@ -149,13 +149,13 @@ def vary(
     factor = np.exp(rng.normal(0, augment.eda_gain, (n, 1, 1))) if augment.eda_gain else 1.0
     offset = rng.normal(0, augment.eda_offset, (n, 1, 1)) if augment.eda_offset else 0.0
     noise = rng.normal(0, augment.eda_noise, values.shape) if augment.eda_noise else 0.0
-    values = centre + offset + (values - centre) * factor + noise
+    varied: NDArray[Any] = centre + offset + (values - centre) * factor + noise
     if augment.eda_contact or augment.eda_spikes:
-        values = values + contact(values.shape, m.span, augment.eda_contact, augment.eda_spikes, rng)
+        varied = varied + contact(varied.shape, m.span, augment.eda_contact, augment.eda_spikes, rng)
     if augment.eda_sensor:  # which sees the contact's noise too
         for i in np.flatnonzero(rng.random(n) < augment.eda_sensor):
-            values[i] = as_sensor(values[i], str(rng.choice(SENSORS)), m.span)
-    return network_input(values.astype(np.float32), m)
+            varied[i] = as_sensor(varied[i], str(rng.choice(SENSORS)), m.span)
+    return network_input(varied.astype(np.float32), m)
 
 
 def _delay(values: NDArray[np.float32], shares: NDArray[np.float64]) -> NDArray[np.float32]:
