@@ -263,8 +263,8 @@ def evaluate(
     moved: list[str] = []
     if robustness and model.bundle:
         found = sensitivity.measure(load_bundle(target), cohort, options, chosen[0])
-        write(out / "sensitivity.json", json.dumps(found.to_manifest(), indent=1) + "\n")
-        moved = found.lines()
+        if moved := found.lines():
+            write(out / "sensitivity.json", json.dumps(found.to_manifest(), indent=1) + "\n")
     evaluation_report.write_html(
         out, title=f"Evaluation of {target.name}", clean=clean, table=table, figures=plots.NAMES,
         about={

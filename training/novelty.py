@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.interpolate import PchipInterpolator
 
+from ..clips.cutter import network_input
 from ..engine.novelty import DESCRIPTIONS, MIN_CLIPS, Novelty, fit
 from ..tasks import Modality, Task
 from .clips import ClipStore
 from .data import WindowTable
+from .sensors import as_sensor
 
 F32 = NDArray[np.float32]
 Described = Mapping[str, F32]  # modality -> (N, D)
@@ -48,11 +49,9 @@ def boards(clips: F32, m: Modality) -> list[F32]:
 
     They belong to the limit: a known sensor is not a reason to refuse a person.
     """
-    step = 25 / 1024 / (m.std[0] if m.std else 1.0)
-    at = np.arange(clips.shape[-1])
-    seen = np.unique(np.append(at[:: round(clips.shape[-1] / m.span / 4)], at[-1]))
-    slow = PchipInterpolator(seen, clips[..., seen], axis=-1)(at)
-    return [(np.round(clips / step) * step).astype(np.float32), slow.astype(np.float32)]
+    mean, std = (m.mean[0], m.std[0]) if m.mean else (0.0, 1.0)
+    us = clips * np.float64(std) + mean
+    return [network_input(as_sensor(us, sensor, m.span).astype(np.float32), m) for sensor in ("bitalino", "e4")]
 
 
 def fit_windows(task: Task, training: WindowTable, held_out: WindowTable, stores: Stores) -> dict[str, Novelty]:

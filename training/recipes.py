@@ -67,10 +67,14 @@ class Augment:
     eda_gain: float = 0.0  # SD of the log of a factor on the deviations from the clip's mean
     eda_noise: float = 0.0  # µS, SD
     eda_shift: float = 0.0  # share of the clip by which it may move in time, either way; the edge is repeated
+    eda_sensor: float = 0.0  # share of the clips that are as another sensor gives them (`sensors.SENSORS`), 0 to 1
+    eda_contact: float = 0.0  # µS, SD of the slow noise of the electrodes' contact, 0 to 5
+    eda_spikes: float = 0.0  # spikes of the contact a second, 0 to 5
     variants: int = 1
 
     def __post_init__(self) -> None:
         ranges = {"jitter": (0, 10), "grey_noise": (0, 32), "jpeg": (0, 1), "variants": (1, 1000)}
+        ranges |= {"eda_sensor": (0, 1), "eda_contact": (0, 5), "eda_spikes": (0, 5)}
         for name, (low, high) in ranges.items():
             if not low <= getattr(self, name) <= high:
                 raise ConfigError(f"augment.{name} cannot be {getattr(self, name)}; give {low} to {high}")

@@ -7,13 +7,13 @@ crop, and the networks. The same windows are cut twice, with and without it, and
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from ..engine.bundle import Bundle
-from .data import Cohort, WindowTable, cut_windows
+from .data import Cohort, Problems, WindowTable, cut_windows
 from .experiment import TrainingOptions
 from .faults import GREY_NOISE
 from .uncertainty import only, shown
@@ -58,9 +58,10 @@ def measure(
     """
     from .evaluation import BundleScorer  # which prints what is found here
 
-    table = some(cut_windows(cohort, bundle.task) if windows is None else windows)
-    if "face" not in bundle.task.names or "face" not in cohort.modalities or not len(table):
+    if "face" not in bundle.task.names or "face" not in cohort.modalities:
         return Sensitivity(0, 0, {})
+    table = some(cut_windows(cohort, bundle.task) if windows is None else windows)
+    cohort = replace(cohort, problems=Problems(skip=True))  # they were named when all clips were cut
     everything = only(bundle.task.names, frozenset(bundle.task.names))  # masked as live masks
     clean, noisy = (
         BundleScorer(bundle, cohort, options, windows=table, faults=faults).predict(table, change=everything)

@@ -25,6 +25,7 @@ from ..tasks import Modality
 from .clips import ClipStore
 from .data import WindowTable
 from .recipes import Augment, Masking
+from .sensors import SENSORS, as_sensor, contact
 
 Batch = tuple[dict[str, Any], dict[str, Tensor]]
 Draw = tuple[NDArray[np.int64], int]
@@ -148,7 +149,13 @@ def vary(
     factor = np.exp(rng.normal(0, augment.eda_gain, (n, 1, 1))) if augment.eda_gain else 1.0
     offset = rng.normal(0, augment.eda_offset, (n, 1, 1)) if augment.eda_offset else 0.0
     noise = rng.normal(0, augment.eda_noise, values.shape) if augment.eda_noise else 0.0
-    return network_input((centre + offset + (values - centre) * factor + noise).astype(np.float32), m)
+    varied: NDArray[Any] = centre + offset + (values - centre) * factor + noise
+    if augment.eda_contact or augment.eda_spikes:
+        varied = varied + contact(varied.shape, m.span, augment.eda_contact, augment.eda_spikes, rng)
+    if augment.eda_sensor:  # which sees the contact's noise too
+        for i in np.flatnonzero(rng.random(n) < augment.eda_sensor):
+            varied[i] = as_sensor(varied[i], str(rng.choice(SENSORS)), m.span)
+    return network_input(varied.astype(np.float32), m)
 
 
 def _delay(values: NDArray[np.float32], shares: NDArray[np.float64]) -> NDArray[np.float32]:

@@ -270,11 +270,12 @@ class Pipeline:
         qualities: Mapping[str, Quality],
     ) -> dict[str, Any] | None:
         """The set or interval of each output; None in windows unlike those it was measured on: the first ones, which
-        are not full, and those with a novel signal that the gate let pass.
+        are not full, those with a novel signal that the gate let pass, and those that end in a pause in speech.
         """
         here = [name for name, seen in zip(self.task.names, present[0, -1]) if seen]
         novel = any((qualities[name].novelty or 0.0) > 1 for name in here)
-        if self._uncertainty is None or novel or t < self._full - 1e-6:
+        pause = any(qualities[name].reason == VoiceQuality.PAUSE for name in here)
+        if self._uncertainty is None or novel or pause or t < self._full - 1e-6:
             return None
         return self._uncertainty.of(outputs, here)
 

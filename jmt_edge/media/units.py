@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from ..errors import SourceError
 
 NOMINAL_CAL = 512  # reading of an open Grove electrode
-_FEEDBACK = (40.2, 287.0, 1000.0, 3300.0)  # kΩ of a Shimmer3, by range
-_OPEN_ADC = 683
+FEEDBACK = (40.2, 287.0, 1000.0, 3300.0)  # kΩ of a Shimmer3, by range
+OPEN_ADC = 683
 
 
 def bitalino_us(adc: NDArray, bits: int = 10, generation: str = "revolution") -> NDArray[np.float64]:
@@ -30,7 +30,7 @@ def shimmer3_us(word: NDArray) -> NDArray[np.float64]:
     word = np.asarray(word, np.int64)
     adc = word & 0x0FFF
     gain = adc * (3.0 / 4095 / 0.5) - 1
-    return np.where(adc < _OPEN_ADC, np.nan, 1000.0 * gain / np.array(_FEEDBACK)[word >> 14 & 3])
+    return np.where(adc < OPEN_ADC, np.nan, 1000.0 * gain / np.array(FEEDBACK)[word >> 14 & 3])
 
 
 def grove_us(reading: NDArray, cal: int = NOMINAL_CAL) -> NDArray[np.float64]:

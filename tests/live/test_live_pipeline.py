@@ -238,11 +238,11 @@ def test_a_device_with_a_fault_does_not_pause(status: Status, bundles: Bundles) 
     assert VoiceQuality.PAUSE not in last.quality["voice"].reason or status.state is State.STALLED
 
 
-def paused(rate: int = 44_100) -> Chunk:
-    """A voice that speaks for 2.5 s, is silent in a room for 5 s, and speaks again."""
+def paused(rate: int = 44_100, before: int = 1) -> Chunk:
+    """A voice that speaks for 2.5 s, `before` times, is silent in a room for 5 s, and speaks again."""
     speech = Speech(Person.live(0)).samples(0, round(2.5 * rate))
     room = (1e-4 * np.random.default_rng(0).standard_normal(5 * rate)).astype(np.float32)
-    values = np.concatenate([speech, room, speech])
+    values = np.concatenate([speech] * before + [room, speech])
     return Chunk(np.arange(len(values)) / rate, values, float(rate))
 
 
@@ -264,6 +264,18 @@ def test_a_pause_in_speech_holds_what_was_heard_last(bundles: Bundles) -> None:
         before, _ = seen[t - 1]  # steps are 1 s apart
         np.testing.assert_array_equal(features["voice"][0, -1], before["voice"][0, -1])
     assert reasons[9.0] == (True, "") and not seen[9.0][1][0, 1, 1]
+
+
+def test_a_pause_has_no_interval(tmp_path: Path) -> None:
+    """It was measured on windows in which the newest step is heard."""
+    task = get_task("trimodal", "demo")
+    limits = {"coverage": 0.9, "people": 9, "windows": 9, "limits": {"voice": {"arousal": 0.5}}}
+    bundle = hand_bundle(task, tmp_path / "u.jmt", extra={"uncertainty": limits})
+    pipeline = Pipeline(bundle, FakeEngine(task), 0.5, ["voice"])
+    results = play(pipeline, {"voice": paused(before=3)}, range(1, 21), 0.5)
+    known = {r.t: (r.quality["voice"].reason, r.uncertainty) for r in results if r.outputs is not None and r.t >= 6}
+    assert {reason for reason, _ in known.values()} == {"", VoiceQuality.PAUSE}
+    assert all((reason == "") == (interval is not None) for reason, interval in known.values())
 
 
 def test_calibration_and_training_hold_what_live_holds(bundles: Bundles, tmp_path: Path) -> None:

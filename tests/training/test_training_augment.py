@@ -6,10 +6,13 @@ import cv2
 import numpy as np
 import pytest
 
+from jmt_edge.capture.boards.firmware import Shimmer3Firmware
 from jmt_edge.clips.cutter import network_input
 from jmt_edge.errors import ConfigError
+from jmt_edge.media.units import shimmer3_us
 from jmt_edge.tasks import get_task
 from jmt_edge.training.recipes import Augment, load_recipe
+from jmt_edge.training.sensors import as_sensor, contact
 from jmt_edge.training.sets import _jitter, vary
 
 M = get_task("affect", "demo").modality("face")
@@ -96,3 +99,65 @@ def test_the_demos_with_a_voice_are_trained_with_what_nobody_can_see() -> None:
     for task in ("affect", "trimodal"):
         augment = load_recipe(f"demo-{task}").augment
         assert augment.jitter and augment.grey_noise and augment.jpeg and augment.variants > 1
+
+
+# ---- EDA
+
+
+EDA = get_task("pain", "demo").modality("eda")
+
+
+def skin(level: float = 5.0, count: int = 4) -> np.ndarray:
+    """(count, 1, samples) µS: a level with a response of 0.3 µS."""
+    t = np.linspace(0, EDA.span, EDA.shape[-1])
+    return np.tile(level + 0.3 / (1 + np.exp(-4 * (t - 3))), (count, 1, 1))
+
+
+@pytest.mark.parametrize(
+    ("sensor", "level", "steps"),
+    [
+        ("bitalino", 5.0, (0.0244, 0.0245)),  # 25 µS over 10 bits
+        ("shimmer3", 2.0, (0.0014, 0.0015)),  # 1 MΩ: 3 V over 12 bits, 2000 / Rf µS a volt
+        ("shimmer3", 20.0, (0.036, 0.037)),  # 40.2 kΩ, the coarsest range
+        ("grove", 5.0, (0.05, 0.065)),  # where dx/dµS is about 17
+    ],
+)
+def test_a_sensor_gives_values_in_its_steps(sensor: str, level: float, steps: tuple[float, float]) -> None:
+    clean = skin(level)
+    found = as_sensor(clean, sensor, EDA.span)
+    values = np.unique(found)
+    assert steps[0] <= np.diff(values).min() and np.diff(values).max() <= steps[1] * 1.01 and len(values) > 3
+    assert np.abs(found - clean).max() <= 0.51 * np.diff(values).max()
+
+
+def test_the_shimmer_is_that_of_the_simulated_board() -> None:
+    levels = np.array([0.3, 0.9, 1.5, 3.0, 4.9, 10.0, 40.0])
+    board = shimmer3_us(np.array([Shimmer3Firmware._gsr(float(us)) for us in levels]))
+    np.testing.assert_allclose(as_sensor(levels, "shimmer3", 1.0), board, atol=1e-9)
+
+
+def test_a_wrist_band_gives_four_samples_a_second() -> None:
+    rng = np.random.default_rng(0)
+    found = as_sensor(skin() + rng.normal(0, 0.1, skin().shape), "e4", EDA.span)
+    spectrum = np.abs(np.fft.rfft((found - found.mean(-1, keepdims=True))[0, 0] * np.hanning(EDA.shape[-1])))
+    hertz = np.fft.rfftfreq(EDA.shape[-1], EDA.span / EDA.shape[-1])
+    assert spectrum[hertz > 8].max() < 0.02 * spectrum[hertz < 2].max()
+
+
+def test_contact_noise_has_its_size_and_is_slow() -> None:
+    noise = contact((200, 1, EDA.shape[-1]), EDA.span, 0.2, 0.0, np.random.default_rng(0))
+    assert 0.15 < noise.std() < 0.22
+    assert np.abs(np.diff(noise, axis=-1)).max() < 0.01  # 512 Hz
+    spikes = contact((200, 1, EDA.shape[-1]), EDA.span, 0.0, 0.2, np.random.default_rng(0))
+    struck = (np.abs(spikes) > 0).any((1, 2)).mean()
+    assert 0.5 < struck < 0.8 and np.abs(spikes).max() <= 0.2  # 1 - exp(-1.1), heights of at most 0.05
+
+
+def test_sensors_see_the_noise_of_the_contact_and_a_share_of_the_clips_is_left() -> None:
+    clean = skin(count=60).astype(np.float32)
+    how = Augment(eda_sensor=0.5, eda_contact=0.2)
+    found = vary(clean, EDA, how, np.random.default_rng(0))
+    assert found.dtype == np.float32 and found.shape == clean.shape and np.isfinite(found).all()
+    assert 0.1 < (found - network_input(clean, EDA)).std() < 0.3
+    in_steps = [len(np.unique(clip)) < 400 for clip in found]
+    assert 5 < sum(in_steps) < 40
