@@ -154,9 +154,8 @@ def mirrored(clip: NDArray[np.float32]) -> NDArray[np.float32]:
 def median_of(frames: Sequence[FaceMeasures]) -> FaceMeasures:
     """The median of each angle and each measure of one or more frames."""
     pitch, yaw, roll = np.median([(frame.pitch, frame.yaw, frame.roll) for frame in frames], axis=0).tolist()
-    return FaceMeasures(
-        pitch, yaw, roll, {n: float(np.median([frame.values[n] for frame in frames])) for n in MEASURES}
-    )
+    values = {name: float(np.median([frame.values[name] for frame in frames])) for name in MEASURES}
+    return FaceMeasures(pitch, yaw, roll, values)
 
 
 def rest_of(frames: Sequence[FaceMeasures]) -> dict[str, float]:

@@ -131,7 +131,7 @@ def turned(crop: np.ndarray, points: np.ndarray, yaw: float, pitch: float) -> np
 
 
 def test_a_head_turned_by_20_degrees_changes_measures_by_less_than_half_an_action(shared_data: Path) -> None:
-    """All but the brows, which fail: they change by up to 0.6 (height) and 0.7 (distance) of the full action."""
+    """All but the brows, which fail: see below."""
     detector, changes = FaceDetector(), []
     for path in sorted((shared_data / "av" / "grid").glob("*.mpg"))[:4]:
         image = next(image for _, image in video_frames(path))
@@ -144,6 +144,57 @@ def test_a_head_turned_by_20_degrees_changes_measures_by_less_than_half_an_actio
             changes.append({n: _change(n, before.values[n], after.values[n]) for n in MEASURES})
     for name in set(MEASURES) - {"brow_height", "brow_distance"}:
         assert max(change[name] for change in changes) < 0.5, name
+
+
+# points along each brow, and its inner end
+BROWS = (((46, 53, 52, 65, 55, 107, 66, 105, 63, 70), 55), ((276, 283, 282, 295, 285, 336, 296, 334, 293, 300), 285))
+LID = (33, 159, 133, 362, 386, 263)  # the upper lids, from corner to corner
+HALF_A_FROWN = 0.034  # by which the brows sink, in distances of the outer eye corners; each moves inwards by half of it
+
+
+def frowned(crop: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """The picture with brows that are lowered and drawn together, most at their inner ends; the lids stay."""
+    size = float(np.linalg.norm(points[263, :2] - points[33, :2]))
+    v, u = np.mgrid[0 : len(crop), 0 : len(crop)].astype(np.float32)
+    down, right = np.zeros_like(u), np.zeros_like(u)
+    for (brow, inner), inwards in zip(BROWS, (1, -1)):
+        at = points[list(brow), :2]
+        outwards = np.abs(at[:, 0] - points[inner, 0]) / max(float(np.ptp(at[:, 0])), 1.0)
+        apart = (u[..., None] - at[:, 0]) ** 2 + (v[..., None] - at[:, 1]) ** 2
+        weight = np.exp(-apart.min(-1) / (2 * (0.07 * size) ** 2)) * (1 - 0.6 * outwards)[apart.argmin(-1)]
+        down += HALF_A_FROWN * size * weight
+        right += inwards * HALF_A_FROWN / 2 * size * weight
+    lids = np.interp(u[0], points[list(LID), 0], points[list(LID), 1])
+    above = np.clip((lids[None] - v) / (0.06 * size), 0, 1)
+    lookup = (u - right * above).astype(np.float32), (v - down * above).astype(np.float32)
+    return np.asarray(cv2.remap(crop, *lookup, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def brows(shared_data: Path) -> list[tuple[float, float]]:
+    """Of each of four people: by how much half a frown lowers `brow_height`, and the most that a turn changes it."""
+    detector, found = FaceDetector(), []
+    for path in sorted((shared_data / "av" / "grid").glob("*.mpg"))[:4]:
+        image = next(image for _, image in video_frames(path))
+        crop = align_crop(image, detector.detect(image)[0], SIDE, MARGIN)
+        points = mesh(crop)
+        level = measure(points).values["brow_height"]
+        poses = ((20, 0), (-20, 0), (0, 20), (0, -20))
+        turns = [abs(measure(mesh(turned(crop, points, *pose))).values["brow_height"] - level) for pose in poses]
+        found.append((level - measure(mesh(frowned(crop, points))).values["brow_height"], max(turns)))
+    return found
+
+
+def test_the_mesh_follows_brows_by_a_small_part_of_their_way(brows: list[tuple[float, float]]) -> None:
+    answers = np.array([answer for answer, _ in brows]) / HALF_A_FROWN
+    assert answers.mean() == pytest.approx(0.2, abs=0.1)  # as docs/reference/actions.md says
+
+
+@pytest.mark.xfail(strict=True, reason="the mesh hardly moves with the brows: docs/reference/actions.md#brows")
+def test_a_head_turned_by_20_degrees_changes_the_brows_by_less_than_half_a_frown(
+    brows: list[tuple[float, float]],
+) -> None:
+    assert all(turn < frown for frown, turn in brows)
 
 
 def _change(name: str, before: float, after: float) -> float:
