@@ -21,8 +21,8 @@ from jmt_edge.errors import BundleError, DataError
 from jmt_edge.live import Pipeline
 from jmt_edge.media.chunk import Chunk
 from jmt_edge.observer import Mark, RunInfo
-from jmt_edge.recording.personalise import PRIOR, Refit, fit, judge, write_personal
-from jmt_edge.recording.ratings import LEAST, Rated, Read, rated_windows, split
+from jmt_edge.recording.personalise import PRIOR, Refit, fit, judge, refit, undo_personal, write_personal
+from jmt_edge.recording.ratings import LEAST, Rated, Read, rated_windows, read_ratings, split
 from jmt_edge.recording.reader import Recording
 from jmt_edge.recording.recorder import Recorder
 from jmt_edge.recording.replay import replay
@@ -202,28 +202,34 @@ def test_the_command_writes_a_bundle_that_says_whose_it_is(
     assert (back / "manifest.json").read_bytes() == (bundle.path / "manifest.json").read_bytes()
 
 
-def test_recordings_made_with_the_personal_bundle_count_too(
+def test_recordings_of_the_general_bundle_still_count_for_the_personal_one(
     bundle: Bundle, tmp_path: Path, command_line: CommandLine
 ) -> None:
-    """Their results keep what the networks gave; the old parameters stay in the list."""
-    first = record(tmp_path / "day1", bundle, Someone(1, "stoic"))
-    out = tmp_path / "p07.jmt"
-    assert command_line("personalise", first, "--bundle", bundle.path, "--subject", "P07", "--out", out)[0] == 0
-    code, _, err = command_line(
-        "personalise", first, first, "--bundle", out, "--subject", "P07", "--out", tmp_path / "x.jmt"
-    )
-    assert code == 2 and "given twice" in err
-    other = tmp_path / "other.jmt"
-    write_bundle(other, {**bundle.manifest, "name": "other"}, bundle.files)
-    code, _, err = command_line(
-        "personalise", first, "--bundle", other, "--subject", "P07", "--out", tmp_path / "x.jmt"
-    )
-    assert code == 2 and f"was made with {bundle.id}" in err
+    first, out, x = record(tmp_path / "day1", bundle, Someone(1, "stoic")), tmp_path / "p07.jmt", tmp_path / "x.jmt"
+    whose = ("--subject", "P07")
+    assert command_line("personalise", first, "--bundle", bundle.path, *whose, "--out", out)[0] == 0
     # on the same ratings, the personal bundle has nothing to gain
-    code, said, err = command_line(
-        "personalise", first, "--bundle", out, "--subject", "P07", "--out", tmp_path / "x.jmt"
-    )
-    assert code == 1 and "nothing written" in err and "+0.000" in said and not (tmp_path / "x.jmt").exists()
+    code, said, err = command_line("personalise", first, "--bundle", out, *whose, "--out", x)
+    assert code == 1 and "nothing written" in err and "gain +0.000" in said and not x.exists()
+    code, _, err = command_line("personalise", first, first, "--bundle", out, *whose, "--out", x)
+    assert code == 2 and "given twice" in err
+    write_bundle(tmp_path / "other.jmt", {**bundle.manifest, "name": "other"}, bundle.files)
+    code, _, err = command_line("personalise", first, "--bundle", tmp_path / "other.jmt", *whose, "--out", x)
+    assert code == 2 and f"was made with {bundle.id}" in err
+
+
+def test_of_a_personal_bundles_recording_the_networks_own_results_are_read(bundle: Bundle, tmp_path: Path) -> None:
+    """So a refit does not depend on the bundle that recorded; the parameters before it stay in the list."""
+    new = personalised(bundle, tmp_path / "p.jmt", Personal(0.5, 1.0, {"face": 0.3, "eda": 0.1}))
+    plain = record(tmp_path / "plain", bundle, Someone(2, "stoic"))
+    changed = record(tmp_path / "changed", new, Someone(2, "stoic"))
+    first, second = (read_ratings(Recording(folder), new) for folder in (plain, changed))
+    for a, b in zip(first.rated, second.rated, strict=True):
+        assert a.rating == b.rating and (a.logits == b.logits).all() and (a.without == b.without).all()
+    newer = write_personal(new, refit(new, [second], "P07"), [second], tmp_path / "newer.jmt")
+    assert [e["sha256"] for e in newer.manifest["personal"]["before"]] == [bundle.sha256, new.sha256]
+    assert newer.manifest["personal"]["before"][1]["parameters"]["bias"] == 1.0
+    assert undo_personal(newer, tmp_path / "back.jmt").sha256 == bundle.sha256
 
 
 @pytest.mark.parametrize(
@@ -277,9 +283,9 @@ def personalised(bundle: Bundle, path: Path, personal: Personal) -> Bundle:
 def run_pain(bundle: Bundle, names: tuple[str, ...] = ("eda",), *, smooth: float = 0.0) -> list[Result]:
     engine = FakeEngine(bundle.task)
     pipeline = Pipeline(bundle, engine, 0.5, names, smooth=smooth)
-    times = np.arange(0, 10, 1 / 16)
+    times = np.arange(0, 20, 1 / 16)
     pipeline.push("eda", Chunk(times, (5 + 0.3 * np.sin(times)).astype(np.float32), 16.0))
-    return [pipeline.infer(i, {"eda": Status(State.STREAMING, unit="µS")}) for i in range(10, 20)]
+    return [pipeline.infer(i, {"eda": Status(State.STREAMING, unit="µS")}) for i in range(20, 30)]
 
 
 def test_a_run_applies_it_and_shows_both(bundle: Bundle, tmp_path: Path) -> None:
