@@ -9,12 +9,13 @@ export OMP_NUM_THREADS ?= 1
 # Without bytecode each process that a test starts would compile SciPy or PyTorch first, which is most of its work.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test test-profiles lint installed types imports bench demo-bundles screenshots clean
+.PHONY: help setup demo docs test test-profiles lint installed types imports bench demo-bundles screenshots clean
 
 help:
 	@echo 'make demo          run the live loop on a simulated person for 30 s'
 	@echo 'make test          lint, type-check and all tests'
 	@echo 'make test-profiles the run-time tests on the versions of JetPack 6 and 7, the lowest and the newest'
+	@echo 'make docs          the documentation as a site, in .cache/site; broken links are errors'
 	@echo 'make bench         developers'"'"' benchmarks, with a Markdown table'
 	@echo 'make demo-bundles  retrain the demo bundles that ship in the package'
 	@echo 'make screenshots   remake the pictures of the README'
@@ -57,6 +58,9 @@ test: lint
 # The run-time on the versions of JetPack 6 and 7, on the lowest and on the newest, each in an environment of its own.
 test-profiles: setup
 	$(RUN) python scripts/profiles.py --uv $(UV) $(PROFILES)
+
+docs: setup
+	$(RUN) --with 'sphinx>=7.4' --with 'myst-parser>=4' --with 'furo>=2024.8' python scripts/build_docs.py .cache/site
 
 bench: setup
 	$(RUN) python -m benchmarks

@@ -20,7 +20,7 @@ from jmt_edge.tasks import TASK_NAMES
 
 PAGES = (
     ROOT / "docs" / "reference" / "performance.md", ROOT / "docs" / "explanation" / "evaluation.md",
-    ROOT / "benchmarks" / "NOTES.md",
+    ROOT / "docs" / "reference" / "mqtt.md", ROOT / "benchmarks" / "NOTES.md",
 )  # fmt: skip
 
 
@@ -227,7 +227,32 @@ def published_defects() -> list[str]:
     return lines
 
 
+def beds() -> list[str]:
+    """Many beds, a broker that is killed, a station."""
+    report = read("2026-11-27-beds")
+    sent, heard, delay = report["sent"], report["heard"], report["delay_ms_of_those_in_time"]
+    cpu, memory, page = report["cpu_share_of_one_core"], report["memory_mb"], report["page_ms"]
+    away = " and ".join(f"{seconds:g} s" for seconds in report["broker_away_s"])
+    delays = ", ".join(f"{delay[name]:.0f}" for name in ("p50", "p95", "p99", "max"))
+    rows = [
+        ("beds; minutes; hop", f"{report['beds']}; {report['minutes']:g}; {report['hop_s']:g} s"),
+        ("broker away", away),
+        ("results sent; arrived", f"{sent['results']}; {heard['results']}"),
+        ("alarm changes sent; arrived", f"{sent['edges']}; {heard['edges']}"),
+        ("missing; passed on twice", f"{heard['missing'] + heard['gone'] + heard['holes']}; {heard['twice']}"),
+        ("marked late", f"{heard['late']}"),
+        ("repeats that the station dropped", f"{heard['repeats_dropped']}"),
+        ("delay of the others, ms: p50, p95, p99, most", delays),
+        ("processor, share of one core: station, broker, all beds",
+         ", ".join(f"{cpu[name]:.2f}" for name in ("station", "broker", "beds"))),
+        ("memory, MB: station, a process of 25 beds", f"{memory['station']:.0f}, {memory['25 beds']:.0f}"),
+        ("the page's data, ms: p50, most", f"{page['p50']:.0f}, {page['max']:.0f}"),
+    ]  # fmt: skip
+    return [stamp_line(report), "", "| | |", "|---|---|", *(f"| {what} | {value} |" for what, value in rows)]
+
+
 TABLES = {
+    "beds": Table(beds, ("2026-11-27-beds",), "python -m benchmarks.beds --json FILE"),
     "published-defects": Table(published_defects, ("published-defects",), "python -m benchmarks.published_defects"),
     "bench": Table(bench, tuple(f"bench-{task}" for task in TASK_NAMES), "python -m benchmarks.reports bench"),
     "suite": Table(

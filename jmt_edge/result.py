@@ -51,6 +51,7 @@ class Result:
     without: present modality -> the outputs without it; empty where only one is present, None under `--smooth` and in
         recordings of versions that did not compute them.
     rest: the person's rest and the difference from it, see `live.rest.Rest.state`; None where none was measured.
+    actions: what the face does, see `live.actions.LiveActions.state`; None where that was not asked for.
     general: of a personalised bundle, `outputs` and `without` as the networks gave them, before the person's change;
         None, and absent from the JSON line, in all other results.
     """
@@ -69,6 +70,7 @@ class Result:
     uncertainty: dict[str, Any] | None = None
     without: dict[str, dict[str, float]] | None = None
     rest: dict[str, Any] | None = None
+    actions: dict[str, Any] | None = None
     general: dict[str, Any] | None = None
 
     @property

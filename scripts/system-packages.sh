@@ -1,13 +1,16 @@
 #!/usr/bin/env bash
-# The few Debian/Ubuntu packages: PortAudio for a microphone; PulseAudio, Chromium and strace for the tests that
+# The few Debian/Ubuntu packages: PortAudio for a microphone; PulseAudio, Chromium, strace and Mosquitto for the tests that
 # use them. As root they are installed; else the one line to run is printed, and what needs them says so itself.
 set -euo pipefail
+PATH="$PATH:/usr/sbin"
 declare -A file=(
   [libportaudio2]='libportaudio.so.2'
   [pulseaudio]='bin:pulseaudio'
   [libasound2-plugins]='alsa:libasound_module_pcm_pulse.so'
   [chromium]='bin:chromium'
   [strace]='bin:strace'
+  [mosquitto]='bin:mosquitto'
+  [mosquitto-clients]='bin:mosquitto_sub'
 )
 missing=()
 for package in "${!file[@]}"; do

@@ -38,7 +38,7 @@ def open_trial(trial: Trial, m: Modality) -> tuple[Samples, Find | None]:
     if trial.kind == "sim":
         return open_simulated(m.name, str(path), lazy=True), None
     if trial.kind == "affwild2" and m.name == "face":
-        return _labelled_frames(path, trial.labels.times), cropped(m.shape[-1])
+        return _labelled_frames(path, trial.labels.times), cropped(m.side)
     if trial.kind.startswith("painmonit"):
         return _painmonit_row(trial), None
     if trial.kind == "silver":

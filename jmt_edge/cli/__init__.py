@@ -17,9 +17,11 @@ from ..errors import UserError
 
 COMMANDS = {
     "live": "Run the model on a camera, a microphone and an EDA sensor.",
-    "config": "Check and show the settings of `live` from a file and the environment.",
+    "station": "Show many beds, which publish over MQTT, on one page.",
+    "config": "Check and show the settings of `live` and `station` from a file and the environment.",
     "replay": "Replay a recorded live run, bit for bit.",
-    "export": "Convert a recording to CSV, Parquet or XDF.",
+    "export": "Convert a recording to CSV, Parquet, XDF or FHIR.",
+    "bundle": "Keep a unit's bundles: add, use, roll back, list.",
     "personalise": "Fit a bundle to one person, by the ratings in their recordings.",
     "keygen": "Make a key to sign bundles and recordings with.",
     "sign": "Sign a bundle or a recording.",

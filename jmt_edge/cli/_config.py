@@ -145,9 +145,10 @@ def config_option(function: Any) -> Any:
 
 def configurable() -> dict[str, click.Command]:
     """The commands that take a configuration."""
-    from .live import command
+    from .live import command as live
+    from .station import command as station
 
-    return {"live": command}
+    return {"live": live, "station": station}
 
 
 def effective(command: click.Command, file: Path | None) -> list[tuple[str, Any, str]]:

@@ -6,6 +6,7 @@ A need that shows after a minute of work has cost that minute. `docs/reference/c
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -34,6 +35,7 @@ EXTRA_OF = {
     "uvicorn": "page",
     "websockets": "page",
     "pylsl": "lsl",
+    "paho": "mqtt",
     "huggingface_hub": "hub",
     "tensorrt": "tensorrt",
     "tensorrt_rtx": "tensorrt-rtx",
@@ -242,6 +244,23 @@ def _free_address(flags: Flags) -> None:
     require_free(flags["page"])
 
 
+def _broker(flags: Flags) -> None:
+    from ..beds.broker import parse_broker
+
+    url = flags["mqtt"] if "mqtt" in flags else flags["url"]
+    if not url:
+        raise ConfigError("the station needs a broker; give --mqtt mqtt://HOST/PREFIX")
+    parse_broker(url, flags["mqtt_password_file"], flags["mqtt_ca"])
+
+
+def _bed(flags: Flags) -> None:
+    from ..beds.broker import check_bed
+
+    if not flags["bed"]:
+        raise ConfigError("--mqtt publishes as a bed; give its name with --bed NAME")
+    check_bed(flags["bed"])
+
+
 def _pair(flags: Flags) -> None:
     if (flags["page_cert"] is None) != (flags["page_key"] is None):
         raise ConfigError("TLS needs both a certificate and its key; give --page-cert FILE and --page-key FILE")
@@ -293,11 +312,18 @@ def _repository(flags: Flags) -> None:
         raise ConfigError(f"'{flags['repo']}' is not the name of a repository; write OWNER/NAME")
 
 
+def _subject(flags: Flags) -> None:
+    if flags["form"] != "fhir":
+        raise ConfigError("--subject is for --to fhir; leave it out")
+    if not re.fullmatch(r"(https?://\S+/)?[A-Za-z]+/[A-Za-z0-9\-.]{1,64}|urn:uuid:[0-9a-f-]{36}", flags["subject"]):
+        raise ConfigError(f"'{printable(flags['subject'])}' is not a FHIR reference; write --subject Patient/17")
+
+
 def _exported(flags: Flags) -> None:
     from .export import target_of
 
     out = target_of(flags)
-    if out.is_file() or (out.is_dir() and (flags["form"] == "xdf" or any(out.iterdir()))):
+    if out.is_file() or (out.is_dir() and (flags["form"] in ("xdf", "fhir") or any(out.iterdir()))):
         raise ConfigError(f"{printable(out)} exists and is not overwritten; choose another --out")
     _writable(out)
 
@@ -329,11 +355,23 @@ NEEDS: tuple[Need, ...] = (
     Need("live", "`--page-cert`, `--page-key`", "both of them", _always, _pair),
     Need("live", "`--page`", "an address that is free", _given("page"), _free_address),
     Need("live", "`--backend`", "what the backend needs", _given("backend"), _backend),
+    _packages("live", "`--mqtt`", _given("mqtt"), "paho"),
+    Need("live", "`--mqtt`", "an address, a password file and certificates that can be used", _given("mqtt"), _broker),
+    Need("live", "`--mqtt`", "`--bed`", _given("mqtt"), _bed),
+    Need("live", "`--bed`", "`--mqtt`", _given("bed"),
+         partial(_also, "--bed names a unit for --mqtt; give the broker with --mqtt URL", "mqtt")),
+    _packages("station", "", _always, "paho"),
+    _packages("station", "", _always, "starlette", "uvicorn", "websockets"),
+    Need("station", "`--mqtt`", "an address, a password file and certificates that can be used", _always, _broker),
+    Need("station", "`--page-cert`, `--page-key`", "both of them", _always, _pair),
+    Need("station", "`--page`", "an address that is free", _always, _free_address),
+    Need("station", "`--log-file`", _A_FOLDER, _given("log_file"), partial(_outputs, "log_file")),
     _packages("replay", "`--page`", _given("page"), "starlette", "uvicorn", "websockets"),
     _packages("replay", _SIGNED, _given("require_signed"), "cryptography"),
     Need("replay", "`--page`", "an address that is free", _given("page"), _free_address),
     Need("replay", "`--backend`", "what the backend needs", _given("backend"), _backend),
     _packages("export", "`--to parquet`", _is("form", "parquet"), "pyarrow"),
+    Need("export", "`--subject`", "`--to fhir`, and a reference", _given("subject"), _subject),
     _packages("export", _SIGNED, _given("require_signed"), "cryptography"),
     Need("export", "", "an output that does not exist, or an empty folder", _always, _exported),
     _packages("personalise", _SIGNED, _given("require_signed"), "cryptography"),

@@ -11,25 +11,27 @@ import click
 from ._command import subcommand
 from ._signed import check_signed_recording, signed_option
 
-SUFFIX = {"csv": "-csv", "parquet": "-parquet", "xdf": ".xdf"}
+SUFFIX = {"csv": "-csv", "parquet": "-parquet", "xdf": ".xdf", "fhir": "-fhir.json"}
 
 
 @subcommand(
     "export",
     examples=[
         ("jmt-edge export session1 --to csv", "tables in session1-csv"),
+        ("jmt-edge export session1 --to fhir --subject Patient/17", "FHIR R4 Observations in session1-fhir.json"),
     ],
 )
 @click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
-@click.option("--to", "form", type=click.Choice(list(SUFFIX)), required=True, help="Tables, or one XDF file.")
+@click.option("--to", "form", type=click.Choice(list(SUFFIX)), required=True, help="Tables, one XDF file, or FHIR R4.")
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
-    help="Folder or file.  [default: DIR-csv, DIR-parquet, DIR.xdf]",
+    help="Folder or file.  [default: DIR-csv, DIR-parquet, DIR.xdf, DIR-fhir.json]",
     metavar="PATH",
 )
+@click.option("--subject", metavar="REFERENCE", help="Whom the Observations of --to fhir are about, as Patient/17.")
 @signed_option
-def command(folder: Path, form: str, out: Path | None, require_signed: bool) -> None:
+def command(folder: Path, form: str, out: Path | None, subject: str | None, require_signed: bool) -> None:
     """Convert a recording: results, EDA, marks and clocks.
 
     Raw video and sound are in the recording itself, as ordinary Matroska and WAV files.
@@ -43,7 +45,8 @@ def command(folder: Path, form: str, out: Path | None, require_signed: bool) -> 
         check_signed_recording(recording)
     target = target_of({"folder": folder, "form": form, "out": out})
     try:
-        written = EXPORTERS[form](recording, target)
+        more = {"subject": subject} if subject else {}
+        written = EXPORTERS[form](recording, target, **more)
     except OSError as error:
         raise ConfigError(f"cannot write to {target} ({error.strerror}); choose another --out") from None
     for path in written:

@@ -18,11 +18,13 @@ from ._command import subcommand
 from ._config import config_option
 from ._log import LEVELS, start_log
 from ._signed import load_signed, signed_option
+from .station import broker_options
 
 if TYPE_CHECKING:
     from ..capture.base import Source
     from ..controls import Controls
     from ..engine.bundle import Bundle
+    from ..live.page import PageObserver
     from ..observer import Observer
 
 OPTIONS = {"face": "camera", "voice": "microphone", "eda": "eda"}  # modality -> its option
@@ -35,6 +37,7 @@ OPTIONS = {"face": "camera", "voice": "microphone", "eda": "eda"}  # modality ->
         ("jmt-edge live --task pain", "simulated camera and EDA, terminal view"),
         ("jmt-edge live --camera 0 --eda bitalino:/dev/ttyUSB0 --record session1", "real sensors, recorded"),
         ("jmt-edge live --camera talk.mp4 --microphone talk.mp4 --task affect --speed max --output jsonl", "files"),
+        ("jmt-edge live --mqtt mqtts://unit@broker.ward/ward-3 --bed 12", "for `jmt-edge station`"),
         ("jmt-edge live --config jmt-edge.toml", "all options from a file"),
     ],
 )
@@ -43,7 +46,7 @@ OPTIONS = {"face": "camera", "voice": "microphone", "eda": "eda"}  # modality ->
     "--bundle",
     "bundle_path",
     type=click.Path(path_type=Path),
-    help="NAME.jmt; default: the demo weights.",
+    help="NAME.jmt, or current (jmt-edge bundle); default: the demo weights.",
     metavar="PATH",
 )
 @click.option("--camera", metavar="SRC", help="sim:, a video, a camera's number or path, csi:0, a pipeline, or none.")
@@ -65,6 +68,16 @@ OPTIONS = {"face": "camera", "voice": "microphone", "eda": "eda"}  # modality ->
 @click.option("--record-raw", metavar="LIST", help="Also record raw face,voice,eda (personal data).")
 @click.option("--resume", is_flag=True, help="Continue the session in --record DIR, in a linked part DIR-2, DIR-3, ...")
 @click.option("--lsl", metavar="NAME", help="Send results, quality and marks as Lab Streaming Layer streams.")
+@click.option("--mqtt", metavar="URL", help="Publish to a broker: mqtt[s]://[USER@]HOST[:PORT]/PREFIX; needs --bed.")
+@click.option("--bed", metavar="NAME", help="This unit's name below the PREFIX of --mqtt.")
+@broker_options
+@click.option(
+    "--mqtt-discovery",
+    is_flag=False,
+    flag_value="homeassistant",
+    metavar="[PREFIX]",
+    help="Announce the bed to Home Assistant.",
+)
 @click.option("--mark", is_flag=True, help="Read `mark TEXT` and ratings 0-10 from standard input, one per line.")
 @click.option(
     "--page", is_flag=False, flag_value="127.0.0.1:8765", metavar="[HOST:PORT]", help="Serve the bedside page."
@@ -84,6 +97,7 @@ OPTIONS = {"face": "camera", "voice": "microphone", "eda": "eda"}  # modality ->
     help="Whose face to follow; first: nobody but the first person.",
 )
 @click.option("--rest", type=float, default=0.0, metavar="S", help="The person rests for the first S seconds (120).")
+@click.option("--actions", is_flag=True, help="Measure what the face does (geometric, uncalibrated); needs a rest.")
 @click.option("--demo-alarms", is_flag=True, help="Physiological alarms although demo weights see a real person.")
 @signed_option
 @click.option("--page-face", type=click.Choice(["show", "blur", "hide"]), default="show", show_default=True)
@@ -111,11 +125,17 @@ def command(
     record_raw: str | None,
     resume: bool,
     lsl: str | None,
+    mqtt: str | None,
+    bed: str | None,
+    mqtt_password_file: Path | None,
+    mqtt_ca: Path | None,
+    mqtt_discovery: str | None,
     mark: bool,
     page: str | None,
     novelty: str,
     person: str,
     rest: float,
+    actions: bool,
     demo_alarms: bool,
     require_signed: bool,
     page_face: str,
@@ -140,7 +160,7 @@ def command(
 
     delays = {"voice": audio_delay, "eda": eda_delay}
     sources = _sources(bundle, {"face": camera, "voice": microphone, "eda": eda}, delays)
-    options = Options(hop, speed == "1", duration, smooth, novelty, demo_alarms, person, rest)
+    options = Options(hop, speed == "1", duration, smooth, novelty, demo_alarms, person, rest, actions)
     options.check(sources)
     engine, why = choose_engine(bundle, backend, threads)
     controls = Controls()
@@ -151,6 +171,8 @@ def command(
         _say(f"personalised to {bundle.subject}: no number for anybody else; --bundle the general one for others")
     elif bundle.uncertainty is None:
         _say("uncertainty not known: the bundle promises nothing about other people; export it again")
+    if actions and not rest:
+        _say("facial actions are compared with the person's rest: give --rest 120, or begin one on the page")
     observers: list[Observer] = []
     if (service := open_service()) is not None:
         observers.append(service)
@@ -174,7 +196,18 @@ def command(
     if page is not None:
         folder = record.parent if record is not None else Path("runs")
         options_of_page = {"face": page_face, "certfile": page_cert, "keyfile": page_key, "since": since}
-        observers.append(open_page(page, controls, folder, **options_of_page))
+        server = open_page(page, controls, folder, **options_of_page)
+        observers.append(server)
+    if mqtt is not None:
+        from ..beds.broker import parse_broker
+        from ..beds.unit import BedUnit
+
+        broker = parse_broker(mqtt, mqtt_password_file, mqtt_ca)
+        if broker.warning:
+            _say(broker.warning)
+        model = server.model if page is not None else None
+        # the last, because at the end it waits for what is still to be sent
+        observers.append(BedUnit(broker, bed or "", controls, model, discovery=mqtt_discovery or ""))
     if mark:
         _read_marks(output, controls)
     with stop_on_signals(controls):
@@ -214,7 +247,7 @@ def result_output(output: str, controls: Controls) -> list[Observer]:
     return []
 
 
-def open_page(address: str, controls: Controls, recordings: Path, **options: Any) -> Observer:
+def open_page(address: str, controls: Controls, recordings: Path, **options: Any) -> PageObserver:
     """The running page; standard error says where."""
     from ..live.page import start_page
 
@@ -233,7 +266,11 @@ def _bundle(task_name: str | None, path: Path | None, *, signed: bool) -> Bundle
         get_task(task_name)
     if path is None:
         return load(demo_bundle(task_name or TASK_NAMES[0]))
-    bundle = load(path)
+    if str(path) == "current" and not path.exists():
+        from .bundle import open_store
+
+        path = open_store(None).current_path()
+    bundle = load(path.resolve() if path.is_symlink() else path)  # a link may lead elsewhere during the run
     if task_name is not None and bundle.task.name != task_name:
         raise ConfigError(f"{path} is a bundle for '{bundle.task.name}', not '{task_name}'; leave --task out")
     return bundle

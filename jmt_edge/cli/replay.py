@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -109,6 +108,7 @@ def _bundle(recording: Recording, given: Path | None, load: Callable[[Path], Bun
     """The bundle of the run: the one given, or the one with its hash among the packaged ones and those of the user's
     store. The recording does not say where it is: an engine plan is code, and a recording may come from anybody.
     """
+    from ..engine.store import default_store
     from .live import demo_bundle
 
     wanted = recording.manifest["bundle"]
@@ -118,7 +118,7 @@ def _bundle(recording: Recording, given: Path | None, load: Callable[[Path], Bun
         if not _same(bundle, wanted):
             raise BundleError(f"the recording was made with {name}, but {given} is {bundle.id}; give its --bundle")
         return bundle
-    for path in (*map(demo_bundle, TASK_NAMES), *sorted(bundle_store().glob("*.jmt"))):
+    for path in (*map(demo_bundle, TASK_NAMES), *sorted(default_store().glob("*.jmt"))):
         try:
             digest = hashlib.sha256((path / "manifest.json").read_bytes()).hexdigest()
         except OSError:
@@ -126,16 +126,9 @@ def _bundle(recording: Recording, given: Path | None, load: Callable[[Path], Bun
         if wanted["id"].endswith(f"@{digest[:8]}") and _same(bundle := load(path), wanted):
             return bundle
     raise BundleError(
-        f"the recording was made with {name}, which is neither a packaged bundle nor in {bundle_store()}; give it with "
-        "--bundle"
+        f"the recording was made with {name}, which is neither a packaged bundle nor in {default_store()}; give it "
+        "with --bundle"
     )
-
-
-def bundle_store() -> Path:
-    """Where replays look for bundles by their hash: `$JMT_EDGE_BUNDLES`, or `~/.local/share/jmt-edge/bundles`."""
-    if folder := os.environ.get("JMT_EDGE_BUNDLES"):
-        return Path(folder)
-    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "jmt-edge" / "bundles"
 
 
 def _same(bundle: Bundle, wanted: dict[str, str]) -> bool:

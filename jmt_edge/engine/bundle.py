@@ -111,7 +111,7 @@ class Bundle:
             return {}
         name = self.manifest["novelty"]["file"]
         try:
-            return read_novelty(self.read(name))
+            return read_novelty(self.read(name), self.task)
         except ValueError as error:
             raise BundleError(f"{self.path / name} cannot be used: {error}; export the bundle again") from None
 

@@ -9,7 +9,7 @@ with a standard is claimed. Times are seconds of any monotonic clock that the ca
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from enum import Enum
 from typing import Any
@@ -109,6 +109,7 @@ class Alarm:
     held: float = 0.0
     times: int = 0
     peak: float | None = None
+    changed: Callable[[Alarm, State], None] | None = field(default=None, repr=False)  # called with the state before
 
     @property
     def latching(self) -> bool:
@@ -145,12 +146,19 @@ class Alarm:
         if self.state is State.PENDING and now - self.since >= self.delay:
             self._step(Event.ELAPSED, now)
         self.no_data = event is Event.UNKNOWN and self.shown
-        return self.state is not before
+        return self._report(before)
 
     def acknowledge(self, now: float) -> bool:
         before = self.state
         self._step(Event.ACK, now)
-        return self.state is not before
+        return self._report(before)
+
+    def _report(self, before: State) -> bool:
+        if self.state is before:
+            return False
+        if self.changed is not None:
+            self.changed(self, before)
+        return True
 
     def _hold(self, before: State, now: float, value: float | None, lingers: bool) -> None:
         if before is State.NORMAL:
@@ -193,14 +201,23 @@ MAX_PAUSE = 120.0
 
 @dataclass
 class Alarms:
-    """All alarms of a run, by id. `snapshot` is what a screen shows."""
+    """All alarms of a run, by id. `snapshot` is what a screen shows.
+
+    listeners: called for each change of an alarm's state, with the alarm and its state before, where it is judged.
+    """
 
     settings: AlarmSettings = field(default_factory=AlarmSettings)
     alarms: dict[str, Alarm] = field(default_factory=dict)
     paused_until: float | None = None
+    listeners: list[Callable[[Alarm, State], None]] = field(default_factory=list)
 
     def add(self, alarm: Alarm) -> None:
+        alarm.changed = self._tell
         self.alarms[alarm.id] = alarm
+
+    def _tell(self, alarm: Alarm, before: State) -> None:
+        for listener in self.listeners:
+            listener(alarm, before)
 
     def acknowledge(self, now: float, id: str | None = None) -> list[str]:
         """Acknowledge one alarm or, without an id, all; the ids that changed. Raises ConfigError for an unknown id."""

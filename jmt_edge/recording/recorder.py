@@ -23,7 +23,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from itertools import count
 from pathlib import Path
 from typing import IO, Any
@@ -178,8 +178,10 @@ class Recorder(Observer):
             "smooth": info.smooth,
             "novelty": info.novelty,
             "person": info.person,
+            "actions": info.actions,
             "uncertainty": info.uncertainty,
             "realtime": info.realtime,
+            "origin": _origin(info),
             "sources": info.sources,
             "raw": sorted(self.raw | {"eda"}),
             "whole": self._whole,
@@ -254,6 +256,14 @@ def _last_part(folder: Path) -> Path | None:
         if suffix.isdecimal() and str(int(suffix)) == suffix and int(suffix) > 1:
             parts[int(suffix)] = path
     return next((parts[number] for number in sorted(parts, reverse=True) if _manifest_of(parts[number])), None)
+
+
+def _origin(info: RunInfo) -> str | None:
+    """When stream time was 0 (ISO 8601); None where it is not the time of a clock."""
+    if not info.realtime or not info.origin:
+        return None
+    began = datetime.now(timezone.utc) - timedelta(seconds=time.monotonic() - info.origin)
+    return began.isoformat(timespec="milliseconds")
 
 
 def _part(folder: Path | None) -> dict[str, Any] | None:

@@ -23,7 +23,9 @@ def tables(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 WITH_PICTURES = [ROOT / "docs/reference/performance.md", ROOT / "benchmarks/NOTES.md"]
-PAGES = [WITH_PICTURES[0], ROOT / "docs/explanation/evaluation.md", WITH_PICTURES[1]]
+PAGES = [
+    WITH_PICTURES[0], ROOT / "docs/explanation/evaluation.md", ROOT / "docs/reference/mqtt.md", WITH_PICTURES[1],
+]  # fmt: skip
 
 
 def test_every_number_of_the_pages_comes_from_the_committed_json(tables: Any) -> None:

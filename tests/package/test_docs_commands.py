@@ -34,6 +34,7 @@ CommandLine = Callable[..., tuple[int, str, str]]
 
 # the start of a command -> why it is not run; the longest that fits holds
 EXCEPTIONS = {
+    "jmt-edge station": "runs until it is stopped; tests/beds/test_beds_mqtt.py",
     "jmt-edge sim-board": "runs until it is stopped; tests/eda_capture/test_eda_cli.py",
     "jmt-edge synth": "takes minutes; tests/simulated/test_simulated_synth.py",
     "jmt-edge train": "takes minutes; tests/training/test_training_commands.py",
@@ -55,7 +56,8 @@ OTHERS = {
     "sudo": "changes the system", "systemctl": "changes the system", "editor": "is for a person",
     "npm": "fetches from the network", ".": "is the shell's own", "umask": "is the shell's own",
     "export": "is the shell's own", "echo": "is the shell's own", "mkdir": "is the system's", "cp": "is the system's",
-    "install": "is the system's", "tail": "is the system's",
+    "install": "is the system's", "tail": "is the system's", "ls": "is the system's",
+    "docker": "needs a container engine",
 }  # fmt: skip
 # devices that are not here -> what the documentation has in their place
 SIMULATED = {
@@ -118,6 +120,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("inputs")
     for name in ("pain.jmt", "my.jmt", "pain-orin.jmt"):
         shutil.copytree(demo_bundle("pain"), folder / name)
+    shutil.copytree(demo_bundle("trimodal"), folder / "pain-2.jmt")  # another one than pain.jmt
     rng = np.random.default_rng(0)
     with av.open(str(folder / "talk.mp4"), "w") as container:
         video, sound = container.add_stream("mpeg4", rate=25), container.add_stream("aac", rate=16000)

@@ -43,12 +43,29 @@ CASES: dict[str, Case] = {
     "live `--page-cert`, `--page-key`: both of them": ("live --page --page-cert c.pem", "", "--page-key"),
     "live `--page`: an address that is free": ("live --page 127.0.0.1:{port}", "", "cannot listen"),
     "live `--backend`: what the backend needs": ("live --backend magic", "", "unknown backend 'magic'"),
+    "live `--mqtt`: `[mqtt]` (paho)": ("live --mqtt mqtt://h --bed 1", "paho", "[mqtt]"),
+    "live `--mqtt`: an address, a password file and certificates that can be used": (
+        "live --mqtt mqtt://u:secret@h --bed 1", "", "--mqtt-password-file"),
+    "live `--mqtt`: `--bed`": ("live --mqtt mqtt://h", "", "--bed NAME"),
+    "live `--bed`: `--mqtt`": ("live --bed 1", "", "--mqtt URL"),
+    "station : `[mqtt]` (paho)": ("station --mqtt mqtt://h", "paho", "[mqtt]"),
+    "station : `[page]` (starlette, uvicorn, websockets)": ("station --mqtt mqtt://h", "uvicorn", "[page]"),
+    "station `--mqtt`: an address, a password file and certificates that can be used": (
+        "station --page 127.0.0.1:0", "", "--mqtt mqtt://HOST/PREFIX"),
+    "station `--page-cert`, `--page-key`: both of them": (
+        "station --mqtt mqtt://h --page 127.0.0.1:0 --page-key k", "", "--page-cert"),
+    "station `--page`: an address that is free": (
+        "station --mqtt mqtt://h --page 127.0.0.1:{port}", "", "cannot listen"),
+    "station `--log-file`: a folder that exists and may be written": (
+        "station --mqtt mqtt://h --page 127.0.0.1:0 --log-file {folder}/none/l.txt", "", "does not exist"),
     "replay `--page`: `[page]` (starlette, uvicorn, websockets)": ("replay {folder} --page", "starlette", "[page]"),
     "replay `--require-signed`: `[sign]` (cryptography)": (
         "replay {folder} --require-signed", "cryptography", "[sign]"),
     "replay `--page`: an address that is free": ("replay {folder} --page 127.0.0.1:{port}", "", "cannot listen"),
     "replay `--backend`: what the backend needs": ("replay {folder} --backend magic", "", "unknown backend"),
     "export `--to parquet`: `[record]` (pyarrow)": ("export {folder} --to parquet", "pyarrow", "[record]"),
+    "export `--subject`: `--to fhir`, and a reference": (
+        "export {folder} --to csv --subject Patient/1", "", "--to fhir"),
     "export `--require-signed`: `[sign]` (cryptography)": (
         "export {folder} --to csv --require-signed", "cryptography", "[sign]"),
     "export : an output that does not exist, or an empty folder": (

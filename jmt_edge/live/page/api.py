@@ -116,7 +116,7 @@ class Api:
             raise Refused(429, "too many requests; slow down")
         if operation.body is None:
             return {}
-        return check_body(await _read_body(request), operation.body, operation.required)
+        return check_body(await read_body(request), operation.body, operation.required)
 
     async def act(self, request: Request, action: str, **details: Any) -> None:
         """Log an action before it is carried out. Raises Refused where the log cannot be written."""
@@ -131,7 +131,8 @@ class Api:
             return await asyncio.to_thread(work, *args, **options)
 
 
-async def _read_body(request: Request) -> Any:
+async def read_body(request: Request) -> Any:
+    """The JSON of a request. Raises Refused."""
     if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
         raise Refused(415, "send JSON, with `Content-Type: application/json`")
     data = b""

@@ -58,20 +58,17 @@ LOGGED, LOG_SPAN = 10, 60.0  # log lines of the server in this many seconds
 TYPES = {".html": "text/html; charset=utf-8", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 
 
-class PageObserver(Feed):
-    """The running page. `lines` is for the user; it contains the token, so print it once."""
+class Server:
+    """A server in a thread of its own. `lines` is for the user; it contains the token, so print it once."""
 
     def __init__(self, url: str, lines: list[str], token: str | None) -> None:
-        super().__init__()
         self.url, self.lines, self.token = url, lines, token
         self._server: uvicorn.Server | None = None
         self._stopping = threading.Event()
         self._thread: Steady | None = None
-        self._clients: Clients | None = None
 
-    def serve(self, config: uvicorn.Config, listener: Listener, clients: Clients) -> None:
+    def serve(self, config: uvicorn.Config, listener: Listener) -> None:
         """Serve in a thread until `close`."""
-        self._clients = clients
 
         def work() -> None:
             self._server = server = uvicorn.Server(config)
@@ -84,14 +81,6 @@ class PageObserver(Feed):
         self._thread = Steady(work, "page", self._stopping)
         self._thread.start()
 
-    def on_end(self, summary: Summary) -> None:
-        super().on_end(summary)
-        # each client is told that this is the end, not a lost connection, and disconnects
-        until = time.monotonic() + FAREWELL
-        while self._clients and time.monotonic() < until:
-            time.sleep(0.02)
-        self.close()
-
     def close(self) -> None:
         """Stop the server; browsers see that the connection is closed."""
         if self._thread is not None:
@@ -101,6 +90,25 @@ class PageObserver(Feed):
             self._thread.join(5.0)
             self._thread = None
             self._listener.close()
+
+
+class PageObserver(Server, Feed):
+    """The running page of a run. model: what it shows."""
+
+    model: Model
+
+    def __init__(self, url: str, lines: list[str], token: str | None) -> None:
+        Server.__init__(self, url, lines, token)
+        Feed.__init__(self)
+        self.clients: Clients | None = None
+
+    def on_end(self, summary: Summary) -> None:
+        super().on_end(summary)
+        # each client is told that this is the end, not a lost connection, and disconnects
+        until = time.monotonic() + FAREWELL
+        while self.clients and time.monotonic() < until:
+            time.sleep(0.02)
+        self.close()
 
 
 def start_page(
@@ -126,27 +134,52 @@ def start_page(
     host, port = parse_address(address)
     if face not in MODES:
         raise ConfigError(f"the face cannot be shown as '{face}'; choose {', '.join(MODES)}")
-    if (certfile is None) != (keyfile is None):
-        raise ConfigError("TLS needs both a certificate and its key; give --page-cert FILE and --page-key FILE")
-    token = token or os.environ.get(TOKEN_VARIABLE) or (None if is_loopback(host) else secrets.token_urlsafe(24))
-    if token is not None and len(token) < MIN_TOKEN:
-        raise ConfigError(f"the page's token has fewer than {MIN_TOKEN} characters; choose a longer {TOKEN_VARIABLE}")
-    if secure := certfile is not None and keyfile is not None:
-        _check_certificate(certfile, keyfile)
+    require_usable(host, token := token_of(host, token), certfile, keyfile)
     audit = AuditLog(recordings / "page-audit.jsonl")
     settings = _restore(audit, since) if since else None
     door = Door()
-    listener = _listen(host, port, door)
-    port = listener.getsockname()[1]
-    shown = f"[{host}]" if ":" in host else host
-    url = f"{'https' if secure else 'http'}://{shown}:{port}/"
-    lines = [f"page: {url}" + (f"#token={token}" if token else "")]
-    if not is_loopback(host) and not secure:
-        lines.append("page: the connection is not encrypted; give --page-cert FILE and --page-key FILE for TLS")
-    observer = PageObserver(url, lines, token)
+    listener = listen_at(host, port, door)
+    observer = PageObserver(*addresses(host, listener, token, certfile))
     application = _application(observer, controls, audit, recordings, Guard(token), door, face)
     application.model.alarms.settings = settings or AlarmSettings()
-    config = uvicorn.Config(
+    observer.model, observer.clients = application.model, application.clients
+    observer.serve(server_config(application, certfile, keyfile), listener)
+    return observer
+
+
+def token_of(host: str, token: str | None = None) -> str | None:
+    """The token that every client must have: the one given, the environment's, a new one, or none on loopback."""
+    return token or os.environ.get(TOKEN_VARIABLE) or (None if is_loopback(host) else secrets.token_urlsafe(24))
+
+
+def require_usable(host: str, token: str | None, certfile: Path | None, keyfile: Path | None) -> None:
+    """Raises ConfigError for a short token, half of a certificate, or one that cannot be used."""
+    if (certfile is None) != (keyfile is None):
+        raise ConfigError("TLS needs both a certificate and its key; give --page-cert FILE and --page-key FILE")
+    if token is not None and len(token) < MIN_TOKEN:
+        raise ConfigError(f"the page's token has fewer than {MIN_TOKEN} characters; choose a longer {TOKEN_VARIABLE}")
+    if certfile is not None and keyfile is not None:
+        _check_certificate(certfile, keyfile)
+
+
+def addresses(
+    host: str, listener: Listener, token: str | None, certfile: Path | None
+) -> tuple[str, list[str], str | None]:
+    """(URL, lines for the user, token)."""
+    shown = f"[{host}]" if ":" in host else host
+    url = f"{'https' if certfile else 'http'}://{shown}:{listener.getsockname()[1]}/"
+    lines = [f"page: {url}" + (f"#token={token}" if token else "")]
+    if not is_loopback(host) and certfile is None:
+        lines.append("page: the connection is not encrypted; give --page-cert FILE and --page-key FILE for TLS")
+    return url, lines, token
+
+
+def server_config(application: Any, certfile: Path | None, keyfile: Path | None) -> uvicorn.Config:
+    """uvicorn's configuration of every page; its log is kept short."""
+    logger = logging.getLogger("uvicorn.error")
+    if not any(isinstance(one, _Sparing) for one in logger.filters):
+        logger.addFilter(_Sparing())
+    return uvicorn.Config(
         application,
         http="h11", ws=_Socket, loop="asyncio",  # the same server whatever else is installed
         log_config=None, log_level="error", access_log=False, server_header=False, proxy_headers=False,
@@ -154,11 +187,6 @@ def start_page(
         backlog=AT_ONCE, timeout_keep_alive=30, timeout_graceful_shutdown=1, h11_max_incomplete_event_size=16384,
         ssl_certfile=certfile, ssl_keyfile=str(keyfile) if keyfile else None,
     )  # fmt: skip
-    logger = logging.getLogger("uvicorn.error")
-    if not any(isinstance(one, _Sparing) for one in logger.filters):
-        logger.addFilter(_Sparing())
-    observer.serve(config, listener, application.clients)
-    return observer
 
 
 class _Socket(AutoWebSocketsProtocol):  # type: ignore[misc, valid-type]
@@ -185,7 +213,8 @@ class _Sparing(logging.Filter):
         return self._bucket.take()
 
 
-def _listen(host: str, port: int, door: Door) -> Listener:
+def listen_at(host: str, port: int, door: Door) -> Listener:
+    """Raises ConfigError."""
     try:
         return listen(host, port, door)
     except OSError as error:
@@ -221,7 +250,7 @@ def _check_certificate(certfile: Path, keyfile: Path) -> None:
 
 def _application(
     feed: Feed, controls: Controls, audit: AuditLog, recordings: Path, guard: Guard, door: Door, face: str
-) -> _Outer:
+) -> _Page:
     model = Model(feed, controls)
     clients = Clients(model, guard, face, door)
     api = Api(model, clients, audit, Recordings(recordings), guard, door, face)
@@ -230,16 +259,16 @@ def _application(
         by_path.setdefault(operation.path, {})[operation.method] = api.endpoint(operation)
     routes: list[Any] = [Route(path, _by_method(handlers), methods=[*handlers]) for path, handlers in by_path.items()]
     routes.append(WebSocketRoute("/ws", clients.serve))
-    routes += [Route(path, _static(guard, *file), methods=["GET"]) for path, file in static_files().items()]
+    routes += [Route(path, static_answer(guard, *file), methods=["GET"]) for path, file in static_files().items()]
 
     @asynccontextmanager
     async def clock(app: Starlette) -> AsyncIterator[None]:
-        asyncio.get_running_loop().set_exception_handler(_count)
+        asyncio.get_running_loop().set_exception_handler(count_fault)
         ticking = asyncio.ensure_future(_tick(model, clients, door))
         yield
         ticking.cancel()
 
-    return _Outer(Starlette(routes=routes, lifespan=clock), model, clients, door)
+    return _Page(Starlette(routes=routes, lifespan=clock), door, model, clients)
 
 
 def _by_method(handlers: dict[str, Endpoint]) -> Endpoint:
@@ -260,7 +289,7 @@ def static_files() -> dict[str, tuple[bytes, str]]:
     return files
 
 
-def _static(guard: Guard, content: bytes, kind: str) -> Endpoint:
+def static_answer(guard: Guard, content: bytes, kind: str) -> Endpoint:
     tag = f'"{hashlib.sha256(content).hexdigest()[:16]}"'
     headers = {"etag": tag, "cache-control": "no-cache"}
 
@@ -276,11 +305,11 @@ def _static(guard: Guard, content: bytes, kind: str) -> Endpoint:
     return answer
 
 
-class _Outer:
+class Outer:
     """Tells the door of every request, and adds the security headers to every response."""
 
-    def __init__(self, app: Starlette, model: Model, clients: Clients, door: Door) -> None:
-        self._app, self.model, self.clients, self._door = app, model, clients, door
+    def __init__(self, app: Starlette, door: Door) -> None:
+        self._app, self._door = app, door
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
         if scope["type"] != "http":
@@ -301,7 +330,13 @@ class _Outer:
             await self._app(scope, receive, with_headers)
 
 
-def _count(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+class _Page(Outer):
+    def __init__(self, app: Starlette, door: Door, model: Model, clients: Clients) -> None:
+        super().__init__(app, door)
+        self.model, self.clients = model, clients
+
+
+def count_fault(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     """An exception that no task waits for."""
     FAULTS.add("page connection", context.get("exception") or RuntimeError(context["message"]))
 

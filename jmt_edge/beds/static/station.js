@@ -1,0 +1,214 @@
+// The station: asks once a second what is known of every bed, and shows nothing that is old.
+import { $, make, say } from "/static/dom.js";
+
+const PERIOD = 1000; // ms between two questions
+const OLD = 3500; // ms without an answer after which nothing is shown
+const ORDER = ["high", "medium", "low"];
+const SHORT = { face: "face", voice: "voice", eda: "EDA" };
+
+let token = sessionStorage.getItem("jmt-edge-station-token") || "";
+let heard = performance.now();
+let asking = false;
+const tiles = new Map();
+
+const given = new URLSearchParams(location.hash.slice(1)).get("token");
+if (given) {
+  keep(given);
+  history.replaceState(null, "", location.pathname);
+}
+
+function keep(value) {
+  token = value;
+  sessionStorage.setItem("jmt-edge-station-token", value);
+}
+
+async function ask(path, body) {
+  const headers = token ? { Authorization: `Bearer ${token}` } : {};
+  const options = { headers, cache: "no-store", signal: AbortSignal.timeout(OLD) };
+  if (body !== undefined) {
+    headers["Content-Type"] = "application/json";
+    Object.assign(options, { method: "POST", body: JSON.stringify(body) });
+  }
+  const answer = await fetch(path, options);
+  const found = await answer.json();
+  if (!answer.ok) throw Object.assign(new Error(found.error), { status: answer.status });
+  return found;
+}
+
+async function turn() {
+  if (!asking && !$("token-dialog").open) {
+    asking = true;
+    try {
+      const found = await ask("/api/v1/beds");
+      heard = performance.now();
+      show(found);
+    } catch (error) {
+      if (error.status === 401) needToken(token ? "That token is wrong." : "");
+    }
+    asking = false;
+  }
+  const old = performance.now() - heard > OLD;
+  $("veil").hidden = !old;
+  if (old) {
+    say($("veil-text"), "The station does not answer. Look at the beds themselves.");
+    document.body.dataset.trust = "lost";
+    say($("link"), "no connection");
+    for (const tile of tiles.values()) blank(tile);
+  }
+}
+
+function needToken(why) {
+  say($("token-error"), why);
+  $("token-dialog").showModal();
+}
+
+$("token-form").addEventListener("submit", () => {
+  keep($("token").value.trim());
+  $("token").value = "";
+  heard = performance.now();
+});
+
+function show(found) {
+  say($("prefix"), found.prefix);
+  document.body.dataset.trust = found.broker ? "lost" : "live";
+  say($("link"), found.broker ? "no broker" : "live");
+  const live = found.beds.filter((bed) => bed.state === "live").length;
+  say($("count"), `${live} of ${found.beds.length} beds live`);
+  const names = new Set(found.beds.map((bed) => bed.name));
+  for (const [name, tile] of tiles) {
+    if (!names.has(name)) {
+      tile.node.remove();
+      tiles.delete(name);
+    }
+  }
+  found.beds.forEach((bed, at) => {
+    if (!tiles.has(bed.name)) tiles.set(bed.name, newTile(bed.name));
+    const tile = tiles.get(bed.name);
+    if ($("beds").children[at] !== tile.node) $("beds").insertBefore(tile.node, $("beds").children[at] || null);
+    fill(tile, bed);
+  });
+  $("empty").hidden = found.beds.length > 0;
+  say($("empty"), found.broker ? `No connection to the broker: ${found.broker}` : "No bed has been heard yet.");
+  banner(found);
+}
+
+function newTile(name) {
+  const parts = {
+    mark: make("span", { class: "mark" }),
+    value: make("output", { class: "value", "aria-live": "off" }),
+    say: make("p", { class: "say" }),
+    chips: make("span", { class: "chips" }),
+    seen: make("span", { class: "seen" }),
+  };
+  const node = make("article", { class: "tile", "aria-label": name },
+    make("div", { class: "top" }, make("h2", {}, name), parts.mark), parts.value, parts.say,
+    make("div", { class: "low" }, parts.chips, parts.seen));
+  return { node, ...parts };
+}
+
+/** The alarms of a bed and the station's own about it, the gravest first: [{priority, text, signals}]. */
+function alarmsOf(bed) {
+  const own = bed.own.map((what) => ({
+    priority: "medium",
+    text: what === "lost" ? "Bed lost" : "Two units send under this name",
+    detail: what === "lost" ? bed.lost : "",
+    signals: bed.signals,
+  }));
+  const theirs = bed.alarms.map((alarm) => ({
+    priority: alarm.priority,
+    text: alarm.text,
+    signals: alarm.state === "active" || alarm.state === "latched",
+  }));
+  return [...own, ...theirs].sort((a, b) => ORDER.indexOf(a.priority) - ORDER.indexOf(b.priority) || b.signals - a.signals);
+}
+
+function fill(tile, bed) {
+  const alarms = alarmsOf(bed);
+  const signalling = alarms.find((alarm) => alarm.signals);
+  tile.node.dataset.state = bed.state;
+  tile.node.dataset.priority = alarms[0]?.priority || "";
+  tile.node.dataset.signal = signalling?.priority || "";
+  say(tile.mark, bed.demo && bed.state !== "lost" ? "DEMO" : "");
+  value(tile.value, bed);
+  const why = bed.state === "ended" ? "The run has ended" : bed.state === "starting" ? "no result yet" : bed.reason;
+  const alarm = alarms[0] && [alarms[0].text, alarms[0].detail].filter(Boolean).join(": ");
+  say(tile.say, alarm || bed.lost || why || (bed.alarms_off ? `alarms off: ${bed.alarms_off}` : ""));
+  const chips = Object.entries(bed.quality);
+  tile.chips.replaceChildren(...chips.map(([name, q]) =>
+    make("span", { class: q.ok ? "chip" : "chip off", title: q.reason || "usable" }, SHORT[name] || name)));
+  say(tile.seen, bed.heard === null ? "never heard" : ago(bed.heard));
+}
+
+function value(node, bed) {
+  const outputs = bed.outputs;
+  const pain = outputs?.pain;
+  const pair = outputs && pain === undefined;
+  node.className = `value${outputs ? "" : " none"}${pair ? " both" : ""}`;
+  const signed = (x) => `${x < 0 ? "−" : "+"}${Math.abs(x).toFixed(2)}`;
+  if (!outputs) say(node, "—");
+  else if (pair) {
+    const text = `${signed(outputs.valence)} ${signed(outputs.arousal)}`;
+    if (node.textContent !== text) node.replaceChildren(text);
+    node.title = "valence, arousal";
+  } else {
+    const text = String(Math.round(100 * pain));
+    if (node.textContent !== `${text}%`) node.replaceChildren(text, make("small", {}, "%"));
+    node.title = "pain probability";
+  }
+}
+
+function blank(tile) {
+  Object.assign(tile.node.dataset, { state: "lost", priority: "", signal: "" });
+  tile.value.className = "value none";
+  say(tile.value, "—");
+  say(tile.say, "not known");
+  tile.chips.replaceChildren();
+  say(tile.seen, "");
+}
+
+function ago(seconds) {
+  if (seconds < 60) return `${Math.round(seconds)} s ago`;
+  return seconds < 3600 ? `${Math.floor(seconds / 60)} min ago` : `${Math.floor(seconds / 3600)} h ago`;
+}
+
+/** The gravest alarms by bed; a click goes to the tile, which may be out of sight. */
+function banner(found) {
+  const all = found.beds.flatMap((bed) => alarmsOf(bed).slice(0, 1).map((alarm) => ({ ...alarm, bed: bed.name })));
+  for (const alarm of found.alarms) {
+    if (alarm.id === "broker") {
+      all.push({ priority: alarm.priority, text: alarm.text, signals: alarm.state !== "acknowledged", bed: "" });
+    }
+  }
+  all.sort((a, b) => b.signals - a.signals || ORDER.indexOf(a.priority) - ORDER.indexOf(b.priority));
+  const shown = all.slice(0, 3);
+  const key = JSON.stringify([shown.map(({ detail, ...rest }) => rest), all.length]);
+  $("banner").dataset.priority = all[0]?.priority || "";
+  $("banner").dataset.signal = all.find((alarm) => alarm.signals)?.priority || "";
+  $("ack").hidden = !found.alarms.some((alarm) => alarm.state === "active" || alarm.state === "latched");
+  if (banner.key === key) return;
+  banner.key = key;
+  const rows = shown.map((alarm) => {
+    if (!alarm.bed) return make("div", { class: "alarm" }, alarm.text);
+    const button = make("button", { type: "button" }, alarm.bed);
+    button.addEventListener("click", () => tiles.get(alarm.bed)?.node.scrollIntoView({ block: "center" }));
+    return make("div", { class: "alarm" }, button, ` ${alarm.text}`);
+  });
+  if (all.length > 3) rows.push(make("div", {}, `${all.length - 3} more`));
+  $("banner-list").replaceChildren(...(rows.length ? rows : [make("div", { class: "calm" }, "No alarms")]));
+}
+
+$("ack").addEventListener("click", () => ask("/api/v1/acknowledge", {}).then(turn, () => {}));
+function theme() {
+  const dark = document.documentElement.dataset.theme === "dark" ||
+    (document.documentElement.dataset.theme === "auto" && !matchMedia("(prefers-color-scheme: light)").matches);
+  document.documentElement.dataset.theme = dark ? "light" : "dark";
+}
+$("theme").addEventListener("click", theme);
+document.addEventListener("keydown", (event) => {
+  if (event.target.closest("input, dialog") || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.key === "d") theme();
+  if (event.key === "a" && !$("ack").hidden) $("ack").click();
+});
+
+setInterval(turn, PERIOD);
+turn();

@@ -1,0 +1,177 @@
+"""The observer that sends a run to a broker: results, alarms, quality, what the unit is, and whether it is there."""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from .. import __version__
+from ..capture.base import Status
+from ..controls import Controls
+from ..engine.bundle import INTENDED_USE
+from ..faults import Steady, one_item
+from ..live.alarms import Alarm, State
+from ..live.page.feed import Feed
+from ..live.page.model import Model
+from ..media.chunk import Chunk
+from ..observer import Observer, RunInfo
+from ..result import Result
+from ..summary import Summary, notice
+from .broker import Broker
+from .publisher import Publisher
+
+log = logging.getLogger(__name__)
+
+DISCOVERY = "homeassistant"
+JUDGE_PERIOD = 0.2  # s between two judgements of the alarms, where no page judges them
+QUALITY_PERIOD = 2.0  # s between two reports of a quality whose reason alone changes
+_SHOWN = (State.ACTIVE, State.ACKNOWLEDGED, State.LATCHED)
+
+
+class BedUnit(Observer):
+    """model: the page's, so that both have the same alarms and a person acknowledges for both; None: there is no page,
+    and the alarms are judged here with the settings of the start.
+
+    discovery: the topic below which Home Assistant looks for devices; empty: do not announce this one.
+    """
+
+    def __init__(
+        self, broker: Broker, bed: str, controls: Controls, model: Model | None = None, *, discovery: str = ""
+    ) -> None:
+        self._publisher = Publisher(broker, bed)
+        self._discovery = discovery.strip("/")
+        self._feed = None if model is not None else Feed()
+        self._model = model or Model(self._feed or Feed(), controls)
+        self._model.alarms.listeners.append(self._on_alarm)
+        self._info: RunInfo | None = None
+        self._quality: dict[str, bool] = {}
+        self._quality_at = 0.0
+        self._ended = threading.Event()
+        self._judge = Steady(self._judging, "mqtt alarms", self._ended)
+
+    def on_start(self, info: RunInfo) -> None:
+        self._info = info
+        if self._feed is not None:
+            self._feed.on_start(info)
+        self._publisher.keep("config", self._config(info))
+        self._publisher.keep("alarms", {"alarms": [], "signal": ""})
+        if self._discovery:
+            for topic, body in home_assistant(self._discovery, self._publisher, info).items():
+                self._publisher.keep(topic, body)
+        self._publisher.start()
+        if self._feed is not None:
+            self._judge.start()
+
+    def on_chunk(self, modality: str, chunk: Chunk) -> None:
+        if self._feed is not None:  # that samples arrive is all that an alarm needs
+            self._feed.active = time.monotonic()
+            if len(chunk):
+                self._feed.arrived[modality] = self._feed.active
+
+    def on_status(self, statuses: Mapping[str, Status]) -> None:
+        if self._feed is not None:
+            self._feed.on_status(statuses)
+
+    def on_result(self, result: Result) -> None:
+        if self._feed is not None:
+            self._feed.on_result(result)
+        with one_item("mqtt message"):
+            self._publisher.add("result", {"index": result.index, **result.to_dict()})
+            now, usable = time.monotonic(), {name: q.ok for name, q in result.quality.items()}
+            if usable != self._quality or now - self._quality_at > QUALITY_PERIOD:
+                self._quality, self._quality_at = usable, now
+                shown = {name: {"ok": q.ok, "reason": q.reason} for name, q in result.quality.items()}
+                self._publisher.keep("quality", shown)
+
+    def on_end(self, summary: Summary) -> None:
+        if self._feed is not None:
+            self._feed.on_end(summary)
+            self._ended.set()
+            self._judge.join(5.0)
+        unsent = self._publisher.close(summary.failed)
+        if unsent:
+            log.warning("mqtt: %d messages were not delivered; a recording (--record) has them", unsent)
+
+    def _judging(self) -> None:
+        while not self._ended.wait(JUDGE_PERIOD):
+            now = time.monotonic()
+            self._model.update(now)
+            self._model.judge(now)
+        self._model.update(time.monotonic())
+
+    def _on_alarm(self, alarm: Alarm, before: State) -> None:
+        """An alarm changed; called where it is judged."""
+        if alarm.state not in _SHOWN and before not in _SHOWN:
+            return  # its delay runs, or was not over
+        with one_item("mqtt message"):
+            snapshot = self._model.snapshot(time.monotonic())
+            self._publisher.add("alarm", {"before": before.value, **_shown(alarm, snapshot)})
+            whole = [{k: v for k, v in entry.items() if k != "seconds"} for entry in snapshot["alarms"]]
+            self._publisher.keep("alarms", {"alarms": whole, "signal": snapshot["signal"]["priority"]})
+
+    def _config(self, info: RunInfo) -> dict[str, Any]:
+        task = info.bundle.task
+        return {
+            "version": __version__, "run": self._publisher.run, "bed": self._publisher.bed, "bundle": info.bundle.id,
+            "demo": info.bundle.demo, "notice": notice(info.bundle.demo), "intended_use": INTENDED_USE,
+            "task": task.name, "outputs": list(task.outputs), "modalities": list(task.names), "sources": info.sources,
+            "hop": info.hop, "smooth": info.smooth, "backend": info.backend, "precision": info.precision,
+            "novelty": info.novelty, "uncertainty": info.uncertainty, "alarms_off": info.alarms_off,
+            "limit": self._model.alarms.settings.limit, "realtime": info.realtime,
+        }  # fmt: skip
+
+
+def _shown(alarm: Alarm, snapshot: dict[str, Any]) -> dict[str, Any]:
+    """The alarm as the page shows it; what is no longer shown has its last text."""
+    for entry in snapshot["alarms"]:
+        if entry["id"] == alarm.id:
+            return {k: v for k, v in entry.items() if k != "seconds"}
+    return {
+        "id": alarm.id, "kind": alarm.kind, "priority": alarm.priority.value, "state": alarm.state.value,
+        "text": alarm.past or alarm.text, "detail": alarm.detail,
+    }  # fmt: skip
+
+
+def home_assistant(discovery: str, publisher: Publisher, info: RunInfo) -> dict[str, dict[str, Any]]:
+    """Topic -> configuration of each entity of MQTT discovery: a sensor an output, the alarm, each modality.
+
+    Late results do not become a sensor's state, and no result is `unknown`.
+    """
+    bed, base = publisher.bed, publisher.status.rpartition("/")[0]
+    node = re.sub(r"[^\w-]", "_", f"jmt_edge_{base}")
+    notes = notice(info.bundle.demo)
+    common = {
+        "availability_topic": f"{base}/status",
+        "availability_template": "{{ 'online' if value_json.state == 'live' else 'offline' }}",
+        "qos": 1,
+        "device": {
+            "identifiers": [node], "name": f"{bed} ({notes})", "manufacturer": "jmt-edge", "model": info.bundle.id,
+            "sw_version": __version__,
+        },
+        "origin": {"name": "jmt-edge", "sw_version": __version__},
+    }  # fmt: skip
+    found: dict[str, dict[str, Any]] = {}
+    for name in info.bundle.task.outputs:
+        value = f"value_json.result.outputs.{name} if value_json.result.outputs else None"
+        found[f"{discovery}/sensor/{node}/{name}/config"] = {
+            **common, "name": f"{name} probability" if name == "pain" else name, "unique_id": f"{node}_{name}",
+            "state_topic": f"{base}/result", "state_class": "measurement", "suggested_display_precision": 2,
+            "value_template": f"{{{{ this.state if value_json.late else ({value}) }}}}",
+            "expire_after": max(5, round(10 * info.hop)),
+        }  # fmt: skip
+    found[f"{discovery}/binary_sensor/{node}/alarm/config"] = {
+        **common, "name": "alarm", "unique_id": f"{node}_alarm", "device_class": "problem",
+        "state_topic": f"{base}/alarms", "value_template": "{{ 'ON' if value_json.alarms else 'OFF' }}",
+        "json_attributes_topic": f"{base}/alarms",
+    }  # fmt: skip
+    for name in info.bundle.task.names:
+        found[f"{discovery}/binary_sensor/{node}/{name}/config"] = {
+            **common, "name": f"{name} usable", "unique_id": f"{node}_{name}_usable",
+            "state_topic": f"{base}/quality", "value_template": f"{{{{ 'ON' if value_json.{name}.ok else 'OFF' }}}}",
+            "entity_category": "diagnostic",
+        }  # fmt: skip
+    return found
