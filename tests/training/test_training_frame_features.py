@@ -100,7 +100,7 @@ def test_a_recipe_takes_the_features_of_a_folder(tmp_path: Path) -> None:
     assert face.shape == (4, 30) and face.backbone == "frame_features" and "face" not in recipe.weights
     assert not exportable(recipe, recipe.resolve())
     for wrong in ("features.voice=x", "features.face=x"):
-        with pytest.raises((ConfigError, DataError), match="no voice|no folder x"):
+        with pytest.raises((ConfigError, DataError), match=r"no voice|no folder x"):
             load_recipe("biovid-jmt", [wrong])
     with pytest.raises(ConfigError, match="second"):
         load_recipe("affwild2-jmt-intra-fc", [f"features.face={tmp_path / 'of'}"])
