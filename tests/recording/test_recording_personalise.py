@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -280,12 +280,23 @@ def personalised(bundle: Bundle, path: Path, personal: Personal) -> Bundle:
     return write_personal(bundle, found, [Read("0" * 64, "", rated, True)], path)
 
 
-def run_pain(bundle: Bundle, names: tuple[str, ...] = ("eda",), *, smooth: float = 0.0) -> list[Result]:
-    engine = FakeEngine(bundle.task)
-    pipeline = Pipeline(bundle, engine, 0.5, names, smooth=smooth)
-    times = np.arange(0, 20, 1 / 16)
-    pipeline.push("eda", Chunk(times, (5 + 0.3 * np.sin(times)).astype(np.float32), 16.0))
-    return [pipeline.infer(i, {"eda": Status(State.STREAMING, unit="µS")}) for i in range(20, 30)]
+def steps(windows: int = 30) -> Iterator[tuple[int, Chunk, dict[str, Status]]]:
+    """(window, its new samples, the statuses) of a run on EDA alone."""
+    times = np.arange(0, 0.5 * windows, 1 / 16)
+    values = (5 + 0.3 * np.sin(times)).astype(np.float32)
+    for i in range(1, windows + 1):
+        new = (times > (i - 1) * 0.5) & (times <= i * 0.5) if i > 1 else times <= 0.5
+        yield i, Chunk(times[new], values[new], 16.0), {"eda": Status(State.STREAMING, unit="µS")}
+
+
+def run_pain(bundle: Bundle, *, smooth: float = 0.0) -> list[Result]:
+    """The results once the window is full."""
+    pipeline = Pipeline(bundle, FakeEngine(bundle.task), 0.5, ["eda"], smooth=smooth)
+    results = []
+    for i, chunk, statuses in steps():
+        pipeline.push("eda", chunk)
+        results.append(pipeline.infer(i, statuses))
+    return results[20:]
 
 
 def test_a_run_applies_it_and_shows_both(bundle: Bundle, tmp_path: Path) -> None:
@@ -318,17 +329,14 @@ def test_a_replay_gives_the_personal_results_again(bundle: Bundle, tmp_path: Pat
     folder = tmp_path / "run"
     recorder = Recorder(folder, new)
     recorder.on_start(RunInfo(new, "fake", {}, 0.5, False, 0.0, {"face": "", "eda": "x"}))
-    engine = FakeEngine(new.task)
-    pipeline = Pipeline(new, engine, 0.5, ["eda"])
-    times = np.arange(0, 10, 1 / 16)
-    for i in range(1, 20):
-        keep = (times > (i - 1) * 0.5 - 1e-9) & (times <= i * 0.5 - 1e-9)
-        chunk = Chunk(times[keep], (5 + 0.3 * np.sin(times[keep])).astype(np.float32), 16.0)
-        statuses = {"eda": Status(State.STREAMING, unit="µS")}
+    pipeline = Pipeline(new, FakeEngine(new.task), 0.5, ["eda"])
+    results = []
+    for i, chunk, statuses in steps():
         pipeline.push("eda", chunk)
+        results.append(pipeline.infer(i, statuses))
         recorder.on_chunk("eda", chunk)
         recorder.on_status(statuses)
-        recorder.on_result(pipeline.infer(i, statuses))
+        recorder.on_result(results[-1])
     recorder.close()
     outcome = replay(Recording(folder), new, FakeEngine(new.task), Pipeline)
-    assert outcome.recomputed == 19 and outcome.equal == 19
+    assert results[-1].general is not None and outcome.recomputed == outcome.equal == len(results)
