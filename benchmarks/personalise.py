@@ -1,12 +1,12 @@
 """What personalising a bundle gains on simulated people, of whom some need it.
 
-    python -m benchmarks.personalise predict OUT.npz [--tune]     # the pain demo's outputs; 20 min of a core
-    python -m benchmarks.personalise report IN.npz OUT.json
+    python -m benchmarks.personalise predict OUT.npz [--tune] [KIND]    # the pain demo's outputs; 2 min of a core
+    python -m benchmarks.personalise report IN.npz... OUT.json
 
 Three kinds of people, who were used for nothing before: usual ones, non-responders (their skin hardly reacts) and stoic
 ones (their face hardly does). Each is rated 40 times, half of them in pain; one rating in 20 is on the wrong side. The
 first half of the ratings, by time, is fitted to, and the other half judges, as `jmt-edge personalise` does. `--tune`
-simulates nine other people, on whom the priors were chosen.
+simulates nine other people, on whom the priors were chosen; KIND is one kind of people alone.
 """
 
 from __future__ import annotations
@@ -49,13 +49,15 @@ def kind_of(number: int) -> str:
     return KINDS[number % len(KINDS)]
 
 
-def predict(people: int, seed: int) -> dict[str, np.ndarray]:
+def predict(people: int, seed: int, only: str = "") -> dict[str, np.ndarray]:
     """The logits of the pain demo from both modalities and from each alone, with time, label and person: each (N,)."""
     bundle = load_bundle(BUNDLE)
     whole = simulated_cohort(bundle.task, subjects=people, windows=RATINGS, seed=seed)
     numbers = {f"sim{FIRST_SEED + 1000 * seed + i}": i for i in range(people)}
     trials = []
     for trial in whole.trials:
+        if only not in ("", kind_of(numbers[trial.subject])):
+            continue
         spec = f"sim:seed={trial.subject.removeprefix('sim')}"
         spec += "&responder=0" if kind_of(numbers[trial.subject]) == "non-responder" else ""
         # windows on the grid of a live run would be cut after a live run up to there
@@ -148,18 +150,19 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 def main() -> None:
     if sys.argv[1] == "predict":
-        tune = "--tune" in sys.argv
-        found = predict(*((TUNE_PEOPLE, TUNE_SEED) if tune else (PEOPLE, SEED)))
-        np.savez_compressed(sys.argv[2], **found)
+        people, seed = (TUNE_PEOPLE, TUNE_SEED) if "--tune" in sys.argv else (PEOPLE, SEED)
+        only = next((kind for kind in KINDS if kind in sys.argv), "")
+        np.savez_compressed(sys.argv[2], **predict(people, seed, only))
         return
-    report = stamp(f"python -m benchmarks.personalise report {Path(sys.argv[2]).name} {Path(sys.argv[3]).name}")
-    with np.load(sys.argv[2]) as data:
-        found = dict(data)
+    *inputs, out = sys.argv[2:]
+    report = stamp("python -m benchmarks.personalise report IN.npz... OUT.json")
+    parts = [dict(np.load(name)) for name in inputs]
+    found = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
     report |= {"bundle": load_bundle(BUNDLE).id, "ratings_each": RATINGS, "slips": SLIPS, "seed": SEED}
     report["with_what_ifs"] = {"people": (rows := refit_all(found)), "kinds": summary(rows)}
     print("scale and bias alone:")
     report["scale_and_bias"] = {"people": (rows := refit_all(found, what_ifs=False)), "kinds": summary(rows)}
-    write(Path(sys.argv[3]), report)
+    write(Path(out), report)
 
 
 if __name__ == "__main__":

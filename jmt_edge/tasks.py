@@ -22,6 +22,7 @@ CLIP_AUDIO_SAMPLES = 47_040  # 32 frames at 30 fps
 RELEASED_TOP_DB, RELEASED_PAD = 80.0, 45_599
 MODALITIES = ("face", "voice", "eda")
 MEASURED_SIDE = 112
+PRECOMPUTED = "frame_features"  # the backbone of features that were computed elsewhere, for training alone
 
 # How features are fused (models.md): the JMT with and without its joint branch, or with as many parameters elsewhere,
 # the papers' baselines, and joint cross attention with one recursion (jca) or several, over two (rjca) or three
@@ -56,6 +57,11 @@ class Modality:
     def measured(self) -> bool:
         """Whether a face's clips are measures (`preprocessing.actions`), not pictures."""
         return self.name == "face" and len(self.shape) == 2
+
+    @property
+    def precomputed(self) -> bool:
+        """Whether the clips, (C, T), are features of each frame from files, and not of the signal."""
+        return self.backbone == PRECOMPUTED
 
     @property
     def side(self) -> int:

@@ -28,6 +28,7 @@ from ..errors import DataError, SourceError
 from ..tasks import Modality, Task
 from .data import Problems, Trial, WindowTable
 from .faults import GREY_NOISE, spoil_face, spoiled
+from .frame_features import cut_features
 from .keys import clip_content, clip_key, digest
 from .sources import open_trial
 
@@ -221,6 +222,8 @@ def _compute(job: tuple[Trial, Task, str, list[float], str]) -> tuple[Any, Any, 
     present = np.zeros(len(ends), np.uint8)
     track = np.zeros(len(ends), np.int32)
     try:
+        if m.precomputed:
+            return *cut_features(trial, m, ends), track, ""
         source, find = open_trial(trial, m)
         if fault:
             source = spoiled(source, name, fault, trial.id, trial.duration)

@@ -31,6 +31,7 @@ from . import run_folder, splits
 from .clips import ClipStore, Progress, build_clips, default_cache, silent
 from .data import Cohort, WindowTable, cut_windows, require_two_classes
 from .features import extract
+from .frame_features import with_features
 from .keys import Key, claim, clip_key, code, data_parts, digest, source_of_weights, weights_hash, write
 from .launch import Launcher
 from .limits import with_limits
@@ -148,8 +149,9 @@ def prepare(cohort: Cohort, recipe: Recipe, options: TrainingOptions, *, trainin
     training: whether a training follows. Raises ConfigError where it, or scoring, needs more memory than there is.
     """
     task = recipe.resolve()
-    require_modalities(cohort, recipe)
     facts = facts_of(cohort)
+    cohort = with_features(cohort, recipe.features)
+    require_modalities(cohort, recipe)
     stride = max(m.stride for m in task.modalities)
     hop = min(recipe.hop, stride) if stride else recipe.hop  # every moment is scored; see `fusion_windows`
     windows = cut_windows(cohort, task, hop=hop or None)
@@ -166,7 +168,7 @@ def prepare(cohort: Cohort, recipe: Recipe, options: TrainingOptions, *, trainin
 
 def require_fit(cohort: Cohort, recipe: Recipe) -> None:
     """Raises DataError where the cohort lacks a modality of the recipe, or its trials are windows of another length."""
-    require_modalities(cohort, recipe)
+    require_modalities(with_features(cohort, recipe.features), recipe)
     require_window(cohort, recipe.resolve(), retrain_remedy(cohort, recipe.resolve()))
 
 
@@ -553,10 +555,10 @@ def load_run(folder: Path) -> tuple[Recipe, dict[str, nn.Module], Fusion, dict[s
 
 def exportable(recipe: Recipe, task: Task) -> bool:
     """Whether a live run can use this system: several modalities with one backbone each, a fusion of the task presets,
-    and no need for earlier data of the person.
+    no need for earlier data of the person, and no features that were computed elsewhere.
     """
     known = recipe.fusion in EXPORTABLE and len(task.modalities) > 1
-    return known and not recipe.audio_gru and not recipe.calibrated and not recipe.second
+    return known and not (recipe.audio_gru or recipe.calibrated or recipe.second or recipe.features)
 
 
 def export_run(

@@ -38,6 +38,8 @@ FAULTS: dict[str, tuple[str, ...]] = {
 
 def faults_of(m: Modality) -> tuple[str, ...]:
     """Those of `FAULTS` that a modality can have: pictures are spoiled, and of measures there is no picture."""
+    if m.precomputed:
+        return ()
     return (DROPOUTS,) if m.measured else FAULTS[m.name]
 
 

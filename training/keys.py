@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 # Modules and whole packages below `jmt_edge`. From files to clips:
 CLIP_CODE = (
     "tasks", "result", "opencv", "preprocessing", "media", "capture", "clips", "training.clips", "training.faults",
-    "training.sources", "training.streams",
+    "training.frame_features", "training.open_data", "training.sources", "training.streams",
 )  # fmt: skip
 # and from clips to scores:
 CODE = (*CLIP_CODE, "models", "metrics", "compiler.export", "training")

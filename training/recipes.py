@@ -16,6 +16,7 @@ from ..errors import ConfigError, short
 from ..preprocessing.actions import as_measured
 from ..tasks import CLIP_AUDIO_SAMPLES, FUSIONS, TASK_NAMES, Modality, Task, get_task, split_steps
 from .data import PAIN_CLASSES
+from .frame_features import as_precomputed
 
 RECIPE_FUSIONS = (*FUSIONS, "intra_fc", "intra_tr")
 OPTIMIZERS, SCHEDULES = ("sgd", "adam", "adamw"), ("constant", "cosine", "plateau", "onecycle")
@@ -114,6 +115,7 @@ class Recipe:
     backbone: dict[str, str] = field(default_factory=dict)  # modality -> backbone that replaces the task's
     second: str = ""  # the second backbone of the first modality, trained apart and combined with the first
     intra: Literal["", "fc", "tr"] = ""  # how, where a fusion follows; alone, the fusion is intra_fc or intra_tr
+    features: dict[str, str] = field(default_factory=dict)  # modality -> folder of precomputed ones, `frame_features`
     text: str = ""  # folder of text features for joint cross attention, <trial>.npy (rows, 768)
     audio_gru: bool = False  # a GRU over the steps behind the voice backbone
     width: dict[str, int] = field(default_factory=dict)
@@ -161,6 +163,10 @@ class Recipe:
                 f"recipe {self.name}: {FACE_ACTIONS} takes measures of a face, which no other backbone does, so it "
                 f"cannot be used as {wrong} = '{used[wrong]}'; use it alone, with backbone.face = {FACE_ACTIONS}"
             )
+        alien = [m for m in self.features if m not in (self.modalities or get_task(self.task).names)]
+        if alien or (self.features and (self.second or self.calibrated)):
+            why = f"it has no {alien[0]}" if alien else "they do not go with `second` or `calibrated`"
+            raise ConfigError(f"recipe {self.name}: features = {self.features} cannot be used, because {why}")
         task = get_task(self.task, self.variant)  # type: ignore[arg-type]
         names = self.modalities or task.names
         modalities = tuple(self._modality(task.modality(n)) for n in names)
@@ -184,6 +190,8 @@ class Recipe:
         if m.name == "eda" and self.eda_moments:
             changes["mean"], changes["std"] = self.eda_moments[:1], self.eda_moments[1:]
         m = replace(m, **changes)
+        if m.name in self.features:
+            return as_precomputed(m, Path(self.features[m.name]))
         return as_measured(m) if m.backbone == FACE_ACTIONS else m
 
     def stage(self, name: str) -> Stage:
@@ -237,6 +245,8 @@ def load_recipe(name_or_file: str, overrides: Iterable[str] = (), *, variant: st
     weights = data.get("weights")
     if data.get("backbone", {}).get("face") == FACE_ACTIONS and isinstance(weights, dict):
         data["weights"] = {k: v for k, v in weights.items() if (k, v) != ("face", "torchvision")}  # of pictures
+    if isinstance(features := data.get("features"), dict) and isinstance(data.get("weights"), dict):
+        data["weights"] = {k: v for k, v in data["weights"].items() if k not in features}
     recipe = from_dict(data)
     if recipe.precision not in PRECISIONS:  # a bundle's recipe may name another, of its networks
         raise ConfigError(f"precision '{recipe.precision}' is unknown; choose {', '.join(PRECISIONS)}")

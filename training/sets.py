@@ -117,7 +117,7 @@ def vary(
     stored: NDArray[Any], m: Modality, augment: Augment | None, rng: np.random.Generator | None
 ) -> NDArray[np.float32]:
     """(n, *shape) clips as backbone input, each varied by its own draw from `rng`."""
-    if augment is None or rng is None:
+    if augment is None or rng is None or m.precomputed:
         return network_input(stored, m)
     n = len(stored)
     if m.name == "face":

@@ -132,6 +132,7 @@ def _check(flags: dict[str, Any]) -> None:
     from ..training.biosignals import check_biosignals
     from ..training.clips import default_cache
     from ..training.data import PAIN_CLASSES, cut_windows, describe
+    from ..training.frame_features import with_features
     from ..training.matching import require_window, retrain_remedy
     from ..training.memory import predict_memory
     from ..training.readers import default_task
@@ -141,6 +142,7 @@ def _check(flags: dict[str, Any]) -> None:
     task = recipe.resolve() if recipe else default_task(cohort)
     workers = flags["workers"] or cpu_threads()
     signals = check_biosignals(cohort, workers=workers, cache=flags["cache"] or default_cache())
+    cohort = with_features(cohort, recipe.features if recipe else {})
     windows = cut_windows(cohort, task)
     for line in [*describe(cohort, windows), *signals]:
         click.echo(line)

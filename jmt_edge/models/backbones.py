@@ -17,6 +17,7 @@ from torchvision.models.video.resnet import BasicBlock as BasicBlock3d
 from torchvision.models.video.resnet import Conv2Plus1D, Conv3DSimple
 
 from ..errors import ConfigError
+from ..tasks import PRECOMPUTED
 from .i3d import InceptionI3d
 from .temporal import TemporalConvNet
 
@@ -215,6 +216,20 @@ class FaceActions(Backbone):
         return self.fc(torch.cat([x.mean(-1), x.amax(-1)], 1))
 
 
+class FrameFeatures(FaceActions):
+    """Precomputed features of each frame over time (`training.frame_features`): (N, C, T) -> (N, dim). Our own.
+
+    `FaceActions` behind a normalisation of each feature by its mean and SD in training, because units differ.
+    """
+
+    def __init__(self, shape: Sequence[int], width: int, dim: int) -> None:
+        super().__init__(shape, width, dim)
+        self.norm = nn.BatchNorm1d(shape[0])
+
+    def features(self, clip: Tensor) -> Tensor:
+        return super().features(self.norm(clip))
+
+
 class I3dTcn(Backbone):
     """Inception I3D pooled over space, a TCN of four levels over time, the maximum over time.
 
@@ -253,6 +268,7 @@ BACKBONES: dict[str, Callable[..., Backbone]] = {
     "eda_cnn1d_centred": lambda shape, width, dim, relu=True: EdaCnn(shape[-1], width, dim, relu, centre=True),
     "eda_pooled": lambda shape, width, dim: EdaPooled(shape[-1], width, dim),
     "face_actions": lambda shape, width, dim: FaceActions(shape, width, dim),
+    PRECOMPUTED: lambda shape, width, dim: FrameFeatures(shape, width, dim),
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,8 +21,8 @@ from jmt_edge.errors import BundleError, DataError
 from jmt_edge.live import Pipeline
 from jmt_edge.media.chunk import Chunk
 from jmt_edge.observer import Mark, RunInfo
-from jmt_edge.recording.personalise import PRIOR, Refit, fit, judge, write_personal
-from jmt_edge.recording.ratings import LEAST, Rated, Read, rated_windows, split
+from jmt_edge.recording.personalise import PRIOR, Refit, fit, judge, refit, undo_personal, write_personal
+from jmt_edge.recording.ratings import LEAST, Rated, Read, rated_windows, read_ratings, split
 from jmt_edge.recording.reader import Recording
 from jmt_edge.recording.recorder import Recorder
 from jmt_edge.recording.replay import replay
@@ -202,28 +202,34 @@ def test_the_command_writes_a_bundle_that_says_whose_it_is(
     assert (back / "manifest.json").read_bytes() == (bundle.path / "manifest.json").read_bytes()
 
 
-def test_recordings_made_with_the_personal_bundle_count_too(
+def test_recordings_of_the_general_bundle_still_count_for_the_personal_one(
     bundle: Bundle, tmp_path: Path, command_line: CommandLine
 ) -> None:
-    """Their results keep what the networks gave; the old parameters stay in the list."""
-    first = record(tmp_path / "day1", bundle, Someone(1, "stoic"))
-    out = tmp_path / "p07.jmt"
-    assert command_line("personalise", first, "--bundle", bundle.path, "--subject", "P07", "--out", out)[0] == 0
-    code, _, err = command_line(
-        "personalise", first, first, "--bundle", out, "--subject", "P07", "--out", tmp_path / "x.jmt"
-    )
-    assert code == 2 and "given twice" in err
-    other = tmp_path / "other.jmt"
-    write_bundle(other, {**bundle.manifest, "name": "other"}, bundle.files)
-    code, _, err = command_line(
-        "personalise", first, "--bundle", other, "--subject", "P07", "--out", tmp_path / "x.jmt"
-    )
-    assert code == 2 and f"was made with {bundle.id}" in err
+    first, out, x = record(tmp_path / "day1", bundle, Someone(1, "stoic")), tmp_path / "p07.jmt", tmp_path / "x.jmt"
+    whose = ("--subject", "P07")
+    assert command_line("personalise", first, "--bundle", bundle.path, *whose, "--out", out)[0] == 0
     # on the same ratings, the personal bundle has nothing to gain
-    code, said, err = command_line(
-        "personalise", first, "--bundle", out, "--subject", "P07", "--out", tmp_path / "x.jmt"
-    )
-    assert code == 1 and "nothing written" in err and "+0.000" in said and not (tmp_path / "x.jmt").exists()
+    code, said, err = command_line("personalise", first, "--bundle", out, *whose, "--out", x)
+    assert code == 1 and "nothing written" in err and "gain +0.000" in said and not x.exists()
+    code, _, err = command_line("personalise", first, first, "--bundle", out, *whose, "--out", x)
+    assert code == 2 and "given twice" in err
+    write_bundle(tmp_path / "other.jmt", {**bundle.manifest, "name": "other"}, bundle.files)
+    code, _, err = command_line("personalise", first, "--bundle", tmp_path / "other.jmt", *whose, "--out", x)
+    assert code == 2 and f"was made with {bundle.id}" in err
+
+
+def test_of_a_personal_bundles_recording_the_networks_own_results_are_read(bundle: Bundle, tmp_path: Path) -> None:
+    """So a refit does not depend on the bundle that recorded; the parameters before it stay in the list."""
+    new = personalised(bundle, tmp_path / "p.jmt", Personal(0.5, 1.0, {"face": 0.3, "eda": 0.1}))
+    plain = record(tmp_path / "plain", bundle, Someone(2, "stoic"))
+    changed = record(tmp_path / "changed", new, Someone(2, "stoic"))
+    first, second = (read_ratings(Recording(folder), new) for folder in (plain, changed))
+    for a, b in zip(first.rated, second.rated, strict=True):
+        assert a.rating == b.rating and (a.logits == b.logits).all() and (a.without == b.without).all()
+    newer = write_personal(new, refit(new, [second], "P07"), [second], tmp_path / "newer.jmt")
+    assert [e["sha256"] for e in newer.manifest["personal"]["before"]] == [bundle.sha256, new.sha256]
+    assert newer.manifest["personal"]["before"][1]["parameters"]["bias"] == 1.0
+    assert undo_personal(newer, tmp_path / "back.jmt").sha256 == bundle.sha256
 
 
 @pytest.mark.parametrize(
@@ -274,12 +280,23 @@ def personalised(bundle: Bundle, path: Path, personal: Personal) -> Bundle:
     return write_personal(bundle, found, [Read("0" * 64, "", rated, True)], path)
 
 
-def run_pain(bundle: Bundle, names: tuple[str, ...] = ("eda",), *, smooth: float = 0.0) -> list[Result]:
-    engine = FakeEngine(bundle.task)
-    pipeline = Pipeline(bundle, engine, 0.5, names, smooth=smooth)
-    times = np.arange(0, 10, 1 / 16)
-    pipeline.push("eda", Chunk(times, (5 + 0.3 * np.sin(times)).astype(np.float32), 16.0))
-    return [pipeline.infer(i, {"eda": Status(State.STREAMING, unit="µS")}) for i in range(10, 20)]
+def steps(windows: int = 30) -> Iterator[tuple[int, Chunk, dict[str, Status]]]:
+    """(window, its new samples, the statuses) of a run on EDA alone."""
+    times = np.arange(0, 0.5 * windows, 1 / 16)
+    values = (5 + 0.3 * np.sin(times)).astype(np.float32)
+    for i in range(1, windows + 1):
+        new = (times > (i - 1) * 0.5) & (times <= i * 0.5) if i > 1 else times <= 0.5
+        yield i, Chunk(times[new], values[new], 16.0), {"eda": Status(State.STREAMING, unit="µS")}
+
+
+def run_pain(bundle: Bundle, *, smooth: float = 0.0) -> list[Result]:
+    """The results once the window is full."""
+    pipeline = Pipeline(bundle, FakeEngine(bundle.task), 0.5, ["eda"], smooth=smooth)
+    results = []
+    for i, chunk, statuses in steps():
+        pipeline.push("eda", chunk)
+        results.append(pipeline.infer(i, statuses))
+    return results[20:]
 
 
 def test_a_run_applies_it_and_shows_both(bundle: Bundle, tmp_path: Path) -> None:
@@ -312,17 +329,14 @@ def test_a_replay_gives_the_personal_results_again(bundle: Bundle, tmp_path: Pat
     folder = tmp_path / "run"
     recorder = Recorder(folder, new)
     recorder.on_start(RunInfo(new, "fake", {}, 0.5, False, 0.0, {"face": "", "eda": "x"}))
-    engine = FakeEngine(new.task)
-    pipeline = Pipeline(new, engine, 0.5, ["eda"])
-    times = np.arange(0, 10, 1 / 16)
-    for i in range(1, 20):
-        keep = (times > (i - 1) * 0.5 - 1e-9) & (times <= i * 0.5 - 1e-9)
-        chunk = Chunk(times[keep], (5 + 0.3 * np.sin(times[keep])).astype(np.float32), 16.0)
-        statuses = {"eda": Status(State.STREAMING, unit="µS")}
+    pipeline = Pipeline(new, FakeEngine(new.task), 0.5, ["eda"])
+    results = []
+    for i, chunk, statuses in steps():
         pipeline.push("eda", chunk)
+        results.append(pipeline.infer(i, statuses))
         recorder.on_chunk("eda", chunk)
         recorder.on_status(statuses)
-        recorder.on_result(pipeline.infer(i, statuses))
+        recorder.on_result(results[-1])
     recorder.close()
     outcome = replay(Recording(folder), new, FakeEngine(new.task), Pipeline)
-    assert outcome.recomputed == 19 and outcome.equal == 19
+    assert results[-1].general is not None and outcome.recomputed == outcome.equal == len(results)
