@@ -19,13 +19,12 @@ from ..capture.simulated import open_simulated, simulated_truth, window_label
 from ..clips.cut import cut_clips
 from ..clips.cutter import network_input
 from ..clips.plan import HOP, plan_clips, time_key
-from ..clips.presence import of_newest_person
+from ..clips.presence import Presence, held, of_newest_person
 from ..clips.window_set import Clips, WindowSet, random_windows
 from ..engine.bundle import Bundle
 from ..errors import DataError
 from ..recording.reader import RecordedSource, Recording
 from ..tasks import Task
-from ..training.data import WindowTable
 
 POOL, POOL_BYTES = 4, 4 << 30  # candidates per window that is kept, and their limit
 _SIMULATED = 2_000_000  # not in training cohorts (seeds from 1 000 000) nor in live runs
@@ -59,7 +58,7 @@ def dataset_windows(bundle: Bundle, root: Path, count: int, seed: int = 0) -> Wi
     from ..training.evaluation import classes_of
     from ..training.matching import facts_of_bundle, require_same
     from ..training.readers import open_cohort
-    from ..training.sets import presence
+    from ..training.sets import presence, shown_rows
 
     task = bundle.task
     cohort = open_cohort(root, classes=classes_of(bundle.path))
@@ -73,13 +72,12 @@ def dataset_windows(bundle: Bundle, root: Path, count: int, seed: int = 0) -> Wi
     strata = _strata(every.subject[complete], labels)
     candidates = max(count, min(POOL * count, POOL_BYTES // window_bytes(task)))
     pool = complete[_deal(strata, min(candidates, len(complete)), seed)]
-    chosen = every.take(pool)
-    small = _only_used(chosen)
+    small = every.take(pool).with_used_clips()
     stores = build_clips(small, default_cache(), cohort.problems)
     clips: dict[str, Clips] = {}
     present = np.zeros((len(small), task.steps, len(task.modalities)), bool)
     for j, m in enumerate(task.modalities):
-        rows = small.rows[m.name]
+        rows = shown_rows(small, stores, m.name)
         store = stores[m.name]
         there = presence(small, stores, m.name)
         present[:, :, j] = there
@@ -127,16 +125,6 @@ def window_bytes(task: Task) -> int:
 def evenly(count: int, most: int) -> NDArray[np.int64]:
     """At most `most` of the numbers 0 to count - 1, as far apart as possible."""
     return np.unique(np.linspace(0, count - 1, min(most, count)).round().astype(np.int64))
-
-
-def _only_used(windows: WindowTable) -> WindowTable:
-    """The same windows without unused clips, so that only the used ones are computed."""
-    clips, rows = {}, {}
-    for name, table in windows.rows.items():
-        used = np.unique(table[table >= 0])
-        clips[name] = [windows.clips[name][i] for i in used]
-        rows[name] = np.where(table >= 0, np.searchsorted(used, table), -1)
-    return replace(windows, clips=clips, rows=rows)
 
 
 def simulated_people(seed: int, count: int) -> list[int]:
@@ -193,25 +181,29 @@ def clips_of(
     """Clips (N, S or 1, *shape) and presence (N, S, M) of the windows at `ends` of a live run with windows every `hop`
     seconds; a modality without a source is absent.
 
-    As in a live run, a modality whose newest clip is unusable is absent in the whole window. Clips that several windows
-    share are computed once.
+    As in a live run, a modality whose newest clip is unusable is absent in the whole window, and a pause shows the clip
+    before it. Clips that several windows share are computed once.
     """
     clips: dict[str, Clips] = {}
     present = np.zeros((len(ends), task.steps, len(task.modalities)), bool)
     for j, (name, plan) in enumerate(plan_clips(task, hop).items()):
-        held = [plan.ends(end) for end in ends]
+        steps = [[time_key(end) for end in plan.ends(t)] for t in ends]
         rows: dict[int, int] = {}
         tracks: dict[int, int] = {}
+        pauses: set[int] = set()
         stored: list[NDArray[np.float32]] = []
-        wanted = [end for window in held for end in window]
+        wanted = [end for t in ends for end in plan.ends(t)]
         for key, clip in cut_clips(sources[name], task, name, wanted, hop=hop) if name in sources else ():
             if clip.ok and clip.signal is not None:
                 rows[key], tracks[key] = len(stored), clip.quality.track
                 stored.append(network_input(clip.signal, plan.m))
-        table = np.array([[rows.get(time_key(end), -1) for end in window] for window in held], np.int64)
-        table = table.reshape(len(ends), len(plan.ends(0.0)))
+            elif clip.presence is Presence.PAUSE:
+                pauses.add(key)
+        shape = len(ends), len(plan.ends(0.0))
+        table = np.array([[rows.get(key, -1) for key in window] for window in steps], np.int64).reshape(shape)
+        table = held(table, np.array([[key in pauses for key in window] for window in steps], bool).reshape(shape))
         table[table[:, -1] < 0] = -1
-        who = np.array([[tracks.get(time_key(end), 0) for end in window] for window in held]).reshape(table.shape)
+        who = np.array([[tracks.get(key, 0) for key in window] for window in steps]).reshape(shape)
         table[~of_newest_person(table >= 0, who)] = -1
         clips[name] = Clips(stored, table, plan.m.shape)
         present[:, :, j] = table >= 0

@@ -40,7 +40,7 @@ class RunInfo:
     novelty: what happens to clips that are unlike the training people's: gate, warn, off, or `not checked` where the
         bundle cannot tell. demo_alarms: physiological alarms although demo weights look at a real person. person: whose
         face is followed, see `FaceTracker`. origin: `time.monotonic()` at stream time 0. uncertainty: what is promised
-        of the sets and intervals of results, such as 90%, or `not known`.
+        of the sets and intervals of results, such as 90%, or `not known`. actions: results hold facial actions.
     """
 
     bundle: Bundle
@@ -57,6 +57,7 @@ class RunInfo:
     person: str = "largest"
     origin: float = 0.0
     uncertainty: str = "not known"
+    actions: bool = False
 
     @property
     def alarms_off(self) -> str:

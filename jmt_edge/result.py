@@ -51,6 +51,9 @@ class Result:
     without: present modality -> the outputs without it; empty where only one is present, None under `--smooth` and in
         recordings of versions that did not compute them.
     rest: the person's rest and the difference from it, see `live.rest.Rest.state`; None where none was measured.
+    actions: what the face does, see `live.actions.LiveActions.state`; None where that was not asked for.
+    general: of a personalised bundle, `outputs` and `without` as the networks gave them, before the person's change;
+        None, and absent from the JSON line, in all other results.
     """
 
     index: int
@@ -67,6 +70,8 @@ class Result:
     uncertainty: dict[str, Any] | None = None
     without: dict[str, dict[str, float]] | None = None
     rest: dict[str, Any] | None = None
+    actions: dict[str, Any] | None = None
+    general: dict[str, Any] | None = None
 
     @property
     def used(self) -> list[str]:
@@ -78,6 +83,8 @@ class Result:
         quality = {name: q.to_dict() for name, q in self.quality.items()}
         values = {**vars(self), "quality": quality, "used": self.used}
         del values["index"]
+        if self.general is None:
+            del values["general"]
         return values
 
     def to_json(self) -> str:

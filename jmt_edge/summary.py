@@ -88,10 +88,11 @@ class Summary:
         return [*lines, f"  speed {speed}   peak memory {peak_memory_mb():.0f} MB", f"  {notice(self.demo)}"]
 
 
-def notice(demo: bool) -> str:
-    """What must be said wherever a result is shown."""
+def notice(demo: bool, subject: str = "") -> str:
+    """What must be said wherever a result is shown. subject: whom the bundle is personalised to."""
     what = "demo weights, trained on synthetic data" if demo else "research prototype"
-    return f"{what}; not for clinical use"
+    whose = f"personalised to {subject}, for nobody else; " if subject else ""
+    return f"{whose}{what}; not for clinical use"
 
 
 def peak_memory_mb() -> float:

@@ -21,6 +21,7 @@ CLIP_AUDIO_SAMPLES = 47_040  # 32 frames at 30 fps
 # The papers' released code (`AmplitudeToDB('power', 80)` and its zeros on the left), for its weights and recipes.
 RELEASED_TOP_DB, RELEASED_PAD = 80.0, 45_599
 MODALITIES = ("face", "voice", "eda")
+MEASURED_SIDE = 112
 
 # How features are fused (models.md): the JMT with and without its joint branch, or with as many parameters elsewhere,
 # the papers' baselines, and joint cross attention with one recursion (jca) or several, over two (rjca) or three
@@ -33,7 +34,7 @@ class Modality:
     """One input stream of a task.
 
     `shape` is one clip as the backbone takes it, without the batch axis:
-    face (3, T, H, W), voice (1, mels, frames), eda (1, samples).
+    face (3, T, H, W), or (C, T) where the backbone takes measures of it, voice (1, mels, frames), eda (1, samples).
     `top_db` and `pad` are of the voice (`preprocessing.voice`); their defaults are those of the demo bundles, and of
     bundles that were written before the two existed.
     """
@@ -50,6 +51,16 @@ class Modality:
     std: tuple[float, ...] = ()
     top_db: float = 0.0  # a clip's levels are raised to this many dB below its maximum; 0: only the floor of 1e-10
     pad: int = 0  # samples of silence up to which a recording that has only begun is filled; 0: up to the span
+
+    @property
+    def measured(self) -> bool:
+        """Whether a face's clips are measures (`preprocessing.actions`), not pictures."""
+        return self.name == "face" and len(self.shape) == 2
+
+    @property
+    def side(self) -> int:
+        """Pixels of a face's aligned crop, which the backbone takes, or which is judged before the face is measured."""
+        return MEASURED_SIDE if self.measured else self.shape[-1]
 
     def clip_ends(self, steps: int) -> list[float]:
         """End of each clip relative to the window's end, oldest first (seconds, <= 0)."""
@@ -151,10 +162,16 @@ def _wrong_fields(task: Task) -> list[str]:
                 "std": not bounds or not all(_is_number(x) and x > 0 for x in m.std),
                 "top_db": not (_is_number(m.top_db) and 0 <= m.top_db <= 1000),
                 "pad": m.pad != 0 and not _is_count(m.pad, round(m.span * AUDIO_RATE) if _is_number(m.span) else 0),
-                "mean and std": bounds and len(m.mean) not in ((3,) if m.name == "face" else (0, channels)),
+                "mean and std": bounds and len(m.mean) not in _moments(m, channels),
             }.items()
         }
     return [field for field, value in wrong.items() if value]
+
+
+def _moments(m: Modality, channels: int) -> tuple[int, ...]:
+    """How many means and standard deviations a modality may have."""
+    pictures = m.name == "face" and not m.measured
+    return (3,) if pictures else (channels,) if m.name == "face" else (0, channels)
 
 
 def _is_word(value: object) -> bool:

@@ -95,8 +95,8 @@ def sample_of(cohort: Cohort, count: int) -> dict[str, Facts]:
 
 
 def _with_eda(cohort: Cohort) -> list[Trial]:
-    """Trials with recorded EDA."""
-    return [r for r in cohort.trials if "eda" in r.files and r.kind != "sim"]
+    """Trials with recorded EDA in files of its own."""
+    return [r for r in cohort.trials if "eda" in r.files and r.kind not in ("sim", "silver")]
 
 
 def _painmonit(trials: Iterable[Trial], rate: float) -> Iterator[tuple[str, Facts]]:

@@ -17,7 +17,7 @@ from ..markdown import table
 from . import score_table
 from .claims import DRAWS, LEVEL, MARGIN, Draws, Estimate, Sums, Verdict, estimate, judge
 from .evaluation import write_csv
-from .faults import FAULTS, conditions
+from .faults import conditions, faults_of
 from .html_page import write_report_files
 from .keys import write
 from .plots import LABELS, save
@@ -72,10 +72,11 @@ class ClaimsFound:
     @cached_property
     def groups(self) -> dict[str, list[str]]:
         """Group of conditions -> its conditions."""
-        names = [m.name for m in self.recipe.resolve().modalities]
+        modalities = self.recipe.resolve().modalities
+        names = [m.name for m in modalities]
         found = {CLEAN: [CLEAN]}
-        for m in names:
-            found[f"faults of {m}"] = [f"{fault}, {m}" for fault in FAULTS[m]]
+        for m in modalities:
+            found[f"faults of {m.name}"] = [f"{fault}, {m.name}" for fault in faults_of(m)]
         if len(names) > 1:
             found["faults of all"] = [c for c, faults in conditions(self.recipe.resolve()).items() if len(faults) > 1]
             found["one modality absent"] = [f"{WITHOUT} {m}" for m in names]

@@ -23,10 +23,11 @@ from numpy.typing import NDArray
 from ..clips.cut import cut_clips
 from ..clips.cutter import network_input, signal_format
 from ..clips.plan import time_key
+from ..clips.presence import Presence
 from ..errors import DataError, SourceError
 from ..tasks import Modality, Task
 from .data import Problems, Trial, WindowTable
-from .faults import spoil_face, spoiled
+from .faults import GREY_NOISE, spoil_face, spoiled
 from .keys import clip_content, clip_key, digest
 from .sources import open_trial
 
@@ -46,7 +47,7 @@ def default_cache() -> Path:
 @dataclass
 class ClipStore:
     """The clips of one modality. `data` (N, *signal), `present` (N,): the clip may be used (`clips.presence`), `track`
-    (N,): whose face it is (`Quality.track`).
+    (N,): whose face it is (`Quality.track`), `pause` (N,): it is a pause in speech.
 
     key: of the files that the clips were read from; content: digest of the clips themselves.
     """
@@ -56,6 +57,7 @@ class ClipStore:
     data: NDArray[Any]
     present: NDArray[np.bool_]
     track: NDArray[np.int32]
+    pause: NDArray[np.bool_]
     content: str
 
     def load(self, index: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -82,11 +84,11 @@ def with_faults(
     workers: int = 1,
     progress: Progress = silent,
 ) -> dict[str, ClipStore]:
-    """`stores` of `windows` with a fault (`faults.FAULTS`) in some modalities: faces from their clean clips, the others
-    cut again from their spoiled signals."""
+    """`stores` of `windows` with a fault (`faults.FAULTS`, `faults.GREY_NOISE`) in some modalities: faces from their
+    clean clips, signals and pictures with grey noise cut again."""
     spoilt = {}
     for m in windows.task.modalities:
-        if (fault := faults.get(m.name, "")) and m.name == "face":
+        if (fault := faults.get(m.name, "")) and m.name == "face" and fault != GREY_NOISE:
             spoilt[m.name] = _spoilt_faces(windows, stores[m.name], fault)
         elif fault:
             problems = Problems(skip=True)  # trials that cannot be read were named when the clean clips were cut
@@ -117,7 +119,7 @@ def _build_modality(
     folder = cache / "clips" / f"{m.name}-{key}"
     shape, dtype = signal_format(m)
     data = _memmap(folder / "clips.npy", (len(clips), *shape), dtype)
-    present = _memmap(folder / "present.npy", (len(clips),), np.uint8)  # 0 absent, 1 present
+    present = _memmap(folder / "present.npy", (len(clips),), np.uint8)  # 0 absent, 1 present, 2 a pause
     track = _memmap(folder / "track.npy", (len(clips),), np.int32)
     done = _memmap(folder / "done.npy", (len(windows.trials),), np.uint8)  # 0 to do, 1 done
     failed: dict[str, str] = _read_json(folder / "failed.json")
@@ -147,12 +149,12 @@ def _build_modality(
         progress(m.name, finished, len(jobs))
     for number, places in jobs.items():
         trial = windows.trials[number]
-        if trial.id not in failed and not fault and not present[places].any():
+        if trial.id not in failed and not fault and not (present[places] == 1).any():
             problems.missing(f"usable {m.name} clip of a trial", trial.files[m.name])
     for array in (data, present, track, done):
         array.flush()
     content = clip_content(folder, data, present, track, fresh=bool(todo))
-    return ClipStore(m, key, data, np.asarray(present) == 1, np.asarray(track), content)
+    return ClipStore(m, key, data, np.asarray(present) == 1, np.asarray(track), np.asarray(present) == 2, content)
 
 
 def _memmap(path: Path, shape: tuple[int, ...], dtype: Any) -> np.memmap:
@@ -225,7 +227,7 @@ def _compute(job: tuple[Trial, Task, str, list[float], str]) -> tuple[Any, Any, 
         for key, clip in cut_clips(source, task, name, ends, find=find):
             if clip.signal is not None:
                 clips[rows[key]] = clip.signal
-            present[rows[key]] = clip.ok
+            present[rows[key]] = 2 if clip.presence is Presence.PAUSE else clip.ok
             track[rows[key]] = clip.quality.track
     except (DataError, SourceError) as error:
         return None, None, None, str(error)

@@ -167,6 +167,15 @@ class WindowTable:
             end=self.end[index],
         )
 
+    def with_used_clips(self) -> WindowTable:
+        """The same windows without unused clips, so that only the used ones are computed."""
+        clips, rows = {}, {}
+        for name, table in self.rows.items():
+            used = np.unique(table[table >= 0])
+            clips[name] = [self.clips[name][i] for i in used]
+            rows[name] = np.where(table >= 0, np.searchsorted(used, table), -1)
+        return replace(self, clips=clips, rows=rows)
+
     def of(self, subjects: Iterable[str]) -> WindowTable:
         """The windows of these subjects."""
         return self.take(np.flatnonzero(np.isin(self.subject, np.array(sorted(subjects), dtype=str))))

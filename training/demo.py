@@ -23,5 +23,6 @@ def train_demo(
     (split,) = make_splits(cohort, "holdout", seed=seed)
     result = run_split(prepared, split, out / f"{task_name}-run", seed=seed, options=options)
     return export_run(
-        result, out / f"{task_name}-demo.jmt", cohort=cohort, name=f"{task_name}-demo", demo=True, overwrite=True
-    )
+        result, out / f"{task_name}-demo.jmt", prepared=prepared, name=f"{task_name}-demo", demo=True, overwrite=True,
+        options=options,
+    )  # fmt: skip

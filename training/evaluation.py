@@ -17,8 +17,8 @@ from ..capture.simulated.scenario import CLASS_NAMES
 from ..engine.bundle import Bundle, cpu_graph, load_bundle
 from ..errors import ConfigError, DataError
 from ..tasks import Task
-from . import evaluation_report, matching, persons, plots, run_folder, score_table, trial_figure
-from .clips import ClipStore, build_clips
+from . import evaluation_report, matching, persons, plots, run_folder, score_table, sensitivity, trial_figure
+from .clips import ClipStore, build_clips, with_faults
 from .data import PAIN_CLASSES, Cohort, WindowTable, cut_windows, person
 from .experiment import (
     Prepared,
@@ -73,15 +73,34 @@ class RunScorer:
 
 
 class BundleScorer:
-    """A bundle, run by the engine that `live` uses."""
+    """A bundle, run by the engine that `live` uses, on all windows of a cohort or on `windows`.
 
-    def __init__(self, bundle: Bundle, cohort: Cohort, options: TrainingOptions) -> None:
+    faults: of the modalities that have one (`clips.with_faults`).
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        cohort: Cohort,
+        options: TrainingOptions,
+        *,
+        windows: WindowTable | None = None,
+        faults: Mapping[str, str] | None = None,
+    ) -> None:
         from ..engine.backends import open_engine
 
+        if bundle.subject:
+            raise ConfigError(
+                f"{bundle.path} is personalised to {bundle.subject}, so scores of other people would not be its own; "
+                "evaluate the general bundle (`jmt-edge personalise --undo`)"
+            )
         self.task, self.temperature = bundle.task, bundle.temperature
-        self.windows = cut_windows(cohort, self.task)
+        self.windows = cut_windows(cohort, self.task) if windows is None else windows
         require_memory(predict_memory(self.windows, None, workers=options.workers))
-        self.stores = build_clips(self.windows, options.cache, cohort.problems, options.workers, options.progress)
+        how = options.workers, options.progress
+        self.stores = build_clips(self.windows, options.cache, cohort.problems, *how)
+        if faults:
+            self.stores = with_faults(self.windows, self.stores, faults, options.cache, *how)
         self.engine = open_engine(bundle, "onnxruntime")
         self.features = {name: self._features(name, store, options) for name, store in self.stores.items()}
 
@@ -241,6 +260,11 @@ def evaluate(
     if clean.attention.size and clean.attention.shape[1] >= trial_figure.STEPS:
         trial_figure.trial_attention(out, clean, task, cohort.trials, faces=faces)
     paper = [] if cross else published_lines(trained_by)
+    moved: list[str] = []
+    if robustness and model.bundle:
+        found = sensitivity.measure(load_bundle(target), cohort, options, chosen[0])
+        write(out / "sensitivity.json", json.dumps(found.to_manifest(), indent=1) + "\n")
+        moved = found.lines()
     evaluation_report.write_html(
         out, title=f"Evaluation of {target.name}", clean=clean, table=table, figures=plots.NAMES,
         about={
@@ -248,13 +272,14 @@ def evaluate(
             "task": f"{task.name}: {', '.join(task.names)}, S = {task.steps}",
             "person calibration": persons.NOTE if recipe is not None and recipe.calibrated else "",
         },
-        sections={"Another data set": differences, "Notes": [*notes], "Published": paper,
+        sections={"Another data set": differences, "Noise that nobody can see": moved, "Notes": [*notes],
+                  "Published": paper,
                   "Data": cohort.problems.lines()},
     )  # fmt: skip
     lines = score_table.score_lines(table, score_table.ALL, "clean")
     if recipe is not None and recipe.calibrated:
         lines.insert(0, persons.NOTE)
-    return [*differences, *lines, *notes, *paper]
+    return [*differences, *lines, *moved, *notes, *paper]
 
 
 @dataclass(frozen=True)

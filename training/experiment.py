@@ -559,9 +559,17 @@ def exportable(recipe: Recipe, task: Task) -> bool:
     return known and not recipe.audio_gru and not recipe.calibrated and not recipe.second
 
 
-def export_run(result: Result, path: Path, *, cohort: Cohort, name: str, demo: bool, overwrite: bool) -> Any:
-    """Export a trained split as a bundle; its provenance has data, split, seed, recipe and scores."""
+def export_run(
+    result: Result, path: Path, *, prepared: Prepared, name: str, demo: bool, overwrite: bool, options: TrainingOptions
+) -> Any:
+    """Export a trained split as a bundle; its provenance has data, split, seed, recipe and scores.
+
+    What noise that nobody can see does to it is measured on the people it was scored on.
+    """
     from ..compiler.export import export_bundle
+    from . import sensitivity  # whose scorer imports this module
+
+    cohort = prepared.cohort
 
     recipe, backbones, fusion, _ = load_run(result.folder)
     task = recipe.resolve()
@@ -583,9 +591,11 @@ def export_run(result: Result, path: Path, *, cohort: Cohort, name: str, demo: b
     bundle = export_bundle(
         model, task, path, name=name, provenance=provenance, demo=demo, calibration=calibration, overwrite=overwrite
     )
-    densities = read_novelty((result.folder / FILE).read_bytes())
+    densities = read_novelty((result.folder / FILE).read_bytes(), task)
     known = run_folder.read(result.folder, UNCERTAINTY)
-    return with_limits(bundle, densities, Uncertainty.from_manifest(known) if known else None)
+    scored = prepared.windows.of(getattr(result.split, record["scored"]))
+    moved = sensitivity.measure(bundle, cohort, options, scored)
+    return with_limits(bundle, densities, Uncertainty.from_manifest(known) if known else None, moved)
 
 
 def _number(name: str) -> int:

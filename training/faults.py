@@ -3,6 +3,7 @@
 EDA and sound are spoiled sample by sample at the source, and then cut and judged as in a live run, so the quality rules
 see the fault. Faces are spoiled as crops: they are found in the clean picture, and the network sees what a live run's
 quality rules may have refused. A fault depends on the trial and the time alone, not on how the signal is read.
+Noise that nobody can see (`GREY_NOISE`) is not a fault: it is in the camera's picture, where the face is then searched.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..capture.base import LazyFrames
 from ..capture.simulated.person import Person
 from ..capture.simulated.voice import RATE, Speech
 from ..clips.cut import Samples
@@ -25,12 +27,20 @@ from ..opencv import cv2
 from ..tasks import Modality, Task
 
 DROPOUTS = "drop-outs"
+GREY_NOISE = "grey noise"  # each value of each frame one level up, down, or as it is
 # Of each modality; the first of all modalities are combined, then the second, and so on (`conditions`).
 FAULTS: dict[str, tuple[str, ...]] = {
     "face": ("occlusion", "darkness", "blur", DROPOUTS),
     "eda": ("electrode pops", "clipping", "electrode loss", DROPOUTS),
     "voice": ("babble", "clipping", "alarm", DROPOUTS),
 }
+
+
+def faults_of(m: Modality) -> tuple[str, ...]:
+    """Those of `FAULTS` that a modality can have: pictures are spoiled, and of measures there is no picture."""
+    return (DROPOUTS,) if m.measured else FAULTS[m.name]
+
+
 DARK, SENSOR_NOISE = 0.1, 3.0  # share of the light that is left; SD of the picture's noise in steps of 255
 POPS, POP_DECAY = 0.5, 0.4  # a second; s
 CEILING = 0.05  # µS above a trial's first value at which the amplifier is saturated
@@ -44,9 +54,9 @@ Times = NDArray[np.float64]
 def conditions(task: Task) -> dict[str, dict[str, str]]:
     """Condition -> the fault of each modality that has one: each fault alone, then one fault on every modality."""
     names = [m.name for m in task.modalities]
-    found = {f"{fault}, {m}": {m: fault} for m in names for fault in FAULTS[m]}
+    found = {f"{fault}, {m.name}": {m.name: fault} for m in task.modalities for fault in faults_of(m)}
     if len(names) > 1:
-        for faults in zip(*(FAULTS[m] for m in names)):
+        for faults in zip(*(faults_of(m) for m in task.modalities)):
             found[" + ".join(faults)] = dict(zip(names, faults))
     return found
 
@@ -94,12 +104,13 @@ class Spoiled:
 
 
 def spoiled(source: Samples, modality: str, fault: str, trial: str, duration: float) -> Samples:
-    """`source` of EDA or voice with the fault; trial, duration (s): what the fault's course depends on."""
+    """`source` of EDA or voice with the fault, or of a face with `GREY_NOISE`; trial, duration (s): what the fault's
+    course depends on."""
     rng = chance(trial, fault)
     if fault == DROPOUTS:
         gaps = spans(rng, duration, (0.3, 1.2), (0.4, 1.2))
         return Spoiled(source, lambda chunk: _without(chunk, within(chunk.times, gaps)))
-    return Spoiled(source, _EDA[fault](rng, duration) if modality == "eda" else _VOICE[fault](rng, duration))
+    return Spoiled(source, {"face": _FACE, "eda": _EDA, "voice": _VOICE}[modality][fault](rng, duration))
 
 
 def _without(chunk: Chunk, lost: NDArray[np.bool_]) -> Chunk:
@@ -175,7 +186,26 @@ def _overdriven(rng: np.random.Generator, duration: float) -> Callable[[Chunk], 
     return lambda chunk: replace(chunk, values=np.clip(GAIN * chunk.values, -1, 1).astype(np.float32))
 
 
+def _grey_noise(rng: np.random.Generator, duration: float) -> Callable[[Chunk], Chunk]:
+    """Independent in each frame, and frames stay lazy: most of a recording's are never looked at."""
+    seed = int(rng.integers(2**31))
+
+    def change(chunk: Chunk) -> Chunk:
+        def noisy(i: int) -> NDArray[np.uint8] | None:
+            frame = chunk.values[i]
+            if frame is None:
+                return None
+            own = np.random.default_rng([seed, round(float(chunk.times[i]) * 1e6)])
+            shaken = frame.astype(np.int16) + own.integers(-1, 2, frame.shape, np.int8)
+            return np.asarray(np.clip(shaken, 0, 255), np.uint8)
+
+        return replace(chunk, values=LazyFrames(noisy, range(len(chunk))))
+
+    return change
+
+
 _Maker = Callable[[np.random.Generator, float], Callable[[Chunk], Chunk]]
+_FACE: dict[str, _Maker] = {GREY_NOISE: _grey_noise}
 _EDA: dict[str, _Maker] = {"electrode pops": _pops, "clipping": _saturated, "electrode loss": _open_circuit}
 _VOICE: dict[str, _Maker] = {"babble": _babble, "clipping": _overdriven, "alarm": _alarm}
 

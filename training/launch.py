@@ -151,6 +151,8 @@ def _ray(
     launcher: Launcher, count: int, work: Callable[..., None], arguments: tuple[Any, ...], folder: Path, gpus: bool
 ) -> Callable[[], None]:
     """A Ray task a process, on the cluster of $RAY_ADDRESS, else on this machine."""
+    # Below `uv run` Ray would build each worker an environment of its own, without the package; read at the import.
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     import ray
 
     address = os.environ.get("RAY_ADDRESS")

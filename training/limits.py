@@ -1,7 +1,8 @@
-"""What a bundle knows of people who were not trained on: novelty densities, and the uncertainty of its results.
+"""What a bundle knows of people who were not trained on: novelty densities, the uncertainty of its results, and how far
+noise that nobody can see moves them.
 
-`python -m jmt_edge.training.limits BUNDLE...` fits both for demo bundles, whose people can be simulated again; bundles
-of other data get theirs when they are exported (`experiment.export_run`).
+`python -m jmt_edge.training.limits BUNDLE...` finds all three for demo bundles, whose people can be simulated again;
+bundles of other data get theirs when they are exported (`experiment.export_run`).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..clips.plan import HOP
 from ..engine.bundle import Bundle, load_bundle, write_bundle
@@ -24,6 +26,9 @@ from .novelty import fit_windows
 from .streams import simulated_cohort
 from .uncertainty import Subsets, fit_uncertainty, only, subsets
 
+if TYPE_CHECKING:
+    from .sensitivity import Sensitivity
+
 # training people, people of the limit, windows of each; a sequence's windows share their clips
 PEOPLE = {"pain": (27, 40, 4), "affect": (40, 40, 1), "trimodal": (40, 40, 2)}
 HELD_OUT_SEED = {"pain": 2, "affect": 1, "trimodal": 1}  # beside the training's: other people
@@ -31,6 +36,7 @@ HELD_OUT_SEED = {"pain": 2, "affect": 1, "trimodal": 1}  # beside the training's
 # moves the coverage found for others: by about 0.02 for 150 people with 8 windows, 0.03 for 100 with one
 CALIBRATION = {"pain": (150, 8), "affect": (100, 1), "trimodal": (100, 2)}
 CALIBRATION_SEED = 5
+SENSITIVITY_SEED = 8
 
 
 def add_to_demo(path: Path, *, cache: Path, workers: int = 1) -> Bundle:
@@ -43,7 +49,7 @@ def add_to_demo(path: Path, *, cache: Path, workers: int = 1) -> Bundle:
     densities = _densities(bundle, seed, cache, workers)
     cohort = other_people(bundle.task, seed + CALIBRATION_SEED)
     uncertainty = fit_uncertainty(predict_subsets(bundle, cohort, cache=cache, workers=workers))
-    return with_limits(bundle, densities, uncertainty)
+    return with_limits(bundle, densities, uncertainty, _sensitivity(bundle, seed, cache, workers))
 
 
 def other_people(task: Task, seed: int) -> Cohort:
@@ -81,6 +87,16 @@ def _densities(bundle: Bundle, seed: int, cache: Path, workers: int) -> dict[str
     return fit_windows(bundle.task, tables[0], tables[1], (stores[0], stores[1]))
 
 
+def _sensitivity(bundle: Bundle, seed: int, cache: Path, workers: int) -> Sensitivity:
+    from . import sensitivity  # imports this module through `experiment`
+    from .experiment import TrainingOptions
+
+    cohort = simulated_cohort(
+        bundle.task, subjects=sensitivity.PEOPLE, windows=sensitivity.WINDOWS, seed=seed + SENSITIVITY_SEED
+    )
+    return sensitivity.measure(bundle, cohort, TrainingOptions(cache=cache, workers=workers))
+
+
 def predict_subsets(bundle: Bundle, cohort: Cohort, *, cache: Path, workers: int = 1) -> Subsets:
     """The bundle's predictions for a cohort from each set of modalities, by the engine that `live` uses."""
     from .evaluation import BundleScorer  # imports this module through `experiment`
@@ -91,9 +107,14 @@ def predict_subsets(bundle: Bundle, cohort: Cohort, *, cache: Path, workers: int
     return {some: scorer.predict(scorer.windows, change=only(names, some)) for some in subsets(names)}
 
 
-def with_limits(bundle: Bundle, densities: Mapping[str, Novelty], uncertainty: Uncertainty | None) -> Bundle:
-    """Write `bundle` again with these densities and this uncertainty; the networks stay as they are."""
-    manifest = {k: v for k, v in bundle.manifest.items() if k not in ("novelty", "uncertainty")}
+def with_limits(
+    bundle: Bundle,
+    densities: Mapping[str, Novelty],
+    uncertainty: Uncertainty | None,
+    sensitivity: Sensitivity | None = None,
+) -> Bundle:
+    """Write `bundle` again with these densities, uncertainty and sensitivity; the networks stay as they are."""
+    manifest = {k: v for k, v in bundle.manifest.items() if k not in ("novelty", "uncertainty", "sensitivity")}
     # in memory: `write_bundle` replaces the folder that they lie in
     files = {name: file.read() for name, file in bundle.files.items() if name != FILE}
     if densities:
@@ -101,11 +122,13 @@ def with_limits(bundle: Bundle, densities: Mapping[str, Novelty], uncertainty: U
         files[FILE] = save_novelty(densities)
     if uncertainty is not None:
         manifest["uncertainty"] = uncertainty.to_manifest()
+    if sensitivity is not None and sensitivity.outputs:
+        manifest["sensitivity"] = sensitivity.to_manifest()
     return write_bundle(bundle.path, manifest, files, overwrite=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Fit novelty densities and uncertainty of demo bundles.")
+    parser = argparse.ArgumentParser(description="Novelty densities, uncertainty and sensitivity of demo bundles.")
     parser.add_argument("bundles", nargs="+", type=Path, metavar="BUNDLE")
     parser.add_argument("--cache", type=Path, default=default_cache(), help="clips; default: $JMT_EDGE_CACHE")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)

@@ -1,5 +1,5 @@
 """Readers of data sets in their own layouts: BioVid Part A, Affwild2 / ABAW, PainMonit, and the synthetic trimodal
-cohort (BioVid's layout plus sound and valence-arousal).
+cohort (BioVid's layout plus sound and valence-arousal); those that anybody may obtain are in `open_data.py`.
 
 Readers list files and labels and decode nothing, so opening a cohort takes seconds. They accept the gaps of real copies
 (missing files and frames, stray spaces) and refuse whatever would give wrong numbers.
@@ -21,6 +21,7 @@ from ..media.tables import column_indices, label_lines, read_table
 from ..media.video import video_times
 from ..tasks import Task, get_task
 from .data import PAIN_CLASSES, Cohort, Labels, Problems, Trial, one_spelling, person
+from .open_data import read_open
 
 TRIAL = 5.5  # seconds of a BioVid sample
 VIDEO_RATE = 25.0  # frames per second of its video
@@ -54,10 +55,13 @@ def open_cohort(
         cohort = read_painmonit(path, problems, channel=channel, rate=rate)
     elif (part_a / "video").is_dir() or _biosignals(part_a).is_dir():
         cohort = read_biovid(path, problems, classes=classes)
+    elif (found := read_open(path, problems)) is not None:
+        cohort = found
     else:
         raise DataError(
-            f"{path} has no known layout: expected PartA/video (BioVid), VA_Estimation_Challenge (Affwild2) or X.npy "
-            "(PainMonit); give the folder that has one of them"
+            f"{path} has no known layout: expected PartA/video (BioVid), VA_Estimation_Challenge (Affwild2), X.npy "
+            "(PainMonit), VideoFlash (CREMA-D), Actor_01 (RAVDESS) or young_adults/processed_data (SILVER-Pain); give "
+            "the folder that has one of them"
         )
     return one_spelling(cohort)
 
@@ -358,4 +362,7 @@ def default_task(cohort: Cohort) -> Task:
         seconds = cohort.trials[0].duration
         eda = replace(get_task("pain").modality("eda"), span=seconds, shape=(1, round(seconds * cohort.rate)))
         return replace(get_task("pain"), modalities=(eda,))
-    return get_task({"biovid": "pain", "affwild2": "affect"}.get(cohort.layout, "trimodal"))
+    if cohort.layout == "silver":
+        return replace(get_task("pain"), modalities=(get_task("pain").modality("eda"),))
+    affect = dict.fromkeys(("affwild2", "crema-d", "ravdess"), "affect")
+    return get_task({"biovid": "pain", **affect}.get(cohort.layout, "trimodal"))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
 from ..errors import ConfigError, short
+from ..preprocessing.actions import as_measured
 from ..tasks import CLIP_AUDIO_SAMPLES, FUSIONS, TASK_NAMES, Modality, Task, get_task, split_steps
 from .data import PAIN_CLASSES
 
@@ -20,6 +21,7 @@ RECIPE_FUSIONS = (*FUSIONS, "intra_fc", "intra_tr")
 OPTIMIZERS, SCHEDULES = ("sgd", "adam", "adamw"), ("constant", "cosine", "plateau", "onecycle")
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")  # Lightning's names
 Grid = dict[str, list[str]]
+FACE_ACTIONS = "face_actions"  # the backbone that takes measures of a face, not its picture
 EXPORTABLE = ("jmt", "vanilla", "concat")  # fusions of the task presets, which a live run can use
 _FOLDER = resources.files(__package__) / "recipes"
 
@@ -57,12 +59,21 @@ class Augment:
     flip: bool = False
     crop: int = 0  # pixels that a face may shift in each direction
     brightness: float = 0.0  # SD of a factor on the pixels
+    jitter: float = 0.0  # pixels of 100 of a face by which its place, size and tilt may each be off, 0 to 10
+    grey_noise: int = 0  # grey levels, either way, by which each value of each frame may be off, 0 to 32
+    jpeg: float = 0.0  # share of the face clips that are compressed (quality 60 to 95), 0 to 1
     voice_gain: float = 0.0  # dB, SD
     eda_offset: float = 0.0  # µS, SD
     eda_gain: float = 0.0  # SD of the log of a factor on the deviations from the clip's mean
     eda_noise: float = 0.0  # µS, SD
     eda_shift: float = 0.0  # share of the clip by which it may move in time, either way; the edge is repeated
     variants: int = 1
+
+    def __post_init__(self) -> None:
+        ranges = {"jitter": (0, 10), "grey_noise": (0, 32), "jpeg": (0, 1), "variants": (1, 1000)}
+        for name, (low, high) in ranges.items():
+            if not low <= getattr(self, name) <= high:
+                raise ConfigError(f"augment.{name} cannot be {getattr(self, name)}; give {low} to {high}")
 
 
 @dataclass(frozen=True)
@@ -139,6 +150,13 @@ class Recipe:
                 f"recipe {self.name}: eda_pooled takes the logarithm of the conductance, which is lost with "
                 "calibrated = true; use eda_cnn1d_centred"
             )
+        used = {**self.backbone, "second": self.second}
+        wrong = next((key for key, b in used.items() if FACE_ACTIONS in b and (key, b) != ("face", FACE_ACTIONS)), None)
+        if wrong is not None:
+            raise ConfigError(
+                f"recipe {self.name}: {FACE_ACTIONS} takes measures of a face, which no other backbone does, so it "
+                f"cannot be used as {wrong} = '{used[wrong]}'; use it alone, with backbone.face = {FACE_ACTIONS}"
+            )
         task = get_task(self.task, self.variant)  # type: ignore[arg-type]
         names = self.modalities or task.names
         modalities = tuple(self._modality(task.modality(n)) for n in names)
@@ -161,7 +179,8 @@ class Recipe:
             changes |= {"top_db": self.voice_top_db, "pad": self.voice_pad}
         if m.name == "eda" and self.eda_moments:
             changes["mean"], changes["std"] = self.eda_moments[:1], self.eda_moments[1:]
-        return replace(m, **changes)
+        m = replace(m, **changes)
+        return as_measured(m) if m.backbone == FACE_ACTIONS else m
 
     def stage(self, name: str) -> Stage:
         return self.stages.get(name, Stage())
@@ -211,6 +230,9 @@ def load_recipe(name_or_file: str, overrides: Iterable[str] = (), *, variant: st
         data["variant"] = variant
     for text in overrides:
         override(data, text)
+    weights = data.get("weights")
+    if data.get("backbone", {}).get("face") == FACE_ACTIONS and isinstance(weights, dict):
+        data["weights"] = {k: v for k, v in weights.items() if (k, v) != ("face", "torchvision")}  # of pictures
     recipe = from_dict(data)
     if recipe.precision not in PRECISIONS:  # a bundle's recipe may name another, of its networks
         raise ConfigError(f"precision '{recipe.precision}' is unknown; choose {', '.join(PRECISIONS)}")

@@ -91,7 +91,7 @@ def run_protocol(
     with lock(out / "summary.lock"):
         write(out / "summary.json", json.dumps(summary, indent=1) + "\n")
         if bundle:
-            lines.append(_bundle(prepared, results, out, overwrite=overwrite))
+            lines.append(_bundle(prepared, results, out, overwrite=overwrite, options=options))
     return Protocol(recipe, results, joined, pooled, lines)
 
 
@@ -127,7 +127,7 @@ def run_seeds(
     return Protocol(runs[0].recipe, [result for r in runs for result in r.results], joined, pooled, lines)
 
 
-def _bundle(prepared: Prepared, results: list[Result], out: Path, *, overwrite: bool) -> str:
+def _bundle(prepared: Prepared, results: list[Result], out: Path, *, overwrite: bool, options: TrainingOptions) -> str:
     recipe, cohort = prepared.recipe, prepared.cohort
     if recipe.calibrated:
         return "no bundle: calibrated = true needs each person's mean and SD, which a live run does not have"
@@ -141,7 +141,8 @@ def _bundle(prepared: Prepared, results: list[Result], out: Path, *, overwrite: 
             raise ConfigError(f"{path} is the bundle of another run; pass --overwrite, or remove it")
     else:
         demo = cohort.layout == "simulated"
-        export_run(results[0], path, cohort=cohort, name=recipe.name, demo=demo, overwrite=overwrite)
+        how: dict[str, Any] = {"name": recipe.name, "demo": demo, "overwrite": overwrite, "options": options}
+        export_run(results[0], path, prepared=prepared, **how)
     return f"bundle: {path} (weights of {results[0].split.name})"
 
 

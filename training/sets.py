@@ -7,7 +7,7 @@ and a resumed run continues with the same batches.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ..clips.cutter import network_input
-from ..clips.presence import of_newest_person
+from ..clips.presence import held, of_newest_person
+from ..opencv import cv2
+from ..preprocessing.actions import mirrored
 from ..tasks import Modality
 from .clips import ClipStore
 from .data import WindowTable
@@ -26,6 +28,7 @@ from .recipes import Augment, Masking
 
 Batch = tuple[dict[str, Any], dict[str, Tensor]]
 Draw = tuple[NDArray[np.int64], int]
+JPEG_QUALITY = (60, 96)
 
 
 class EpochSampler(Sampler[Draw]):
@@ -120,11 +123,20 @@ def vary(
         out = np.array(stored)
         for i in range(n):
             if augment.flip and rng.random() < 0.5:
-                out[i] = out[i, :, :, ::-1]
+                out[i] = mirrored(out[i]) if m.measured else out[i, :, :, ::-1]
+            if m.measured:  # what follows is done to pictures
+                continue
             if augment.crop:
                 out[i] = _shift(out[i], *rng.integers(-augment.crop, augment.crop + 1, 2))
             if augment.brightness:
                 out[i] = np.clip(out[i] * rng.normal(1, augment.brightness), 0, 255).astype(np.uint8)
+            if augment.jitter:
+                out[i] = _jitter(out[i], augment.jitter, rng)
+            if augment.jpeg and rng.random() < augment.jpeg:
+                out[i] = _compressed(out[i], int(rng.integers(*JPEG_QUALITY)))
+            if augment.grey_noise:
+                noise = rng.integers(-augment.grey_noise, augment.grey_noise + 1, out[i].shape, np.int16)
+                out[i] = np.clip(out[i] + noise, 0, 255)
         return network_input(out, m)
     if m.name == "voice":
         gain = rng.normal(0, augment.voice_gain, (n, 1, 1, 1)) if augment.voice_gain else 0.0
@@ -152,6 +164,30 @@ def _shift(clip: NDArray[np.uint8], dx: int, dy: int) -> NDArray[np.uint8]:
     y = np.clip(np.arange(height) + dy, 0, height - 1)
     x = np.clip(np.arange(width) + dx, 0, width - 1)
     return clip[:, y[:, None], x[None, :]]
+
+
+def _jitter(clip: NDArray[np.uint8], pixels: float, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """The clip (T, H, W, 3) as landmarks that are off would have cut it: shift, size and tilt, each by up to `pixels`
+    of 100 at the border, and a quarter of that again in each frame by itself; the border is repeated."""
+    frames, height, width = clip.shape[:3]
+    off = rng.uniform(-1, 1, 4) + 0.25 * rng.uniform(-1, 1, (frames, 4))  # right, down, larger, tilted
+    share = pixels / 100 * off
+    shift, scale, angle = share[:, :2] * (width, height), 1 + 2 * share[:, 2], 2 * share[:, 3]
+    out = np.empty_like(clip)
+    for i in range(frames):
+        warp = cv2.getRotationMatrix2D(
+            ((width - 1) / 2, (height - 1) / 2), float(np.degrees(angle[i])), float(scale[i])
+        )
+        warp[:, 2] += shift[i]
+        cv2.warpAffine(clip[i], warp, (width, height), dst=out[i], borderMode=cv2.BORDER_REPLICATE)
+    return out
+
+
+def _compressed(clip: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
+    """Each frame of the clip (T, H, W, 3) through JPEG."""
+    how = [cv2.IMWRITE_JPEG_QUALITY, quality]
+    coded = [cv2.imencode(".jpg", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), how)[1] for frame in clip]
+    return np.stack([cv2.cvtColor(cv2.imdecode(one, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB) for one in coded])
 
 
 # ---- cached features for a fusion ----------------------------------------------------------------------------
@@ -197,24 +233,33 @@ class FeatureSet(Dataset[Batch]):
 
 def feature_set(
     windows: WindowTable,
-    stores: dict[str, ClipStore],
+    stores: Mapping[str, ClipStore],
     features: dict[str, NDArray[np.float32]],
     masking: Masking | None,
 ) -> FeatureSet:
     names = windows.task.names
+    rows = {m: shown_rows(windows, stores, m) for m in names}
     present = np.stack([presence(windows, stores, m) for m in names], -1)
     return FeatureSet(
         {m: torch.from_numpy(np.asarray(features[m], np.float32)) for m in names},
-        {m: torch.from_numpy(windows.rows[m]) for m in names},
+        {m: torch.from_numpy(rows[m]) for m in names},
         torch.from_numpy(present.astype(np.float32)),
         {o: torch.from_numpy(y) for o, y in windows.labels.items()},
         masking,
     )
 
 
-def presence(windows: WindowTable, stores: dict[str, ClipStore], name: str) -> NDArray[np.bool_]:
-    """(W, S): the clip exists, is usable, and is of the window's newest person."""
+def shown_rows(windows: WindowTable, stores: Mapping[str, ClipStore], name: str) -> NDArray[np.int64]:
+    """(W, S) rows of the clips that the fusion sees: a pause shows the clip before it (`clips.presence.held`)."""
     rows = windows.rows[name]
+    if name not in stores:
+        return rows
+    return held(rows, (rows >= 0) & stores[name].pause[np.maximum(rows, 0)])
+
+
+def presence(windows: WindowTable, stores: Mapping[str, ClipStore], name: str) -> NDArray[np.bool_]:
+    """(W, S): the clip of `shown_rows` exists, is usable, and is of the window's newest person."""
+    rows = shown_rows(windows, stores, name)
     if name not in stores:
         return np.zeros(rows.shape, bool)
     at = np.maximum(rows, 0)

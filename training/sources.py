@@ -20,6 +20,7 @@ from ..media.eda_files import Asked
 from ..media.video import read_image
 from ..tasks import Modality
 from .data import Trial
+from .open_data import silver_eda
 
 _FILES: dict[str, Callable[[Path], Samples]] = {
     "face": VideoFile,
@@ -37,9 +38,11 @@ def open_trial(trial: Trial, m: Modality) -> tuple[Samples, Find | None]:
     if trial.kind == "sim":
         return open_simulated(m.name, str(path), lazy=True), None
     if trial.kind == "affwild2" and m.name == "face":
-        return _labelled_frames(path, trial.labels.times), cropped(m.shape[-1])
+        return _labelled_frames(path, trial.labels.times), cropped(m.side)
     if trial.kind.startswith("painmonit"):
         return _painmonit_row(trial), None
+    if trial.kind == "silver":
+        return _Held(*silver_eda(trial)), None
     return _FILES[m.name](path), None
 
 

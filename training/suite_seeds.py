@@ -328,16 +328,16 @@ class _Fold:
 
 def only(windows: WindowTable, stores: dict[str, ClipStore]) -> tuple[WindowTable, dict[str, ClipStore]]:
     """The windows with the clips that they use, and no others."""
-    rows, clips, kept = {}, {}, {}
+    kept = {}
     for m, table in windows.rows.items():
         used = np.unique(table[table >= 0])
-        place = np.full(len(windows.clips[m]) + 1, -1, np.int64)  # the last, for -1, stays -1
-        place[used] = np.arange(len(used))
-        rows[m], clips[m] = place[table], [windows.clips[m][i] for i in used]
         store = stores[m]
-        data, present, track = np.asarray(store.data[used]), store.present[used], store.track[used]
-        kept[m] = replace(store, data=data, present=present, track=track, content=digest(data, present, track))
-    return replace(windows, rows=rows, clips=clips), kept
+        data, present, track, pause = (
+            np.asarray(a[used]) for a in (store.data, store.present, store.track, store.pause)
+        )
+        content = digest(data, present, track, pause)
+        kept[m] = replace(store, data=data, present=present, track=track, pause=pause, content=content)
+    return windows.with_used_clips(), kept
 
 
 def aligned(mine: NDArray[np.float32], theirs: NDArray[np.float32]) -> Any:

@@ -48,7 +48,7 @@ def fit_uncertainty(subset: Subsets, coverage: float = COVERAGE) -> Uncertainty 
         found: dict[str, Limit | None] = {}
         for o in p.labels:
             y = p.labels[o][:, -1]
-            found[o] = (fit_limits if o == "pain" else fit_width)(_shown(p, o), y, p.subject, coverage)
+            found[o] = (fit_limits if o == "pain" else fit_width)(shown(p, o), y, p.subject, coverage)
         known = {o: limit for o, limit in found.items() if limit is not None}
         if known:
             limits[present] = known
@@ -80,7 +80,7 @@ def coverage(known: Uncertainty, subset: Subsets) -> Iterator[Covered]:
         p = _complete(whole, present)
         for o in p.labels:
             y = p.labels[o][:, -1]
-            values = _shown(p, o)
+            values = shown(p, o)
             spans = [known.of({o: float(v)}, present) for v in values]
             if not spans or spans[0] is None:
                 continue
@@ -121,6 +121,6 @@ def _complete(p: Predictions, present: frozenset[str]) -> Predictions:
     return p.take(np.flatnonzero((p.present[:, -1][:, columns] > 0).all(1)))
 
 
-def _shown(p: Predictions, output: str) -> NDArray[Any]:
+def shown(p: Predictions, output: str) -> NDArray[Any]:
     """(W,) an output of the last step as it is shown: the calibrated probability of pain, others within -1 to 1."""
     return p.probability() if output == "pain" else np.clip(p.outputs[output][:, -1].astype(float), -1, 1)

@@ -229,7 +229,7 @@ def _decoder() -> Work:
 
 def _face(task: Task, rng: np.random.Generator) -> Work:
     """Finds (or tracks) the face in a frame, crops it, and judges it as often as a live run does."""
-    frames, find = simulated_frames(), tracked(task.modality("face").shape[-1])
+    frames, find = simulated_frames(), tracked(task.modality("face").side)
     state = {"t": 0.0}
 
     def work() -> object:

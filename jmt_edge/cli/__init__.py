@@ -22,6 +22,7 @@ COMMANDS = {
     "replay": "Replay a recorded live run, bit for bit.",
     "export": "Convert a recording to CSV, Parquet, XDF or FHIR.",
     "bundle": "Keep a unit's bundles: add, use, roll back, list.",
+    "personalise": "Fit a bundle to one person, by the ratings in their recordings.",
     "keygen": "Make a key to sign bundles and recordings with.",
     "sign": "Sign a bundle or a recording.",
     "verify": "Check that a bundle or a recording is what was written and signed.",

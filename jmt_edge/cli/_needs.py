@@ -374,6 +374,8 @@ NEEDS: tuple[Need, ...] = (
     Need("export", "`--subject`", "`--to fhir`, and a reference", _given("subject"), _subject),
     _packages("export", _SIGNED, _given("require_signed"), "cryptography"),
     Need("export", "", "an output that does not exist, or an empty folder", _always, _exported),
+    _packages("personalise", _SIGNED, _given("require_signed"), "cryptography"),
+    Need("personalise", "", "an `--out` that does not exist", _always, partial(_new, "out", None, BundleError)),
     _packages("keygen", "", _always, "cryptography"),
     _packages("sign", "", _always, "cryptography"),
     _packages("verify", "", lambda flags: not flags["unsigned"], "cryptography"),

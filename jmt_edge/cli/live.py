@@ -97,6 +97,7 @@ OPTIONS = {"face": "camera", "voice": "microphone", "eda": "eda"}  # modality ->
     help="Whose face to follow; first: nobody but the first person.",
 )
 @click.option("--rest", type=float, default=0.0, metavar="S", help="The person rests for the first S seconds (120).")
+@click.option("--actions", is_flag=True, help="Measure what the face does (geometric, uncalibrated); needs a rest.")
 @click.option("--demo-alarms", is_flag=True, help="Physiological alarms although demo weights see a real person.")
 @signed_option
 @click.option("--page-face", type=click.Choice(["show", "blur", "hide"]), default="show", show_default=True)
@@ -134,6 +135,7 @@ def command(
     novelty: str,
     person: str,
     rest: float,
+    actions: bool,
     demo_alarms: bool,
     require_signed: bool,
     page_face: str,
@@ -158,15 +160,19 @@ def command(
 
     delays = {"voice": audio_delay, "eda": eda_delay}
     sources = _sources(bundle, {"face": camera, "voice": microphone, "eda": eda}, delays)
-    options = Options(hop, speed == "1", duration, smooth, novelty, demo_alarms, person, rest)
+    options = Options(hop, speed == "1", duration, smooth, novelty, demo_alarms, person, rest, actions)
     options.check(sources)
     engine, why = choose_engine(bundle, backend, threads)
     controls = Controls()
     _say(f"{bundle.id}, {engine.name} ({why})")
     if novelty != "off" and not bundle.has_novelty:
         _say("novelty not checked: the bundle does not say what its training people look like; export it again")
-    if bundle.uncertainty is None:
+    if bundle.subject:
+        _say(f"personalised to {bundle.subject}: no number for anybody else; --bundle the general one for others")
+    elif bundle.uncertainty is None:
         _say("uncertainty not known: the bundle promises nothing about other people; export it again")
+    if actions and not rest:
+        _say("facial actions are compared with the person's rest: give --rest 120, or begin one on the page")
     observers: list[Observer] = []
     if (service := open_service()) is not None:
         observers.append(service)

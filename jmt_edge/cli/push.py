@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from ..errors import ConfigError
 from ._command import subcommand
 
 
@@ -28,7 +29,13 @@ def command(bundle: Path, repo: str, public: bool, revision: str) -> None:
     from ..compiler.hub import push
     from ..engine.bundle import load_bundle
 
-    split = load_bundle(bundle).manifest.get("provenance", {}).get("split", {})
+    loaded = load_bundle(bundle)
+    if loaded.subject:
+        raise ConfigError(
+            f"{bundle} is personalised to {loaded.subject}, and such a bundle is not for others; push the general one "
+            "(`jmt-edge personalise --undo`)"
+        )
+    split = loaded.manifest.get("provenance", {}).get("split", {})
     ids = len({*split.get("train_subjects", []), *split.get("test_subjects", [])})
     address = push(bundle, repo, public=public, revision=revision)
     click.echo(f"{bundle} is at {address}")

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigError
 from ..media.chunk import Chunk
+from ..preprocessing.actions import CHANNELS, normalise_measures
 from ..preprocessing.eda import normalise_eda
 from ..preprocessing.face import normalise_face
 from ..preprocessing.quality import Verdict
@@ -55,14 +56,20 @@ def open_cutter(
     on_face: OnFace | None = None,
     find: Find | None = None,
     person: str = "largest",
+    actions: bool = False,
 ) -> Cutter:
     """The cutter of the plan's modality for the windows `first`, `first` + 1, ..., window i ending at `window_end(i)`.
 
-    window_end: ascending; inf where there is no further window. on_face, find, person: see `FaceCutter`. Raises
-    ConfigError for a modality without a cutter.
+    window_end: ascending; inf where there is no further window. on_face, find, person, actions: see `FaceCutter`.
+    Raises ConfigError for a modality without a cutter, and for measures of a face other than those known here.
     """
+    if plan.m.measured and plan.m.shape[0] != len(CHANNELS):
+        raise ConfigError(
+            f"clips with {plan.m.shape[0]} measures of a face cannot be cut, because this version has {len(CHANNELS)}; "
+            "use the version that the network was trained with"
+        )
     if plan.m.name == "face":
-        return FaceCutter(plan, window_end, first, on_face=on_face, find=find, person=person)
+        return FaceCutter(plan, window_end, first, on_face=on_face, find=find, person=person, actions=actions)
     if plan.m.name == "voice":
         return VoiceCutter(plan)
     if plan.m.name == "eda":
@@ -71,12 +78,16 @@ def open_cutter(
 
 
 def signal_format(m: Modality) -> tuple[tuple[int, ...], type[np.generic]]:
-    """Shape and type of a cutter's signal: face crops (T, H, W, 3) uint8, others as the network takes them."""
-    return ((*m.shape[1:], m.shape[0]), np.uint8) if m.name == "face" else (m.shape, np.float32)
+    """Shape and type of a cutter's signal: face crops (T, H, W, 3) uint8 or measures (T, C) float32, others as the
+    network takes them.
+    """
+    if m.name != "face":
+        return m.shape, np.float32
+    return (*m.shape[1:], m.shape[0]), np.float32 if m.measured else np.uint8
 
 
 def network_input(signal: NDArray[Any], m: Modality) -> NDArray[np.float32]:
     """The signal of one clip or many (..., *signal) as the backbone takes it: (..., *m.shape) float32."""
     if m.name == "face":
-        return normalise_face(signal, m)
+        return normalise_measures(signal, m) if m.measured else normalise_face(signal, m)
     return normalise_eda(signal, m) if m.name == "eda" else np.asarray(signal, np.float32)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..media.chunk import Chunk
 from ..opencv import cv2
+from ..preprocessing.actions import FaceMeasures, channels, measure_face
 from ..preprocessing.face import NO_FACE, TEMPLATE, TEMPLATE_SIDE, Face, FaceDetector, FaceTracker, align_crop
 from ..preprocessing.quality import FaceQuality, Verdict
 from ..preprocessing.sight import FaceSight
@@ -18,6 +19,11 @@ from .frames import Crop, frame_times, pick_crops, tolerance
 from .plan import ClipPlan
 
 HOLD = 4.0  # s before a clip's reach from which a face is still held where later frames show none
+# s from one measured face to the next where no clip needs them. Searched frames lie 0.03 to 0.1 s apart (`frame_times`
+# and the hop), so it becomes 0.17 to 0.2 s: 5 to 6 a second
+EVERY = 0.15
+SHOWN = 1.0  # s over which the measures of a face are taken together
+KEPT = 62.0  # s of measures that are kept: a hop may be a minute long
 
 
 class Found(NamedTuple):
@@ -26,6 +32,14 @@ class Found(NamedTuple):
     face: Face | None
     crop: Crop | None
     why: str = NO_FACE
+
+
+class Measured(NamedTuple):
+    """The measures of one usable face: time in s, whose it is (`Face.track`), measures."""
+
+    t: float
+    track: int
+    measures: FaceMeasures
 
 
 Find = Callable[[Any, float], Found]  # (frame, time in s) -> what it shows
@@ -67,11 +81,12 @@ class FaceCutter:
     """Searches for faces only in the frames that some clip uses; no other frame is accessed.
 
     A clip uses the frame nearest to each of its `frame_times`, not later than its end. That frame is known once the
-    next one has arrived, so one frame is kept; of searched frames only the aligned crop is kept. Which frames are
-    searched, and in which order, depends on the frames and the windows alone, not on how frames were cut into chunks.
+    next one has arrived, so one frame is kept; of searched frames only the aligned crop is kept, or the face's measures
+    where the clip is made of them. Which frames are searched, and in which order, depends on the frames and the windows
+    alone, not on how frames were cut into chunks.
 
     window_end: when window i ends, ascending. find: `tracked` by default, which follows `person`. on_face: called with
-    the time and face of each searched frame.
+    the time and face of each searched frame. actions: measure the face every `EVERY` seconds even if no clip needs it.
     """
 
     def __init__(
@@ -83,10 +98,14 @@ class FaceCutter:
         on_face: OnFace | None = None,
         find: Find | None = None,
         person: str = "largest",
+        actions: bool = False,
     ) -> None:
         self._plan, self._window_end = plan, window_end
         self._tolerance = tolerance(plan.m)
-        self._find = find or tracked(plan.m.shape[-1], person)
+        self._find = find or tracked(plan.m.side, person)
+        self._every = 0.0 if plan.m.measured else EVERY if actions else None
+        self._tried = -np.inf  # when a face was last measured, or would have been
+        self._measured: deque[Measured] = deque()
         self._quality = FaceQuality()
         self._on_face = on_face
         self._current = self._planned = first  # the window being filled; the first one without wanted frames yet
@@ -117,8 +136,9 @@ class FaceCutter:
         """Frames that only windows before `window` wanted are no longer searched."""
         self._current = max(self._current, window)
 
-    def clip(self, end: float) -> tuple[NDArray[np.uint8], float]:
-        """The clip that ends at `end`: ((T, H, W, 3) uint8 RGB, fraction of its frames that show a face).
+    def clip(self, end: float) -> tuple[NDArray[Any], float]:
+        """The clip that ends at `end`: ((T, H, W, 3) uint8 RGB, or (T, C) float32 measures; fraction of its frames that
+        show a face, of measures one that may be used).
 
         Only the person in its newest frame is in it: frames of anybody else count as frames without a face.
         """
@@ -133,6 +153,12 @@ class FaceCutter:
 
     def verdict(self, end: float) -> Verdict:
         return self._quality.verdict(end, self._plan.m.span)
+
+    def measured(self, end: float) -> tuple[Verdict, list[Measured]]:
+        """The face of the last `SHOWN` seconds before `end`: the verdict on its frames, and its measures in those in
+        which it may be used. Empty unless `actions`, or clips made of measures, asked for them.
+        """
+        return self._quality.verdict(end, SHOWN), [m for m in self._measured if end - SHOWN < m.t <= end + 1e-6]
 
     def _want(self, t: float) -> None:
         """Note the frames wanted by windows that reach back to `t`."""
@@ -162,8 +188,18 @@ class FaceCutter:
     def _search(self, t: float, images: Sequence[Any], at: int) -> None:
         if self._crops and self._crops[-1][0] >= t:
             return
-        face, crop, why = self._find(images[at], t)
+        image = images[at]
+        face, crop, why = self._find(image, t)
         self._quality.update(t, face, crop, why)
+        if self._every is not None and t - self._tried >= self._every:
+            self._tried = t
+            measures = None if face is None or self._quality.newest() else measure_face(image, face)
+            if face is not None and measures is not None:
+                self._measured.append(Measured(t, face.track, measures))
+            while self._measured and self._measured[0].t < t - KEPT:
+                self._measured.popleft()
+            if self._plan.m.measured:
+                crop = None if measures is None else channels(measures)
         self._crops.append((t, crop, 0 if face is None else face.track))
         while self._crops[0][0] < t - self._plan.reach - HOLD:
             self._crops.popleft()

@@ -5,11 +5,13 @@ Pain (BioVid): T frames evenly over 3 s. Both are one rule: T times, `span / T` 
 
 A frame without a face is replaced by the last face seen before it ("hold") or by black. Black is a zero image *before*
 normalisation, as in the published code, so the network sees -mean / std there, not 0.
+Clips of measures are made by the same rule; there a frame whose face may not be used counts as one without a face.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +20,7 @@ from ..tasks import Modality
 
 MAX_OFFSET = 0.125  # s
 
-Crop = NDArray[np.uint8]
+Crop = NDArray[Any]  # what a clip holds of a frame: an aligned face (H, W, 3) uint8, or its measures (C,) float32
 
 
 def tolerance(m: Modality) -> float:
@@ -34,15 +36,15 @@ def frame_times(m: Modality, end: float) -> NDArray[np.float64]:
 
 def pick_crops(
     crops: Sequence[tuple[float, Crop | None]], end: float, m: Modality
-) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """The frames of the clip of `m` that ends at `end`: ((T, H, W, 3) uint8 RGB, (T,) bool).
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """The frames of the clip of `m` that ends at `end`: ((T, H, W, 3) uint8 RGB or (T, C) float32 measures, (T,) bool).
 
-    crops: (time in s, aligned RGB face (H, W, 3) uint8, or None where the frame shows no face), in time order;
-        crops older than the clip may be included, for holding.
+    crops: (time in s, aligned RGB face (H, W, 3) uint8 or its measures, None where the frame shows no face), in time
+        order; crops older than the clip may be included, for holding.
     The second array is True where the wanted frame exists and shows a face. Frames later than `end` are not used.
     With "hold", a frame before the first face gets that first face; a clip without any face is black.
     """
-    _, frames, height, width = m.shape
+    channels, frames, *size = m.shape
     known = [(t, crop) for t, crop in crops if t <= end + 1e-6]
     times = np.array([t for t, _ in known])
     near = tolerance(m) + 1e-6
@@ -61,7 +63,7 @@ def pick_crops(
     if m.fill == "hold":
         first = next((crop for crop in picked if crop is not None), None)
         picked = [first if crop is None else crop for crop in picked]
-    clip = np.zeros((frames, height, width, 3), np.uint8)
+    clip = np.zeros((frames, *size, channels), np.float32 if m.measured else np.uint8)
     for i, crop in enumerate(picked):
         if crop is not None:
             clip[i] = crop

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..preprocessing.quality import VoiceQuality
 from ..result import Quality
 from .cutter import Cutter
 from .plan import ClipPlan
@@ -30,6 +31,7 @@ class Presence(Enum):
     SILENT = "no samples, or none recently"
     YOUNG = "not enough samples yet"
     POOR = "bad quality"
+    PAUSE = "a pause in speech"
     TORN = "too few real samples"
 
 
@@ -60,7 +62,7 @@ def cut(plan: ClipPlan, cutter: Cutter, end: float, t: float) -> Cut:
     judged = cutter.verdict(end)
     quality = Quality(judged.ok, judged.reason, judged.score, track=judged.track, turn=judged.turn)
     if not judged.ok:
-        return Cut(signal, Presence.POOR, quality)
+        return Cut(signal, Presence.PAUSE if judged.reason == VoiceQuality.PAUSE else Presence.POOR, quality)
     if coverage < MIN_COVERAGE[plan.m.name]:
         what = "shows a face" if plan.m.name == "face" else "has samples"
         return Cut(signal, Presence.TORN, replace(quality, ok=False, reason=f"only {coverage:.0%} of the clip {what}"))
@@ -75,6 +77,16 @@ def of_newest_person(present: NDArray[np.bool_], tracks: NDArray[np.integer[Any]
     steps = present.shape[-1]
     newest = steps - 1 - np.argmax(present[..., ::-1], axis=-1)
     return present & (tracks == np.take_along_axis(tracks, newest[..., None], -1))
+
+
+def held(rows: NDArray[np.int64], pause: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """(..., S) rows of a modality's clips, in which a step that is a pause shows the clip of the step before it.
+
+    A pause is part of speech: what was heard last still holds. The verdict bounds how long, see `VoiceQuality`. A pause
+    at the window's beginning has nothing before it and keeps its own row, whose clip is not usable.
+    """
+    steps = np.arange(rows.shape[-1])
+    return np.take_along_axis(rows, np.maximum.accumulate(np.where(pause, 0, steps), axis=-1), -1)
 
 
 def _refused(presence: Presence, reason: str) -> Cut:

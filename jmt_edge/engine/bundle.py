@@ -26,6 +26,7 @@ from ..tasks import Task
 from .manifest import CHECKSUM, MANIFEST, SCHEMA, check_manifest, graph_files, read_manifest
 from .novelty import Novelty, read_novelty
 from .onnx_file import has_external_data
+from .personal import OUTPUT, Personal
 from .uncertainty import Uncertainty
 
 INTENDED_USE = "Research prototype. Not a medical device; not for clinical use."
@@ -110,7 +111,7 @@ class Bundle:
             return {}
         name = self.manifest["novelty"]["file"]
         try:
-            return read_novelty(self.read(name))
+            return read_novelty(self.read(name), self.task)
         except ValueError as error:
             raise BundleError(f"{self.path / name} cannot be used: {error}; export the bundle again") from None
 
@@ -119,6 +120,17 @@ class Bundle:
         """How far its results lie from the truth for people who were not trained on; None where that is not known."""
         entry = self.manifest.get("uncertainty")
         return Uncertainty.from_manifest(entry) if entry else None
+
+    @property
+    def personal(self) -> Personal | None:
+        """One person's change of the pain output; None in a bundle for everybody."""
+        entry = self.manifest.get("personal") if OUTPUT in self.task.outputs else None
+        return Personal.from_manifest(entry["parameters"]) if entry else None
+
+    @property
+    def subject(self) -> str:
+        """The code of the person that it is personalised to; empty in a bundle for everybody."""
+        return str(self.manifest.get("personal", {}).get("subject", ""))
 
     @property
     def files(self) -> dict[str, Stored]:

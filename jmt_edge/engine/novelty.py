@@ -20,6 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..tasks import Modality, Task
+
 FILE = "novelty.safetensors"
 MIN_CLIPS = 16  # of either side; fewer give no covariance and no limit
 _PARTS = ("mean", "whiten", "threshold")
@@ -90,8 +92,21 @@ def course(eda: F32) -> F32:
     return np.stack([level, np.log(np.ptp(values, 1) + 0.1), np.log(noise + 0.1)], 1).astype(np.float32)
 
 
-DESCRIPTIONS: dict[str, Callable[[F32], F32]] = {"face": appearance, "voice": spectrum, "eda": course}
-_SIZES = {"face": 3 * _CELLS**2, "voice": 4 * _CELLS, "eda": 3}
+def movement(measures: F32) -> F32:
+    """(N, C, T) measures of a face -> (N, 2 C): the mean of each over the clip, and how much it moves."""
+    return np.concatenate([measures.mean(2), np.log(measures.std(2) + 0.1)], 1).astype(np.float32)
+
+
+def _face(clips: F32) -> F32:
+    return movement(clips) if clips.ndim == 3 else appearance(clips)
+
+
+DESCRIPTIONS: dict[str, Callable[[F32], F32]] = {"face": _face, "voice": spectrum, "eda": course}
+
+
+def _size(m: Modality) -> int | None:
+    """Of the description of a modality's clips; None for a modality without one."""
+    return 2 * m.shape[0] if m.measured else {"face": 3 * _CELLS**2, "voice": 4 * _CELLS, "eda": 3}.get(m.name)
 
 
 def _cells(images: F32) -> F32:
@@ -155,8 +170,8 @@ def save_novelty(densities: Mapping[str, Novelty]) -> bytes:
     return save(tensors)
 
 
-def read_novelty(data: bytes) -> dict[str, Novelty]:
-    """Inverse of `save_novelty`. Raises ValueError for anything else."""
+def read_novelty(data: bytes, task: Task) -> dict[str, Novelty]:
+    """Inverse of `save_novelty`. Raises ValueError for anything else, and where it does not fit the clips of `task`."""
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
@@ -165,10 +180,11 @@ def read_novelty(data: bytes) -> dict[str, Novelty]:
     except SafetensorError as error:
         raise ValueError(f"it is not a safetensors file ({error})") from None
     found = {}
+    sizes = {m.name: _size(m) for m in task.modalities}
     for name in sorted({key.partition(".")[0] for key in tensors}):
         parts = [tensors[key] for part in _PARTS if (key := f"{name}.{part}") in tensors]
         shapes = [part.shape for part in parts]
-        size = _SIZES.get(name)
+        size = sizes.get(name)
         if shapes != [(size,), (size, size), (1,)] or not all(np.isfinite(part).all() for part in parts):
             raise ValueError(f"its density of {name!a} has shapes {shapes}, or numbers that are not finite")
         mean, whiten, threshold = (np.asarray(part, np.float32) for part in parts)

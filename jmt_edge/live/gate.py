@@ -24,9 +24,10 @@ def cut_of_device(plan: ClipPlan, cutter: Cutter, end: float, t: float, status: 
     quality = found.quality
     if found.presence is Presence.SILENT and status.state is State.ENDED:
         return _because(found, status.reason or "the recording has ended")
-    if found.presence in (Presence.SILENT, Presence.POOR) and status.state not in (State.STREAMING, State.ENDED):
+    judged = found.presence in (Presence.POOR, Presence.PAUSE)
+    if (judged or found.presence is Presence.SILENT) and status.state not in (State.STREAMING, State.ENDED):
         return _because(found, f"sensor {status.state.value}: {status.reason or quality.reason}")
-    if found.presence is Presence.POOR and status.state is State.STREAMING and status.reason:
+    if judged and status.state is State.STREAMING and status.reason:
         return _because(found, status.reason)
     return found
 
@@ -45,7 +46,9 @@ def judge_novelty(name: str, quality: Quality, score: float, *, gate: bool) -> Q
 
 
 def _because(cut: Cut, reason: str) -> Cut:
-    return Cut(cut.signal, cut.presence, replace(cut.quality, ok=False, reason=reason))
+    """The device has a fault, so a pause is not one: the clip before it does not hold."""
+    presence = Presence.POOR if cut.presence is Presence.PAUSE else cut.presence
+    return Cut(cut.signal, presence, replace(cut.quality, ok=False, reason=reason))
 
 
 def no_result_reason(qualities: Mapping[str, Quality]) -> str:

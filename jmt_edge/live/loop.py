@@ -40,7 +40,8 @@ class Options:
     """hop, duration (None: until the sources end), smooth: s. realtime: False runs as fast as the sources can read.
 
     novelty: gate, warn or off, see `Pipeline`. demo_alarms: see `RunInfo`. person: see `FaceTracker`.
-    rest: s at the beginning in which the person rests, see `live.rest`; 0 for none.
+    rest: s at the beginning in which the person rests, see `live.rest`; 0 for none. actions: measure what the face
+    does, see `LiveActions`.
     """
 
     hop: float = HOP
@@ -51,6 +52,7 @@ class Options:
     demo_alarms: bool = False
     person: str = "largest"
     rest: float = 0.0
+    actions: bool = False
 
     def check(self, sources: Mapping[str, Source]) -> None:
         """Raises ConfigError for options that cannot be used."""
@@ -64,6 +66,8 @@ class Options:
             check_rest(self.rest)
         if not sources:
             raise ConfigError("every source is 'none', so there is nothing to analyse; give at least one")
+        if self.actions and "face" not in sources:
+            raise ConfigError("--actions measures a face, and there is no camera; give --camera or leave --actions out")
         devices = [f"{name} ({source.name})" for name, source in sources.items() if source.realtime]
         if devices and not self.realtime:
             raise ConfigError(
@@ -129,7 +133,7 @@ class _Loop:
         first = 1 + (math.floor(self._now() / hop) if self._options.realtime else 0)
         self._pipeline = Pipeline(
             self._bundle, self._engine, hop, self._sources, smooth=self._options.smooth, first=first,
-            novelty=self._options.novelty, person=self._options.person,
+            novelty=self._options.novelty, person=self._options.person, actions=self._options.actions,
             on_face=lambda t, face: self._tell("on_face", t, face),
         )  # fmt: skip
         began = time.perf_counter()
@@ -189,6 +193,7 @@ class _Loop:
             self._bundle, engine.name, dict(engine.precision), options.hop, options.realtime, options.smooth,
             names, first, novelty=self._pipeline.novelty, demo_alarms=options.demo_alarms,
             origin=self._origin, person=options.person, uncertainty=self._pipeline.uncertainty,
+            actions=options.actions,
         )  # fmt: skip
 
     def _now(self) -> float:

@@ -16,15 +16,18 @@ from numpy.typing import NDArray
 
 from ..capture.base import Status
 from ..clips.cutter import network_input, open_cutter
+from ..clips.face import FaceCutter
 from ..clips.plan import ClipPlan, plan_clips, time_key
-from ..clips.presence import of_newest_person
+from ..clips.presence import Presence, of_newest_person
 from ..engine.backends.base import Engine, Step, merge
 from ..engine.bundle import Bundle
 from ..engine.novelty import DESCRIPTIONS
 from ..media.chunk import Chunk
 from ..preprocessing.face import Face
+from ..preprocessing.quality import VoiceQuality
 from ..result import Quality, Result
 from ..tasks import Task
+from .actions import LiveActions
 from .gate import NO_SOURCE, cut_of_device, judge_novelty, no_result_reason
 from .rest import Rest, decibels
 from .smoothing import TrailingMean
@@ -34,11 +37,15 @@ F32 = NDArray[np.float32]
 
 @dataclass
 class _Cached:
-    """A clip's verdict, its features (d,) where it was usable, and of EDA its mean in µS."""
+    """A clip's verdict, its features (d,) where it was usable, and of EDA its mean in µS.
+
+    shows: the end (`time_key`) of the clip that a step shows here: its own, or at a pause in speech that before it.
+    """
 
     quality: Quality
     features: F32 | None
     level: float | None = None
+    shows: int = 0
 
 
 class Pipeline:
@@ -48,7 +55,7 @@ class Pipeline:
     novelty: clips unlike the training people's are absent (gate), used with a warning (warn), or not looked for (off).
         The attribute says `not checked` where the bundle holds no density.
     uncertainty (attribute): what is promised of the results' sets and intervals, or why there are none.
-    person: whose face is followed, see `FaceTracker`.
+    person: whose face is followed, see `FaceTracker`. actions: measure what it does, see `LiveActions`.
     """
 
     def __init__(
@@ -62,18 +69,22 @@ class Pipeline:
         first: int = 1,
         novelty: str = "off",
         person: str = "largest",
+        actions: bool = False,
         on_face: Callable[[float, Face | None], None] | None = None,
     ) -> None:
         self.task: Task = bundle.task
         self.plans: dict[str, ClipPlan] = plan_clips(self.task, hop)
         connected = set(modalities)
         self.cutters = {
-            name: open_cutter(plan, lambda index: index * hop, first, on_face=on_face, person=person)
+            name: open_cutter(plan, lambda index: index * hop, first, on_face=on_face, person=person, actions=actions)
             for name, plan in self.plans.items()
             if name in connected
         }
+        face = self.cutters.get("face")
+        self._actions = LiveActions(face) if actions and isinstance(face, FaceCutter) else None
         self._bundle, self._engine, self._hop = bundle, engine, hop
         self._temperature = bundle.temperature
+        self._personal = bundle.personal
         self._smooth = TrailingMean(smooth)
         self._cache: dict[tuple[str, int], _Cached] = {}
         self._preprocess = 0.0
@@ -103,6 +114,8 @@ class Pipeline:
         Raises ConfigError for a length out of range.
         """
         self._rest, self._heard = Rest(seconds), (0, 0.0)
+        if self._actions is not None:
+            self._actions.begin_rest(seconds)
 
     def begin_window(self) -> None:
         """The window has ended: preprocessing done so far is not part of its latency."""
@@ -123,14 +136,15 @@ class Pipeline:
         preprocess = self._preprocess + cut - began
         features, present, fresh = self._sequence(t, qualities, clips)
         step = self._run(clips, features, present, fresh)
-        left_out = None if self._smoothed else self._leave_out(features, step.features, present, fresh)
+        silent = self._smoothed and self._personal is None
+        left_out = None if silent else self._leave_out(features, step.features, present, fresh)
         networks = time.perf_counter() - cut
         for name, of in clips.items():
             for row, end in enumerate(of):
                 self._cache[name, end].features = step.features[name][row]
         outputs, reason = None, ""
         without: dict[str, dict[str, float]] | None = None if self._smoothed else {}
-        uncertainty = None
+        uncertainty = general = None
         attention: dict[str, float | None] = dict.fromkeys(self.task.names)
         if present.any():
             outputs = self._outputs(step.outputs)
@@ -138,7 +152,10 @@ class Pipeline:
                 reason = "the network's output is not finite"
             else:
                 uncertainty = self._promise(t, outputs, present, qualities)
-                without = left_out
+                if self._personal is not None:
+                    general = None if self._smoothed else {"outputs": outputs, "without": left_out}
+                    outputs, left_out = self._personal.apply(outputs, left_out)
+                without = None if self._smoothed else left_out
                 outputs = self._smooth(t, outputs)
                 shares = step.outputs["attention"][0, -1]
                 attention = {
@@ -148,6 +165,9 @@ class Pipeline:
         else:
             reason = no_result_reason(qualities)
         rest = self._rested(t, qualities)
+        actions = None
+        if self._actions is not None:
+            actions = self._actions.state(t, self._hop, self.plans["face"].ends(t)[-1])
         now = time.perf_counter()
         seconds = {
             "preprocess": preprocess,
@@ -160,7 +180,7 @@ class Pipeline:
         return Result(
             index, round(t, 6), self.task.name, outputs, reason, qualities, attention,
             {stage: None if s is None else round(s * 1e3, 3) for stage, s in seconds.items()},
-            dropped, self._bundle.id, self._bundle.demo, uncertainty, without, rest,
+            dropped, self._bundle.id, self._bundle.demo, uncertainty, without, rest, actions, general,
         )  # fmt: skip
 
     def _cut(self, t: float, statuses: Mapping[str, Status]) -> tuple[dict[str, dict[int, F32]], dict[str, Quality]]:
@@ -184,11 +204,20 @@ class Pipeline:
                     if quality.ok:
                         clips.setdefault(name, {})[key] = clip
                 level = float(found.signal.mean()) if name == "eda" and found.signal is not None else None
-                self._cache[name, key] = _Cached(quality, None, level)
+                self._cache[name, key] = _Cached(quality, None, level, key)
+                if found.presence is Presence.PAUSE:
+                    self._hold(name, key, time_key(end - plan.m.stride))
             status = statuses[name]
             quality = self._newest(name, t)
             qualities[name] = replace(quality, lost=status.lost, altered=status.detail.get("altered", 0))
         return clips, qualities
+
+    def _hold(self, name: str, key: int, before: int) -> None:
+        """A pause in speech is part of speech: the clip at `key` shows what the step before it does, and counts as
+        usable where that is."""
+        pause, last = self._cache[name, key], self._cache.get((name, before))
+        if last is not None and before != key and last.quality.ok:
+            pause.shows, pause.quality = last.shows, replace(last.quality, reason=pause.quality.reason)
 
     def _newest(self, name: str, t: float) -> Quality:
         """The verdict on the newest clip of the window that ends at `t`."""
@@ -227,7 +256,7 @@ class Pipeline:
             newest = self._cache.get((name, time_key(self.plans[name].ends(t)[-1])))
             value: Any = None
             if name == "voice":
-                value = decibels(power / count) if count else None
+                value = decibels(power / count) if count and qualities[name].reason != VoiceQuality.PAUSE else None
             elif newest is not None:
                 value = newest.features if name == "face" else newest.level
             self._rest.add(t, name, qualities[name], value)
@@ -277,7 +306,7 @@ class Pipeline:
         """({modality: (1, S, d)}, (1, S, M) bool, the steps that each new clip fills).
 
         Features of new clips are still zero. A modality whose newest clip is not usable is absent at all steps, and a
-        step of another person than the newest clip's is absent.
+        step of another person than the newest clip's is absent. A pause shows the clip before it (`presence.held`).
         """
         steps = self.task.steps
         features = {name: np.zeros((1, steps, self.task.dim), np.float32) for name in self.task.names}
@@ -292,6 +321,9 @@ class Pipeline:
             for step in range(steps):
                 end = time_key(ends[step if len(ends) > 1 else 0])
                 cached = self._cache.get((name, end))
+                if cached is not None and cached.shows != end:
+                    end = cached.shows
+                    cached = self._cache.get((name, end))
                 if end in rows.get(name, {}):
                     fresh[name][rows[name][end]].append(step)
                 elif cached is None or cached.features is None:
@@ -333,5 +365,5 @@ class Pipeline:
 def uncertainty_of(bundle: Bundle, smooth: float) -> str:
     """What is promised of sets and intervals, in words. Means over several windows have no promise of their own."""
     if bundle.uncertainty is None:
-        return "not known"
+        return "not known for one person" if bundle.subject else "not known"
     return "not known for smoothed results" if smooth else f"{bundle.uncertainty.coverage:.0%}"

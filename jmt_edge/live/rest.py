@@ -21,7 +21,7 @@ UNITS = {"eda": "uS", "voice": "dB"}  # a face's distance has no unit, it is giv
 
 
 @dataclass
-class _Signal:
+class Signal:
     """The rest's windows of one modality: values (n each) of the usable ones, why the others were not usable."""
 
     values: list[NDArray[np.float64]] = field(default_factory=list)
@@ -59,7 +59,7 @@ class Rest:
         check_rest(seconds)
         self._seconds = seconds
         self._end: float | None = None
-        self._signals: dict[str, _Signal] = {}
+        self._signals: dict[str, Signal] = {}
         self._now: dict[str, tuple[int, NDArray[np.float64] | None]] = {}
 
     def begin(self, t: float) -> None:
@@ -73,19 +73,29 @@ class Rest:
         self._now[name] = quality.track, found
         if self._end is None or t > self._end + 1e-6:
             return
-        signal = self._signals.setdefault(name, _Signal())
+        signal = self._signals.setdefault(name, Signal())
         if found is None:
             signal.reasons[quality.reason.partition(":")[0] or "no samples"] += 1
         else:
             signal.values.append(found)
             signal.people.add(quality.track)
 
+    def left(self, t: float) -> float:
+        """Seconds of the rest after `t`, 0 once it is over."""
+        if self._end is None:
+            return self._seconds
+        return self._end - t if t < self._end - 1e-6 else 0.0
+
+    def signal(self, name: str) -> Signal:
+        """What the rest's windows have of a modality, so far."""
+        return self._signals.get(name, Signal())
+
     def state(self, t: float) -> dict[str, Any]:
         """`left`: s, while it lasts. Then `baseline` of each signal that was usable, `difference` from it in its unit
         and in spreads of the rest (None where the signal is not usable now), and `refused`: why one has no baseline.
         """
-        if self._end is None or t < self._end - 1e-6:
-            return {"left": round(max(0.0, (self._end or t + self._seconds) - t), 3)}
+        if (left := self.left(t)) > 0:
+            return {"left": round(left, 3)}
         refused = {name: why for name, signal in self._signals.items() if (why := signal.refused)}
         kept = {name: signal for name, signal in self._signals.items() if name not in refused}
         return {
@@ -94,7 +104,7 @@ class Rest:
             "refused": refused,
         }
 
-    def _difference(self, name: str, signal: _Signal) -> dict[str, float] | None:
+    def _difference(self, name: str, signal: Signal) -> dict[str, float] | None:
         track, now = self._now.get(name, (0, None))
         if now is None or track not in signal.people:
             return None
@@ -104,7 +114,7 @@ class Rest:
         return {**found, "spreads": size / signal.spread} if signal.spread > 0 else found
 
 
-def _described(name: str, signal: _Signal) -> dict[str, float]:
+def _described(name: str, signal: Signal) -> dict[str, float]:
     """The neutral face itself is not written anywhere."""
     level = {UNITS[name]: float(signal.level[0])} if name in UNITS else {}
     return {**level, "spread": signal.spread}

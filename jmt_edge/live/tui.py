@@ -27,6 +27,7 @@ from ..media.chunk import Chunk
 from ..observer import Mark, Observer, RunInfo
 from ..result import STAGES, Result
 from ..summary import Percentiles, Summary, notice
+from .actions import in_words as actions_in_words
 from .rest import in_words
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -165,7 +166,8 @@ class Terminal(Observer):
         rested = in_words(result.rest) if result is not None else ""
         message = "   ".join(part for part in (rested, self._message or problem) if part)
         task = info.bundle.task
-        roomy = self._console.height >= _ROOMY[1]
+        acted = [line for line in actions_in_words(result.actions if result is not None else None) if line]
+        roomy = self._console.height >= _ROOMY[1] + 2 * info.actions
         # rows besides the header, the outputs, the verdicts with their head lines, and the notice, which always show
         spare = self._console.height - 4 - len(task.outputs) - len(task.names) - bool(message)
         framed = spare >= 4
@@ -177,6 +179,7 @@ class Terminal(Observer):
             ]  # fmt: skip
             lines = [self._eda_line(width)] if "eda" in task.names else []
             lines += [self._voice_line()] if "voice" in task.names else []
+            lines += [Text(line, style="dim", no_wrap=True, overflow="ellipsis") for line in acted]
             parts += lines[: max(spare, 0)]
             if roomy:
                 parts.append(self._latency(result))
@@ -184,7 +187,7 @@ class Terminal(Observer):
             parts.append(Text(message or " ", style="cyan", no_wrap=True, overflow="ellipsis"))
         if roomy:
             parts.append(Text(KEYS, style="dim"))
-        said = notice(info.bundle.demo) if roomy else "not for clinical use"
+        said = notice(info.bundle.demo, info.bundle.subject) if roomy else "not for clinical use"
         said = f"DEMO: {said}" if info.bundle.demo else said
         parts.append(Text(said, style="bold yellow" if info.bundle.demo else "yellow"))
         return Group(*parts)

@@ -193,6 +193,28 @@ def _compress(x: Tensor) -> Tensor:
     return x.sign() * torch.log1p(x.abs())
 
 
+class FaceActions(Backbone):
+    """Measures of a face over time (`preprocessing.actions`): (N, C, T) -> (N, dim). Our own.
+
+    A face's appearance is gone before the network sees anything. Each measure comes twice: as it is, and without the
+    clip's mean, because people differ at rest by more than an action changes. Two convolutions over time follow; the
+    features are a linear layer of their mean and maximum.
+    """
+
+    def __init__(self, shape: Sequence[int], width: int, dim: int) -> None:
+        super().__init__()
+        if len(shape) != 2:
+            raise ConfigError(f"face_actions takes measures of a face, (C, T), not clips of {tuple(shape)}")
+        self.conv1 = nn.Conv1d(2 * shape[0], 4 * width, 3, padding=1)
+        self.conv2 = nn.Conv1d(4 * width, 4 * width, 3, padding=1)
+        self.fc = nn.Linear(8 * width, dim)
+
+    def features(self, clip: Tensor) -> Tensor:
+        x = torch.cat([clip, clip - clip.mean(-1, keepdim=True)], 1)
+        x = F.relu(self.conv2(F.relu(self.conv1(x))))
+        return self.fc(torch.cat([x.mean(-1), x.amax(-1)], 1))
+
+
 class I3dTcn(Backbone):
     """Inception I3D pooled over space, a TCN of four levels over time, the maximum over time.
 
@@ -230,6 +252,7 @@ BACKBONES: dict[str, Callable[..., Backbone]] = {
     "eda_cnn1d": lambda shape, width, dim, relu=True: EdaCnn(shape[-1], width, dim, relu),
     "eda_cnn1d_centred": lambda shape, width, dim, relu=True: EdaCnn(shape[-1], width, dim, relu, centre=True),
     "eda_pooled": lambda shape, width, dim: EdaPooled(shape[-1], width, dim),
+    "face_actions": lambda shape, width, dim: FaceActions(shape, width, dim),
 }
 
 

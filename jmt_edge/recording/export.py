@@ -49,6 +49,8 @@ def tables(recording: Recording) -> dict[str, Table]:
         table[f"{name}_ok"] = [r["quality"][name]["ok"] for r in results]
         table[f"{name}_reason"] = [r["quality"][name]["reason"] for r in results]
         table[f"{name}_attention"] = [r["attention"][name] for r in results]
+    if manifest.get("actions"):
+        table |= _actions(results)
     for stage in STAGES:
         table[f"{stage}_ms"] = [r["latency_ms"].get(stage) for r in results]
     table["dropped"] = [r["dropped"] for r in results]
@@ -81,6 +83,21 @@ def _uncertainty(results: list[dict[str, Any]], outputs: list[str]) -> Table:
             for i, end in enumerate(("low", "high")):
                 table[f"{output}_{end}"] = [None if s is None else s[i] for s in found]
     return table
+
+
+def _actions(results: list[dict[str, Any]]) -> Table:
+    """Columns of the facial actions, named and in the units of `jmt-edge actions`."""
+    # here, because it loads the networks' run-time, which other exports do not need
+    from ..preprocessing.actions import ACTIONS, INDEX, MEASURES
+
+    found = [r.get("actions") for r in results]
+    table: Table = {"actions_reason": [_part(x, "reason") for x in found]}
+    for column, angle in (("pose_Rx", "pitch"), ("pose_Ry", "yaw"), ("pose_Rz", "roll")):
+        angles = [_part(x, "pose", angle) for x in found]
+        table[column] = [None if a is None else round(math.radians(a), 4) for a in angles]
+    table |= {f"{name}_r": [_part(x, "strengths", name) for x in found] for name in ACTIONS}
+    table[INDEX] = [_part(x, INDEX) for x in found]
+    return table | {name: [_part(x, "measures", name) for x in found] for name in MEASURES}
 
 
 def _part(value: Any, *keys: str) -> Any:
@@ -140,7 +157,8 @@ def export_parquet(recording: Recording, out: Path) -> list[Path]:
 
 
 def export_xdf(recording: Recording, out: Path) -> list[Path]:
-    """Write one XDF file: outputs, quality, attention and uncertainty by window, EDA, and the marks as strings.
+    """Write one XDF file: outputs, quality, attention, uncertainty and facial actions by window, EDA, and the marks as
+    strings.
 
     Time stamps are stream time in seconds, on one clock (the clock offsets are 0); NaN means no data. Streams of an
     even rate say so, and have a NaN where a sample or a window is missing: readers such as pyxdf put the samples of
@@ -153,6 +171,7 @@ def export_xdf(recording: Recording, out: Path) -> list[Path]:
     results, clock = table["results"], np.array(table["results"]["t"], np.float64)
     bundle = recording.manifest["bundle"]["id"]
     eda_times, eda = table["eda"].values()
+    acts = [c for c in _actions([]) if c != "actions_reason"] if recording.manifest.get("actions") else []
     sure = [column for column in results if column.startswith(tuple(outputs)) and column not in outputs]
     eda_unit = "microsiemens" if "uS" in table["eda"] else "a.u."
     with out.open("wb") as file:
@@ -167,6 +186,7 @@ def export_xdf(recording: Recording, out: Path) -> list[Path]:
                 [results[f"{n}_attention"] for n in names], clock,
             ),
             ("jmt-edge uncertainty", "Uncertainty", sure, "", [results[c] for c in sure], clock),
+            *([("jmt-edge actions", "Actions", acts, "", [results[c] for c in acts], clock)] if acts else []),
             ("EDA", "EDA", ["EDA"], eda_unit, [eda], np.array(eda_times)),
         ]  # fmt: skip
         for number, (name, kind, channels, unit, columns, times) in enumerate(streams, 1):

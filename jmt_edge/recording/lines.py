@@ -69,6 +69,11 @@ def _interval(x: Any) -> bool:
     return _each(_number)(x) and len(x) == 2
 
 
+def _actions(x: Any) -> bool:
+    parts = dict.fromkeys(("pose", "measures", "strengths"), _maybe(_map(_number)))
+    return _fields(label=_text, reason=_text, t=_number, pspi_geometric_uncalibrated=_maybe(_number), **parts)(x)
+
+
 def _rest(x: Any) -> bool:
     return _number(x) and SHORTEST_REST <= x <= LONGEST_REST
 
@@ -109,6 +114,7 @@ _OPTIONAL: dict[str, tuple[Check, str]] = {
     "novelty": (_text, "a name"),
     "person": (_text, "a name"),
     "uncertainty": (_text, "a text"),
+    "actions": (_flag, "true or false"),
     "chain": (_flag, "true or false"),
     "continues": (_maybe(lambda x: isinstance(x, dict)), "null, or the part before this one"),
 }
@@ -131,6 +137,8 @@ def result_check(manifest: dict[str, Any]) -> Check:
         uncertainty=_maybe(_optional(coverage=_number, **kinds)),
         without=_maybe(_map(outputs)),
         rest=_maybe(lambda x: isinstance(x, dict)),
+        actions=_maybe(_actions),
+        general=_maybe(_fields(outputs=outputs, without=_maybe(_map(outputs)))),
     )
     whole = _fields(
         t=_number, task=_text, outputs=_maybe(outputs), reason=_text, dropped=_count, bundle=_text,

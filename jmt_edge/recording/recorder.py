@@ -178,6 +178,7 @@ class Recorder(Observer):
             "smooth": info.smooth,
             "novelty": info.novelty,
             "person": info.person,
+            "actions": info.actions,
             "uncertainty": info.uncertainty,
             "realtime": info.realtime,
             "origin": _origin(info),

@@ -79,17 +79,19 @@ def replay(
     first: int = manifest["first"]
     novelty: str = manifest.get("novelty", "off")  # recordings of the first edition were not gated
     person: str = manifest.get("person", "largest")
+    actions: bool = manifest.get("actions", False)
     pipeline: Pipeline | None = None
     if engine is not None and not recording.replay_blocker:
         pipeline = make_pipeline(
             bundle, engine, manifest["hop"], recording.connected, smooth=manifest["smooth"], first=first,
-            novelty=novelty, person=person,
+            novelty=novelty, person=person, actions=actions,
             on_face=lambda t, face: tell(observers, "on_face", t, face),
         )  # fmt: skip
     info = RunInfo(
         bundle, engine.name if engine else manifest["backend"], dict(engine.precision if engine else {}),
         manifest["hop"], False, manifest["smooth"], manifest["sources"], first, recording.folder.resolve().name,
         novelty=novelty, person=person, uncertainty=manifest.get("uncertainty", "not known"),
+        actions=actions,
     )  # fmt: skip
     tell(observers, "on_start", info)
     pace = _Pace(speed, (first - 1) * manifest["hop"], controls)

@@ -37,6 +37,7 @@ class Seal:
         self._listed: dict[str, dict[str, Any]] = closed.get("files", {})
         self._head = closed.get("chain", "")
         self._continues: dict[str, Any] = manifest.get("continues") or {}
+        self._manifest = hashlib.sha256(raw).hexdigest()
         self._chain: Chain | None = None
         self._differs: dict[str, bool] = {}
         if self.chained and closed:
@@ -48,6 +49,11 @@ class Seal:
         if not self.chained:
             return NO_CHAIN
         return "" if self.closed else NOT_CLOSED
+
+    @property
+    def identity(self) -> str:
+        """The sha256 that stands for all of the recording: of its manifest, or of its chain where it was not closed."""
+        return self._manifest if self.sealed else self.chain().head
 
     def chain(self) -> Chain:
         """Raises SourceError where it is missing or a link."""

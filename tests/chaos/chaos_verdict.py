@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from chaos_devices import FPS, RATE, number_of
+from chaos_devices import RATE, number_of
 
 from jmt_edge.media.video import lossless_frames
 from jmt_edge.recording.reader import Passed, Recording
@@ -16,8 +16,9 @@ from jmt_edge.tasks import get_task
 EDA_TOLERANCE = 0.2  # µS between a recorded sample and the skin at its time
 FRAME_LATE, FRAME_EARLY = 0.1, 0.1  # s between a picture's way out and its recorded time
 FRESH = 1.5  # s: the newest sample of a modality in use is at most this old
-LEAST = 0.5  # share of its samples that a clip in use must have
+LEAST = 0.5  # share of its samples, or of the moments at which it wants a picture, that a clip in use must have
 EDGE = 0.2  # s around a clip
+NEAR = 0.126  # s from such a moment to its picture, as docs/reference/clips.md promises
 RECOVERY, KILLED = 2.0, 1.0  # s
 GRAIN = 0.55  # s between two windows, at which the recording notes the states
 
@@ -108,9 +109,12 @@ def _marks(marks: list[Any], sent: Sent, origin: float) -> list[str]:
 
 
 def _jumps(ends: list[float], sent: Sent) -> list[str]:
-    """Where the wall clock was set, and nothing else was done, windows must have come as before."""
+    """Where the wall clock was set, and nothing else was done, windows must have come as before; a disk that was full
+    by then recorded none."""
     wrong = []
     for a, b in sent.jumps:
+        if sent.full and b > max(ends, default=0.0):
+            continue
         came = sum(a < end <= b for end in ends)
         if not any(c < b and d > a for c, d in sent.disturbed) and came < (b - a) / 0.5 - 2:
             wrong.append(f"{came} windows in {b - a:.1f} s after the wall clock was set")
@@ -137,12 +141,14 @@ def _numbers(results: list[dict[str, Any]], samples: dict[str, Any], wrong: list
         in_use = [name for name, quality in result["quality"].items() if quality["ok"]]
         if not in_use:
             wrong.append(f"at {result['t']:.1f} s: a number from nothing")
-        for name, rate in (("eda", RATE), ("face", FPS)):
-            if name not in in_use:
-                continue
-            span = task.modality(name).span
-            here = samples[name][(samples[name] > result["t"] - span - EDGE) & (samples[name] <= result["t"] + EDGE)]
-            share = len(here) / (span * rate)
+        for name in {"eda", "face"} & set(in_use):
+            m = task.modality(name)
+            here = samples[name][(samples[name] > result["t"] - m.span - EDGE) & (samples[name] <= result["t"] + EDGE)]
+            if name == "face":
+                wanted = result["t"] - np.arange(m.shape[1])[:, None] * m.span / m.shape[1]
+                share = float((np.abs(here - wanted) <= NEAR).any(1).mean())
+            else:
+                share = len(here) / (m.span * RATE)
             if share < LEAST or result["t"] - here[-1] > FRESH:
                 wrong.append(f"at {result['t']:.1f} s: {name} is in use with {share:.0%} of its samples")
     return used

@@ -11,9 +11,9 @@ from jmt_edge.capture.base import LazyFrames
 from jmt_edge.capture.simulated import open_simulated
 from jmt_edge.clips.cut import Skips, cut_clips
 from jmt_edge.clips.plan import ClipPlan, time_key
-from jmt_edge.clips.presence import Presence, cut
+from jmt_edge.clips.presence import Presence, cut, held
 from jmt_edge.media.chunk import Chunk
-from jmt_edge.preprocessing.quality import Verdict
+from jmt_edge.preprocessing.quality import Verdict, VoiceQuality
 from jmt_edge.tasks import Task, get_task
 
 TASK = get_task("trimodal", "demo")
@@ -115,8 +115,8 @@ class Fake:
 
     history = 0.0
 
-    def __init__(self, start: float | None, last: float, coverage: float = 1.0, ok: bool = True) -> None:
-        self.start, self.last, self._coverage, self._ok = start, last, coverage, ok
+    def __init__(self, start: float | None, last: float, coverage: float = 1.0, why: str = "") -> None:
+        self.start, self.last, self._coverage, self._why = start, last, coverage, why
 
     def push(self, chunk: Chunk) -> None: ...
 
@@ -126,7 +126,7 @@ class Fake:
         return np.zeros(1), self._coverage
 
     def verdict(self, end: float) -> Verdict:
-        return Verdict(self._ok, "" if self._ok else "broken", 0.7)
+        return Verdict(not self._why, self._why, 0.7)
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,8 @@ class Fake:
         (Fake(0.0, 9.0), Presence.USABLE),
         (Fake(4.7, 10.0), Presence.YOUNG),
         (Fake(4.55, 10.0), Presence.USABLE),
-        (Fake(0.0, 10.0, ok=False, coverage=0.1), Presence.POOR),
+        (Fake(0.0, 10.0, why="broken", coverage=0.1), Presence.POOR),
+        (Fake(0.0, 10.0, why=VoiceQuality.PAUSE), Presence.PAUSE),
         (Fake(0.0, 10.0, coverage=0.79), Presence.TORN),
         (Fake(0.0, 10.0, coverage=0.8), Presence.USABLE),
     ],
@@ -148,3 +149,10 @@ def test_the_rule_of_presence(cutter: Fake, presence: Presence) -> None:
     assert clip.presence is presence
     assert clip.ok == clip.quality.ok == (presence is Presence.USABLE) == (not clip.quality.reason)
     assert (clip.signal is None) == (presence in (Presence.SILENT, Presence.YOUNG))
+
+
+def test_a_pause_shows_the_clip_before_it() -> None:
+    rows = np.array([[4, 5, 6, 7], [4, 5, 6, 7], [4, 5, -1, 7], [4, 5, 6, 7]])
+    pause = np.array([[0, 1, 0, 1], [1, 0, 1, 1], [0, 0, 0, 1], [0, 0, 0, 0]], bool)
+    wanted = [[4, 4, 6, 6], [4, 5, 5, 5], [4, 5, -1, -1], [4, 5, 6, 7]]  # nothing before it: nothing to show
+    assert held(rows, pause).tolist() == wanted

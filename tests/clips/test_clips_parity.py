@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import wave
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
@@ -22,6 +23,7 @@ from jmt_edge.capture.simulated.person import Person
 from jmt_edge.capture.simulated.voice import Speech
 from jmt_edge.engine.backends.base import TwoCalls
 from jmt_edge.live import Observer, Options, Result, run
+from jmt_edge.preprocessing.actions import as_measured
 from jmt_edge.tasks import AUDIO_RATE, Task, as_released, get_task, split_steps
 from jmt_edge.training.clips import build_clips
 from jmt_edge.training.data import Cohort, Labels, Problems, Trial, cut_windows
@@ -31,9 +33,17 @@ LENGTH = 6.1  # s of every file
 ENDS = tuple(np.arange(3, 12) * 0.5)  # of the windows that are compared
 OFF_GRID = 4.27  # a window end that no live run has
 SIZE = (240, 180)
+
+
+def with_measures(task: Task) -> Task:
+    """The task with clips of facial measures, as the backbone `face_actions` takes them."""
+    return replace(task, modalities=tuple(as_measured(m) if m.name == "face" else m for m in task.modalities))
+
+
 TASKS: dict[str, Task] = {
     **{name: get_task(name, "demo") for name in ("pain", "affect", "trimodal")},
     "split": split_steps(get_task("pain", "demo"), 4),
+    **{f"{name}, measured": with_measures(get_task(name, "demo")) for name in ("pain", "affect")},
 }
 
 Clip = np.ndarray | None  # None: absent
@@ -293,6 +303,7 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     [
         ("pain", "24"), ("pain", "25"), ("pain", "30000/1001"), ("pain", "variable"), ("split", "25"),
         ("affect", "25"), ("affect", "30"), ("affect", "variable"), ("trimodal", "25"), ("trimodal", "50"),
+        ("pain, measured", "25"), ("pain, measured", "variable"), ("affect, measured", "30"),
     ],
 )  # fmt: skip
 def test_faces(name: str, rate: str, video: Callable[[str], Path], tmp_path: Path) -> None:

@@ -75,6 +75,7 @@ BACKBONES: list[tuple[str, tuple[int, ...], dict[str, Any]]] = [
     ("eda_cnn1d", (1, 256), {"relu": False}),
     ("eda_cnn1d_centred", (1, 256), {}),
     ("eda_pooled", (1, 256), {}),
+    ("face_actions", (11, 10), {}),
     ("r2plus1d_18+r3d_18", (3, 8, 16, 16), {"combine": "tr", "r3d_18": {"feature": "fc"}}),
 ]
 

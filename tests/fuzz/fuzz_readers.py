@@ -366,11 +366,12 @@ class Safetensors(Reader):
         from jmt_edge.engine.novelty import read_novelty
         from jmt_edge.models.folding import FoldedPlan
         from jmt_edge.models.pretrained import read_checkpoint
+        from jmt_edge.tasks import get_task
         from jmt_edge.training.networks import load_weights
 
         if name == "novelty":
             try:
-                read_novelty(data)
+                read_novelty(data, get_task("pain", "demo"))
             except ValueError as error:  # its contract; the bundle makes the sentence
                 raise ConfigError(str(error)) from None
         elif name == "folded":

@@ -23,7 +23,7 @@ from jmt_edge.engine.bundle import Bundle
 Bundles = Callable[[str], Bundle]
 Capture = pytest.CaptureFixture[str]
 KEYS = ["t", "task", "outputs", "reason", "quality", "attention", "latency_ms", "dropped", "bundle", "demo",
-        "uncertainty", "without", "rest", "used"]  # fmt: skip
+        "uncertainty", "without", "rest", "actions", "used"]  # fmt: skip
 UNKNOWN = ("novelty not checked", "uncertainty not known")  # what a bundle made by hand does not say
 
 

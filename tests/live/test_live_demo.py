@@ -24,8 +24,8 @@ from jmt_edge.tasks import TASK_NAMES
 BUNDLES = Path(str(resources.files("jmt_edge.engine"))) / "bundles"
 
 BUNDLED = tuple(task for task in TASK_NAMES if (BUNDLES / f"{task}-demo.jmt").is_dir())
-SEEDS = (3, 11, 27, 42, 58)  # live people; training's start at 1,000,000
-SECONDS = 120.0  # of each: ten minutes together
+SEEDS = (3, 11, 27)  # live people; training's start at 1,000,000
+SECONDS = 120.0  # of each: six minutes together
 
 
 class _Collect(Observer):
@@ -36,21 +36,22 @@ class _Collect(Observer):
         self.results.append(result)
 
 
-def _pain(sources: tuple[str, ...], seeds: tuple[int, ...]) -> tuple[list[float], list[int], list[Result]]:
-    """Outputs and true labels of every labelled window (transitions have none)."""
+def _pain(sources: tuple[str, ...], seeds: tuple[int, ...], seconds: float) -> list[tuple[int | None, Result]]:
+    """Every window with its true label (transitions have none)."""
     bundle = load_bundle(demo_bundle("pain"))
-    outputs, labels, every = [], [], []
+    found: list[tuple[int | None, Result]] = []
     for seed in seeds:
         seen = _Collect()
         opened = {m: s for m in sources if (s := open_source(m, f"sim:seed={seed}")) is not None}
-        run(bundle, open_engine(bundle, "onnxruntime", 1), opened, Options(1.0, False, SECONDS), [seen])
-        for result in seen.results:
-            label = window_label(seed, result.t)
-            if result.outputs is not None and label is not None:
-                outputs.append(result.outputs["pain"])
-                labels.append(label)
-        every += seen.results
-    return outputs, labels, every
+        run(bundle, open_engine(bundle, "onnxruntime", 1), opened, Options(1.0, False, seconds), [seen])
+        found += [(window_label(seed, result.t), result) for result in seen.results]
+    return found
+
+
+@pytest.fixture(scope="module")
+def people() -> list[tuple[int | None, Result]]:
+    """Drawing faces is the work here, so both questions are asked of the same people."""
+    return _pain(("face", "eda"), SEEDS, SECONDS)
 
 
 def test_bundles_are_packaged() -> None:
@@ -59,20 +60,29 @@ def test_bundles_are_packaged() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_pain_follows_the_simulated_truth() -> None:
-    outputs, labels, every = _pain(("face", "eda"), SEEDS)
-    assert len(every) == len(SEEDS) * int(SECONDS)
-    assert auc(outputs, labels) >= 0.85
+def test_pain_follows_the_simulated_truth(people: list[tuple[int | None, Result]]) -> None:
+    known = [(r.outputs["pain"], label) for label, r in people if r.outputs is not None and label is not None]
+    assert len(people) == len(SEEDS) * int(SECONDS)
+    assert auc(*map(list, zip(*known))) >= 0.85
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize(("kept", "withheld", "seeds"), [("face", "eda", SEEDS[:2]), ("eda", "face", SEEDS)])
-def test_one_modality_alone_is_above_chance(kept: str, withheld: str, seeds: tuple[int, ...]) -> None:
-    """A face takes a hundred times as long to draw as a skin."""
-    outputs, labels, every = _pain((kept,), seeds)
-    assert auc(outputs, labels) > 0.6
-    for result in every:
+@pytest.mark.parametrize("withheld", ["eda", "face"])
+def test_one_modality_alone_is_above_chance(withheld: str, people: list[tuple[int | None, Result]]) -> None:
+    known = [
+        (r.without[withheld]["pain"], label)
+        for label, r in people if r.without is not None and withheld in r.without and label is not None
+    ]  # fmt: skip
+    assert len(known) > 0.5 * len(people)
+    assert auc(*map(list, zip(*known))) > 0.6
+
+
+@pytest.mark.parametrize(("kept", "withheld"), [("face", "eda"), ("eda", "face")])
+def test_one_sensor_gets_all_the_attention(kept: str, withheld: str) -> None:
+    results = [result for _, result in _pain((kept,), SEEDS[:1], 15.0)]
+    assert any(result.outputs for result in results)
+    for result in results:
         assert result.attention[withheld] is None
         assert result.outputs is None or result.attention[kept] == pytest.approx(1.0)
 

@@ -217,12 +217,12 @@ def test_a_density_survives_its_file_and_a_damaged_one_is_refused(task: Task, tm
     rng = np.random.default_rng(4)
     features = rng.standard_normal((100, 3)).astype(np.float32)
     density = fit(features[:50], np.split(features[50:], 10))
-    again = read_novelty(save_novelty({"eda": density}))["eda"]
+    again = read_novelty(save_novelty({"eda": density}), task)["eda"]
     assert (again.distance(features) == density.distance(features)).all()
     assert again.threshold == pytest.approx(density.threshold, rel=1e-6)
     for data in (b"nonsense", save_novelty({"voice": density}), save_novelty({"pulse": density})):
         with pytest.raises(ValueError):
-            read_novelty(data)
+            read_novelty(data, task)
     bundle = with_density(task, tmp_path / "bad.jmt", density, "voice")  # 3 numbers, a voice has 32
     with pytest.raises(BundleError, match=FILE):
         load_bundle(bundle.path).novelty()

@@ -12,17 +12,25 @@ from typing import Any
 import numpy as np
 import pytest
 from live_fixture import FakeEngine, hand_bundle
+from scipy.io import wavfile
 
+from jmt_edge.calibration.sources import clips_of
 from jmt_edge.capture import open_source
 from jmt_edge.capture.base import State, Status
+from jmt_edge.capture.simulated.person import Person
+from jmt_edge.capture.simulated.voice import Speech
 from jmt_edge.engine.backends.base import Step
 from jmt_edge.engine.bundle import Bundle
 from jmt_edge.errors import BundleError
 from jmt_edge.live import Pipeline, Result
 from jmt_edge.live.smoothing import TrailingMean
 from jmt_edge.media.chunk import Chunk
+from jmt_edge.preprocessing.quality import VoiceQuality
 from jmt_edge.summary import Summary
 from jmt_edge.tasks import get_task, split_steps
+from jmt_edge.training.clips import build_clips
+from jmt_edge.training.data import Cohort, Labels, Problems, Trial, cut_windows
+from jmt_edge.training.sets import presence, shown_rows
 
 Bundles = Callable[[str], Bundle]
 EDA_TIMES = np.arange(0, 40, 1 / 64)
@@ -216,6 +224,75 @@ def test_a_fault_that_only_the_device_sees_is_the_reason(bundles: Bundles) -> No
         pipeline = Pipeline(bundle, FakeEngine(bundle.task), 1.0, ["voice"])
         last = play(pipeline, silence, range(1, 4), 1.0, Status(State.STREAMING, reason))[-1]
         assert not last.quality["voice"].ok and expected in last.quality["voice"].reason
+
+
+@pytest.mark.parametrize("status", [Status(State.STREAMING, "a fault"), Status(State.STALLED)])
+def test_a_device_with_a_fault_does_not_pause(status: Status, bundles: Bundles) -> None:
+    bundle = bundles("affect")
+    pipeline = Pipeline(bundle, FakeEngine(bundle.task), 1.0, ["voice"])
+    sound = {"voice": paused()}
+    play(pipeline, {"voice": part(sound["voice"], -1, 3.0)}, range(1, 4), 1.0)
+    pipeline.push("voice", part(sound["voice"], 3.0, 4.0))
+    last = pipeline.infer(4, {"voice": status})
+    assert not last.quality["voice"].ok and last.outputs is None
+    assert VoiceQuality.PAUSE not in last.quality["voice"].reason or status.state is State.STALLED
+
+
+def paused(rate: int = 44_100) -> Chunk:
+    """A voice that speaks for 2.5 s, is silent in a room for 5 s, and speaks again."""
+    speech = Speech(Person.live(0)).samples(0, round(2.5 * rate))
+    room = (1e-4 * np.random.default_rng(0).standard_normal(5 * rate)).astype(np.float32)
+    values = np.concatenate([speech, room, speech])
+    return Chunk(np.arange(len(values)) / rate, values, float(rate))
+
+
+def test_a_pause_in_speech_holds_what_was_heard_last(bundles: Bundles) -> None:
+    bundle = bundles("trimodal")
+    engine = FakeEngine(bundle.task)
+    pipeline = Pipeline(bundle, engine, 0.5, ["voice"])
+    results = {r.t: r for r in play(pipeline, {"voice": paused()}, range(1, 21), 0.5)}
+    reasons = {t: (r.quality["voice"].ok, r.quality["voice"].reason) for t, r in results.items()}
+    held = [t for t, said in reasons.items() if said == (True, VoiceQuality.PAUSE)]
+    assert len(held) >= 2 and min(held) >= 3.5 and all(reasons[t] == (True, "") for t in (1.5, 2.0, 2.5, 3.0))
+    gone = list(np.arange(max(held) + 0.5, 8, 0.5))
+    assert len(gone) >= 3 and all(not reasons[t][0] and results[t].outputs is None for t in gone)
+    seen = dict(zip([t for t, r in results.items() if r.outputs is not None], engine.seen))
+    for t in held:
+        features, present = seen[t]
+        assert results[t].outputs is not None and results[t].used == ["voice"]
+        assert present[0, -2:, 1].all() and (features["voice"][0, -1] == features["voice"][0, -2]).all()
+        before, _ = seen[t - 1]  # steps are 1 s apart
+        np.testing.assert_array_equal(features["voice"][0, -1], before["voice"][0, -1])
+    assert reasons[9.0] == (True, "") and not seen[9.0][1][0, 1, 1]
+
+
+def test_calibration_and_training_hold_what_live_holds(bundles: Bundles, tmp_path: Path) -> None:
+    """At 1 s between steps, the newest step of every window shows the same clip in all three."""
+    task, sound, ends = bundles("trimodal").task, paused(), [float(t) for t in range(2, 11)]
+    engine = FakeEngine(task)
+    pipeline = Pipeline(bundles("trimodal"), engine, 1.0, ["voice"])
+    results = play(pipeline, {"voice": sound}, range(1, 11), 1.0)
+    live = dict(zip([r.t for r in results if r.outputs is not None], engine.seen))
+    wave = tmp_path / "voice.wav"
+    wavfile.write(wave, 44_100, sound.values)
+    source = open_source("voice", str(wave))
+    assert source is not None
+    clips, present = clips_of(task, {"voice": source}, ends)
+    trial = Trial(
+        "a", "a", {"voice": wave}, 10.0, Labels(np.zeros(1), {o: np.zeros(1) for o in task.outputs}), tuple(ends)
+    )
+    cohort = Cohort("biovid", tmp_path, [trial], Problems())
+    windows = cut_windows(cohort, task)
+    stores = build_clips(windows, tmp_path / "cache", cohort.problems)
+    rows, there = shown_rows(windows, stores, "voice"), presence(windows, stores, "voice")
+    assert any(stores["voice"].pause) and any(r.quality["voice"].reason == VoiceQuality.PAUSE for r in results)
+    for i, t in enumerate(ends):
+        shown = t in live and live[t][1][0, -1, 1]
+        assert shown == present[i, -1, 1] == there[i, -1], t
+        if shown:
+            wanted = live[t][0]["voice"][0, -1, 0]
+            assert clips["voice"][i, -1].mean() == pytest.approx(wanted, abs=1e-4)
+            assert stores["voice"].load(rows[i, -1:])[0].mean() == pytest.approx(wanted, abs=1e-4)
 
 
 @pytest.mark.usefixtures("tracker")

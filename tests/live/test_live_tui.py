@@ -25,8 +25,10 @@ from rich.console import Console
 from jmt_edge.capture.base import State, Status
 from jmt_edge.engine.bundle import Bundle
 from jmt_edge.live import Controls, Mark, Quality, Result, RunInfo
+from jmt_edge.live.actions import LABEL
 from jmt_edge.live.tui import Terminal, sparkline
 from jmt_edge.media.chunk import Chunk
+from jmt_edge.preprocessing.actions import ACTIONS, INDEX
 
 Bundles = Callable[[str], Bundle]
 
@@ -122,6 +124,31 @@ def test_a_terminal_of_any_size_keeps_the_verdicts_and_the_notice(bundles: Bundl
     assert all(any(name in line and value in line for line in lines) for name, value in
                (("pain", "0.40"), ("valence", "+0.10"), ("arousal", "+0.20")))  # fmt: skip
     assert any("not for clinical use" in line for line in lines)
+
+
+@pytest.mark.parametrize("reason", ["", "face turned away in 5 of 6 frames"])
+@pytest.mark.parametrize(("width", "height"), [(40, 12), (67, 19), (80, 20), (80, 24), (200, 50)])
+def test_facial_actions_fit_and_say_that_they_are_uncalibrated(
+    bundles: Bundles, width: int, height: int, reason: str
+) -> None:
+    found = {
+        "label": LABEL, "t": 3.5, "reason": reason, "pose": None, "measures": None,
+        "strengths": None if reason else dict.fromkeys(ACTIONS, 1.3), INDEX: None if reason else 3.9,
+    }  # fmt: skip
+    result = a_result({"pain": 0.4, "valence": 0.1, "arousal": 0.2}, bundles("trimodal"))
+    terminal, _ = view(bundles, replace(result, actions=found))
+    assert terminal._info is not None
+    terminal._info = replace(terminal._info, actions=True)
+    terminal._console = console = Console(file=io.StringIO(), width=width, height=height, force_terminal=False)
+    text = drawn(terminal, console)
+    lines = text.rstrip().splitlines()
+    assert len(lines) <= height and max(map(len, lines)) <= width
+    assert all(name in text for name in ("pain", "valence", "not for clinical use"))
+    if height >= 20:
+        assert f"({LABEL}): —" in text if reason else f"({LABEL}): 3.9 of 16" in text
+        assert reason in text
+        assert reason or any("AU 6+7: 1.3, 9+10: 1.3" in line for line in lines)
+        assert "3.9" not in text or not reason
 
 
 def test_no_data_is_a_dash_with_the_reason(bundles: Bundles) -> None:

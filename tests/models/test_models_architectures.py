@@ -189,6 +189,7 @@ BACKBONES: list[tuple[str, tuple[int, ...], dict[str, Any]]] = [
     ("eda_cnn1d", (1, 704), {}),
     ("eda_cnn1d", (1, 2816), {"relu": False}),
     ("eda_pooled", (1, 240), {}),
+    ("face_actions", (11, 10), {}),
     ("r2plus1d_18+i3d", TINY_FACE, {"combine": "fc", "i3d": {"resize": 64}}),
     ("r2plus1d_18+i3d", TINY_FACE, {"combine": "tr", "i3d": {"resize": 64}}),
 ]

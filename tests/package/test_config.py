@@ -32,7 +32,7 @@ VALUES: dict[str, tuple[Any, Any]] = {
     "eda-delay": (0.25, 0.25), "audio-delay": (0.1, 0.1), "record": ("r", Path("r")),
     "record-raw": (["eda", "face"], "eda,face"), "resume": (True, True), "lsl": ("jmt", "jmt"), "mark": (True, True),
     "page": (True, "127.0.0.1:8765"), "novelty": ("warn", "warn"), "person": ("first", "first"),
-    "rest": (120, 120.0),
+    "rest": (120, 120.0), "actions": (True, True),
     "demo-alarms": (True, True), "require-signed": (True, True), "page-face": ("blur", "blur"),
     "page-cert": ("c.pem", Path("c.pem")), "page-key": ("k.pem", Path("k.pem")), "log-level": ("error", "error"),
     "log-file": ("l.txt", Path("l.txt")), "mqtt": ("mqtt://h",) * 2, "bed": (12, "12"),

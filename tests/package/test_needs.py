@@ -70,6 +70,10 @@ CASES: dict[str, Case] = {
         "export {folder} --to csv --require-signed", "cryptography", "[sign]"),
     "export : an output that does not exist, or an empty folder": (
         "export {folder} --to csv --out {bundle}", "", "is not overwritten"),
+    "personalise `--require-signed`: `[sign]` (cryptography)": (
+        "personalise r --bundle {bundle} --out o --require-signed", "cryptography", "[sign]"),
+    "personalise : an `--out` that does not exist": (
+        "personalise r --bundle {bundle} --out {folder}", "", "exists"),
     "keygen : `[sign]` (cryptography)": ("keygen k", "cryptography", "[sign]"),
     "sign : `[sign]` (cryptography)": ("sign {bundle} --key k", "cryptography", "[sign]"),
     "verify : `[sign]` (cryptography)": ("verify {bundle}", "cryptography", "[sign]"),

@@ -60,6 +60,7 @@ class Bedside:
         self._lost: set[str] = set()
         self._hangs = self._over = False
         self.pain = 0.2
+        self.actions: dict[str, Any] | None = None  # facial actions in each result
         self.dropped = 0
         sources = {name: f"sim:{name}" for name in self.task.names}
         self._sources = {name: open_source(name, "sim:seed=4&fps=4" if name == "face" else "sim:seed=4")
@@ -235,7 +236,7 @@ class Bedside:
         self.page.on_result(Result(
             self._index, self._t, self.task.name, {n: values[n] for n in self.task.outputs} if here else None, reason,
             quality, {n: 1 / len(here) if n in here else None for n in names}, {"total": 14.2}, self.dropped,
-            self._bundle.id, uncertainty=sure if here else None, without=left,
+            self._bundle.id, uncertainty=sure if here else None, without=left, actions=self.actions,
         ))  # fmt: skip
 
 

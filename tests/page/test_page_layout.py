@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bedside import SIZES, STATES, TASKS, Bedside, prepare, settle
+from bedside import SIZES, STATES, TASKS, Bedside, has, prepare, settle
 from page_fixture import CUT_OFF, Http, recorded
 
 from jmt_edge.live import Controls
+from jmt_edge.live.actions import LABEL
 from jmt_edge.live.page import start_page
+from jmt_edge.preprocessing.actions import INDEX
 
 # the smallest size of a text in px; the first selector that matches counts
 MINIMUMS = (
@@ -156,4 +158,36 @@ def test_what_is_said_of_a_rest_fits(beds: Beds, visit: Callable[..., Any], word
         )
         if found := page.evaluate(probe, {"minimums": MINIMUMS, "whole": (width, height) not in SCROLLS}):
             problems[f"{width}x{height}"] = found
+    assert problems == {}
+
+
+STRENGTHS = {"AU04": 0.0, "AU06": 2.5, "AU07": 2.5, "AU09": 4.8, "AU10": 4.8, "AU12": 0.1, "AU25": 3.3, "AU26": 1.2}
+REFUSED = "rest refused: usable in 37% of the rest: half of the face covered in 5 of 9 frames"
+
+
+@pytest.mark.parametrize("reason", ["", REFUSED])
+@pytest.mark.parametrize("task", TASKS)
+def test_what_is_said_of_facial_actions_fits(beds: Beds, visit: Callable[..., Any], task: str, reason: str) -> None:
+    bed = beds.get(task, "steady")
+    bed.actions = {
+        "label": LABEL, "t": 1.0, "reason": reason, "pose": None, "measures": None,
+        "strengths": None if reason else STRENGTHS, INDEX: None if reason else 12.5,
+    }  # fmt: skip
+    page = visit("about:blank", color_scheme="dark", reduced_motion="reduce", expect=CUT_OFF)
+    probe = prepare(page)
+    page.goto(bed.url)
+    problems: dict[str, list[str]] = {}
+    try:
+        bed.show("steady", page, Http(bed.page).json)
+        first = "facial actions" if reason else "PSPI-like index"
+        page.wait_for_function(has("#actions-index", f"s.startsWith('{first} (geometric, uncalibrated): ')"))
+        assert page.evaluate("() => document.getElementById('face-actions').title").startswith(reason or "AU 6+7: 2.5")
+        for width, height in SIZES:
+            page.set_viewport_size({"width": width, "height": height})
+            settle(page)
+            assert page.is_visible("#actions-index")
+            if found := page.evaluate(probe, {"minimums": MINIMUMS, "whole": (width, height) not in SCROLLS}):
+                problems[f"{width}x{height}"] = found
+    finally:
+        bed.actions = None
     assert problems == {}

@@ -186,6 +186,23 @@ def test_each_fault_of_a_voice_is_named(sound: np.ndarray, reason: str) -> None:
     assert not verdict.ok and reason in verdict.reason and verdict.score == 0
 
 
+@pytest.mark.parametrize("level", [1e-4, 0.01])  # of noise: a quiet room, and one that is heard
+def test_a_pause_in_speech_is_told_from_no_speech(level: float) -> None:
+    x = np.concatenate([talk(2.5), level * NOISE]).astype(np.float32)
+    times = np.arange(len(x)) / RATE
+    quality = VoiceQuality()
+    quality.update(times, x)
+    found = [(t, quality.verdict(t, 1.0667)) for t in np.arange(2.0, 6.4, 0.25)]
+    pauses = [t for t, v in found if v.reason == VoiceQuality.PAUSE]
+    assert all(v.ok for t, v in found if t <= 2.5)
+    assert pauses and min(pauses) >= 3.5 and max(pauses) <= 5.5
+    assert not any(v.ok for t, v in found if t >= min(pauses))
+    assert all(v.reason.startswith(("no speech", "too quiet")) for t, v in found if t > max(pauses))
+    muted = VoiceQuality()
+    muted.update(times, np.where(times < 2.5, x, 0).astype(np.float32))
+    assert "dead or muted" in muted.verdict(4.0, 1.0667).reason
+
+
 def test_a_microphone_that_stops() -> None:
     quality = VoiceQuality()
     x = talk(3.0)

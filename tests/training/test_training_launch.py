@@ -6,6 +6,7 @@ import csv
 import os
 import time
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -158,7 +159,8 @@ def test_submitit_starts_jobs_and_cancels_them(tmp_path: Path, monkeypatch: pyte
 
 
 def test_ray_starts_tasks_and_cancels_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("ray")
+    if find_spec("ray") is None:  # not imported here: what the product sets before its import is tested too
+        pytest.skip("Ray is not installed")
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
     torch.set_num_threads(1)

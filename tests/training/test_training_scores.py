@@ -43,7 +43,9 @@ def prepared_of(fusion: str, *, steps: int = 4, hop: float = 0.0, clips: int = 1
     stores = {}
     for m in task.modalities:
         n = len(windows.clips[m.name])
-        stores[m.name] = ClipStore(m, "", np.zeros((n, 1)), np.ones(n, bool), np.zeros(n, np.int32), "")
+        stores[m.name] = ClipStore(
+            m, "", np.zeros((n, 1)), np.ones(n, bool), np.zeros(n, np.int32), np.zeros(n, bool), ""
+        )
     return Prepared(cohort, recipe, task, windows, stores, facts_of(cohort))
 
 

@@ -22,6 +22,7 @@ from ...observer import Mark
 from ...preprocessing.quality import EdaQuality
 from ...result import Result
 from ...summary import notice
+from ..actions import in_words as actions_in_words
 from ..alarms import Alarm, Alarms, Event, Priority, State, Threshold
 from ..rest import in_words
 from .feed import Feed
@@ -278,7 +279,8 @@ class Model:
             "alarms_off": info.alarms_off,
             "novelty": info.novelty,
             "uncertainty": info.uncertainty,
-            "notice": notice(info.bundle.demo),
+            "actions": info.actions,
+            "notice": notice(info.bundle.demo, info.bundle.subject),
             "intended_use": INTENDED_USE,
             "task": task.name,
             "outputs": list(task.outputs),
@@ -311,6 +313,7 @@ class Model:
             },
             "latency_p50_p95_ms": self.percentiles(),
             "rest_words": in_words(result.rest),
+            "actions_words": actions_in_words(result.actions),
         }  # fmt: skip
 
     def history(self, points: int = 1200) -> list[list[Any]]:

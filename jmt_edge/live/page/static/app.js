@@ -178,6 +178,7 @@ let drawnEda = 0;
 // --- values ----------------------------------------------------------------------------------------------------------
 
 const shown = { result: null };
+const ACTIONS_HINT = "AU6+7 eyes narrowed, 9+10 lip raised, 12 lip corners pulled, 25 lips parted, 26 jaw dropped; each 0 (as at rest) to 5. From the geometry of the face, compared with no coded face. The brows (AU4) can hardly be measured and are not shown.";
 
 /** The label of a run whose data is from another time; empty for a live run. */
 const notLive = () => (!run || run.realtime ? "" : run.replay ? "Replay" : "Not live");
@@ -251,6 +252,11 @@ function showValues() {
     const recent = state.eda.scrs.filter(([, peak]) => peak > state.t - 60).length;
     text("eda-scrs", value === null ? NONE : String(recent));
   }
+  const [index, each] = off || !result ? ["", ""] : result.actions_words;
+  $("face-actions").hidden = !index;
+  text("actions-index", index);
+  text("actions-each", each);
+  $("face-actions").title = `${each}. ${ACTIONS_HINT}`;
   const rested = off || !result ? "" : result.rest_words;
   $("rest-state").hidden = !rested;
   text("rest-state", rested);

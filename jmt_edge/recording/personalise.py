@@ -1,0 +1,173 @@
+"""Refit one person's few parameters to their ratings, and write them into a bundle beside the old ones."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.optimize import minimize
+from scipy.special import expit
+
+from .. import metrics
+from ..engine.bundle import Bundle, write_bundle
+from ..engine.personal import OUTPUT, Personal
+from ..errors import ConfigError, DataError
+from .ratings import F64, PAINFUL, Rated, Read, split
+
+# How far a person's parameters may lie from no change, as standard deviations of a Gaussian prior, and their bounds.
+# Chosen on nine simulated people who were used for nothing else (`benchmarks/personalise.py --tune`).
+PRIOR = {"scale": 0.3, "bias": 0.5, "weight": 0.25}
+BOUNDS = {"scale": (0.1, 3.0), "bias": (-6.0, 6.0), "weight": (-1.0, 1.0)}
+NOTE = (
+    "Personalised to one person by their ratings; do not use it for anybody else. What the bundle promised of other "
+    "people's sets (uncertainty) does not hold for these numbers and was set aside. The novelty gate is as before: it "
+    "compares signals with those of the training people, not with this person's."
+)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """How well ratings are met before and after: Brier score, share on the wrong side of 0.5, and the gain in the Brier
+    score with its interval (95 %, by rating).
+    """
+
+    brier: tuple[float, float]
+    wrong: tuple[float, float]
+    gain: float
+    interval: tuple[float, float]
+
+
+def fit(rated: Sequence[Rated], names: Sequence[str], painful: int = PAINFUL, *, what_ifs: bool = True) -> Personal:
+    """The parameters that meet the ratings best: logistic regression with a Gaussian prior around no change, so that
+    few or contradictory ratings change little. Every rating weighs the same, however many windows it has.
+
+    names: the task's modalities. what_ifs: false fits scale and bias alone.
+    """
+    z = np.concatenate([r.logits for r in rated])
+    without = np.concatenate([r.without for r in rated])
+    adds = np.nan_to_num(z[:, None] - without) if what_ifs else np.zeros((len(z), 0))
+    y = np.concatenate([np.full(len(r.logits), float(r.rating >= painful)) for r in rated])
+    weight = np.concatenate([np.full(len(r.logits), 1 / len(r.logits)) for r in rated])
+    columns = np.column_stack([z, np.ones(len(z)), -adds])
+    centre = np.array([1.0, 0.0, *[0.0] * adds.shape[1]])
+    spread = np.array([PRIOR["scale"], PRIOR["bias"], *[PRIOR["weight"]] * adds.shape[1]])
+    bounds = [BOUNDS["scale"], BOUNDS["bias"], *[BOUNDS["weight"]] * adds.shape[1]]
+
+    def loss(x: F64) -> tuple[float, F64]:
+        u = columns @ x
+        apart = (x - centre) / spread
+        value = float(weight @ (np.logaddexp(0, u) - y * u) + 0.5 * apart @ apart)
+        return value, columns.T @ (weight * (expit(u) - y)) + apart / spread
+
+    found = minimize(loss, centre, jac=True, method="L-BFGS-B", bounds=bounds)
+    scale, bias, *weights = (float(v) for v in found.x)
+    return Personal(scale, bias, dict(zip(names, weights)))
+
+
+def judge(rated: Sequence[Rated], names: Sequence[str], new: Personal, old: Personal, painful: int = PAINFUL) -> Judged:
+    """How `new` meets ratings that it was not fitted to, beside `old`."""
+    y = np.array([float(r.rating >= painful) for r in rated])
+    errors = [np.array([_error(r, names, personal, t) for r, t in zip(rated, y)]) for personal in (old, new)]
+    brier, wrong = ([float(e[:, k].mean()) for e in errors] for k in (0, 1))
+    gains = errors[0][:, 0] - errors[1][:, 0]
+    draws = metrics.bootstrap(lambda at: float(gains[at].mean()), np.arange(len(gains)))
+    return Judged((brier[0], brier[1]), (wrong[0], wrong[1]), float(gains.mean()), metrics.interval95(draws))
+
+
+def _error(r: Rated, names: Sequence[str], personal: Personal, y: float) -> tuple[float, float]:
+    """(Brier score, share of windows on the wrong side) of one rating."""
+    p = expit([personal.logit(float(z), _known(names, row)) for z, row in zip(r.logits, r.without)])
+    return float(np.mean((p - y) ** 2)), float(np.mean((p >= 0.5) != (y == 1)))
+
+
+def _known(names: Sequence[str], row: F64) -> dict[str, float]:
+    return {name: float(z) for name, z in zip(names, row) if not math.isnan(z)}
+
+
+@dataclass(frozen=True)
+class Refit:
+    """One person's new parameters, fitted to `support` ratings, and how they meet `test` later ones."""
+
+    subject: str
+    personal: Personal
+    judged: Judged
+    support: int
+    test: int
+    painful: int
+    what_ifs: bool
+
+
+def refit(bundle: Bundle, read: Sequence[Read], subject: str, *, painful: int = PAINFUL) -> Refit:
+    """Fit to the first half of all ratings by time, and judge by the second, beside `bundle`'s own parameters.
+
+    Raises ConfigError for a bundle without pain, and DataError for a recording given twice and for ratings that are too
+    few or too one-sided.
+    """
+    require_pain(bundle)
+    if len({r.sha256 for r in read}) < len(read):
+        raise DataError("a recording was given twice; give each once")
+    names = bundle.task.names
+    what_ifs = all(r.what_ifs for r in read)
+    support, test = split([rated for r in read for rated in r.rated], bundle.task.window, painful)
+    personal = fit(support, names, painful, what_ifs=what_ifs)
+    judged = judge(test, names, personal, bundle.personal or Personal(), painful)
+    return Refit(subject, personal, judged, len(support), len(test), painful, what_ifs)
+
+
+def require_pain(bundle: Bundle) -> None:
+    if OUTPUT not in bundle.task.outputs:
+        raise ConfigError(
+            f"{bundle.id} does not estimate pain, which is what the ratings are of; give another --bundle"
+        )
+
+
+def write_personal(bundle: Bundle, found: Refit, read: Sequence[Read], out: str | os.PathLike[str]) -> Bundle:
+    """Write `bundle` with the person's parameters; the networks and every other file stay as they are.
+
+    Raises BundleError where `out` exists.
+    """
+    manifest = _kept(bundle)
+    old = manifest.pop("personal", None)
+    aside = old["set_aside"] if old else {k: manifest[k] for k in ("name", "uncertainty") if k in manifest}
+    manifest.pop("uncertainty", None)
+    parameters = (bundle.personal or Personal()).to_manifest()
+    before = {"bundle": bundle.id, "sha256": bundle.sha256, "parameters": parameters}
+    j = found.judged
+    manifest["personal"] = {
+        "subject": found.subject,
+        "parameters": found.personal.to_manifest(),
+        "recordings": [{"sha256": r.sha256, "created": r.created, "ratings": len(r.rated)} for r in read],
+        "ratings": {"support": found.support, "test": found.test, "painful_from": found.painful},
+        "held_out": {
+            "brier": {"before": j.brier[0], "after": j.brier[1]},
+            "wrong": {"before": j.wrong[0], "after": j.wrong[1]},
+            "gain": j.gain,
+            "interval": list(j.interval),
+        },
+        "what_ifs": found.what_ifs,
+        "before": [*(old["before"] if old else []), before],
+        "set_aside": aside,
+        "note": NOTE,
+    }
+    manifest["name"] = f"{aside['name']}-for-{found.subject}"
+    return write_bundle(out, manifest, bundle.files)
+
+
+def undo_personal(bundle: Bundle, out: str | os.PathLike[str]) -> Bundle:
+    """Write `bundle` as it was before it was personalised: the same manifest, byte for byte, unless it was built since.
+
+    Raises ConfigError for a bundle that is not personalised, and BundleError where `out` exists.
+    """
+    if bundle.personal is None:
+        raise ConfigError(f"{bundle.path} is not personalised, so there is nothing to undo; give the one that is")
+    manifest = _kept(bundle)
+    aside = manifest.pop("personal")["set_aside"]
+    return write_bundle(out, {**manifest, **aside}, bundle.files)
+
+
+def _kept(bundle: Bundle) -> dict[str, Any]:
+    return {k: v for k, v in bundle.manifest.items() if k not in ("files", "schema")}
