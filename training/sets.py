@@ -185,9 +185,13 @@ def _jitter(clip: NDArray[np.uint8], pixels: float, rng: np.random.Generator) ->
 
 def _compressed(clip: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
     """Each frame of the clip (T, H, W, 3) through JPEG."""
-    how = [cv2.IMWRITE_JPEG_QUALITY, quality]
-    coded = [cv2.imencode(".jpg", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), how)[1] for frame in clip]
-    return np.stack([cv2.cvtColor(cv2.imdecode(one, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB) for one in coded])
+    out = np.empty_like(clip)
+    for i, frame in enumerate(clip):
+        _, coded = cv2.imencode(".jpg", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
+        decoded = cv2.imdecode(coded, cv2.IMREAD_COLOR)
+        assert decoded is not None  # it was coded here
+        cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB, dst=out[i])
+    return out
 
 
 # ---- cached features for a fusion ----------------------------------------------------------------------------

@@ -153,8 +153,10 @@ def mirrored(clip: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def median_of(frames: Sequence[FaceMeasures]) -> FaceMeasures:
     """The median of each angle and each measure of one or more frames."""
-    pose = np.median([(frame.pitch, frame.yaw, frame.roll) for frame in frames], axis=0).tolist()
-    return FaceMeasures(*pose, {n: float(np.median([frame.values[n] for frame in frames])) for n in MEASURES})
+    pitch, yaw, roll = np.median([(frame.pitch, frame.yaw, frame.roll) for frame in frames], axis=0).tolist()
+    return FaceMeasures(
+        pitch, yaw, roll, {n: float(np.median([frame.values[n] for frame in frames])) for n in MEASURES}
+    )
 
 
 def rest_of(frames: Sequence[FaceMeasures]) -> dict[str, float]:

@@ -219,12 +219,22 @@ class Run:
         inject = ["-e", "trace=write,writev,pwrite64", "-e", "inject=write,writev,pwrite64:error=EIO"]
         command = ["strace", "-f", "-o", "/dev/null", *inject, *files, "-p", str(self.process.pid)]
         tracer = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-        time.sleep(1.0)
+        self._wait_for_tracer(15.0)
         before = len(self.results)
         time.sleep(seconds)
         self.sent.after_eio = len(self.results) - before
         tracer.send_signal(signal.SIGINT)
         tracer.wait(20)
+
+    def _wait_for_tracer(self, seconds: float) -> None:
+        """Each thread is stopped while it is attached to, which takes a while on a busy machine."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            with suppress(OSError):
+                threads = Path(f"/proc/{self.process.pid}/task").iterdir()
+                if not any("TracerPid:\t0\n" in (thread / "status").read_text() for thread in threads):
+                    return
+            time.sleep(0.1)
 
     def faults_of_process(self) -> list[str]:
         """What the process itself did wrong."""
