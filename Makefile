@@ -9,7 +9,7 @@ export OMP_NUM_THREADS ?= 1
 # Without bytecode each process that a test starts would compile SciPy or PyTorch first, which is most of its work.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo docs test test-profiles lint installed types imports bench demo-bundles screenshots clean
+.PHONY: help setup demo docs test test-profiles test-aarch64 lint installed types imports bench demo-bundles screenshots clean
 
 help:
 	@echo 'make demo          run the live loop on a simulated person for 30 s'
@@ -58,6 +58,12 @@ test: lint
 # The run-time on the versions of JetPack 6 and 7, on the lowest and on the newest, each in an environment of its own.
 test-profiles: setup
 	$(RUN) python scripts/profiles.py --uv $(UV) $(PROFILES)
+	$(if $(PROFILES),,$(MAKE) --no-print-directory test-aarch64)
+
+# The run-time on aarch64, emulated: minutes. Skipped where there is no QEMU.
+test-aarch64: setup
+	@if command -v qemu-aarch64-static >/dev/null; then PATH="$$PATH:$(CURDIR)/.uv/bin" ./scripts/aarch64-check.sh; \
+	else echo 'skipped: no qemu-aarch64-static (apt install qemu-user-static)'; fi
 
 docs: setup
 	$(RUN) --with 'sphinx>=7.4' --with 'myst-parser>=4' --with 'furo>=2024.8' python scripts/build_docs.py .cache/site

@@ -237,6 +237,7 @@ def beds() -> list[str]:
     rows = [
         ("beds; minutes; hop", f"{report['beds']}; {report['minutes']:g}; {report['hop_s']:g} s"),
         ("broker away", away),
+        ("priority of all processes (nice)", f"{report['niceness']}, on a machine that others kept busy"),
         ("results sent; arrived", f"{sent['results']}; {heard['results']}"),
         ("alarm changes sent; arrived", f"{sent['edges']}; {heard['edges']}"),
         ("missing; passed on twice", f"{heard['missing'] + heard['gone'] + heard['holes']}; {heard['twice']}"),

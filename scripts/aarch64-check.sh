@@ -61,7 +61,8 @@ rm -rf "$out" && mkdir -p "$out"
 arm --version | tee "$out/version"
 arm doctor --json > "$out/doctor.json" || [ $? -eq 1 ]  # 1: no sensor is connected
 for task in ${tasks//,/ }; do
-  run=(live --task "$task" --duration 6.5 --hop 0.5 --speed max --output jsonl --threads 1)
+  case "$task" in pain) seconds=6 ;; *) seconds=2.5 ;; esac  # the first window takes 5.5 s, else 2 s
+  run=(live --task "$task" --duration "$seconds" --hop 0.5 --speed max --output jsonl --threads 1)
   echo "== $task"
   began=$(date +%s)
   arm "${run[@]}" --record "$out/$task-arm" > "$out/$task-arm.jsonl" 2> "$out/$task-arm.log"

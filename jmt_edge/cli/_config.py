@@ -154,6 +154,8 @@ def configurable() -> dict[str, click.Command]:
 def effective(command: click.Command, file: Path | None) -> list[tuple[str, Any, str]]:
     """(key, value, where it is from) of every setting, from defaults, the file and the environment."""
     name = command.name or ""
+    if file is not None and name not in read_config(file, configurable()):
+        file = None  # it is about other commands
     context = command.make_context(name, [] if file is None else ["--config", str(file)])
     named = str(file or os.environ.get(variable_of(name, "config"), ""))
     rows = []

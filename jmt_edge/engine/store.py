@@ -76,7 +76,6 @@ class Store:
                 copy = self._load(partial)  # signed as its source was
                 if copy.sha256 != bundle.sha256:
                     raise BundleError(f"bundle {printable(source)} changed while it was copied; add it again")
-                partial.chmod(0o755)
                 partial.rename(target)
                 _to_disk(self.folder)
             finally:
@@ -124,6 +123,7 @@ class Store:
     def _switch(self, current: str, previous: str | None) -> None:
         states = self.folder / STATES
         states.mkdir(exist_ok=True)
+        states.chmod(0o755)
         new = Path(tempfile.mkdtemp(dir=states))
         new.chmod(0o755)
         for which, name in ((CURRENT, current), (PREVIOUS, previous)):
@@ -145,7 +145,9 @@ class Store:
     def _locked(self) -> Iterator[None]:
         """One change at a time. Raises ConfigError where the store cannot be written."""
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            if not self.folder.is_dir():
+                self.folder.mkdir(parents=True)
+                self.folder.chmod(0o755)
             with (self.folder / ".lock").open("w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 yield
@@ -165,8 +167,10 @@ def _copy(bundle: Bundle, folder: Path) -> None:
         with target.open("wb") as file:
             file.write(bundle.read(name) if name in bundle.files else (bundle.path / name).read_bytes())
             file.flush()
+            os.fchmod(file.fileno(), 0o644)  # a service of another user reads them, whatever this shell's umask is
             os.fsync(file.fileno())
     for place in (folder, *(p for p in folder.rglob("*") if p.is_dir())):
+        place.chmod(0o755)
         _to_disk(place)
 
 

@@ -77,6 +77,18 @@ def test_names_that_do_not_tell(store: Store, tmp_path: Path) -> None:
         store.use("x")
 
 
+def test_a_service_of_another_user_can_read_what_root_added(store: Store, tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        name, _ = store.add(made(tmp_path, "pain"))
+        store.use(name)
+    finally:
+        os.umask(before)
+    for path in (store.folder, *store.folder.rglob("*")):
+        if not path.is_symlink() and path.name != ".lock":
+            assert path.stat().st_mode & 0o777 == (0o755 if path.is_dir() else 0o644), path
+
+
 @pytest.mark.parametrize("at", range(9))
 def test_a_unit_that_loses_its_power_while_it_switches_has_the_old_pair_or_the_new(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int

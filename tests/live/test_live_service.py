@@ -259,17 +259,19 @@ def test_the_unit_starts_what_exists() -> None:
     assert example and {w for w in example[1].split() if w.startswith("--")} <= options
 
 
-def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
+@pytest.mark.parametrize("unit", sorted(UNIT.parent.glob("*.service")), ids=lambda unit: unit.stem)
+def test_systemd_accepts_the_unit(unit: Path, tmp_path: Path) -> None:
     import shutil
 
     if shutil.which("systemd-analyze") is None:
         pytest.skip("no systemd-analyze on this machine")
-    unit = tmp_path / UNIT.name
-    unit.write_text(re.sub(r"^ExecStart=\S+", "ExecStart=/bin/true", UNIT.read_text(), flags=re.M))
+    text = re.sub(r"^ExecStart=\S+", "ExecStart=/bin/true", unit.read_text(), flags=re.M)
+    unit = tmp_path / unit.name
+    unit.write_text(text)
     checked = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", str(unit)], capture_output=True, text=True, timeout=60
     )
-    assert checked.returncode == 0 and UNIT.name not in checked.stderr, checked.stderr
+    assert checked.returncode == 0 and unit.name not in checked.stderr, checked.stderr
     said = subprocess.run(
         ["systemd-analyze", "security", "--offline=true", "--threshold=25", str(unit)],
         capture_output=True, text=True, timeout=60,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -100,7 +101,7 @@ def test_flag_before_environment_before_file_before_default(
     [
         ("[live]\ncamra = 0\n", "[live] has no 'camra'; did you mean camera?"),
         ("[live]\npage_face = 'blur'\n", "did you mean page-face?"),
-        ("[live]\nzzzzzz = 0\n", "[live] has no 'zzzzzz'; known are audio-delay, backend,"),
+        ("[live]\nzzzzzz = 0\n", "[live] has no 'zzzzzz'; known are actions, audio-delay, backend,"),
         ("[liv]\ncamera = 0\n", "[liv] has no settings; did you mean [live]?"),
         ("camera = 0\n", "'camera' is outside a table"),
         ("[live]\nhop = '1'\n", "[live] hop = '1': give a number"),
@@ -172,6 +173,20 @@ def test_what_show_prints_is_a_file_that_means_the_same(
 def test_the_example_of_the_unit_is_a_good_file(command_line: CommandLine) -> None:
     code, out, err = command_line("config", "check", ROOT / "deploy" / "systemd" / "jmt-edge.toml")
     assert code == 0 and "settings of `jmt-edge live`, all known" in out, err
+    station = ROOT / "deploy" / "systemd" / "station.toml"
+    code, out, err = command_line("config", "check", station)
+    assert code == 0 and "settings of `jmt-edge station`, all known" in out, err
+    code, out, err = command_line("config", "show", station)
+    assert code == 0 and f'mqtt = "mqtts://station@broker.ward/ward-3"  # {station}' in out
+
+
+def test_the_example_of_the_unit_with_everything_it_suggests_is_a_good_file(
+    command_line: CommandLine, tmp_path: Path
+) -> None:
+    text = (ROOT / "deploy" / "systemd" / "jmt-edge.toml").read_text()
+    (tmp_path / "all.toml").write_text(re.sub(r"^# (?=[a-z-]+ = )", "", text, flags=re.M))
+    code, out, err = command_line("config", "check", tmp_path / "all.toml")
+    assert code == 0 and int(out.split(": ")[1].split()[0]) > 9, err
 
 
 def _commands() -> list[tuple[str, click.Command]]:
@@ -201,7 +216,7 @@ METAVARS = {
     "PATH", "DIR", "FILE", "N", "K", "S", "HZ", "MS", "PPM", "R", "X", "SHARE", "PERCENT", "NAME", "TASK", "SRC",
     "LIST", "DEVICE", "KEY", "PUB",
     "KEY=VALUE", "KEY=V1,V2", "MODALITY=FILE", "MODALITY=FILE|torchvision", "MIN,OPT,MAX",
-    "AT:FOR", "FROM-TO", "[HOST:PORT]",
+    "AT:FOR", "FROM-TO", "[HOST:PORT]", "HOST:PORT", "URL", "[PREFIX]", "REFERENCE",
 }  # fmt: skip
 
 
