@@ -153,7 +153,7 @@ def vary(
     if augment.eda_contact or augment.eda_spikes:
         varied = varied + contact(varied.shape, m.span, augment.eda_contact, augment.eda_spikes, rng)
     if augment.eda_sensor:  # which sees the contact's noise too
-        for i in np.flatnonzero(rng.random(n) < augment.eda_sensor):
+        for i in np.flatnonzero(rng.random(n) < augment.eda_sensor).tolist():
             varied[i] = as_sensor(varied[i], str(rng.choice(SENSORS)), m.span)
     return network_input(varied.astype(np.float32), m)
 
