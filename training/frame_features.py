@@ -45,6 +45,7 @@ def as_precomputed(m: Modality, folder: Path) -> Modality:
     """`m` with clips (C, T) of the features in `folder`, `RATE` rows a second."""
     channels = len(read_frames(_any_file(str(folder)), 1.0).names)
     rows = max(4, round(m.span * RATE))
+    moments: dict[str, Any]
     moments = {"mean": (0.0,) * channels, "std": (1.0,) * channels} if m.name == "face" else {"mean": (), "std": ()}
     changes: dict[str, Any] = {"backbone": PRECOMPUTED, "shape": (channels, rows), "top_db": 0.0, "pad": 0, **moments}
     return replace(m, **changes)

@@ -144,7 +144,8 @@ class Pipeline:
                 self._cache[name, end].features = step.features[name][row]
         outputs, reason = None, ""
         without: dict[str, dict[str, float]] | None = None if self._smoothed else {}
-        uncertainty = general = None
+        uncertainty = None
+        general: dict[str, Any] | None = None
         attention: dict[str, float | None] = dict.fromkeys(self.task.names)
         if present.any():
             outputs = self._outputs(step.outputs)
