@@ -113,8 +113,9 @@ def test_it_trains_exports_and_runs_live(tmp_path: Path) -> None:
     (split,) = make_splits(cohort, "holdout", seed=0)
     result = run_split(prepared, split, tmp_path / "run", seed=0, options=options)
     assert np.isfinite(result.scores.pooled["auc"])
-    export_run(result, tmp_path / "measured.jmt", cohort=cohort, name="measured", demo=True, overwrite=False)
-    bundle = load_bundle(tmp_path / "measured.jmt")
+    target = tmp_path / "measured.jmt"
+    export_run(result, target, prepared=prepared, name="measured", demo=True, overwrite=False, options=options)
+    bundle = load_bundle(target)
     assert bundle.task.modality("face").measured
     # the engine computes what the trained network does
     rows = np.flatnonzero(store.present)[:4]
