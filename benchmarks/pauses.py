@@ -2,8 +2,8 @@
 
     python -m benchmarks.pauses OUT.json [BUNDLE...]    # demo bundles with a voice
 
-Ten people of no training, 300 s each, steps as in a live run. The same windows in three ways: as live treats a pause
-(`clips.presence.held`), with the pause's step absent, and with the whole voice absent.
+Ten people of no training, 300 s each, steps as in a live run. The same windows in three ways: with what was heard
+before a pause held (`clips.presence.held`), with the pause's step absent, and with the whole voice absent.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ WANTED = 1.5  # times the error of the other windows
 
 def report_pauses(bundle: Bundle) -> dict[str, Any]:
     plans = plan_clips(bundle.task, HOP)
-    task = replace(bundle.task, modalities=tuple(plan.m for plan in plans.values()))
+    steps = tuple(replace(plan.m, pause="hold" if name == "voice" else plan.m.pause) for name, plan in plans.items())
+    task = replace(bundle.task, modalities=steps)
     count = round((SECONDS - LEAD) / max(m.stride for m in task.modalities))
     seed = int(bundle.manifest["provenance"]["seed"]) + SEED
     cohort = simulated_cohort(task, subjects=PEOPLE, windows=count, seed=seed)

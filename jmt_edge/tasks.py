@@ -36,8 +36,8 @@ class Modality:
 
     `shape` is one clip as the backbone takes it, without the batch axis:
     face (3, T, H, W), or (C, T) where the backbone takes measures of it, voice (1, mels, frames), eda (1, samples).
-    `top_db` and `pad` are of the voice (`preprocessing.voice`); their defaults are those of the demo bundles, and of
-    bundles that were written before the two existed.
+    `top_db`, `pad` (`preprocessing.voice`) and `pause` (`clips.presence`) are of the voice; their defaults are those of
+    the demo bundles, and of bundles that were written before they existed.
     """
 
     name: str  # face, voice or eda
@@ -52,6 +52,7 @@ class Modality:
     std: tuple[float, ...] = ()
     top_db: float = 0.0  # a clip's levels are raised to this many dB below its maximum; 0: only the floor of 1e-10
     pad: int = 0  # samples of silence up to which a recording that has only begun is filled; 0: up to the span
+    pause: Literal["absent", "hold"] = "absent"  # a step that is a pause in speech: absent, or as the step before it
 
     @property
     def measured(self) -> bool:
@@ -167,6 +168,7 @@ def _wrong_fields(task: Task) -> list[str]:
                 "mean": not bounds or not all(map(_is_number, m.mean)),
                 "std": not bounds or not all(_is_number(x) and x > 0 for x in m.std),
                 "top_db": not (_is_number(m.top_db) and 0 <= m.top_db <= 1000),
+                "pause": m.pause not in ("absent", "hold"),
                 "pad": m.pad != 0 and not _is_count(m.pad, round(m.span * AUDIO_RATE) if _is_number(m.span) else 0),
                 "mean and std": bounds and len(m.mean) not in _moments(m, channels),
             }.items()

@@ -121,6 +121,7 @@ class Recipe:
     width: dict[str, int] = field(default_factory=dict)
     voice_top_db: float = 0.0  # dB below a voice clip's maximum to which its levels are raised; 0: not at all
     voice_pad: int = 0  # samples of silence up to which a young recording's clip is filled; 0: the whole clip
+    voice_pause: Literal["absent", "hold"] = "absent"  # what a step shows that is a pause in speech
     eda_moments: tuple[float, ...] = ()  # (mean, SD) in µS of the fixed normalisation of EDA; () leaves µS
     calibrated: bool = False  # EDA in units of each person's own mean and SD (`persons.py`)
     classes: tuple[str, ...] = PAIN_CLASSES
@@ -186,7 +187,7 @@ class Recipe:
         if "shape" in changes:
             changes["shape"] = tuple(changes["shape"])
         if m.name == "voice":
-            changes |= {"top_db": self.voice_top_db, "pad": self.voice_pad}
+            changes |= {"top_db": self.voice_top_db, "pad": self.voice_pad, "pause": self.voice_pause}
         if m.name == "eda" and self.eda_moments:
             changes["mean"], changes["std"] = self.eda_moments[:1], self.eda_moments[1:]
         m = replace(m, **changes)

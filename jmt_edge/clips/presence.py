@@ -31,7 +31,7 @@ class Presence(Enum):
     SILENT = "no samples, or none recently"
     YOUNG = "not enough samples yet"
     POOR = "bad quality"
-    PAUSE = "a pause in speech"
+    PAUSE = "a pause in speech, of a network that was trained to hold what was heard last"
     TORN = "too few real samples"
 
 
@@ -62,7 +62,8 @@ def cut(plan: ClipPlan, cutter: Cutter, end: float, t: float) -> Cut:
     judged = cutter.verdict(end)
     quality = Quality(judged.ok, judged.reason, judged.score, track=judged.track, turn=judged.turn)
     if not judged.ok:
-        return Cut(signal, Presence.PAUSE if judged.reason == VoiceQuality.PAUSE else Presence.POOR, quality)
+        holds = judged.reason == VoiceQuality.PAUSE and plan.m.pause == "hold"
+        return Cut(signal, Presence.PAUSE if holds else Presence.POOR, quality)
     if coverage < MIN_COVERAGE[plan.m.name]:
         what = "shows a face" if plan.m.name == "face" else "has samples"
         return Cut(signal, Presence.TORN, replace(quality, ok=False, reason=f"only {coverage:.0%} of the clip {what}"))

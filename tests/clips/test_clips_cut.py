@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -138,7 +139,7 @@ class Fake:
         (Fake(4.7, 10.0), Presence.YOUNG),
         (Fake(4.55, 10.0), Presence.USABLE),
         (Fake(0.0, 10.0, why="broken", coverage=0.1), Presence.POOR),
-        (Fake(0.0, 10.0, why=VoiceQuality.PAUSE), Presence.PAUSE),
+        (Fake(0.0, 10.0, why=VoiceQuality.PAUSE), Presence.POOR),  # the network was not trained to hold
         (Fake(0.0, 10.0, coverage=0.79), Presence.TORN),
         (Fake(0.0, 10.0, coverage=0.8), Presence.USABLE),
     ],
@@ -149,6 +150,12 @@ def test_the_rule_of_presence(cutter: Fake, presence: Presence) -> None:
     assert clip.presence is presence
     assert clip.ok == clip.quality.ok == (presence is Presence.USABLE) == (not clip.quality.reason)
     assert (clip.signal is None) == (presence in (Presence.SILENT, Presence.YOUNG))
+
+
+def test_a_pause_is_one_where_the_network_holds() -> None:
+    m = replace(get_task("affect", "demo").modality("voice"), pause="hold")
+    clip = cut(ClipPlan(m, 1, 1), Fake(0.0, 10.0, why=VoiceQuality.PAUSE), 10.0, 10.0)
+    assert clip.presence is Presence.PAUSE and not clip.ok
 
 
 def test_a_pause_shows_the_clip_before_it() -> None:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,12 @@ from jmt_edge.engine.bundle import Bundle, write_bundle
 from jmt_edge.media.chunk import Chunk, empty_chunk
 from jmt_edge.preprocessing.face import Face
 from jmt_edge.tasks import Task
+
+
+def holding(task: Task) -> Task:
+    """The task of a network that was trained to hold what was heard before a pause in speech."""
+    modalities = tuple(replace(m, pause="hold") if m.name == "voice" else m for m in task.modalities)
+    return replace(task, modalities=modalities)
 
 
 def hand_bundle(task: Task, path: Path, *, demo: bool = True, extra: dict[str, Any] | None = None) -> Bundle:

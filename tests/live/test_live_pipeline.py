@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from live_fixture import FakeEngine, hand_bundle
+from live_fixture import FakeEngine, hand_bundle, holding
 from scipy.io import wavfile
 
 from jmt_edge.calibration.sources import clips_of
@@ -227,8 +227,8 @@ def test_a_fault_that_only_the_device_sees_is_the_reason(bundles: Bundles) -> No
 
 
 @pytest.mark.parametrize("status", [Status(State.STREAMING, "a fault"), Status(State.STALLED)])
-def test_a_device_with_a_fault_does_not_pause(status: Status, bundles: Bundles) -> None:
-    bundle = bundles("affect")
+def test_a_device_with_a_fault_does_not_pause(status: Status, tmp_path: Path) -> None:
+    bundle = hand_bundle(holding(get_task("affect", "demo")), tmp_path / "b.jmt")
     pipeline = Pipeline(bundle, FakeEngine(bundle.task), 1.0, ["voice"])
     sound = {"voice": paused()}
     play(pipeline, {"voice": part(sound["voice"], -1, 3.0)}, range(1, 4), 1.0)
@@ -246,8 +246,17 @@ def paused(rate: int = 44_100, before: int = 1) -> Chunk:
     return Chunk(np.arange(len(values)) / rate, values, float(rate))
 
 
-def test_a_pause_in_speech_holds_what_was_heard_last(bundles: Bundles) -> None:
+def test_a_pause_takes_the_voice_out_where_the_network_was_not_trained_to_hold(bundles: Bundles) -> None:
     bundle = bundles("trimodal")
+    results = play(Pipeline(bundle, FakeEngine(bundle.task), 0.5, ["voice"]), {"voice": paused()}, range(1, 21), 0.5)
+    said = {
+        (r.quality["voice"].ok, r.outputs is None) for r in results if r.quality["voice"].reason == VoiceQuality.PAUSE
+    }
+    assert said == {(False, True)}
+
+
+def test_a_pause_in_speech_holds_what_was_heard_last(tmp_path: Path) -> None:
+    bundle = hand_bundle(holding(get_task("trimodal", "demo")), tmp_path / "b.jmt")
     engine = FakeEngine(bundle.task)
     pipeline = Pipeline(bundle, engine, 0.5, ["voice"])
     results = {r.t: r for r in play(pipeline, {"voice": paused()}, range(1, 21), 0.5)}
@@ -268,7 +277,7 @@ def test_a_pause_in_speech_holds_what_was_heard_last(bundles: Bundles) -> None:
 
 def test_a_pause_has_no_interval(tmp_path: Path) -> None:
     """It was measured on windows in which the newest step is heard."""
-    task = get_task("trimodal", "demo")
+    task = holding(get_task("trimodal", "demo"))
     limits = {"coverage": 0.9, "people": 9, "windows": 9, "limits": {"voice": {"arousal": 0.5}}}
     bundle = hand_bundle(task, tmp_path / "u.jmt", extra={"uncertainty": limits})
     pipeline = Pipeline(bundle, FakeEngine(task), 0.5, ["voice"])
@@ -278,11 +287,12 @@ def test_a_pause_has_no_interval(tmp_path: Path) -> None:
     assert all((reason == "") == (interval is not None) for reason, interval in known.values())
 
 
-def test_calibration_and_training_hold_what_live_holds(bundles: Bundles, tmp_path: Path) -> None:
+def test_calibration_and_training_hold_what_live_holds(tmp_path: Path) -> None:
     """At 1 s between steps, the newest step of every window shows the same clip in all three."""
-    task, sound, ends = bundles("trimodal").task, paused(), [float(t) for t in range(2, 11)]
+    bundle = hand_bundle(holding(get_task("trimodal", "demo")), tmp_path / "b.jmt")
+    task, sound, ends = bundle.task, paused(), [float(t) for t in range(2, 11)]
     engine = FakeEngine(task)
-    pipeline = Pipeline(bundles("trimodal"), engine, 1.0, ["voice"])
+    pipeline = Pipeline(bundle, engine, 1.0, ["voice"])
     results = play(pipeline, {"voice": sound}, range(1, 11), 1.0)
     live = dict(zip([r.t for r in results if r.outputs is not None], engine.seen))
     wave = tmp_path / "voice.wav"
