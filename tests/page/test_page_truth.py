@@ -300,6 +300,24 @@ def test_a_failure_is_not_an_orderly_end(bed: Any, visit: Visit) -> None:
     page.wait_for_function("() => window.tones > 0")
 
 
+def test_before_the_first_state_the_page_does_not_deny_alarms(bed: Any, visit: Visit) -> None:
+    run, page = bed("pain"), visit("about:blank")
+    run.warm_up()
+
+    def without_states(socket: Any) -> None:
+        server = socket.connect_to_server()
+        server.on_message(
+            lambda message: (
+                None if isinstance(message, str) and json.loads(message)["type"] == "state" else socket.send(message)
+            )
+        )
+
+    page.route_web_socket("**/ws", without_states)
+    page.goto(run.url)
+    page.wait_for_function(has("#pain", "/[0-9]/.test(s)"))
+    assert page.text_content("#banner-list") == "Alarms unknown: connecting"
+
+
 def test_a_run_that_breaks_off_tells_its_observers_why(tmp_path: Path) -> None:
     task = get_task("pain", "demo")
     engine, told = Dial(task), []

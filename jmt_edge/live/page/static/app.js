@@ -405,7 +405,7 @@ function unjudged() {
   if (linked === "ended" || state?.ended) return "The run has ended: no alarms";
   if (!live) return run?.realtime ? "Alarms unknown: no connection" : "No connection";
   if (run && !run.realtime) return run.replay ? `REPLAY of ${run.replay}: not live, no alarms` : "NOT LIVE: files at full speed, no alarms";
-  return "";
+  return run && !state ? "Alarms unknown: connecting" : "";
 }
 
 /** What is said where nothing alarms. */
