@@ -56,12 +56,13 @@ def export_fhir(recording: Recording, out: Path, *, subject: str = "") -> list[P
 
 def _resources(recording: Recording, subject: str) -> Iterator[dict[str, Any]]:
     manifest = recording.manifest
-    device = _id(recording, "device")
+    device, host = _id(recording, "device"), manifest.get("host")
+    version = host.get("jmt_edge") if isinstance(host, dict) else None
     yield _code_system(recording)
     yield {
         "resourceType": "Device", "id": device, "status": "active",
         "deviceName": [{"name": f"jmt-edge {manifest['bundle']['id']}", "type": "model-name"}],
-        "version": [{"value": str(manifest["host"]["jmt_edge"])}],
+        **({"version": [{"value": version}]} if isinstance(version, str) and version.strip() else {}),
         "note": [{"text": f"{notice(bool(manifest['bundle']['demo']))}. {INTENDED_USE}"}],
     }  # fmt: skip
     origin = _origin(manifest)
@@ -147,4 +148,5 @@ def _when(origin: datetime | None, t: float) -> dict[str, str]:
 def _id(recording: Recording, what: str) -> str:
     """The same for the same thing, however often it is exported."""
     manifest = recording.manifest
-    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"{BASE}/{manifest['created']}/{manifest['bundle']['sha256']}/{what}"))
+    bundle = manifest["bundle"].get("sha256") or manifest["bundle"]["id"]
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"{BASE}/{manifest['created']}/{bundle}/{what}"))

@@ -225,7 +225,69 @@ def kill_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         page.close()
 
 
+def nobody() -> Any:
+    """A broker that does not answer: the threads try again and again."""
+    pytest.importorskip("paho.mqtt.client", reason="paho-mqtt is not installed")
+    from jmt_edge.beds.broker import parse_broker
+
+    return parse_broker("mqtt://127.0.0.1:1/ward")
+
+
+def kill_publisher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from jmt_edge.beds import publisher
+
+    monkeypatch.setattr(publisher, "FAREWELL", 0.2)
+    sender = publisher.Publisher(nobody(), "1")
+    monkeypatch.setattr(sender, "_collect", once(sender._collect))
+    with Kill("mqtt"):
+        sender.start()
+        wait_for(lambda: FAULTS.counts().get("mqtt"), "the fault")
+        sender.add("result", {"pain": 0.5})
+        wait_for(lambda: sender._journal.last == 1, "the message to be taken")
+        assert sender.close() == 1
+
+
+def kill_listener(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from jmt_edge.beds.listener import Listener
+    from jmt_edge.beds.ward import Ward
+
+    ward = Ward("ward")
+    listener = Listener(nobody(), ward)
+    monkeypatch.setattr(ward, "judge", once(ward.judge))
+    with Kill("mqtt station"):
+        listener.start()
+        wait_for(lambda: FAULTS.counts().get("mqtt station"), "the fault")
+        wait_for(lambda: ward.alarms.alarms["broker"].shown, "the alarm that the broker is away")
+        listener.close()
+
+
+def kill_bed_unit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from page_fixture import empty_bundle
+
+    from jmt_edge.beds import publisher
+    from jmt_edge.beds.unit import BedUnit
+    from jmt_edge.observer import RunInfo
+    from jmt_edge.summary import Summary
+    from jmt_edge.tasks import get_task
+
+    monkeypatch.setattr(publisher, "FAREWELL", 0.2)
+    task, judged = get_task("pain", "demo"), []
+    unit = BedUnit(nobody(), "1", Controls())
+    judge = unit._model.judge
+    fails = once(lambda now: judged.append(judge(now)))
+    monkeypatch.setattr(unit._model, "judge", fails)
+    bundle = empty_bundle(task, tmp_path / "empty.jmt")
+    with Kill("mqtt alarms"):
+        unit.on_start(RunInfo(bundle, "none", {}, 0.5, True, 0.0, dict.fromkeys(task.names, "test")))
+        wait_for(lambda: FAULTS.counts().get("mqtt alarms"), "the fault")
+        wait_for(lambda: len(judged) > 1, "further judgements")
+        unit.on_end(Summary("b", True, True))
+
+
 SCENARIOS = {
+    "beds/publisher.py": kill_publisher,
+    "beds/listener.py": kill_listener,
+    "beds/unit.py": kill_bed_unit,
     "live/outputs.py": kill_marks,
     "live/tui.py": kill_keys,
     "live/page/server.py": kill_page,

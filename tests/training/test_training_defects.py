@@ -49,7 +49,8 @@ def prepared() -> tuple[Prepared, dict[str, np.ndarray]]:
         np.tile(np.arange(EACH, dtype=float), PEOPLE),
     )  # fmt: skip
     stores: Any = {
-        m: SimpleNamespace(present=np.ones(count, bool), track=np.zeros(count, np.int32)) for m in task.names
+        m: SimpleNamespace(present=np.ones(count, bool), pause=np.zeros(count, bool), track=np.zeros(count, np.int32))
+        for m in task.names
     }
     cohort: Any = None
     return Prepared(cohort, recipe, task, windows, stores, DataFacts("", "", 0, 0)), dict.fromkeys(task.names, x[None])
