@@ -158,6 +158,7 @@ def test_tls_and_a_password(tmp_path: Path, start_broker: Start, station_of: Cal
     station = station_of(broker)
     bed = Publisher(broker, "1")
     bed.start()
+    wait_for(lambda: station.tile("1"), what="the subscription")  # who comes later does not ask for what was before
     for i in range(300):  # more than one TLS record holds
         bed.add("result", {"index": i, **result(i).to_dict()})
     wait_for(lambda: len(station.got) == 300)
