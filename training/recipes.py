@@ -243,8 +243,8 @@ def load_recipe(name_or_file: str, overrides: Iterable[str] = (), *, variant: st
         data["variant"] = variant
     for text in overrides:
         override(data, text)
-    weights = data.get("weights")
-    if data.get("backbone", {}).get("face") == FACE_ACTIONS and isinstance(weights, dict):
+    backbone, weights = data.get("backbone"), data.get("weights")
+    if isinstance(backbone, dict) and backbone.get("face") == FACE_ACTIONS and isinstance(weights, dict):
         data["weights"] = {k: v for k, v in weights.items() if (k, v) != ("face", "torchvision")}  # of pictures
     if isinstance(features := data.get("features"), dict) and isinstance(data.get("weights"), dict):
         data["weights"] = {k: v for k, v in data["weights"].items() if k not in features}
