@@ -9,6 +9,9 @@ import importlib
 import io
 import json
 import logging
+import os
+import subprocess
+import sys
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
@@ -141,8 +144,47 @@ def _xdf_signals(pyxdf: Any, file: Any, headers: dict[int, ElementTree.Element])
 # ---- OpenSignals HDF5 (PLUX)
 
 
+_TOUCH = """
+import resource, sys, h5py
+def touch(name, item):
+    dict(item.attrs)
+    if hasattr(item, "nbytes") and item.nbytes < 1 << 30:
+        item[...]
+used = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+resource.setrlimit(resource.RLIMIT_CPU, (int(used + float(sys.argv[2])) + 1,) * 2)
+with h5py.File(sys.argv[1], "r") as file:
+    file.visititems(touch)
+"""
+TOUCH_SECONDS = 2.0  # of processor time for a small file
+TOUCH_BYTES = 20e6  # more of the file for each second more
+
+
+def _require_an_end(path: Path) -> None:
+    """HDF5's library reads some damaged files for ever, and nothing can interrupt it: a process of its own reads first.
+
+    Its faults are left to the reader, which has a sentence for them. Raises SourceError where it does not end.
+    """
+    seconds = TOUCH_SECONDS + path.stat().st_size / TOUCH_BYTES
+    command = [sys.executable, "-c", _TOUCH, str(path), str(seconds)]
+    own = {**os.environ, "PYTHONSAFEPATH": "1"}  # no module of the current folder
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, env=own, timeout=60 + 10 * seconds
+        )
+        ended = done.returncode >= 0
+    except subprocess.TimeoutExpired:
+        ended = False
+    if not ended:
+        raise SourceError(
+            f"EDA file {path} cannot be read as OpenSignals HDF5 (it is damaged, and its library would hang or crash); "
+            "export it again, or as CSV"
+        )
+
+
 def opensignals_h5(body: Body, asked: Asked) -> EdaRecording:
     h5py = need("h5py", body.path, "an HDF5 file")
+    _require_an_end(body.path)
     try:
         with closing(h5py.File(body.path, "r")) as file:
             signals = list(_h5_signals(file, body.notes))
@@ -291,7 +333,7 @@ class _Forward(io.FileIO):
     Raises SourceError, which it does not catch, where it has read over the same bytes `AGAIN` times; 3 are usual.
     """
 
-    AGAIN = 500
+    AGAIN = 50
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..errors import SourceError
 from .eda_times import spacing
-from .units import Conversion
+from .units import Conversion, known_unit
 
 F64 = NDArray[np.float64]
 
@@ -144,12 +144,26 @@ class Body:
         if header and not self.strict and plain(line) == header:
             self.counts["repeated headers"] += 1
             return None
+        if len(cells) <= columns[-1]:
+            return []
+        own = header.split(sep) if header else []
+        before = _unit_named(own[columns[-1]]) if len(own) > columns[-1] else "uS"
+        if (unit := _unit_named(cells[columns[-1]])) and unit != (before or "uS"):
+            raise SourceError(
+                f"EDA file {self.path}: a header in its middle ('{shown(line, 40)}') gives the values another unit, "
+                f"{unit}; split the file there"
+            )
         if len(cells) < width:
             return []
         try:
             return [parse_cell(cells[c], decimal) for c in columns]
         except ValueError:
             return []
+
+
+def _unit_named(cell: str) -> str:
+    """The unit with which the name of a column ends, such as `kohm` of `GSR [kOhm]`; "" for anything else."""
+    return known_unit(re.split(r"[\s_\[\]()]+", cell.strip(" ])"))[-1])
 
 
 def split_cells(line: str, sep: str | None) -> list[str]:

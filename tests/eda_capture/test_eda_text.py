@@ -129,6 +129,19 @@ def test_what_sketches_print_that_is_not_microsiemens() -> None:
     assert "counter" in decoder.report.problem and not len(values)
 
 
+@pytest.mark.parametrize("size", [1, 7, 60, 10_000])
+def test_a_header_in_the_stream_gives_its_unit_to_what_follows_it_alone(size: int) -> None:
+    """A sketch that is changed and restarted: in pieces of any size, no sample is converted by the other's unit."""
+    rows = [b"%d,%.1f\r\n" % (20 * i, 20 + i / 10) for i in range(1, 12)]
+    data = b"t_ms,uS\r\n" + b"".join(rows) + b"t_ms,kohm\r\n" + b"".join(rows) + b"t_ms,uS\r\n" + b"".join(rows)
+    got = decode(CsvDecoder(), [data[i : i + size] for i in range(0, len(data), size)] + [b""])
+    x = 20 + np.arange(1, 12) / 10
+    np.testing.assert_allclose(got.values, np.concatenate([x, 1e3 / x, x]), rtol=1e-6)
+    decoder = CsvDecoder()
+    got = decode(decoder, [b"t_ms,uS\n", *rows, b"t_ms,V\n", *rows, b""])
+    assert len(got.values) == len(rows) and "its header says V" in decoder.report.problem
+
+
 def test_pairs_that_begin_like_a_time_are_given_up() -> None:
     rows = [300 + 5 * i if i < 6 else 330 - i % 7 for i in range(80)]
     decoder = CsvDecoder()

@@ -120,6 +120,8 @@ SITUATIONS: dict[str, Row] = {
     "clock set an hour back": Row(table(stamps(UNIX + T - 3600 * (T >= 10), 2), numbers(), "timestamp,uS"), reason="stepped back by 3599.98 s", report="sccn/xdf#53"),
     "clock set an hour ahead": Row(table(stamps(UNIX + T + 3600 * (T >= 10), 2), numbers(), "timestamp,uS"), reason="stepped ahead by 3600.02 s", report="sccn/labstreaminglayer#131"),
     "board restarts": Row(table(stamps(np.where(T < 14, T, T - 14), 0, 1000), numbers(), "t_ms,uS"), reason="stepped back by 13.98 s", report="sccn/xdf#53"),
+    "header of another unit after a restart": Row(table(stamps(T[:700], 0, 1000), numbers(S[:700]), "t_ms,uS") + table(stamps(T[700:], 0, 1000), numbers(1000 / S[700:]), "t_ms,kohm"), "refused", "another unit, kohm; split the file there", report="mendhak/gpslogger#529"),
+    "headless, then a header of another unit": Row(table(stamps(T[:700], 0, 1000), numbers(S[:700]), "") + table(stamps(T[700:], 0, 1000), numbers(1000 / S[700:]), "t_ms,kohm"), "refused", "another unit, kohm", query="time=ms", report="mendhak/gpslogger#529"),
     "header again after a restart": Row(table(stamps(T[:700], 0, 1000), numbers(S[:700]), "t_ms,uS") + table(stamps(T[: N - 700], 0, 1000), numbers(S[700:]), "t_ms,uS"), reason="header is repeated 1 times", report="mendhak/gpslogger#529"),
     "ten rows sent twice": Row(table(stamps(np.insert(T, 500, T[490:500])), numbers(np.insert(S, 500, S[490:500]))), reason="does not advance", lost=10, report="ruuvi/com.ruuvi.station#638"),
     # units and names of time

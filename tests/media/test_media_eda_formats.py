@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import struct
+import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
@@ -84,6 +85,19 @@ def opensignals_h5(path: Path, sensor: str = "EDABITREV", bits: int = 10, drop: 
         raw["channel_1"].attrs["sensor"] = "ECGBIT"
         if sensor:
             raw["channel_3"].attrs["sensor"] = np.bytes_(sensor)
+
+
+def test_a_damaged_hdf5_file_does_not_hang(tmp_path: Path) -> None:
+    """One byte, the length of a string in a heap, sends HDF5's library into a loop that no signal ends."""
+    opensignals_h5(tmp_path / "a.h5")
+    whole = bytearray((tmp_path / "a.h5").read_bytes())
+    length = whole.index(b"ECGBIT") - 8
+    assert whole[length] == 6
+    whole[length] = 136
+    (tmp_path / "b.h5").write_bytes(whole)
+    command = [sys.executable, "-m", "jmt_edge", "inspect", str(tmp_path / "b.h5")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2 and "would hang or crash" in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("damaged", [99_999, 2**62, -5])

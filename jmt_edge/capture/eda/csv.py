@@ -59,6 +59,7 @@ class CsvDecoder:
         self._conversion = unit or Conversion()
         self._asked = unit is not None
         self._known_unit = self._asked  # by a setting, a header or a number with a decimal point
+        self._unit = self._conversion.unit  # of the values that come now
         self._header_unit = ""  # one that only a setting makes µS
         self._whole: set[float] = set()  # the whole numbers seen while the unit is not known; at most two
         self._scale, self._known_time = TIMES[time or "ms"], time is not None
@@ -83,7 +84,7 @@ class CsvDecoder:
         return 5000.0 if self._shape == 2 else 1e5  # a ceramic resonator; a loop with a delay in it
 
     def feed(self, data: bytes) -> Samples:
-        """Samples of one shape: what follows a change of shape comes with the next call (`feed(b"")` will do)."""
+        """Samples of one shape and unit: what follows a change comes with the next call (`feed(b"")` will do)."""
         self.report.bytes += len(data)
         self._queue += self._lines.feed(data)
         rows: list[tuple[int, float]] = []
@@ -92,12 +93,16 @@ class CsvDecoder:
             line, partial = self._queue.popleft()
             header, scale = _HEADERS.get(line.lower().replace(b" ", b""), (0, 0.0))
             shape, row = (header, (0, 0.0)) if header else self._parse(line)
-            if not shape and not partial:
-                self._other_header(line)
+            unit = "" if self._asked else "uS" if header else "" if shape or partial else _unit_of(line)
+            renamed = unit not in ("", self._unit)
             decides = header or (shape == self._held_shape and len(self._held) == AGREE - 1)
-            if rows and decides and shape != self._shape:
+            if rows and (renamed or (decides and shape != self._shape)):
                 self._queue.appendleft((line, partial))
                 break
+            if renamed:
+                lost += self._forget_held(0)
+            if unit:
+                self._take_unit(unit)
             if header:
                 lost += self._forget_held(header)
                 if scale and scale != self._scale:
@@ -169,15 +174,12 @@ class CsvDecoder:
                 return "its time stamps may be millis() or micros(); say which by ?time=ms or ?time=us"
         return ""
 
-    def _other_header(self, line: bytes) -> None:
-        """A header such as `t_ms,kohm` decides the unit, where no setting does."""
-        if self._asked:
-            return
-        *before, last = line.decode("latin-1").lower().replace(" ", "").split(",")
-        unit = written_unit(last.rpartition("_")[2]) if len(before) < 2 and not last.startswith("t_") else ""
+    def _take_unit(self, unit: str) -> None:
+        """The unit that a header gives to what follows it."""
+        self._unit = unit
         if unit in ("V", "mV", "adc"):
-            self._header_unit = unit
-        elif unit:
+            self._header_unit, self._shape, self._millis = unit, 0, None  # nothing is believed until a setting says how
+        else:
             self._conversion, self._known_unit, self._header_unit = Conversion(unit), True, ""
 
     @property
@@ -230,6 +232,12 @@ class CsvDecoder:
             out.append(last)
         self._millis = last
         return out
+
+
+def _unit_of(line: bytes) -> str:
+    """The unit of a header such as `t_ms,kohm`; "" for any other line."""
+    *before, last = line.decode("latin-1").lower().replace(" ", "").split(",")
+    return written_unit(last.rpartition("_")[2]) if len(before) < 2 and not last.startswith("t_") else ""
 
 
 class Csv:
