@@ -16,9 +16,9 @@ from ..errors import BundleError, ConfigError, OutputError
 from ..tasks import TASK_NAMES, get_task
 from ._command import subcommand
 from ._config import config_option
-from ._log import LEVELS, start_log
+from ._log import start_log
+from ._shared import broker_options, certificate_options, log_options
 from ._signed import load_signed, signed_option
-from .station import broker_options
 
 if TYPE_CHECKING:
     from ..capture.base import Source
@@ -101,10 +101,8 @@ OPTIONS = {"face": "camera", "voice": "microphone", "eda": "eda"}  # modality ->
 @click.option("--demo-alarms", is_flag=True, help="Physiological alarms although demo weights see a real person.")
 @signed_option
 @click.option("--page-face", type=click.Choice(["show", "blur", "hide"]), default="show", show_default=True)
-@click.option("--page-cert", type=click.Path(path_type=Path), metavar="FILE", help="TLS certificate of the page (PEM).")
-@click.option("--page-key", type=click.Path(path_type=Path), metavar="FILE", help="Key of the certificate.")
-@click.option("--log-level", type=click.Choice(LEVELS), default="info", show_default=True, help="On standard error.")
-@click.option("--log-file", type=click.Path(path_type=Path), metavar="FILE", help="Also keep the messages, with dates.")
+@certificate_options
+@log_options
 @config_option
 def command(
     task_name: str | None,

@@ -4,31 +4,15 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
 
 import click
 
 from ._command import subcommand
 from ._config import config_option
-from ._log import LEVELS, start_log
+from ._log import start_log
+from ._shared import broker_options, certificate_options, log_options
 
 _say = logging.getLogger(__name__).info
-
-
-def broker_options(function: Any) -> Any:
-    """How a broker's password and certificates are given; shared with `live`."""
-    for option in (
-        click.option(
-            "--mqtt-ca", type=click.Path(path_type=Path), metavar="FILE",
-            help="Certificates (PEM) that sign the broker's; default: the system's.",
-        ),
-        click.option(
-            "--mqtt-password-file", type=click.Path(path_type=Path), metavar="FILE",
-            help="Holds the broker's password; else JMT_EDGE_MQTT_PASSWORD.",
-        ),
-    ):  # fmt: skip
-        function = option(function)
-    return function
 
 
 @subcommand(
@@ -44,10 +28,8 @@ def broker_options(function: Any) -> Any:
     "--page", default="127.0.0.1:8766", show_default=True, metavar="HOST:PORT", help="Where the page is served."
 )
 @broker_options
-@click.option("--page-cert", type=click.Path(path_type=Path), metavar="FILE", help="TLS certificate of the page (PEM).")
-@click.option("--page-key", type=click.Path(path_type=Path), metavar="FILE", help="Key of the certificate.")
-@click.option("--log-level", type=click.Choice(LEVELS), default="info", show_default=True, help="On standard error.")
-@click.option("--log-file", type=click.Path(path_type=Path), metavar="FILE", help="Also keep the messages, with dates.")
+@certificate_options
+@log_options
 @config_option
 def command(
     url: str,
