@@ -147,13 +147,13 @@ function value(node, bed) {
   const signed = (x) => `${x < 0 ? "−" : "+"}${Math.abs(x).toFixed(2)}`;
   if (!outputs) say(node, "—");
   else if (pair) {
-    const text = `${signed(outputs.valence)} ${signed(outputs.arousal)}`;
-    if (node.textContent !== text) node.replaceChildren(text);
-    node.title = "valence, arousal";
+    const named = ["valence", "arousal"].map((name) => [signed(outputs[name]), ` ${name}`]);
+    if (node.textContent !== named.flat().join("")) {
+      node.replaceChildren(...named.map(([number, name]) => make("span", {}, number, make("small", {}, name))));
+    }
   } else {
     const text = String(Math.round(100 * pain));
-    if (node.textContent !== `${text}%`) node.replaceChildren(text, make("small", {}, "%"));
-    node.title = "pain probability";
+    if (node.textContent !== `${text}% pain`) node.replaceChildren(text, make("small", {}, "% pain"));
   }
 }
 
