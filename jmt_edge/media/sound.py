@@ -25,6 +25,7 @@ Piece = tuple[float | None, F32, int]  # (time stamp in s, samples, their rate i
 _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
 _LONGEST_FORMAT = 64  # bytes of a format that are read
 _MOST_PLANES = 8  # AV_NUM_DATA_POINTERS: PyAV reads beyond them and ends the process
+_PLANES = {"u8p": np.uint8, "s16p": np.int16, "s32p": np.int32, "fltp": np.float32, "dblp": np.float64}
 _COVER = 0x400  # FFmpeg's AV_DISPOSITION_ATTACHED_PIC
 _RATES = (1000, 768_000)  # Hz
 _MAX_GAP = 0.02  # s: a time stamp this far from the sample count is a real gap
@@ -317,11 +318,15 @@ def _channels(frame: Any, path: Path) -> F32:
     count = frame.layout.nb_channels
     if frame.format.is_planar and count > _MOST_PLANES:
         raise SourceError(f"{path} has sound of {count} channels; mix it down to at most {_MOST_PLANES}")
+    if frame.format.name in _PLANES:
+        # not to_ndarray: with 8 channels it takes the line size that follows the pointers for a ninth one
+        planes = [np.frombuffer(p, _PLANES[frame.format.name], frame.samples) for p in frame.planes[:count]]
+        return to_float(np.stack(planes, axis=1))
     try:
         x = frame.to_ndarray()
     except ValueError:
         raise SourceError(f"{path} has samples of type {frame.format.name}; convert it to 16-bit WAV") from None
-    return to_float(x.T if frame.format.is_planar else x.reshape(-1, frame.layout.nb_channels))
+    return to_float(x.reshape(-1, count))
 
 
 def _reason(error: Exception) -> str:

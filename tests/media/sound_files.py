@@ -63,8 +63,8 @@ def write_sound(
         sound: list[Any] = []
         converter = av.AudioResampler(format=sample_format, layout=layout, rate=rate)
         for i in range(0, len(x), size):
-            part = np.ascontiguousarray(x[i : i + size].T)
-            native = "fltp" if part.dtype.kind == "f" else {2: "s16p", 4: "s32p"}[part.dtype.itemsize]
+            part = np.ascontiguousarray(x[i : i + size]).reshape(1, -1)  # packed: PyAV cannot take eight planes
+            native = "flt" if part.dtype.kind == "f" else {2: "s16", 4: "s32"}[part.dtype.itemsize]
             frame = av.AudioFrame.from_ndarray(part, format=native, layout=layout)
             frame.rate = rate
             extra = sum(add for second, add in (jumps or {}).items() if i / rate >= second)

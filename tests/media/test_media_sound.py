@@ -93,16 +93,18 @@ def test_lossy_formats_have_the_level_of_the_mean(
     np.testing.assert_allclose(power[0], power[1], atol=error)
 
 
-def test_surround_is_the_mean_of_its_six_channels(tmp_path: Path) -> None:
-    x = tones(2.0, channels=6)
-    write_sound(tmp_path / "x.m4a", "aac", x, layout="5.1")
+@pytest.mark.parametrize(("layout", "channels"), [("5.1", 6), ("7.1", 8)])
+def test_surround_is_the_mean_of_its_channels(tmp_path: Path, layout: str, channels: int) -> None:
+    """With eight, PyAV's own array takes what follows the pointers for a ninth channel and ends the process."""
+    x = tones(2.0, channels=channels)
+    write_sound(tmp_path / "x.m4a", "aac", x, layout=layout)
     _, samples = read(tmp_path / "x.m4a")
     half = slice(RATE // 2, 3 * RATE // 2)
     ours, mean = (np.abs(np.fft.rfft(y[half])) / RATE for y in (samples, x.mean(axis=1)))
-    loud = np.flatnonzero(mean > 0.008)
+    loud = np.flatnonzero(mean > 0.04 / channels)
     # a codec low-passes the LFE channel (the fourth, 810 Hz): the others keep a sixth of their level
     loud = loud[np.abs(loud - 810) > 5]
-    assert len(loud) == 5
+    assert len(loud) == channels - 1
     np.testing.assert_allclose(ours[loud], mean[loud], rtol=0.1)
 
 
