@@ -107,7 +107,7 @@ def report(data: Path, run: Path) -> dict[str, Any]:
         seeds[folder.name] = Predictions.join(parts)
     network = Predictions.mean(list(seeds.values()))
     x, y, who = (np.load(data / f"{name}.npy") for name in ("X", "y_heater", "subjects"))
-    row = network.recording.astype(int)  # a recording of PainMonit is a row of X.npy
+    row = network.trial.astype(int)  # a recording of PainMonit is a row of X.npy
     if sorted(row) != list(range(len(y))) or (network.labels["pain"][:, -1] != y[row]).any():
         raise SystemExit(f"{run} was not trained on all windows of {data}")
     features = hand_made(x[..., 3].astype(float))
@@ -168,7 +168,8 @@ def baseline_report(data: Path, folder: Path) -> dict[str, Any]:
         seeds = sorted(run.glob("seed[0-9]"))
         parts = [Predictions.join([Predictions.load(f) for f in sorted(s.glob(f"loso-*/{file}"))]) for s in seeds]
         mean = Predictions.mean(parts)
-        return mean.take(np.argsort(mean.recording.astype(int)))
+        mean = replace(mean, attention=mean.present)  # one network has no attention, and `take` wants a row each
+        return mean.take(np.argsort(mean.trial.astype(int)))
 
     systems: dict[str, Predictions] = {}
     networks = sorted({run.name.rpartition("-")[0] for run in folder.glob("*-rest")})
@@ -177,9 +178,9 @@ def baseline_report(data: Path, folder: Path) -> dict[str, Any]:
         rest = folder / f"{network}-rest"
         systems[f"{network}: calibrated"] = mean_of(rest, "predictions.npz")
         systems[f"{network}: the same weights, uncalibrated"] = mean_of(rest, "predictions-uncalibrated.npz")
-        kept = systems[f"{network}: calibrated"].recording.astype(int)
+        kept = systems[f"{network}: calibrated"].trial.astype(int)
         without = mean_of(folder / f"{network}-none", "predictions.npz")
-        same = np.flatnonzero(np.isin(without.recording.astype(int), kept))
+        same = np.flatnonzero(np.isin(without.trial.astype(int), kept))
         systems[f"{network}: trained without baselines"] = without.take(same)
     (windows, own), raw = calibrated_windows(data, 120.0)
     order = np.argsort(rows := np.array([int(windows.trials[i].id) for i in windows.trial]))

@@ -90,7 +90,7 @@ def slices(windows: WindowTable, seconds: float) -> tuple[NDArray[np.bool_], NDA
     for who in np.unique(subject):
         own = order[(subject == who)[order]]
         calm = own[neutral[own]]
-        covered, last = 0.0, {}
+        covered, last = 0.0, dict[int, float]()  # trial -> end of what it has given
         for i in calm[: int(MOST_OF_REST * len(calm))]:
             if covered >= seconds - 1e-6:
                 break
