@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -147,7 +148,9 @@ def _rest(store: ClipStore, rows: NDArray[np.int64]) -> Signal:
 
 def _doubled(store: ClipStore, data: NDArray[np.float32]) -> ClipStore:
     raw = np.asarray(store.data, np.float32)
-    parts = {name: np.concatenate([(x := getattr(store, name)), x]) for name in ("present", "track", "pause")}
+    parts: dict[str, Any] = {
+        name: np.tile(x, 2) for name, x in (("present", store.present), ("track", store.track), ("pause", store.pause))
+    }
     whole = np.concatenate([data, raw])
     content = digest(whole, parts["present"], parts["track"])
     return replace(store, data=whole, key=f"{store.key}-baseline", content=content, **parts)
