@@ -4,6 +4,7 @@
     jmt-edge train --recipe painmonit-eda --data DATA --rate 8 --set variant=demo \
         --set 'shapes={"eda":[1,240]}' --set 'spans={"eda":30.0}' --loso --seeds 5 --out RUN
     python -m benchmarks.noneeg report DATA RUN OUT.json
+    python -m benchmarks.noneeg baseline DATA FOLDER OUT.json      # of runs FOLDER/NETWORK-none and FOLDER/NETWORK-rest
 
 The recording is the skin conductance of a public data set (20 people, 8 Hz, eight phases each). The report holds the
 scores of every seed and of the mean of their predictions, those of logistic regression on the same windows under the
@@ -106,7 +107,7 @@ def report(data: Path, run: Path) -> dict[str, Any]:
         seeds[folder.name] = Predictions.join(parts)
     network = Predictions.mean(list(seeds.values()))
     x, y, who = (np.load(data / f"{name}.npy") for name in ("X", "y_heater", "subjects"))
-    row = network.recording.astype(int)  # a recording of PainMonit is a row of X.npy
+    row = network.trial.astype(int)  # a recording of PainMonit is a row of X.npy
     if sorted(row) != list(range(len(y))) or (network.labels["pain"][:, -1] != y[row]).any():
         raise SystemExit(f"{run} was not trained on all windows of {data}")
     features = hand_made(x[..., 3].astype(float))
@@ -138,8 +139,81 @@ def report(data: Path, run: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def calibrated_windows(data: Path, seconds: float) -> tuple[tuple[Any, NDArray[np.float64]], NDArray[np.float64]]:
+    """((scored windows, EDA (W, L) µS with each person's baseline), the same as measured)."""
+    from jmt_edge.training.baseline import calibrate, uncalibrated
+    from jmt_edge.training.clips import build_clips, default_cache
+    from jmt_edge.training.data import cut_windows
+    from jmt_edge.training.readers import default_task, open_cohort
+
+    cohort = open_cohort(data, rate=RATE)
+    windows = cut_windows(cohort, default_task(cohort))
+    stores = build_clips(windows, default_cache(), cohort.problems)
+    seen = np.flatnonzero(stores["eda"].present[windows.rows["eda"][:, -1]])
+    found = calibrate(windows.take(seen), stores, seconds)
+    both = [w.rows["eda"][:, -1] for w in (found.windows, uncalibrated(found.windows, found.shift))]
+    own, raw = (np.asarray(found.stores["eda"].data[rows][:, 0], float) for rows in both)
+    return (found.windows, own), raw
+
+
+def baseline_report(data: Path, folder: Path) -> dict[str, Any]:
+    """Networks with and without baselines on the same windows, and five features with and without, with intervals."""
+    from dataclasses import replace
+
+    from jmt_edge.training.comparison import paired
+    from jmt_edge.training.scores import Predictions, score
+
+    def mean_of(run: Path, file: str) -> Predictions:
+        """The mean of the seeds' predictions, in the order of the rows of X.npy."""
+        seeds = sorted(run.glob("seed[0-9]"))
+        parts = [Predictions.join([Predictions.load(f) for f in sorted(s.glob(f"loso-*/{file}"))]) for s in seeds]
+        mean = Predictions.mean(parts)
+        mean = replace(mean, attention=mean.present)  # one network has no attention, and `take` wants a row each
+        return mean.take(np.argsort(mean.trial.astype(int)))
+
+    systems: dict[str, Predictions] = {}
+    networks = sorted({run.name.rpartition("-")[0] for run in folder.glob("*-rest")})
+    kept = np.array([], int)
+    for network in networks:
+        rest = folder / f"{network}-rest"
+        systems[f"{network}: calibrated"] = mean_of(rest, "predictions.npz")
+        systems[f"{network}: the same weights, uncalibrated"] = mean_of(rest, "predictions-uncalibrated.npz")
+        kept = systems[f"{network}: calibrated"].trial.astype(int)
+        without = mean_of(folder / f"{network}-none", "predictions.npz")
+        same = np.flatnonzero(np.isin(without.trial.astype(int), kept))
+        systems[f"{network}: trained without baselines"] = without.take(same)
+    (windows, own), raw = calibrated_windows(data, 120.0)
+    order = np.argsort(rows := np.array([int(windows.trials[i].id) for i in windows.trial]))
+    if (rows[order] != kept).any():
+        raise SystemExit(f"the runs in {folder} were not scored on the windows of {data}")
+    y, who = np.load(data / "y_heater.npy")[kept], np.load(data / "subjects.npy")[kept]
+    template = systems[f"{networks[0]}: calibrated"]
+    for name, x in (("calibrated", own[order]), ("uncalibrated", raw[order])):
+        logit = left_out(compressed(hand_made(x)), y, who)[:, None].astype(np.float32)
+        systems[f"five features, compressed: {name}"] = replace(template, outputs={"pain": logit}, temperature=1.0)
+    references = [name for name in systems if not name.endswith(": calibrated")]
+    interval, above = paired(systems, "balanced_accuracy", references)
+    auc, auc_above = paired(systems, "auc", references)
+    return {
+        "windows": len(kept), "people": len(set(who.tolist())),
+        "support": "each person's first 120 s of usable relaxed windows; neither trained on with baselines nor scored",
+        "seeds": "three; the mean of their predictions is scored",
+        "systems": {
+            name: {"pooled": score(p).to_dict()["pooled"], "balanced_accuracy_interval95": interval[name],
+                   "auc_interval95": auc[name]} for name, p in systems.items()
+        },
+        "calibrated_above": {
+            metric: {r: found[r][c] for r in references if (c := f"{r.partition(':')[0]}: calibrated") in found[r]}
+            for metric, found in (("balanced_accuracy", above), ("auc", auc_above))
+        },
+    }  # fmt: skip
+
+
 def main() -> None:
     match sys.argv[1:]:
+        case ["baseline", data, folder, out]:
+            found = baseline_report(Path(data), Path(folder))
+            Path(out).write_text(json.dumps(found, indent=1) + "\n")
         case ["write", mat, folder]:
             write_painmonit(Path(folder), *stress_windows(Path(mat)))
         case ["report", data, run, out]:

@@ -50,7 +50,8 @@ class Result:
         `engine.uncertainty`; None where it is not known.
     without: present modality -> the outputs without it; empty where only one is present, None under `--smooth` and in
         recordings of versions that did not compute them.
-    rest: the person's rest and the difference from it, see `live.rest.Rest.state`; None where none was measured.
+    rest: the person's rest and the difference from it, see `live.rest.Rest.state`; None where none was measured. Of
+        weights that were trained with baselines also `calibrated`, the modalities compared with the rest here.
     actions: what the face does, see `live.actions.LiveActions.state`; None where that was not asked for.
     general: of a personalised bundle, `outputs` and `without` as the networks gave them, before the person's change;
         None, and absent from the JSON line, in all other results.

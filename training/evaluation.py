@@ -18,6 +18,7 @@ from ..engine.bundle import Bundle, cpu_graph, load_bundle
 from ..errors import ConfigError, DataError
 from ..tasks import Task
 from . import evaluation_report, matching, persons, plots, run_folder, score_table, sensitivity, trial_figure
+from .baseline import calibrate, uncalibrated
 from .clips import ClipStore, build_clips, with_faults
 from .data import PAIN_CLASSES, Cohort, WindowTable, cut_windows, person
 from .experiment import (
@@ -46,6 +47,8 @@ class Scorer(Protocol):
     """A trained system on one data set; `predict` may hide a modality or add noise to its features."""
 
     windows: WindowTable
+    shift: dict[str, int]  # see `baseline.Calibrated`; empty for weights that take no baseline
+    notes: tuple[str, ...]
 
     def predict(
         self, windows: WindowTable, *, without: str = "", noise: tuple[str, float] = ("", 0.0)
@@ -57,6 +60,7 @@ class RunScorer:
 
     def __init__(self, prepared: Prepared, folder: Path, options: TrainingOptions) -> None:
         self.prepared, self.windows = prepared, prepared.windows
+        self.shift, self.notes = prepared.shift, prepared.notes
         _, backbones, self.fusion, self.states = load_run(folder)
         self.features = {
             name: extract(backbones[name], store, options.cache, progress=options.progress)
@@ -75,7 +79,8 @@ class RunScorer:
 class BundleScorer:
     """A bundle, run by the engine that `live` uses, on all windows of a cohort or on `windows`.
 
-    faults: of the modalities that have one (`clips.with_faults`).
+    faults: of the modalities that have one (`clips.with_faults`). A bundle with baselines takes each subject's from the
+    cohort, whose support slices are not scored; of given `windows` the clips stay as they are.
     """
 
     def __init__(
@@ -101,6 +106,13 @@ class BundleScorer:
         self.stores = build_clips(self.windows, options.cache, cohort.problems, *how)
         if faults:
             self.stores = with_faults(self.windows, self.stores, faults, options.cache, *how)
+        self.shift: dict[str, int] = {}
+        self.notes: tuple[str, ...] = ()
+        if bundle.baseline and windows is None:
+            seconds = float(bundle.manifest["baseline"]["seconds"])
+            found = calibrate(self.windows, self.stores, seconds)
+            self.windows, self.stores, self.shift = found.windows, found.stores, found.shift
+            self.notes = (found.line(seconds),)
         self.engine = open_engine(bundle, "onnxruntime")
         self.features = {name: self._features(name, store, options) for name, store in self.stores.items()}
 
@@ -249,6 +261,9 @@ def evaluate(
     clean = predictions()
     out.mkdir(parents=True, exist_ok=True)
     table = {"clean": score(clean, published=published)}
+    if parts[0].scorer.shift:
+        plain = [part.scorer.predict(uncalibrated(w, part.scorer.shift)) for part, w in zip(parts, chosen) if len(w)]
+        table |= {"calibrated": table["clean"], "uncalibrated": score(Predictions.join(plain))}
     task = parts[0].scorer.windows.task
     if robustness:
         table |= {name: score(predictions(**change), draws=200) for name, change in disturbances(task).items()}
@@ -274,11 +289,12 @@ def evaluate(
         },
         sections={"Another data set": differences, "Noise that nobody can see": moved, "Notes": [*notes],
                   "Published": paper,
-                  "Data": cohort.problems.lines()},
+                  "Data": cohort.problems.lines(), "Baseline": [*parts[0].scorer.notes]},
     )  # fmt: skip
     lines = score_table.score_lines(table, score_table.ALL, "clean")
     if recipe is not None and recipe.calibrated:
         lines.insert(0, persons.NOTE)
+    lines = [*parts[0].scorer.notes, *lines]
     return [*differences, *lines, *moved, *notes, *paper]
 
 

@@ -28,6 +28,7 @@ from ..models.joint import TEXT, JointModel
 from ..models.pretrained import load_pretrained
 from ..tasks import Modality, Task
 from . import run_folder, splits
+from .baseline import both_ways, calibrate, uncalibrated
 from .clips import ClipStore, Progress, build_clips, default_cache, silent
 from .data import Cohort, WindowTable, cut_windows, require_two_classes
 from .features import extract
@@ -58,9 +59,10 @@ from .scores import Predictions, Scores, empty_predictions, fit_temperature, sco
 from .sets import ClipSet, FeatureSet, clip_set, feature_set, hash_seed, presence
 from .splits import Split
 from .trainer import Device, State, fit
-from .uncertainty import Change, fit_uncertainty, only, subsets
+from .uncertainty import Change, fit_uncertainty, only, subsets, wider
 
 # patterns of what a later command would trust in a run's folder
+UNCALIBRATED = "predictions-uncalibrated.npz"  # of the same windows, as if nobody's rest were known
 RUN_STATE = (SCORES, "*.safetensors", "*/checkpoints/*.ckpt")
 
 
@@ -86,6 +88,8 @@ class Prepared:
     windows: WindowTable
     stores: dict[str, ClipStore]
     facts: DataFacts  # what a later data set is compared with
+    shift: dict[str, int] = field(default_factory=dict)  # `Calibrated.shift`, where clips are relative to a rest
+    notes: tuple[str, ...] = ()  # what tables of scores must say
 
     def network_inputs(self) -> dict[str, tuple[Modality, ClipStore]]:
         """Network name -> its modality and clips; a second backbone is another network on the first modality."""
@@ -111,6 +115,10 @@ class Prepared:
         last = np.append(self.windows.trial[1:] != self.windows.trial[:-1], True)
         fixed = np.array([bool(self.windows.trials[i].ends) for i in self.windows.trial])
         return self.windows.take(np.flatnonzero((number % self.apart == 0) | last | fixed))
+
+    def taught(self, windows: WindowTable) -> WindowTable:
+        """`windows` as they are trained on and selected by: with each subject's baseline and without."""
+        return both_ways(windows, self.shift)
 
     @property
     def sequence(self) -> tuple[float, int]:
@@ -163,7 +171,12 @@ def prepare(cohort: Cohort, recipe: Recipe, options: TrainingOptions, *, trainin
         stores = build_clips(windows, options.cache, cohort.problems, options.workers, options.progress)
     if recipe.calibrated and "eda" in stores:
         stores["eda"] = standardise_by_person(stores["eda"], windows)
-    return Prepared(cohort, recipe, task, _without_bad(windows, stores), stores, facts)
+    windows = _without_bad(windows, stores)
+    if recipe.baseline == "none":
+        return Prepared(cohort, recipe, task, windows, stores, facts)
+    found = calibrate(windows, stores, recipe.baseline_seconds)
+    notes = (found.line(recipe.baseline_seconds),)
+    return Prepared(cohort, recipe, task, found.windows, found.stores, facts, found.shift, notes)
 
 
 def require_fit(cohort: Cohort, recipe: Recipe) -> None:
@@ -238,7 +251,8 @@ def run_split(prepared: Prepared, split: Split, out: Path, *, seed: int, options
     write(out / FACTS, json.dumps(prepared.facts.to_dict(), indent=1) + "\n")
     about = {**split.to_dict(), "people": prepared.cohort.people}
     write(out / SPLIT, json.dumps(about, indent=1) + "\n")
-    sides = {side: prepared.fusion_windows.of(getattr(split, side)) for side in ("train", "validation")}
+    shown = {side: prepared.fusion_windows.of(getattr(split, side)) for side in ("train", "validation")}
+    sides = {side: prepared.taught(of) for side, of in shown.items()}
     require_two_classes(sides["train"], "train")
     run = _Run(prepared, split, out, seed, options)
     networks, seconds = train_backbones(run)
@@ -259,6 +273,12 @@ def run_split(prepared: Prepared, split: Split, out: Path, *, seed: int, options
     predictions = predict(prepared, fusion, features, windows.of(getattr(split, scored_side)), states)
     predictions.temperature = temperature
     scores = score(predictions)
+    plain: dict[str, Any] = {}
+    if prepared.shift:
+        same = uncalibrated(windows.of(getattr(split, scored_side)), prepared.shift)
+        without = replace(predict(prepared, fusion, features, same, states), temperature=temperature)
+        without.save(out / UNCALIBRATED)
+        plain = {"uncalibrated": score(without).to_dict()}
     for name, network in networks.items():
         clip = {"clip": json.dumps(clip_facts(prepared.network_inputs()[name][0]))}
         _save_state(network.backbone.state_dict(), out / f"backbone-{name}.safetensors", clip)
@@ -269,13 +289,13 @@ def run_split(prepared: Prepared, split: Split, out: Path, *, seed: int, options
     # what the training people's clips look like, with limits from the validation people; for the bundle
     densities = fit_windows(task, sides["train"], sides["validation"], (prepared.stores, prepared.stores))
     (out / FILE).write_bytes(save_novelty(densities))
-    uncertainty = uncertainty_of(prepared, fusion, features, sides["validation"], temperature)
+    uncertainty = uncertainty_of(prepared, fusion, features, shown["validation"], temperature)
     known = {} if uncertainty is None else uncertainty.to_manifest()
     write(out / UNCERTAINTY, json.dumps(known, indent=1) + "\n")
     record = {
         "split": split.name, "seed": seed, "key": key.digest, "seconds": {k: round(v, 2) for k, v in seconds.items()},
         "temperature": temperature, "validation_loss": None if np.isnan(loss) else loss,
-        "scored": scored_side, **scores.to_dict(),
+        "scored": scored_side, **scores.to_dict(), **plain,
     }  # fmt: skip
     write(out / SCORES, json.dumps(record, indent=1) + "\n")
     return Result(split, predictions, scores, seconds, out, loss)
@@ -288,14 +308,21 @@ def uncertainty_of(
     validation: WindowTable,
     temperature: float,
 ) -> Uncertainty | None:
-    """What the validation people promise for others; None where they are too few, or live cannot run the system."""
+    """What the validation people promise for others; None where they are too few, or live cannot run the system.
+
+    With baselines the promise holds with a rest and without one: it is the wider of both.
+    """
     if not len(validation) or not exportable(prepared.recipe, prepared.task):
         return None
-    found = {}
-    for present in subsets(prepared.task.names):
-        p = predict(prepared, fusion, features, validation, {}, only(fusion.modalities, present))
-        found[present] = replace(p, temperature=temperature)
-    return fit_uncertainty(found)
+    ways = [validation, uncalibrated(validation, prepared.shift)] if prepared.shift else [validation]
+    fitted = []
+    for way in ways:
+        found = {}
+        for present in subsets(prepared.task.names):
+            p = predict(prepared, fusion, features, way, {}, only(fusion.modalities, present))
+            found[present] = replace(p, temperature=temperature)
+        fitted.append(fit_uncertainty(found))
+    return fitted[0] if len(fitted) == 1 else wider(*fitted)
 
 
 @dataclass(frozen=True)
@@ -344,8 +371,9 @@ def train_backbone(run: _Run, name: str, m: Modality, store: ClipStore) -> Unimo
     if source:
         require_same_clips(source, m)
         loaded.write_text("\n".join(load_pretrained(network.backbone, source).lines()) + "\n")
-    train = clip_set(prepared.windows.of(split.train), store, recipe.augment)
-    validation = clip_set(prepared.windows.of(split.validation), store) if split.validation else None
+    train = clip_set(prepared.taught(prepared.windows.of(split.train)), store, recipe.augment)
+    judged = prepared.taught(prepared.windows.of(split.validation))
+    validation = clip_set(judged, store) if split.validation else None
     validated = validation if validation is not None and len(validation) else None
     if not len(train):
         raise DataError(f"the training side of {split.name} has no usable {m.name} clip; check the data")
@@ -590,9 +618,12 @@ def export_run(
                    **record["pooled"], "interval95": record["interval95"]},
     }  # fmt: skip
     calibration = {"temperature": record["temperature"]} if "pain" in task.outputs else None
+    compared = [name for name in task.names if name in prepared.shift]
+    baseline = {"mode": recipe.baseline, "seconds": recipe.baseline_seconds, "modalities": compared}
     bundle = export_bundle(
-        model, task, path, name=name, provenance=provenance, demo=demo, calibration=calibration, overwrite=overwrite
-    )
+        model, task, path, name=name, provenance=provenance, demo=demo, calibration=calibration,
+        baseline=baseline if compared else None, overwrite=overwrite,
+    )  # fmt: skip
     densities = read_novelty((result.folder / FILE).read_bytes(), task)
     known = run_folder.read(result.folder, UNCERTAINTY)
     scored = prepared.windows.of(getattr(result.split, record["scored"]))

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ..clips.baseline import with_baseline
 from ..clips.cutter import signal_format
 from ..errors import ConfigError
 from ..machine import memory_available
@@ -92,6 +93,8 @@ def predict_memory(
     phases = [_cutting(windows, workers)]
     if recipe is None:
         return Prediction(held, tuple(phases), sum(stored.values()))
+    for name in with_baseline(task) if recipe.baseline == "rest" else ():
+        held += 2 * stored.get(name, 0)  # with each person's baseline and without
     if recipe.calibrated:
         held += 2 * stored.get("eda", 0)  # a copy in units of each person
     networks = {m.name: m for m in task.modalities if windows.clips[m.name]}

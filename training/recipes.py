@@ -12,6 +12,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
+from ..clips.baseline import MODES, with_baseline
 from ..errors import ConfigError, short
 from ..preprocessing.actions import as_measured
 from ..tasks import CLIP_AUDIO_SAMPLES, FUSIONS, TASK_NAMES, Modality, Task, get_task, split_steps
@@ -123,6 +124,8 @@ class Recipe:
     voice_pad: int = 0  # samples of silence up to which a young recording's clip is filled; 0: the whole clip
     voice_pause: Literal["absent", "hold"] = "absent"  # what a step shows that is a pause in speech
     eda_moments: tuple[float, ...] = ()  # (mean, SD) in µS of the fixed normalisation of EDA; () leaves µS
+    baseline: Literal["none", "rest"] = "none"  # rest: clips relative to each person's own rest (`baseline.py`)
+    baseline_seconds: float = 120.0  # s of each subject's rest, which are neither trained on nor scored
     calibrated: bool = False  # EDA in units of each person's own mean and SD (`persons.py`)
     classes: tuple[str, ...] = PAIN_CLASSES
     hop: float = 0.0  # s between a long trial's windows in training, whole steps; 0: one. Every step is scored
@@ -157,6 +160,7 @@ class Recipe:
                 f"recipe {self.name}: eda_pooled takes the logarithm of the conductance, which is lost with "
                 "calibrated = true; use eda_cnn1d_centred"
             )
+        self._check_baseline()
         used = {**self.backbone, "second": self.second}
         wrong = next((key for key, b in used.items() if FACE_ACTIONS in b and (key, b) != ("face", FACE_ACTIONS)), None)
         if wrong is not None:
@@ -175,9 +179,25 @@ class Recipe:
         fusion: Any = self.fusion if self.fusion in EXPORTABLE else "jmt"
         changes: dict[str, Any] = {"head": self.head, "attention": self.attention, "heads": self.heads}
         task = replace(task, modalities=modalities, outputs=outputs, fusion=fusion, **changes)
+        if self.baseline == "rest" and not with_baseline(task):
+            raise ConfigError(
+                f"recipe {self.name}: baseline = rest changes EDA, voice and measures of a face (backbone.face = "
+                f"{FACE_ACTIONS}), and this recipe has none of them; use baseline = none"
+            )
         if self.steps and self.steps != task.steps:
             task = split_steps(task, self.steps) if task.steps == 1 else replace(task, steps=self.steps)
         return task
+
+    def _check_baseline(self) -> None:
+        if self.baseline not in MODES or not 10 <= self.baseline_seconds <= 3600:
+            raise ConfigError(
+                f"recipe {self.name}: baseline = '{self.baseline}' of {self.baseline_seconds:g} s cannot be used; give "
+                f"{' or '.join(MODES)}, and 10 to 3600 s"
+            )
+        if self.baseline == "rest" and (self.calibrated or self.second or self.text):
+            raise ConfigError(
+                f"recipe {self.name}: baseline = rest does not go with `calibrated`, `second` or `text`; leave one out"
+            )
 
     def _modality(self, m: Modality) -> Modality:
         settings: dict[str, dict[str, Any]] = {

@@ -24,6 +24,7 @@ from . import persons, run_folder, score_table
 from .data import Cohort
 from .experiment import (
     RUN_STATE,
+    UNCALIBRATED,
     Prepared,
     Result,
     TrainingOptions,
@@ -87,7 +88,12 @@ def run_protocol(
     joined = Predictions.join([r.predictions for r in results])
     pooled = score(joined)
     summary = {"recipe": recipe.name, "protocol": protocol, "seed": seed, "splits": len(results), **pooled.to_dict()}
-    lines += table(recipe, results, pooled)
+    lines += [*prepared.notes, *table(recipe, results, pooled)]
+    if prepared.shift:
+        plain = score(Predictions.join([Predictions.load(r.folder / UNCALIBRATED) for r in results]))
+        summary["uncalibrated"] = plain.to_dict()
+        both = {"calibrated": pooled, "uncalibrated": plain}
+        lines += score_table.score_lines(both, score_table.MAIN, "uncalibrated", "baseline")
     with lock(out / "summary.lock"):
         write(out / "summary.json", json.dumps(summary, indent=1) + "\n")
         if bundle:
@@ -280,8 +286,9 @@ def search_grid(
 
 def _changed(prepared: Prepared, recipe: Recipe, options: TrainingOptions) -> Prepared:
     """The same data for another setting, prepared again only where the setting changes the clips."""
-    if (recipe.resolve(), recipe.hop, recipe.calibrated) == (
-        prepared.task, prepared.recipe.hop, prepared.recipe.calibrated,
+    before = prepared.recipe
+    if (recipe.resolve(), recipe.hop, recipe.calibrated, recipe.baseline, recipe.baseline_seconds) == (
+        prepared.task, before.hop, before.calibrated, before.baseline, before.baseline_seconds,
     ):  # fmt: skip
         return replace(prepared, recipe=recipe)
     return prepare(prepared.cohort, recipe, options)

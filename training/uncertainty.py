@@ -57,6 +57,25 @@ def fit_uncertainty(subset: Subsets, coverage: float = COVERAGE) -> Uncertainty 
     return Uncertainty(coverage, len(people), windows, limits) if limits else None
 
 
+def wider(one: Uncertainty | None, other: Uncertainty | None) -> Uncertainty | None:
+    """What holds in both of two ways to use a model: the lower probabilities and the wider intervals."""
+    if one is None or other is None:
+        return None
+    limits: dict[frozenset[str], dict[str, Limit]] = {}
+    for present in one.limits.keys() & other.limits.keys():
+        a, b = one.limits[present], other.limits[present]
+        found = {o: _wider(a[o], b[o]) for o in a if o in b}
+        limits |= {present: found} if found else {}
+    return replace(one, windows=one.windows + other.windows, limits=limits) if limits else None
+
+
+def _wider(one: Limit, other: Limit) -> Limit:
+    if isinstance(one, tuple) and isinstance(other, tuple):
+        return min(one[0], other[0]), min(one[1], other[1])
+    assert not isinstance(one, tuple) and not isinstance(other, tuple)  # both are of the same output
+    return max(one, other)
+
+
 @dataclass(frozen=True)
 class Covered:
     """How often the truth lay in the set or interval: the mean over people, with its interval (95 %, by subject).

@@ -169,6 +169,13 @@ def command(
         _say(f"personalised to {bundle.subject}: no number for anybody else; --bundle the general one for others")
     elif bundle.uncertainty is None:
         _say("uncertainty not known: the bundle promises nothing about other people; export it again")
+    if bundle.baseline and not rest:
+        _say(
+            f"uncalibrated: these weights compare {', '.join(bundle.baseline)} with the person's rest, and there is "
+            "none; give --rest 120, or begin one on the page"
+        )
+    elif rest and not bundle.baseline:
+        _say("the rest is shown beside the numbers, which do not use it: the weights were trained without baselines")
     if actions and not rest:
         _say("facial actions are compared with the person's rest: give --rest 120, or begin one on the page")
     observers: list[Observer] = []

@@ -45,6 +45,7 @@ def export_bundle(
     provenance: Mapping[str, Any] | None = None,
     demo: bool = False,
     calibration: Mapping[str, Any] | None = None,
+    baseline: Mapping[str, Any] | None = None,
     untrained: Sequence[str] = (),
     overwrite: bool = False,
 ) -> Bundle:
@@ -54,7 +55,8 @@ def export_bundle(
     folding; `options` in the manifest are its constructor's). A demo omits the latter, except for a fusion that does
     not fold. The fusion's graph is the folded one where folding is exact, with `fusion_folded.safetensors`, else the
     module itself; the manifest says which and why. Versions and the date are added to `provenance` (data, split, seed,
-    recipe, scores); `calibration` holds e.g. {"temperature": T}; `untrained` lists the networks with untrained weights.
+    recipe, scores); `calibration` holds e.g. {"temperature": T}; `baseline` says how the weights take a person's rest;
+    `untrained` lists the networks with untrained weights.
     `README.md` is the model card. Raises BundleError where `path` exists and `overwrite` is false, ConfigError where
     the model has inputs that a bundle cannot provide (text features).
     """
@@ -92,6 +94,7 @@ def export_bundle(
             "calibration": dict(calibration or {}),
             "untrained_networks": list(untrained),
             "provenance": {**(provenance or {}), **_versions()},
+            **({"baseline": dict(baseline)} if baseline else {}),
         }
         files[CARD] = model_card(manifest)
         return write_bundle(path, manifest, files, overwrite=overwrite)

@@ -122,6 +122,12 @@ class Bundle:
         return Uncertainty.from_manifest(entry) if entry else None
 
     @property
+    def baseline(self) -> tuple[str, ...]:
+        """The modalities whose clips the weights compare with the person's rest; empty where they take none."""
+        entry = self.manifest.get("baseline")
+        return tuple(entry["modalities"]) if entry else ()
+
+    @property
     def personal(self) -> Personal | None:
         """One person's change of the pain output; None in a bundle for everybody."""
         entry = self.manifest.get("personal") if OUTPUT in self.task.outputs else None

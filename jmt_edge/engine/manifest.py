@@ -34,6 +34,7 @@ from ..shapes import (
     wrong,
 )
 from ..signing import SIGNATURE
+from ..tasks import MODALITIES
 from .personal import PERSONAL_ENTRY
 
 SCHEMA = 1
@@ -51,6 +52,11 @@ DATA = record({}, {
 _limits = table_of(record({}, {"pain": pair_of(share), "valence": not_negative, "arousal": not_negative}))
 _changes = record({"limit": positive, "within": share, "p95": not_negative, "largest": not_negative}, {})
 SENSITIVITY_ENTRY = record({"people": count, "windows": count, "outputs": table_of(_changes)}, {})
+BASELINE_ENTRY = record(
+    {"mode": that(lambda v: v == "rest", "rest"), "seconds": positive, "modalities": list_of(that(
+        lambda v: v in MODALITIES, " or ".join(MODALITIES)))},
+    {},
+)  # fmt: skip
 UNCERTAINTY_ENTRY = record({"coverage": share, "people": count, "windows": count, "limits": _limits}, {})
 
 
@@ -113,7 +119,7 @@ def check_manifest(manifest: Mapping[str, Any]) -> None:
             "demo": flag, "calibration": record({}, {"temperature": positive}), "labels": table_of(list_of(text)),
             "untrained_networks": list_of(text), "engines": engines, "int8": int8, "cubins": cubins,
             "novelty": record({"file": listed}, {}), "uncertainty": UNCERTAINTY_ENTRY, "sensitivity": SENSITIVITY_ENTRY,
-            "personal": PERSONAL_ENTRY, "built_from": text, "calibrated_from": text,
+            "personal": PERSONAL_ENTRY, "baseline": BASELINE_ENTRY, "built_from": text, "calibrated_from": text,
         },
     )(manifest, "")  # fmt: skip
 

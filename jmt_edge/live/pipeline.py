@@ -29,6 +29,7 @@ from ..result import Quality, Result
 from ..tasks import Task
 from .actions import LiveActions
 from .gate import NO_SOURCE, cut_of_device, judge_novelty, no_result_reason
+from .own import OwnBaseline
 from .rest import Rest, decibels
 from .smoothing import TrailingMean
 
@@ -37,7 +38,8 @@ F32 = NDArray[np.float32]
 
 @dataclass
 class _Cached:
-    """A clip's verdict, its features (d,) where it was usable, and of EDA its mean in µS.
+    """A clip's verdict, its features (d,) where it was usable, of EDA its mean in µS, and what it says of the person's
+    rest (`OwnBaseline.measure`).
 
     shows: the end (`time_key`) of the clip that a step shows here: its own, or at a pause in speech that before it.
     """
@@ -46,6 +48,7 @@ class _Cached:
     features: F32 | None
     level: float | None = None
     shows: int = 0
+    measured: NDArray[np.float64] | None = None
 
 
 class Pipeline:
@@ -89,6 +92,7 @@ class Pipeline:
         self._cache: dict[tuple[str, int], _Cached] = {}
         self._preprocess = 0.0
         self._rest: Rest | None = None
+        self._own = OwnBaseline({name: self.task.modality(name) for name in bundle.baseline if name in connected})
         self._heard = (0, 0.0)  # samples since the last window and the sum of their squares, while there is a rest
         self._densities = bundle.novelty() if novelty != "off" else {}
         self.novelty = novelty if self._densities or novelty == "off" else "not checked"
@@ -114,6 +118,7 @@ class Pipeline:
         Raises ConfigError for a length out of range.
         """
         self._rest, self._heard = Rest(seconds), (0, 0.0)
+        self._forget_clips(self._own.begin(seconds))
         if self._actions is not None:
             self._actions.begin_rest(seconds)
 
@@ -186,6 +191,7 @@ class Pipeline:
 
     def _cut(self, t: float, statuses: Mapping[str, Status]) -> tuple[dict[str, dict[int, F32]], dict[str, Quality]]:
         """The usable clips that are not in the cache, {modality: {end key: clip}}, and each modality's verdict."""
+        self._forget_clips(self._own.settle(t))
         clips: dict[str, dict[int, F32]] = {}
         qualities: dict[str, Quality] = {}
         for name, plan in self.plans.items():
@@ -200,12 +206,13 @@ class Pipeline:
                 found = cut_of_device(plan, cutter, end, t, statuses[name])
                 quality = found.quality
                 if found.ok and found.signal is not None:
-                    clip = network_input(found.signal, plan.m)
+                    clip = network_input(self._own.apply(name, found.signal, quality.track), plan.m)
                     quality = self._judge_novelty(name, clip, quality)
                     if quality.ok:
                         clips.setdefault(name, {})[key] = clip
                 level = float(found.signal.mean()) if name == "eda" and found.signal is not None else None
-                self._cache[name, key] = _Cached(quality, None, level, key)
+                own = self._own.measure(name, found.signal) if quality.ok and found.signal is not None else None
+                self._cache[name, key] = _Cached(quality, None, level, key, own)
                 if found.presence is Presence.PAUSE:
                     self._hold(name, key, time_key(end - plan.m.stride))
             status = statuses[name]
@@ -247,21 +254,23 @@ class Pipeline:
         return Step(found, {}, {"backbones": time.perf_counter() - began} if stacked else {})
 
     def _rested(self, t: float, qualities: Mapping[str, Quality]) -> dict[str, Any] | None:
-        """The window's part in the rest; None without one."""
+        """The window's part in the rest; None without one, of weights that take no baseline."""
+        newest = {name: self._cache.get((name, time_key(self.plans[name].ends(t)[-1]))) for name in self.cutters}
+        self._own.add(t, self._hop, {n: (qualities[n], c.measured) for n, c in newest.items() if c is not None})
+        mode = {"calibrated": [n for n in self.plans if qualities[n].ok and self._own.knows(n, qualities[n].track)]}
         if self._rest is None:
-            return None
+            return mode if self._own else None
         self._rest.begin(t - self._hop)
         count, power = self._heard
         self._heard = (0, 0.0)
-        for name in self.cutters:
-            newest = self._cache.get((name, time_key(self.plans[name].ends(t)[-1])))
+        for name, clip in newest.items():
             value: Any = None
             if name == "voice":
                 value = decibels(power / count) if count and qualities[name].reason != VoiceQuality.PAUSE else None
-            elif newest is not None:
-                value = newest.features if name == "face" else newest.level
+            elif clip is not None:
+                value = clip.features if name == "face" else clip.level
             self._rest.add(t, name, qualities[name], value)
-        return self._rest.state(t)
+        return {**self._rest.state(t), **(mode if self._own else {})}
 
     def _promise(
         self,
@@ -357,6 +366,11 @@ class Pipeline:
         self._cache = {key: value for key, value in self._cache.items() if key[1] >= oldest[key[0]]}
         self.skip_to(index + 1)
         self._preprocess = 0.0
+
+    def _forget_clips(self, modalities: Iterable[str]) -> None:
+        """Clips before a change of baseline do not belong to those after it: their steps are absent."""
+        gone = set(modalities)
+        self._cache = {key: value for key, value in self._cache.items() if key[0] not in gone}
 
     def skip_to(self, index: int) -> None:
         """Window `index` is the next one to be inferred."""

@@ -1,52 +1,22 @@
 """A person at rest: level and spread of EDA, voice and face while nothing happens, and how far from them they are now.
 
-The network does not see any of it: its numbers are the same with and without a rest.
+The network sees none of these differences. What weights that were trained with baselines make of a rest is in
+`live.own`.
 """
 
 from __future__ import annotations
 
 import math
-from collections import Counter
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..clips.baseline import Signal
 from ..controls import check_rest
 from ..result import Quality
 
-LEAST = 0.5  # of the rest's windows in which a signal must be usable
 UNITS = {"eda": "uS", "voice": "dB"}  # a face's distance has no unit, it is given in spreads
-
-
-@dataclass
-class Signal:
-    """The rest's windows of one modality: values (n each) of the usable ones, why the others were not usable."""
-
-    values: list[NDArray[np.float64]] = field(default_factory=list)
-    reasons: Counter[str] = field(default_factory=Counter)
-    people: set[int] = field(default_factory=set)
-
-    @property
-    def refused(self) -> str:
-        """Why there is no baseline; empty where there is one."""
-        count = len(self.values) + self.reasons.total()
-        if len(self.values) < max(2.0, LEAST * count):
-            share = len(self.values) / count if count else 0.0
-            why = self.reasons.most_common(1)[0][0] if self.reasons else "too few windows"
-            return f"usable in {share:.0%} of the rest: {why}"
-        return "more than one person was followed" if len(self.people) > 1 else ""
-
-    @property
-    def level(self) -> NDArray[np.float64]:
-        return np.asarray(np.mean(self.values, axis=0))
-
-    @property
-    def spread(self) -> float:
-        """Root mean square distance of the windows from the level."""
-        apart = np.linalg.norm(np.asarray(self.values) - self.level, axis=1)
-        return float(np.sqrt(np.square(apart).sum() / (len(apart) - 1)))
 
 
 class Rest:
@@ -71,7 +41,7 @@ class Rest:
         usable = quality.ok and value is not None and bool(np.isfinite(value).all())
         found = np.atleast_1d(np.asarray(value, np.float64)) if usable else None
         self._now[name] = quality.track, found
-        if self._end is None or t > self._end + 1e-6:
+        if self._end is None or not self.lasts(t):
             return
         signal = self._signals.setdefault(name, Signal())
         if found is None:
@@ -79,6 +49,10 @@ class Rest:
         else:
             signal.values.append(found)
             signal.people.add(quality.track)
+
+    def lasts(self, t: float) -> bool:
+        """Whether the window that ends at `t` belongs to the rest."""
+        return self._end is None or t <= self._end + 1e-6
 
     def left(self, t: float) -> float:
         """Seconds of the rest after `t`, 0 once it is over."""
@@ -126,9 +100,18 @@ def decibels(power: float) -> float:
 
 
 def in_words(rest: dict[str, Any] | None) -> str:
-    """`rest: 1:20 left`, `from rest: EDA +1.30 µS (2.1 SD)`, or why there is none; empty without a rest."""
+    """`rest: 1:20 left`, `from rest: EDA +1.30 µS (2.1 SD)`, or why there is none; then which modalities the weights
+    compare with it, where they were trained to. Empty without a rest and such weights.
+    """
     if rest is None:
         return ""
+    if (own := rest.get("calibrated")) is None:
+        return _differences(rest)
+    mode = f"calibrated: {', '.join(_NAMES[name] for name in own)}" if own else "uncalibrated"
+    return f"{_differences(rest)}; {mode}" if len(rest) > 1 else f"{mode}: no rest"
+
+
+def _differences(rest: dict[str, Any]) -> str:
     if "left" in rest:
         left = math.ceil(rest["left"])
         return f"rest: {left // 60}:{left % 60:02d} left"

@@ -134,3 +134,23 @@ def test_a_recorded_rest_replays_bit_equal(bundle: Bundle, tmp_path: Path, by: s
     assert rests[-1]["difference"]["eda"]["uS"] > 1
     outcome = replay(recording, bundle, FakeEngine(bundle.task), Pipeline)
     assert outcome.equal == outcome.recomputed == len(rests), outcome.line()
+
+
+def test_weights_with_baselines_take_the_rest_once_it_is_over(tmp_path: Path) -> None:
+    task = get_task("pain")
+    entry = {"baseline": {"mode": "rest", "seconds": 40.0, "modalities": ["eda"]}}
+    own = hand_bundle(task, tmp_path / "own.jmt", extra=entry)
+    plain, rested = play(own, {}), play(own, {1: 40.0})
+    for a, b in zip(plain, rested):  # a clip's feature is its mean, and pain a function of it
+        if a.t <= 40 or a.outputs is None or b.outputs is None:
+            assert a.outputs == b.outputs
+        assert a.rest == {"calibrated": []} and in_words(a.rest) == "uncalibrated: no rest"
+        assert b.rest is not None and b.rest["calibrated"] == (["eda"] if b.t > 40 and b.quality["eda"].ok else [])
+    at_rest = next(r for r in rested if r.t == 45)
+    assert at_rest.outputs is not None and in_words(at_rest.rest).endswith("calibrated: EDA")
+    assert np.log(at_rest.outputs["pain"] / (1 - at_rest.outputs["pain"])) == pytest.approx(5.0, abs=0.3)
+    lifted = play(own, {1: 40.0}, values=LEVEL + np.float32(2))  # another person's level, the same responses
+    assert [r.outputs for r in lifted if r.t <= 40] != [r.outputs for r in rested if r.t <= 40]
+    for a, b in zip(rested, lifted):
+        if a.t > 40 and a.outputs and b.outputs:
+            assert a.outputs["pain"] == pytest.approx(b.outputs["pain"], abs=1e-3)
