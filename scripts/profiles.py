@@ -1,14 +1,17 @@
 """The run-time tests in several environments: `make test-profiles`, or `python scripts/profiles.py [NAME ...]`.
 
 `deploy/profiles.toml` says which. Each gets an environment of its own under `.cache/profiles/`, with the run-time, its
-extras and the tests' own packages, but no torch. `--write` makes the constraints files for users instead; `--json FILE`
-writes what was installed and how the tests ended. Options that are not known go to pytest.
+extras and the tests' own packages, but no torch. A run that was stopped resumes: a folder of tests that has passed on
+these sources is not run again, and the output says so (`--fresh` runs everything). `--write` makes the constraints
+files for users instead; `--json FILE` writes what was installed, how the tests ended, and what was skipped and why.
+Options that are not known go to pytest.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
+import hashlib
 import json
 import os
 import platform
@@ -17,8 +20,9 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -140,32 +144,72 @@ def smoke(executable: Path) -> dict[str, str]:
     return found
 
 
-def run(profile: Profile, uv: str, more: Sequence[str], *, quick: bool, only_smoke: bool) -> dict[str, Any]:
+# what the tests of a folder depend on
+SOURCES = ("jmt_edge", "kernels", "calibration", "training", "tests", "examples", "deploy", "pyproject.toml")
+
+
+def fingerprint(profile: Profile, chosen: Sequence[str]) -> str:
+    """Of the sources, changes that are not committed included, of the profile and of what is run."""
+    hasher = hashlib.sha256(json.dumps([asdict(profile), EXTRAS, TOOLS, *chosen]).encode())
+    listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *SOURCES]
+    names = subprocess.run(listed, cwd=ROOT, capture_output=True, check=True).stdout.split(b"\0")
+    for name in sorted(set(map(os.fsdecode, names)) - {""}):
+        hasher.update(os.fsencode(name))
+        hasher.update((ROOT / name).read_bytes() if (ROOT / name).is_file() else b"")
+    return hasher.hexdigest()[:16]
+
+
+class Kept:
+    """What earlier runs of a profile on these sources have found: folder of tests -> its result."""
+
+    def __init__(self, file: Path, of: str) -> None:
+        self._file, self._of = file, of
+        before = json.loads(file.read_text()) if file.is_file() else {}
+        self.folders: dict[str, dict[str, Any]] = before["folders"] if before.get("of") == of else {}
+
+    def add(self, folder: str, result: dict[str, Any]) -> None:
+        self.folders[folder] = result
+        new = self._file.with_suffix(".new")
+        new.write_text(json.dumps({"of": self._of, "folders": self.folders}, indent=1))
+        new.replace(self._file)
+
+
+def install(profile: Profile, python: str, uv: str, place: Path) -> str:
+    """Make the profile's environment in `place`: empty, or why it cannot be made."""
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(parents=True)
+    for kind, lines in (("constraints", profile.constraints), ("overrides", profile.system)):
+        (place / f"{kind}.txt").write_text("".join(f"{line}\n" for line in lines))
+    subprocess.run([uv, "venv", "--quiet", "--python", python, str(place / "venv")], check=True)
+    command = [
+        uv, "pip", "install", "--quiet", "--python", str(place / "venv" / "bin" / "python"), "--resolution",
+        profile.resolution, "--constraints", str(place / "constraints.txt"), "--overrides",
+        str(place / "overrides.txt"), "--editable", f".[{EXTRAS}]", *TOOLS,
+    ]  # fmt: skip
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    return done.stderr.strip()[-1500:] if done.returncode else ""
+
+
+def run(
+    profile: Profile, uv: str, more: Sequence[str], *, quick: bool, only_smoke: bool, fresh: bool
+) -> dict[str, Any]:
     """Install the profile and run its tests: what was installed, how the tests ended, how long both took."""
     report: dict[str, Any] = {"title": profile.title, "python": profile.python}
     python = interpreter(uv, profile.python)
     if python is None:
         return report | {"not_run": f"no Python {profile.python} here, and none could be fetched"}
     place = ROOT / ".cache" / "profiles" / profile.name
-    shutil.rmtree(place, ignore_errors=True)
-    place.mkdir(parents=True)
-    for kind, lines in (("constraints", profile.constraints), ("overrides", profile.system)):
-        (place / f"{kind}.txt").write_text("".join(f"{line}\n" for line in lines))
-    began = time.monotonic()
-    subprocess.run([uv, "venv", "--quiet", "--python", python, str(place / "venv")], check=True)
-    executable = place / "venv" / "bin" / "python"
-    install = [
-        uv, "pip", "install", "--quiet", "--python", str(executable), "--resolution", profile.resolution,
-        "--constraints", str(place / "constraints.txt"), "--overrides", str(place / "overrides.txt"), "--editable",
-        f".[{EXTRAS}]", *TOOLS,
-    ]  # fmt: skip
-    done = subprocess.run(install, cwd=ROOT, capture_output=True, text=True)
-    if done.returncode:
-        return report | {"not_run": f"cannot be installed: {done.stderr.strip()[-1500:]}"}
-    freeze = [uv, "pip", "freeze", "--python", str(executable)]
+    of = fingerprint(profile, [str(quick), *more])
+    kept = Kept(place / "kept.json", "" if fresh else of)
+    if not kept.folders:
+        began = time.monotonic()
+        if why_not := install(profile, python, uv, place):
+            return report | {"not_run": f"cannot be installed: {why_not}"}
+        report["install_seconds"] = round(time.monotonic() - began, 1)
+        kept = Kept(place / "kept.json", of)
+    freeze = [uv, "pip", "freeze", "--python", str(place / "venv" / "bin" / "python")]
     frozen = subprocess.run(freeze, capture_output=True, text=True, check=True)
     report["packages"] = sorted(line for line in frozen.stdout.splitlines() if "==" in line)
-    report["install_seconds"] = round(time.monotonic() - began, 1)
     report["smoke"] = smoke(place / "venv" / "bin" / "jmt-edge")
     report["passed"] = set(report["smoke"].values()) == {"ok"}
     if only_smoke:
@@ -175,18 +219,51 @@ def run(profile: Profile, uv: str, more: Sequence[str], *, quick: bool, only_smo
         files = [f for f in files if f.relative_to(ROOT / "tests").as_posix().startswith(QUICK)]
         report["quick"] = [f.stem for f in files]
     report["left_out"] = {"reason": "torch is not installed", "files": [str(f.relative_to(ROOT)) for f in left_out]}
+    for folder in TESTS:
+        chosen = [f for f in files if f.parent.name == folder]
+        if folder in kept.folders:
+            print(f"  {folder}: {_told(kept.folders[folder])} (in an earlier run)", flush=True)
+        elif chosen:
+            result = run_folder(place / "venv" / "bin" / "pytest", chosen, place / f"{folder}.log", more)
+            print(f"  {folder}: {_told(result)}", flush=True)
+            if not result["failed"]:
+                kept.add(folder, result)
+            report.setdefault("folders", {})[folder] = result
+    found = {**kept.folders, **report.get("folders", {})}
+    report["folders"] = {folder: found[folder] for folder in TESTS if folder in found}
+    report["tests"] = _sum(result["tests"] for result in report["folders"].values())
+    report["seconds"] = round(sum(result["seconds"] for result in report["folders"].values()), 1)
+    report["failed"] = [name for result in report["folders"].values() for name in result["failed"]]
+    report["passed"] = report["passed"] and not report["failed"]
+    return report
+
+
+def run_folder(pytest: Path, files: Sequence[Path], log: Path, more: Sequence[str]) -> dict[str, Any]:
+    """Run the tests of one folder: the counts, those that failed, the reasons of those that were skipped."""
     began = time.monotonic()
     chosen = "not realtime and not alone and not gpu and not slow"
-    command = [str(place / "venv" / "bin" / "pytest"), "-q", "-m", chosen, *more, *map(str, files)]
-    with (place / "pytest.log").open("w") as log:
-        code = subprocess.run(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, env=_environment()).returncode
-    text = (place / "pytest.log").read_text()
-    report["seconds"] = round(time.monotonic() - began, 1)
-    report["passed"] = report["passed"] and code == 0
-    report["tests"] = _counts(text)
-    report["failed"] = re.findall(r"^(?:FAILED|ERROR) (\S+)", text, re.M)
-    report["skipped"] = sorted(set(re.findall(r"^SKIPPED \[\d+\] (.*)$", text, re.M)))
-    return report
+    command = [str(pytest), "-q", "-m", chosen, *more, *map(str, files)]
+    with log.open("w") as out:
+        code = subprocess.run(command, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT, env=_environment()).returncode
+    text = log.read_text()
+    failed = re.findall(r"^(?:FAILED|ERROR) (\S+)", text, re.M)
+    if code not in (0, 5) and not failed:  # 5: no test was chosen
+        failed = [f"{files[0].parent.name}: pytest ended with {code}; see {log.relative_to(ROOT)}"]
+    skipped = sorted(set(re.findall(r"^SKIPPED \[\d+\] (.*)$", text, re.M)))
+    seconds = round(time.monotonic() - began, 1)
+    return {"tests": _counts(text), "seconds": seconds, "failed": failed, "skipped": skipped}
+
+
+def _told(result: Mapping[str, Any]) -> str:
+    said = ", ".join(f"{number} {word}" for word, number in result["tests"].items()) or "no test"
+    return "".join([f"{said} in {result['seconds']:.0f} s", *(f"\n    skipped: {why}" for why in result["skipped"])])
+
+
+def _sum(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for one in counts:
+        total.update(one)
+    return dict(total)
 
 
 def _environment() -> Mapping[str, str]:
@@ -206,6 +283,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results")
     parser.add_argument("--quick", action="store_true", help="some of the tests: those that depend on versions")
     parser.add_argument("--smoke", action="store_true", help="no tests: only whether a live run works")
+    parser.add_argument("--fresh", action="store_true", help="install and run again what has passed on these sources")
     parser.add_argument("--uv", default=shutil.which("uv") or str(ROOT / ".uv" / "bin" / "uv"), metavar="PATH")
     arguments, more = parser.parse_known_args()
     profiles = load_profiles()
@@ -221,7 +299,7 @@ def main() -> None:
         if not arguments.names or profile.name in arguments.names:
             print(f"{profile.name}: {profile.title}, Python {profile.python}", flush=True)
             results[profile.name] = one = run(
-                profile, arguments.uv, more, quick=arguments.quick, only_smoke=arguments.smoke
+                profile, arguments.uv, more, quick=arguments.quick, only_smoke=arguments.smoke, fresh=arguments.fresh
             )
             said = one.get("not_run") or one.get("tests") or one["smoke"]
             print(f"  {said}", *one.get("failed", []), sep="\n  ", flush=True)

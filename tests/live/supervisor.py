@@ -1,7 +1,7 @@
 """systemd's part, for tests: the notify socket, the watchdog, SIGABRT, the restart.
 
 `python tests/live/supervisor.py --json FILE` hangs the loop of a real `jmt-edge live` and measures how long the session
-and its recording were interrupted.
+and its recording were interrupted; then it does so with a whole bedside unit, which is killed and stopped.
 """
 
 from __future__ import annotations
@@ -9,12 +9,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
+import shlex
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
@@ -104,6 +107,7 @@ class Supervisor:
             self._fed = float("inf")
             self._note("aborted")
             self.process.send_signal(signal.SIGABRT)
+            self.process.send_signal(signal.SIGCONT)  # systemd sends both: one that is stopped takes no other signal
         code = self.process.poll()
         if code is not None:
             self._log.close()
@@ -168,6 +172,68 @@ def interruption(folder: Path, watchdog: float) -> Iterator[tuple[Supervisor, di
         service.close()
 
 
+DEPLOY = Path(__file__).parents[2] / "deploy" / "systemd"
+
+
+def unit_command(folder: Path) -> list[str]:
+    """What the unit of `deploy/systemd` starts, with its example of a configuration: simulated devices in place of the
+    camera and the board, the test's folder in place of /var/lib and /etc, and a free port."""
+    text = (DEPLOY / "jmt-edge.toml").read_text()
+    for theirs, ours in (
+        (r"^camera = 0 .*$", f'camera = "{SIMULATED[3]}"'), (r'^eda = "auto:.*$', f'eda = "{SIMULATED[5]}"'),
+        (r"127\.0\.0\.1:8765", "127.0.0.1:0"), (r"/var/lib/jmt-edge", str(folder)),
+    ):  # fmt: skip
+        text, count = re.subn(theirs, ours, text, flags=re.M)
+        assert count == 1, theirs
+    (folder / "jmt-edge.toml").write_text(text)
+    (line,) = re.findall(r"^ExecStart=(.*)$", (DEPLOY / "jmt-edge.service").read_text(), re.M)
+    program, *words = shlex.split(line)
+    assert program == "/opt/jmt-edge/bin/jmt-edge" and words.pop() == "$JMT_EDGE_OPTIONS"
+    words = [str(folder / "jmt-edge.toml") if word == "/etc/jmt-edge/jmt-edge.toml" else word for word in words]
+    return [sys.executable, "-m", "jmt_edge", *words]
+
+
+class Bedside:
+    """A whole bedside unit from its configuration alone, as systemd would run it."""
+
+    def __init__(self, folder: Path, *, watchdog: float) -> None:
+        self.folder = folder
+        self.service = Supervisor(
+            unit_command(folder), folder, watchdog=watchdog, environment={"JMT_EDGE_LIVE_THREADS": "1"}
+        )
+
+    def part(self, life: int) -> Path:
+        """The recording of this life."""
+        return self.folder / ("session" if life == 1 else f"session-{life}")
+
+    def until_it_works(self, life: int) -> dict[str, float]:
+        """Wait for this life's recording, page and first results: when each was there, in s since the start."""
+        service, part, when = self.service, self.part(life), {}
+        service.until(lambda: (part / "eda.csv").exists() and len((part / "eda.csv").read_bytes()) > 20)
+        when["recording"] = time.monotonic() - service._began
+        service.until(lambda: self.page("/healthz", life) is not None)
+        when["page"] = time.monotonic() - service._began
+        service.until(lambda: (part / "results.jsonl").exists() and (part / "results.jsonl").read_bytes())
+        when["first_result"] = time.monotonic() - service._began
+        return when
+
+    def page(self, path: str, life: int) -> Any:
+        """The JSON of the unit's page, None where it does not answer."""
+        found = re.findall(r"page: (http://\S+?)/?$", self.service.log(life), re.M)
+        try:
+            with urllib.request.urlopen(found[-1] + path, timeout=30) as answer:
+                return json.loads(answer.read())
+        except (IndexError, OSError):
+            return None
+
+    def interrupt(self, life: int, number: signal.Signals) -> dict[str, float]:
+        """Send the signal, and wait until the next life works: the seconds from the end of this process on."""
+        os.kill(self.service.process.pid, number)
+        self.service.until(lambda: self.service.life > life)
+        ended = self.service.at(life, "aborted") or self.service.at(life, "exited") or 0.0
+        return {name: round(t - ended, 2) for name, t in self.until_it_works(life + 1).items()}
+
+
 def main() -> None:
     from jmt_edge.machine import describe
 
@@ -182,15 +248,31 @@ def main() -> None:
                 service.stop()
             print(figures, flush=True)
             all_figures.append({**figures, "load": os.getloadavg()[0]})
+    whole: list[dict[str, Any]] = []
+    for _ in range(args.times):
+        with tempfile.TemporaryDirectory() as folder:
+            bedside = Bedside(Path(folder), watchdog=5.0)
+            try:
+                bedside.until_it_works(1)
+                killed = bedside.interrupt(1, signal.SIGKILL)
+                stopped = bedside.interrupt(2, signal.SIGSTOP)
+                bedside.service.stop()
+            finally:
+                bedside.service.close()
+            whole.append({"after_sigkill_s": killed, "after_sigabrt_s": stopped, "load": os.getloadavg()[0]})
+            print(whole[-1], flush=True)
     if args.json:
         result = {
             "date": f"{datetime.now(timezone.utc):%Y-%m-%d}",
             "machine": describe(),
             "priority": os.nice(0),
             "runs": all_figures,
+            "whole_unit": whole,
         }
         args.json.write_text(json.dumps(result, indent=1) + "\n")
-    sys.exit(max(f["abort_to_recording_s"] for f in all_figures) > CONTINUES)
+    longest = [f["abort_to_recording_s"] for f in all_figures]
+    longest += [f[how]["recording"] for f in whole for how in ("after_sigkill_s", "after_sigabrt_s")]
+    sys.exit(max(longest) > CONTINUES)
 
 
 if __name__ == "__main__":

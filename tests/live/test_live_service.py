@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from supervisor import SIMULATED, Supervisor, interruption
+from supervisor import CONTINUES, SIMULATED, Bedside, Supervisor, interruption
 
 from jmt_edge.cli import main
 from jmt_edge.cli._config import configurable, read_config
@@ -127,42 +127,35 @@ def test_a_hanging_loop_is_restarted_and_its_session_continues(tmp_path: Path) -
     assert again < 1.5 * cold + 0.5, figures
 
 
-def test_a_configuration_file_alone_starts_a_station_that_survives_its_death(tmp_path: Path) -> None:
-    """Sensors, page, recording and log from the file; the process is killed, and the next one goes on."""
-    config = tmp_path / "jmt-edge.toml"
-    config.write_text(f"""
-[live]
-task = "pain"
-camera = "sim:fps=8&size=320x240&seed=3"
-eda = "sim:seed=3"
-threads = 1
-output = "none"
-page = "127.0.0.1:0"
-record = {json.dumps(str(tmp_path / "night"))}
-resume = true
-log-file = {json.dumps(str(tmp_path / "log.txt"))}
-""")
-    service = Supervisor(
-        [sys.executable, "-m", "jmt_edge", "live", "--config", str(config)], tmp_path, watchdog=60.0, abstract=True
-    )
+def test_a_configuration_file_alone_starts_a_whole_unit_that_survives_its_death_and_its_standstill(
+    tmp_path: Path,
+) -> None:
+    """The unit and the example of deploy/systemd: sensors, page and recording from the file alone. Its process is
+    killed, the next one is stopped, and the watchdog ends that; each time the next one continues the session."""
+    unit = Bedside(tmp_path, watchdog=10.0)
+    service = unit.service
     try:
-        for life in (1, 2):
-            service.until(lambda life=life: service.at(life, "READY") is not None)
-            service.until(lambda: "window" in service.events[-1][2])  # its status line names a window
-            address = re.findall(r"page: (http://\S+)", service.log(life))[-1]
-            with urllib.request.urlopen(address, timeout=30) as answer:
-                assert answer.status == 200
-            if life == 1:
-                service.process.kill()
-                service.until(lambda: service.life == 2)
-        assert service.codes == [-9] and service.stop() == 0
+        began = unit.until_it_works(1)
+        gaps = [unit.interrupt(1, signal.SIGKILL), unit.interrupt(2, signal.SIGSTOP)]
+        assert unit.page("/api/v1/run", 3)["sources"].keys() == {"face", "eda"}
+        assert unit.page("/api/v1/state", 3)["recording"]["on"] is True
+        service.until(lambda: service.events[-1][2].startswith("STATUS=window"))
+        assert service.codes == [-signal.SIGKILL, -signal.SIGABRT] and service.at(2, "aborted") is not None
+        assert "Fatal Python error: Aborted" in service.log(2)
+        assert service.stop() == 0
     finally:
         service.close()
-    parts = [json.loads((tmp_path / name / "manifest.json").read_text()) for name in ("night", "night-2")]
-    assert parts[1]["continues"]["recording"] == "night" and parts[1]["closed"]["complete"]
-    assert (tmp_path / "log.txt").read_text().count("INFO jmt_edge.cli.live: page: http://") == 2
-    cold, again = service.cpu_to_ready
-    assert again < 1.5 * cold + 0.5  # processor time, because the machine may have other work
+    parts = [json.loads((unit.part(life) / "manifest.json").read_text()) for life in (1, 2, 3)]
+    assert [p["continues"] and p["continues"]["recording"] for p in parts] == [None, "session", "session-2"]
+    assert [bool(p["closed"]) for p in parts] == [False, False, True] and parts[2]["closed"]["complete"]
+    for life in (1, 2, 3):
+        lines = (unit.part(life) / "results.jsonl").read_text().splitlines()
+        assert lines and all("outputs" in json.loads(line) for line in lines[:-1])
+    # 5 s on an idle machine (`CONTINUES`), which the benchmark measures; a busy one slows the first start just as much
+    for gap in gaps:
+        assert gap["recording"] < max(CONTINUES, 2 * began["recording"]), (began, gaps)
+    first, *again = service.cpu_to_ready
+    assert max(again) < 1.5 * first + 0.5  # processor time: a restart costs what a start costs
 
 
 # --- resuming ---------------------------------------------------------------------------------------------------------
