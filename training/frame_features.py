@@ -43,7 +43,7 @@ class Frames:
 
 def as_precomputed(m: Modality, folder: Path) -> Modality:
     """`m` with clips (C, T) of the features in `folder`, `RATE` rows a second."""
-    channels = len(read_frames(_any_file(str(folder)), 1.0).names)
+    channels = len(_first_names(str(folder)))
     rows = max(4, round(m.span * RATE))
     moments: dict[str, Any]
     moments = {"mean": (0.0,) * channels, "std": (1.0,) * channels} if m.name == "face" else {"mean": (), "std": ()}
@@ -60,6 +60,15 @@ def _any_file(folder: str) -> Path:
     if found is None:
         raise DataError(f"{path} holds no features (<trial>.csv or <trial>.npy); give another folder")
     return found
+
+
+@lru_cache(maxsize=32)
+def _first_names(folder: str) -> tuple[str, ...]:
+    return read_frames(_any_file(folder), 1.0).names
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
 def with_features(cohort: Cohort, folders: Mapping[str, str]) -> Cohort:
@@ -95,10 +104,13 @@ def cut_features(trial: Trial, m: Modality, ends: Sequence[float]) -> tuple[NDAr
     """
     frames = read_frames(trial.files[m.name], trial.duration)
     channels, rows = m.shape
-    if len(frames.names) != channels:
+    first = _first_names(str(trial.files[m.name].parent))
+    if len(first) != channels or sorted(frames.names) != sorted(first):
         raise DataError(
-            f"{trial.files[m.name]} has {len(frames.names)} features, and others {channels}; export all alike"
+            f"{trial.files[m.name]} has {len(frames.names)} features ({_some(frames.names)}), and others {channels} "
+            f"({_some(first)}); export all alike"
         )
+    frames = replace(frames, values=frames.values[:, [frames.names.index(name) for name in first]])
     there = ~np.isnan(frames.values).any(1)
     times, values = frames.times[there], frames.values[there]
     usual = float(np.median(np.diff(frames.times))) if len(frames.times) > 1 else 0.0

@@ -55,12 +55,16 @@ def boards(clips: F32, m: Modality) -> list[F32]:
 
 
 def fit_windows(task: Task, training: WindowTable, held_out: WindowTable, stores: Stores) -> dict[str, Novelty]:
-    """The densities for the people of two tables of windows, with the stores of each side's clips."""
-    known = {m.name: described(m, stores[0][m.name], training.rows[m.name]) for m in task.modalities}
+    """The densities for the people of two tables of windows, with the stores of each side's clips.
+
+    None for precomputed features: they are not run live, and nothing describes them.
+    """
+    described_ones = [m for m in task.modalities if not m.precomputed]
+    known = {m.name: described(m, stores[0][m.name], training.rows[m.name]) for m in described_ones}
     others = [
         {
             m.name: described(m, stores[1][m.name], held_out.rows[m.name][held_out.subject == person], as_boards=True)
-            for m in task.modalities
+            for m in described_ones
         }
         for person in np.unique(held_out.subject)
     ]

@@ -160,6 +160,12 @@ class Recipe:
                 f"recipe {self.name}: eda_pooled takes the logarithm of the conductance, which is lost with "
                 "calibrated = true; use eda_cnn1d_centred"
             )
+        boards = [n for n in ("eda_sensor", "eda_contact", "eda_spikes") if getattr(self.augment, n)]
+        if self.calibrated and boards:
+            raise ConfigError(
+                f"recipe {self.name}: augment.{boards[0]} changes a conductance in microsiemens, which calibrated = "
+                f"true replaces by each person's own units; set augment.{boards[0]} = 0"
+            )
         self._check_baseline()
         used = {**self.backbone, "second": self.second}
         wrong = next((key for key, b in used.items() if FACE_ACTIONS in b and (key, b) != ("face", FACE_ACTIONS)), None)

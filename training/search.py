@@ -287,8 +287,8 @@ def search_grid(
 def _changed(prepared: Prepared, recipe: Recipe, options: TrainingOptions) -> Prepared:
     """The same data for another setting, prepared again only where the setting changes the clips."""
     before = prepared.recipe
-    if (recipe.resolve(), recipe.hop, recipe.calibrated, recipe.baseline, recipe.baseline_seconds) == (
-        prepared.task, before.hop, before.calibrated, before.baseline, before.baseline_seconds,
+    if (recipe.resolve(), recipe.features, recipe.hop, recipe.calibrated, recipe.baseline, recipe.baseline_seconds) == (
+        prepared.task, before.features, before.hop, before.calibrated, before.baseline, before.baseline_seconds,
     ):  # fmt: skip
         return replace(prepared, recipe=recipe)
     return prepare(prepared.cohort, recipe, options)

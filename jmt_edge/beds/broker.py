@@ -91,8 +91,7 @@ def parse_broker(
             f"(--mqtt-password-file) or into {PASSWORD_VARIABLE}"
         )
     prefix = unquote(parts.path).strip("/") or PREFIX
-    if not prefix.isprintable() or any(c in prefix for c in "+#") or prefix.startswith("$") or len(prefix) > 200:
-        raise ConfigError(f"'{printable(prefix)}' cannot begin MQTT topics (no +, # or leading $); {example}")
+    check_topic(prefix, example)
     tls = parts.scheme == "mqtts"
     if ca is not None and not tls:
         raise ConfigError("--mqtt-ca is for encrypted connections; write mqtts:// in --mqtt, or leave it out")
@@ -104,6 +103,12 @@ def parse_broker(
     if tls:
         broker.context()
     return broker
+
+
+def check_topic(prefix: str, remedy: str) -> None:
+    """Raises ConfigError for what no topic to be published can begin with."""
+    if not prefix.isprintable() or any(c in prefix for c in "+#") or prefix.startswith("$") or len(prefix) > 200:
+        raise ConfigError(f"'{printable(prefix)}' cannot begin MQTT topics (no +, # or leading $); {remedy}")
 
 
 def _without_password(url: str) -> str:

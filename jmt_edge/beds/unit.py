@@ -117,7 +117,8 @@ class BedUnit(Observer):
         task = info.bundle.task
         return {
             "version": __version__, "run": self._publisher.run, "bed": self._publisher.bed, "bundle": info.bundle.id,
-            "demo": info.bundle.demo, "notice": notice(info.bundle.demo), "intended_use": INTENDED_USE,
+            "demo": info.bundle.demo, "notice": notice(info.bundle.demo, info.bundle.subject),
+            "intended_use": INTENDED_USE,
             "task": task.name, "outputs": list(task.outputs), "modalities": list(task.names), "sources": info.sources,
             "hop": info.hop, "smooth": info.smooth, "backend": info.backend, "precision": info.precision,
             "novelty": info.novelty, "uncertainty": info.uncertainty, "alarms_off": info.alarms_off,
@@ -143,7 +144,7 @@ def home_assistant(discovery: str, publisher: Publisher, info: RunInfo) -> dict[
     """
     bed, base = publisher.bed, publisher.status.rpartition("/")[0]
     node = re.sub(r"[^\w-]", "_", f"jmt_edge_{base}")
-    notes = notice(info.bundle.demo)
+    notes = notice(info.bundle.demo, info.bundle.subject)
     common = {
         "availability_topic": f"{base}/status",
         "availability_template": "{{ 'online' if value_json.state == 'live' else 'offline' }}",

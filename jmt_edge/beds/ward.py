@@ -27,6 +27,7 @@ QUIET = 5.0  # s without a result before a bed is lost; with a long hop, four ho
 ASK, REPEAT = 1.0, 5.0  # s after which a missing number is asked for: at first, and again
 FORGET = 900.0  # s for which a bed that has ended is shown
 TWO = 10.0  # s for which two units of one name are reported
+RANGES = {"pain": (0.0, 1.0), "valence": (-1.0, 1.0), "arousal": (-1.0, 1.0)}  # of outputs
 _RUN = re.compile(r"[0-9a-f]{8,16}-[0-9a-f]{8}")
 
 
@@ -147,7 +148,7 @@ class Ward:
                 self._welcome(bed)
             else:
                 self._announced[name] = bed
-        except (MessageError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        except (MessageError, ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError):
             self.refused += 1
 
     @property
@@ -177,8 +178,14 @@ class Ward:
         return new, late
 
     def _hear(self, bed: Bed, run: str, now: float, late: bool) -> None:
-        """A message of `run`: it is the bed's newest run, or one before it."""
-        if run > bed.run:
+        """A message of `run`: the bed's newest run, or one before it.
+
+        Runs are ordered by their units' clocks, and a clock may have been ahead: what sends now, while the newest run
+        is over or lost, is the bed's run.
+        """
+        if run > bed.run or (run < bed.run and not late and self._away(bed, now)):
+            if run < bed.run:
+                bed.status = {"state": LIVE, "reason": "", "since": now}
             bed.run, bed.result, bed.two = run, None, -math.inf
             bed.began = now
         elif run < bed.run and not late:
@@ -187,6 +194,9 @@ class Ward:
             bed.tracks[run] = Track()
             while len(bed.tracks) > RUNS:
                 bed.tracks.popitem(last=False)
+
+    def _away(self, bed: Bed, now: float) -> bool:
+        return bed.over() or bool(self.loss(bed, now))
 
     def _take_result(self, bed: Bed, message: dict[str, Any], now: float) -> None:
         result = _result(message["result"])
@@ -232,12 +242,12 @@ class Ward:
         run, state = _run(message), message["state"]
         if state not in (LIVE, LOST, ENDED, FAILED):
             raise MessageError
-        if run < bed.run:
+        if run < bed.run and not (state == LIVE and self._away(bed, now)):
             return None  # the last will of a run whose successor is there
         at = message["at"] if message["at"] is None else _number(message["at"])
-        if bed.name not in self.beds and state in (ENDED, FAILED) and self._unix(now) - (at or 0.0) > FORGET:
+        if bed.name not in self.beds and state == ENDED and self._unix(now) - (at or 0.0) > FORGET:
             return False  # ended before this station began
-        self._hear(bed, run, now, late=True)
+        self._hear(bed, run, now, late=state != LIVE)
         bed.status = {"state": state, "reason": _text(message["reason"]), "since": now}
         if type(message.get("last")) is int and message["last"] < 2**53:
             bed.tracks[run].expect(message["last"], now)
@@ -260,7 +270,7 @@ class Ward:
             past="There was no connection to the broker", detail=self.broker,
         )  # fmt: skip
         for bed in list(self.beds.values()):
-            if bed.over() and now - bed.status["since"] > FORGET:
+            if bed.status.get("state") == ENDED and now - bed.status["since"] > FORGET:
                 self._forget(bed.name)
                 continue
             why = self.loss(bed, now)
@@ -280,7 +290,7 @@ class Ward:
             return f"the run broke off ({bed.status['reason']})"
         silent = now - max(bed.heard, bed.began)
         if state == LOST and bed.heard < bed.status["since"]:
-            return bed.status["reason"]
+            return bed.status["reason"] or "its connection was lost"
         return f"no result for {silent:.0f} s" if silent > bed.quiet else ""
 
     def acknowledge(self, now: float, bed: str | None = None) -> list[str]:
@@ -361,10 +371,17 @@ def _number(value: Any) -> float:
     return float(value)
 
 
+def _output(name: str, value: Any) -> float:
+    low, high = RANGES.get(name, (-math.inf, math.inf))
+    if not low <= _number(value) <= high:
+        raise MessageError
+    return float(value)
+
+
 def _result(value: Any) -> dict[str, Any]:
     outputs = value["outputs"]
     if outputs is not None:
-        outputs = {_text(name, 20): _number(number) for name, number in list(outputs.items())[:10]}
+        outputs = {_text(name, 20): _output(name, number) for name, number in list(outputs.items())[:10]}
     return {"outputs": outputs, "reason": _text(value["reason"])}
 
 

@@ -253,6 +253,13 @@ def _broker(flags: Flags) -> None:
     parse_broker(url, flags["mqtt_password_file"], flags["mqtt_ca"])
 
 
+def _discovery(flags: Flags) -> None:
+    from ..beds.broker import check_topic
+
+    _also("--mqtt-discovery announces a unit on a broker; give it with --mqtt URL", "mqtt", flags)
+    check_topic(flags["mqtt_discovery"].strip("/"), "write the topic that Home Assistant reads, such as homeassistant")
+
+
 def _bed(flags: Flags) -> None:
     from ..beds.broker import check_bed
 
@@ -360,6 +367,12 @@ NEEDS: tuple[Need, ...] = (
     Need("live", "`--mqtt`", "`--bed`", _given("mqtt"), _bed),
     Need("live", "`--bed`", "`--mqtt`", _given("bed"),
          partial(_also, "--bed names a unit for --mqtt; give the broker with --mqtt URL", "mqtt")),
+    Need("live", "`--mqtt-discovery`", "`--mqtt`, and a topic that can be published to", _given("mqtt_discovery"),
+         _discovery),
+    Need("live", "`--mqtt-ca`", "`--mqtt`", _given("mqtt_ca"),
+         partial(_also, "--mqtt-ca checks a broker; give it with --mqtt URL", "mqtt")),
+    Need("live", "`--mqtt-password-file`", "`--mqtt`", _given("mqtt_password_file"),
+         partial(_also, "--mqtt-password-file is for a broker; give it with --mqtt URL", "mqtt")),
     _packages("station", "", _always, "paho"),
     _packages("station", "", _always, "starlette", "uvicorn", "websockets"),
     Need("station", "`--mqtt`", "an address, a password file and certificates that can be used", _always, _broker),

@@ -217,6 +217,37 @@ def test_two_units_of_one_name_are_an_alarm() -> None:
     assert "two" in tile(ward, 2.5)["own"]
 
 
+@pytest.mark.parametrize("state", ["ended", "failed", "lost", "silent"])
+def test_a_run_of_an_earlier_clock_is_shown_once_the_newest_has_ended(state: str) -> None:
+    """The unit's clock was ahead and was set right: its next run has the smaller name."""
+    ward = Ward("w")
+    ward.take("w/1/result", envelope("result", PAIN, 1, LATER), 1.0)
+    if state != "silent":
+        ward.take("w/1/status", status(state, run=LATER), 2.0)
+    now = 3.0 + QUIET
+    ward.take("w/1/result", envelope("result", {"outputs": {"pain": 0.95}, "reason": ""}), now)
+    seen = tile(ward, now + 0.1)
+    assert (seen["state"], seen["outputs"], seen["own"]) == ("live", {"pain": 0.95}, [])
+    ward.take("w/1/status", status("lost", run=RUN), now + 0.2)
+    assert tile(ward, now + 0.3)["own"] == ["lost"]
+
+
+def test_a_run_that_broke_off_stays_an_alarm() -> None:
+    ward = Ward("w")
+    ward.take("w/1/result", envelope("result", PAIN), 1.0)
+    ward.take("w/1/status", status("failed"), 2.0)
+    assert "broke off" in tile(ward, 10 * FORGET)["lost"] and ward.beds["1"].over()
+    ward.take("w/2/status", status("failed", at=time.time() - 2 * FORGET), time.monotonic())  # before this station
+    assert "2" in ward.beds
+
+
+def test_a_bed_lost_without_a_reason_is_lost() -> None:
+    ward = Ward("w")
+    ward.take("w/1/result", envelope("result", PAIN), 1.0)
+    ward.take("w/1/status", json.dumps({"state": "lost", "reason": "", "run": RUN, "at": None}).encode(), 1.2)
+    assert (tile(ward, 1.3)["state"], tile(ward, 1e5)["outputs"]) == ("lost", None)
+
+
 def test_one_alarm_says_that_the_broker_is_away() -> None:
     ward = Ward("w")
     for bed in "123":
@@ -233,8 +264,10 @@ def test_one_alarm_says_that_the_broker_is_away() -> None:
 @pytest.mark.parametrize("payload", [
     b"x", b"[]", b"null", b"\xff", b"9" * 5000, b"[" * 90_000, b"{}", status("fine"), status("live", run="x"),
     envelope("result", {"outputs": {"pain": "high"}, "reason": ""}), envelope("result", {"outputs": {"pain": 1e999}}),
+    envelope("result", {"outputs": {"pain": 57}, "reason": ""}), envelope("result", {"outputs": {"valence": -1.1}}),
+    envelope("result", {"outputs": {"pain": 10**400}, "reason": ""}),
     envelope("result", PAIN, seq=0), envelope("result", PAIN, run=7), b'{"result": 1' + b" " * (1 << 18) + b"}",
-], ids=(f"{i}" for i in range(14)))  # fmt: skip
+], ids=(f"{i}" for i in range(17)))  # fmt: skip
 @pytest.mark.parametrize("topic", ["result", "alarm", "alarms", "config", "status", "quality"])
 def test_bytes_of_strangers_change_nothing(topic: str, payload: bytes) -> None:
     ward = Ward("w")

@@ -48,6 +48,10 @@ CASES: dict[str, Case] = {
         "live --mqtt mqtt://u:secret@h --bed 1", "", "--mqtt-password-file"),
     "live `--mqtt`: `--bed`": ("live --mqtt mqtt://h", "", "--bed NAME"),
     "live `--bed`: `--mqtt`": ("live --bed 1", "", "--mqtt URL"),
+    "live `--mqtt-discovery`: `--mqtt`, and a topic that can be published to": (
+        "live --mqtt mqtt://h --bed 1 --mqtt-discovery home/+", "", "'home/+' cannot begin MQTT topics"),
+    "live `--mqtt-ca`: `--mqtt`": ("live --mqtt-ca {file}", "", "--mqtt URL"),
+    "live `--mqtt-password-file`: `--mqtt`": ("live --mqtt-password-file {file}", "", "--mqtt URL"),
     "station : `[mqtt]` (paho)": ("station --mqtt mqtt://h", "paho", "[mqtt]"),
     "station : `[page]` (starlette, uvicorn, websockets)": ("station --mqtt mqtt://h", "uvicorn", "[page]"),
     "station `--mqtt`: an address, a password file and certificates that can be used": (

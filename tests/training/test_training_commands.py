@@ -375,6 +375,8 @@ def test_other_mistakes(
         (train(biovid, tmp_path / "a", "--protocol", "kfold:x"), "unknown protocol 'kfold:x'"),
         (train(biovid, tmp_path / "a", "--set", 'backbone={"eda": "eda_pooled"}', "--set", "calibrated=true"),
          "use eda_cnn1d_centred"),
+        (train(biovid, tmp_path / "a", "--set", "augment.eda_contact=0.5", "--set", "calibrated=true"),
+         "set augment.eda_contact = 0"),
         (["train", "--recipe", "biovid-eda", "--out", str(tmp_path)], "--data"),
         (train(biovid, tmp_path / "a", "--folds", "9"), "9 folds"),
         (train(biovid, tmp_path / "a", "--protocol", "random"), "unknown protocol"),

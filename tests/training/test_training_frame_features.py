@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,8 +16,10 @@ from jmt_edge.tasks import get_task
 from jmt_edge.training.data import Labels, Trial
 from jmt_edge.training.experiment import TrainingOptions, exportable, make_splits, prepare, run_split
 from jmt_edge.training.frame_features import RATE, as_precomputed, cut_features, read_frames, with_features
+from jmt_edge.training.novelty import fit_windows
 from jmt_edge.training.readers import open_cohort
 from jmt_edge.training.recipes import load_recipe
+from jmt_edge.training.search import _changed
 from jmt_edge.training.trainer import Device
 
 OPENFACE = "frame, face_id, timestamp, confidence, success, gaze_angle_x, pose_Tx, pose_Rx, x_0, AU04_r, AU12_r, AU04_c"
@@ -93,6 +96,19 @@ def test_a_clip_holds_the_newest_rows_and_nothing_later(name: str, tmp_path: Pat
     assert (au04[1, :9] == 0).all() and au04[1, -1] == pytest.approx(1.0, abs=0.07)
 
 
+def test_columns_are_taken_by_their_names(tmp_path: Path) -> None:
+    """A file with another order is read alike; one with other features of the same number is refused."""
+    rows = "".join(f"{t / 10},1,2\n" for t in range(100))
+    for name, columns in (("a", "AU04_r,AU12_r"), ("b", "AU12_r,AU04_r"), ("c", "AU12_r,AU26_r")):
+        (tmp_path / f"{name}.csv").write_text(f"timestamp,{columns}\n{rows}")
+    m = as_precomputed(get_task("pain").modality("eda"), tmp_path)
+    a, b, c = (Trial(n, "s", {"eda": tmp_path / f"{n}.csv"}, 10.0, Labels(np.zeros(1), {})) for n in "abc")
+    assert network_input(cut_features(a, m, [6.0])[0], m)[0, :, -1].tolist() == [1, 2]
+    assert network_input(cut_features(b, m, [6.0])[0], m)[0, :, -1].tolist() == [2, 1]
+    with pytest.raises(DataError, match=r"AU26_r.* and others 2 .AU04_r, AU12_r.*export all alike"):
+        cut_features(c, m, [6.0])
+
+
 def test_a_recipe_takes_the_features_of_a_folder(tmp_path: Path) -> None:
     openface(tmp_path / "of" / "x.csv")
     recipe = load_recipe("biovid-jmt", [f"features.face={tmp_path / 'of'}"])
@@ -104,6 +120,34 @@ def test_a_recipe_takes_the_features_of_a_folder(tmp_path: Path) -> None:
             load_recipe("biovid-jmt", [wrong])
     with pytest.raises(ConfigError, match="second"):
         load_recipe("affwild2-jmt-intra-fc", [f"features.face={tmp_path / 'of'}"])
+
+
+@pytest.mark.parametrize("name", ["voice", "eda"])
+def test_features_of_no_picture_describe_no_novelty(name: str, tmp_path: Path) -> None:
+    """What describes a spectrogram or a conductance does not describe them; a fit ended in a traceback."""
+    cohort = open_cohort(write_biovid(tmp_path / "data", subjects=2, trials=2, video=False))
+    (tmp_path / "npy").mkdir()
+    for trial in cohort.trials:
+        np.save(tmp_path / "npy" / f"{trial.id}.npy", np.ones((55, 3)))
+    recipe = load_recipe("demo-trimodal", [f"features.{name}={tmp_path / 'npy'}"])
+    task = recipe.resolve()
+    m = task.modality(name)
+    table = SimpleNamespace(subject=np.zeros(2), rows={name: np.arange(2)})
+    assert m.precomputed and fit_windows(replace(task, modalities=(m,)), table, table, ({}, {})) == {}  # type: ignore
+
+
+def test_a_setting_of_a_grid_has_its_own_features(tmp_path: Path) -> None:
+    cohort = open_cohort(write_biovid(tmp_path / "data", subjects=2, trials=2, video=False))
+    for folder, value in (("a", 1.0), ("b", 2.0)):
+        (tmp_path / folder).mkdir()
+        for trial in cohort.trials:
+            np.save(tmp_path / folder / f"{trial.id}.npy", np.full((55, 3), value))
+    a, b = (load_recipe("demo-pain", [f"features.face={tmp_path / name}"]) for name in "ab")
+    options = TrainingOptions(cache=tmp_path / "cache", device=Device("cpu", quiet=True))
+    prepared = prepare(cohort, a, options)
+    other = _changed(prepared, b, options)
+    assert (prepared.stores["face"].load(np.arange(1)).max(), other.stores["face"].load(np.arange(1)).max()) == (1, 2)
+    assert _changed(prepared, a, options).stores is prepared.stores
 
 
 def test_a_data_set_without_video_trains_on_features_and_eda(tmp_path: Path) -> None:

@@ -130,6 +130,7 @@ function fill(tile, bed) {
   tile.node.dataset.signal = signalling?.priority || "";
   say(tile.mark, bed.demo && bed.state !== "lost" ? "DEMO" : "");
   value(tile.value, bed);
+  tile.node.title = bed.notice;
   const why = bed.state === "ended" ? "The run has ended" : bed.state === "starting" ? "no result yet" : bed.reason;
   const alarm = alarms[0] && [alarms[0].text, alarms[0].detail].filter(Boolean).join(": ");
   say(tile.say, alarm || bed.lost || why || (bed.alarms_off ? `alarms off: ${bed.alarms_off}` : ""));
