@@ -23,6 +23,7 @@ from .bundle import Bundle, load_bundle
 
 VARIABLE = "JMT_EDGE_BUNDLES"
 CURRENT, PREVIOUS, STATE, STATES = "current", "previous", "state", ".states"
+PARTIAL = ".partial-"
 
 Load = Callable[[Path], Bundle]
 
@@ -66,11 +67,17 @@ class Store:
         """Check a bundle and copy it: (its id, whether it is new here)."""
         bundle = self._load(source)
         with self._locked():
+            for left in self.folder.glob(f"{PARTIAL}*"):  # of a unit that lost its power here
+                shutil.rmtree(left)
             target = self._path(bundle.id)
             if target.exists():
-                self._load(target)
+                if self._load(target).sha256 != bundle.sha256:  # the id has only eight digits of it
+                    raise BundleError(
+                        f"{printable(source)} is another bundle than the {bundle.id} of {printable(self.folder)}; give "
+                        "one of them another name"
+                    )
                 return bundle.id, False
-            partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=self.folder))
+            partial = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=self.folder))
             try:
                 _copy(bundle, partial)
                 copy = self._load(partial)  # signed as its source was

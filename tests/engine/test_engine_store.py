@@ -6,12 +6,13 @@ import os
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from jmt_edge.cli.live import demo_bundle
-from jmt_edge.engine.bundle import load_bundle, write_bundle
+from jmt_edge.engine.bundle import Bundle, load_bundle, write_bundle
 from jmt_edge.engine.store import Store
 from jmt_edge.errors import BundleError
 from jmt_edge.tasks import get_task
@@ -66,6 +67,22 @@ def test_what_is_damaged_is_neither_added_nor_used_and_the_good_one_stays(store:
     with pytest.raises(BundleError, match="nothing to go back to"):
         store.rollback()
     assert store.current == bad
+
+
+def test_an_id_of_another_bundle_is_not_there_already(store: Store, tmp_path: Path) -> None:
+    """An id has eight digits of the hash, and a bundle can be made to have them."""
+    source = made(tmp_path, "a")
+    name, new = store.add(source)
+    (store.folder / ".partial-lost").mkdir()  # by a unit that lost its power
+    assert new and store.add(source) == (name, False)
+    assert not list(store.folder.glob(".partial-*"))
+
+    def forged(path: Path) -> Bundle:
+        bundle = load_bundle(path)
+        return replace(bundle, sha256=bundle.sha256[:8] + "0" * 56) if path == source else bundle
+
+    with pytest.raises(BundleError, match="is another bundle than the a@"):
+        Store(store.folder, forged).add(source)
 
 
 def test_names_that_do_not_tell(store: Store, tmp_path: Path) -> None:
