@@ -26,6 +26,7 @@ RUNS = 3  # of a bed, whose numbers are remembered
 QUIET = 5.0  # s without a result before a bed is lost; with a long hop, four hops
 ASK, REPEAT = 1.0, 5.0  # s after which a missing number is asked for: at first, and again
 FORGET = 900.0  # s for which a bed that has ended is shown
+NOT_LIVE = "not live, but files at full speed"
 TWO = 10.0  # s for which two units of one name are reported
 RANGES = {"pain": (0.0, 1.0), "valence": (-1.0, 1.0), "arousal": (-1.0, 1.0)}  # of outputs
 _RUN = re.compile(r"[0-9a-f]{8,16}-[0-9a-f]{8}")
@@ -142,6 +143,8 @@ class Ward:
                 raise MessageError
             bed = self.beds.get(name) or self._announced.get(name) or Bed(name, began=now)
             shown = getattr(self, f"_take_{kind}")(bed, message, now)
+            if shown is False:
+                self._announced.pop(name, None)  # its run ended long ago
             if name in self.beds or shown is False:
                 return
             if kind in ("result", "alarm", "status"):
@@ -230,11 +233,11 @@ class Ward:
         }
 
     def _take_config(self, bed: Bed, message: dict[str, Any], now: float) -> None:
-        hop = _number(message["hop"])
+        hop, off = _number(message["hop"]), _text(message["alarms_off"])
         bed.config = {
             "hop": min(max(hop, 0.0), 3600.0), "task": _text(message["task"], 40), "notice": _text(message["notice"]),
             "demo": message["demo"] is not False, "bundle": _text(message["bundle"]),
-            "alarms_off": _text(message["alarms_off"]), "limit": _number(message["limit"]),
+            "alarms_off": NOT_LIVE if message.get("realtime") is False else off, "limit": _number(message["limit"]),
             "outputs": [_text(name, 20) for name in message["outputs"][:10]],
         }  # fmt: skip
 

@@ -31,7 +31,7 @@ PERSONAL_ENTRY = record(
         "ratings": record({"support": count, "test": count, "painful_from": count}, {}),
         "held_out": record({"brier": _errors, "wrong": _errors, "gain": number, "interval": pair_of(number)}, {}),
         "before": list_of(record({"bundle": label, "sha256": sha256, "parameters": _parameters}, {})),
-        "set_aside": record({"name": label}, {"uncertainty": any_table}),
+        "set_aside": record({"name": label}, {"uncertainty": any_table, "sensitivity": any_table}),
         "note": text,
     },
     {"what_ifs": flag},

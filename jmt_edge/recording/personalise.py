@@ -24,9 +24,10 @@ PRIOR = {"scale": 0.3, "bias": 0.5, "weight": 0.25}
 BOUNDS = {"scale": (0.1, 3.0), "bias": (-6.0, 6.0), "weight": (-1.0, 1.0)}
 NOTE = (
     "Personalised to one person by their ratings; do not use it for anybody else. What the bundle promised of other "
-    "people's sets (uncertainty) does not hold for these numbers and was set aside. The novelty gate is as before: it "
-    "compares signals with those of the training people, not with this person's."
+    "people's sets (uncertainty) and of unseen noise (sensitivity) does not hold for these numbers and was set aside. "
+    "The novelty gate is as before: it compares signals with those of the training people, not with this person's."
 )
+PROMISES = ("uncertainty", "sensitivity")  # of a manifest: measured with the general parameters
 
 
 @dataclass(frozen=True)
@@ -132,8 +133,9 @@ def write_personal(bundle: Bundle, found: Refit, read: Sequence[Read], out: str 
     """
     manifest = _kept(bundle)
     old = manifest.pop("personal", None)
-    aside = old["set_aside"] if old else {k: manifest[k] for k in ("name", "uncertainty") if k in manifest}
-    manifest.pop("uncertainty", None)
+    aside = {k: manifest[k] for k in ("name", *PROMISES) if k in manifest} | (old["set_aside"] if old else {})
+    for promise in PROMISES:
+        manifest.pop(promise, None)
     parameters = (bundle.personal or Personal()).to_manifest()
     before = {"bundle": bundle.id, "sha256": bundle.sha256, "parameters": parameters}
     j = found.judged

@@ -279,6 +279,30 @@ def test_bytes_of_strangers_change_nothing(topic: str, payload: bytes) -> None:
     assert ward.refused == (0 if (topic, payload) == ("quality", b"{}") else 2)
 
 
+def config(**more: Any) -> bytes:
+    known = {"hop": 0.5, "task": "pain", "notice": "n", "demo": True, "bundle": "b", "alarms_off": "", "limit": 0.7}
+    return json.dumps({**known, "outputs": ["pain"], **more}).encode()
+
+
+def test_files_at_full_speed_are_not_shown_as_a_bed_that_is_watched() -> None:
+    ward = Ward("w")
+    ward.take("w/1/config", config(realtime=False), 0.9)
+    ward.take("w/1/result", envelope("result", PAIN), 1.0)
+    assert tile(ward, 1.1)["alarms_off"] == "not live, but files at full speed"
+    ward.take("w/1/config", config(realtime=True), 1.2)
+    assert tile(ward, 1.3)["alarms_off"] == ""
+
+
+def test_what_ended_long_ago_takes_no_place() -> None:
+    ward = Ward("w")
+    now, long_ago = time.monotonic(), time.time() - FORGET - 1
+    for i in range(MAX_BEDS):
+        ward.take(f"w/old {i}/config", config(), now)
+        ward.take(f"w/old {i}/status", status("ended", at=long_ago), now)
+    ward.take("w/12/result", envelope("result", PAIN), now)
+    assert list(ward.beds) == ["12"] and ward.refused == 0
+
+
 def test_the_number_of_beds_is_bounded() -> None:
     ward = Ward("w")
     for i in range(MAX_BEDS + 5):

@@ -33,13 +33,18 @@ from jmt_edge.tasks import get_task
 CommandLine = Callable[..., tuple[int, str, str]]
 NAMES = ("face", "eda")
 HOP = 0.5
+STEADY = {
+    "people": 3,
+    "windows": 120,
+    "outputs": {"pain": {"limit": 0.03, "within": 1.0, "p95": 0.01, "largest": 0.02}},
+}
 PROMISE = Uncertainty(0.9, 20, 100, {frozenset(NAMES): {"pain": (0.2, 0.2)}}).to_manifest()
 
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     path = tmp_path_factory.mktemp("bundle") / "hand.jmt"
-    return hand_bundle(get_task("pain", "demo"), path, extra={"uncertainty": PROMISE})
+    return hand_bundle(get_task("pain", "demo"), path, extra={"uncertainty": PROMISE, "sensitivity": STEADY})
 
 
 class Someone:
@@ -189,6 +194,7 @@ def test_the_command_writes_a_bundle_that_says_whose_it_is(
     new = load_bundle(out)
     assert new.subject == "P07" and new.id.startswith("hand-for-P07@") and new.personal is not None
     assert "P07" in notice(True, new.subject) and new.uncertainty is None
+    assert "sensitivity" not in new.manifest and new.manifest["personal"]["set_aside"]["sensitivity"] == STEADY
     entry = new.manifest["personal"]
     assert entry["recordings"][0]["sha256"] == Recording(day).seal.identity
     assert entry["before"] == [{"bundle": bundle.id, "sha256": bundle.sha256, "parameters": Personal().to_manifest()}]
