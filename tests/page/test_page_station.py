@@ -168,14 +168,14 @@ def test_fifty_beds_fit_every_screen_and_say_what_is_wrong(
             and all(found[name] == value for name, value in attributes.items()), 120, f"{bed}: {parts} {attributes}",
         )  # fmt: skip
 
-    says("bed 5", "28", "DEMO", signal="low")
+    says("bed 5", "28% pain", "DEMO", signal="low")
     says("bed 3", "Pain probability ≥ 70%", signal="high")
     says("bed 4", signal="", priority="medium")
     says("bed 7", "Bed lost", "—", state="lost", signal="medium")
     says("bed 9", "no modality can be used", "—")
     says("bed 10", state="ended")
     says("bed 12", "Two units")
-    says("bed 6", "−0.31 +0.27")
+    says("bed 6", "−0.31 valence", "+0.27 arousal")
     assert "not for clinical use" in page.inner_text("#clinical")
     wait_for(lambda: "bed 3" in (banner := page.inner_text("#banner-list")) and "more" in banner, 120)
     page.click("#ack")
