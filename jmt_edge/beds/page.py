@@ -163,8 +163,8 @@ def prometheus(snapshot: dict[str, Any]) -> str:
     beds = snapshot["beds"]
     metric("station_broker_up", "gauge", "1 while the broker is there.", [({}, float(not snapshot["broker"]))])
     metric("station_refused_total", "counter", "Messages that were not as they should be.", [({}, snapshot["refused"])])
-    up = [({"bed": b["name"]}, float(b["state"] == "live")) for b in beds if b["state"] != "ended"]
-    metric("bed_up", "gauge", "1 while the bed sends results; without those that have ended.", up)
+    up = [({"bed": b["name"]}, float(b["state"] == "live")) for b in beds if b["state"] not in ("ended", "files")]
+    metric("bed_up", "gauge", "1 while the bed sends results; without those that have ended or read files.", up)
     metric(
         "bed_output",
         "gauge",

@@ -108,6 +108,13 @@ class Bed:
         """Seconds without a result after which it is lost."""
         return max(QUIET, 4 * self.config.get("hop", 0.0))
 
+    @property
+    def going(self) -> str:
+        """The state of a bed that is neither lost nor over; `files`: nothing is watched, the run reads files."""
+        if self.config.get("alarms_off") == NOT_LIVE:
+            return "files"
+        return "live" if self.result else "starting"
+
     def over(self) -> bool:
         return self.status.get("state") in (ENDED, FAILED)
 
@@ -319,7 +326,7 @@ class Ward:
         heard = None if bed.heard == -math.inf else round(now - bed.heard, 1)
         return {
             "name": bed.name,
-            "state": "lost" if lost else "ended" if bed.over() else "live" if bed.result else "starting",
+            "state": "lost" if lost else "ended" if bed.over() else bed.going,
             "lost": lost,
             "task": bed.config.get("task", ""),
             "demo": bed.config.get("demo", True),

@@ -360,6 +360,8 @@ NEEDS: tuple[Need, ...] = (
     Need("live", "`--record`", _A_FOLDER, _given("record"), lambda flags: _writable(flags["record"])),
     Need("live", "`--log-file`", _A_FOLDER, _given("log_file"), partial(_outputs, "log_file")),
     Need("live", "`--page-cert`, `--page-key`", "both of them", _always, _pair),
+    Need("live", "`--page-cert`, `--page-key`", "`--page`", _given("page_cert"),
+         partial(_also, "--page-cert and --page-key are of the page; give it with --page", "page")),
     Need("live", "`--page`", "an address that is free", _given("page"), _free_address),
     Need("live", "`--backend`", "what the backend needs", _given("backend"), _backend),
     _packages("live", "`--mqtt`", _given("mqtt"), "paho"),

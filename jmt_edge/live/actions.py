@@ -6,6 +6,7 @@ second that ends with the newest clip, so that a blink is not taken for pain.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -64,7 +65,7 @@ class LiveActions:
         rest.begin(t - hop)
         rest.add(t, "face", quality, None if now is None else [now.values[name] for name in MEASURES])
         if (left := rest.left(t)) > 0:
-            return quality.reason or f"the person rests: {left:.0f} s left"
+            return quality.reason or f"the person rests: {math.ceil(left)} s left"
         signal = rest.signal("face")
         if signal.refused:
             return f"rest refused: {signal.refused}"

@@ -100,15 +100,15 @@ def decibels(power: float) -> float:
 
 
 def in_words(rest: dict[str, Any] | None) -> str:
-    """`rest: 1:20 left`, `from rest: EDA +1.30 µS (2.1 SD)`, or why there is none; then which modalities the weights
-    compare with it, where they were trained to. Empty without a rest and such weights.
+    """`rest: 1:20 left`, `from rest: EDA +1.30 µS (2.1 SD)`, or why there is none; before it, of weights that were
+    trained to compare modalities with the rest, which they compare. Empty without a rest and such weights.
     """
     if rest is None:
         return ""
     if (own := rest.get("calibrated")) is None:
         return _differences(rest)
     mode = f"calibrated: {', '.join(_NAMES[name] for name in own)}" if own else "uncalibrated"
-    return f"{_differences(rest)}; {mode}" if len(rest) > 1 else f"{mode}: no rest"
+    return f"{mode}; {_differences(rest)}" if len(rest) > 1 else f"{mode}: no rest"
 
 
 def _differences(rest: dict[str, Any]) -> str:

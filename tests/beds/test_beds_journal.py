@@ -288,9 +288,10 @@ def test_files_at_full_speed_are_not_shown_as_a_bed_that_is_watched() -> None:
     ward = Ward("w")
     ward.take("w/1/config", config(realtime=False), 0.9)
     ward.take("w/1/result", envelope("result", PAIN), 1.0)
-    assert tile(ward, 1.1)["alarms_off"] == "not live, but files at full speed"
+    seen = tile(ward, 1.1)
+    assert (seen["state"], seen["alarms_off"]) == ("files", "not live, but files at full speed")
     ward.take("w/1/config", config(realtime=True), 1.2)
-    assert tile(ward, 1.3)["alarms_off"] == ""
+    assert (tile(ward, 1.3)["state"], tile(ward, 1.3)["alarms_off"]) == ("live", "")
 
 
 def test_what_ended_long_ago_takes_no_place() -> None:

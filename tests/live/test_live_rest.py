@@ -27,6 +27,8 @@ TIMES = np.arange(0, 80, 1 / 16)
 STEP = 50.0  # s, when the level rises
 LEVEL = (5 + 0.05 * np.sin(TIMES) + 1.5 * np.clip((TIMES - STEP) / 3, 0, 1)).astype(np.float32)
 
+BASELINE = {"baseline": {"mode": "rest", "seconds": 40.0, "modalities": ["eda"]}}
+
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
@@ -121,8 +123,11 @@ def test_a_rest_of_no_use_is_refused(seconds: float) -> None:
         Options(rest=seconds).check({"eda": ListSource("eda", TIMES, LEVEL, 16.0)})
 
 
+@pytest.mark.parametrize("own", [False, True])
 @pytest.mark.parametrize("by", ["option", "request"])
-def test_a_recorded_rest_replays_bit_equal(bundle: Bundle, tmp_path: Path, by: str) -> None:
+def test_a_recorded_rest_replays_bit_equal(bundle: Bundle, tmp_path: Path, by: str, own: bool) -> None:
+    if own:  # the numbers themselves depend on the rest
+        bundle = hand_bundle(bundle.task, tmp_path / "own.jmt", extra=BASELINE)
     recorder, controls = Recorder(tmp_path / "run", bundle, raw=("eda",)), Controls()
     if by == "request":
         controls.rest(30.0)
@@ -132,14 +137,14 @@ def test_a_recorded_rest_replays_bit_equal(bundle: Bundle, tmp_path: Path, by: s
     recording = Recording(tmp_path / "run")
     rests = [r.get("rest") for r in recording.results()]
     assert rests[-1]["difference"]["eda"]["uS"] > 1
+    assert rests[-1].get("calibrated") == (["eda"] if own else None)
     outcome = replay(recording, bundle, FakeEngine(bundle.task), Pipeline)
     assert outcome.equal == outcome.recomputed == len(rests), outcome.line()
 
 
 def test_weights_with_baselines_take_the_rest_once_it_is_over(tmp_path: Path) -> None:
     task = get_task("pain")
-    entry = {"baseline": {"mode": "rest", "seconds": 40.0, "modalities": ["eda"]}}
-    own = hand_bundle(task, tmp_path / "own.jmt", extra=entry)
+    own = hand_bundle(task, tmp_path / "own.jmt", extra=BASELINE)
     plain, rested = play(own, {}), play(own, {1: 40.0})
     for a, b in zip(plain, rested):  # a clip's feature is its mean, and pain a function of it
         if a.t <= 40 or a.outputs is None or b.outputs is None:
@@ -147,7 +152,7 @@ def test_weights_with_baselines_take_the_rest_once_it_is_over(tmp_path: Path) ->
         assert a.rest == {"calibrated": []} and in_words(a.rest) == "uncalibrated: no rest"
         assert b.rest is not None and b.rest["calibrated"] == (["eda"] if b.t > 40 and b.quality["eda"].ok else [])
     at_rest = next(r for r in rested if r.t == 45)
-    assert at_rest.outputs is not None and in_words(at_rest.rest).endswith("calibrated: EDA")
+    assert at_rest.outputs is not None and in_words(at_rest.rest).startswith("calibrated: EDA; from rest: ")
     assert np.log(at_rest.outputs["pain"] / (1 - at_rest.outputs["pain"])) == pytest.approx(5.0, abs=0.3)
     lifted = play(own, {1: 40.0}, values=LEVEL + np.float32(2))  # another person's level, the same responses
     assert [r.outputs for r in lifted if r.t <= 40] != [r.outputs for r in rested if r.t <= 40]
