@@ -145,7 +145,7 @@ def smoke(executable: Path) -> dict[str, str]:
 
 
 # what the tests of a folder depend on
-SOURCES = ("jmt_edge", "kernels", "calibration", "training", "tests", "examples", "deploy", "pyproject.toml")
+SOURCES = ("jmt_edge", "kernels", "calibration", "training", "tests", "examples", "deploy", "docs", "pyproject.toml")
 
 
 def fingerprint(profile: Profile, chosen: Sequence[str]) -> str:
@@ -200,7 +200,8 @@ def run(
         return report | {"not_run": f"no Python {profile.python} here, and none could be fetched"}
     place = ROOT / ".cache" / "profiles" / profile.name
     of = fingerprint(profile, [str(quick), *more])
-    kept = Kept(place / "kept.json", "" if fresh else of)
+    whole = (place / "venv" / "bin" / "pytest").is_file()
+    kept = Kept(place / "kept.json", of if whole and not fresh else "")
     if not kept.folders:
         began = time.monotonic()
         if why_not := install(profile, python, uv, place):

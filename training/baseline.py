@@ -21,6 +21,7 @@ from ..errors import DataError
 from .clips import ClipStore
 from .data import WindowTable
 from .keys import digest
+from .sets import presence
 
 NEUTRAL = 0.2  # valence and arousal up to which a window without pain labels may belong to the rest
 MOST_OF_REST = 0.5  # of a subject's neutral windows: the others are needed to train and score
@@ -47,10 +48,11 @@ class Calibrated:
 
 
 def calibrate(windows: WindowTable, stores: Mapping[str, ClipStore], seconds: float) -> Calibrated:
-    """The windows without each subject's support slice, and the clips with that subject's baseline.
+    """The usable windows without each subject's support slice, and the clips with that subject's baseline.
 
     Raises DataError where nothing is left.
     """
+    windows = usable(windows, stores)
     support, touched = slices(windows, seconds)
     subject = windows.subject
     everyone = np.unique(subject)
@@ -77,6 +79,14 @@ def calibrate(windows: WindowTable, stores: Mapping[str, ClipStore], seconds: fl
     if not len(kept):
         raise DataError(f"a rest of {seconds:g} s leaves no window to train on; lower baseline_seconds")
     return Calibrated(kept, found, shift, whole.take(np.flatnonzero(support)), lacking)
+
+
+def usable(windows: WindowTable, stores: Mapping[str, ClipStore]) -> WindowTable:
+    """Only windows whose last step shows at least one modality. Raises DataError where there are none."""
+    seen = np.any([presence(windows, stores, m)[:, -1] for m in windows.task.names], axis=0)
+    if not seen.any():
+        raise DataError("no window has a usable clip at its end; run `jmt-edge train --check` on the data")
+    return windows.take(np.flatnonzero(seen))
 
 
 def slices(windows: WindowTable, seconds: float) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:

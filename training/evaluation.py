@@ -101,15 +101,16 @@ class BundleScorer:
             )
         self.task, self.temperature = bundle.task, bundle.temperature
         self.windows = cut_windows(cohort, self.task) if windows is None else windows
-        require_memory(predict_memory(self.windows, None, workers=options.workers))
+        rests = bundle.baseline if windows is None else ()
+        require_memory(predict_memory(self.windows, None, workers=options.workers, rests=rests))
         how = options.workers, options.progress
         self.stores = build_clips(self.windows, options.cache, cohort.problems, *how)
         if faults:
             self.stores = with_faults(self.windows, self.stores, faults, options.cache, *how)
         self.shift: dict[str, int] = {}
         self.notes: tuple[str, ...] = ()
-        if bundle.baseline and windows is None:
-            seconds = float(bundle.manifest["baseline"]["seconds"])
+        if rests:
+            seconds = bundle.baseline_seconds
             found = calibrate(self.windows, self.stores, seconds)
             self.windows, self.stores, self.shift = found.windows, found.stores, found.shift
             self.notes = (found.line(seconds),)

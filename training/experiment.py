@@ -28,7 +28,7 @@ from ..models.joint import TEXT, JointModel
 from ..models.pretrained import load_pretrained
 from ..tasks import Modality, Task
 from . import run_folder, splits
-from .baseline import both_ways, calibrate, uncalibrated
+from .baseline import both_ways, calibrate, uncalibrated, usable
 from .clips import ClipStore, Progress, build_clips, default_cache, silent
 from .data import Cohort, WindowTable, cut_windows, require_two_classes
 from .features import extract
@@ -56,7 +56,7 @@ from .persons import standardise_by_person
 from .recipes import EXPORTABLE, Masking, Recipe, Stage, from_dict
 from .run_folder import FACTS, RECIPE, SCORES, SPLIT, UNCERTAINTY
 from .scores import Predictions, Scores, empty_predictions, fit_temperature, score, validation_loss
-from .sets import ClipSet, FeatureSet, clip_set, feature_set, hash_seed, presence
+from .sets import ClipSet, FeatureSet, clip_set, feature_set, hash_seed
 from .splits import Split
 from .trainer import Device, State, fit
 from .uncertainty import Change, fit_uncertainty, only, subsets, wider
@@ -88,6 +88,7 @@ class Prepared:
     windows: WindowTable
     stores: dict[str, ClipStore]
     facts: DataFacts  # what a later data set is compared with
+    source: Cohort  # as it was read, without what the recipe has changed
     shift: dict[str, int] = field(default_factory=dict)  # `Calibrated.shift`, where clips are relative to a rest
     notes: tuple[str, ...] = ()  # what tables of scores must say
 
@@ -158,7 +159,7 @@ def prepare(cohort: Cohort, recipe: Recipe, options: TrainingOptions, *, trainin
     """
     task = recipe.resolve()
     facts = facts_of(cohort)
-    cohort = with_features(cohort, recipe.features)
+    source, cohort = cohort, with_features(cohort, recipe.features)
     require_modalities(cohort, recipe)
     stride = max(m.stride for m in task.modalities)
     hop = min(recipe.hop, stride) if stride else recipe.hop  # every moment is scored; see `fusion_windows`
@@ -171,12 +172,16 @@ def prepare(cohort: Cohort, recipe: Recipe, options: TrainingOptions, *, trainin
         stores = build_clips(windows, options.cache, cohort.problems, options.workers, options.progress)
     if recipe.calibrated and "eda" in stores:
         stores["eda"] = standardise_by_person(stores["eda"], windows)
-    windows = _without_bad(windows, stores)
     if recipe.baseline == "none":
-        return Prepared(cohort, recipe, task, windows, stores, facts)
+        return Prepared(cohort, recipe, task, usable(windows, stores), stores, facts, source)
     found = calibrate(windows, stores, recipe.baseline_seconds)
+    if all(set(found.lacking.get(name, {})) >= set(found.windows.subject.tolist()) for name in found.shift):
+        raise DataError(
+            f"nobody in {cohort.root} has a usable rest of {', '.join(found.shift)}, so nothing can be compared with "
+            "it; use baseline = none"
+        )
     notes = (found.line(recipe.baseline_seconds),)
-    return Prepared(cohort, recipe, task, found.windows, found.stores, facts, found.shift, notes)
+    return Prepared(cohort, recipe, task, found.windows, found.stores, facts, source, found.shift, notes)
 
 
 def require_fit(cohort: Cohort, recipe: Recipe) -> None:
@@ -194,14 +199,6 @@ def require_modalities(cohort: Cohort, recipe: Recipe) -> None:
 
 def _clips_name(windows: WindowTable) -> str:
     return digest([clip_key(windows, m) for m in windows.task.modalities if windows.clips[m.name]])[:20]
-
-
-def _without_bad(windows: WindowTable, stores: dict[str, ClipStore]) -> WindowTable:
-    """Only windows whose last step shows at least one modality."""
-    seen = np.any([presence(windows, stores, m)[:, -1] for m in windows.task.names], axis=0)
-    if not seen.any():
-        raise DataError("no window has a usable clip at its end; run `jmt-edge train --check` on the data")
-    return windows.take(np.flatnonzero(seen))
 
 
 def make_splits(cohort: Cohort, protocol: str, *, seed: int, windows: WindowTable | None = None) -> list[Split]:
@@ -287,7 +284,9 @@ def run_split(prepared: Prepared, split: Split, out: Path, *, seed: int, options
         _save_state(state, out / f"fusion-best-{o}.safetensors")
     predictions.save(out / "predictions.npz")
     # what the training people's clips look like, with limits from the validation people; for the bundle
-    densities = fit_windows(task, sides["train"], sides["validation"], (prepared.stores, prepared.stores))
+    densities = fit_windows(
+        task, sides["train"], sides["validation"], (prepared.stores, prepared.stores), prepared.shift
+    )
     (out / FILE).write_bytes(save_novelty(densities))
     uncertainty = uncertainty_of(prepared, fusion, features, shown["validation"], temperature)
     known = {} if uncertainty is None else uncertainty.to_manifest()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,20 +82,23 @@ def predict_memory(
     processes: int = 1,
     on_gpu: bool = False,
     training: bool = True,
+    rests: Sequence[str] = (),
 ) -> Prediction:
     """The memory of training `recipe` on these windows, or of scoring it; None: of scoring a bundle.
 
     workers: processes that cut clips. processes: that train at the same time. on_gpu: where the networks run.
+    rests: the modalities that a bundle compares with a person's rest.
     """
     task = recipe.resolve() if recipe else windows.task
     tables: list[NDArray[Any]] = [*windows.rows.values(), *windows.labels.values(), windows.trial, windows.end]
     held = 4 * sum(x.nbytes for x in tables) + 300 * sum(len(clips) for clips in windows.clips.values())
     stored = {m.name: len(windows.clips[m.name]) * _clip_bytes(m) for m in task.modalities}
     phases = [_cutting(windows, workers)]
+    if recipe is not None and recipe.baseline == "rest":
+        rests = with_baseline(task)
+    held += sum(2 * stored.get(name, 0) for name in rests)  # with each person's baseline and without
     if recipe is None:
         return Prediction(held, tuple(phases), sum(stored.values()))
-    for name in with_baseline(task) if recipe.baseline == "rest" else ():
-        held += 2 * stored.get(name, 0)  # with each person's baseline and without
     if recipe.calibrated:
         held += 2 * stored.get("eda", 0)  # a copy in units of each person
     networks = {m.name: m for m in task.modalities if windows.clips[m.name]}

@@ -32,14 +32,18 @@ def fit_all(training: Described, held_out: Sequence[Described]) -> dict[str, Nov
     return found
 
 
-def described(m: Modality, store: ClipStore, rows: NDArray[np.int64], *, as_boards: bool = False) -> F32:
-    """Descriptions (N, D) of the usable clips among `rows` of a store. as_boards: also as EDA boards give them."""
+def described(m: Modality, store: ClipStore, rows: NDArray[np.int64], *, boards_from: int | None = None) -> F32:
+    """Descriptions (N, D) of the usable clips among `rows` of a store; EDA from row `boards_from` on also as boards
+    give it. Rows before it are moved by their person's rest, which comes after a board.
+    """
     rows = np.unique(rows[rows >= 0])
     rows = rows[store.present[rows]]
     found = []
     for i in range(0, max(len(rows), 1), CHUNK):
         clips = store.load(rows[i : i + CHUNK])
-        every = [clips, *boards(clips, m)] if as_boards and m.name == "eda" and len(clips) else [clips]
+        every = [clips]
+        if boards_from is not None and m.name == "eda" and (raw := rows[i : i + CHUNK] >= boards_from).any():
+            every += boards(clips[raw], m)
         found += [DESCRIPTIONS[m.name](some) for some in every]
     return np.concatenate(found)
 
@@ -54,17 +58,25 @@ def boards(clips: F32, m: Modality) -> list[F32]:
     return [network_input(as_sensor(us, sensor, m.span).astype(np.float32), m) for sensor in ("bitalino", "e4")]
 
 
-def fit_windows(task: Task, training: WindowTable, held_out: WindowTable, stores: Stores) -> dict[str, Novelty]:
+def fit_windows(
+    task: Task, training: WindowTable, held_out: WindowTable, stores: Stores, shift: Mapping[str, int] | None = None
+) -> dict[str, Novelty]:
     """The densities for the people of two tables of windows, with the stores of each side's clips.
 
-    None for precomputed features: they are not run live, and nothing describes them.
+    shift: see `baseline.Calibrated`. None for precomputed features: they are not run live, and nothing describes them.
     """
-    described_ones = [m for m in task.modalities if not m.precomputed]
-    known = {m.name: described(m, stores[0][m.name], training.rows[m.name]) for m in described_ones}
+    modalities = [m for m in task.modalities if not m.precomputed]
+    raw = shift or {}
+    known = {m.name: described(m, stores[0][m.name], training.rows[m.name]) for m in modalities}
     others = [
         {
-            m.name: described(m, stores[1][m.name], held_out.rows[m.name][held_out.subject == person], as_boards=True)
-            for m in described_ones
+            m.name: described(
+                m,
+                stores[1][m.name],
+                held_out.rows[m.name][held_out.subject == person],
+                boards_from=raw.get(m.name, 0),
+            )
+            for m in modalities
         }
         for person in np.unique(held_out.subject)
     ]

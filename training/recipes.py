@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
 from ..clips.baseline import MODES, with_baseline
+from ..controls import LONGEST_REST, SHORTEST_REST
 from ..errors import ConfigError, short
 from ..preprocessing.actions import as_measured
 from ..tasks import CLIP_AUDIO_SAMPLES, FUSIONS, TASK_NAMES, Modality, Task, get_task, split_steps
@@ -161,10 +162,11 @@ class Recipe:
                 "calibrated = true; use eda_cnn1d_centred"
             )
         boards = [n for n in ("eda_sensor", "eda_contact", "eda_spikes") if getattr(self.augment, n)]
-        if self.calibrated and boards:
+        moved = "calibrated = true" if self.calibrated else "baseline = rest" if self.baseline == "rest" else ""
+        if moved and boards:
             raise ConfigError(
-                f"recipe {self.name}: augment.{boards[0]} changes a conductance in microsiemens, which calibrated = "
-                f"true replaces by each person's own units; set augment.{boards[0]} = 0"
+                f"recipe {self.name}: augment.{boards[0]} changes a conductance as a sensor gives it, and {moved} has "
+                f"moved and scaled it before; set augment.{boards[0]} = 0"
             )
         self._check_baseline()
         used = {**self.backbone, "second": self.second}
@@ -195,10 +197,10 @@ class Recipe:
         return task
 
     def _check_baseline(self) -> None:
-        if self.baseline not in MODES or not 10 <= self.baseline_seconds <= 3600:
+        if self.baseline not in MODES or not SHORTEST_REST <= self.baseline_seconds <= LONGEST_REST:
             raise ConfigError(
                 f"recipe {self.name}: baseline = '{self.baseline}' of {self.baseline_seconds:g} s cannot be used; give "
-                f"{' or '.join(MODES)}, and 10 to 3600 s"
+                f"{' or '.join(MODES)}, and {SHORTEST_REST:g} to {LONGEST_REST:g} s, as a live run does"
             )
         if self.baseline == "rest" and (self.calibrated or self.second or self.text):
             raise ConfigError(
@@ -329,6 +331,11 @@ def parse_grid(texts: Sequence[str]) -> Grid:
         grid[key] = [v.strip() for v in values.split(",")]
         if not all(grid[key]):
             raise ConfigError(f"--grid '{text}' has an empty value; write for example {example}")
+        if key.startswith("baseline"):
+            raise ConfigError(
+                f"--grid '{text}' would compare losses of other windows, as each rest leaves others to score; train "
+                f"each with --set {key}=VALUE"
+            )
     return grid
 
 

@@ -90,7 +90,7 @@ def run_protocol(
     summary = {"recipe": recipe.name, "protocol": protocol, "seed": seed, "splits": len(results), **pooled.to_dict()}
     lines += [*prepared.notes, *table(recipe, results, pooled)]
     if prepared.shift:
-        plain = score(Predictions.join([Predictions.load(r.folder / UNCALIBRATED) for r in results]))
+        plain = score(Predictions.join([_loaded(prepared, r.folder / UNCALIBRATED) for r in results]))
         summary["uncalibrated"] = plain.to_dict()
         both = {"calibrated": pooled, "uncalibrated": plain}
         lines += score_table.score_lines(both, score_table.MAIN, "uncalibrated", "baseline")
@@ -149,7 +149,10 @@ def _bundle(prepared: Prepared, results: list[Result], out: Path, *, overwrite: 
         demo = cohort.layout == "simulated"
         how: dict[str, Any] = {"name": recipe.name, "demo": demo, "overwrite": overwrite, "options": options}
         export_run(results[0], path, prepared=prepared, **how)
-    return f"bundle: {path} (weights of {results[0].split.name})"
+    said = f"bundle: {path} (weights of {results[0].split.name})"
+    if load_bundle(path).uncertainty is None:
+        said += f"; uncertainty not known: too few people to validate ({len(results[0].split.validation)})"
+    return said
 
 
 def run_splits(
@@ -222,15 +225,20 @@ def _finished(prepared: Prepared, split: Split, folder: Path, seed: int, options
     if not (folder / run_folder.SCORES).is_file():
         return None
     record = run_folder.read(folder, run_folder.SCORES)
-    predictions = Predictions.load(folder / "predictions.npz")
-    windows = prepared.windows
-    predictions.frames = {
-        r.id: r for r in windows.trials if r.kind == "affwild2" and r.id in set(predictions.trial.tolist())
-    }
+    predictions = _loaded(prepared, folder / "predictions.npz")
     loss = record.get("validation_loss")
     return Result(
         split, predictions, score(predictions), record["seconds"], folder, float("nan") if loss is None else loss
     )
+
+
+def _loaded(prepared: Prepared, file: Path) -> Predictions:
+    """Predictions of a run, with the trials that are scored by their frames, which the file does not hold."""
+    predictions = Predictions.load(file)
+    known = set(predictions.trial.tolist())
+    trials = prepared.windows.trials
+    predictions.frames = {r.id: r for r in trials if r.kind == "affwild2" and r.id in known}
+    return predictions
 
 
 def search_grid(
@@ -291,7 +299,7 @@ def _changed(prepared: Prepared, recipe: Recipe, options: TrainingOptions) -> Pr
         prepared.task, before.features, before.hop, before.calibrated, before.baseline, before.baseline_seconds,
     ):  # fmt: skip
         return replace(prepared, recipe=recipe)
-    return prepare(prepared.cohort, recipe, options)
+    return prepare(prepared.source, recipe, options)
 
 
 def with_values(recipe: Recipe, values: dict[str, str]) -> Recipe:

@@ -21,6 +21,8 @@ from ._shared import broker_options, certificate_options, log_options
 from ._signed import load_signed, signed_option
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from ..capture.base import Source
     from ..controls import Controls
     from ..engine.bundle import Bundle
@@ -168,14 +170,7 @@ def command(
     if bundle.subject:
         _say(f"personalised to {bundle.subject}: no number for anybody else; --bundle the general one for others")
     elif bundle.uncertainty is None:
-        _say("uncertainty not known: the bundle promises nothing about other people; export it again")
-    if bundle.baseline and not rest:
-        _say(
-            f"uncalibrated: these weights compare {', '.join(bundle.baseline)} with the person's rest, and there is "
-            "none; give --rest 120, or begin one on the page"
-        )
-    elif rest and not bundle.baseline:
-        _say("the rest is shown beside the numbers, which do not use it: the weights were trained without baselines")
+        _say("uncertainty not known: the bundle promises nothing about other people; train with more of them")
     if actions and not rest:
         _say("facial actions are compared with the person's rest: give --rest 120, or begin one on the page")
     observers: list[Observer] = []
@@ -193,6 +188,8 @@ def command(
             _say("the rest is not repeated within a session; begin one on the page when the person rests again")
         if recorder.continues:
             _say(f"the session of {recorder.continues} continues in {recorder.folder}")
+    if said := _said_of_rest(bundle, sources, options.rest):
+        _say(said)
     if lsl is not None:
         from ..live.lsl import LslOutlets
 
@@ -309,6 +306,22 @@ def _sources(bundle: Bundle, given: dict[str, str | None], delays: dict[str, flo
         if source is not None:
             sources[modality] = source if source.realtime or spec.startswith("sim:") else Patient(source)
     return sources
+
+
+def _said_of_rest(bundle: Bundle, sources: Collection[str], rest: float) -> str:
+    """What the user must know of the person's rest before the run; empty where all is as the weights were trained."""
+    compared = [name for name in bundle.baseline if name in sources]
+    seconds = bundle.baseline_seconds
+    if compared and not rest:
+        return (
+            f"uncalibrated: these weights compare {', '.join(compared)} with the person's rest, and there is none; "
+            f"give --rest {seconds:g}, or begin one on the page"
+        )
+    if compared and rest < seconds:
+        return f"a rest of {rest:g} s is shorter than the {seconds:g} s that these weights were trained with"
+    if rest and not compared:
+        return "the rest is shown beside the numbers, which do not use it: the weights compare nothing here with a rest"
+    return ""
 
 
 def _read_marks(output: str, controls: Controls) -> None:

@@ -128,6 +128,12 @@ class Bundle:
         return tuple(entry["modalities"]) if entry else ()
 
     @property
+    def baseline_seconds(self) -> float:
+        """The rest (s) that the weights were trained with; 0 where they take none."""
+        entry = self.manifest.get("baseline")
+        return float(entry["seconds"]) if entry else 0.0
+
+    @property
     def personal(self) -> Personal | None:
         """One person's change of the pain output; None in a bundle for everybody."""
         entry = self.manifest.get("personal") if OUTPUT in self.task.outputs else None

@@ -25,6 +25,7 @@ class OwnBaseline:
     def __init__(self, modalities: Mapping[str, Modality]) -> None:
         self._modalities = dict(modalities)
         self._rest: Rest | None = None
+        self._began: float | None = None  # s, when the rest did
         self._over = False
         self._found: dict[str, Baseline] = {}
 
@@ -34,7 +35,7 @@ class OwnBaseline:
     def begin(self, seconds: float) -> Collection[str]:
         """The person rests, beginning with the next window; the modalities whose clips are no longer changed."""
         changed = list(self._found)
-        self._rest, self._over, self._found = Rest(seconds), False, {}
+        self._rest, self._began, self._over, self._found = Rest(seconds), None, False, {}
         return changed
 
     def settle(self, t: float) -> Collection[str]:
@@ -49,20 +50,28 @@ class OwnBaseline:
         return list(self._found)
 
     def measure(self, name: str, signal: NDArray[Any]) -> NDArray[np.float64] | None:
-        """What a clip says of the person, while there is a rest."""
-        if name not in self._modalities or self._rest is None or self._over:
+        """What a clip, as it was cut, says of the person: at rest, and afterwards in comparison with the rest."""
+        if name not in self._modalities or self._rest is None:
             return None
         return measured(signal, self._modalities[name])
 
-    def add(self, t: float, hop: float, of: Mapping[str, tuple[Quality, NDArray[np.float64] | None]]) -> None:
-        """The newest clips of the window that ends at `t`: their verdicts, and what they say of the person."""
+    def add(self, t: float, hop: float, of: Mapping[str, tuple[float, Quality, NDArray[np.float64] | None]]) -> None:
+        """The newest clips of the window that ends at `t`: the clip's end (s), its verdict, and what it says of the
+        person. A clip that began before the rest did is not of it.
+        """
         if self._rest is None or self._over:
             return
         self._rest.begin(t - hop)
-        for name in self._modalities:
+        self._began = t - hop if self._began is None else self._began
+        for name, m in self._modalities.items():
             if name in of:
-                quality, value = of[name]
-                self._rest.add(t, name, quality, None if quality.reason == VoiceQuality.PAUSE else value)
+                end, quality, value = of[name]
+                if end - m.span >= self._began - 1e-6:
+                    self._rest.add(t, name, quality, None if quality.reason == VoiceQuality.PAUSE else value)
+
+    def takes(self, name: str) -> bool:
+        """Whether the weights compare this modality with the rest."""
+        return name in self._modalities
 
     def knows(self, name: str, track: int) -> bool:
         """Whether there is a baseline of this modality, of the person that is followed."""

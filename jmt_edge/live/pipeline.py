@@ -99,6 +99,7 @@ class Pipeline:
         self._smoothed = smooth > 0  # one window's sets, intervals and what-ifs do not belong to a mean
         self._uncertainty = None if self._smoothed else bundle.uncertainty
         self._full = (first - 1) * hop + self.task.window  # s, when the first full window ends
+        self._emptied = False  # whether clips of a modality have been dropped since the last window
         self.uncertainty = uncertainty_of(bundle, smooth)
 
     def push(self, modality: str, chunk: Chunk) -> None:
@@ -192,6 +193,9 @@ class Pipeline:
     def _cut(self, t: float, statuses: Mapping[str, Status]) -> tuple[dict[str, dict[int, F32]], dict[str, Quality]]:
         """The usable clips that are not in the cache, {modality: {end key: clip}}, and each modality's verdict."""
         self._forget_clips(self._own.settle(t))
+        if self._emptied:
+            again = t + self.task.window - min(m.span for m in self.task.modalities)
+            self._full, self._emptied = max(self._full, again), False
         clips: dict[str, dict[int, F32]] = {}
         qualities: dict[str, Quality] = {}
         for name, plan in self.plans.items():
@@ -255,8 +259,11 @@ class Pipeline:
 
     def _rested(self, t: float, qualities: Mapping[str, Quality]) -> dict[str, Any] | None:
         """The window's part in the rest; None without one, of weights that take no baseline."""
-        newest = {name: self._cache.get((name, time_key(self.plans[name].ends(t)[-1]))) for name in self.cutters}
-        self._own.add(t, self._hop, {n: (qualities[n], c.measured) for n, c in newest.items() if c is not None})
+        ends = {name: self.plans[name].ends(t)[-1] for name in self.cutters}
+        newest = {name: self._cache.get((name, time_key(end))) for name, end in ends.items()}
+        self._own.add(
+            t, self._hop, {n: (ends[n], qualities[n], c.measured) for n, c in newest.items() if c is not None}
+        )
         mode = {"calibrated": [n for n in self.plans if qualities[n].ok and self._own.knows(n, qualities[n].track)]}
         if self._rest is None:
             return mode if self._own else None
@@ -268,7 +275,9 @@ class Pipeline:
             if name == "voice":
                 value = decibels(power / count) if count and qualities[name].reason != VoiceQuality.PAUSE else None
             elif clip is not None:
-                value = clip.features if name == "face" else clip.level
+                # the features of a face that is moved by its rest cannot be compared with those before
+                face = clip.measured if self._own.takes(name) else clip.features
+                value = face if name == "face" else clip.level
             self._rest.add(t, name, qualities[name], value)
         return {**self._rest.state(t), **(mode if self._own else {})}
 
@@ -279,13 +288,15 @@ class Pipeline:
         present: NDArray[np.bool_],
         qualities: Mapping[str, Quality],
     ) -> dict[str, Any] | None:
-        """The set or interval of each output; None in windows unlike those it was measured on: the first ones, which
-        are not full, those with a novel signal that the gate let pass, and those that end in a pause in speech.
+        """The set or interval of each output; None in windows unlike those it was measured on: the first ones (of the
+        run, and after clips were dropped), which are not full, those with a novel signal that the gate let pass, those
+        that end in a pause in speech, and those with the person's rest in some of its modalities only.
         """
         here = [name for name, seen in zip(self.task.names, present[0, -1]) if seen]
         novel = any((qualities[name].novelty or 0.0) > 1 for name in here)
         pause = any(qualities[name].reason == VoiceQuality.PAUSE for name in here)
-        if self._uncertainty is None or novel or pause or t < self._full - 1e-6:
+        known = {self._own.knows(name, qualities[name].track) for name in here if self._own.takes(name)}
+        if self._uncertainty is None or novel or pause or len(known) > 1 or t < self._full - 1e-6:
             return None
         return self._uncertainty.of(outputs, here)
 
@@ -370,6 +381,7 @@ class Pipeline:
     def _forget_clips(self, modalities: Iterable[str]) -> None:
         """Clips before a change of baseline do not belong to those after it: their steps are absent."""
         gone = set(modalities)
+        self._emptied = self._emptied or bool(gone)
         self._cache = {key: value for key, value in self._cache.items() if key[0] not in gone}
 
     def skip_to(self, index: int) -> None:

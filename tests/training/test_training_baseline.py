@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import training_tools as tools
+from click.testing import CliRunner
 from test_training_runs import options, quick
 
+from jmt_edge.cli import cli
 from jmt_edge.clips.baseline import EDA_LEVEL, EDA_SPREAD, Baseline, Signal, measured
-from jmt_edge.errors import ConfigError
+from jmt_edge.clips.cutter import signal_format
+from jmt_edge.engine.bundle import load_bundle
+from jmt_edge.errors import ConfigError, DataError
+from jmt_edge.preprocessing.actions import MEASURES
 from jmt_edge.training.baseline import both_ways, calibrate, slices, uncalibrated
 from jmt_edge.training.clips import build_clips
 from jmt_edge.training.data import Cohort, Labels, Trial, WindowTable, cut_windows
 from jmt_edge.training.evaluation import evaluate
 from jmt_edge.training.experiment import make_splits, prepare, run_split
 from jmt_edge.training.readers import open_cohort
+from jmt_edge.training.recipes import load_recipe, parse_grid
 from jmt_edge.training.run_folder import SCORES, read
 from jmt_edge.training.scores import Predictions
 
@@ -30,7 +37,7 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
 
 
 def recipe(**changes: object) -> object:
-    return quick(baseline="rest", baseline_seconds=SECONDS, **changes)
+    return quick(baseline="rest", baseline_seconds=30.0, **changes)
 
 
 def test_the_slice_is_the_first_painless_windows_and_leaves_the_others_untouched(
@@ -110,7 +117,7 @@ def test_a_run_scores_both_ways_and_never_the_slice(cohort: Cohort, tmp_path: Pa
     split = make_splits(cohort, "holdout", seed=0, windows=prepared.windows)[0]
     result = run_split(prepared, split, tmp_path / "run", seed=0, options=how)
     windows = cut_windows(cohort, prepared.task)
-    resting = {windows.trials[windows.trial[i]].id for i in np.flatnonzero(slices(windows, SECONDS)[0])}
+    resting = {windows.trials[windows.trial[i]].id for i in np.flatnonzero(slices(windows, 30.0)[0])}
     plain = Predictions.load(tmp_path / "run" / "predictions-uncalibrated.npz")
     for p in (result.predictions, plain):
         assert set(p.subject.tolist()) == set(split.test) and not resting & set(p.trial.tolist())
@@ -122,8 +129,93 @@ def test_a_run_scores_both_ways_and_never_the_slice(cohort: Cohort, tmp_path: Pa
     assert [sum(line.startswith(row) for line in lines) for row in ("calibrated", "uncalibrated")] == [1, 1]
 
 
+def test_each_signal_is_moved_to_where_a_usual_person_is() -> None:
+    """A voice by its level; a face by each measure, its pose stays; one that is not usable at rest not at all."""
+    rng = np.random.default_rng(0)
+    task = load_recipe("demo-trimodal", ["backbone.face=face_actions"]).resolve()
+    voice, face = task.modality("voice"), task.modality("face")
+    for m, own in ((voice, 0.7), (face, 0.3)):
+        shape, _ = signal_format(m)
+        clips = (own + 0.1 * rng.normal(size=(6, *shape))).astype(np.float32)
+        rest = Signal([measured(clip, m) for clip in clips])
+        moved = Baseline.of(rest, m).apply(clips, m)
+        if m is voice:
+            assert moved.mean() == pytest.approx(0, abs=1e-3)
+            assert moved.std() == pytest.approx(clips.std(), rel=1e-3)
+            continue
+        known = len(MEASURES)
+        usual = np.asarray(m.mean[:known])
+        assert np.median(moved[..., :known], axis=(0, 1)) == pytest.approx(usual, abs=0.05)
+        assert np.array_equal(moved[..., known:], clips[..., known:]) and moved.shape[-1] > known
+    assert Signal([measured(clips[0], face)]).refused.startswith("usable in 100% of the rest: too few windows")
+
+
+def test_windows_without_a_usable_clip_are_neither_rest_nor_scored(cohort: Cohort, tmp_path: Path) -> None:
+    """Whoever calls: a bundle is scored on the windows that its run was, with the same slices."""
+    windows = cut_windows(cohort, quick().resolve())
+    stores = build_clips(windows, tmp_path, cohort.problems)
+    own = np.flatnonzero(windows.subject == cohort.subjects[0])
+    first = own[windows.labels["pain"][own, -1] == 0][:2]
+    present = np.array(stores["eda"].present)
+    present[windows.rows["eda"][first, -1]] = 0
+    found = calibrate(windows, {"eda": replace(stores["eda"], present=present)}, SECONDS)
+    gone = {windows.trials[windows.trial[i]].id for i in first}
+    for table in (found.windows, found.support):
+        assert not gone & {table.trials[i].id for i in table.trial}
+    assert not found.lacking and (found.support.subject == cohort.subjects[0]).sum() == 3
+
+
+AFFECT = [
+    "--set", "variant=demo", "--set", "steps=4", "--set", 'shapes={"face": [3, 8, 32, 32]}', "--set", "weights={}",
+    "--set", "face.epochs=1", "--set", "voice.epochs=1", "--set", "fusion.epochs=2", "--set", "augment.variants=1",
+    "--set", "baseline=rest", "--set", "baseline_seconds=30", "--accelerator", "cpu", "--threads", "1",
+]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_affect_from_videos_to_a_bundle_with_baselines(tmp_path: Path) -> None:
+    """Both ways are scored frame by frame, in the run, its summary, and by its bundle on the same windows."""
+    data = tools.write_affwild2(tmp_path / "data", 8, 600)
+    for file in data.rglob("*.txt"):  # the first half is near neutral
+        lines = file.read_text().splitlines()
+        if lines[0].startswith("valence"):
+            file.write_text("\n".join([lines[0], *["0.1,0.1"] * 330, *lines[331:]]) + "\n")
+    run, how = tmp_path / "run", ["--data", str(data), "--cache", str(tmp_path / "c"), "--workers", "1", "--quiet"]
+    said = CliRunner().invoke(cli, ["train", "--recipe", "affwild2-jmt", "--out", str(run), *how, *AFFECT])
+    assert said.exit_code == 0, said.output + repr(said.exception)
+    summary, scores = json.loads((run / "summary.json").read_text()), read(run, SCORES)
+    plain = summary["uncalibrated"]["pooled"]
+    assert summary["pooled"] == scores["pooled"] and plain == scores["uncalibrated"]["pooled"]
+    assert summary["pooled"]["ccc_arousal"] != plain["ccc_arousal"]
+    bundle = load_bundle(run / "affwild2-jmt.jmt")
+    assert bundle.baseline == ("voice",) and bundle.baseline_seconds == 30
+    how += ["--protocol", "official", "--no-robustness", "--out", str(tmp_path / "evaluation")]
+    told = CliRunner().invoke(cli, ["evaluate", str(bundle.path), *how])
+    assert told.exit_code == 0, told.output + repr(told.exception)
+    rows = [line.split() for line in said.output.splitlines() if line.startswith(("calibrated", "uncalibrated"))]
+    again = [line.split() for line in told.output.splitlines() if line.startswith(("calibrated", "uncalibrated"))]
+    assert rows == again and len(rows) == 2
+
+
+def test_a_data_set_without_a_rest_is_no_calibrated_training(cohort: Cohort, tmp_path: Path) -> None:
+    painful = replace(cohort, trials=[t for t in cohort.trials if t.labels.values["pain"][0] == 1])
+    with pytest.raises(DataError, match=r"nobody in .* has a usable rest"):
+        prepare(painful, recipe(), options(tmp_path))  # type: ignore[arg-type]
+
+
+def test_a_grid_does_not_compare_rests() -> None:
+    for key in ("baseline=none,rest", "baseline_seconds=30,60"):
+        with pytest.raises(ConfigError, match="losses of other windows"):
+            parse_grid([key])
+
+
 def test_a_recipe_whose_clips_a_baseline_cannot_change_is_refused() -> None:
     with pytest.raises(ConfigError, match="EDA, voice and measures"):
         quick(modalities=["face"], backbone={}, baseline="rest").resolve()
     with pytest.raises(ConfigError, match="does not go with"):
         recipe(calibrated=True).resolve()  # type: ignore[attr-defined]
+    with pytest.raises(ConfigError, match=r"set augment.eda_contact = 0"):
+        recipe(augment={"eda_contact": 0.5}).resolve()  # type: ignore[attr-defined]
+    with pytest.raises(ConfigError, match="30 to 600 s"):
+        quick(baseline="rest", baseline_seconds=10.0).resolve()

@@ -53,7 +53,9 @@ def prepared() -> tuple[Prepared, dict[str, np.ndarray]]:
         for m in task.names
     }
     cohort: Any = None
-    return Prepared(cohort, recipe, task, windows, stores, DataFacts("", "", 0, 0)), dict.fromkeys(task.names, x[None])
+    return Prepared(cohort, recipe, task, windows, stores, DataFacts("", "", 0, 0), cohort), dict.fromkeys(
+        task.names, x[None]
+    )
 
 
 def accuracy(defects: Any, prepared: Prepared, features: dict[str, np.ndarray], **how: Any) -> tuple[float, float]:

@@ -148,6 +148,11 @@ def test_a_setting_of_a_grid_has_its_own_features(tmp_path: Path) -> None:
     other = _changed(prepared, b, options)
     assert (prepared.stores["face"].load(np.arange(1)).max(), other.stores["face"].load(np.arange(1)).max()) == (1, 2)
     assert _changed(prepared, a, options).stores is prepared.stores
+    for trial in cohort.trials[1:]:  # a folder that lacks trials takes none from the next setting
+        (tmp_path / "a" / f"{trial.id}.npy").unlink()
+    fewer = prepare(cohort, a, options)
+    faces = [sum("face" in t.files for t in p.cohort.trials) for p in (fewer, _changed(fewer, b, options))]
+    assert faces == [1, len(cohort.trials)]
 
 
 def test_a_data_set_without_video_trains_on_features_and_eda(tmp_path: Path) -> None:

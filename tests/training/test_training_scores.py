@@ -46,7 +46,7 @@ def prepared_of(fusion: str, *, steps: int = 4, hop: float = 0.0, clips: int = 1
         stores[m.name] = ClipStore(
             m, "", np.zeros((n, 1)), np.ones(n, bool), np.zeros(n, np.int32), np.zeros(n, bool), ""
         )
-    return Prepared(cohort, recipe, task, windows, stores, facts_of(cohort))
+    return Prepared(cohort, recipe, task, windows, stores, facts_of(cohort), cohort)
 
 
 def features_of(prepared: Prepared, later_than: float = np.inf) -> Features:
