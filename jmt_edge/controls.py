@@ -9,8 +9,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from .errors import ConfigError
-
-SHORTEST_REST, LONGEST_REST = 30.0, 600.0  # s
+from .tasks import LONGEST_REST, SHORTEST_REST
 
 
 def check_rest(seconds: float) -> None:

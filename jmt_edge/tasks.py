@@ -21,6 +21,7 @@ CLIP_AUDIO_SAMPLES = 47_040  # 32 frames at 30 fps
 # The papers' released code (`AmplitudeToDB('power', 80)` and its zeros on the left), for its weights and recipes.
 RELEASED_TOP_DB, RELEASED_PAD = 80.0, 45_599
 MODALITIES = ("face", "voice", "eda")
+SHORTEST_REST, LONGEST_REST = 30.0, 600.0  # s of a person's rest, in training and live
 MEASURED_SIDE = 112
 PRECOMPUTED = "frame_features"  # the backbone of features that were computed elsewhere, for training alone
 

@@ -13,10 +13,19 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
 from ..clips.baseline import MODES, with_baseline
-from ..controls import LONGEST_REST, SHORTEST_REST
 from ..errors import ConfigError, short
 from ..preprocessing.actions import as_measured
-from ..tasks import CLIP_AUDIO_SAMPLES, FUSIONS, TASK_NAMES, Modality, Task, get_task, split_steps
+from ..tasks import (
+    CLIP_AUDIO_SAMPLES,
+    FUSIONS,
+    LONGEST_REST,
+    SHORTEST_REST,
+    TASK_NAMES,
+    Modality,
+    Task,
+    get_task,
+    split_steps,
+)
 from .data import PAIN_CLASSES
 from .frame_features import as_precomputed
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ..capture.base import State
-from ..controls import LONGEST_REST, SHORTEST_REST
 from ..errors import SourceError
+from ..tasks import LONGEST_REST, SHORTEST_REST
 from .chain import Codes, align, file_lines, line_codes
 
 Check = Callable[[Any], bool]

@@ -13,9 +13,9 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from ... import __version__
-from ...controls import LONGEST_REST, SHORTEST_REST
 from ...errors import UserError
 from ...faults import FAULTS
+from ...tasks import LONGEST_REST, SHORTEST_REST
 from ..alarms import MAX_PAUSE, AlarmSettings
 from .audit import AuditLog
 from .clients import Clients
