@@ -409,8 +409,12 @@ def rated_days(bundle: Path, *folders: str) -> None:
         people.record(Path(folder), load_bundle(bundle), people.Someone(seed, "stoic"))
 
 
-def lay_out(inputs: Path, place: Path) -> Path:
+def lay_out(inputs: Path, place: Path, page: Path) -> Path:
+    """A folder with what the page presupposes, without what it makes by a copy."""
     shutil.copytree(inputs, place, dirs_exist_ok=True)
+    for line in commands(page):
+        if line.starts("cp -r"):
+            shutil.rmtree(place / line.words[-1])
     return place
 
 
@@ -419,7 +423,7 @@ def lay_out(inputs: Path, place: Path) -> Path:
 def test_the_commands_of_a_page(
     page: Path, inputs: Path, tmp_path: Path, command_line: CommandLine, monkeypatch: pytest.MonkeyPatch, broker: int
 ) -> None:
-    Reader(lay_out(inputs, tmp_path), command_line, monkeypatch, broker).type(page)
+    Reader(lay_out(inputs, tmp_path, page), command_line, monkeypatch, broker).type(page)
 
 
 @pytest.mark.slow
@@ -444,12 +448,12 @@ def test_the_commands_of_the_pages_that_train(
         return found
 
     first, *others = TRAINING
-    made = lay_out(inputs, tmp_path / first.stem)
+    made = lay_out(inputs, tmp_path / first.stem, first)
     Reader(made, once, monkeypatch, broker).type(first)
     assert command_line("synth", "painmonit", "--subjects", "2", "--trials", "2", "--jobs", "1", "--quiet", "--out",
                         made / "PAINMONIT")[0] == 0  # fmt: skip
     for page in others:
-        place = lay_out(inputs, tmp_path / page.stem)
+        place = lay_out(inputs, tmp_path / page.stem, page)
         text = page.read_text()
         for name, of in (("cohort", "cohort"), ("DATA", "cohort"), ("PAINMONIT", "PAINMONIT"), ("RUN", "runs/jmt")):
             if f"--out {name}" not in text:  # what the page writes is not there before
