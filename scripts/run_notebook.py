@@ -2,7 +2,7 @@
 
 A test runs the notebook of `examples/` with it, and `--write` keeps in the file what its cells print and draw. nbclient
 would bring a kernel, ZeroMQ and twenty packages for a file of a few cells. Of IPython's own syntax it knows lines that
-begin with `!`.
+begin with `!`, and their continuations.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def run(notebook: dict[str, Any], folder: Path) -> list[list[dict[str, Any]]]:
 
 
 def _cell(source: str, names: dict[str, Any]) -> list[dict[str, Any]]:
-    code = re.sub(r"^!(.*)$", lambda line: f"__shell__({line[1]!r})", source, flags=re.M)
+    code = re.sub(r"^!((?:.*\\\n)*.*)$", lambda line: f"__shell__({line[1]!r})", source, flags=re.M)
     names["__shell__"] = _shell
     said = io.StringIO()
     with contextlib.redirect_stdout(said):

@@ -65,7 +65,9 @@ def test_the_page_of_packages_says_where_each_is_imported() -> None:
         assert f"`{only}`" in page, only
     assert {place.split("/")[0] for place in places["triton"]} == {"kernels"}
     rooms = {"/".join(place.split("/")[:2]) for place in places["torch"] if place.startswith("jmt_edge/")}
-    assert not rooms & {f"jmt_edge/{room}" for room in ("live", "capture", "clips", "media", "preprocessing", "recording")}
+    assert not rooms & {
+        f"jmt_edge/{room}" for room in ("live", "capture", "clips", "media", "preprocessing", "recording")
+    }
     assert list((ROOT / "benchmarks").glob("test_bench_*.py")) and "`benchmarks/test_bench_*.py`" in page
 
 

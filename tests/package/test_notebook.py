@@ -31,7 +31,7 @@ def test_a_cell_that_fails_is_an_error(runner: Any, tmp_path: Path) -> None:
     def cells(*sources: str) -> dict[str, Any]:
         return {"cells": [{"cell_type": "code", "source": [source]} for source in sources]}
 
-    first, second = runner.run(cells("x = 2\n!echo from the shell", "print(x + 1)"), tmp_path)
+    first, second = runner.run(cells("x = 2\n!echo from \\\n  the shell", "print(x + 1)"), tmp_path)
     assert (text(first), text(second)) == ("from the shell\n", "3\n")
     with pytest.raises(ZeroDivisionError):
         runner.run(cells("1 / 0"), tmp_path)
