@@ -101,11 +101,13 @@ def decide(
 
     window: s of signal in a result; what shares signal with a block does not judge it.
     """
-    gains = np.concatenate([
-        _gains(block, names, fit(others, names, painful, what_ifs=what_ifs), Personal(), painful)
-        for block, others in _in_blocks(support, window)
-    ])  # fmt: skip
-    decided = Decided(Personal(), float(gains.mean()), _interval(gains))
+    gains = []
+    for block, others in _in_blocks(support, window):
+        # ratings so close together that all share signal with the block cannot judge it
+        new = fit(others, names, painful, what_ifs=what_ifs) if others else Personal()
+        gains.append(_gains(block, names, new, Personal(), painful))
+    found = np.concatenate(gains)
+    decided = Decided(Personal(), float(found.mean()), _interval(found))
     return replace(decided, personal=fit(support, names, painful, what_ifs=what_ifs)) if decided.worth else decided
 
 

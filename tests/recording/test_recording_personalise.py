@@ -225,6 +225,12 @@ def test_the_fit_is_the_minimum() -> None:
     assert new.bias == pytest.approx(bias[at], abs=0.01)
 
 
+def test_ratings_that_all_share_signal_decide_nothing() -> None:
+    ratings = [replace(r, t=3.5 * i, ends=np.array([3.5 * i])) for i, r in enumerate(Someone(1, "stoic").ratings(20))]
+    assert decide(ratings, NAMES, 5.5).gain > 0
+    assert not decide(ratings, NAMES, 100.0).worth
+
+
 # ---- which windows a rating is about
 
 
