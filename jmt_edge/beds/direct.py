@@ -335,8 +335,8 @@ async def _connected(page: BedPage) -> Any:
     strange = "what answers there is not a page of jmt-edge"
     try:
         return await _Straight(
-            page.socket, origin=Origin(page.origin), ssl=page.context(), proxy=None, compression=None, max_size=MAX_MESSAGE,
-            open_timeout=OPEN, close_timeout=1.0, ping_interval=PING, ping_timeout=PING,
+            page.socket, origin=Origin(page.origin), ssl=page.context(), proxy=None, compression=None,
+            max_size=MAX_MESSAGE, open_timeout=OPEN, close_timeout=1.0, ping_interval=PING, ping_timeout=PING,
         )  # fmt: skip
     except ssl.SSLCertVerificationError as error:
         raise PageLostError(

@@ -252,8 +252,8 @@ def restart_unit(kills: int, stops: int, watchdog: float, file: Path | None) -> 
                 ended = service.at(life, "aborted") or service.at(life, "exited") or 0.0
                 started, ready = service.at(life + 1, "started") or 0.0, service.at(life + 1, "READY") or 0.0
                 runs.append({
-                    "signal": number.name, "hang_to_abort_s": round(ended - sent, 2), "to_start_s": round(started - ended, 2),
-                    "start_to_ready_s": round(ready - started, 2),
+                    "signal": number.name, "hang_to_abort_s": round(ended - sent, 2),
+                    "to_start_s": round(started - ended, 2), "start_to_ready_s": round(ready - started, 2),
                     "processor_s_to_ready": round(service.cpu_to_ready[-1], 2),
                     **{f"to_{name}_s": t for name, t in after.items()}, "load": round(os.getloadavg()[0], 2),
                 })  # fmt: skip
