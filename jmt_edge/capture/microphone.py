@@ -19,6 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -45,15 +46,23 @@ _ENDED = b""
 
 
 class _Process:
-    """PortAudio at work on one request. Its messages are read with a limit of time."""
+    """PortAudio at work on one request. Its messages are read with a limit of time.
+
+    Raises SourceError where the system has no room for another process.
+    """
 
     def __init__(self, **request: Any) -> None:
-        command = [sys.executable, "-I", "-c", _RUN, json.dumps(request), portaudio.__file__, *sys.path]
+        command = [sys.executable, "-IS", "-c", _RUN, json.dumps(request), portaudio.__file__, *sys.path]
         self.began = time.monotonic()
-        self._child = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-            start_new_session=True,  # the terminal's signals are for the program
-        )  # fmt: skip
+        try:
+            self._child = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                start_new_session=True,  # the terminal's signals are for the program
+            )  # fmt: skip
+        except OSError as error:
+            raise SourceError(
+                f"the process that reads the microphone does not start ({error.strerror}); end other programs"
+            ) from None
         assert self._child.stdout is not None
         self.fd = self._child.stdout.fileno()
         self._got = b""
@@ -88,7 +97,8 @@ class _Process:
 
     def close(self) -> None:
         self._child.kill()
-        self._child.wait()
+        with suppress(subprocess.TimeoutExpired):  # stuck in the kernel; Popen reaps it later
+            self._child.wait(1.0)
         for pipe in (self._child.stdin, self._child.stdout):
             assert pipe is not None
             pipe.close()
@@ -103,21 +113,21 @@ def wait_for(processes: list[_Process], seconds: float) -> list[_Process]:
     return [process for process in processes if process.fd in ready]
 
 
-def list_microphones(patience: float = PATIENCE) -> tuple[str, list[dict[str, Any]]]:
+def list_microphones() -> tuple[str, list[dict[str, Any]]]:
     """(PortAudio's version, its descriptions of the devices with inputs).
 
-    Raises SourceError where PortAudio is missing, or its sound system does not answer within `patience` s.
+    Raises SourceError where PortAudio is missing, or its sound system does not answer within `PATIENCE`.
     """
     process = _Process(list=True)
     try:
-        until = process.began + patience
+        until = process.began + PATIENCE
         while (left := until - time.monotonic()) > 0:
             for kind, content in process.messages(left):
                 if kind == portaudio.LISTED:
                     found = json.loads(content)
                     return found["version"], found["devices"]
                 raise SourceError(_why(kind, content))
-        raise SourceError(_no_answer(patience))
+        raise SourceError(_no_answer())
     finally:
         process.close()
 
@@ -128,8 +138,8 @@ def _why(kind: bytes, content: bytes) -> str:
     return text if kind == portaudio.REFUSED else f"the process that reads the microphone ended {text}; try again"
 
 
-def _no_answer(seconds: float) -> str:
-    return f"the sound server did not answer for {seconds:.0f} s; restart it, or log in again"
+def _no_answer() -> str:
+    return f"the sound server did not answer for {PATIENCE:.0f} s; restart it, or log in again"
 
 
 class _Stream:
@@ -205,7 +215,7 @@ class Microphone:
                 if not attempts or now - attempts[-1].began >= apart:
                     attempts.append(_Process(which=self._which, rate=self._forced, channels=self.channels))
                     if len(attempts) > AT_ONCE:
-                        attempts.pop(0).close()
+                        attempts.pop(1).close()  # the first has all the time that a slow device needs
                 for process in wait_for(attempts, 0.1):
                     for kind, content in process.messages(0):
                         if kind == portaudio.OPENED:
@@ -217,7 +227,7 @@ class Microphone:
                             raise SourceError(_why(kind, content))
                         break
             self._apart = min(2 * self._apart, PATIENCE)  # a slow machine needs more time for each
-            raise SourceError(_no_answer(PATIENCE))
+            raise SourceError(_no_answer())
         finally:
             for process in attempts:
                 process.close()

@@ -15,14 +15,17 @@ or 2}`. The answer on standard output is a sequence of messages: a kind (one byt
 | `SOUND` | `STAMP`, then float32 samples, the channels interleaved |
 | `STOPPED` | the driver has stopped the stream; nothing follows |
 
-The process ends when its standard input does.
+The process is killed by the kernel when the other end of its standard input is closed, which nothing is written to:
+neither a hanging call nor SIGSTOP lets it outlive the one that reads it.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import select
+import signal
 import struct
 import sys
 import threading
@@ -33,8 +36,7 @@ from typing import Any, BinaryIO
 RATE = 44_100  # Hz, `tasks.AUDIO_RATE`
 LISTED, OPENED, REFUSED, SOUND, STOPPED = b"L", b"O", b"R", b"S", b"X"
 HEADER = struct.Struct("<cI")
-# when the block came (s, CLOCK_MONOTONIC), its latency (s), whether samples before it are lost
-STAMP = struct.Struct("<dd?")
+STAMP = struct.Struct("<dd?")  # arrival (s, CLOCK_MONOTONIC), latency (s), whether samples before the block are lost
 WAITING = 2000  # blocks that wait for the reader: about 20 s
 _INVALID_RATE, _INVALID_CHANNELS = -9997, -9998  # PortAudio's error codes
 
@@ -133,8 +135,17 @@ def _refusal(error: Exception, device: dict[str, Any], rate: float, channels: in
     return f"{name} does not start ({reason}); close the program that uses it, or choose another device"
 
 
-def answer(request: dict[str, Any], out: BinaryIO, asked: int) -> None:
-    """Write the messages that answer `request` to `out` until the descriptor `asked` is at its end."""
+def end_with(fd: int) -> None:
+    """Let the kernel kill this process when the other end of the pipe `fd` is closed."""
+    fcntl.fcntl(fd, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGKILL)
+    fcntl.fcntl(fd, fcntl.F_SETFL, os.O_ASYNC)
+    if select.select([fd], [], [], 0)[0]:  # it was closed before
+        os._exit(1)
+
+
+def answer(request: dict[str, Any], out: BinaryIO) -> None:
+    """Write the messages that answer `request` to `out`: until the process is killed, where the device opens."""
 
     def say(kind: bytes, *parts: bytes) -> None:
         out.write(HEADER.pack(kind, sum(map(len, parts))) + b"".join(parts))
@@ -157,7 +168,7 @@ def answer(request: dict[str, Any], out: BinaryIO, asked: int) -> None:
         return
     opened = {"device": device["name"], "index": device["index"], "rate": rate, "channels": channels}
     say(OPENED, json.dumps(opened).encode())
-    while not select.select([asked], [], [], 0)[0]:
+    while True:
         stream.arrived.wait(0.1)
         stream.arrived.clear()
         if not stream.blocks and not stream.active:
@@ -168,14 +179,15 @@ def answer(request: dict[str, Any], out: BinaryIO, asked: int) -> None:
 
 
 def main() -> None:
-    out = os.fdopen(os.dup(1), "wb", buffering=0)
-    os.dup2(2, 1)  # what a driver prints is no message
-    code = 0
+    code = 1
     try:
-        answer(json.loads(sys.argv[1]), out, 0)
-    except BrokenPipeError:
-        code = 1
-    os._exit(code)  # sounddevice would end PortAudio, which may wait for a driver that hangs
+        end_with(0)
+        out = os.fdopen(os.dup(1), "wb", buffering=0)
+        os.dup2(2, 1)  # what a driver prints is not a message
+        answer(json.loads(sys.argv[1]), out)
+        code = 0
+    finally:
+        os._exit(code)  # sounddevice would end PortAudio, which may wait for a driver that hangs
 
 
 if __name__ == "__main__":
