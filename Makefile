@@ -9,11 +9,12 @@ export OMP_NUM_THREADS ?= 1
 # Without bytecode each process that a test starts would compile SciPy or PyTorch first, which is most of its work.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo docs test test-profiles test-aarch64 lint installed types imports bench demo-bundles screenshots clean
+.PHONY: help setup demo docs test test-nightly test-profiles test-aarch64 lint installed types imports bench demo-bundles screenshots clean
 
 help:
 	@echo 'make demo          run the live loop on a simulated person for 30 s'
 	@echo 'make test          lint, type-check and all tests'
+	@echo 'make test-nightly  more of the training recipes'
 	@echo 'make test-profiles the run-time tests on the versions of JetPack 6 and 7, the lowest and the newest'
 	@echo 'make docs          the documentation as a site, in .cache/site; broken links are errors'
 	@echo 'make bench         developers'"'"' benchmarks, with a Markdown table'
@@ -49,11 +50,16 @@ imports: installed
 
 # Browsers, serial lines and sound servers keep to the clock, and a machine that is busy with something else makes them
 # late. What failed is run once more with nothing beside it, and must pass then; both runs are printed.
+BESIDE := not realtime and not alone and not nightly
 AGAIN = (echo 'once more, alone:'; $(RUN) pytest --last-failed --last-failed-no-failures=none -m
 
 test: lint
-	$(RUN) pytest -n $(JOBS) -m 'not realtime and not alone' || $(AGAIN) 'not realtime and not alone')
+	$(RUN) pytest -n $(JOBS) -m '$(BESIDE)' || $(AGAIN) '$(BESIDE)')
 	$(RUN) pytest -m 'realtime or alone' || $(AGAIN) 'realtime or alone')
+
+# What `make test` has no time for: its tests of few kinds are these of all.
+test-nightly: setup
+	$(RUN) pytest -n $(JOBS) -m nightly
 
 # The run-time on the versions of JetPack 6 and 7, on the lowest and on the newest, each in an environment of its own.
 test-profiles: setup

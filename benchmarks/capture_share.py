@@ -4,13 +4,14 @@
 
 The camera's decoder, which is OpenCV's, is left out: a substitute delivers a new 640x480 image 30 times per second. The
 microphone is PortAudio's default device if there is one; with PulseAudio's null sink it runs in real time at 44.1 kHz.
-The board is a simulated BITalino at 1000 Hz on a pseudo-terminal, in a separate process. The live loop's reading, 25
-times per second, is included; detection and networks are not.
+PortAudio's process is counted. The board is a simulated BITalino at 1000 Hz on a pseudo-terminal, in a separate process
+that is not. The live loop's reading, 25 times per second, is included; detection and networks are not.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import time
@@ -68,21 +69,34 @@ def board() -> Iterator[str]:
         process.wait()
 
 
+def children() -> set[int]:
+    return {int(pid) for task in Path("/proc/self/task").glob("*/children") for pid in task.read_text().split()}
+
+
+def cpu_seconds(processes: set[int]) -> float:
+    """Of this process and of `processes`."""
+    ticks = 0
+    for pid in processes:
+        ticks += sum(map(int, Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]))
+    return time.process_time() + ticks / os.sysconf("SC_CLK_TCK")
+
+
 def measure(sources: dict[str, Source], seconds: float) -> dict[str, Any]:
     """Share of a core and samples per second of each source, after 3 s of settling."""
-    origin = time.monotonic()
+    origin, others = time.monotonic(), children()
     for source in sources.values():
         source.open(origin)
     counts = dict.fromkeys(sources, 0)
     began = used = 0.0
     while (now := time.monotonic()) < origin + 3 + seconds:
         if not began and now > origin + 3:
-            began, used = now, time.process_time()
+            mine = children() - others  # PortAudio's
+            began, used = now, cpu_seconds(mine)
             counts = dict.fromkeys(sources, 0)
         for name, source in sources.items():
             counts[name] += len(source.read(now - origin))
         time.sleep(PULL)
-    spent, wall = time.process_time() - used, time.monotonic() - began
+    spent, wall = cpu_seconds(mine) - used, time.monotonic() - began
     lost = {name: source.status().lost for name, source in sources.items()}
     for source in sources.values():
         source.close()

@@ -207,17 +207,13 @@ def _microphones(root: Path, here: bool) -> Iterator[Row]:
         for number, name in cards:
             yield f"card {number}", OK, name
         return
-    from .capture.microphone import import_sounddevice
+    from .capture.microphone import list_microphones
 
     try:
-        sd = import_sounddevice()
-        devices = [d for d in sd.query_devices() if d["max_input_channels"] > 0]
-        version = str(sd.get_portaudio_version()[1])
+        version, devices = list_microphones()
     except UserError as error:
-        yield "PortAudio", WARNING, "missing", f"apt install libportaudio2 ({error})"
-        return
-    except Exception as error:  # PortAudioError, of a module that may not import
-        yield "PortAudio", WARNING, str(error), "restart the sound server, or log in again"
+        what, _, remedy = str(error).rpartition("; ")
+        yield "PortAudio", WARNING, what, remedy
         return
     yield "PortAudio", OK, version
     for d in devices:

@@ -1,8 +1,8 @@
-"""The microphone: PortAudio's callback into a queue, 44.1 kHz mono out.
+"""The microphone: PortAudio, in a process of its own, into a queue, 44.1 kHz mono out.
 
-The callback only copies and stamps. A separate thread takes the blocks, fits the device's sample counter to the host's
-clock, resamples where the device cannot run at 44.1 kHz, and restarts PortAudio when the device is gone: PortAudio has
-no hot plug, and the only sign of a dead device is that the callback is no longer called.
+The process (`portaudio.py`) stamps and sends the blocks. A thread here takes them, fits the device's sample counter to
+the host's clock, resamples where the device cannot run at 44.1 kHz, and starts another process when the device is gone:
+PortAudio has no hot plug, and the only sign of a dead device is that no more blocks come.
 
 The clock is fitted to the arrival of the blocks, not to PortAudio's `inputBufferAdcTime`: through PulseAudio that was
 seen to step by 0.25 s one second after the start while the samples continued without a gap. The constant part of the
@@ -11,20 +11,25 @@ latency, which arrival times cannot show, is reported as `driver_latency`; `--au
 
 from __future__ import annotations
 
-import atexit
+import json
+import os
+import select
+import subprocess
+import sys
 import threading
 import time
-from collections import deque
+from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
 from ..errors import SourceError
-from ..faults import one_item
 from ..media.chunk import Chunk
 from ..media.sound import F32, Antiphase, down_mix
 from ..preprocessing.resample import StreamResampler
 from ..tasks import AUDIO_RATE
+from . import portaudio
 from .base import Status
 from .clock import ClockFit
 from .queue import SampleQueue
@@ -32,109 +37,142 @@ from .reconnect import DeviceLost, Link, Supervisor
 from .spec import number, split_query
 
 RING_SECONDS = 20.0
-_INVALID_RATE, _INVALID_CHANNELS = -9997, -9998  # PortAudio's error codes
-_PORTAUDIO = threading.Lock()  # initialisation is global to the process
+PATIENCE = 12.0  # s for a device to open
+APART = 0.7  # s between two attempts to open it again, at first
+AT_ONCE = 3  # attempts beside each other
+# the process searches packages where this one does, and not in the folder of portaudio.py, whose `queue` is ours
+_RUN = "import runpy, sys; sys.path[:] = sys.argv[3:]; runpy.run_path(sys.argv[2], run_name='__main__')"
+_ENDED = b""
 
 
-def import_sounddevice() -> Any:
-    """The module sounddevice. Raises SourceError where PortAudio's library is missing."""
-    try:
-        import sounddevice
-    except OSError:
-        raise SourceError(
-            "the PortAudio library is not installed, so no microphone can be read; run `apt install libportaudio2`"
-        ) from None
-    return sounddevice
+class _Process:
+    """PortAudio at work on one request. Its messages are read with a limit of time.
 
-
-def restart_portaudio() -> None:
-    """Make PortAudio look for devices again."""
-    sd = import_sounddevice()
-    with _PORTAUDIO:
-        sd._terminate()
-        sd._initialize()
-
-
-def find_microphone(spec: str) -> dict[str, Any]:
-    """PortAudio's description of the input device given by its index, a part of its name, or `default`.
-
-    Raises SourceError, listing the devices, where there is no such device.
+    Raises SourceError where the system has no room for another process.
     """
-    sd = import_sounddevice()
-    devices = [d for d in sd.query_devices() if d["max_input_channels"] > 0]
-    names = ", ".join(f"{d['index']} {d['name']}" for d in devices) or "none"
-    if spec == "default":
-        default = sd.default.device[0]
-        found = [d for d in devices if d["index"] == default] or [d for d in devices if d["name"] == "default"]
-        found = found or devices[:1]
-    elif spec.isdecimal() and len(spec) < 10:
-        found = [d for d in devices if d["index"] == int(spec)]
-    else:
-        exact = [d for d in devices if d["name"].lower() == spec.lower()]
-        found = exact or [d for d in devices if spec.lower() in d["name"].lower()]
-    if not found:
-        raise SourceError(f"there is no microphone '{spec}' (found: {names}); plug it in or name another")
-    return dict(found[0])
+
+    def __init__(self, **request: Any) -> None:
+        command = [sys.executable, "-IS", "-c", _RUN, json.dumps(request), portaudio.__file__, *sys.path]
+        self.began = time.monotonic()
+        try:
+            self._child = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                start_new_session=True,  # the terminal's signals are for the program
+            )  # fmt: skip
+        except OSError as error:
+            raise SourceError(
+                f"the process that reads the microphone does not start ({error.strerror}); end other programs"
+            ) from None
+        assert self._child.stdout is not None
+        self.fd = self._child.stdout.fileno()
+        self._got = b""
+
+    def messages(self, seconds: float) -> Iterator[tuple[bytes, bytes]]:
+        """(kind, content) of what came, after at most `seconds`; (`_ENDED`, how) when there will be no more."""
+        for _ in range(64):  # then the caller looks whether it should stop
+            yield from self._whole()
+            if not wait_for([self], seconds):
+                return
+            seconds = 0.0
+            new = os.read(self.fd, 1 << 16)
+            if not new:
+                yield _ENDED, self._how().encode()
+                return
+            self._got += new
+
+    def _whole(self) -> Iterator[tuple[bytes, bytes]]:
+        size = portaudio.HEADER.size
+        while len(self._got) >= size:
+            kind, length = portaudio.HEADER.unpack_from(self._got)
+            if len(self._got) < size + length:
+                return
+            content, self._got = self._got[size : size + length], self._got[size + length :]
+            yield kind, content
+
+    def _how(self) -> str:
+        try:
+            return f"with code {self._child.wait(1.0)}"
+        except subprocess.TimeoutExpired:
+            return "without a code"
+
+    def close(self) -> None:
+        self._child.kill()
+        with suppress(subprocess.TimeoutExpired):  # stuck in the kernel; Popen reaps it later
+            self._child.wait(1.0)
+        for pipe in (self._child.stdin, self._child.stdout):
+            assert pipe is not None
+            pipe.close()
+
+
+def wait_for(processes: list[_Process], seconds: float) -> list[_Process]:
+    """Those that have said something, or have ended, after at most `seconds`."""
+    poll = select.poll()
+    for process in processes:
+        poll.register(process.fd, select.POLLIN)
+    ready = {fd for fd, _ in poll.poll(1000 * seconds)}
+    return [process for process in processes if process.fd in ready]
+
+
+def list_microphones() -> tuple[str, list[dict[str, Any]]]:
+    """(PortAudio's version, its descriptions of the devices with inputs).
+
+    Raises SourceError where PortAudio is missing, or its sound system does not answer within `PATIENCE`.
+    """
+    process = _Process(list=True)
+    try:
+        until = process.began + PATIENCE
+        while (left := until - time.monotonic()) > 0:
+            for kind, content in process.messages(left):
+                if kind == portaudio.LISTED:
+                    found = json.loads(content)
+                    return found["version"], found["devices"]
+                raise SourceError(_why(kind, content))
+        raise SourceError(_no_answer())
+    finally:
+        process.close()
+
+
+def _why(kind: bytes, content: bytes) -> str:
+    """Why there is no sound, by a message that is neither sound nor what was asked for."""
+    text = content.decode("utf-8", "replace")
+    return text if kind == portaudio.REFUSED else f"the process that reads the microphone ended {text}; try again"
+
+
+def _no_answer() -> str:
+    return f"the sound server did not answer for {PATIENCE:.0f} s; restart it, or log in again"
 
 
 class _Stream:
-    """An open PortAudio stream; each `pump` delivers the blocks that arrived since the last."""
+    """A device that is open; each `pump` delivers the blocks that arrived since the last."""
 
-    def __init__(self, microphone: Microphone, device: dict[str, Any], rate: float) -> None:
-        sd = import_sounddevice()
-        self.symptom = "the microphone's callback is silent"
+    def __init__(self, microphone: Microphone, process: _Process, opened: dict[str, Any]) -> None:
+        self.symptom = "the microphone is silent: no blocks come"
         self.latency = 0.0  # s, age of a block's first sample as the driver reports it
-        self._deliver = microphone._deliver
-        self._blocks: deque[tuple[float, F32, bool]] = deque(maxlen=2000)
-        self._arrived = threading.Event()
-        channels = microphone.channels or min(2, int(device["max_input_channels"]))
         self.antiphase = Antiphase()
-        self._rate = rate
-        try:
-            self._stream = sd.InputStream(
-                device=device["index"], channels=channels, samplerate=rate, dtype="float32", callback=self._callback
-            )
-            self._stream.start()
-        except sd.PortAudioError as error:
-            raise SourceError(_refusal(error, device, rate, channels)) from None
+        self._process = process
+        self._deliver = microphone._deliver
+        self._rate, self._channels = float(opened["rate"]), int(opened["channels"])
 
-    def _callback(self, indata: F32, frames: int, info: Any, flags: Any) -> None:
-        now = time.monotonic()
-        with one_item("microphone's callback"):  # an exception would make PortAudio end the stream
-            self.latency = info.currentTime - info.inputBufferAdcTime
-            mono = down_mix(indata).copy()  # PortAudio reuses `indata`
-            self.antiphase.add(indata, self._rate)
-            self._blocks.append((now, mono, bool(flags.input_overflow)))
-            self._arrived.set()
+    def take(self, block: bytes) -> None:
+        """One message of sound."""
+        arrival, self.latency, lost = portaudio.STAMP.unpack_from(block)
+        samples = np.frombuffer(block[portaudio.STAMP.size :], np.float32).reshape(-1, self._channels)
+        self.antiphase.add(samples, self._rate)
+        self._deliver(arrival, down_mix(samples), lost)
 
     def pump(self) -> bool:
-        self._arrived.wait(0.1)
-        self._arrived.clear()
         any_came = False
-        while self._blocks:
-            self._deliver(*self._blocks.popleft())
+        for kind, content in self._process.messages(0.1):
+            if kind == portaudio.STOPPED:
+                raise DeviceLost("the microphone was stopped by its driver")
+            if kind != portaudio.SOUND:
+                raise DeviceLost(_why(kind, content))
+            self.take(content)
             any_came = True
-        if not any_came and not self._stream.active:
-            raise DeviceLost("the microphone was stopped by its driver")
         return any_came
 
     def close(self) -> None:
-        # a vanished device makes PortAudio complain about every further call
-        self._stream.abort(ignore_errors=True)
-        self._stream.close(ignore_errors=True)
-
-
-def _refusal(error: Exception, device: dict[str, Any], rate: float, channels: int) -> str:
-    """Why PortAudio did not open the device, with what the user can do about it."""
-    reason = str(error.args[0] if error.args else error)
-    code = error.args[1] if len(error.args) > 1 else None
-    name = f"microphone '{device['name']}'"
-    if code == _INVALID_RATE:
-        own = device["default_samplerate"]
-        return f"{name} refuses a rate of {rate:g} Hz ({reason}); its own is {own:g} Hz: give ?rate={own:g}"
-    if code == _INVALID_CHANNELS:
-        return f"{name} refuses {channels} channels ({reason}); give ?channels={3 - channels}"
-    return f"{name} does not start ({reason}); close the program that uses it, or choose another device"
+        self._process.close()
 
 
 class Microphone:
@@ -154,6 +192,8 @@ class Microphone:
         self._queue = SampleQueue()
         self._xruns = 0
         self._origin = 0.0
+        self._apart = APART  # s
+        self._closing = threading.Event()
         self._stream: _Stream | None = None
         self._detail: dict[str, Any] = {}
 
@@ -162,26 +202,46 @@ class Microphone:
         self._supervisor.start(self._connect())
 
     def _connect(self) -> _Stream:
-        if self._stream is not None:
-            restart_portaudio()
-        device = find_microphone(self._which)
-        self._rate = self._forced or self._usable_rate(device)
+        """Open the device. An attempt may hang, so that the next ones begin before it has ended: what hung while the
+        sound server was away does not delay the one that finds it back.
+
+        Raises SourceError where it cannot be opened.
+        """
+        apart = PATIENCE if self._stream is None else self._apart
+        attempts: list[_Process] = []
+        until = time.monotonic() + PATIENCE
+        try:
+            while (now := time.monotonic()) < until and not self._closing.is_set():
+                if not attempts or now - attempts[-1].began >= apart:
+                    attempts.append(_Process(which=self._which, rate=self._forced, channels=self.channels))
+                    if len(attempts) > AT_ONCE:
+                        attempts.pop(1).close()  # the first has all the time that a slow device needs
+                for process in wait_for(attempts, 0.1):
+                    for kind, content in process.messages(0):
+                        if kind == portaudio.OPENED:
+                            attempts.remove(process)
+                            return self._begin(process, json.loads(content))
+                        attempts.remove(process)
+                        process.close()
+                        if not attempts:  # one that is slower may have the device
+                            raise SourceError(_why(kind, content))
+                        break
+            self._apart = min(2 * self._apart, PATIENCE)  # a slow machine needs more time for each
+            raise SourceError(_no_answer())
+        finally:
+            for process in attempts:
+                process.close()
+
+    def _begin(self, process: _Process, opened: dict[str, Any]) -> _Stream:
+        self._apart = max(APART, 1.5 * (time.monotonic() - process.began))
+        self._rate = float(opened["rate"])
         self._resample = StreamResampler(self._rate)
         self._fit = ClockFit()
         self._in = self._out = 0  # samples from the device, samples at 44.1 kHz
         self._last = -np.inf
-        self._stream = stream = _Stream(self, device, self._rate)
-        self._detail = {"device": device["name"], "index": device["index"], "device_rate": self._rate}
+        self._stream = stream = _Stream(self, process, opened)
+        self._detail = {"device": opened["device"], "index": opened["index"], "device_rate": self._rate}
         return stream
-
-    @staticmethod
-    def _usable_rate(device: dict[str, Any]) -> float:
-        sd = import_sounddevice()
-        try:
-            sd.check_input_settings(device=device["index"], channels=1, samplerate=AUDIO_RATE, dtype="float32")
-        except (sd.PortAudioError, ValueError):
-            return float(device["default_samplerate"])
-        return float(AUDIO_RATE)
 
     def _deliver(self, arrival: float, samples: F32, overflow: bool) -> None:
         """One block that arrived at host time `arrival` (s)."""
@@ -223,6 +283,5 @@ class Microphone:
         return clock
 
     def close(self) -> None:
-        if not self._supervisor.stop():
-            # sounddevice terminates PortAudio when the process ends, which would wait for the hanging driver for ever
-            atexit.unregister(import_sounddevice()._exit_handler)
+        self._closing.set()
+        self._supervisor.stop()

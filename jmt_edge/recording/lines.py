@@ -23,6 +23,10 @@ def _text(x: Any) -> bool:
     return isinstance(x, str)
 
 
+def _whose(x: Any) -> bool:
+    return _text(x) and len(x) <= 200 and (x == "" or x.isprintable())
+
+
 def _flag(x: Any) -> bool:
     return isinstance(x, bool)
 
@@ -86,6 +90,11 @@ def _hop(x: Any) -> bool:
     return _number(x) and 0.01 <= x <= 3600
 
 
+def _bundle(x: Any) -> bool:
+    """Recordings of earlier editions do not say whom it is personalised to."""
+    return _fields(id=_text, demo=_flag)(x) and _optional(subject=_whose)(x)
+
+
 def _closed(x: Any) -> bool:
     """Recordings of the first edition, and those that an error ended, have no hashes of the files."""
     file = _fields(bytes=_count, sha256=_text)
@@ -96,7 +105,7 @@ def _closed(x: Any) -> bool:
 _MANIFEST: dict[str, tuple[Check, str]] = {
     "created": (_text, "a time"),
     "intended_use": (_text, "a text"),
-    "bundle": (_fields(id=_text, demo=_flag), "an id and whether it is a demo"),
+    "bundle": (_bundle, "an id, whether it is a demo, and perhaps whom it is personalised to"),
     "task": (_text, "a name"),
     "outputs": (_names, "a list of names"),
     "modalities": (_names, "a list of names"),

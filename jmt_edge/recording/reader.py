@@ -12,6 +12,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, fields
+from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -126,6 +127,21 @@ class Recording:
         if missing:
             return f"raw {' and '.join(missing)} was not recorded (--record-raw {','.join(missing)})"
         return "" if self.manifest["whole"] else "the recording did not begin with the run"
+
+    @property
+    def subject(self) -> str:
+        """The code of the person whom its bundle was personalised to; empty where it was for everybody, or an earlier
+        edition did not say.
+        """
+        return str(self.manifest["bundle"].get("subject", ""))
+
+    @property
+    def origin(self) -> datetime | None:
+        """When stream time was 0; None where that was not kept, or the run was not live."""
+        try:
+            return datetime.fromisoformat(self.manifest["origin"]) if self.manifest.get("origin") else None
+        except (TypeError, ValueError):
+            return None
 
     @property
     def complete(self) -> bool:

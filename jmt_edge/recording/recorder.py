@@ -166,7 +166,7 @@ class Recorder(Observer):
             "version": VERSION,
             "created": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
             "intended_use": INTENDED_USE,
-            "bundle": {"id": bundle.id, "sha256": bundle.sha256, "demo": bundle.demo},
+            "bundle": {"id": bundle.id, "sha256": bundle.sha256, "demo": bundle.demo, "subject": bundle.subject},
             "task": bundle.task.name,
             "outputs": list(bundle.task.outputs),
             "modalities": list(bundle.task.names),
