@@ -17,12 +17,13 @@ from ...errors import UserError
 from ...faults import FAULTS
 from ...tasks import LONGEST_REST, SHORTEST_REST
 from ..alarms import MAX_PAUSE, AlarmSettings
+from ..judge import STALE
 from .audit import AuditLog
 from .clients import Clients
 from .door import Door
 from .frames import MODES
 from .metrics import prometheus
-from .model import STALE, Model
+from .model import Model
 from .recordings import Recordings, UnknownRecording
 from .security import MAX_BODY, Bucket, Guard
 
@@ -257,17 +258,14 @@ async def acknowledge(api: Api, request: Request, body: dict[str, Any]) -> Respo
     if id is not None and id not in api.model.alarms.alarms:
         raise Refused(404, f"there is no alarm '{id}'")
     await api.act(request, "acknowledge", id=id or "all")
-    api.model.alarms.acknowledge(time.monotonic(), id)
+    api.model.judging.acknowledge(time.monotonic(), id)
     return JSONResponse(api.model.snapshot(time.monotonic()))
 
 
 async def pause(api: Api, request: Request, body: dict[str, Any]) -> Response:
     seconds = body["seconds"]
     await api.act(request, "pause alarms" if seconds else "resume alarms", seconds=seconds)
-    if seconds:
-        api.model.alarms.pause(seconds, time.monotonic())
-    else:
-        api.model.alarms.resume()
+    api.model.judging.pause(seconds, time.monotonic())
     return JSONResponse(api.model.snapshot(time.monotonic()))
 
 
@@ -281,8 +279,7 @@ async def set_alarm(api: Api, request: Request, body: dict[str, Any]) -> Respons
     settings = replace(api.model.alarms.settings, **body)
     settings.check()
     await api.act(request, "alarm settings", before=asdict(api.model.alarms.settings), after=asdict(settings))
-    api.model.alarms.settings = settings
-    api.model.set_alarm()
+    api.model.judging.set(settings)
     return JSONResponse(asdict(settings))
 
 

@@ -96,11 +96,16 @@ class PageObserver(Server, Feed):
     """The running page of a run. model: what it shows."""
 
     model: Model
+    audit: AuditLog
 
     def __init__(self, url: str, lines: list[str], token: str | None) -> None:
         Server.__init__(self, url, lines, token)
         Feed.__init__(self)
         self.clients: Clients | None = None
+
+    def log(self, action: str, **details: Any) -> None:
+        """Write what a person does at the terminal to the page's audit log. Raises OSError."""
+        self.audit.add(action, "terminal", self.model.stream, **details)
 
     def on_end(self, summary: Summary) -> None:
         super().on_end(summary)
@@ -141,8 +146,8 @@ def start_page(
     listener = listen_at(host, port, door)
     observer = PageObserver(*addresses(host, listener, token, certfile))
     application = _application(observer, controls, audit, recordings, Guard(token), door, face)
-    application.model.alarms.settings = settings or AlarmSettings()
-    observer.model, observer.clients = application.model, application.clients
+    application.model.judging.set(settings or AlarmSettings())
+    observer.model, observer.clients, observer.audit = application.model, application.clients, audit
     observer.serve(server_config(application, certfile, keyfile), listener)
     return observer
 
