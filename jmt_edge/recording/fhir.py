@@ -65,7 +65,7 @@ def _resources(recording: Recording, subject: str) -> Iterator[dict[str, Any]]:
         **({"version": [{"value": version}]} if isinstance(version, str) and version.strip() else {}),
         "note": [{"text": f"{notice(bool(manifest['bundle']['demo']))}. {INTENDED_USE}"}],
     }  # fmt: skip
-    origin = _origin(manifest)
+    origin = recording.origin
     common: dict[str, Any] = {"device": {"reference": f"urn:uuid:{device}"}}
     if subject:
         common["subject"] = {"reference": subject}
@@ -129,14 +129,6 @@ def _code_system(recording: Recording) -> dict[str, Any]:
         "name": "JmtEdgeEstimates", "title": "Estimates of jmt-edge", "status": "draft", "experimental": True,
         "caseSensitive": True, "content": "complete", "count": len(concepts), "concept": concepts,
     }  # fmt: skip
-
-
-def _origin(manifest: dict[str, Any]) -> datetime | None:
-    """When stream time was 0; None where that was not kept, or the run was not live."""
-    try:
-        return datetime.fromisoformat(manifest["origin"]) if manifest.get("origin") else None
-    except (TypeError, ValueError):
-        return None
 
 
 def _when(origin: datetime | None, t: float) -> dict[str, str]:

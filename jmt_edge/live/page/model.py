@@ -20,14 +20,16 @@ from ...faults import FAULTS, Fault
 from ...media.chunk import Chunk
 from ...observer import Mark
 from ...preprocessing.quality import EdaQuality
+from ...recording.gaps import result_gap
 from ...result import Result
 from ...summary import notice
 from ..actions import in_words as actions_in_words
 from ..alarms import Alarm, Alarms, Event, Priority, State, Threshold
+from ..events import EventLog
 from ..rest import in_words
 from .feed import Feed
 from .frames import FPS, Frames
-from .traces import EDA_RATE, EDA_SECONDS, Trace, VoiceLevel, result_gap
+from .traces import EDA_RATE, EDA_SECONDS, Trace, VoiceLevel
 
 HISTORY = 2400  # results kept for the history
 MARKS = 200
@@ -55,6 +57,7 @@ class Model:
     def __init__(self, feed: Feed, controls: Controls) -> None:
         self.feed, self.controls = feed, controls
         self.alarms = Alarms()
+        self.events = EventLog(self.alarms, feed, controls)
         self.frames = Frames(feed)
         self.eda = Trace(EDA_RATE, EDA_SECONDS)
         self.voice = VoiceLevel()
@@ -125,6 +128,7 @@ class Model:
         self.alarms.add(Alarm("late", "technical", Priority.LOW))
         self.alarms.add(Alarm("recording", "technical", Priority.MEDIUM))
         self.alarms.add(Alarm("fault", "technical", Priority.LOW))
+        self.events.note_settings()
 
     def set_alarm(self) -> None:
         """Apply the settings to the pain alarm."""
