@@ -72,7 +72,7 @@ def agreement(marks: Sequence[Mark], times: F64, pain: F64, limit: float | None 
     given = rated_windows(marks, times, pain, np.empty((len(times), 0)))
     every = uncorrected(marks)
     ratings = np.array([rated.rating for rated in given], np.float64)
-    estimates = np.array([rated.logits.mean() for rated in given], np.float64)
+    estimates = np.array([round(float(rated.logits.mean()), 9) for rated in given])  # equal ones tie
     severe = [rated for rated in given if rated.rating >= SEVERE]
     blind = sum((mark.rating or 0) >= SEVERE for mark in every) - len(severe)
     seen = None if limit is None else sum(bool(rated.logits.max() >= limit) for rated in severe)
