@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import shlex
 import sys
 from dataclasses import replace
 from importlib import resources
@@ -226,6 +227,8 @@ def command(
     if controls.recording is not None:
         problem = controls.recording.state
         _say(f"  recording {recorder.folder}" + (f": {problem}" if problem != "off" else ""))
+        if (recorder.folder / "manifest.json").is_file():
+            _say(f"  its report: jmt-edge report {shlex.quote(str(recorder.folder))}")
     if controls.failure:
         raise OutputError(controls.failure)
 

@@ -15,8 +15,10 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from ... import __version__
 from ...errors import UserError
 from ...faults import FAULTS
+from ...recording.alarm_events import LABELS
 from ...tasks import LONGEST_REST, SHORTEST_REST
 from ..alarms import MAX_PAUSE, AlarmSettings
+from ..events import NOT_RECORDED
 from ..judge import STALE
 from .audit import AuditLog
 from .clients import Clients
@@ -121,15 +123,18 @@ class Api:
 
     async def act(self, request: Request, action: str, **details: Any) -> None:
         """Log an action before it is carried out. Raises Refused where the log cannot be written."""
-        client = request.client.host if request.client else "unknown"
         try:
-            await asyncio.to_thread(self.audit.add, action, client, self.model.stream, **details)
+            await asyncio.to_thread(self.audit.add, action, _client(request), self.model.stream, **details)
         except OSError as error:
             raise Refused(503, f"the audit log cannot be written ({error.strerror}), so nothing was done") from None
 
     async def from_disk(self, work: Callable[..., Any], *args: Any, **options: Any) -> Any:
         async with self._disk:
             return await asyncio.to_thread(work, *args, **options)
+
+
+def _client(request: Request) -> str:
+    return request.client.host if request.client else "unknown"
 
 
 async def read_body(request: Request) -> Any:
@@ -258,8 +263,23 @@ async def acknowledge(api: Api, request: Request, body: dict[str, Any]) -> Respo
     if id is not None and id not in api.model.alarms.alarms:
         raise Refused(404, f"there is no alarm '{id}'")
     await api.act(request, "acknowledge", id=id or "all")
-    api.model.judging.acknowledge(time.monotonic(), id)
+    api.model.judging.acknowledge(time.monotonic(), id, _client(request))
     return JSONResponse(api.model.snapshot(time.monotonic()))
+
+
+async def get_events(api: Api, request: Request, body: dict[str, Any]) -> Response:
+    return JSONResponse({"events": api.model.events.values()})
+
+
+async def label(api: Api, request: Request, body: dict[str, Any]) -> Response:
+    _demand_live(api, "it takes no labels")
+    if body["event"] not in api.model.events:
+        raise Refused(404, "there is no such event; list them with GET /api/v1/events")
+    if not api.model.controls.is_recording:
+        raise Refused(409, NOT_RECORDED)
+    await api.act(request, "label", event=body["event"], label=body["label"])
+    api.model.events.label(body["event"], body["label"], _client(request))
+    return JSONResponse({"event": body["event"], "label": body["label"]}, 202)
 
 
 async def pause(api: Api, request: Request, body: dict[str, Any]) -> Response:
@@ -376,6 +396,12 @@ OPERATIONS = (
     ),
     Operation("POST", f"{PREFIX}/alarms/settings", "Threshold, hysteresis, delay of the pain alarm", set_alarm,
         _SETTINGS),
+    Operation("GET", f"{PREFIX}/events", "Every time an alarm signalled in this run, oldest first", get_events),
+    Operation(
+        "POST", f"{PREFIX}/events/label", "Write into the recording whether an event was true", label,
+        {"event": {"type": "string", "maxLength": 80}, "label": {"type": "string", "enum": list(LABELS)}},
+        ("event", "label"),
+    ),
     Operation("POST", f"{PREFIX}/view", "Note in the audit log how the face is shown", set_view,
         {"face": _FACE}, ("face",)),
     Operation("GET", f"{PREFIX}/recordings", "Past recordings, newest first", get_recordings),

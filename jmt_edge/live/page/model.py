@@ -16,15 +16,17 @@ from ...faults import Fault
 from ...media.chunk import Chunk
 from ...observer import Mark
 from ...preprocessing.quality import EdaQuality
+from ...recording.gaps import result_gap
 from ...result import Result
 from ...summary import notice
 from ..actions import in_words as actions_in_words
 from ..alarms import Alarms
+from ..events import EventLog
 from ..judge import Judge
 from ..rest import in_words
 from .feed import Feed
 from .frames import FPS, Frames
-from .traces import EDA_RATE, EDA_SECONDS, Trace, VoiceLevel, result_gap
+from .traces import EDA_RATE, EDA_SECONDS, Trace, VoiceLevel
 
 HISTORY = 2400  # results kept for the history
 MARKS = 200
@@ -138,6 +140,10 @@ class Model:
     @property
     def alarms(self) -> Alarms:
         return self.judging.alarms
+
+    @property
+    def events(self) -> EventLog:
+        return self.judging.events
 
     @property
     def faults(self) -> dict[str, Fault]:
