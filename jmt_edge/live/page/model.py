@@ -27,6 +27,7 @@ from ..alarms import Alarm, Alarms, Event, Priority, State, Threshold
 from ..rest import in_words
 from .feed import Feed
 from .frames import FPS, Frames
+from .history import History
 from .traces import EDA_RATE, EDA_SECONDS, Trace, VoiceLevel, result_gap
 
 HISTORY = 2400  # results kept for the history
@@ -60,6 +61,7 @@ class Model:
         self.voice = VoiceLevel()
         self.result: Result | None = None
         self.results: deque[Result] = deque(maxlen=HISTORY)
+        self.trend: History | None = None
         self.result_count = 0
         self.with_outputs = 0
         self.marks: deque[Mark] = deque(maxlen=MARKS)
@@ -99,8 +101,7 @@ class Model:
             elif kind == "status":
                 self.statuses = what
             elif kind == "mark":
-                self.marks.append(what)
-                self.mark_count += 1
+                self._take_mark(what)
             else:
                 self._take_result(what, now)
         if self.frames.newest is not None:
@@ -110,6 +111,7 @@ class Model:
     def _begin(self, now: float) -> None:
         assert self.feed.info is not None
         self._started = now
+        self.trend = History(self.feed.info.bundle.task.outputs)
         if not self.feed.info.realtime:
             return  # what is shown happened at another time, so there are no alarms
         task = self.feed.info.bundle.task
@@ -170,11 +172,19 @@ class Model:
         if count:
             self._voice_now = float(np.max(levels))
 
+    def _take_mark(self, mark: Mark) -> None:
+        self.marks.append(mark)
+        self.mark_count += 1
+        if mark.rating is not None and self.trend is not None:
+            self.trend.rate((self.zero or 0.0) + mark.t, mark.rating)
+
     def _take_result(self, result: Result, now: float) -> None:
         if self.result is not None and result.dropped > self.result.dropped:
             self._dropped_at = now
         self.result = result
         self.results.append(result)
+        if self.trend is not None:
+            self.trend.add((self.zero or 0.0) + result.t, result.outputs)
         self.result_count += 1
         self.with_outputs += result.outputs is not None
         self.stream = max(self.stream, result.t)
@@ -254,6 +264,12 @@ class Model:
         return ("silent", f"no samples for {age:.1f} s") if age > SILENT else ("", "")
 
     @property
+    def zero(self) -> float | None:
+        """Unix time at stream time 0; None where stream time is not the time of a clock."""
+        info = self.feed.info
+        return self._epoch + info.origin if info is not None and info.realtime and info.origin else None
+
+    @property
     def faults(self) -> dict[str, Fault]:
         """Parts of the program that failed and continued since the page was opened."""
         return FAULTS.since(self._faults_before)
@@ -292,6 +308,7 @@ class Model:
             "gap": result_gap(info.hop),
             "smooth": info.smooth,
             "realtime": info.realtime,
+            "zero": self.zero,
             "replay": info.replay,
             "frame_rate": FPS,
         }
@@ -324,6 +341,13 @@ class Model:
         names = info.bundle.task.outputs
         past = list(self.results)[-points:]
         return [[short(r.t), *(round(r.outputs[n], 4) if r.outputs else None for n in names)] for r in past]
+
+    def trend_values(self, seconds: float | None, now: float) -> dict[str, Any]:
+        """See `History.values`; `now` is `time.monotonic()`. Empty before the run has begun."""
+        if self.trend is None:
+            return {}
+        running = self.zero is not None and not self.ended
+        return self.trend.values(seconds, self._epoch + now if running else max(self.trend.end, 0.0))
 
     def marks_values(self) -> list[dict[str, Any]]:
         return [mark_values(mark) for mark in self.marks]
