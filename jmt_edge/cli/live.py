@@ -178,13 +178,13 @@ def command(
     observers: list[Observer] = []
     if (service := open_service()) is not None:
         observers.append(service)
-    since = None
+    since = earlier = None
     if record is not None:
         from ..recording.recorder import Recorder
 
         controls.recording = recorder = Recorder(record, bundle, raw, threads=threads, resume=resume)
         observers.append(recorder)
-        since = recorder.session_began
+        since, earlier = recorder.session_began, recorder.continues
         if recorder.continues and rest:
             options = replace(options, rest=0.0)
             _say("the rest is not repeated within a session; begin one on the page when the person rests again")
@@ -200,7 +200,7 @@ def command(
     if page is not None:
         folder = record.parent if record is not None else Path("runs")
         options_of_page = {"face": page_face, "certfile": page_cert, "keyfile": page_key, "since": since}
-        server = open_page(page, controls, folder, **options_of_page)
+        server = open_page(page, controls, folder, **options_of_page, earlier=earlier)
     shown, judge = result_output(output, controls, server)
     observers += [*shown, *([server] if server is not None else [])]
     if mqtt is not None:

@@ -91,7 +91,7 @@ class Judge:
         self._faults_seen = 0
         self._fault_at = -math.inf
         self._started = 0.0
-        self._epoch = time.time() - time.monotonic()
+        self.epoch = time.time() - time.monotonic()  # Unix time at which the monotonic clock reads 0
 
     def begin(self, now: float) -> None:
         """The run has begun; later calls change nothing."""
@@ -123,7 +123,8 @@ class Judge:
         with self._lock:
             self.alarms.settings = settings
             self._apply()
-            self.events.note_settings()
+            if self._started:
+                self.events.note_settings()
 
     def _apply(self) -> None:
         if "pain" in self.alarms.alarms:
@@ -232,7 +233,7 @@ class Judge:
     def snapshot(self, now: float) -> dict[str, Any]:
         """The alarms shown, as `Alarms.snapshot`, with Unix times."""
         with self._lock:
-            return self.alarms.snapshot(now, self._epoch)
+            return self.alarms.snapshot(now, self.epoch)
 
 
 class Watch(Heard):

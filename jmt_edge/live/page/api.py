@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import IO, Any
 
 from starlette.requests import ClientDisconnect, Request
@@ -24,6 +25,7 @@ from .audit import AuditLog
 from .clients import Clients
 from .door import Door
 from .frames import MODES
+from .history import LEVELS, recorded
 from .metrics import prometheus
 from .model import Model
 from .recordings import Recordings, UnknownRecording
@@ -31,6 +33,7 @@ from .security import MAX_BODY, Bucket, Guard
 
 PREFIX = "/api/v1"
 MAX_TEXT = 200  # characters of a marker's note
+MIN_TREND, MAX_TREND = 60.0, LEVELS[-1][1]  # s
 
 Handler = Callable[["Api", Request, dict[str, Any]], Awaitable[Response]]
 Schema = dict[str, Any]
@@ -71,7 +74,9 @@ class Api:
         guard: Guard,
         door: Door,
         face: str,
+        earlier: Path | None = None,
     ) -> None:
+        self._earlier = earlier  # the last part of a recorded session that this run continues, until it is read
         self.model, self.clients, self.audit, self.recordings = model, clients, audit, recordings
         self.guard, self.door, self.face = guard, door, face
         self._actions = Bucket(rate=5, burst=30)
@@ -127,6 +132,13 @@ class Api:
             await asyncio.to_thread(self.audit.add, action, _client(request), self.model.stream, **details)
         except OSError as error:
             raise Refused(503, f"the audit log cannot be written ({error.strerror}), so nothing was done") from None
+
+    async def read_earlier(self) -> None:
+        """Put what was recorded of the session before this run in front of the trend, once."""
+        earlier, trend = self._earlier, self.model.trend
+        if earlier is not None and trend is not None:
+            self._earlier = None
+            trend.prepend(await self.from_disk(recorded, earlier, trend.outputs))
 
     async def from_disk(self, work: Callable[..., Any], *args: Any, **options: Any) -> Any:
         async with self._disk:
@@ -211,6 +223,18 @@ async def result(api: Api, request: Request, body: dict[str, Any]) -> Response:
 
 async def state(api: Api, request: Request, body: dict[str, Any]) -> Response:
     return JSONResponse(api.model.state(time.monotonic()))
+
+
+async def get_trend(api: Api, request: Request, body: dict[str, Any]) -> Response:
+    given = request.query_params.get("seconds")
+    try:
+        seconds = None if given is None else float(given)
+    except ValueError:
+        seconds = 0.0
+    if seconds is not None and not MIN_TREND <= seconds <= MAX_TREND:
+        raise Refused(400, f"'seconds' must lie between {MIN_TREND:g} and {MAX_TREND:g}; leave it out for all")
+    await api.read_earlier()
+    return JSONResponse(api.model.trend_values(seconds, time.monotonic()))
 
 
 async def get_markers(api: Api, request: Request, body: dict[str, Any]) -> Response:
@@ -385,6 +409,10 @@ OPERATIONS = (
     ),
     Operation("POST", f"{PREFIX}/rest", "The person rests from now on; results then say how far from it they are", rest,
               {"seconds": {"type": "number", "minimum": SHORTEST_REST, "maximum": LONGEST_REST}}),
+    Operation(
+        "GET", f"{PREFIX}/trend", "Lowest, mean and highest outputs in bins of time, gaps and ratings", get_trend,
+        query={"seconds": {"type": "number", "minimum": MIN_TREND, "maximum": MAX_TREND}},
+    ),
     Operation("GET", f"{PREFIX}/alarms", "The alarms shown", get_alarms),
     Operation(
         "POST", f"{PREFIX}/alarms/acknowledge", "Acknowledge one alarm, or all", acknowledge,
