@@ -125,8 +125,10 @@ def window(
         "eda": Quality(not eda and pain is not None, eda, 0.9),
     }
     recorder.on_result(
-        Result(index, index / 2, "trimodal", outputs, "" if outputs else "nothing usable", quality, dict.fromkeys(NAMES, None),
-               {"preprocess": None, "total": float(index)}, 0, "b")
+        Result(
+            index, index / 2, "trimodal", outputs, "" if outputs else "nothing usable", quality,
+            dict.fromkeys(NAMES, None), {"preprocess": None, "total": float(index)}, 0, "b",
+        )
     )  # fmt: skip
 
 
