@@ -52,6 +52,7 @@ class Summary:
     first_output: float | None = None  # stream time of the first result with outputs
     failed: str = ""  # the error that ended the run
     sources: dict[str, str] = field(default_factory=dict)  # modality -> what its source lost or altered, where it did
+    subject: str = ""  # whom the bundle is personalised to
     faults: dict[str, str] = field(default_factory=dict)  # part of the program -> how often it failed, and why
     stages: dict[str, Percentiles] = field(default_factory=lambda: {stage: Percentiles() for stage in STAGES})
 
@@ -85,7 +86,11 @@ class Summary:
         lines += [f"  {name} {what}" for name, what in self.faults.items()]
         factor = self.real_time_factor
         speed = f"{factor:.1f} x real time" if factor is not None else "no signal"
-        return [*lines, f"  speed {speed}   peak memory {peak_memory_mb():.0f} MB", f"  {notice(self.demo)}"]
+        return [
+            *lines,
+            f"  speed {speed}   peak memory {peak_memory_mb():.0f} MB",
+            f"  {notice(self.demo, self.subject)}",
+        ]
 
 
 def notice(demo: bool, subject: str = "") -> str:

@@ -24,8 +24,9 @@ SECTIONS = {"Tutorials": "tutorials", "How-to guides": "howto", "Reference": "re
 # the modules that `docs/reference/python.md` calls the interface
 API = (
     "jmt_edge.tasks", "jmt_edge.result", "jmt_edge.observer", "jmt_edge.controls", "jmt_edge.errors",
-    "jmt_edge.capture.base", "jmt_edge.media.chunk", "jmt_edge.engine.bundle", "jmt_edge.live.loop",
-    "jmt_edge.live.pipeline", "jmt_edge.live.alarms", "jmt_edge.recording.reader",
+    "jmt_edge.capture", "jmt_edge.capture.base", "jmt_edge.media.chunk", "jmt_edge.engine.bundle",
+    "jmt_edge.engine.backends", "jmt_edge.live", "jmt_edge.live.loop", "jmt_edge.live.pipeline", "jmt_edge.live.alarms",
+    "jmt_edge.recording", "jmt_edge.recording.reader",
 )  # fmt: skip
 CONF = """
 project = "jmt-edge"

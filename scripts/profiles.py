@@ -35,8 +35,8 @@ ROOT = Path(__file__).resolve().parents[1]
 TESTS = ("capture", "eda_capture", "simulated", "media", "clips", "engine", "live", "recording", "page", "beds")
 EXTRAS = "build,record,page,formats,lsl,mqtt,sign"
 TOOLS = (
-    "pytest>=8", "pytest-xdist>=3.6", "pytest-timeout>=2.3", "pytest-benchmark>=5.1", "hypothesis>=6.115", "psutil>=6",
-    "httpx>=0.27", "soundfile>=0.12", "setuptools>=77",
+    "pytest>=8.2", "pytest-xdist>=3.6", "pytest-timeout>=2.3", "pytest-benchmark>=5.1", "hypothesis>=6.115",
+    "psutil>=6", "httpx>=0.27", "soundfile>=0.12", "setuptools>=77",
 )  # fmt: skip
 # `--quick`: where the versions of NumPy, SciPy, OpenCV, onnxruntime and the extras meet; minutes instead of an hour
 QUICK = (

@@ -63,6 +63,7 @@ class Problems:
     bad: list[str] = field(default_factory=list)
     absent: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
+    _counted: set[tuple[str, str]] = field(default_factory=set, repr=False)  # several steps look for a file
 
     def guard(self, read: Callable[[], T]) -> T | None:
         """`read()`; None where it fails and bad samples are skipped."""
@@ -76,10 +77,14 @@ class Problems:
         """A sample that cannot be used: raises DataError, or with `skip` counts it."""
         if not self.skip:
             raise DataError(f"{why} (or pass --skip-bad)") from None
-        self.bad.append(why)
+        if why not in self.bad:
+            self.bad.append(why)
 
     def missing(self, what: str, path: Path) -> None:
-        """Count a file that a real copy may lack, and keep one example."""
+        """Count a file that a real copy may lack, each once however often it is looked for, and keep one example."""
+        if (what, str(path)) in self._counted:
+            return
+        self._counted.add((what, str(path)))
         self.absent[what] += 1
         self.examples.setdefault(what, str(path))
 

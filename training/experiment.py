@@ -59,7 +59,7 @@ from .scores import Predictions, Scores, empty_predictions, fit_temperature, sco
 from .sets import ClipSet, FeatureSet, clip_set, feature_set, hash_seed
 from .splits import Split
 from .trainer import Device, State, fit
-from .uncertainty import Change, fit_uncertainty, only, subsets, wider
+from .uncertainty import Change, fit_uncertainty, only, promised, subsets, wider
 
 # patterns of what a later command would trust in a run's folder
 UNCALIBRATED = "predictions-uncalibrated.npz"  # of the same windows, as if nobody's rest were known
@@ -319,7 +319,7 @@ def uncertainty_of(
         found = {}
         for present in subsets(prepared.task.names):
             p = predict(prepared, fusion, features, way, {}, only(fusion.modalities, present))
-            found[present] = replace(p, temperature=temperature)
+            found[present] = promised(replace(p, temperature=temperature), way, prepared.stores, present)
         fitted.append(fit_uncertainty(found))
     return fitted[0] if len(fitted) == 1 else wider(*fitted)
 

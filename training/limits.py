@@ -24,7 +24,7 @@ from .clips import build_clips, default_cache
 from .data import Cohort, cut_windows
 from .novelty import fit_windows
 from .streams import simulated_cohort
-from .uncertainty import Subsets, fit_uncertainty, only, subsets
+from .uncertainty import Subsets, fit_uncertainty, only, promised, subsets
 
 if TYPE_CHECKING:
     from .sensitivity import Sensitivity
@@ -98,13 +98,16 @@ def _sensitivity(bundle: Bundle, seed: int, cache: Path, workers: int) -> Sensit
 
 
 def predict_subsets(bundle: Bundle, cohort: Cohort, *, cache: Path, workers: int = 1) -> Subsets:
-    """The bundle's predictions for a cohort from each set of modalities, by the engine that `live` uses."""
+    """The bundle's predictions for a cohort from each set of modalities, by the engine that `live` uses, of the windows
+    whose sets and intervals it shows.
+    """
     from .evaluation import BundleScorer  # imports this module through `experiment`
     from .experiment import TrainingOptions
 
     scorer = BundleScorer(bundle, cohort, TrainingOptions(cache=cache, workers=workers))
-    names = bundle.task.names
-    return {some: scorer.predict(scorer.windows, change=only(names, some)) for some in subsets(names)}
+    names, windows = bundle.task.names, scorer.windows
+    found = {some: scorer.predict(windows, change=only(names, some)) for some in subsets(names)}
+    return {some: promised(p, windows, scorer.stores, some) for some, p in found.items()}
 
 
 def with_limits(

@@ -39,7 +39,9 @@ _RAVDESS_WORDS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgus
 PAINFUL = 4.0  # the lowest rating of 0 to 10 that counts as pain; below it only 0 is no pain
 _SILVER = "*_merged_*with_*.csv"  # <subject>_merged_64hz_with_pain.csv, ..._with_self_report.csv
 _COHORTS = ("young_adults", "older_adults")
-_TICKS = ((1e17, 1e9), (1e14, 1e6), (1e11, 1e3))  # of an epoch time: from what size on, how many a second
+_TICKS = (1e9, 1e6, 1e3, 1.0)  # a second, where stamps are in ns, µs, ms or s
+_STEPS = (1 / 128, 1 / 4)  # s between two rows: the grid is 64 Hz, EDA alone 4 Hz. No two units fit one step
+_LATEST = 1e10  # s since 1970: the year 2286
 
 
 def read_open(root: Path, problems: Problems) -> Cohort | None:
@@ -248,7 +250,8 @@ def _silver_trial(file: Path) -> Trial:
 def silver_table(file: Path) -> tuple[NDArray[np.float64], dict[str, NDArray[np.float64]]]:
     """(times in s from the first row on, the columns `eda` and `painlevel` with NaN for blanks), each (rows,).
 
-    Raises DataError, naming file and row, for what is not numbers or not in the order of time.
+    Raises DataError, naming file and row, for what is not numbers or not in the order of time, and for stamps whose
+    unit cannot be told.
     """
     lines = label_lines(file)
     at = column_indices(file, lines[0], ",", ("timestamp_ns", "eda", "painlevel"))
@@ -261,13 +264,28 @@ def silver_table(file: Path) -> tuple[NDArray[np.float64], dict[str, NDArray[np.
         raise DataError(f"{file} holds fewer than two rows; merge it again")
     table = np.array(rows)
     stamps = table[:, 0]
-    ticks = next((ticks for least, ticks in _TICKS if stamps[0] >= least), 1.0)
-    times = (stamps - stamps[0]) / ticks
-    if (late := np.flatnonzero(np.diff(times) < 0)).size:
+    if (late := np.flatnonzero(np.diff(stamps) < 0)).size:
         raise DataError(
             f"{file} row {int(late[0]) + 3}: its time lies before that of the row above; sort the file by time"
         )
+    times = (stamps - stamps[0]) / _ticks(file, stamps)
     return times, {"eda": table[:, 1], "painlevel": table[:, 2]}
+
+
+def _ticks(file: Path, stamps: NDArray[np.float64]) -> float:
+    """How many of the stamps' unit are a second, by the step between rows: the column's name says nanoseconds, but may
+    have outlived a conversion, and stamps may begin at 0. Raises DataError where no unit fits.
+    """
+    steps = np.diff(stamps)
+    step = float(np.median(steps[steps > 0])) if (steps > 0).any() else 0.0
+    low, high = _STEPS
+    ticks = next((ticks for ticks in _TICKS if low <= step / ticks <= high), 0.0)
+    if not ticks or stamps[0] / ticks > _LATEST:
+        raise DataError(
+            f"{file}: the unit of timestamp_ns cannot be told: it begins at {stamps[0]:.0f} with steps of {step:g}, "
+            f"which in no unit are a date and {low * 1e3:.0f} to {high * 1e3:.0f} ms; merge it again, in ns at 64 Hz"
+        )
+    return ticks
 
 
 def silver_eda(trial: Trial) -> tuple[NDArray[np.float64], NDArray[np.float32]]:

@@ -240,16 +240,16 @@ def _affwild2_video(root: Path, label_file: Path, part: str, problems: Problems)
         problems.missing("video or wav with the sound", root / "audio" / f"{video_name}.wav")
     if not files:
         return None
-    times = _frame_times(video, frames, problems)
+    times = _frame_times(video or root / "videos" / f"{video_name}.mp4", frames, problems)
     duration = float(times[-1] + (times[1] - times[0] if frames > 1 else 1 / 30))
     return Trial(name, video_name, files, duration, Labels(times, table), part=part, kind="affwild2")
 
 
-def _frame_times(video: Path | None, frames: int, problems: Problems) -> NDArray[np.float64]:
+def _frame_times(video: Path, frames: int, problems: Problems) -> NDArray[np.float64]:
     """Times of the labelled frames: the video's, continued at its rate; 30 fps without a video."""
-    times = video_times(video) if video is not None else np.empty(0)
+    times = video_times(video) if video.is_file() else np.empty(0)
     if times.size < 2:
-        problems.missing("video for timestamps (30 fps is assumed)", video or Path("videos/*.mp4"))
+        problems.missing("video for timestamps (30 fps is assumed)", video)
         return np.arange(frames) / 30.0
     if times.size < frames:
         step = float(np.median(np.diff(times)))

@@ -12,6 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from ..engine.uncertainty import CLASSES, COVERAGE, Limit, Uncertainty, fit_limits, fit_width
+from .clips import ClipStore
+from .data import WindowTable
 from .scores import Predictions
 
 Features = dict[str, torch.Tensor]
@@ -34,6 +36,19 @@ def only(names: tuple[str, ...], present: frozenset[str]) -> Change:
         return features, seen * wanted * (seen[:, -1:] > 0)
 
     return change
+
+
+def promised(
+    p: Predictions, windows: WindowTable, stores: Mapping[str, ClipStore], present: frozenset[str]
+) -> Predictions:
+    """Those of `windows` whose set or interval a live run shows: full ones that do not end in a pause in speech
+    (`live.pipeline`). p: predictions of all `windows` from `present`.
+    """
+    keep = windows.end >= windows.task.window - 1e-6
+    for name in present & stores.keys():
+        newest = windows.rows[name][:, -1]
+        keep &= (newest < 0) | ~stores[name].pause[np.maximum(newest, 0)]
+    return replace(p, attention=p.present).take(np.flatnonzero(keep))  # attention is not needed, and may be empty
 
 
 def fit_uncertainty(subset: Subsets, coverage: float = COVERAGE) -> Uncertainty | None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
@@ -34,7 +35,7 @@ from ..live.page.server import (
     static_files,
     token_of,
 )
-from .listener import Listener
+from .ward import Ward
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +43,15 @@ SHARED = ("/static/style.css", "/static/dom.js", "/static/icon.svg")  # of the b
 SWEEP = 0.2  # s
 
 
+class Keeper(Protocol):
+    """What keeps a ward up to date: a `Listener` or a `DirectReader`. Hold `lock` to read the ward."""
+
+    ward: Ward
+    lock: threading.Lock
+
+
 def start_station(
-    address: str, listener: Listener, *, token: str | None = None, certfile: Path | None = None,
+    address: str, listener: Keeper, *, token: str | None = None, certfile: Path | None = None,
     keyfile: Path | None = None,
 ) -> Server:  # fmt: skip
     """Serve the station at `address` (HOST:PORT). Raises ConfigError as `start_page`."""
@@ -56,7 +64,7 @@ def start_station(
     return server
 
 
-def application(listener: Listener, guard: Guard, door: Door) -> Outer:
+def application(listener: Keeper, guard: Guard, door: Door) -> Outer:
     """The station's ASGI application."""
     ward, lock = listener.ward, listener.lock
     readings, actions = Bucket(rate=60, burst=240), Bucket(rate=5, burst=30)
@@ -161,7 +169,8 @@ def prometheus(snapshot: dict[str, Any]) -> str:
             lines.append(f"jmt_edge_{name}{{{shown}}} {value:.10g}" if shown else f"jmt_edge_{name} {value:.10g}")
 
     beds = snapshot["beds"]
-    metric("station_broker_up", "gauge", "1 while the broker is there.", [({}, float(not snapshot["broker"]))])
+    if snapshot["prefix"]:
+        metric("station_broker_up", "gauge", "1 while the broker is there.", [({}, float(not snapshot["broker"]))])
     metric("station_refused_total", "counter", "Messages that were not as they should be.", [({}, snapshot["refused"])])
     up = [({"bed": b["name"]}, float(b["state"] == "live")) for b in beds if b["state"] not in ("ended", "files")]
     metric("bed_up", "gauge", "1 while the bed sends results; without those that have ended or read files.", up)

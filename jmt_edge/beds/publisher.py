@@ -27,6 +27,7 @@ INBOX = 20_000  # messages that the thread has not seen, while it waits for a br
 PAUSE, LONGEST = 0.5, 5.0  # s between two attempts to connect: the first, and at most
 FAREWELL = 5.0  # s to send at the end what the broker does not have yet
 STAY, REUNION = 2.0, 6.0  # s for which what somebody misses can still be asked for: after the end, after a reconnection
+GRACE = 10.0  # s beyond all these for the thread to end
 MAX_ASKED = 1000  # numbers that one request may name
 LIVE, LOST, ENDED, FAILED = "live", "lost", "ended", "failed"
 
@@ -40,7 +41,9 @@ class Publisher:
         self.connections = 0
         self._base = f"{broker.prefix}/{bed}"
         self._journal = Journal(self.run, keep)
-        self._inbox: deque[tuple[str, Any, float, float]] = deque(maxlen=INBOX)
+        self._inbox: deque[tuple[str, Any, float, float]] = deque()
+        self._gate = threading.Lock()  # of the inbox, held for a moment only
+        self._overrun = 0  # numbered messages that a full inbox had no room for
         self._kept: dict[str, str] = {}  # topic -> its payload as JSON
         self._changed: set[str] = set()
         self._numbers: dict[int, int] = {}  # paho's number -> ours
@@ -61,12 +64,18 @@ class Publisher:
 
     def add(self, kind: str, body: Mapping[str, Any]) -> None:
         """A numbered message: `result` or `alarm`."""
-        self._inbox.append((kind, body, time.time(), time.monotonic()))
-        self._wake()
+        self._put((kind, body, time.time(), time.monotonic()))
 
     def keep(self, topic: str, body: Any) -> None:
         """The newest content of a retained topic: `alarms`, `quality`, `config`, or a whole topic with slashes."""
-        self._inbox.append((topic if "/" in topic else f"{self._base}/{topic}", body, 0.0, 0.0))
+        self._put((topic if "/" in topic else f"{self._base}/{topic}", body, 0.0, 0.0))
+
+    def _put(self, entry: tuple[str, Any, float, float]) -> None:
+        """made (the last) is 0 for what is only kept: its newest content replaces it, so that nothing is lost."""
+        with self._gate:
+            self._inbox.append(entry)
+            if len(self._inbox) > INBOX:
+                self._overrun += self._inbox.popleft()[3] > 0
         self._wake()
 
     def close(self, failed: str = "") -> int:
@@ -75,8 +84,10 @@ class Publisher:
         self._state(FAILED if failed else ENDED, failed)
         self._stopping.set()
         self._wake()
-        self._thread.join(FAREWELL + STAY + REUNION + 10)
-        return self._journal.lost + self._journal.waiting
+        self._thread.join(FAREWELL + STAY + REUNION + GRACE)
+        with self._gate:  # a thread that hangs in a connection may have left something there
+            unseen = sum(made > 0 for *_, made in self._inbox)
+        return self._journal.lost + self._journal.waiting + unseen + self._overrun
 
     def _state(self, state: str, reason: str = "") -> None:
         self.keep("status", {"state": state, "reason": reason, "run": self.run, "at": round(time.time(), 3)})
@@ -142,7 +153,8 @@ class Publisher:
 
     def _collect(self) -> None:
         while self._inbox:
-            where, body, at, made = self._inbox.popleft()
+            with self._gate:
+                where, body, at, made = self._inbox.popleft()
             try:
                 if made:
                     self._journal.add(where, body, at, made)

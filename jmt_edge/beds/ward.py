@@ -1,4 +1,5 @@
-"""What a station knows of each bed, from the messages of a broker. No network here: messages and times come in.
+"""What a station knows of each bed, from the messages of a broker, or of its page (`direct`). No network here: messages
+and times come in.
 
 Everything in a message is a stranger's until it was checked: what is not as `docs/reference/mqtt.md` says is counted
 and dropped.
@@ -120,7 +121,8 @@ class Bed:
 
 
 class Ward:
-    """All beds below one prefix. `on_message`: called with (bed, kind, message, late) for each that is new."""
+    """All beds below one prefix; an empty one where there is no broker. `on_message`: called with (bed, kind, message,
+    late) for each that is new."""
 
     def __init__(self, prefix: str, on_message: Callable[[Bed, str, dict[str, Any], bool], None] | None = None) -> None:
         self.prefix, self._on_message = prefix, on_message

@@ -21,6 +21,7 @@ COMMANDS = {
     "config": "Check and show the settings of `live` and `station` from a file and the environment.",
     "replay": "Replay a recorded live run, bit for bit.",
     "export": "Convert a recording to CSV, Parquet, XDF or FHIR.",
+    "report": "Write a recorded session as one HTML file.",
     "bundle": "Keep a unit's bundles: add, use, roll back, list.",
     "personalise": "Fit a bundle to one person, by the ratings in their recordings.",
     "keygen": "Make a key to sign bundles and recordings with.",
@@ -95,14 +96,27 @@ def main() -> None:
         what = error.filename or "the output"
         click.echo(f"jmt-edge: {what} cannot be written ({error.strerror}); make room, or write elsewhere", err=True)
         sys.exit(2)
-    except ModuleNotFoundError as error:
-        from ._needs import EXTRA_OF
-
-        extra = EXTRA_OF.get((error.name or "").split(".")[0])
-        if extra is None:
+    except ImportError as error:
+        sentence = _cannot_import(error)
+        if sentence is None:
             raise
-        click.echo(
-            f"jmt-edge: this command needs {error.name}, which is not installed; run `pip install 'jmt-edge[{extra}]'`",
-            err=True,
-        )
+        click.echo(f"jmt-edge: {sentence}", err=True)
         sys.exit(2)
+
+
+def _cannot_import(error: ImportError) -> str | None:
+    """What the user can do about an optional package that is missing or does not load; None for any other module."""
+    from ..errors import short
+    from ._needs import EXTRA_OF
+
+    if isinstance(error, ModuleNotFoundError):
+        extra = EXTRA_OF.get((error.name or "").split(".")[0])
+        what = f"this command needs {error.name}, which is not installed; run `pip install 'jmt-edge[{extra}]'`"
+        return what if extra else None
+    frame = error.__traceback__
+    while frame is not None:
+        package = frame.tb_frame.f_globals.get("__name__", "").split(".")[0]
+        if package in EXTRA_OF:  # the outermost that was being imported
+            return f"{package} cannot be loaded ({short(error)}); install a version of it that fits the other packages"
+        frame = frame.tb_next
+    return None

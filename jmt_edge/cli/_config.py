@@ -103,6 +103,10 @@ def _checked(command: click.Command, option: click.Option, value: Any) -> Any:
         if not isinstance(value, bool):
             raise ValueError("it is on or off; give true or false")
         return value
+    if option.multiple:
+        if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+            raise ValueError("give a list of texts in quotes")
+        return value
     if value is True and option.flag_value not in (None, True):  # --page without an address
         value = option.flag_value
     if isinstance(value, list) and (option.metavar or "") == "LIST" and all(isinstance(v, str) for v in value):

@@ -248,9 +248,20 @@ def _broker(flags: Flags) -> None:
     from ..beds.broker import parse_broker
 
     url = flags["mqtt"] if "mqtt" in flags else flags["url"]
-    if not url:
-        raise ConfigError("the station needs a broker; give --mqtt mqtt://HOST/PREFIX")
     parse_broker(url, flags["mqtt_password_file"], flags["mqtt_ca"])
+
+
+def _one_way(flags: Flags) -> None:
+    if not flags["url"] and not flags["beds"]:
+        raise ConfigError("the station needs beds; give --mqtt mqtt://HOST/PREFIX, or --bed NAME=URL for each bed")
+    if flags["url"] and flags["beds"]:
+        raise ConfigError("a station reads from a broker or from the beds' pages; give --mqtt or --bed, not both")
+
+
+def _pages(flags: Flags) -> None:
+    from ..beds.direct import parse_beds
+
+    parse_beds(flags["beds"], flags["bed_token_file"], flags["bed_ca"])
 
 
 def _discovery(flags: Flags) -> None:
@@ -335,6 +346,15 @@ def _exported(flags: Flags) -> None:
     _writable(out)
 
 
+def _reported(flags: Flags) -> None:
+    from .report import target_of
+
+    out = target_of(flags)
+    if out.exists():
+        raise ConfigError(f"{printable(out)} exists and is not overwritten; choose another --out")
+    _writable(out)
+
+
 def _trains(flags: Flags) -> bool:
     """Not one of the options that only look."""
     return not flags["list_recipes"] and flags["check"] is None
@@ -375,9 +395,21 @@ NEEDS: tuple[Need, ...] = (
          partial(_also, "--mqtt-ca checks a broker; give it with --mqtt URL", "mqtt")),
     Need("live", "`--mqtt-password-file`", "`--mqtt`", _given("mqtt_password_file"),
          partial(_also, "--mqtt-password-file is for a broker; give it with --mqtt URL", "mqtt")),
-    _packages("station", "", _always, "paho"),
     _packages("station", "", _always, "starlette", "uvicorn", "websockets"),
-    Need("station", "`--mqtt`", "an address, a password file and certificates that can be used", _always, _broker),
+    Need("station", "", "`--mqtt` or `--bed`, not both", _always, _one_way),
+    _packages("station", "`--mqtt`", _given("url"), "paho"),
+    Need("station", "`--mqtt`", "an address, a password file and certificates that can be used", _given("url"),
+         _broker),
+    Need("station", "`--mqtt-ca`", "`--mqtt`", _given("mqtt_ca"),
+         partial(_also, "--mqtt-ca checks a broker; give it with --mqtt URL", "url")),
+    Need("station", "`--mqtt-password-file`", "`--mqtt`", _given("mqtt_password_file"),
+         partial(_also, "--mqtt-password-file is for a broker; give it with --mqtt URL", "url")),
+    Need("station", "`--bed`", "names, addresses, a token file and certificates that can be used", _given("beds"),
+         _pages),
+    Need("station", "`--bed-ca`", "`--bed`", _given("bed_ca"),
+         partial(_also, "--bed-ca checks the beds' pages; give them with --bed NAME=URL", "beds")),
+    Need("station", "`--bed-token-file`", "`--bed`", _given("bed_token_file"),
+         partial(_also, "--bed-token-file is for the beds' pages; give them with --bed NAME=URL", "beds")),
     Need("station", "`--page-cert`, `--page-key`", "both of them", _always, _pair),
     Need("station", "`--page`", "an address that is free", _always, _free_address),
     Need("station", "`--log-file`", _A_FOLDER, _given("log_file"), partial(_outputs, "log_file")),
@@ -389,6 +421,8 @@ NEEDS: tuple[Need, ...] = (
     Need("export", "`--subject`", "`--to fhir`, and a reference", _given("subject"), _subject),
     _packages("export", _SIGNED, _given("require_signed"), "cryptography"),
     Need("export", "", "an output that does not exist, or an empty folder", _always, _exported),
+    _packages("report", _SIGNED, _given("require_signed"), "cryptography"),
+    Need("report", "", "an `--out` that does not exist", _always, _reported),
     _packages("personalise", _SIGNED, _given("require_signed"), "cryptography"),
     Need("personalise", "", "an `--out` that does not exist", _always, partial(_new, "out", None, BundleError)),
     _packages("keygen", "", _always, "cryptography"),

@@ -42,12 +42,14 @@ def show(file: Path | None) -> None:
     for name, one in configurable().items():
         click.echo(f"[{name}]")
         for key, value, where in effective(one, file):
-            if value is None:
+            if value is None or value == ():
                 click.echo(f"# {key} is not set")
             else:
                 click.echo(f"{key} = {_toml(value)}  # {where}")
 
 
 def _toml(value: Any) -> str:
-    """A bool, a number or a text; JSON's texts are TOML's."""
+    """A bool, a number, a text or a list of texts; JSON's are TOML's."""
+    if isinstance(value, tuple):
+        return json.dumps(value, ensure_ascii=False)
     return json.dumps(value if isinstance(value, (bool, int, float)) else str(value), ensure_ascii=False)

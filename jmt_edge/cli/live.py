@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import shlex
 import sys
 from dataclasses import replace
 from importlib import resources
@@ -177,13 +178,13 @@ def command(
     observers: list[Observer] = []
     if (service := open_service()) is not None:
         observers.append(service)
-    since = None
+    since = earlier = None
     if record is not None:
         from ..recording.recorder import Recorder
 
         controls.recording = recorder = Recorder(record, bundle, raw, threads=threads, resume=resume)
         observers.append(recorder)
-        since = recorder.session_began
+        since, earlier = recorder.session_began, recorder.continues
         if recorder.continues and rest:
             options = replace(options, rest=0.0)
             _say("the rest is not repeated within a session; begin one on the page when the person rests again")
@@ -199,7 +200,7 @@ def command(
     if page is not None:
         folder = record.parent if record is not None else Path("runs")
         options_of_page = {"face": page_face, "certfile": page_cert, "keyfile": page_key, "since": since}
-        server = open_page(page, controls, folder, **options_of_page)
+        server = open_page(page, controls, folder, **options_of_page, earlier=earlier)
     shown, judge = result_output(output, controls, server)
     observers += [*shown, *([server] if server is not None else [])]
     if mqtt is not None:
@@ -226,6 +227,8 @@ def command(
     if controls.recording is not None:
         problem = controls.recording.state
         _say(f"  recording {recorder.folder}" + (f": {problem}" if problem != "off" else ""))
+        if (recorder.folder / "manifest.json").is_file():
+            _say(f"  its report: jmt-edge report {shlex.quote(str(recorder.folder))}")
     if controls.failure:
         raise OutputError(controls.failure)
 

@@ -42,7 +42,7 @@ def command(
 ) -> None:  # fmt: skip
     """Fit a bundle's pain output to one person, by the ratings (0 to 10) in that person's RECORDINGs.
 
-    Fitted to the first half of the ratings, by time, and judged by the other half: without a gain there nothing is
+    Fitted to the first half of the ratings, by time, and judged by the other half: without a gain in both nothing is
     written, and the exit code is 1. The networks stay as they are. A research prototype; not for clinical use.
     """
     _check(recordings, subject, undo)
@@ -71,6 +71,9 @@ def command(
     fitted = refit(bundle, read, subject, painful=painful_from)
     for line in _lines(fitted, len(read)):
         click.echo(line)
+    if fitted.judged is None:
+        click.echo(f"nothing written: no change is worth making; {bundle.id} stays as it is", err=True)
+        sys.exit(1)
     if fitted.judged.gain <= 0:
         click.echo(f"nothing written: {bundle.id} meets the later ratings no worse as it is", err=True)
         sys.exit(1)
@@ -93,14 +96,26 @@ def _check(recordings: tuple[Path, ...], subject: str, undo: bool) -> None:
 
 
 def _lines(found: Refit, recordings: int) -> list[str]:
-    j, p = found.judged, found.personal
-    low, high = j.interval
+    from ..recording.personalise import SURE
+
+    j, d, p = found.judged, found.decided, found.decided.personal
     ratings = found.support + found.test
+    first = (
+        f"{found.subject}: {ratings} ratings in {recordings} recording{'s' if recordings > 1 else ''}; pain from "
+        f"{found.painful} on; fitted to the first {found.support}, judged by the last {found.test}"
+    )
+    own = (
+        f"among the first {found.support}, blocks in time that were left out of the fit: gain {d.gain:+.3f} "
+        f"({SURE:.0%}: {d.interval[0]:+.3f} to {d.interval[1]:+.3f})"
+    )
+    if j is None:
+        return [first, f"{own}: no change is worth making"]
+    low, high = j.interval
     sure = "" if low > 0 else "; it may be chance"
     weights = [f"{name} counts for {'less' if w > 0 else 'more'} by {abs(w):.0%}" for name, w in p.weights.items()]
     return [
-        f"{found.subject}: {ratings} ratings in {recordings} recording{'s' if recordings > 1 else ''}; pain from "
-        f"{found.painful} on; fitted to the first {found.support}, judged by the last {found.test}",
+        first,
+        own,
         f"held-out Brier score {j.brier[0]:.3f} before, {j.brier[1]:.3f} after: gain {j.gain:+.3f} "
         f"(95 %: {low:+.3f} to {high:+.3f}){sure}",
         f"held-out windows on the wrong side: {j.wrong[0]:.0%} before, {j.wrong[1]:.0%} after",

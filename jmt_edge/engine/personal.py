@@ -34,7 +34,7 @@ PERSONAL_ENTRY = record(
         "set_aside": record({"name": label}, {"uncertainty": any_table, "sensitivity": any_table}),
         "note": text,
     },
-    {"what_ifs": flag},
+    {"what_ifs": flag, "left_out": record({"gain": number, "interval": pair_of(number), "sure": share}, {})},
 )
 
 

@@ -23,6 +23,7 @@ from ..observer import Observer, RunInfo
 from ..result import Result
 from ..summary import Summary
 from .alarms import Alarm, Alarms, AlarmSettings, Event, Priority, State, Threshold
+from .events import EventLog
 
 SILENT = 1.0  # s without a sample from a sensor
 CONNECT = 5.0  # s that a sensor may take to deliver its first sample
@@ -71,13 +72,15 @@ class Heard(Observer):
 class Judge:
     """The alarms of a run. One thread calls `begin`, `take` and `judge`; the rest may be called from any thread.
 
-    heard: when the loop was last active; statuses: the newest of each source; alarms: read them by `snapshot`.
+    heard: when the loop was last active; statuses: the newest of each source; alarms: read them by `snapshot`;
+    events: each time one signalled.
     """
 
     def __init__(self, heard: Heard, controls: Controls) -> None:
         self.heard = heard
         self.alarms = Alarms()
         self.statuses: Mapping[str, Status] = {}
+        self.events = EventLog(self.alarms, heard, controls)
         self._controls = controls
         self._lock = threading.RLock()  # whoever listens to the alarms may ask for a snapshot
         self._result: Result | None = None
@@ -88,7 +91,7 @@ class Judge:
         self._faults_seen = 0
         self._fault_at = -math.inf
         self._started = 0.0
-        self._epoch = time.time() - time.monotonic()
+        self.epoch = time.time() - time.monotonic()  # Unix time at which the monotonic clock reads 0
 
     def begin(self, now: float) -> None:
         """The run has begun; later calls change nothing."""
@@ -112,6 +115,7 @@ class Judge:
             self.alarms.add(Alarm("late", "technical", Priority.LOW))
             self.alarms.add(Alarm("recording", "technical", Priority.MEDIUM))
             self.alarms.add(Alarm("fault", "technical", Priority.LOW))
+            self.events.note_settings()
 
     # --- what a person does ----------------------------------------------------------------------------------------
     def set(self, settings: AlarmSettings) -> None:
@@ -119,6 +123,8 @@ class Judge:
         with self._lock:
             self.alarms.settings = settings
             self._apply()
+            if self._started:
+                self.events.note_settings()
 
     def _apply(self) -> None:
         if "pain" in self.alarms.alarms:
@@ -126,10 +132,10 @@ class Judge:
             self.alarms.alarms["pain"].delay = settings.delay
             self._limit = Threshold(settings.limit, settings.hysteresis)
 
-    def acknowledge(self, now: float, id: str | None = None) -> list[str]:
+    def acknowledge(self, now: float, id: str | None = None, by: str = "") -> list[str]:
         """As `Alarms.acknowledge`."""
         with self._lock:
-            return self.alarms.acknowledge(now, id)
+            return self.alarms.acknowledge(now, id, by)
 
     def pause(self, seconds: float, now: float) -> None:
         """As `Alarms.pause`; 0 s ends the pause."""
@@ -227,7 +233,7 @@ class Judge:
     def snapshot(self, now: float) -> dict[str, Any]:
         """The alarms shown, as `Alarms.snapshot`, with Unix times."""
         with self._lock:
-            return self.alarms.snapshot(now, self._epoch)
+            return self.alarms.snapshot(now, self.epoch)
 
 
 class Watch(Heard):

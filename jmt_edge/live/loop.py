@@ -117,7 +117,7 @@ class _Loop:
         self._track = 0  # the person followed last
         self._origin = 0.0
         self._faults = FAULTS.counts()
-        self.summary = Summary(bundle.id, bundle.demo, options.realtime)
+        self.summary = Summary(bundle.id, bundle.demo, options.realtime, subject=bundle.subject)
 
     def open(self, stack: ExitStack) -> None:
         """Warm the engine, then open the sources: the run's clock starts when the engine is ready."""

@@ -169,7 +169,7 @@ class Terminal(Observer):
         if not any(a["state"] != "acknowledged" for a in self.judge.snapshot(time.monotonic())["alarms"]):
             return "no alarm waits for acknowledgement"
         self._note("acknowledge", id="all")
-        self.judge.acknowledge(time.monotonic())
+        self.judge.acknowledge(time.monotonic(), by="terminal")
         return "acknowledged"
 
     def _pause(self) -> str:

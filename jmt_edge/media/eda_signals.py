@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import SourceError
+from ..errors import SourceError, short
 from .eda_delimited import microsiemens
 from .eda_rows import F64, Asked, Body, EdaRecording
 from .tables import column_number
@@ -49,7 +49,12 @@ def need(module: str, path: Path, what: str) -> Any:
     """An optional library. Raises SourceError, with the remedy, where it is missing."""
     try:
         return importlib.import_module(module)
-    except ImportError:
+    except ImportError as error:
+        if not isinstance(error, ModuleNotFoundError):
+            raise SourceError(
+                f"EDA file {path} is {what}, and {module} cannot be loaded ({short(error)}); install a version of it "
+                "that fits the other packages, or export its EDA as CSV"
+            ) from None
         raise SourceError(
             f"EDA file {path} is {what}, which needs {module}; run `pip install 'jmt-edge[formats]'`, or export its "
             "EDA as CSV"

@@ -56,6 +56,7 @@ def export_fhir(recording: Recording, out: Path, *, subject: str = "") -> list[P
 
 def _resources(recording: Recording, subject: str) -> Iterator[dict[str, Any]]:
     manifest = recording.manifest
+    said = notice(bool(manifest["bundle"]["demo"]), recording.subject)
     device, host = _id(recording, "device"), manifest.get("host")
     version = host.get("jmt_edge") if isinstance(host, dict) else None
     yield _code_system(recording)
@@ -63,9 +64,9 @@ def _resources(recording: Recording, subject: str) -> Iterator[dict[str, Any]]:
         "resourceType": "Device", "id": device, "status": "active",
         "deviceName": [{"name": f"jmt-edge {manifest['bundle']['id']}", "type": "model-name"}],
         **({"version": [{"value": version}]} if isinstance(version, str) and version.strip() else {}),
-        "note": [{"text": f"{notice(bool(manifest['bundle']['demo']))}. {INTENDED_USE}"}],
+        "note": [{"text": f"{said}. {INTENDED_USE}"}],
     }  # fmt: skip
-    origin = _origin(manifest)
+    origin = recording.origin
     common: dict[str, Any] = {"device": {"reference": f"urn:uuid:{device}"}}
     if subject:
         common["subject"] = {"reference": subject}
@@ -76,7 +77,7 @@ def _resources(recording: Recording, subject: str) -> Iterator[dict[str, Any]]:
                 "status": "preliminary", "code": _code(CODE_OF.get(output, output)),
                 **_when(origin, result["t"]), **common, **_value(result, output),
                 "method": {**_code("jmt"), "text": f"bundle {manifest['bundle']['id']}"},
-                "note": [{"text": notice(bool(manifest["bundle"]["demo"]))}],
+                "note": [{"text": said}],
                 "component": _components(result, output),
             }  # fmt: skip
     for number, mark in enumerate(recording.marks()):
@@ -129,14 +130,6 @@ def _code_system(recording: Recording) -> dict[str, Any]:
         "name": "JmtEdgeEstimates", "title": "Estimates of jmt-edge", "status": "draft", "experimental": True,
         "caseSensitive": True, "content": "complete", "count": len(concepts), "concept": concepts,
     }  # fmt: skip
-
-
-def _origin(manifest: dict[str, Any]) -> datetime | None:
-    """When stream time was 0; None where that was not kept, or the run was not live."""
-    try:
-        return datetime.fromisoformat(manifest["origin"]) if manifest.get("origin") else None
-    except (TypeError, ValueError):
-        return None
 
 
 def _when(origin: datetime | None, t: float) -> dict[str, str]:

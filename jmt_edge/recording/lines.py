@@ -12,6 +12,7 @@ from typing import Any
 from ..capture.base import State
 from ..errors import SourceError
 from ..tasks import LONGEST_REST, SHORTEST_REST
+from .alarm_events import LABELS
 from .chain import Codes, align, file_lines, line_codes
 
 Check = Callable[[Any], bool]
@@ -21,6 +22,10 @@ _LARGEST = 3e38  # a float32 holds no larger number
 
 def _text(x: Any) -> bool:
     return isinstance(x, str)
+
+
+def _whose(x: Any) -> bool:
+    return _text(x) and len(x) <= 200 and (x == "" or x.isprintable())
 
 
 def _flag(x: Any) -> bool:
@@ -86,6 +91,11 @@ def _hop(x: Any) -> bool:
     return _number(x) and 0.01 <= x <= 3600
 
 
+def _bundle(x: Any) -> bool:
+    """Recordings of earlier editions do not say whom it is personalised to."""
+    return _fields(id=_text, demo=_flag)(x) and _optional(subject=_whose)(x)
+
+
 def _closed(x: Any) -> bool:
     """Recordings of the first edition, and those that an error ended, have no hashes of the files."""
     file = _fields(bytes=_count, sha256=_text)
@@ -96,7 +106,7 @@ def _closed(x: Any) -> bool:
 _MANIFEST: dict[str, tuple[Check, str]] = {
     "created": (_text, "a time"),
     "intended_use": (_text, "a text"),
-    "bundle": (_fields(id=_text, demo=_flag), "an id and whether it is a demo"),
+    "bundle": (_bundle, "an id, whether it is a demo, and perhaps whom it is personalised to"),
     "task": (_text, "a name"),
     "outputs": (_names, "a list of names"),
     "modalities": (_names, "a list of names"),
@@ -126,7 +136,20 @@ _STATUS = _fields(
 _CHUNK = _fields(chunk=_text, n=lambda x: _count(x) and x <= _MOST_SAMPLES, rate=_number, lost=_count)
 
 STATUSES = _map(_STATUS)
+_EVENT = _fields(
+    event=_text, alarm=_text, kind=_text, priority=_text, text=_text, start=_number, signalled=_number,
+    limit=_maybe(_number), end=_maybe(_number), peak=_maybe(_number), acknowledged=_maybe(_number), by=_text,
+)  # fmt: skip
+_LABEL = _fields(event=_text, label=lambda x: x in LABELS, t=_number, by=_text)
+_SETTINGS = _fields(settings=_fields(limit=_number, hysteresis=_number, delay=_number, enabled=_flag), off=_text)
 MARK = _fields(t=_number, text=_text, rating=_maybe(_count))
+
+
+def alarm_check(x: Any) -> bool:
+    """A line of `alarms.jsonl`: settings, a label, or an event."""
+    if not isinstance(x, dict):
+        return False
+    return (_SETTINGS if "settings" in x else _LABEL if "label" in x else _EVENT)(x)
 
 
 def result_check(manifest: dict[str, Any]) -> Check:

@@ -22,6 +22,7 @@ from ..errors import DataError, SourceError
 from ..observer import Mark
 from ..plain_files import printable
 from .reader import Recording
+from .recorder import MANIFEST
 
 PAINFUL = 4  # the lowest rating that counts as pain: moderate pain begins there
 SPAN = 10.0  # s before a rating that it is about, at most
@@ -79,17 +80,33 @@ def read_ratings(recording: Recording, bundle: Bundle) -> Read:
         raise SourceError(
             f"recording {name} holds means over {manifest['smooth']:g} s (--smooth); record without --smooth"
         )
-    results = [r for r in recording.results() if r["outputs"] is not None]
+    every = list(recording.results())
+    results = [r for r in every if r["outputs"] is not None]
     network = [_network(r) for r in results]
     rated = rated_windows(
         recording.marks(),
         np.array([r["t"] for r in results]),
         np.array([logit(outputs[OUTPUT]) for outputs, _ in network]),
         np.array([_without(without, bundle.task.names) for _, without in network]).reshape(len(results), -1),
-        began=datetime.fromisoformat(manifest["created"]).timestamp(),
+        began=_began(recording, every),
     )
     what_ifs = all(without is not None for _, without in network)
     return Read(recording.seal.identity, manifest["created"], rated, what_ifs)
+
+
+def _began(recording: Recording, results: Sequence[dict[str, Any]]) -> float:
+    """When stream time was 0, in s since 1970. A recording that was begun during a run has later stream times from its
+    first result on; where the time of 0 was not kept, it is reckoned back from that result.
+    """
+    if recording.origin is not None:
+        return recording.origin.timestamp()
+    first = float(results[0]["t"]) if results else 0.0
+    try:
+        return datetime.fromisoformat(recording.manifest["created"]).timestamp() - first
+    except ValueError:
+        raise SourceError(
+            f"{printable(recording.folder / MANIFEST)} is damaged ('created' is not a time); restore the recording"
+        ) from None
 
 
 def _network(result: dict[str, Any]) -> tuple[dict[str, float], dict[str, dict[str, float]] | None]:
@@ -103,15 +120,19 @@ def _without(what_ifs: dict[str, dict[str, float]] | None, names: Sequence[str])
     return [logit(known[name][OUTPUT]) if name in known else math.nan for name in names]
 
 
+def uncorrected(marks: Sequence[Mark]) -> list[Mark]:
+    """The ratings by time, without those that another one follows within `CORRECTION` s."""
+    given = [m for m in sorted(marks, key=lambda m: m.t) if m.rating is not None]
+    return [m for m, later in pairwise([*given, Mark(math.inf)]) if later.t - m.t > CORRECTION]
+
+
 def rated_windows(marks: Sequence[Mark], t: F64, logits: F64, without: F64, began: float = 0.0) -> list[Rated]:
     """Each rating with the windows (ends `t`, in order) of the `SPAN` s before it and since the rating before it;
     ratings without such a window, and those corrected at once, are left out.
     """
-    given = [m for m in sorted(marks, key=lambda m: m.t) if m.rating is not None]
-    last = [m for m, later in pairwise([*given, Mark(math.inf)]) if later.t - m.t > CORRECTION]
     found = []
     before = -math.inf
-    for mark in last:
+    for mark in uncorrected(marks):
         at = np.flatnonzero((t > max(before, mark.t - SPAN)) & (t <= mark.t))
         before = mark.t
         if at.size and mark.rating is not None:

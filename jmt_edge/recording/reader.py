@@ -12,6 +12,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, fields
+from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,12 +28,14 @@ from ..media.video import lossless_frames
 from ..observer import Mark
 from ..plain_files import printable, read_small
 from ..result import Quality, Result
+from .alarm_events import AlarmLog, read_log
 from .chain import RECORDING
 from .lines import (
     MARK,
     STATUSES,
     Check,
     LineFile,
+    alarm_check,
     check_manifest,
     eda_lines,
     json_lines,
@@ -128,6 +131,21 @@ class Recording:
         return "" if self.manifest["whole"] else "the recording did not begin with the run"
 
     @property
+    def subject(self) -> str:
+        """The code of the person whom its bundle was personalised to; empty where it was for everybody, or an earlier
+        edition did not say.
+        """
+        return str(self.manifest["bundle"].get("subject", ""))
+
+    @property
+    def origin(self) -> datetime | None:
+        """When stream time was 0; None where that was not kept, or the run was not live."""
+        try:
+            return datetime.fromisoformat(self.manifest["origin"]) if self.manifest.get("origin") else None
+        except (TypeError, ValueError):
+            return None
+
+    @property
     def complete(self) -> bool:
         """The recorder closed it, and no samples were dropped."""
         closed = self.manifest["closed"]
@@ -170,6 +188,10 @@ class Recording:
 
     def marks(self) -> list[Mark]:
         return [Mark(m["t"], m["text"], m["rating"]) for m in self._lines("events.jsonl", MARK)]
+
+    def alarms(self) -> AlarmLog:
+        """The events of the alarms; empty, and not judged, in recordings of versions that did not record them."""
+        return read_log(self._lines("alarms.jsonl", alarm_check))
 
     @property
     def eda_unit(self) -> str:

@@ -74,7 +74,7 @@ def replay(
     """
     manifest = recording.manifest
     observers, controls = list(observers), controls or Controls()
-    summary = Summary(bundle.id, bundle.demo, realtime=False)
+    summary = Summary(bundle.id, bundle.demo, realtime=False, subject=bundle.subject)
     outcome = Outcome(summary, why_played=recording.replay_blocker or "recomputation was not requested")
     first: int = manifest["first"]
     novelty: str = manifest.get("novelty", "off")  # recordings of the first edition were not gated

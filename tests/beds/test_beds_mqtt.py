@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from beds_fixture import Mosquitto, result, wait_for
 
+from jmt_edge.beds import publisher
 from jmt_edge.beds.broker import Broker, parse_broker
 from jmt_edge.beds.listener import Listener
 from jmt_edge.beds.publisher import Publisher
@@ -114,6 +115,22 @@ def test_nothing_is_lost_or_doubled_while_the_broker_dies_twice(
         assert (seen["missing"], seen["gone"], seen["edges"]) == (0, 0, made // 5)
     late = [entry for entry in station.got if entry[3]]
     assert 0 < len(late) < len(station.got)
+
+
+def test_what_a_hanging_connection_left_in_the_inbox_was_not_delivered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor was what a full inbox dropped; a retained topic's content is no message that anybody misses."""
+    for name, value in (("FAREWELL", 0.1), ("STAY", 0.0), ("REUNION", 0.0), ("GRACE", 0.0), ("INBOX", 30)):
+        monkeypatch.setattr(publisher, name, value)
+    hangs = threading.Event()
+    monkeypatch.setattr(Publisher, "_connect", lambda self: hangs.wait())
+    monkeypatch.setattr(Publisher, "_serve", lambda self: None)
+    bed = Publisher(parse_broker("mqtt://127.0.0.1:1", environment={}), "7")
+    bed.start()
+    for i in range(1, 41):
+        bed.add("result", {"index": i})
+        bed.keep("quality", {"index": i})
+    assert len(bed._inbox) == 30 and bed.close() == 40
+    hangs.set()
 
 
 def test_a_unit_that_dies_is_reported_by_the_broker_and_one_that_ends_says_so(

@@ -234,13 +234,54 @@ class Bedside:
         return {name: round(t - ended, 2) for name, t in self.until_it_works(life + 1).items()}
 
 
+def restart_unit(kills: int, stops: int, watchdog: float, file: Path | None) -> bool:
+    """Kill a whole unit `kills` times (SIGKILL) and stop it `stops` times (SIGSTOP; the watchdog ends it): whether one
+    recorded later than `CONTINUES` after its predecessor's end. Seconds from that end, and in `hang_to_abort` until
+    it."""
+    from jmt_edge.machine import describe
+
+    runs: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        unit = Bedside(Path(folder), watchdog=watchdog)
+        service = unit.service
+        try:
+            cold = {name: round(t, 2) for name, t in unit.until_it_works(1).items()}
+            for number in [signal.SIGKILL] * kills + [signal.SIGSTOP] * stops:
+                life, sent = service.life, time.monotonic() - service._began
+                after = unit.interrupt(life, number)
+                ended = service.at(life, "aborted") or service.at(life, "exited") or 0.0
+                started, ready = service.at(life + 1, "started") or 0.0, service.at(life + 1, "READY") or 0.0
+                runs.append({
+                    "signal": number.name, "hang_to_abort_s": round(ended - sent, 2),
+                    "to_start_s": round(started - ended, 2), "start_to_ready_s": round(ready - started, 2),
+                    "processor_s_to_ready": round(service.cpu_to_ready[-1], 2),
+                    **{f"to_{name}_s": t for name, t in after.items()}, "load": round(os.getloadavg()[0], 2),
+                })  # fmt: skip
+                print(runs[-1], flush=True)
+            service.stop()
+        finally:
+            service.close()
+    if file:
+        result = {
+            "date": f"{datetime.now(timezone.utc):%Y-%m-%d}", "machine": describe(), "priority": os.nice(0),
+            "command": f"python tests/live/supervisor.py --unit --times {kills} --watchdog {watchdog:g} --json FILE",
+            "watchdog_s": watchdog, "restart_sec_of_the_unit_s": 0.1, "cold_start": cold, "runs": runs,
+        }  # fmt: skip
+        file.write_text(json.dumps(result, indent=1) + "\n")
+    return max(run["to_recording_s"] for run in runs) > CONTINUES
+
+
 def main() -> None:
     from jmt_edge.machine import describe
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--times", type=int, default=5)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--unit", action="store_true", help="a whole unit alone: --times kills, half as many stops")
+    parser.add_argument("--watchdog", type=float, default=5.0, metavar="S", help="WatchdogSec of the unit")
     args = parser.parse_args()
+    if args.unit:
+        sys.exit(restart_unit(args.times, args.times // 2, args.watchdog, args.json))
     all_figures = []
     for _ in range(args.times):
         with tempfile.TemporaryDirectory() as folder:

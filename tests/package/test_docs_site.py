@@ -41,6 +41,36 @@ def test_every_page_is_in_the_contents_and_the_interface_is_described(site: Any)
     assert "### Result" in text and "### load_bundle" in text and "## jmt_edge.observer" in text
 
 
+def test_every_name_of_the_interface_is_described_from_its_docstring(site: Any) -> None:
+    page = (ROOT / "docs/reference/python.md").read_text()
+    names = re.findall(r"^\| `jmt_edge\.[\w.]*?(\w+)(?:\(.*\))?` \|", page, re.M)
+    names += re.findall(r"^\| `(\w+Error)` \|", page, re.M)
+    assert {"open_source", "open_engine", "run", "Pipeline", "DataError"} <= set(names)
+    text = site.interface()
+    assert not [name for name in names if f"### {name}\n" not in text]
+    assert text.count("### open_source\n") == 2  # of devices and files, and of recordings
+
+
+def test_the_page_of_packages_says_where_each_is_imported() -> None:
+    """cv2, serial and sounddevice are imported in one file each, torch nowhere in the run-time."""
+    page = (ROOT / "docs/reference/packages.md").read_text()
+    places: dict[str, set[str]] = {"cv2": set(), "serial": set(), "sounddevice": set(), "torch": set(), "triton": set()}
+    for folder in ("jmt_edge", "kernels", "calibration", "training"):
+        for file in (ROOT / folder).rglob("*.py"):
+            for name in re.findall(r"^\s*(?:import|from) (\w+)", file.read_text(), re.M):
+                if name in places:
+                    places[name].add(file.relative_to(ROOT).as_posix())
+    for name in ("cv2", "serial", "sounddevice"):
+        (only,) = places[name]
+        assert f"`{only}`" in page, only
+    assert {place.split("/")[0] for place in places["triton"]} == {"kernels"}
+    rooms = {"/".join(place.split("/")[:2]) for place in places["torch"] if place.startswith("jmt_edge/")}
+    assert not rooms & {
+        f"jmt_edge/{room}" for room in ("live", "capture", "clips", "media", "preprocessing", "recording")
+    }
+    assert list((ROOT / "benchmarks").glob("test_bench_*.py")) and "`benchmarks/test_bench_*.py`" in page
+
+
 @pytest.mark.slow
 def test_the_site_is_built_and_a_broken_link_is_an_error(
     site: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]

@@ -53,10 +53,17 @@ CASES: dict[str, Case] = {
         "live --mqtt mqtt://h --bed 1 --mqtt-discovery home/+", "", "'home/+' cannot begin MQTT topics"),
     "live `--mqtt-ca`: `--mqtt`": ("live --mqtt-ca {file}", "", "--mqtt URL"),
     "live `--mqtt-password-file`: `--mqtt`": ("live --mqtt-password-file {file}", "", "--mqtt URL"),
-    "station : `[mqtt]` (paho)": ("station --mqtt mqtt://h", "paho", "[mqtt]"),
     "station : `[page]` (starlette, uvicorn, websockets)": ("station --mqtt mqtt://h", "uvicorn", "[page]"),
+    "station : `--mqtt` or `--bed`, not both": ("station --page 127.0.0.1:0", "", "PREFIX, or --bed NAME"),
+    "station `--mqtt`: `[mqtt]` (paho)": ("station --mqtt mqtt://h", "paho", "[mqtt]"),
     "station `--mqtt`: an address, a password file and certificates that can be used": (
-        "station --page 127.0.0.1:0", "", "--mqtt mqtt://HOST/PREFIX"),
+        "station --mqtt http://h --page 127.0.0.1:0", "", "not an MQTT address"),
+    "station `--mqtt-ca`: `--mqtt`": ("station --bed 1=http://h --mqtt-ca x", "", "--mqtt URL"),
+    "station `--mqtt-password-file`: `--mqtt`": ("station --bed 1=http://h --mqtt-password-file x", "", "--mqtt URL"),
+    "station `--bed`: names, addresses, a token file and certificates that can be used": (
+        "station --bed 1 --page 127.0.0.1:0", "", "names no bed"),
+    "station `--bed-ca`: `--bed`": ("station --mqtt mqtt://h --bed-ca x", "", "--bed NAME=URL"),
+    "station `--bed-token-file`: `--bed`": ("station --mqtt mqtt://h --bed-token-file x", "", "--bed NAME=URL"),
     "station `--page-cert`, `--page-key`: both of them": (
         "station --mqtt mqtt://h --page 127.0.0.1:0 --page-key k", "", "--page-cert"),
     "station `--page`: an address that is free": (

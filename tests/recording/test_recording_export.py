@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import math
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +151,8 @@ def test_xdf_keeps_the_place_of_what_is_missing(tmp_path: Path, trimodal: Bundle
         assert len(stamps) == rows
         there = np.isfinite(values)
         np.testing.assert_allclose(stamps[there], values[there], atol=1e-3)
-    assert next(s for s in streams if s["info"]["name"][0] == "EDA")["clock_times"] == [0.0]
+    eda = next(s for s in streams if s["info"]["name"][0] == "EDA")
+    assert eda.get("clock_times", [0.0]) == [0.0]  # pyxdf hands them out from 1.16.7 on
 
 
 @pytest.mark.filterwarnings("ignore:.*(non-numeric|deviates)")
@@ -213,3 +216,24 @@ def test_readings_that_are_not_said_to_be_microsiemens_are_nowhere_called_so(
     assert b"<unit>a.u.</unit>" in (tmp_path / "a.xdf").read_bytes()
     assert RecordedSource("eda", folder).status().unit == "a.u."
     assert Recordings(folder.parent).view("run")["eda"]["unit"] == "a.u."
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        ("ImportError('pyarrow requires NumPy 2.0 or newer')", "pyarrow cannot be loaded (pyarrow requires NumPy 2.0"),
+        ("ModuleNotFoundError('no', name='pyarrow')", "needs pyarrow, which is not installed"),
+    ],
+)
+def test_a_package_that_does_not_load_is_one_sentence(
+    recording: Recording, tmp_path: Path, error: str, says: str
+) -> None:
+    """pyarrow 26 beside NumPy 1 is found and cannot be imported."""
+    folder = tmp_path / "broken" / "pyarrow"
+    folder.mkdir(parents=True)
+    (folder / "__init__.py").write_text(f"raise {error}\n")
+    code = f"import sys; sys.path.insert(0, {str(folder.parent)!r}); from jmt_edge.cli import main; main()"
+    words = ["export", str(recording.folder), "--to", "parquet", "--out", str(tmp_path / "out")]
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2 and says in done.stderr and len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "out").exists()

@@ -14,7 +14,7 @@ from jmt_edge.clips.cutter import network_input
 from jmt_edge.errors import ConfigError, DataError
 from jmt_edge.tasks import get_task
 from jmt_edge.training.data import Labels, Trial
-from jmt_edge.training.experiment import TrainingOptions, exportable, make_splits, prepare, run_split
+from jmt_edge.training.experiment import TrainingOptions, exportable, make_splits, prepare, require_fit, run_split
 from jmt_edge.training.frame_features import RATE, as_precomputed, cut_features, read_frames, with_features
 from jmt_edge.training.novelty import fit_windows
 from jmt_edge.training.readers import open_cohort
@@ -169,7 +169,9 @@ def test_a_data_set_without_video_trains_on_features_and_eda(tmp_path: Path) -> 
     assert sum("face" in t.files for t in found.trials) == len(cohort.trials) - 1
     assert cohort.problems.absent["face features of a trial"] == 1
     options = TrainingOptions(cache=tmp_path / "cache", device=Device("cpu", quiet=True))
+    require_fit(cohort, recipe)
     prepared = prepare(cohort, recipe, options)
+    assert cohort.problems.absent["face features of a trial"] == 1  # however often it was looked for
     assert prepared.stores["face"].present.all() and prepared.stores["face"].data.shape[1:] == (30, 3)
     (split,) = make_splits(prepared.cohort, "holdout", seed=0)
     result = run_split(prepared, split, tmp_path / "run", seed=0, options=options)

@@ -184,6 +184,35 @@ def test_a_damaged_file_of_silver_pain_is_named(change: Callable[[str], str], pa
         open_cohort(tmp_path)
 
 
+def stamped(file: Path, first: int, step: float) -> Path:
+    """The same rows, with stamps `step` apart from `first` on."""
+    header, *rows = file.read_text().splitlines()
+    lines = [f"{first + i * step:.15g},{row.split(',', 1)[1]}" for i, row in enumerate(rows)]
+    file.write_text("\n".join([header, *lines]) + "\n")
+    return file
+
+
+@pytest.mark.parametrize("ticks", [10**9, 10**6, 10**3, 1], ids=["ns", "us", "ms", "s"])
+@pytest.mark.parametrize("start", [0, 5, 1_741_789_373], ids=["from 0", "from 5 s", "since 1970"])
+def test_the_unit_of_silver_pains_stamps_is_told_by_their_step(ticks: int, start: int, tmp_path: Path) -> None:
+    """64 rows a second, whatever they begin at. Stamps from 0 ns were taken for seconds."""
+    times, _ = silver_table(stamped(silver(tmp_path), start * ticks, ticks / 64))
+    assert times[-1] == pytest.approx(120 - 1 / 64, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("first", "step", "part"),
+    [
+        (0, 10**6, "unit of timestamp_ns cannot be told"),  # 1 ms in ns, or 1 s in µs
+        (0, 0, "steps of 0"),
+        (1_741_789_373 * 10**9, 15_625, "unit of timestamp_ns cannot be told"),  # a date in ns, steps in µs
+    ],
+)
+def test_stamps_of_silver_pain_without_a_unit_are_refused(first: int, step: int, part: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=part):
+        silver_table(stamped(silver(tmp_path), first, step))
+
+
 def test_a_subject_of_silver_pain_without_ratings_is_refused(tmp_path: Path) -> None:
     file = silver(tmp_path, ratings={})
     with pytest.raises(DataError, match="no rating"):

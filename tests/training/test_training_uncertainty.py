@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,10 +15,12 @@ from jmt_edge.engine.bundle import load_bundle, write_bundle
 from jmt_edge.engine.novelty import FILE
 from jmt_edge.engine.uncertainty import Uncertainty
 from jmt_edge.errors import ConfigError
+from jmt_edge.tasks import get_task
+from jmt_edge.training.data import WindowTable
 from jmt_edge.training.limits import add_to_demo, other_people, predict_subsets, with_limits
 from jmt_edge.training.scores import Predictions
 from jmt_edge.training.streams import simulated_cohort
-from jmt_edge.training.uncertainty import Subsets, coverage, fit_uncertainty, only, subsets
+from jmt_edge.training.uncertainty import Subsets, coverage, fit_uncertainty, only, promised, subsets
 
 NAMES = ("face", "eda")
 
@@ -90,6 +93,23 @@ def test_absent_modalities_are_masked_as_in_a_live_run() -> None:
     seen = torch.tensor([[[1.0, 1, 1], [1, 1, 1]], [[1, 1, 1], [0, 1, 1]], [[0, 1, 1], [1, 1, 0]]])
     _, left = only(("face", "voice", "eda"), frozenset({"face", "voice"}))({}, seen)
     assert left.tolist() == [[[1, 1, 0], [1, 1, 0]], [[0, 1, 0], [0, 1, 0]], [[0, 1, 0], [1, 1, 0]]]
+
+
+def test_limits_are_fitted_to_the_windows_whose_sets_live_shows() -> None:
+    """Not to those that end in a held pause, where the voice takes part, nor to those before the first full one."""
+    task = get_task("affect")
+    names = task.names
+    rows = np.array([[0, 1], [1, 2], [2, 1], [0, -1], [0, 1]])  # clip 2 of the voice is a pause
+    end = task.window + np.array([0, 1, 2, 3, -0.5])
+    stores = {name: SimpleNamespace(pause=np.array([False, False, name == "voice"])) for name in names}
+    windows = WindowTable(task, [], {}, dict.fromkeys(names, rows), {}, np.zeros(5, int), end)
+    p = Predictions(
+        names, np.array(list("abcde")), np.array(list("abcde")), end, {}, {"valence": np.zeros((5, 1), np.float32)},
+        np.ones((5, 1, len(names)), np.float32), np.empty(0, np.float32),
+    )  # fmt: skip
+    seen = {some: promised(p, windows, stores, some).subject.tolist() for some in subsets(names)}  # type: ignore[arg-type]
+    for some, subjects in seen.items():
+        assert subjects == (["a", "c", "d"] if "voice" in some else ["a", "b", "c", "d"])
 
 
 # ---- the demo bundle

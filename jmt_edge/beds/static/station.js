@@ -69,7 +69,7 @@ $("token-form").addEventListener("submit", () => {
 });
 
 function show(found) {
-  say($("prefix"), found.prefix);
+  say($("prefix"), found.prefix || "read directly");
   document.body.dataset.trust = found.broker ? "lost" : "live";
   say($("link"), found.broker ? "no broker" : "live");
   const live = found.beds.filter((bed) => bed.state === "live").length;

@@ -269,6 +269,7 @@ class Clients:
 
     async def _attend(self, socket: WebSocket) -> None:
         client = Client(socket, self._model, self._shared, self._face)
+        client.visible = socket.query_params.get("hidden") != "1"  # a program that never wants pictures
         self._all[client] = socket
         sending = asyncio.ensure_future(self._quietly(client.run()))
         receiving = asyncio.ensure_future(self._quietly(self._receive(socket, client)))

@@ -16,15 +16,18 @@ from ...faults import Fault
 from ...media.chunk import Chunk
 from ...observer import Mark
 from ...preprocessing.quality import EdaQuality
+from ...recording.gaps import result_gap
 from ...result import Result
 from ...summary import notice
 from ..actions import in_words as actions_in_words
 from ..alarms import Alarms
+from ..events import EventLog
 from ..judge import Judge
 from ..rest import in_words
 from .feed import Feed
 from .frames import FPS, Frames
-from .traces import EDA_RATE, EDA_SECONDS, Trace, VoiceLevel, result_gap
+from .history import History
+from .traces import EDA_RATE, EDA_SECONDS, Trace, VoiceLevel
 
 HISTORY = 2400  # results kept for the history
 MARKS = 200
@@ -47,6 +50,7 @@ class Model:
         self.voice = VoiceLevel()
         self.result: Result | None = None
         self.results: deque[Result] = deque(maxlen=HISTORY)
+        self.trend: History | None = None
         self.result_count = 0
         self.with_outputs = 0
         self.marks: deque[Mark] = deque(maxlen=MARKS)
@@ -67,6 +71,8 @@ class Model:
         if self.feed.info is None:
             return
         self.judging.begin(now)
+        if self.trend is None:
+            self.trend = History(self.feed.info.bundle.task.outputs)
         ended = self.feed.ended  # read first: what the loop stored before it ended is taken below
         for kind, what in self.feed.take():
             if kind == "eda":
@@ -76,8 +82,7 @@ class Model:
             elif kind == "status":
                 self.judging.statuses = what
             elif kind == "mark":
-                self.marks.append(what)
-                self.mark_count += 1
+                self._take_mark(what)
             else:
                 self._take_result(what, now)
         if self.frames.newest is not None:
@@ -121,9 +126,17 @@ class Model:
         if count:
             self._voice_now = float(np.max(levels))
 
+    def _take_mark(self, mark: Mark) -> None:
+        self.marks.append(mark)
+        self.mark_count += 1
+        if mark.rating is not None and self.trend is not None:
+            self.trend.rate((self.zero or 0.0) + mark.t, mark.rating)
+
     def _take_result(self, result: Result, now: float) -> None:
         self.result = result
         self.results.append(result)
+        if self.trend is not None:
+            self.trend.add((self.zero or 0.0) + result.t, result.outputs)
         self.result_count += 1
         self.with_outputs += result.outputs is not None
         self.stream = max(self.stream, result.t)
@@ -138,6 +151,16 @@ class Model:
     @property
     def alarms(self) -> Alarms:
         return self.judging.alarms
+
+    @property
+    def events(self) -> EventLog:
+        return self.judging.events
+
+    @property
+    def zero(self) -> float | None:
+        """Unix time at stream time 0; None where stream time is not the time of a clock."""
+        info = self.feed.info
+        return self.judging.epoch + info.origin if info is not None and info.realtime and info.origin else None
 
     @property
     def faults(self) -> dict[str, Fault]:
@@ -178,6 +201,7 @@ class Model:
             "gap": result_gap(info.hop),
             "smooth": info.smooth,
             "realtime": info.realtime,
+            "zero": self.zero,
             "replay": info.replay,
             "frame_rate": FPS,
         }
@@ -210,6 +234,13 @@ class Model:
         names = info.bundle.task.outputs
         past = list(self.results)[-points:]
         return [[short(r.t), *(round(r.outputs[n], 4) if r.outputs else None for n in names)] for r in past]
+
+    def trend_values(self, seconds: float | None, now: float) -> dict[str, Any]:
+        """See `History.values`; `now` is `time.monotonic()`. Empty before the run has begun."""
+        if self.trend is None:
+            return {}
+        running = self.zero is not None and not self.ended
+        return self.trend.values(seconds, self.judging.epoch + now if running else max(self.trend.end, 0.0))
 
     def marks_values(self) -> list[dict[str, Any]]:
         return [mark_values(mark) for mark in self.marks]

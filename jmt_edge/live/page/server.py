@@ -126,6 +126,7 @@ def start_page(
     certfile: Path | None = None,
     keyfile: Path | None = None,
     since: str | None = None,
+    earlier: Path | None = None,
 ) -> PageObserver:
     """Serve the page at `address` (HOST:PORT; port 0 picks a free one) and return its observer.
 
@@ -134,6 +135,7 @@ def start_page(
     token: required from every client; generated if none is given and other machines can connect.
     since: when the session began that this run continues (ISO 8601): the alarm settings made on the page since then are
         restored from the audit log.
+    earlier: the last recorded part of that session: the trend begins with it.
     Raises ConfigError for an address, token, certificate or folder that cannot be used.
     """
     host, port = parse_address(address)
@@ -145,7 +147,7 @@ def start_page(
     door = Door()
     listener = listen_at(host, port, door)
     observer = PageObserver(*addresses(host, listener, token, certfile))
-    application = _application(observer, controls, audit, recordings, Guard(token), door, face)
+    application = _application(observer, controls, audit, recordings, Guard(token), door, face, earlier)
     application.model.judging.set(settings or AlarmSettings())
     observer.model, observer.clients, observer.audit = application.model, application.clients, audit
     observer.serve(server_config(application, certfile, keyfile), listener)
@@ -254,11 +256,18 @@ def _check_certificate(certfile: Path, keyfile: Path) -> None:
 
 
 def _application(
-    feed: Feed, controls: Controls, audit: AuditLog, recordings: Path, guard: Guard, door: Door, face: str
+    feed: Feed,
+    controls: Controls,
+    audit: AuditLog,
+    recordings: Path,
+    guard: Guard,
+    door: Door,
+    face: str,
+    earlier: Path | None,
 ) -> _Page:
     model = Model(feed, controls)
     clients = Clients(model, guard, face, door)
-    api = Api(model, clients, audit, Recordings(recordings), guard, door, face)
+    api = Api(model, clients, audit, Recordings(recordings), guard, door, face, earlier)
     by_path: dict[str, dict[str, Endpoint]] = {}
     for operation in OPERATIONS:
         by_path.setdefault(operation.path, {})[operation.method] = api.endpoint(operation)
