@@ -273,7 +273,8 @@ def _judged(quality: Quality) -> list[Piece]:
 
 def _sensors(view: View, width: int, head: bool, letters: Letters) -> list[Text]:
     wide = width >= _WIDE - 4
-    source = min(40, max(18, width // 5)) if wide else 0
+    longest = max(6, *(len(view.info.sources.get(name) or "none") for name in view.info.bundle.task.names))
+    source = min(longest, 40, max(18, width // 5)) if wide else 0
     lines = []
     if head:
         titles = f"{'sensor':<6}  " + (f"{'source':<{source}}  {'attention':<12}  " if wide else "") + "quality"
@@ -389,7 +390,7 @@ def draw(view: View, width: int, height: int, letters: Letters) -> RenderableTyp
     latency = take(1)
     noted = noted or take(1)
     # the same number of lines with an alarm as without, so that nothing jumps when one begins
-    room = alarms + take(1, alarms < 2) + take(1) * (height >= 30) + take(1) * (height >= 30)
+    room = alarms + take(1, alarms < 2) + take(1, height >= 30) + take(1, height >= 30)
     signals = eda or voice
     boxed = signals and framed and take(2)
     charts = len(task.outputs) + eda

@@ -297,7 +297,7 @@ def test_every_state_fits_every_size_and_keeps_the_keys(bundles: Bundles, size: 
             assert lines[-1].startswith("q quit") and ("clinical use" in lines[-2] or width < 30), (task, name)
             assert width < 40 or letters.ellipsis not in lines[-1], "the key line is shortened, not cut"
             for whole in (view.info.bundle.id, DEVICE, view.reason, view.message):
-                begin = letters(whole)[:7].rstrip()
+                begin = letters(whole)[:8].rstrip()
                 for line in lines if begin else ():
                     assert begin not in line or letters(whole) in line or letters.ellipsis in line, (task, name, line)
             if height >= 24:
