@@ -178,8 +178,8 @@ def test_without_raw_video_results_are_shown_as_recorded(tmp_path: Path, trimoda
     live = record(tmp_path / "run", trimodal, raw=("voice",), seconds=6.0)
     recording = Recording(tmp_path / "run")
     assert sorted(p.name for p in (tmp_path / "run").iterdir()) == [
-        "alarms.jsonl", "chain.jsonl", "eda.csv", "events.jsonl", "manifest.json", "manifest.sha256", "results.jsonl", "status.jsonl",
-        "timeline.jsonl", "voice.wav",
+        "alarms.jsonl", "chain.jsonl", "eda.csv", "events.jsonl", "manifest.json", "manifest.sha256", "results.jsonl",
+        "status.jsonl", "timeline.jsonl", "voice.wav",
     ]  # fmt: skip
     assert "raw face was not recorded" in recording.replay_blocker
     again = Watch()
