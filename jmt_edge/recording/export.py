@@ -149,8 +149,10 @@ def export_parquet(recording: Recording, out: Path) -> list[Path]:
     import pyarrow as pa
     from pyarrow import parquet
 
-    texts = ("reason", "text", "modality", "state")
-    texts += ("event", "alarm", "kind", "priority", "condition", "label", "acknowledged_by")
+    texts = [
+        "reason", "text", "modality", "state", "event", "alarm", "kind", "priority", "condition", "label",
+        "acknowledged_by",
+    ]  # fmt: skip
     kinds: dict[str, Any] = dict.fromkeys(texts, pa.string())
     kinds.update(dict.fromkeys(("rating", "dropped", "lost", "reconnects"), pa.int64()))
     metadata = {

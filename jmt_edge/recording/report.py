@@ -8,7 +8,7 @@ from __future__ import annotations
 import html
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -276,7 +276,8 @@ class _Report:
 
     def _made_with(self) -> str:
         manifest, bundle = self.manifest, self.manifest["bundle"]
-        host = manifest.get("host") if isinstance(manifest.get("host"), dict) else {}
+        known = manifest.get("host")
+        host: dict[str, Any] = known if isinstance(known, dict) else {}
         settings = self.log.settings
         rows = [
             ("Recorded by", f"jmt-edge {host.get('jmt_edge', 'of an unknown version')}"),
@@ -293,7 +294,7 @@ class _Report:
             ("Novelty, person", f"{manifest.get('novelty', 'not known')}, {manifest.get('person', 'not known')}"),
             ("Uncertainty", manifest.get("uncertainty", "not known")),
             ("Facial actions", "measured" if manifest.get("actions") else "not measured"),
-            ("Pain alarm", _values(settings) if settings else f"not known: {self._not_judged()}"),
+            ("Pain alarm", _alarm(settings) if settings else f"not known: {self._not_judged()}"),
         ]
         return "<h2>Made with</h2>" + _pairs("about", rows)
 
@@ -358,6 +359,11 @@ def _values(values: Any) -> str:
     if not isinstance(values, dict):
         return "not known"
     return ", ".join(f"{name} {value if value != '' else 'none'}" for name, value in values.items()) or "none"
+
+
+def _alarm(settings: Mapping[str, Any]) -> str:
+    words = f"threshold {settings['limit']:.0%}, hysteresis {settings['hysteresis']:.0%}, delay {settings['delay']:g} s"
+    return words if settings["enabled"] else f"{words}; switched off"
 
 
 def _text(value: object) -> str:

@@ -124,12 +124,9 @@ def window(
         "voice": Quality(False, "no source", 0.0),
         "eda": Quality(not eda and pain is not None, eda, 0.9),
     }
-    recorder.on_result(
-        Result(
-            index, index / 2, "trimodal", outputs, "" if outputs else "nothing usable", quality,
-            dict.fromkeys(NAMES, None), {"preprocess": None, "total": float(index)}, 0, "b",
-        )
-    )  # fmt: skip
+    share, latency = dict.fromkeys(NAMES, None), {"preprocess": None, "total": float(index)}
+    reason = "" if outputs else "nothing usable"
+    recorder.on_result(Result(index, index / 2, "trimodal", outputs, reason, quality, share, latency, 0, "b"))
 
 
 def event(**more: object) -> AlarmEvent:
@@ -205,7 +202,7 @@ def test_everything_that_was_recorded(make: Make) -> None:
     made = dict(seen.rows["Made with"])
     bundle = recording.manifest["bundle"]
     assert made["Bundle"] == bundle["id"] and made["Bundle's sha256"] == bundle["sha256"]
-    assert made["Pain alarm"] == "limit 0.7, hysteresis 0.1, delay 3.0, enabled True"
+    assert made["Pain alarm"] == "threshold 70%, hysteresis 10%, delay 3 s"
 
 
 def test_the_page_is_whole_runs_nothing_and_loads_nothing(make: Make) -> None:
