@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from fcntl import ioctl
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -70,6 +71,8 @@ class On:
     state = "recording to x"
 
     def start(self) -> None: ...
+
+    def alarm(self, what: str, values: Any, *, lasts: bool = False) -> None: ...
 
     def stop(self) -> None: ...
 
