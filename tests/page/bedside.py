@@ -265,6 +265,9 @@ class _Recorder:
     def stop(self) -> None:
         self.active = False
 
+    def alarm(self, key: str, line: dict[str, Any], *, lasts: bool) -> None:
+        """Nothing is written."""
+
 
 def has(selector: str, test: str) -> str:
     """JavaScript: `test` holds of the text `s` of the element."""
