@@ -201,7 +201,7 @@ class _Report:
             return "the record of the alarms is damaged"
         if not (self.recording.folder / "alarms.jsonl").exists():
             return "the recording was made by a version that did not record events"
-        return "nothing judged alarms in this run; they are judged in live runs with a page, or over MQTT"
+        return "nothing judged alarms in this run; live runs with a page, the terminal view or MQTT judge them"
 
     @property
     def _limit(self) -> float | None:

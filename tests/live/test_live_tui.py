@@ -76,8 +76,6 @@ class On:
 
     def stop(self) -> None: ...
 
-    def alarm(self, key: str, line: object, *, lasts: bool) -> None: ...
-
 
 def a_result(outputs: dict[str, float] | None, bundle: Bundle) -> Result:
     quality = {
