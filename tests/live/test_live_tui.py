@@ -255,7 +255,8 @@ def test_other_encodings_get_the_whole_view_in_their_letters(
     assert code == 0 and "Traceback" not in screen and not set(screen) & set("\x81\x82\x83\xe2")
     text = plain(screen.encode())
     assert "+- sensors -" in text and "rating 7" in text and "q quit" in text and "0.00 uS" not in text
-    assert re.search(r"pain +-", text) and re.search(r"EDA +[0-9.]+ [uµ]S +([0-9.]+ +)?[-.:=+*%#]", text)
+    assert re.search(r"pain +-", text) and re.search(r"EDA +[0-9.]+ [uµ]S", text)
+    assert re.search(r"\| +(EDA +[0-9.]+ [uµ]S +)?[0-9.]+ +[.:=+*%#]+ +\|", text), "the bars of its chart"
 
 
 def test_a_dumb_terminal_gets_a_line_for_each_result(bundles: Bundles) -> None:
