@@ -6,7 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from .errors import ConfigError
 from .tasks import LONGEST_REST, SHORTEST_REST
@@ -19,7 +19,7 @@ def check_rest(seconds: float) -> None:
 
 
 class RecorderSwitch(Protocol):
-    """The recorder as `Controls` switches it; both calls come from the loop's thread."""
+    """The recorder as `Controls` switches it; `start` and `stop` come from the loop's thread."""
 
     @property
     def active(self) -> bool: ...
@@ -32,6 +32,10 @@ class RecorderSwitch(Protocol):
     def start(self) -> None: ...
 
     def stop(self) -> None: ...
+
+    def alarm(self, key: str, line: dict[str, Any], *, lasts: bool) -> None:
+        """From any thread: see `recording.recorder.Recorder.alarm`."""
+        ...
 
 
 class Controls:

@@ -5,12 +5,14 @@ Labels that are NaN are left out everywhere, so an unlabelled frame never scores
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
+_Z95 = 1.959963984540054  # of the normal distribution, for a two-sided 95 % interval
 
 
 def _pair(prediction: ArrayLike, label: ArrayLike) -> tuple[Array, Array]:
@@ -143,6 +145,38 @@ def bootstrap(
         return np.empty(0)
     values = [score(np.concatenate([rows[i] for i in draw])) for draw in subject_draws(len(rows), draws, seed)]
     return np.array([v for v in values if np.isfinite(v)])
+
+
+def spearman(x: ArrayLike, y: ArrayLike) -> float:
+    """Spearman's rank correlation of (n,) values, ties at their mean rank. NaN below 2 pairs, or where all of one side
+    are equal.
+    """
+    a, b = _ranks(np.asarray(x, np.float64).ravel()), _ranks(np.asarray(y, np.float64).ravel())
+    if a.shape != b.shape:
+        raise ValueError(f"x has {a.size} values and y {b.size}")
+    a, b = a - a.mean() if a.size else a, b - b.mean() if b.size else b
+    spread = math.sqrt(float(a @ a) * float(b @ b))
+    return max(-1.0, min(1.0, float(a @ b) / spread)) if spread else float("nan")
+
+
+def spearman_interval(rho: float, n: int) -> tuple[float, float]:
+    """95 % interval of a rank correlation of n independent pairs: Fisher's z with the standard error of Bonett and
+    Wright (2000), sqrt((1 + rho^2 / 2) / (n - 3)).
+
+    (NaN, NaN) below 4 pairs, and for a perfect order (|rho| = 1), where the formula has no width.
+    """
+    if n < 4 or not abs(rho) < 1:
+        return float("nan"), float("nan")
+    reach = _Z95 * math.sqrt((1 + rho**2 / 2) / (n - 3))
+    return math.tanh(math.atanh(rho) - reach), math.tanh(math.atanh(rho) + reach)
+
+
+def _ranks(values: Array) -> Array:
+    """Ranks from 1, equal values at the mean of theirs."""
+    _, at, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    ranks: Array = (last - (counts - 1) / 2)[at.reshape(values.shape)]
+    return ranks
 
 
 def interval95(values: ArrayLike) -> tuple[float, float]:

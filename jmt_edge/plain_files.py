@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,3 +112,8 @@ def checksum(content: bytes, name: str) -> bytes:
 def printable(path: Path | str) -> str:
     """A path that is safe to print: file names can contain terminal control characters."""
     return str(path) if str(path).isprintable() else ascii(str(path))
+
+
+def visible(text: str) -> str:
+    """A text in which invisible characters are U+FFFD: controls, and those that turn the direction of writing."""
+    return "".join("\ufffd" if unicodedata.category(c) in ("Cc", "Cf", "Cs") else c for c in text)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..html_page import page
 from ..machine import describe
 from . import html_page, score_table
 from .keys import write
@@ -80,7 +81,7 @@ def write_html(
         "<h2>Figures</h2>", '<div class="figures">', *(_figure(out, name) for name in figures), "</div>",
         "<h2>Subjects</h2>", _subjects(table["clean"]),
     ]  # fmt: skip
-    write(out / FILE, html_page.page(title, "\n".join(parts)))
+    write(out / FILE, page(title, "\n".join(parts)))
     return out / FILE
 
 

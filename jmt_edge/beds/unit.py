@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-import threading
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -13,10 +12,9 @@ from .. import __version__
 from ..capture.base import Status
 from ..controls import Controls
 from ..engine.bundle import INTENDED_USE
-from ..faults import Steady, one_item
+from ..faults import one_item
 from ..live.alarms import Alarm, State
-from ..live.page.feed import Feed
-from ..live.page.model import Model
+from ..live.judge import Judge, Watch
 from ..media.chunk import Chunk
 from ..observer import Observer, RunInfo
 from ..result import Result
@@ -27,58 +25,54 @@ from .publisher import Publisher
 log = logging.getLogger(__name__)
 
 DISCOVERY = "homeassistant"
-JUDGE_PERIOD = 0.2  # s between two judgements of the alarms, where no page judges them
 QUALITY_PERIOD = 2.0  # s between two reports of a quality whose reason alone changes
 _SHOWN = (State.ACTIVE, State.ACKNOWLEDGED, State.LATCHED)
 
 
 class BedUnit(Observer):
-    """model: the page's, so that both have the same alarms and a person acknowledges for both; None: there is no page,
-    and the alarms are judged here with the settings of the start.
+    """judge: the page's or the terminal's, so that all have the same alarms and a person acknowledges for all; None:
+    there is neither, and the alarms are judged here with the settings of the start.
 
     discovery: the topic below which Home Assistant looks for devices; empty: do not announce this one.
     """
 
     def __init__(
-        self, broker: Broker, bed: str, controls: Controls, model: Model | None = None, *, discovery: str = ""
+        self, broker: Broker, bed: str, controls: Controls, judge: Judge | None = None, *, discovery: str = ""
     ) -> None:
         self._publisher = Publisher(broker, bed)
         self._discovery = discovery.strip("/")
-        self._feed = None if model is not None else Feed()
-        self._model = model or Model(self._feed or Feed(), controls)
-        self._model.alarms.listeners.append(self._on_alarm)
+        self._watch: Watch | None = None
+        if judge is None:
+            self._watch = Watch(controls)
+            judge = self._watch.judge
+        self._judge = judge
+        self._judge.alarms.listeners.append(self._on_alarm)
         self._info: RunInfo | None = None
         self._quality: dict[str, bool] = {}
         self._quality_at = 0.0
-        self._ended = threading.Event()
-        self._judge = Steady(self._judging, "mqtt alarms", self._ended)
 
     def on_start(self, info: RunInfo) -> None:
         self._info = info
-        if self._feed is not None:
-            self._feed.on_start(info)
         self._publisher.keep("config", self._config(info))
         self._publisher.keep("alarms", {"alarms": [], "signal": ""})
         if self._discovery:
             for topic, body in home_assistant(self._discovery, self._publisher, info).items():
                 self._publisher.keep(topic, body)
         self._publisher.start()
-        if self._feed is not None:
-            self._judge.start()
+        if self._watch is not None:
+            self._watch.on_start(info)
 
     def on_chunk(self, modality: str, chunk: Chunk) -> None:
-        if self._feed is not None:  # that samples arrive is all that an alarm needs
-            self._feed.active = time.monotonic()
-            if len(chunk):
-                self._feed.arrived[modality] = self._feed.active
+        if self._watch is not None:
+            self._watch.on_chunk(modality, chunk)
 
     def on_status(self, statuses: Mapping[str, Status]) -> None:
-        if self._feed is not None:
-            self._feed.on_status(statuses)
+        if self._watch is not None:
+            self._watch.on_status(statuses)
 
     def on_result(self, result: Result) -> None:
-        if self._feed is not None:
-            self._feed.on_result(result)
+        if self._watch is not None:
+            self._watch.on_result(result)
         with one_item("mqtt message"):
             self._publisher.add("result", {"index": result.index, **result.to_dict()})
             now, usable = time.monotonic(), {name: q.ok for name, q in result.quality.items()}
@@ -88,27 +82,18 @@ class BedUnit(Observer):
                 self._publisher.keep("quality", shown)
 
     def on_end(self, summary: Summary) -> None:
-        if self._feed is not None:
-            self._feed.on_end(summary)
-            self._ended.set()
-            self._judge.join(5.0)
+        if self._watch is not None:
+            self._watch.on_end(summary)
         unsent = self._publisher.close(summary.failed)
         if unsent:
             log.warning("mqtt: %d messages were not delivered; a recording (--record) has them", unsent)
-
-    def _judging(self) -> None:
-        while not self._ended.wait(JUDGE_PERIOD):
-            now = time.monotonic()
-            self._model.update(now)
-            self._model.judge(now)
-        self._model.update(time.monotonic())
 
     def _on_alarm(self, alarm: Alarm, before: State) -> None:
         """An alarm changed; called where it is judged."""
         if alarm.state not in _SHOWN and before not in _SHOWN:
             return  # its delay runs, or was not over
         with one_item("mqtt message"):
-            snapshot = self._model.snapshot(time.monotonic())
+            snapshot = self._judge.snapshot(time.monotonic())
             self._publisher.add("alarm", {"before": before.value, **_shown(alarm, snapshot)})
             whole = [{k: v for k, v in entry.items() if k != "seconds"} for entry in snapshot["alarms"]]
             self._publisher.keep("alarms", {"alarms": whole, "signal": snapshot["signal"]["priority"]})
@@ -122,7 +107,7 @@ class BedUnit(Observer):
             "task": task.name, "outputs": list(task.outputs), "modalities": list(task.names), "sources": info.sources,
             "hop": info.hop, "smooth": info.smooth, "backend": info.backend, "precision": info.precision,
             "novelty": info.novelty, "uncertainty": info.uncertainty, "alarms_off": info.alarms_off,
-            "limit": self._model.alarms.settings.limit, "realtime": info.realtime,
+            "limit": self._judge.alarms.settings.limit, "realtime": info.realtime,
         }  # fmt: skip
 
 

@@ -21,6 +21,7 @@ COMMANDS = {
     "config": "Check and show the settings of `live` and `station` from a file and the environment.",
     "replay": "Replay a recorded live run, bit for bit.",
     "export": "Convert a recording to CSV, Parquet, XDF or FHIR.",
+    "report": "Write a recorded session as one HTML file.",
     "bundle": "Keep a unit's bundles: add, use, roll back, list.",
     "personalise": "Fit a bundle to one person, by the ratings in their recordings.",
     "keygen": "Make a key to sign bundles and recordings with.",

@@ -346,6 +346,15 @@ def _exported(flags: Flags) -> None:
     _writable(out)
 
 
+def _reported(flags: Flags) -> None:
+    from .report import target_of
+
+    out = target_of(flags)
+    if out.exists():
+        raise ConfigError(f"{printable(out)} exists and is not overwritten; choose another --out")
+    _writable(out)
+
+
 def _trains(flags: Flags) -> bool:
     """Not one of the options that only look."""
     return not flags["list_recipes"] and flags["check"] is None
@@ -412,6 +421,8 @@ NEEDS: tuple[Need, ...] = (
     Need("export", "`--subject`", "`--to fhir`, and a reference", _given("subject"), _subject),
     _packages("export", _SIGNED, _given("require_signed"), "cryptography"),
     Need("export", "", "an output that does not exist, or an empty folder", _always, _exported),
+    _packages("report", _SIGNED, _given("require_signed"), "cryptography"),
+    Need("report", "", "an `--out` that does not exist", _always, _reported),
     _packages("personalise", _SIGNED, _given("require_signed"), "cryptography"),
     Need("personalise", "", "an `--out` that does not exist", _always, partial(_new, "out", None, BundleError)),
     _packages("keygen", "", _always, "cryptography"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import shlex
 import sys
 from dataclasses import replace
 from importlib import resources
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from ..capture.base import Source
     from ..controls import Controls
     from ..engine.bundle import Bundle
+    from ..live.judge import Judge
     from ..live.page import PageObserver
     from ..observer import Observer
 
@@ -176,13 +178,13 @@ def command(
     observers: list[Observer] = []
     if (service := open_service()) is not None:
         observers.append(service)
-    since = None
+    since = earlier = None
     if record is not None:
         from ..recording.recorder import Recorder
 
         controls.recording = recorder = Recorder(record, bundle, raw, threads=threads, resume=resume)
         observers.append(recorder)
-        since = recorder.session_began
+        since, earlier = recorder.session_began, recorder.continues
         if recorder.continues and rest:
             options = replace(options, rest=0.0)
             _say("the rest is not repeated within a session; begin one on the page when the person rests again")
@@ -194,12 +196,13 @@ def command(
         from ..live.lsl import LslOutlets
 
         observers.append(LslOutlets(lsl))
-    observers += result_output(output, controls)
+    server = None
     if page is not None:
         folder = record.parent if record is not None else Path("runs")
         options_of_page = {"face": page_face, "certfile": page_cert, "keyfile": page_key, "since": since}
-        server = open_page(page, controls, folder, **options_of_page)
-        observers.append(server)
+        server = open_page(page, controls, folder, **options_of_page, earlier=earlier)
+    shown, judge = result_output(output, controls, server)
+    observers += [*shown, *([server] if server is not None else [])]
     if mqtt is not None:
         from ..beds.broker import parse_broker
         from ..beds.unit import BedUnit
@@ -207,9 +210,8 @@ def command(
         broker = parse_broker(mqtt, mqtt_password_file, mqtt_ca)
         if broker.warning:
             _say(broker.warning)
-        model = server.model if page is not None else None
         # the last, because at the end it waits for what is still to be sent
-        observers.append(BedUnit(broker, bed or "", controls, model, discovery=mqtt_discovery or ""))
+        observers.append(BedUnit(broker, bed or "", controls, judge, discovery=mqtt_discovery or ""))
     if mark:
         _read_marks(output, controls)
     with stop_on_signals(controls):
@@ -225,6 +227,8 @@ def command(
     if controls.recording is not None:
         problem = controls.recording.state
         _say(f"  recording {recorder.folder}" + (f": {problem}" if problem != "off" else ""))
+        if (recorder.folder / "manifest.json").is_file():
+            _say(f"  its report: jmt-edge report {shlex.quote(str(recorder.folder))}")
     if controls.failure:
         raise OutputError(controls.failure)
 
@@ -233,20 +237,27 @@ _log = logging.getLogger(__name__)
 _say = _log.info
 
 
-def result_output(output: str, controls: Controls) -> list[Observer]:
-    """The observer of --output. Without a terminal, `tui` becomes `jsonl`, and standard error says so."""
+def result_output(
+    output: str, controls: Controls, page: PageObserver | None = None
+) -> tuple[list[Observer], Judge | None]:
+    """The observer of --output, and what judges the alarms of the terminal and the page; None where there is neither.
+
+    Without a terminal, `tui` becomes `jsonl`, and standard error says so.
+    """
+    judge = page.model.judging if page is not None else None
     if output == "tui" and not sys.stdout.isatty():
         _say("standard output is not a terminal, so results are written as JSON lines (--output jsonl)")
         output = "jsonl"
     if output == "jsonl":
         from ..live.outputs import JsonLines
 
-        return [JsonLines(sys.stdout, controls)]
+        return [JsonLines(sys.stdout, controls)], judge
     if output == "tui":
         from ..live.tui import Terminal
 
-        return [Terminal(controls)]
-    return []
+        terminal = Terminal(controls, judge=judge, log=page.log if page is not None else None)
+        return [terminal], terminal.judge
+    return [], judge
 
 
 def open_page(address: str, controls: Controls, recordings: Path, **options: Any) -> PageObserver:

@@ -88,10 +88,9 @@ def command(
             )
     start_log()
     controls = Controls()
-    observers: list[Observer] = []
-    if page is not None:
-        observers.append(open_page(page, controls, folder.resolve().parent))
-    observers += result_output(output, controls)
+    server = open_page(page, controls, folder.resolve().parent) if page is not None else None
+    observers: list[Observer] = [server] if server is not None else []
+    observers += result_output(output, controls, server)[0]
     with stop_on_signals(controls):
         outcome = replay(recording, bundle, engine, Pipeline, speed=factor, observers=observers, controls=controls)
     for line in (*outcome.summary.lines(), outcome.line()):

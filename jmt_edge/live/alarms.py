@@ -109,6 +109,8 @@ class Alarm:
     held: float = 0.0
     times: int = 0
     peak: float | None = None
+    top: float | None = None  # the highest value of the newest episode alone
+    by: str = ""  # who acknowledged last
     changed: Callable[[Alarm, State], None] | None = field(default=None, repr=False)  # called with the state before
 
     @property
@@ -148,8 +150,8 @@ class Alarm:
         self.no_data = event is Event.UNKNOWN and self.shown
         return self._report(before)
 
-    def acknowledge(self, now: float) -> bool:
-        before = self.state
+    def acknowledge(self, now: float, by: str = "") -> bool:
+        before, self.by = self.state, by
         self._step(Event.ACK, now)
         return self._report(before)
 
@@ -164,12 +166,13 @@ class Alarm:
         if before is State.NORMAL:
             self.first, self.times, self.peak = now, 0, None
         if before in (State.NORMAL, State.LATCHED):
-            self.began = now
+            self.began, self.top = now, None
             self.times += 1
         if not lingers:
             self.held = now
         if value is not None:
             self.peak = value if self.peak is None else max(self.peak, value)
+            self.top = value if self.top is None else max(self.top, value)
 
     def _step(self, event: Event, now: float) -> None:
         after = transition(self.state, event, latching=self.latching)
@@ -219,12 +222,15 @@ class Alarms:
         for listener in self.listeners:
             listener(alarm, before)
 
-    def acknowledge(self, now: float, id: str | None = None) -> list[str]:
-        """Acknowledge one alarm or, without an id, all; the ids that changed. Raises ConfigError for an unknown id."""
+    def acknowledge(self, now: float, id: str | None = None, by: str = "") -> list[str]:
+        """Acknowledge one alarm or, without an id, all; the ids that changed. Raises ConfigError for an unknown id.
+
+        by: an address or a terminal, for the recording.
+        """
         if id is not None and id not in self.alarms:
             raise ConfigError(f"there is no alarm '{id[:40]}'; choose one of {', '.join(self.alarms)}")
         chosen = self.alarms.values() if id is None else [self.alarms[id]]
-        return [alarm.id for alarm in chosen if alarm.acknowledge(now)]
+        return [alarm.id for alarm in chosen if alarm.acknowledge(now, by)]
 
     def pause(self, seconds: float, now: float) -> None:
         """No flashing and no sound for `seconds`; alarms are still judged and shown. Raises ConfigError."""

@@ -131,4 +131,5 @@ def _one(name: str, apart: dict[str, float] | None) -> str:
         return f"{_NAMES[name]} —"
     parts = [f"{apart[unit]:+.2f} {shown}" for unit, shown in _SHOWN.items() if unit in apart]
     parts += [f"{apart['spreads']:.1f} SD"] if "spreads" in apart else []
-    return f"{_NAMES[name]} {parts[0]}{f' ({parts[1]})' if parts[1:] else ''}" if parts else f"{_NAMES[name]} —"
+    numbers = f"{parts[0]}{f' ({parts[1]})' if parts[1:] else ''}" if parts else "—"
+    return f"{_NAMES[name]} {numbers.replace('-', '−')}"

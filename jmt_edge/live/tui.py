@@ -1,105 +1,98 @@
-"""The live view in a terminal of at least 80 x 24 characters; works over SSH."""
+"""The live view in a terminal of 40 x 12 characters and more: over SSH, in any encoding, and on dumb terminals."""
 
 from __future__ import annotations
 
 import os
-import select
 import sys
-import termios
 import threading
-import tty
+import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, RenderableType
 from rich.live import Live
-from rich.markup import escape
-from rich.panel import Panel
-from rich.table import Table
 from rich.text import Text
 
-from ..capture.base import State, Status
+from ..capture.base import Status
 from ..controls import Controls
 from ..errors import ConfigError
-from ..faults import FAULTS, Steady, one_item
+from ..faults import Steady, one_item
 from ..media.chunk import Chunk
 from ..observer import Mark, Observer, RunInfo
-from ..result import STAGES, Result
+from ..result import Result
 from ..summary import Percentiles, Summary, notice
-from .actions import in_words as actions_in_words
-from .rest import in_words
+from .alarms import MAX_PAUSE
+from .judge import Judge, Watch
+from .keys import Keys
+from .letters import Letters, encoding_of
+from .screen import EDA_RATE, View, calm, draw, keys, notes, one_line, sentence, summed_eda
 
-BARS = "▁▂▃▄▅▆▇█"
-RANGES = {"pain": (0.0, 1.0), "valence": (-1.0, 1.0), "arousal": (-1.0, 1.0)}
-HISTORY = 240  # results
-EDA_SECONDS = 60.0
-KEYS = "q quit   m mark   0-9, t pain rating (t = 10)   r record on/off"
-_ROOMY = (67, 19)  # columns and lines that everything needs; with fewer, verdicts and values remain
-
-
-def sparkline(values: Iterable[float | None], low: float, high: float) -> str:
-    """One character per value, a space where it is None; `low` and `high` are the ends of the scale."""
-    scale = (len(BARS) - 1) / (high - low) if high > low else 0.0
-    return "".join(" " if v is None else BARS[round(min(max(v - low, 0.0), high - low) * scale)] for v in values)
-
-
-def shown(output: str, value: float) -> str:
-    """A number of an output, as it is shown."""
-    return f"{value:+.2f}" if RANGES[output][0] < 0 else f"{value:.2f}"
-
-
-def origin(result: Result, promised: str) -> str:
-    """What a result comes from and how sure it is: `from face + EDA; 90%: pain yes`.
-
-    promised: `RunInfo.uncertainty`.
-    """
-    sources = "from " + " + ".join("EDA" if name == "eda" else name for name in result.used)
-    known = dict(result.uncertainty or {})
-    coverage = known.pop("coverage", None)
-    if not known:
-        return f"{sources}; uncertainty {promised if promised.startswith('not known') else 'not known'}"
-    spans = [
-        f"{o} {' or '.join(span)}" if o == "pain" else f"{o} {shown(o, span[0])} to {shown(o, span[1])}"
-        for o, span in known.items()
-    ]
-    return f"{sources}; {coverage:.0%}: {', '.join(spans)}"
-
-
-def _block(title: str, content: RenderableType, framed: bool) -> RenderableType:
-    return Panel(content, title=title, title_align="left", padding=(0, 1)) if framed else content
+HISTORY = 300  # results
+EDA_SECONDS = 150.0
+PERIOD = 0.25  # s between two drawings
+BELLS = {"high": 4.0, "medium": 8.0, "low": 20.0}  # s between two bells, as between the page's sounds
 
 
 class Terminal(Observer):
-    """Redraws four times per second in its own thread; the loop only stores its latest values here."""
+    """Redraws four times per second in its own thread; the loop only stores its latest values here.
 
-    def __init__(self, controls: Controls, console: Console | None = None) -> None:
+    judge: the page's, so that both show the same alarms and a person acknowledges for both; None: there is no page, and
+    the alarms are judged here. log: writes what a person does about alarms to the page's audit log, before it is done.
+    """
+
+    def __init__(
+        self,
+        controls: Controls,
+        console: Console | None = None,
+        judge: Judge | None = None,
+        log: Callable[..., None] | None = None,
+    ) -> None:
         self._controls = controls
         self._console = console or Console()
+        self._letters = Letters(encoding_of(self._console.encoding, os.environ))
+        self._watch: Watch | None = None
+        if judge is None:
+            self._watch = Watch(controls)
+            judge = self._watch.judge
+        self.judge = judge
+        self._log = log
         self._lock = threading.Lock()
         self._info: RunInfo | None = None
         self._result: Result | None = None
         self._statuses: Mapping[str, Status] = {}
-        self._history: deque[dict[str, float] | None] = deque(maxlen=HISTORY)
+        self._history: deque[tuple[int, dict[str, float] | None]] = deque(maxlen=HISTORY)
         self._eda: deque[tuple[int, float | None]] = deque()  # (half second of stream time, mean µS)
         self._level: float | None = None
         self._total = Percentiles()
         self._message = ""
+        self._bell, self._rung = False, 0.0
         self._live: Live | None = None
-        self._keys: _Keys | None = None
+        self._lines: _Lines | None = None
+        self._keys: Keys | None = None
+        self._ended = threading.Event()
+        self._thread = Steady(self._showing, "terminal", self._ended)
 
     # --- the loop's side -------------------------------------------------------------------------------------------
     def on_start(self, info: RunInfo) -> None:
+        if self._watch is not None:
+            self._watch.on_start(info)
         self._info = info
-        self._live = Live(
-            get_renderable=self.render, console=self._console, screen=True, refresh_per_second=4,
-            redirect_stderr=False, redirect_stdout=False,
-        )  # fmt: skip
-        self._live.start()
+        if self._console.is_dumb_terminal or not os.environ.get("TERM"):
+            self._lines = _Lines(self._console, self._letters)
+        else:
+            self._live = Live(
+                self.render(), console=self._console, screen=True, auto_refresh=False, redirect_stderr=False,
+                redirect_stdout=False,
+            )  # fmt: skip
+            self._live.start()
+        self._thread.start()
         if sys.stdin.isatty():
-            self._keys = _Keys(self._press)
+            self._keys = Keys(self._press)
 
     def on_chunk(self, modality: str, chunk: Chunk) -> None:
+        if self._watch is not None:
+            self._watch.on_chunk(modality, chunk)
         if modality == "eda" and len(chunk):
             with self._lock:
                 self._note_eda(chunk)
@@ -109,34 +102,42 @@ class Terminal(Observer):
 
     def on_mark(self, mark: Mark) -> None:
         what = f"rating {mark.rating}" if mark.rating is not None else f"mark {mark.text}".rstrip()
-        self._message = f"{what} at {mark.t:.1f} s"
+        kept = "" if self._controls.is_recording else ", not saved: recording is off"
+        self._message = f"{what} at {mark.t:.1f} s{kept}"
 
     def on_status(self, statuses: Mapping[str, Status]) -> None:
+        if self._watch is not None:
+            self._watch.on_status(statuses)
         self._statuses = dict(statuses)
 
     def on_result(self, result: Result) -> None:
+        if self._watch is not None:
+            self._watch.on_result(result)
         with self._lock:
             self._result = result
-            self._history.append(result.outputs)
+            self._history.append((result.index, result.outputs))
             if result.latency_ms["total"] is not None:
                 self._total.add(result.latency_ms["total"])
+            if self._lines is not None:
+                self._lines.waiting.append(result)
 
     def on_end(self, summary: Summary) -> None:
+        if self._watch is not None:
+            self._watch.on_end(summary)
+        self._ended.set()
         if self._keys is not None:
             self._keys.close()
+        if self._thread.is_alive():
+            self._thread.join(1.0)
         if self._live is not None:
             self._live.stop()
 
     def _note_eda(self, chunk: Chunk) -> None:
-        slots = np.floor(chunk.times * 2).astype(int)
-        for slot in np.unique(slots).tolist():
-            values = np.asarray(chunk.values)[slots == slot]
-            finite = values[np.isfinite(values)]
-            mean = float(finite.mean()) if len(finite) else None
+        for slot, mean in summed_eda(chunk.times, chunk.values):
             if self._eda and self._eda[-1][0] == slot:
                 self._eda.pop()
             self._eda.append((slot, mean))
-        while self._eda[0][0] < self._eda[-1][0] - EDA_SECONDS * 2:
+        while self._eda[0][0] < self._eda[-1][0] - EDA_SECONDS * EDA_RATE:
             self._eda.popleft()
 
     # --- keys ------------------------------------------------------------------------------------------------------
@@ -144,181 +145,142 @@ class Terminal(Observer):
         try:
             if key == "q":
                 self._controls.stop()
-            elif key == "m":
-                self._controls.mark("key")
-            elif key == "t" or key.isdecimal():
-                self._controls.rate(10 if key == "t" else int(key))
             elif key == "r":
                 on = self._controls.is_recording
                 self._controls.stop_recording() if on else self._controls.start_recording()
+            elif key == "m":
+                self._demand_live("it takes no notes")
+                self._controls.mark("key")
+            elif key == "t" or key.isdecimal():
+                self._demand_live("it takes no ratings")
+                self._controls.rate(10 if key == "t" else int(key))
+            elif key in ("a", "p", "b"):
+                self._demand_live("it has no alarms")
+                self._message = {"a": self._acknowledge, "p": self._pause, "b": self._switch_bell}[key]()
         except ConfigError as error:
             self._message = str(error)
 
-    # --- drawing ---------------------------------------------------------------------------------------------------
+    def _demand_live(self, what: str) -> None:
+        info = self._info
+        if info is not None and not info.realtime:
+            raise ConfigError(f"this run is not live ({info.replay or 'files at full speed'}), so {what}")
+
+    def _acknowledge(self) -> str:
+        if not any(a["state"] != "acknowledged" for a in self.judge.snapshot(time.monotonic())["alarms"]):
+            return "no alarm waits for acknowledgement"
+        self._note("acknowledge", id="all")
+        self.judge.acknowledge(time.monotonic(), by="terminal")
+        return "acknowledged"
+
+    def _pause(self) -> str:
+        now = time.monotonic()
+        seconds = 0.0 if self.judge.snapshot(now)["pause_left"] else MAX_PAUSE
+        self._note("pause alarms" if seconds else "resume alarms", seconds=seconds)
+        self.judge.pause(seconds, now)
+        return f"alarms paused for {seconds:.0f} s" if seconds else "alarms resumed"
+
+    def _switch_bell(self) -> str:
+        self._bell, self._rung = not self._bell, 0.0
+        return f"the bell is {'on' if self._bell else 'off'}"
+
+    def _note(self, action: str, **details: object) -> None:
+        """Raises ConfigError where the audit log cannot be written: then nothing may be done."""
+        if self._log is not None:
+            try:
+                self._log(action, **details)
+            except OSError as error:
+                raise ConfigError(
+                    f"the audit log cannot be written ({error.strerror}), so nothing was done; make room"
+                ) from None
+
+    # --- showing ---------------------------------------------------------------------------------------------------
+    def _showing(self) -> None:
+        while not self._ended.wait(PERIOD):
+            with one_item("terminal"):
+                self._show()
+        if self._lines is not None:
+            with self._lock:
+                view = self._view(time.monotonic())
+            self._lines.show(view)
+
+    def _show(self) -> None:
+        now = time.monotonic()
+        if self._live is not None:
+            self._live.update(self.render(), refresh=True)
+        elif self._lines is not None:
+            with self._lock:
+                view = self._view(now)
+            self._lines.show(view)
+        signal = self.judge.snapshot(now)["signal"]
+        if self._bell and signal["sound"] and now - self._rung >= BELLS[signal["priority"]]:
+            self._rung = now
+            self._console.file.write("\a")
+            self._console.file.flush()
+
     def render(self) -> RenderableType:
         """The whole view."""
-        info, result = self._info, self._result
-        if info is None:
+        if self._info is None:
             return Text("starting")
-        width = max(40, self._console.width)
+        with self._lock:
+            view = self._view(time.monotonic())
+        return draw(view, self._console.width, self._console.height, self._letters)
+
+    def _view(self, now: float) -> View:
+        info, judge = self._info, self.judge
+        assert info is not None
         recording = self._controls.recording
         problem = recording.state if recording is not None and not recording.active else ""
-        rested = in_words(result.rest) if result is not None else ""
-        message = "   ".join(part for part in (rested, self._message or problem) if part)
-        task = info.bundle.task
-        acted = [line for line in actions_in_words(result.actions if result is not None else None) if line]
-        roomy = self._console.height >= _ROOMY[1] + 2 * info.actions
-        # rows besides the header, the outputs, the verdicts with their head lines, and the notice, which always show
-        spare = self._console.height - 4 - len(task.outputs) - len(task.names) - bool(message)
-        framed = spare >= 4
-        spare -= 4 * framed
-        with self._lock:
-            parts = [
-                self._header(info, result), _block("outputs", self._outputs(info, result, width), framed),
-                _block("sensors", self._modalities(info, result), framed),
-            ]  # fmt: skip
-            lines = [self._eda_line(width)] if "eda" in task.names else []
-            lines += [self._voice_line()] if "voice" in task.names else []
-            lines += [Text(line, style="dim", no_wrap=True, overflow="ellipsis") for line in acted]
-            parts += lines[: max(spare, 0)]
-            if roomy:
-                parts.append(self._latency(result))
-        if roomy or message:
-            parts.append(Text(message or " ", style="cyan", no_wrap=True, overflow="ellipsis"))
-        if roomy:
-            parts.append(Text(KEYS, style="dim"))
-        said = notice(info.bundle.demo, info.bundle.subject) if roomy else "not for clinical use"
-        said = f"DEMO: {said}" if info.bundle.demo else said
-        parts.append(Text(said, style="bold yellow" if info.bundle.demo else "yellow"))
-        return Group(*parts)
-
-    def _header(self, info: RunInfo, result: Result | None) -> RenderableType:
-        grid = Table.grid(expand=True)
-        grid.add_column(no_wrap=True, overflow="ellipsis", ratio=1)  # gives way: REC and the time are never cut
-        grid.add_column(justify="right", no_wrap=True)
-        precision = ", ".join(sorted(set(info.precision.values())))
-        badge = "[bold white on red] ● REC [/]  " if self._controls.is_recording else ""
-        at = f"{result.t:8.1f} s" if result else ""
-        grid.add_row(f"[bold]jmt-edge[/] {escape(info.bundle.id)}  {info.backend} {precision}", badge + at)
-        return grid
-
-    def _outputs(self, info: RunInfo, result: Result | None, width: int) -> RenderableType:
-        grid = Table.grid(padding=(0, 1))
-        reduced = result is not None and len(result.used) < len(info.bundle.task.names)
-        for name in info.bundle.task.outputs:
-            value = result.outputs[name] if result and result.outputs else None
-            low, high = RANGES[name]
-            room = max(10, width - (29 if info.bundle.demo else 24))
-            past = [outputs[name] if outputs else None for outputs in self._history][-room:]
-            cell = Text(f"{'—' if value is None else shown(name, value):>6}", style="dim" if reduced else "bold")
-            if info.bundle.demo and value is not None:
-                cell.append(" DEMO", style="bold yellow")
-            grid.add_row(f"{name:<8}", cell, sparkline(past, low, high))
-        reason = "waiting for the first window" if result is None else result.reason
-        why = Text(reason or " ", style="yellow", no_wrap=True, overflow="ellipsis")
-        if result is not None and result.outputs:
-            why = Text(origin(result, info.uncertainty), style="dim", no_wrap=True, overflow="ellipsis")
-        return Group(grid, why)
-
-    def _modalities(self, info: RunInfo, result: Result | None) -> RenderableType:
-        table = Table(expand=True, box=None, padding=(0, 1), pad_edge=False)
-        table.add_column("sensor", width=6, header_style="dim")
-        wide = self._console.width >= _ROOMY[0]  # a verdict that cannot be read is worse than no source
-        if wide:
-            table.add_column("source", max_width=18, no_wrap=True, overflow="ellipsis", header_style="dim")
-            table.add_column("weight", width=12, no_wrap=True, header_style="dim")
-        table.add_column("quality", ratio=1, no_wrap=True, overflow="ellipsis", header_style="dim")
-        for name in info.bundle.task.names:
-            quality = result.quality[name] if result else None
-            weight = result.attention[name] if result else None
-            share = "—" if weight is None else f"{'█' * round(weight * 6):<6} {weight:4.0%}"
-            if quality is None:
-                verdict = Text("")
-            elif quality.ok:
-                verdict = Text(f"ok  {quality.score:.2f}", style="green")
-                if quality.reason:
-                    verdict.append(f"  {quality.reason}", style="yellow")
-            else:
-                verdict = Text(quality.reason, style="red")
-            if quality is not None and quality.track > 1:
-                verdict.append(f"  person {quality.track}", style="bold yellow")
-            if quality is not None and quality.turn:
-                verdict.append(f"  turned by {quality.turn}°", style="dim")
-            if quality is not None and quality.novelty is not None:
-                verdict.append(f"  novelty {quality.novelty:.1f}", style="dim")
-            if result is not None and (without := (result.without or {}).get(name)):
-                verdict.append(f"  without it {', '.join(shown(o, v) for o, v in without.items())}", style="dim")
-            status = self._statuses.get(name)
-            if status is not None and (status.lost or status.reconnects):
-                verdict.append(f"  lost {status.lost}, reconnected {status.reconnects}", style="dim")
-            if status is not None and status.state not in (State.STREAMING, State.ENDED) and quality and quality.ok:
-                verdict.append(f"  {status.state.value}", style="yellow")
-            row = (escape(info.sources.get(name) or "none"), share) if wide else ()
-            table.add_row(name, *row, verdict)
-        return table
-
-    def _eda_line(self, width: int) -> RenderableType:
-        slots = dict(self._eda)
-        room = min(round(EDA_SECONDS * 2), max(10, width - 22))
-        last = self._eda[-1][0] if self._eda else 0
-        values = [slots.get(slot) for slot in range(last - room + 1, last + 1)]
-        known = [v for v in values if v is not None]
-        status = self._statuses.get("eda")
-        unit = (status.unit if status else "") or "µS"
-        now = f"{values[-1]:6.2f} {unit}" if values[-1] is not None else f"     — {unit}"
-        low, high = (min(known), max(known)) if known else (0.0, 1.0)
-        return Text(f"EDA {now}  {sparkline(values, low, max(high, low + 0.1))}", no_wrap=True)
-
-    def _voice_line(self) -> RenderableType:
-        if self._level is None:
-            return Text("voice    — dBFS")
-        return Text(f"voice {self._level:5.0f} dBFS  {'█' * round(max(0.0, self._level + 60) / 60 * 30)}", no_wrap=True)
-
-    def _latency(self, result: Result | None) -> RenderableType:
-        if result is None:
-            return Text(" ")
-        # 80 columns have room for the parts or the whole, so the parts where they were timed
-        apart = any(result.latency_ms.get(stage) is not None for stage in ("backbones", "fusion"))
-        shown = [stage for stage in STAGES if stage not in (("networks",) if apart else ("backbones", "fusion"))]
-        times = {stage: result.latency_ms.get(stage) for stage in shown}
-        stages = [f"{stage} {'—' if ms is None else f'{ms:.0f}'}" for stage, ms in times.items()]
-        p95 = self._total(95)
-        spread = f" (p95 {p95:.0f})" if p95 is not None else ""
-        dropped = Text(f"dropped {result.dropped}  ", style="bold red" if result.dropped else "", no_wrap=True)
-        return dropped.append(f"ms: {'  '.join(stages)}{spread}", style="default")
+        return View(
+            info, self._result, age=now - judge.heard.active, stale=judge.stale(now), statuses=self._statuses,
+            losses={name: judge.loss(name, now) for name in info.bundle.task.names if info.sources.get(name)},
+            history=list(self._history), eda=list(self._eda), level=self._level, alarms=judge.snapshot(now),
+            recording=self._controls.is_recording, message=self._message or problem, bell=self._bell,
+            p95=self._total(95),
+        )  # fmt: skip
 
 
-class _Keys:
-    """Single key presses from the terminal, without echo, until `close` restores it."""
+class _Lines:
+    """The view where the cursor cannot be moved: one line a result, an alarm that changed, or a message."""
 
-    def __init__(self, press: Callable[[str], None]) -> None:
-        self._press = press
-        self._fd = sys.stdin.fileno()
-        self._before = termios.tcgetattr(self._fd)
-        tty.setcbreak(self._fd)
-        self._wake, self._waker = os.pipe()
-        self._thread = Steady(self._listen, "keys")
-        self._thread.start()
+    def __init__(self, console: Console, letters: Letters) -> None:
+        self.waiting: deque[Result] = deque(maxlen=1000)
+        self._console, self._letters = console, letters
+        self._alarms: dict[str, str] = {}  # id -> what was said last
+        self._message = ""
+        self._stale = self._begun = False
 
-    def _listen(self) -> None:
-        while True:
-            ready, _, _ = select.select([self._fd, self._wake], [], [])
-            if self._wake in ready:
-                return
-            try:
-                data = os.read(self._fd, 32)
-            except OSError as error:  # the terminal is gone; it would be ready to be read again and again
-                FAULTS.add("keys", error)
-                return
-            if not data:
-                return
-            for key in data.decode("ascii", "ignore"):
-                with one_item("keys"):
-                    self._press(key)
+    def show(self, view: View) -> None:
+        """Write what is new."""
+        for line in self._new(view):
+            self._console.print(Text(self._letters(line)), soft_wrap=True)
 
-    def close(self) -> None:
-        os.write(self._waker, b"x")
-        self._thread.join(timeout=1.0)
-        termios.tcsetattr(self._fd, termios.TCSADRAIN, self._before)
-        os.close(self._wake)
-        os.close(self._waker)
+    def _new(self, view: View) -> list[str]:
+        lines = []
+        if not self._begun:
+            self._begun = True
+            bundle = view.info.bundle
+            lines += [bundle.id, notice(bundle.demo, bundle.subject), calm(view.info), f"keys: {keys(view, 1000)}"]
+        lines += self._changed(view)
+        if view.stale and not self._stale:
+            lines.append(one_line(view))
+        self._stale = view.stale
+        while self.waiting:
+            result = self.waiting.popleft()
+            lines.append(one_line(View(
+                view.info, result, statuses=view.statuses, losses={} if self.waiting else view.losses
+            )))  # fmt: skip
+        if view.message != self._message:
+            self._message = view.message
+            lines += [view.message] if view.message else []
+        return lines
+
+    def _changed(self, view: View) -> list[str]:
+        """The alarms that began, ended or were acknowledged."""
+        now = {}
+        for alarm in view.alarms["alarms"]:
+            said = notes(alarm)
+            now[alarm["id"]] = f"ALARM, {alarm['priority']} priority: {sentence(alarm)}{f' ({said})' if said else ''}"
+        lines = [line for id, line in now.items() if line != self._alarms.get(id)]
+        lines += [f"over: {line.removeprefix('ALARM, ')}" for id, line in self._alarms.items() if id not in now]
+        self._alarms = now
+        return lines

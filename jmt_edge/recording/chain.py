@@ -32,7 +32,7 @@ from ..plain_files import Kind, blocks
 
 RECORDING = Kind("recording", SourceError)
 CHAIN = "chain.jsonl"
-LINES = ("results.jsonl", "events.jsonl", "status.jsonl", "timeline.jsonl", "eda.csv")
+LINES = ("results.jsonl", "events.jsonl", "alarms.jsonl", "status.jsonl", "timeline.jsonl", "eda.csv")
 WAV_HEADER = 44  # bytes of voice.wav that change: its hash is of those after them
 _START = "0" * 64
 _TAIL = 1 << 20  # bytes that hold the last line of any chain

@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 import math
 import struct
-import unicodedata
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
@@ -19,16 +18,24 @@ from numpy.typing import NDArray
 from ..engine.uncertainty import CLASSES
 from ..errors import ConfigError
 from ..media.eda_times import spacing
+from ..plain_files import visible
 from ..result import STAGES
 from .fhir import export_fhir
 from .reader import Recording
 
 _BREAK_SECONDS, _BREAK_SAMPLES = 1.0, 500  # a longer gap than both: pyxdf starts another segment there
+# column -> field of an event
+_ALARMS = {
+    "event": "id", "alarm": "alarm", "kind": "kind", "priority": "priority", "condition": "text", "limit": "limit",
+    "onset": "start", "end": "end", "peak": "peak", "label": "label", "acknowledged": "acknowledged",
+    "acknowledged_by": "by",
+}  # fmt: skip
 Table = dict[str, list[Any]]  # column -> values, None where there is none
 
 
 def tables(recording: Recording) -> dict[str, Table]:
-    """`results` (one row per window), `eda`, `events` (marks) and `clocks` (one row per status and modality).
+    """`results` (one row per window), `eda`, `events` (marks), `alarms` (one row each time an alarm signalled) and
+    `clocks` (one row per status and modality).
 
     The values of `eda` are `uS`, or `au` where the recording does not say that they are in µS.
     """
@@ -57,6 +64,7 @@ def tables(recording: Recording) -> dict[str, Table]:
     times, values = recording.eda()
     unit = "uS" if recording.eda_unit == "µS" else "au"
     marks = recording.marks()
+    alarms = recording.alarms().events
     rows = [
         {**s, **s["clock"], "t": t, "modality": name}
         for t, statuses in recording.statuses()
@@ -67,8 +75,13 @@ def tables(recording: Recording) -> dict[str, Table]:
         "results": table,
         "eda": {"t": times.tolist(), unit: [None if math.isnan(v) else float(str(v)) for v in values]},
         "events": {name: [getattr(mark, name) for mark in marks] for name in ("t", "text", "rating")},
+        "alarms": {column: [_given(getattr(e, name)) for e in alarms] for column, name in _ALARMS.items()},
         "clocks": {column: [row[column] for row in rows] for column in columns},
     }
+
+
+def _given(value: Any) -> Any:
+    return None if value == "" else value
 
 
 def _uncertainty(results: list[dict[str, Any]], outputs: list[str]) -> Table:
@@ -127,7 +140,7 @@ def export_csv(recording: Recording, out: Path) -> list[Path]:
 def _cell(value: Any) -> Any:
     if not isinstance(value, str):
         return value
-    shown = "".join("\ufffd" if unicodedata.category(c) in ("Cc", "Cf", "Cs") else c for c in value)
+    shown = visible(value)
     return f"'{shown}" if shown.startswith(("=", "+", "-", "@")) else shown
 
 
@@ -136,7 +149,11 @@ def export_parquet(recording: Recording, out: Path) -> list[Path]:
     import pyarrow as pa
     from pyarrow import parquet
 
-    kinds: dict[str, Any] = {"reason": pa.string(), "text": pa.string(), "modality": pa.string(), "state": pa.string()}
+    texts = [
+        "reason", "text", "modality", "state", "event", "alarm", "kind", "priority", "condition", "label",
+        "acknowledged_by",
+    ]  # fmt: skip
+    kinds: dict[str, Any] = dict.fromkeys(texts, pa.string())
     kinds.update(dict.fromkeys(("rating", "dropped", "lost", "reconnects"), pa.int64()))
     metadata = {
         "bundle": recording.manifest["bundle"]["id"],

@@ -12,6 +12,7 @@ from typing import Any
 from ..capture.base import State
 from ..errors import SourceError
 from ..tasks import LONGEST_REST, SHORTEST_REST
+from .alarm_events import LABELS
 from .chain import Codes, align, file_lines, line_codes
 
 Check = Callable[[Any], bool]
@@ -135,7 +136,20 @@ _STATUS = _fields(
 _CHUNK = _fields(chunk=_text, n=lambda x: _count(x) and x <= _MOST_SAMPLES, rate=_number, lost=_count)
 
 STATUSES = _map(_STATUS)
+_EVENT = _fields(
+    event=_text, alarm=_text, kind=_text, priority=_text, text=_text, start=_number, signalled=_number,
+    limit=_maybe(_number), end=_maybe(_number), peak=_maybe(_number), acknowledged=_maybe(_number), by=_text,
+)  # fmt: skip
+_LABEL = _fields(event=_text, label=lambda x: x in LABELS, t=_number, by=_text)
+_SETTINGS = _fields(settings=_fields(limit=_number, hysteresis=_number, delay=_number, enabled=_flag), off=_text)
 MARK = _fields(t=_number, text=_text, rating=_maybe(_count))
+
+
+def alarm_check(x: Any) -> bool:
+    """A line of `alarms.jsonl`: settings, a label, or an event."""
+    if not isinstance(x, dict):
+        return False
+    return (_SETTINGS if "settings" in x else _LABEL if "label" in x else _EVENT)(x)
 
 
 def result_check(manifest: dict[str, Any]) -> Check:

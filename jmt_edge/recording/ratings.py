@@ -120,15 +120,19 @@ def _without(what_ifs: dict[str, dict[str, float]] | None, names: Sequence[str])
     return [logit(known[name][OUTPUT]) if name in known else math.nan for name in names]
 
 
+def uncorrected(marks: Sequence[Mark]) -> list[Mark]:
+    """The ratings by time, without those that another one follows within `CORRECTION` s."""
+    given = [m for m in sorted(marks, key=lambda m: m.t) if m.rating is not None]
+    return [m for m, later in pairwise([*given, Mark(math.inf)]) if later.t - m.t > CORRECTION]
+
+
 def rated_windows(marks: Sequence[Mark], t: F64, logits: F64, without: F64, began: float = 0.0) -> list[Rated]:
     """Each rating with the windows (ends `t`, in order) of the `SPAN` s before it and since the rating before it;
     ratings without such a window, and those corrected at once, are left out.
     """
-    given = [m for m in sorted(marks, key=lambda m: m.t) if m.rating is not None]
-    last = [m for m, later in pairwise([*given, Mark(math.inf)]) if later.t - m.t > CORRECTION]
     found = []
     before = -math.inf
-    for mark in last:
+    for mark in uncorrected(marks):
         at = np.flatnonzero((t > max(before, mark.t - SPAN)) & (t <= mark.t))
         before = mark.t
         if at.size and mark.rating is not None:

@@ -28,12 +28,14 @@ from ..media.video import lossless_frames
 from ..observer import Mark
 from ..plain_files import printable, read_small
 from ..result import Quality, Result
+from .alarm_events import AlarmLog, read_log
 from .chain import RECORDING
 from .lines import (
     MARK,
     STATUSES,
     Check,
     LineFile,
+    alarm_check,
     check_manifest,
     eda_lines,
     json_lines,
@@ -186,6 +188,10 @@ class Recording:
 
     def marks(self) -> list[Mark]:
         return [Mark(m["t"], m["text"], m["rating"]) for m in self._lines("events.jsonl", MARK)]
+
+    def alarms(self) -> AlarmLog:
+        """The events of the alarms; empty, and not judged, in recordings of versions that did not record them."""
+        return read_log(self._lines("alarms.jsonl", alarm_check))
 
     @property
     def eda_unit(self) -> str:

@@ -109,6 +109,8 @@ class Recorder(Observer):
         self._ending: list[_Worker] = []  # stopped, but still writing
         self._started = 0
         self._pause, self._due = RESTART, 0.0  # before a part that follows a fault
+        self._lasting: dict[str, dict[str, Any]] = {}  # lines of alarms.jsonl that every later part begins with
+        self._alarms = threading.Lock()
 
     @property
     def active(self) -> bool:
@@ -136,13 +138,28 @@ class Recorder(Observer):
             return
         self.problem = ""
         self._started += 1
-        self._worker = worker
+        with self._alarms:
+            self._worker = worker
+            for line in self._lasting.values():
+                worker.put(_alarm_line(line), 0)
         self.continues = None
 
     def stop(self) -> None:
         """End the recording without waiting: its thread writes what is queued and closes the files."""
         self._whole = False
         self._let_go()
+
+    def alarm(self, key: str, line: dict[str, Any], *, lasts: bool) -> None:
+        """Write a line of `alarms.jsonl`; from any thread, and so also while the loop hangs.
+
+        key: an event's id, or `settings`. lasts: a later part begins with the line, until another one of that key.
+        """
+        with self._alarms:
+            self._lasting.pop(key, None)
+            if lasts:
+                self._lasting[key] = line
+            if (worker := self._worker) is not None:  # the loop's thread may end it meanwhile
+                worker.put(_alarm_line(line), 0)
 
     def close(self) -> None:
         """End the recording; its files are complete when this returns."""
@@ -237,6 +254,10 @@ class Recorder(Observer):
 
     def on_end(self, summary: Summary) -> None:
         self.close()
+
+
+def _alarm_line(line: dict[str, Any]) -> Callable[[_Files], None]:
+    return lambda files: files.line("alarms", line)
 
 
 def _manifest_of(folder: Path) -> dict[str, Any]:
@@ -392,7 +413,8 @@ class _Files:
         self._eda = _Hashed(folder / "eda.csv", self._chain)
         self._eda.write(b"t,uS\n")
         self._lines = {
-            name: _Hashed(folder / f"{name}.jsonl", self._chain) for name in ("status", "events", "results", "timeline")
+            name: _Hashed(folder / f"{name}.jsonl", self._chain)
+            for name in ("status", "events", "alarms", "results", "timeline")
         }
         self._wav = _Wav(folder / "voice.wav", self._chain) if "voice" in raw else None
         self._video: _Video | None = None

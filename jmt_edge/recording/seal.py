@@ -18,7 +18,9 @@ from .chain import CHAIN, LINES, RECORDING, WAV_HEADER, Chain, Codes, Covered, d
 from .recorder import CHECKSUM, LOST_AT_MOST, MANIFEST
 
 NOT_CLOSED = f"not closed: {LOST_AT_MOST:g} s may be missing"
-_RECORDED = re.compile(r"(results|events|status|timeline)\.jsonl|eda\.csv|voice\.wav|face(-\d+)?\.mkv|\.manifest\.json")
+_RECORDED = re.compile(
+    r"(results|events|alarms|status|timeline)\.jsonl|eda\.csv|voice\.wav|face(-\d+)?\.mkv|\.manifest\.json"
+)
 NO_CHAIN = "made by an earlier version, without hashes: a changed value cannot be found"
 
 

@@ -360,7 +360,7 @@ def test_with_a_page_both_have_one_set_of_alarms(
     bundle = empty_bundle(get_task("pain", "demo"), tmp_path / "b.jmt")
     controls = Controls()
     page = start_page("127.0.0.1:0", controls, recordings=tmp_path / "runs")
-    observers = [page, BedUnit(broker, "1", controls, page.model)]
+    observers = [page, BedUnit(broker, "1", controls, page.model.judging)]
     info = RunInfo(bundle, "hand", {}, 0.5, True, 0.0, dict.fromkeys(bundle.task.names, "sim:"))
     for observer in observers:
         observer.on_start(info)

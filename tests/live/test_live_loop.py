@@ -210,6 +210,8 @@ def test_recording_is_switched_in_the_loops_thread(bundles: Bundles) -> None:
         def stop(self) -> None:
             self.active = False
 
+        def alarm(self, key: str, line: object, *, lasts: bool) -> None: ...
+
         state = "off"
 
     controls, switch = Controls(), Switch()

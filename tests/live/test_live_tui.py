@@ -1,4 +1,4 @@
-"""The terminal view: what it shows at 80 x 24, its keys in a real pseudo-terminal, and what happens without one."""
+"""The terminal view: what it shows at every size, its keys in a real pseudo-terminal, and what happens without one."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from fcntl import ioctl
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,16 +27,18 @@ from jmt_edge.capture.base import State, Status
 from jmt_edge.engine.bundle import Bundle
 from jmt_edge.live import Controls, Mark, Quality, Result, RunInfo
 from jmt_edge.live.actions import LABEL
-from jmt_edge.live.tui import Terminal, sparkline
+from jmt_edge.live.screen import chart
+from jmt_edge.live.tui import Terminal
 from jmt_edge.media.chunk import Chunk
 from jmt_edge.preprocessing.actions import ACTIONS, INDEX
 
 Bundles = Callable[[str], Bundle]
 
 
-def test_sparkline_spans_its_scale_and_leaves_gaps() -> None:
-    assert sparkline([0, 0.5, 1, None, 2, -1], 0, 1) == "▁▅█ █▁"
-    assert sparkline([3.0, 3.0], 3.0, 3.0) == "▁▁"
+def test_a_chart_spans_its_scale_and_leaves_gaps() -> None:
+    assert chart([0, 0.5, 1, None, 2, -1], 0, 1) == ["▁▅█ █▁"]
+    assert chart([3.0, 3.0], 3.0, 3.0) == ["▁▁"]
+    assert chart([0, 0.5, 1, None, 2, -1], 0, 1, 2) == [" ▁█ █ ", "▁██ █▁"]
 
 
 def drawn(terminal: Terminal, console: Console) -> str:
@@ -51,6 +54,8 @@ def view(bundles: Bundles, result: Result | None, controls: Controls | None = No
     terminal._info = RunInfo(
         bundle, "onnxruntime", precision, 0.5, True, 0.0, {"face": "/dev/video0", "voice": "", "eda": "sim:seed=0"}
     )
+    terminal.judge.heard.info = terminal._info
+    terminal.judge.begin(time.monotonic())
     terminal.on_chunk("eda", Chunk(np.arange(0, 30, 0.1), np.linspace(2, 8, 300).astype(np.float32), 10.0))
     terminal.on_chunk("voice", Chunk(np.arange(100) / 44100, np.full(100, 0.1, np.float32), 44100))
     terminal.on_status({"face": Status(State.STREAMING, lost=3), "eda": Status(State.STREAMING)})
@@ -66,6 +71,8 @@ class On:
     state = "recording to x"
 
     def start(self) -> None: ...
+
+    def alarm(self, what: str, values: Any, *, lasts: bool = False) -> None: ...
 
     def stop(self) -> None: ...
 
@@ -92,10 +99,12 @@ def test_everything_that_matters_fits_into_80_by_24(bundles: Bundles) -> None:
     text = drawn(terminal, console)
     lines = text.splitlines()
     assert len(lines) <= 24 and all(len(line.rstrip()) <= 80 for line in lines)
+    assert "weight" not in text.replace("demo weights", "")
     for piece in (
-        bundles("trimodal").id, "onnxruntime fp32", "● REC", "0.73", "-0.40", "+0.20", "/dev/video0", "75%", "ok  0.90",
+        bundles("trimodal").id, "onnxruntime fp32", "● REC", "0.73", "−0.40", "+0.20", "/dev/video0", "75%", "ok  0.90",
         "lost 3", "no source", " µS", "▁", "█", "preprocess 31", "total 60", "p95 60", "dropped 2",
-        "rating 6 at 3.5 s", "q quit", "demo weights, trained on synthetic data; not for clinical use",
+        "rating 6 at 3.5 s", "q quit", "attention", "a acknowledge", "p pause", "b bell (off)",
+        "demo weights, trained on synthetic data; not for clinical use",
     ):  # fmt: skip
         assert piece in text, piece
 
@@ -107,7 +116,9 @@ def test_uncalibrated_readings_are_not_called_microsiemens(bundles: Bundles) -> 
     assert " a.u." in text and "µS" not in text
 
 
-@pytest.mark.parametrize(("width", "height"), [(40, 12), (40, 14), (60, 16), (66, 18), (67, 19), (80, 24), (200, 50)])
+@pytest.mark.parametrize(
+    ("width", "height"), [(40, 12), (40, 14), (60, 16), (66, 18), (67, 19), (80, 24), (100, 30), (200, 50), (250, 60)]
+)
 def test_a_terminal_of_any_size_keeps_the_verdicts_and_the_notice(bundles: Bundles, width: int, height: int) -> None:
     result = a_result({"pain": 0.4, "valence": 0.1, "arousal": 0.2}, bundles("trimodal"))
     result = replace(
@@ -124,6 +135,7 @@ def test_a_terminal_of_any_size_keeps_the_verdicts_and_the_notice(bundles: Bundl
     assert all(any(name in line and value in line for line in lines) for name, value in
                (("pain", "0.40"), ("valence", "+0.10"), ("arousal", "+0.20")))  # fmt: skip
     assert any("not for clinical use" in line for line in lines)
+    assert lines[-1].startswith("q quit") and all(f" {key} " in f"{lines[-1]} " for key in "mrapb")
 
 
 @pytest.mark.parametrize("reason", ["", "face turned away in 5 of 6 frames"])
@@ -170,18 +182,24 @@ def test_history_is_bounded(bundles: Bundles) -> None:
     for i in range(3000):
         terminal.on_result(a_result({"pain": 0.5, "valence": 0.0, "arousal": 0.0}, bundles("trimodal")))
         terminal.on_chunk("eda", Chunk(np.array([i * 0.5]), np.array([5], np.float32)))
-    assert len(terminal._history) <= 240 and len(terminal._eda) <= 122
+    assert len(terminal._history) <= 300 and len(terminal._eda) <= 302
 
 
-def run_in_terminal(args: list[str], keys: list[bytes], ready: bytes) -> tuple[int, str, bool]:
-    """Run in an 80 x 24 pseudo-terminal, press `keys` once `ready` was drawn; (exit code, output, echo restored)."""
+def run_in_terminal(
+    args: list[str], keys: list[bytes], ready: bytes, size: tuple[int, int] = (80, 24), **environment: str | None
+) -> tuple[int, bytes, bool]:
+    """Run in a pseudo-terminal, press `keys` once `ready` was drawn; (exit code, output, echo restored).
+
+    environment: what differs from the test's own; None unsets a variable.
+    """
     master, slave = pty.openpty()
-    ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", size[1], size[0], 0, 0))
     before = termios.tcgetattr(slave)
-    environment = {**os.environ, "TERM": "xterm-256color", "OMP_NUM_THREADS": "1"}
+    wanted = {**os.environ, "TERM": "xterm-256color", "OMP_NUM_THREADS": "1", "LC_ALL": "C.UTF-8", **environment}
     process = subprocess.Popen(
-        [sys.executable, "-m", "jmt_edge", *args], stdin=slave, stdout=slave, stderr=slave, env=environment
-    )
+        [sys.executable, "-m", "jmt_edge", *args], stdin=slave, stdout=slave, stderr=slave,
+        env={name: value for name, value in wanted.items() if value is not None},
+    )  # fmt: skip
     output, deadline, pressed = b"", time.monotonic() + 120, 0.0
     while process.poll() is None:
         assert time.monotonic() < deadline, output[-2000:]
@@ -195,18 +213,63 @@ def run_in_terminal(args: list[str], keys: list[bytes], ready: bytes) -> tuple[i
     restored = termios.tcgetattr(slave) == before
     os.close(master)
     os.close(slave)
-    return process.returncode, output.decode(errors="replace"), restored
+    return process.returncode, output, restored
+
+
+def plain(output: bytes) -> str:
+    return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", output.decode(errors="replace"))
+
+
+def of_pain(bundles: Bundles) -> list[str]:
+    return ["live", "--bundle", str(bundles("pain").path), "--eda", "sim:", "--hop", "0.25"]
 
 
 def test_keys_mark_rate_and_quit(bundles: Bundles) -> None:
-    args = ["live", "--bundle", str(bundles("pain").path), "--eda", "sim:", "--hop", "0.25"]
-    code, output, restored = run_in_terminal(args, [b"m", b"7", b"r", b"q"], b"warming up")
+    keys = [b"m", b"7", b"r", b"b", b"p", b"q"]
+    code, output, restored = run_in_terminal(of_pain(bundles), keys, b"warming up")
     assert code == 0 and restored
-    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", output)
-    assert "mark key at" in text and "rating 7 at" in text
+    text = plain(output)
+    assert "mark key at" in text and "rating 7 at" in text and "not saved: recording is off" in text
     assert "start it with --record DIR" in text
+    assert "the bell is on" in text and "b bell (on)" in text
+    assert "alarms paused for 120 s" in text and re.search(r"paused [12]:", text)
     assert "results" in text and "peak memory" in text and "not for clinical use" in text
     assert "Traceback" not in text
+
+
+def test_forty_columns_keep_the_key_line(bundles: Bundles) -> None:
+    code, output, _ = run_in_terminal(of_pain(bundles), [b"q"], b"warming up", (40, 12))
+    assert code == 0 and "q quit m mark 0-9,t r a ack p pause b" in plain(output)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "environment"),
+    [("latin-1", {"PYTHONIOENCODING": "latin-1"}), ("ascii", {"LC_ALL": None, "LC_CTYPE": None, "LANG": "C"}),
+     ("ascii", {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"})],
+)  # fmt: skip
+def test_other_encodings_get_the_whole_view_in_their_letters(
+    bundles: Bundles, encoding: str, environment: dict[str, str | None]
+) -> None:
+    code, output, _ = run_in_terminal(of_pain(bundles), [b"7", b"q"], b"warming up", **environment)
+    screen = output[: output.index(b"\x1b[?1049l")].decode(encoding)  # what follows the screen is the summary
+    assert code == 0 and "Traceback" not in screen and not set(screen) & set("\x81\x82\x83\xe2")
+    text = plain(screen.encode())
+    assert "+- sensors -" in text and "rating 7" in text and "q quit" in text and "0.00 uS" not in text
+    assert re.search(r"pain +-", text) and re.search(r"EDA +[0-9.]+ [uµ]S", text)
+    assert re.search(r"\| +(EDA +[0-9.]+ [uµ]S +)?[0-9.]+ +[.:=+*%#]+ +\|", text), "the bars of its chart"
+
+
+def test_a_dumb_terminal_gets_a_line_for_each_result(bundles: Bundles) -> None:
+    args = [*of_pain(bundles), "--duration", "4"]
+    code, output, restored = run_in_terminal(args, [b"7", b"a"], b"warming up", TERM="dumb")
+    lines = plain(output).replace("\r", "").splitlines()
+    assert code == 0 and restored and b"\x1b" not in output
+    results = [line for line in lines if re.match(r"[0-9.]+ s  pain ", line)]
+    count = int(re.search(r"([0-9]+) results", plain(output))[1])  # type: ignore[index]
+    assert len(results) == count and len(results) > 4
+    assert all("—: " in line or "—; " in line or "pain 0." in line or "pain 1." in line for line in results)
+    assert any(line.startswith("keys: q quit") for line in lines)
+    assert any(line.startswith("rating 7 at") for line in lines) and "no alarm waits for acknowledgement" in lines
 
 
 def test_without_a_terminal_it_says_so_and_writes_json(bundles: Bundles, tmp_path: Path) -> None:

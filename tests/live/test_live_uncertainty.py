@@ -25,7 +25,8 @@ from jmt_edge.errors import BundleError
 from jmt_edge.live import Controls, Options, Pipeline, Result, RunInfo, run
 from jmt_edge.live.page.feed import Feed
 from jmt_edge.live.page.model import Model
-from jmt_edge.live.tui import Terminal, origin
+from jmt_edge.live.screen import origin
+from jmt_edge.live.tui import Terminal
 from jmt_edge.media.chunk import Chunk
 from jmt_edge.recording.export import tables
 from jmt_edge.recording.reader import Recording
@@ -262,7 +263,7 @@ def test_the_terminal_and_the_page_say_what_a_number_comes_from(known: Bundle, s
         uncertainty={"coverage": 0.9, "pain": ["no", "yes"], "valence": [-0.5, 0.1], "arousal": [0.05, 0.55]},
         without={"eda": {"pain": 0.12, "valence": 0.0, "arousal": 0.1}},
     )  # fmt: skip
-    said = "from voice + EDA; 90%: pain no or yes, valence -0.50 to +0.10, arousal +0.05 to +0.55"
+    said = "from voice + EDA; 90%: pain no or yes, valence −0.50 to +0.10, arousal +0.05 to +0.55"
     assert origin(result, "90%") == said
     assert origin(replace(result, uncertainty=None), "not known for smoothed results").endswith(
         "; uncertainty not known for smoothed results"

@@ -82,6 +82,9 @@ CASES: dict[str, Case] = {
         "export {folder} --to csv --require-signed", "cryptography", "[sign]"),
     "export : an output that does not exist, or an empty folder": (
         "export {folder} --to csv --out {bundle}", "", "is not overwritten"),
+    "report `--require-signed`: `[sign]` (cryptography)": (
+        "report {folder} --require-signed", "cryptography", "[sign]"),
+    "report : an `--out` that does not exist": ("report {folder} --out {file}", "", "is not overwritten"),
     "personalise `--require-signed`: `[sign]` (cryptography)": (
         "personalise r --bundle {bundle} --out o --require-signed", "cryptography", "[sign]"),
     "personalise : an `--out` that does not exist": (

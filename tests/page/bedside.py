@@ -27,7 +27,8 @@ SIZES = (
     (1920, 1080), (1440, 900), (1366, 768), (1280, 800), (1280, 720), (1024, 768), (1024, 600), (820, 1180), (390, 844),
 )  # fmt: skip
 STATES = (
-    "start", "steady", "alarm", "latched", "sensor lost", "nothing usable", "no recorder", "hang", "replay", "ended",
+    "start", "steady", "trend", "alarm", "latched", "sensor lost", "nothing usable", "no recorder", "hang", "replay",
+    "ended",
 )  # fmt: skip
 
 HOP = 0.5
@@ -70,7 +71,17 @@ class Bedside:
             source.open(0.0)
         self._image = self._sources["face"].read(1.0).values[-1]  # type: ignore[union-attr]
         self.page.on_start(
-            RunInfo(bundle, "onnxruntime", {"fusion": "fp32"}, HOP, not replay, 0.0, sources, replay=replay)
+            RunInfo(
+                bundle,
+                "onnxruntime",
+                {"fusion": "fp32"},
+                HOP,
+                not replay,
+                0.0,
+                sources,
+                replay=replay,
+                origin=0.0 if replay else time.monotonic() - PAST,
+            )
         )
         self._bundle = bundle
         self._step(1.0)
@@ -161,6 +172,9 @@ class Bedside:
             self.hang()
             page.wait_for_selector(".alarm[data-id=stale]")
             page.wait_for_function(has(number, "s === '—'"))
+        elif state == "trend":
+            page.select_option("#pain-span", "all")
+            page.wait_for_function("() => document.querySelector('#pain-trend canvas').clientHeight > 20")
         elif state == "ended":
             self.end()
             page.wait_for_selector("body[data-link=ended]")
@@ -250,6 +264,9 @@ class _Recorder:
 
     def stop(self) -> None:
         self.active = False
+
+    def alarm(self, key: str, line: dict[str, Any], *, lasts: bool) -> None:
+        """Nothing is written."""
 
 
 def has(selector: str, test: str) -> str:

@@ -17,7 +17,7 @@ from page_fixture import CUT_OFF, Dial, Http, Stage, empty_bundle, recorded, wai
 
 from jmt_edge.capture import open_source
 from jmt_edge.errors import ConfigError
-from jmt_edge.live import Controls, Options, Result, RunInfo, run
+from jmt_edge.live import Controls, Options, Result, RunInfo, judge, run
 from jmt_edge.live.page import clients, model, recordings, start_page
 from jmt_edge.live.page.feed import Feed
 from jmt_edge.live.page.model import Model
@@ -154,7 +154,7 @@ def test_a_hang_leaves_no_value_and_says_why(bed: Any, visit: Visit) -> None:
 
 def test_nothing_old_is_shown_for_two_seconds() -> None:
     """The server's limit, the next state message, and half of a message's period for the way and the drawing."""
-    assert model.STALE + 1.5 * clients.STATE_PERIOD < 2.0
+    assert judge.STALE + 1.5 * clients.STATE_PERIOD < 2.0
     feed = Feed()
     feed.on_start(RunInfo(_bundle(), "hand", {}, 0.5, True, 0.0, {}))
     page = Model(feed, Controls())

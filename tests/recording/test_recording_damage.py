@@ -20,6 +20,7 @@ from jmt_edge.live.page.recordings import Recordings
 from jmt_edge.media.chunk import Chunk
 from jmt_edge.observer import Mark, RunInfo
 from jmt_edge.plain_files import checksum
+from jmt_edge.recording.alarm_events import AlarmEvent
 from jmt_edge.recording.export import EXPORTERS, tables
 from jmt_edge.recording.reader import Gap, Passed, RecordedSource, Recording, Window
 from jmt_edge.recording.recorder import Recorder
@@ -41,6 +42,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory, trimodal: Bundle) -> Path:
         t = (i - 1) / 2 + np.arange(10) / 20
         recorder.on_chunk("eda", Chunk(t, (2 + t).astype(np.float32), 20.0))
         recorder.on_mark(Mark(i / 2, f"mark {i}", i % 10))
+        event = AlarmEvent(f"pain-{i}", "pain", "physiological", "high", "pain", i / 2, i / 2)
+        recorder.alarm(event.id, event.to_line(), lasts=False)
         recorder.on_result(
             Result(i, i / 2, "trimodal", {"pain": i / 10, "valence": 0.0, "arousal": 0.0}, "", quality,
                    dict.fromkeys(NAMES, 1 / 3), {"total": 1.0}, 0, "b")
@@ -63,7 +66,7 @@ def use_everywhere(folder: Path, out: Path) -> tuple[Recording, dict[str, Any]]:
     page = Recordings(folder.parent)
     assert folder.name in [entry["id"] for entry in page.listing()]
     assert json.loads(json.dumps(page.view(folder.name)))["unread"] == {
-        k: v for k, v in recording.unread.items() if k in ("results.jsonl", "events.jsonl", "eda.csv", "status.jsonl")
+        k: v for k, v in recording.unread.items() if k != "timeline.jsonl"
     }
     page.export(folder.name).close()
     list(recording.events())
@@ -91,7 +94,9 @@ BAD = [
 
 
 @pytest.mark.parametrize("line", BAD, ids=range(len(BAD)))
-@pytest.mark.parametrize("name", ["results.jsonl", "events.jsonl", "status.jsonl", "timeline.jsonl", "eda.csv"])
+@pytest.mark.parametrize(
+    "name", ["results.jsonl", "events.jsonl", "alarms.jsonl", "status.jsonl", "timeline.jsonl", "eda.csv"]
+)
 def test_one_bad_line_costs_that_line(name: str, line: bytes, whole: Path, tmp_path: Path) -> None:
     folder = damaged(whole, tmp_path, name, lambda lines: [*lines[:3], line, *lines[4:]])
     recording, rows = use_everywhere(folder, tmp_path)
@@ -101,6 +106,7 @@ def test_one_bad_line_costs_that_line(name: str, line: bytes, whole: Path, tmp_p
     expected = {"results.jsonl": WINDOWS, "events.jsonl": WINDOWS, "eda.csv": 10 * WINDOWS}
     for file, table in (("results.jsonl", "results"), ("events.jsonl", "events"), ("eda.csv", "eda")):
         assert len(rows[table]["t"]) == expected[file] - (file == name), file
+    assert len(rows["alarms"]["event"]) == WINDOWS - (name == "alarms.jsonl")
     events = list(recording.events())
     windows = [e.result.index for e in events if isinstance(e, Window)]
     assert windows == [i for i in range(1, WINDOWS + 1) if name != "results.jsonl" or i != 4]

@@ -59,7 +59,7 @@ def recording(tmp_path_factory: pytest.TempPathFactory, trimodal: Bundle) -> Rec
 def test_csv(recording: Recording, tmp_path: Path) -> None:
     export_csv(recording, tmp_path / "out")
     read = {p.stem: list(csv.DictReader(p.open())) for p in (tmp_path / "out").iterdir()}
-    assert set(read) == {"results", "eda", "events", "clocks"}
+    assert set(read) == {"results", "eda", "events", "alarms", "clocks"}
     assert [row["pain"] for row in read["results"]] == [repr(1 / 7), "", *(repr(i / 7) for i in (3, 4, 5))]
     assert read["results"][1]["eda_reason"] == 'open, "electrode"' and read["results"][1]["reason"] == "nothing usable"
     values = np.array([float(row["uS"] or "nan") for row in read["eda"]], np.float32)
@@ -174,7 +174,7 @@ def test_an_empty_recording_exports_empty_tables(tmp_path: Path, trimodal: Bundl
     recorder.close()
     recording = Recording(tmp_path / "run")
     for export in (export_csv, export_parquet):
-        assert len(export(recording, tmp_path / export.__name__)) == 4
+        assert len(export(recording, tmp_path / export.__name__)) == 5
     export_xdf(recording, tmp_path / "out.xdf")
     pyxdf = pytest.importorskip("pyxdf")
     streams, _ = pyxdf.load_xdf(str(tmp_path / "out.xdf"))

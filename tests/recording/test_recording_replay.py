@@ -178,8 +178,8 @@ def test_without_raw_video_results_are_shown_as_recorded(tmp_path: Path, trimoda
     live = record(tmp_path / "run", trimodal, raw=("voice",), seconds=6.0)
     recording = Recording(tmp_path / "run")
     assert sorted(p.name for p in (tmp_path / "run").iterdir()) == [
-        "chain.jsonl", "eda.csv", "events.jsonl", "manifest.json", "manifest.sha256", "results.jsonl", "status.jsonl",
-        "timeline.jsonl", "voice.wav",
+        "alarms.jsonl", "chain.jsonl", "eda.csv", "events.jsonl", "manifest.json", "manifest.sha256", "results.jsonl",
+        "status.jsonl", "timeline.jsonl", "voice.wav",
     ]  # fmt: skip
     assert "raw face was not recorded" in recording.replay_blocker
     again = Watch()
@@ -193,7 +193,7 @@ def test_by_default_no_sound_and_no_image_is_kept(tmp_path: Path, trimodal: Bund
     record(tmp_path / "run", trimodal, raw=(), seconds=3.0)
     names = {p.name for p in (tmp_path / "run").iterdir()}
     names -= {"chain.jsonl", "manifest.json", "manifest.sha256"}
-    assert names == {"eda.csv", "events.jsonl", "results.jsonl", "status.jsonl", "timeline.jsonl"}
+    assert names == {"alarms.jsonl", "eda.csv", "events.jsonl", "results.jsonl", "status.jsonl", "timeline.jsonl"}
     for entry in json_lines((tmp_path / "run/timeline.jsonl").read_text()):
         if entry.get("chunk") in ("face", "voice"):
             assert set(entry) <= {"chunk", "n", "rate", "lost", "first", "last"}

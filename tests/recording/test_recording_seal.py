@@ -29,7 +29,7 @@ from jmt_edge.recording.export import tables
 from jmt_edge.recording.reader import RecordedSource, Recording, Window
 from jmt_edge.recording.recorder import Recorder
 
-LINES = ("results.jsonl", "events.jsonl", "status.jsonl", "timeline.jsonl", "eda.csv")
+LINES = ("results.jsonl", "events.jsonl", "alarms.jsonl", "status.jsonl", "timeline.jsonl", "eda.csv")
 
 
 @pytest.fixture(scope="module")

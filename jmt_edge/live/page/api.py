@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import IO, Any
 
 from starlette.requests import ClientDisconnect, Request
@@ -15,19 +16,24 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from ... import __version__
 from ...errors import UserError
 from ...faults import FAULTS
+from ...recording.alarm_events import LABELS
 from ...tasks import LONGEST_REST, SHORTEST_REST
 from ..alarms import MAX_PAUSE, AlarmSettings
+from ..events import NOT_RECORDED
+from ..judge import STALE
 from .audit import AuditLog
 from .clients import Clients
 from .door import Door
 from .frames import MODES
+from .history import LEVELS, recorded
 from .metrics import prometheus
-from .model import STALE, Model
+from .model import Model
 from .recordings import Recordings, UnknownRecording
 from .security import MAX_BODY, Bucket, Guard
 
 PREFIX = "/api/v1"
 MAX_TEXT = 200  # characters of a marker's note
+MIN_TREND, MAX_TREND = 60.0, LEVELS[-1][1]  # s
 
 Handler = Callable[["Api", Request, dict[str, Any]], Awaitable[Response]]
 Schema = dict[str, Any]
@@ -68,7 +74,9 @@ class Api:
         guard: Guard,
         door: Door,
         face: str,
+        earlier: Path | None = None,
     ) -> None:
+        self._earlier = earlier  # the last part of a recorded session that this run continues, until it is read
         self.model, self.clients, self.audit, self.recordings = model, clients, audit, recordings
         self.guard, self.door, self.face = guard, door, face
         self._actions = Bucket(rate=5, burst=30)
@@ -120,15 +128,25 @@ class Api:
 
     async def act(self, request: Request, action: str, **details: Any) -> None:
         """Log an action before it is carried out. Raises Refused where the log cannot be written."""
-        client = request.client.host if request.client else "unknown"
         try:
-            await asyncio.to_thread(self.audit.add, action, client, self.model.stream, **details)
+            await asyncio.to_thread(self.audit.add, action, _client(request), self.model.stream, **details)
         except OSError as error:
             raise Refused(503, f"the audit log cannot be written ({error.strerror}), so nothing was done") from None
+
+    async def read_earlier(self) -> None:
+        """Put what was recorded of the session before this run in front of the trend, once."""
+        earlier, trend = self._earlier, self.model.trend
+        if earlier is not None and trend is not None:
+            self._earlier = None
+            trend.prepend(await self.from_disk(recorded, earlier, trend.outputs))
 
     async def from_disk(self, work: Callable[..., Any], *args: Any, **options: Any) -> Any:
         async with self._disk:
             return await asyncio.to_thread(work, *args, **options)
+
+
+def _client(request: Request) -> str:
+    return request.client.host if request.client else "unknown"
 
 
 async def read_body(request: Request) -> Any:
@@ -207,6 +225,18 @@ async def state(api: Api, request: Request, body: dict[str, Any]) -> Response:
     return JSONResponse(api.model.state(time.monotonic()))
 
 
+async def get_trend(api: Api, request: Request, body: dict[str, Any]) -> Response:
+    given = request.query_params.get("seconds")
+    try:
+        seconds = None if given is None else float(given)
+    except ValueError:
+        seconds = 0.0
+    if seconds is not None and not MIN_TREND <= seconds <= MAX_TREND:
+        raise Refused(400, f"'seconds' must lie between {MIN_TREND:g} and {MAX_TREND:g}; leave it out for all")
+    await api.read_earlier()
+    return JSONResponse(api.model.trend_values(seconds, time.monotonic()))
+
+
 async def get_markers(api: Api, request: Request, body: dict[str, Any]) -> Response:
     return JSONResponse({"markers": api.model.marks_values()})
 
@@ -257,17 +287,29 @@ async def acknowledge(api: Api, request: Request, body: dict[str, Any]) -> Respo
     if id is not None and id not in api.model.alarms.alarms:
         raise Refused(404, f"there is no alarm '{id}'")
     await api.act(request, "acknowledge", id=id or "all")
-    api.model.alarms.acknowledge(time.monotonic(), id)
+    api.model.judging.acknowledge(time.monotonic(), id, _client(request))
     return JSONResponse(api.model.snapshot(time.monotonic()))
+
+
+async def get_events(api: Api, request: Request, body: dict[str, Any]) -> Response:
+    return JSONResponse({"events": api.model.events.values()})
+
+
+async def label(api: Api, request: Request, body: dict[str, Any]) -> Response:
+    _demand_live(api, "it takes no labels")
+    if body["event"] not in api.model.events:
+        raise Refused(404, "there is no such event; list them with GET /api/v1/events")
+    if not api.model.controls.is_recording:
+        raise Refused(409, NOT_RECORDED)
+    await api.act(request, "label", event=body["event"], label=body["label"])
+    api.model.events.label(body["event"], body["label"], _client(request))
+    return JSONResponse({"event": body["event"], "label": body["label"]}, 202)
 
 
 async def pause(api: Api, request: Request, body: dict[str, Any]) -> Response:
     seconds = body["seconds"]
     await api.act(request, "pause alarms" if seconds else "resume alarms", seconds=seconds)
-    if seconds:
-        api.model.alarms.pause(seconds, time.monotonic())
-    else:
-        api.model.alarms.resume()
+    api.model.judging.pause(seconds, time.monotonic())
     return JSONResponse(api.model.snapshot(time.monotonic()))
 
 
@@ -281,8 +323,7 @@ async def set_alarm(api: Api, request: Request, body: dict[str, Any]) -> Respons
     settings = replace(api.model.alarms.settings, **body)
     settings.check()
     await api.act(request, "alarm settings", before=asdict(api.model.alarms.settings), after=asdict(settings))
-    api.model.alarms.settings = settings
-    api.model.set_alarm()
+    api.model.judging.set(settings)
     return JSONResponse(asdict(settings))
 
 
@@ -368,6 +409,10 @@ OPERATIONS = (
     ),
     Operation("POST", f"{PREFIX}/rest", "The person rests from now on; results then say how far from it they are", rest,
               {"seconds": {"type": "number", "minimum": SHORTEST_REST, "maximum": LONGEST_REST}}),
+    Operation(
+        "GET", f"{PREFIX}/trend", "Lowest, mean and highest outputs in bins of time, gaps and ratings", get_trend,
+        query={"seconds": {"type": "number", "minimum": MIN_TREND, "maximum": MAX_TREND}},
+    ),
     Operation("GET", f"{PREFIX}/alarms", "The alarms shown", get_alarms),
     Operation(
         "POST", f"{PREFIX}/alarms/acknowledge", "Acknowledge one alarm, or all", acknowledge,
@@ -379,6 +424,12 @@ OPERATIONS = (
     ),
     Operation("POST", f"{PREFIX}/alarms/settings", "Threshold, hysteresis, delay of the pain alarm", set_alarm,
         _SETTINGS),
+    Operation("GET", f"{PREFIX}/events", "Every time an alarm signalled in this run, oldest first", get_events),
+    Operation(
+        "POST", f"{PREFIX}/events/label", "Write into the recording whether an event was true", label,
+        {"event": {"type": "string", "maxLength": 80}, "label": {"type": "string", "enum": list(LABELS)}},
+        ("event", "label"),
+    ),
     Operation("POST", f"{PREFIX}/view", "Note in the audit log how the face is shown", set_view,
         {"face": _FACE}, ("face",)),
     Operation("GET", f"{PREFIX}/recordings", "Past recordings, newest first", get_recordings),

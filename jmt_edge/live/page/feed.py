@@ -6,7 +6,6 @@ newest frame and face are kept, and of everything else the newest `INBOX`.
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Mapping
 from typing import Any
@@ -14,26 +13,22 @@ from typing import Any
 from ...capture.base import Status
 from ...errors import ConfigError
 from ...media.chunk import Chunk
-from ...observer import Mark, Observer, RunInfo
+from ...observer import Mark, RunInfo
 from ...preprocessing.face import Face
 from ...result import Result
-from ...summary import Summary
+from ..judge import Heard
 
 INBOX = 2000  # entries: about half a minute at 25 pulls per second of two modalities
 SHOWN = ("face", "voice", "eda")  # the modalities that the page can show
 
 
-class Feed(Observer):
+class Feed(Heard):
     """The observer's half of the page. `take` is called by the page's thread, everything else by the loop's."""
 
     def __init__(self) -> None:
-        self.info: RunInfo | None = None
+        super().__init__()
         self.frame: tuple[float, Any] | None = None  # stream time, (H, W, 3) uint8 BGR
         self.face: tuple[float, Face | None] | None = None
-        self.active = time.monotonic()  # when the loop last called
-        self.arrived: dict[str, float] = {}  # modality -> when its last sample arrived
-        self.ended = False
-        self.failed = ""  # the error that ended the run
         self._inbox: deque[tuple[str, Any]] = deque(maxlen=INBOX)
 
     def take(self) -> list[tuple[str, Any]]:
@@ -48,14 +43,12 @@ class Feed(Observer):
         unknown = [name for name in info.bundle.task.names if name not in SHOWN]
         if unknown:
             raise ConfigError(f"the page cannot show the modality '{unknown[0]}'; leave --page out")
-        self.info = info
-        self.active = time.monotonic()
+        super().on_start(info)
 
     def on_chunk(self, modality: str, chunk: Chunk) -> None:
-        self.active = time.monotonic()
+        super().on_chunk(modality, chunk)
         if not len(chunk):
             return
-        self.arrived[modality] = self.active
         if modality == "face":
             self.frame = (float(chunk.times[-1]), chunk.values[-1])
         else:
@@ -68,13 +61,9 @@ class Feed(Observer):
         self._inbox.append(("mark", mark))
 
     def on_status(self, statuses: Mapping[str, Status]) -> None:
-        self.active = time.monotonic()
+        super().on_status(statuses)
         self._inbox.append(("status", dict(statuses)))
 
     def on_result(self, result: Result) -> None:
-        self.active = time.monotonic()
+        super().on_result(result)
         self._inbox.append(("result", result))
-
-    def on_end(self, summary: Summary) -> None:
-        self.failed = summary.failed
-        self.ended = True

@@ -18,10 +18,10 @@ import numpy as np
 from ...errors import SourceError, UserError
 from ...media.video import lossless_frames
 from ...recording.export import export_csv
+from ...recording.gaps import gaps, result_gap
 from ...recording.reader import Recording
 from ...recording.recorder import video_name
 from .frames import blurred, jpeg, shrink
-from .traces import gaps, result_gap
 
 MAX_LISTED = 500
 MAX_POINTS = 3000
@@ -93,6 +93,7 @@ class Recordings:
             "remarks": [*recording.remarks, *recording.damage],
             "results": [_shown(r) for r in thinned],
             "marks": [asdict(mark) for mark in marks],
+            "events": [asdict(event) for event in recording.alarms().events],
             "eda": {
                 "unit": unit,
                 "t": [round(float(t), 3) for t in times[kept]],

@@ -96,11 +96,16 @@ class PageObserver(Server, Feed):
     """The running page of a run. model: what it shows."""
 
     model: Model
+    audit: AuditLog
 
     def __init__(self, url: str, lines: list[str], token: str | None) -> None:
         Server.__init__(self, url, lines, token)
         Feed.__init__(self)
         self.clients: Clients | None = None
+
+    def log(self, action: str, **details: Any) -> None:
+        """Write what a person does at the terminal to the page's audit log. Raises OSError."""
+        self.audit.add(action, "terminal", self.model.stream, **details)
 
     def on_end(self, summary: Summary) -> None:
         super().on_end(summary)
@@ -121,6 +126,7 @@ def start_page(
     certfile: Path | None = None,
     keyfile: Path | None = None,
     since: str | None = None,
+    earlier: Path | None = None,
 ) -> PageObserver:
     """Serve the page at `address` (HOST:PORT; port 0 picks a free one) and return its observer.
 
@@ -129,6 +135,7 @@ def start_page(
     token: required from every client; generated if none is given and other machines can connect.
     since: when the session began that this run continues (ISO 8601): the alarm settings made on the page since then are
         restored from the audit log.
+    earlier: the last recorded part of that session: the trend begins with it.
     Raises ConfigError for an address, token, certificate or folder that cannot be used.
     """
     host, port = parse_address(address)
@@ -140,9 +147,9 @@ def start_page(
     door = Door()
     listener = listen_at(host, port, door)
     observer = PageObserver(*addresses(host, listener, token, certfile))
-    application = _application(observer, controls, audit, recordings, Guard(token), door, face)
-    application.model.alarms.settings = settings or AlarmSettings()
-    observer.model, observer.clients = application.model, application.clients
+    application = _application(observer, controls, audit, recordings, Guard(token), door, face, earlier)
+    application.model.judging.set(settings or AlarmSettings())
+    observer.model, observer.clients, observer.audit = application.model, application.clients, audit
     observer.serve(server_config(application, certfile, keyfile), listener)
     return observer
 
@@ -249,11 +256,18 @@ def _check_certificate(certfile: Path, keyfile: Path) -> None:
 
 
 def _application(
-    feed: Feed, controls: Controls, audit: AuditLog, recordings: Path, guard: Guard, door: Door, face: str
+    feed: Feed,
+    controls: Controls,
+    audit: AuditLog,
+    recordings: Path,
+    guard: Guard,
+    door: Door,
+    face: str,
+    earlier: Path | None,
 ) -> _Page:
     model = Model(feed, controls)
     clients = Clients(model, guard, face, door)
-    api = Api(model, clients, audit, Recordings(recordings), guard, door, face)
+    api = Api(model, clients, audit, Recordings(recordings), guard, door, face, earlier)
     by_path: dict[str, dict[str, Endpoint]] = {}
     for operation in OPERATIONS:
         by_path.setdefault(operation.path, {})[operation.method] = api.endpoint(operation)

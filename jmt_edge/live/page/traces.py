@@ -8,24 +8,14 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from ...recording.gaps import GAP
+
 F64 = NDArray[np.float64]
 
 EDA_RATE, VOICE_RATE = 16.0, 30.0  # points per second
 EDA_SECONDS, VOICE_SECONDS = 90.0, 15.0
 KINDS = {"eda": 0, "voice": 1}
-GAP = 1.0  # s without samples that break the line
 FLOOR = -90.0  # dBFS
-
-
-def gaps(times: F64, longest: float = GAP) -> list[list[float]]:
-    """[start, end] of every two neighbours in `times` (s, ascending) that are more than `longest` s apart."""
-    at = np.flatnonzero(np.diff(times) > longest)
-    return [[round(float(times[i]), 3), round(float(times[i + 1]), 3)] for i in at]
-
-
-def result_gap(hop: float) -> float:
-    """Seconds without a result that break the line: a window or two may be dropped."""
-    return max(GAP, 2.5 * hop)
 
 
 class Trace:

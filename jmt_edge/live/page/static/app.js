@@ -2,11 +2,12 @@
 
 import { Chart, Roll } from "./charts.js";
 import { Circumplex } from "./circumplex.js";
-import { $, make, minutesSeconds as time, say } from "./dom.js";
+import { $, clockTime, make, minutesSeconds as time, say } from "./dom.js";
 import { FaceView } from "./face.js";
 import { Link, ask, setToken, takeToken } from "./link.js";
 import { Recordings } from "./recordings.js";
 import { AlarmSound } from "./sound.js";
+import { Trend } from "./trend.js";
 import { from, signed, sure, whatIf } from "./uncertainty.js";
 
 const NONE = "—";
@@ -32,14 +33,19 @@ const faceView = new FaceView($("face"));
 const circumplex = new Circumplex($("circumplex"));
 const recordings = new Recordings(() => face);
 
+const limits = () => (run?.realtime && !run.alarms_off && state?.alarms.settings.enabled ? [[state.alarms.settings.limit, "--red"]] : []);
+const clock = () => run?.zero ?? null;
+
 const painChart = new Chart($("pain-chart"), {
   series: [{ colour: "--accent", fill: true }], range: [0, 1], span: PAIN_SPAN, start: 60, scale: 100, unit: "%",
-  lines: () => (run?.realtime && !run.alarms_off && state?.alarms.settings.enabled ? [[state.alarms.settings.limit, "--red"]] : []),
+  lines: limits, clock,
   marks: () => marks.map((m) => m.t),
+  rings: () => marks.filter((m) => m.rating !== null).map((m) => [m.t, m.rating / 10]),
   ticks: () => Object.entries((cutOff() ? null : shown.result?.outputs && shown.result.without) ?? {}).map(([name, without]) => [without.pain, NAMES[name][0]]),
 });
+const trend = new Trend($("pain-trend"), { lines: limits, clock: () => clock() !== null });
 const edaChart = new Chart($("eda-chart"), {
-  series: [{ colour: "--accent" }], span: EDA_SPAN,
+  series: [{ colour: "--accent" }], span: EDA_SPAN, clock, right: 42, // half of 13:02:30
   range: (low, high) => {
     if (low === null) return [0, 1];
     const room = Math.max(0.1, (high - low) * 0.15);
@@ -101,8 +107,25 @@ function onHello({ run: info, history, marks: known, result, face: first }) {
   buildModalities();
   setFace(face ?? first, false);
   if (result) onResult(result, false);
+  trend.clear();
+  setSpan($("pain-span").value);
   for (const chart of [painChart, edaChart]) chart.resize();
 }
+
+/** How much of the past the pain chart shows: "live" (5 min), seconds, or "all". */
+function setSpan(span) {
+  const live = span === "live" || !run?.outputs.includes("pain");
+  $("pain-chart").hidden = !live;
+  $("pain-trend").hidden = live;
+  trend.show(live ? 0 : span === "all" ? null : +span);
+  if (live) painChart.resize();
+  else trend.resize();
+}
+
+$("pain-span").onchange = () => {
+  localStorage.setItem("jmt-edge-span", $("pain-span").value);
+  setSpan($("pain-span").value);
+};
 
 function onResult(result, isNew) {
   const outputs = result.outputs;
@@ -360,8 +383,8 @@ for (const button of document.querySelectorAll("[data-face]")) button.onclick = 
 // --- alarms ----------------------------------------------------------------------------------------------------------
 
 const KINDS = { physiological: "person", technical: "equipment" };
-const wall = (at) => new Date(at * 1000).toLocaleTimeString("en-GB"); // 13:02:59
-const minutes = (at) => wall(at).slice(0, 5);
+const wall = (at) => clockTime(at, true); // 13:02:59
+const minutes = (at) => clockTime(at, false);
 
 /** "from 13:02 to 13:03", with seconds where the minute is the same. */
 function span(from, to) {
@@ -554,7 +577,7 @@ $("audit").onclick = async () => {
 
 function setTheme(theme) {
   document.documentElement.dataset.theme = theme;
-  for (const chart of [painChart, edaChart]) chart.redraw();
+  for (const chart of [painChart, edaChart, trend]) chart.redraw();
   circumplex.draw();
 }
 
@@ -588,7 +611,7 @@ $("help").onclick = () => $("help-dialog").showModal();
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
   if (event.key === "Escape" && event.target === $("marker-text")) return $("marker-text").blur();
-  if (event.target.closest("input, dialog")) return;
+  if (event.target.closest("input, select, dialog")) return;
   if (/^[0-9]$/.test(event.key)) return rate(+event.key);
   if (event.key === "t") return rate(10);
   const known = KEYS.find(([key]) => key === event.key);
@@ -661,6 +684,8 @@ $("token-form").onsubmit = () => {
   link.retry();
 };
 $("token-dialog").oncancel = (event) => event.preventDefault(); // without a token there is nothing to go back to
+const span0 = localStorage.getItem("jmt-edge-span");
+if ([...$("pain-span").options].some((option) => option.value === span0)) $("pain-span").value = span0;
 const saved = localStorage.getItem("jmt-edge-theme");
 if (saved) setTheme(saved);
 takeToken();

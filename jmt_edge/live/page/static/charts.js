@@ -1,11 +1,12 @@
 // Charts over time, by uPlot, which index.html loads. Colours come from the style sheet, so a change of theme is one redraw.
 /* global uPlot */
 
-import { minutesSeconds } from "./dom.js";
+import { clockTime, minutesSeconds } from "./dom.js";
 
 export const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
 const FONT = 14; // px
+const STEPS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 14400, 21600, 43200, 86400]; // s between two times
 
 /** Points between two gaps, which have no line. */
 function lonely(u, i) {
@@ -34,11 +35,13 @@ export function broken([t, ...series], gaps) {
 /** A chart of [t, series...] in `host`. span: seconds shown (null: all data), at the run's start only `start`; scale:
  * factor of the axis' numbers; whole: () => [from, to] of all data, where it is not this chart's own.
  * shade: () => [[t0, t1, colour], ...]; marks: () => [t, ...];
- * lines: () => [[value, colour], ...]; dots: () => [[t, value], ...]; ticks: () => [[value, letter], ...], right of it. */
+ * lines: () => [[value, colour], ...]; dots: () => [[t, value], ...]; rings: the same, round;
+ * hatch: () => [[t0, t1], ...] without data; ticks: () => [[value, letter], ...], in `right` px beside it;
+ * band: the first two series are the edges of a band; clock: () => Unix time at t = 0, null where t is not a clock's. */
 export class Chart {
-  constructor(host, { series, range, span = null, start = span, unit = "", scale = 1, whole, shade, marks, lines, dots, ticks }) {
+  constructor(host, { series, range, span = null, start = span, unit = "", scale = 1, whole, shade, marks, lines, dots, rings, hatch, ticks, right = 24, band = false, clock = () => null }) {
     this.host = host;
-    this.parts = { shade, marks, lines, dots, ticks };
+    this.parts = { shade, marks, lines, dots, rings, hatch, ticks };
     this.span = span;
     this.range = range;
     this.end = 0;
@@ -56,19 +59,28 @@ export class Chart {
     };
     this.plot = new uPlot(
       {
-        width: 100, height: 90, cursor: { show: false }, legend: { show: false }, padding: [10, 24, 0, 0], // half a time's label
+        width: 100, height: 90, cursor: { show: false }, legend: { show: false }, padding: [10, right, 0, 0], // half a time's label
+        bands: band ? [{ series: [2, 1], fill: () => `color-mix(in srgb, ${css(series[0].colour)} 30%, transparent)` }] : [],
         scales: {
           x: { time: false, range: () => (span ? this.#window(span, start) : whole ? whole() : this.#whole()) },
           y: { range: (_, low, high) => (typeof range === "function" ? range(low, high) : range) },
         },
         axes: [
-          { ...axis, size: 26, values: (_, ticks) => ticks.map((t) => (t < 0 ? "" : minutesSeconds(t))), space: 70 },
+          {
+            ...axis, size: 26, space: 70, incrs: STEPS,
+            splits: (u, i, low, high, step) => {
+              const zero = clock() ?? 0, found = [];
+              for (let at = Math.ceil((low + zero) / step) * step; at <= high + zero; at += step) found.push(at - zero);
+              return found;
+            },
+            values: (u, ticks, i, space, step) => ticks.map((t) => (clock() !== null ? clockTime(clock() + t, step < 60) : t < 0 ? "" : minutesSeconds(t))),
+          },
           { ...axis, size: wide, values: (_, ticks) => ticks.map((v) => `${+(v * scale).toFixed(2)}${unit}`), space: 34 },
         ],
         series: [
           {},
-          ...series.map(({ colour, fill }) => ({
-            stroke: () => css(colour), width: 2.2, spanGaps: false,
+          ...series.map(({ colour, fill, thin }) => ({
+            stroke: () => (thin ? "transparent" : css(colour)), width: 2.2, spanGaps: false,
             points: { show: false, filter: lonely, size: 5, stroke: () => css(colour), fill: () => css(colour) },
             ...(fill ? { fill: () => `color-mix(in srgb, ${css(colour)} 16%, transparent)` } : {}),
           })),
@@ -110,6 +122,7 @@ export class Chart {
 
   #under(u) {
     const { ctx, bbox } = u;
+    for (const [from, to] of this.parts.hatch?.() ?? []) this.#hatched(u, from, to);
     for (const [from, to, colour] of this.parts.shade?.() ?? []) {
       const left = Math.max(bbox.left, u.valToPos(from, "x", true));
       const right = Math.min(bbox.left + bbox.width, u.valToPos(to, "x", true));
@@ -119,6 +132,27 @@ export class Chart {
       ctx.fillRect(left, bbox.top, right - left, bbox.height);
       ctx.restore();
     }
+  }
+
+  #hatched(u, from, to) {
+    const { ctx, bbox } = u, wide = devicePixelRatio, step = 9 * wide;
+    const left = Math.max(bbox.left, u.valToPos(from, "x", true)), right = Math.min(bbox.left + bbox.width, u.valToPos(to, "x", true));
+    if (right - left < wide) return;
+    ctx.save();
+    ctx.beginPath();
+    ctx.rect(left, bbox.top, right - left, bbox.height);
+    ctx.clip();
+    ctx.strokeStyle = css("--dim");
+    ctx.globalAlpha = 0.55;
+    ctx.lineWidth = wide;
+    ctx.beginPath();
+    // from a fixed origin, so that the lines stand still while the chart moves on
+    for (let x = bbox.left - bbox.height; x < bbox.left + bbox.width; x += step) {
+      ctx.moveTo(x, bbox.top + bbox.height);
+      ctx.lineTo(x + bbox.height, bbox.top);
+    }
+    ctx.stroke();
+    ctx.restore();
   }
 
   #over(u) {
@@ -156,6 +190,16 @@ export class Chart {
       ctx.lineTo(x - 5 * wide, y - 9 * wide);
       ctx.lineTo(x + 5 * wide, y - 9 * wide);
       ctx.fill();
+    }
+    ctx.setLineDash([]);
+    for (const [t, value] of this.parts.rings?.() ?? []) {
+      ctx.beginPath();
+      ctx.arc(u.valToPos(t, "x", true), u.valToPos(value, "y", true), 5 * wide, 0, 2 * Math.PI);
+      ctx.fillStyle = css("--accent-2");
+      ctx.strokeStyle = css("--card");
+      ctx.lineWidth = 1.5 * wide;
+      ctx.fill();
+      ctx.stroke();
     }
     ctx.restore();
     this.#beside(u);

@@ -1,0 +1,156 @@
+"""The course of the outputs over hours, in bounded memory: their lowest, mean and highest value in bins of time.
+
+Times are Unix seconds of a live run, stream times of any other.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ...errors import SourceError
+from ...recording.reader import Recording
+
+# (s of a bin, s kept): a screen's width of bins for an hour, a shift, two days
+LEVELS = ((4.0, 1.5 * 3600), (30.0, 12 * 3600.0), (120.0, 48 * 3600.0))
+RATINGS = 1000
+MOST_PARTS = 200  # of a session that is continued
+
+
+@dataclass
+class _Bin:
+    index: int
+    windows: int = 0  # results, those without outputs included
+    count: int = 0
+    low: list[float] = field(default_factory=list)
+    total: list[float] = field(default_factory=list)
+    high: list[float] = field(default_factory=list)
+
+    def add(self, values: list[float] | None) -> None:
+        self.windows += 1
+        if values is None:
+            return
+        self.count += 1
+        if self.count == 1:
+            self.low, self.total, self.high = list(values), list(values), list(values)
+            return
+        for i, value in enumerate(values):
+            self.low[i] = min(self.low[i], value)
+            self.total[i] += value
+            self.high[i] = max(self.high[i], value)
+
+
+class History:
+    """Bins of the outputs named `outputs` at each of `LEVELS`, and the ratings."""
+
+    def __init__(self, outputs: Iterable[str]) -> None:
+        self.outputs = tuple(outputs)
+        self._levels: list[deque[_Bin]] = [deque(maxlen=round(kept / width)) for width, kept in LEVELS]
+        self.ratings: deque[tuple[float, int]] = deque(maxlen=RATINGS)
+        self.begin: float | None = None  # of the first result
+        self.end = -math.inf  # of the newest
+
+    def add(self, at: float, outputs: Mapping[str, float] | None) -> None:
+        """A result at time `at`, None where it has no outputs. One that is older than the newest is left out."""
+        if at < self.end:
+            return
+        self.begin = at if self.begin is None else self.begin
+        self.end = at
+        values = [float(outputs[name]) for name in self.outputs] if outputs else None
+        for (width, _), bins in zip(LEVELS, self._levels, strict=True):
+            index = math.floor(at / width)
+            if not bins or bins[-1].index != index:
+                bins.append(_Bin(index))
+            bins[-1].add(values)
+
+    def rate(self, at: float, rating: int) -> None:
+        self.ratings.append((at, rating))
+
+    def prepend(self, older: History) -> None:
+        """Put what came before in front; where the two overlap, what is here stays."""
+        if older.begin is None:
+            return
+        begin = self.begin if self.begin is not None else math.inf
+        for (width, _), mine, before in zip(LEVELS, self._levels, older._levels, strict=True):
+            first = mine[0].index if mine else math.inf
+            fits = [b for b in before if b.index < first and b.index * width < begin]
+            room = (mine.maxlen or 0) - len(mine)
+            mine.extendleft(reversed(fits[len(fits) - room :] if room < len(fits) else fits))
+        self.ratings.extendleft(r for r in reversed(older.ratings) if r[0] < begin)
+        self.begin = min(older.begin, begin)
+        self.end = max(self.end, older.end)
+
+    def values(self, seconds: float | None, now: float) -> dict[str, Any]:
+        """What a chart of the last `seconds` (None: of all) shows, plain JSON values.
+
+        `bin`: s of a bin; `from`, `to`: the span; `rows`: [start of the bin, then low, mean, high of each output] of
+        the bins with outputs; `gaps`: [from, to] of every stretch without outputs; `ratings`: [time, 0-10].
+        """
+        begin = self.begin if self.begin is not None else now
+        span = max(now - begin, 1.0) if seconds is None else seconds
+        level = next((i for i, (_, kept) in enumerate(LEVELS) if kept >= span), len(LEVELS) - 1)
+        width, kept = LEVELS[level]
+        start = now - min(span, kept)
+        rows: list[list[float]] = []
+        for one in self._levels[level]:
+            if one.count and (one.index + 1) * width > start:
+                parts = zip(one.low, one.total, one.high, strict=True)
+                each = [round(v, 4) for low, total, high in parts for v in (low, total / one.count, high)]
+                rows.append([round(one.index * width, 3), *each])
+        return {
+            "bin": width, "from": round(start, 3), "to": round(now, 3), "outputs": list(self.outputs), "rows": rows,
+            "gaps": _gaps([row[0] for row in rows], width, max(start, begin), now),
+            "ratings": [[round(at, 3), rating] for at, rating in self.ratings if start <= at <= now],
+        }  # fmt: skip
+
+
+def _gaps(starts: list[float], width: float, begin: float, end: float) -> list[list[float]]:
+    """[from, to] of what no bin covers between `begin` and `end`; the bin that is being filled is not missing yet."""
+    found, at = [], begin
+    for start in starts:
+        if start - at > width / 2:
+            found.append([round(at, 3), round(start, 3)])
+        at = start + width
+    if end - at > width:
+        found.append([round(at, 3), round(end, 3)])
+    return found
+
+
+def recorded(last: Path, outputs: Iterable[str]) -> History:
+    """The history of a session that was recorded up to the part `last`.
+
+    A part that cannot be read leaves a gap. Blocking: minutes for days of results.
+    """
+    parts: list[Recording] = []
+    folder: Path | None = last
+    while folder is not None and len(parts) < MOST_PARTS:
+        try:
+            recording = Recording(folder)
+        except SourceError:
+            break
+        parts.append(recording)
+        before = (recording.manifest.get("continues") or {}).get("recording")
+        folder = folder.parent / Path(before).name if isinstance(before, str) and before else None
+    history = History(outputs)
+    for recording in reversed(parts):
+        _take(history, recording)
+    return history
+
+
+def _take(history: History, recording: Recording) -> None:
+    if recording.origin is None or tuple(recording.manifest["outputs"]) != history.outputs:
+        return  # when it was is not known, or it is of another kind
+    origin = recording.origin.timestamp()
+    try:
+        results, marks = recording.results(), recording.marks()
+    except SourceError:
+        return
+    for line in results:
+        history.add(origin + line["t"], line["outputs"])
+    for mark in marks:
+        if mark.rating is not None:
+            history.rate(origin + mark.t, mark.rating)

@@ -1,0 +1,63 @@
+// The pain probability over hours: a line for the mean of each bin, a band from its lowest to its highest value.
+
+import { Chart, broken } from "./charts.js";
+import { ask } from "./link.js";
+
+const RATINGS = [[0, "0"], [0.5, "5"], [1, "10"]]; // the axis on the right
+
+/** The chart in `host`. lines: as a Chart's; clock: () => whether times are a clock's. */
+export class Trend {
+  constructor(host, { lines, clock }) {
+    this.host = host;
+    this.seconds = 0; // shown: s, null for all, 0 for nothing
+    this.data = null;
+    this.chart = new Chart(host, {
+      series: [{ colour: "--accent", thin: true }, { colour: "--accent", thin: true }, { colour: "--accent" }],
+      range: [0, 1], scale: 100, unit: "%", band: true, right: 34, lines,
+      whole: () => (this.data?.rows ? [this.data.from, Math.max(this.data.to, this.data.from + 60)] : [0, 60]),
+      hatch: () => this.data?.gaps ?? [],
+      rings: () => (this.data?.ratings ?? []).map(([t, rating]) => [t, rating / 10]),
+      ticks: () => (this.data?.ratings?.length ? RATINGS : []),
+      clock: () => (clock() ? 0 : null),
+    });
+  }
+
+  /** Show the last `seconds` (null: all), or nothing (0); asked for again as often as a bin is filled. */
+  async show(seconds) {
+    this.seconds = seconds;
+    clearTimeout(this.timer);
+    if (seconds === 0) return;
+    const asked = (this.asked = Symbol("trend"));
+    try {
+      const answer = await ask(`/api/v1/trend${seconds === null ? "" : `?seconds=${seconds}`}`);
+      const data = await answer.json();
+      if (this.asked !== asked) return; // something else was chosen meanwhile
+      this.data = data;
+      this.#draw();
+    } catch {
+      // the next one may be answered; the page says by itself when the connection is lost
+    }
+    if (this.asked === asked) this.timer = setTimeout(() => this.show(seconds), 1000 * Math.max(4, this.data?.bin ?? 4));
+  }
+
+  /** Forget what is shown: another run has begun. */
+  clear() {
+    this.data = null;
+    this.chart.set([[], [], [], []], 0);
+  }
+
+  resize() {
+    this.chart.resize();
+  }
+
+  redraw() {
+    this.chart.redraw();
+  }
+
+  #draw() {
+    const { rows = [], gaps = [], outputs = [], bin } = this.data, at = 1 + 3 * outputs.indexOf("pain");
+    const column = (i) => rows.map((row) => row[i]);
+    const t = column(0).map((start) => start + bin / 2);
+    this.chart.set(broken([t, column(at), column(at + 2), column(at + 1)], gaps), 0);
+  }
+}

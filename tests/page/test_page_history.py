@@ -1,0 +1,219 @@
+"""The trend: bins against NumPy on the same results, gaps, bounded memory, and a session that is continued."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from bedside import PAST, Bedside
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from page_fixture import Http, empty_bundle
+from page_fixture import recorded as record
+
+from jmt_edge.capture.base import State, Status
+from jmt_edge.live import Controls, Mark, Quality, Result, RunInfo
+from jmt_edge.live.page import start_page
+from jmt_edge.live.page.history import LEVELS, History, recorded
+from jmt_edge.recording.reader import Recording
+from jmt_edge.recording.recorder import Recorder
+from jmt_edge.summary import Summary
+from jmt_edge.tasks import get_task
+
+HOUR = 3600.0
+
+
+def filled(seconds: float, hop: float = 0.5, start: float = 1.7e9) -> tuple[History, np.ndarray, np.ndarray]:
+    t = start + np.arange(0, seconds, hop)
+    p = np.random.default_rng(0).random(len(t))
+    history = History(["pain"])
+    for at, value in zip(t, p, strict=True):
+        history.add(at, {"pain": value})
+    return history, t, p
+
+
+@pytest.mark.parametrize(("seconds", "width"), [(300, 4), (HOUR, 4), (8 * HOUR, 30), (40 * HOUR, 120), (None, 30)])
+def test_bins_hold_the_lowest_mean_and_highest_value(seconds: float | None, width: float) -> None:
+    history, t, p = filled(3 * HOUR)
+    shown = history.values(seconds, t[-1])
+    assert shown["bin"] == width
+    assert len(shown["rows"]) <= 1500
+    inside = 0
+    for start, low, mean, high in shown["rows"]:
+        one = p[(t >= start) & (t < start + width)]
+        inside += len(one)
+        assert (low, mean, high) == pytest.approx((one.min(), one.mean(), one.max()), abs=6e-5)
+    assert inside >= np.sum(t > t[-1] - (seconds or 3 * HOUR))
+    assert shown["gaps"] == []
+
+
+def test_a_peak_of_one_result_is_seen_in_eight_hours() -> None:
+    history = History(["pain"])
+    for i in range(8 * 7200):
+        history.add(i / 2, {"pain": 0.97 if i == 20_001 else 0.1})
+    assert max(row[3] for row in history.values(8 * HOUR, 8 * HOUR)["rows"]) == 0.97
+
+
+@given(st.lists(st.tuples(st.floats(0.1, 400), st.booleans()), min_size=1, max_size=60))
+@settings(max_examples=60, deadline=None)
+def test_what_has_no_bin_is_a_gap_and_nothing_else(steps: list[tuple[float, bool]]) -> None:
+    history, at = History(["pain"]), 0.0
+    for step, known in steps:
+        at += step
+        history.add(at, {"pain": 0.5} if known else None)
+    shown = history.values(None, at)
+    width, begin = shown["bin"], history.begin
+    covered = [(row[0], row[0] + width) for row in shown["rows"]]
+    pieces = sorted([*covered, *map(tuple, shown["gaps"])])
+    for (_, end), (start, _) in itertools.pairwise(pieces):
+        assert abs(end - start) <= width / 2 + 1e-2, "every moment is in a bin or in a gap"
+    for start, end in shown["gaps"]:
+        assert begin is not None and start >= begin - 1e-2 and end <= at + 1e-2
+        assert not any(a < end - 1e-2 and start + 1e-2 < b for a, b in covered)
+
+
+def test_a_result_from_before_is_left_out() -> None:
+    history, t, _ = filled(60)
+    history.add(t[0] - 5, {"pain": 1.0})
+    assert max(row[3] for row in history.values(None, t[-1])["rows"]) < 1.0
+
+
+def test_memory_is_bounded() -> None:
+    history = History(["pain", "valence", "arousal"])
+    values = {"pain": 0.1, "valence": 0.2, "arousal": 0.3}
+
+    def play(begin: float, hours: float) -> int:
+        for i in range(int(hours * 1800)):
+            history.add(begin + 2.0 * i, values)
+            if not i % 10:
+                history.rate(begin + 2.0 * i, 3)
+        return sum(
+            sys.getsizeof(one) + sum(map(sys.getsizeof, (one.low, one.total, one.high)))
+            for level in history._levels for one in level
+        )  # fmt: skip
+
+    full = play(0.0, 60)
+    assert play(60 * HOUR, 60) == pytest.approx(full, rel=0.01)
+    assert full < 3e6
+    assert all(len(level) == round(kept / width) for level, (width, kept) in zip(history._levels, LEVELS, strict=True))
+    assert len(history.ratings) == 1000
+
+
+def test_what_was_recorded_comes_before_what_is_new(tmp_path: Path) -> None:
+    _, folder = record(tmp_path, marks={})
+    manifest = Recording(folder).manifest
+    if manifest["origin"] is None:  # a recording by hand has no clock
+        assert recorded(folder, manifest["outputs"]).begin is None
+    older = History(["pain"])
+    for t in range(0, 600):
+        older.add(1000.0 + t, {"pain": 0.9})
+    older.rate(1100.0, 8)
+    new = History(["pain"])
+    for t in range(0, 60):
+        new.add(1500.0 + t, {"pain": 0.1})  # the parts overlap by 100 s
+    new.rate(1510.0, 2)
+    new.prepend(older)
+    shown = new.values(HOUR, 1559.0)
+    times = [row[0] for row in shown["rows"]]
+    assert times == sorted(set(times)) and times[0] == 1000.0
+    assert {row[2] for row in shown["rows"] if row[0] + 4 <= 1500} == {0.9}
+    assert {row[2] for row in shown["rows"] if row[0] >= 1500} == {0.1}
+    assert shown["ratings"] == [[1100.0, 8], [1510.0, 2]] and shown["gaps"] == []
+
+
+def test_prepending_to_a_full_history_keeps_the_newest() -> None:
+    older, new = History(["pain"]), History(["pain"])
+    width, kept = LEVELS[0]
+    for i in range(round(kept / width) + 10):
+        older.add(i * width, {"pain": 0.9})
+        new.add(1e6 + i * width, {"pain": 0.1})
+    new.prepend(older)
+    assert [one.index for one in new._levels[0]] == sorted({one.index for one in new._levels[0]})
+    assert new._levels[0][-1].index * width == 1e6 + (round(kept / width) + 9) * width
+
+
+# ---- in a run
+
+
+@pytest.fixture
+def bed(tmp_path: Path) -> Iterator[Bedside]:
+    bed = Bedside(tmp_path, "trimodal")
+    bed.warm_up()
+    yield bed
+    bed.close()
+
+
+def test_the_interface_gives_the_trend(bed: Bedside) -> None:
+    http = Http(bed.page)
+    _, shown = http.json("GET", "/api/v1/trend?seconds=3600")
+    assert shown["outputs"] == ["pain", "valence", "arousal"] and shown["bin"] == 4.0
+    _, run = http.json("GET", "/api/v1/run")
+    assert abs(run["zero"] + PAST - time.time()) < 30, "Unix time at stream time 0"
+    low, mean, high = np.array([row[1:4] for row in shown["rows"]]).T
+    assert np.all(low <= mean + 1e-4) and np.all(mean <= high + 1e-4)
+    lost = next((a, b) for a, b in shown["gaps"] if 5 < b - a < 20)  # 13 s in which nothing came
+    assert run["zero"] + 236 <= lost[0] and lost[1] <= run["zero"] + 260
+    assert [rating for _, rating in shown["ratings"]] == [3, 7]
+    for bad in ("0", "59", "1e9", "nan", "x"):
+        assert http.json("GET", f"/api/v1/trend?seconds={bad}")[0] == 400
+    assert http.json("GET", "/api/v1/trend")[1]["rows"][:-2] == shown["rows"][:-2]
+
+
+def test_the_chart_shows_hours_and_keeps_its_choice(bed: Bedside, visit: Callable[..., Any]) -> None:
+    page = visit(bed.url)
+    chosen = "() => [document.getElementById('pain-chart').hidden, document.getElementById('pain-trend').hidden]"
+    page.wait_for_function("() => document.getElementById('pain').textContent !== '—'")
+    assert page.evaluate(chosen) == [False, True]
+    with page.expect_response(lambda answer: "/api/v1/trend?seconds=28800" in answer.url):
+        page.select_option("#pain-span", "28800")
+    assert page.evaluate(chosen) == [True, False]
+    before = len(bed.page.model.marks)
+    page.focus("#pain-span")
+    page.keyboard.press("8")  # chooses in the list, and is not a rating
+    page.wait_for_timeout(500)
+    assert len(bed.page.model.marks) == before
+    with page.expect_response(lambda answer: "/api/v1/trend" in answer.url):
+        page.reload()
+    assert page.evaluate(chosen) == [True, False] and page.input_value("#pain-span") == "28800"
+    page.select_option("#pain-span", "live")
+    assert page.evaluate(chosen) == [False, True]
+
+
+def test_a_session_that_continues_shows_what_came_before(tmp_path: Path) -> None:
+    """A recording with a clock, and a page of the run that continues it."""
+    task = get_task("pain", "demo")
+    bundle = empty_bundle(task, tmp_path / "pain-demo.jmt")
+    recorder = Recorder(tmp_path / "runs" / "night", bundle)
+    began = time.monotonic() - 200
+    sources = dict.fromkeys(task.names, "by hand")
+    recorder.on_start(RunInfo(bundle, "hand", {"fusion": "fp32"}, 0.5, True, 0.0, sources, origin=began))
+    quality = {name: Quality(True, "", 0.9) for name in task.names}
+    here = dict.fromkeys(task.names, 0.5)
+    for index in range(1, 201):
+        recorder.on_status({name: Status(State.STREAMING) for name in task.names})
+        outputs = {"pain": 0.75}
+        recorder.on_result(Result(index, index / 2, "pain", outputs, "", quality, here, {"total": 3.0}, 0, bundle.id))
+    recorder.on_mark(Mark(60.0, "", 8))
+    recorder.on_end(Summary(bundle.id, True, True))
+    page = start_page("127.0.0.1:0", Controls(), recordings=tmp_path / "runs", earlier=recorder.folder)
+    try:
+        page.on_start(RunInfo(bundle, "hand", {"fusion": "fp32"}, 0.5, True, 0.0, sources, origin=time.monotonic() - 4))
+        page.on_result(Result(1, 3.9, "pain", {"pain": 0.25}, "", quality, here, {"total": 3.0}, 0, bundle.id))
+        shown = {}
+        for _ in range(100):
+            _, shown = Http(page).json("GET", "/api/v1/trend?seconds=3600")
+            if shown.get("rows") and shown["rows"][-1][2] == 0.25:
+                break
+            time.sleep(0.1)
+        assert {row[2] for row in shown["rows"]} == {0.75, 0.25}
+        assert [rating for _, rating in shown["ratings"]] == [8]
+        ((lost, back),) = shown["gaps"]
+        assert 80 < back - lost < 110, "nobody measured between the two parts"
+    finally:
+        page.close()
