@@ -106,6 +106,10 @@ HERE = {
         "bitalino:/dev/ttyUSB0": "sim:", "auto:/dev/ttyUSB0": "sim:",
         "bitalino:/tmp/board?channel=3": "bitalino:{place}/tmp/board?channel=3",
     },
+    "--bed": {  # nobody listens there: the beds are lost, as two that are switched off
+        "1=https://bed-1.ward:8765": "1=https://127.0.0.1:9",
+        "2=https://bed-2.ward:8765": "2=https://127.0.0.1:9",
+    },
     "--mqtt": {
         "mqtt://127.0.0.1/ward-3": "mqtt://127.0.0.1:{port}/ward-3",
         "mqtts://station@broker.ward/ward-3": "mqtt://station@127.0.0.1:{port}/ward-3",
@@ -210,6 +214,9 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         check=True, capture_output=True,
     )  # fmt: skip
     (folder / "station.pw").write_text("a password\n")
+    (folder / "tokens").write_text("1=a-token-of-bed-one\n2=a-token-of-bed-two\n")
+    (folder / "tokens").chmod(0o600)
+    shutil.copyfile(folder / "cert.pem", folder / "ward-ca.pem")
     _xdf(folder / "session.xdf", "EDA left", signal)
     return folder
 
