@@ -36,9 +36,13 @@ myst_heading_anchors = 4
 html_theme = "furo"
 html_title = "jmt-edge (research prototype; not for clinical use)"
 html_show_sphinx = False
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 # fenced code of the pages that no lexer knows is shown as it is
 suppress_warnings = ["misc.highlighting_failure"]
 """
+# on a phone a long word of a heading would be cut in two
+CSS = "article h1 { font-size: clamp(1.5rem, 8vw, 2.5em); }\n"
 LINK = re.compile(r"(\]\()([^)\s#]+)(#[^)\s]*)?(\))")
 
 
@@ -123,6 +127,8 @@ def build(out: Path) -> int:
             (source / page.relative_to(DOCS)).write_text(text + (contents() if page == DOCS / "index.md" else ""))
         (source / "reference" / "api.md").write_text(interface())
         (source / "conf.py").write_text(CONF)
+        (source / "_static").mkdir()
+        (source / "_static" / "site.css").write_text(CSS)
         command = [sys.executable, "-m", "sphinx", "-b", "html", "-W", "--keep-going", "-q", "-j", "1"]
         return subprocess.run([*command, str(source), str(out)]).returncode
 
