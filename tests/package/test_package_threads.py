@@ -88,17 +88,17 @@ def kill_marks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def kill_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from jmt_edge.live import tui
+    from jmt_edge.live import keys as module
 
     master, slave = pty.openpty()
     pressed: list[str] = []
     with open(slave, "r+b", buffering=0) as terminal:
-        monkeypatch.setattr(tui.sys, "stdin", terminal)
+        monkeypatch.setattr(module.sys, "stdin", terminal)
         with Kill("keys"):
-            keys = tui._Keys(once(pressed.append))
+            keys = module.Keys(once(pressed.append))
             os.write(master, b"x7q")
             wait_for(lambda: pressed == ["7", "q"], "the other keys")
-        monkeypatch.setattr(tui.os, "read", once(os.read))  # the thread itself
+        monkeypatch.setattr(module.os, "read", once(os.read))  # the thread itself
         before = FAULTS.counts().get("keys", 0)
         os.write(master, b"8")
         wait_for(lambda: FAULTS.counts()["keys"] > before and pressed[-1] == "8", "the thread's next life")
@@ -261,35 +261,76 @@ def kill_listener(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         listener.close()
 
 
-def kill_bed_unit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _pain_run(tmp_path: Path) -> Any:
     from page_fixture import empty_bundle
 
-    from jmt_edge.beds import publisher
-    from jmt_edge.beds.unit import BedUnit
     from jmt_edge.observer import RunInfo
-    from jmt_edge.summary import Summary
     from jmt_edge.tasks import get_task
 
-    monkeypatch.setattr(publisher, "FAREWELL", 0.2)
-    task, judged = get_task("pain", "demo"), []
-    unit = BedUnit(nobody(), "1", Controls())
-    judge = unit._model.judge
-    fails = once(lambda now: judged.append(judge(now)))
-    monkeypatch.setattr(unit._model, "judge", fails)
+    task = get_task("pain", "demo")
     bundle = empty_bundle(task, tmp_path / "empty.jmt")
-    with Kill("mqtt alarms"):
-        unit.on_start(RunInfo(bundle, "none", {}, 0.5, True, 0.0, dict.fromkeys(task.names, "test")))
-        wait_for(lambda: FAULTS.counts().get("mqtt alarms"), "the fault")
+    return RunInfo(bundle, "none", {}, 0.5, True, 0.0, dict.fromkeys(task.names, "test"))
+
+
+def kill_watch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from jmt_edge.live.judge import Watch
+    from jmt_edge.summary import Summary
+
+    watch, judged = Watch(Controls()), []
+    judge = watch.judge.judge
+    monkeypatch.setattr(watch.judge, "judge", once(lambda now: judged.append(judge(now))))
+    with Kill("alarms"):
+        watch.on_start(_pain_run(tmp_path))
+        wait_for(lambda: FAULTS.counts().get("alarms"), "the fault")
         wait_for(lambda: len(judged) > 1, "further judgements")
-        unit.on_end(Summary("b", True, True))
+        watch.on_end(Summary("b", True, True))
+
+
+def kill_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from rich.console import Console
+
+    from jmt_edge.live.judge import Watch
+    from jmt_edge.live.tui import Terminal
+    from jmt_edge.summary import Summary
+
+    monkeypatch.setenv("TERM", "xterm")
+    screen = io.StringIO()
+    terminal = Terminal(
+        Controls(), Console(file=screen, force_terminal=True, width=80, height=24), Watch(Controls()).judge
+    )
+    info = _pain_run(tmp_path)
+    with Kill("terminal"):
+        terminal.on_start(info)
+        monkeypatch.setattr(terminal, "render", once(terminal.render))
+        wait_for(lambda: FAULTS.counts().get("terminal"), "the fault")
+        before = len(screen.getvalue())
+        wait_for(lambda: len(screen.getvalue()) > before, "the next picture")
+        terminal.on_end(Summary("b", True, True))
+
+
+def kill_direct_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from jmt_edge.beds.direct import DirectReader, parse_beds
+    from jmt_edge.beds.ward import Ward
+
+    ward, judged = Ward(""), []
+    reader = DirectReader(parse_beds(["1=http://127.0.0.1:1"], environment={}), ward)
+    judge = ward.judge
+    monkeypatch.setattr(ward, "judge", once(lambda now: judged.append(judge(now))))
+    with Kill("station beds"):
+        reader.start()
+        wait_for(lambda: FAULTS.counts().get("station beds"), "the fault")
+        wait_for(lambda: len(judged) > 1, "further judgements")
+        reader.close()
 
 
 SCENARIOS = {
     "beds/publisher.py": kill_publisher,
     "beds/listener.py": kill_listener,
-    "beds/unit.py": kill_bed_unit,
+    "beds/direct.py": kill_direct_reader,
     "live/outputs.py": kill_marks,
-    "live/tui.py": kill_keys,
+    "live/keys.py": kill_keys,
+    "live/judge.py": kill_watch,
+    "live/tui.py": kill_terminal,
     "live/page/server.py": kill_page,
     "capture/reconnect.py": kill_reader,
     "capture/patient.py": kill_patient,

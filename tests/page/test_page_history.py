@@ -145,6 +145,10 @@ def test_prepending_to_a_full_history_keeps_the_newest() -> None:
 def bed(tmp_path: Path) -> Iterator[Bedside]:
     bed = Bedside(tmp_path, "trimodal")
     bed.warm_up()
+    for _ in range(200):  # the page's thread takes what the run has stored
+        if bed.page.model.mark_count == 3:
+            break
+        time.sleep(0.05)
     yield bed
     bed.close()
 

@@ -217,7 +217,7 @@ def test_the_command_says_what_was_left_out(whole: Path, tmp_path: Path, command
         whole, tmp_path, "results.jsonl", lambda lines: [*lines[:3], b"\xff\n", *lines[4:-1], lines[-1][:9]]
     )
     code, out, err = command_line("export", folder, "--to", "csv")
-    assert (code, err) == (0, "jmt-edge: results.jsonl: 2 damaged lines left out\n") and out.count("\n") == 4
+    assert (code, err) == (0, "jmt-edge: results.jsonl: 2 damaged lines left out\n") and out.count("\n") == 5
     source = RecordedSource("eda", folder)
     source.open(0.0)
     source.read(1e9)

@@ -238,7 +238,8 @@ def test_the_recording_does_not_choose_the_bundle(lines: Path, tmp_path: Path, t
                                                   monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
     """An engine plan is code: a recording from somebody else must not bring one, nor say which back-end runs it."""
     manifest = json.loads((lines / "manifest.json").read_text())
-    assert manifest["bundle"] == {"id": trimodal.id, "sha256": trimodal.sha256, "demo": trimodal.demo}
+    about = {"id": trimodal.id, "sha256": trimodal.sha256, "demo": trimodal.demo, "subject": ""}
+    assert manifest["bundle"] == about
     assert str(trimodal.path.parent) not in (lines / "manifest.json").read_text()
     folder = tmp_path / "run"
     shutil.copytree(lines, folder)
