@@ -127,6 +127,21 @@ def test_what_was_recorded_comes_before_what_is_new(tmp_path: Path) -> None:
     assert shown["ratings"] == [[1100.0, 8], [1510.0, 2]] and shown["gaps"] == []
 
 
+def test_a_clock_that_was_ahead_before_a_restart_does_not_end_the_trend() -> None:
+    """A board without a clock of its own: before the restart it was an hour ahead."""
+    older, new = History(["pain"]), History(["pain"])
+    for t in range(600):
+        older.add(10_000.0 + 3600 + t, {"pain": 0.9})
+    with pytest.raises(ValueError, match="no result yet"):
+        new.prepend(older)
+    new.add(10_000.0, {"pain": 0.1})
+    new.prepend(older)
+    for t in range(1, 60):
+        new.add(10_000.0 + t, {"pain": 0.1})
+    rows = new.values(HOUR, 10_059.0)["rows"]
+    assert len(rows) == 15 and {row[2] for row in rows} == {0.1}
+
+
 def test_prepending_to_a_full_history_keeps_the_newest() -> None:
     older, new = History(["pain"]), History(["pain"])
     width, kept = LEVELS[0]

@@ -134,9 +134,9 @@ class Api:
             raise Refused(503, f"the audit log cannot be written ({error.strerror}), so nothing was done") from None
 
     async def read_earlier(self) -> None:
-        """Put what was recorded of the session before this run in front of the trend, once."""
+        """Put what was recorded of the session before this run in front of the trend, once it has a result."""
         earlier, trend = self._earlier, self.model.trend
-        if earlier is not None and trend is not None:
+        if earlier is not None and trend is not None and trend.begin is not None:
             self._earlier = None
             trend.prepend(await self.from_disk(recorded, earlier, trend.outputs))
 

@@ -71,10 +71,15 @@ class History:
         self.ratings.append((at, rating))
 
     def prepend(self, older: History) -> None:
-        """Put what came before in front; where the two overlap, what is here stays."""
+        """Put what came before the first result in front: of a clock that was ahead then, only what fits.
+
+        Raises ValueError where there is no result here yet: it could be older than what is put in front.
+        """
+        if self.begin is None:
+            raise ValueError("there is no result yet")
         if older.begin is None:
             return
-        begin = self.begin if self.begin is not None else math.inf
+        begin = self.begin
         for (width, _), mine, before in zip(LEVELS, self._levels, older._levels, strict=True):
             first = mine[0].index if mine else math.inf
             fits = [b for b in before if b.index < first and b.index * width < begin]
@@ -82,7 +87,6 @@ class History:
             mine.extendleft(reversed(fits[len(fits) - room :] if room < len(fits) else fits))
         self.ratings.extendleft(r for r in reversed(older.ratings) if r[0] < begin)
         self.begin = min(older.begin, begin)
-        self.end = max(self.end, older.end)
 
     def values(self, seconds: float | None, now: float) -> dict[str, Any]:
         """What a chart of the last `seconds` (None: of all) shows, plain JSON values.

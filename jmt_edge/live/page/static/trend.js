@@ -9,6 +9,7 @@ const RATINGS = [[0, "0"], [0.5, "5"], [1, "10"]]; // the axis on the right
 export class Trend {
   constructor(host, { lines, clock }) {
     this.host = host;
+    this.clock = clock;
     this.seconds = 0; // shown: s, null for all, 0 for nothing
     this.data = null;
     this.chart = new Chart(host, {
@@ -35,7 +36,7 @@ export class Trend {
       this.data = data;
       this.#draw();
     } catch {
-      // the next one may be answered; the page says by itself when the connection is lost
+      if (this.asked === asked) this.#missed();
     }
     if (this.asked === asked) this.timer = setTimeout(() => this.show(seconds), 1000 * Math.max(4, this.data?.bin ?? 4));
   }
@@ -52,6 +53,15 @@ export class Trend {
 
   redraw() {
     this.chart.redraw();
+  }
+
+  /** No answer: what came since the last one is not known. */
+  #missed() {
+    const now = Date.now() / 1000;
+    if (!this.data?.rows || !this.clock() || now <= this.data.to) return;
+    this.data.gaps.push([this.data.to, now]);
+    this.data.to = now;
+    this.#draw();
   }
 
   #draw() {
