@@ -189,6 +189,9 @@ def test_the_chart_shows_hours_and_keeps_its_choice(bed: Bedside, visit: Callabl
     chosen = "() => [document.getElementById('pain-chart').hidden, document.getElementById('pain-trend').hidden]"
     page.wait_for_function("() => document.getElementById('pain').textContent !== '—'")
     assert page.evaluate(chosen) == [False, True]
+    first = "() => document.querySelector('#marks time').textContent"
+    rated = page.evaluate("(at) => new Date(1000 * at).toLocaleTimeString('en-GB')", bed.page.model.zero + 300)
+    assert page.evaluate(first) == rated, "a note has the time that the chart shows for it"
     with page.expect_response(lambda answer: "/api/v1/trend?seconds=28800" in answer.url):
         page.select_option("#pain-span", "28800")
     assert page.evaluate(chosen) == [True, False]

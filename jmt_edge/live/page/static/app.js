@@ -35,6 +35,8 @@ const recordings = new Recordings(() => face);
 
 const limits = () => (run?.realtime && !run.alarms_off && state?.alarms.settings.enabled ? [[state.alarms.settings.limit, "--red"]] : []);
 const clock = () => run?.zero ?? null;
+/** A stream time as the charts show it: the time of day, in a replay that of the recording. */
+const moment = (t) => (clock() === null ? time(t) : clockTime(clock() + t, true));
 
 const painChart = new Chart($("pain-chart"), {
   series: [{ colour: "--accent", fill: true }], range: [0, 1], span: PAIN_SPAN, start: 60, scale: 100, unit: "%",
@@ -160,7 +162,7 @@ function onMarks(fresh) {
   marks = [...marks, ...fresh].slice(-200);
   for (const mark of fresh) {
     const what = [mark.rating === null ? "" : `rating ${mark.rating}`, mark.text].filter(Boolean).join(": ");
-    $("marks").prepend(make("li", {}, make("time", {}, time(mark.t)), make("span", {}, what)));
+    $("marks").prepend(make("li", {}, make("time", {}, moment(mark.t)), make("span", {}, what)));
   }
   while ($("marks").children.length > 50) $("marks").lastChild.remove();
 }
