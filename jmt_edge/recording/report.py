@@ -80,7 +80,7 @@ class _Report:
     def page(self) -> str:
         title = f"Session report: {_text(self.recording.folder.resolve().name)}"
         demo = bool(self.manifest["bundle"]["demo"])
-        said = notice(demo)
+        said = notice(demo, self.recording.subject)
         parts = [
             f"<h1>{html.escape(title)}</h1>",
             f'<p class="notice{" demo" if demo else ""}">{_safe(said[:1].upper() + said[1:])}.</p>',

@@ -316,6 +316,17 @@ def test_a_record_of_alarms_that_makes_no_sense(make: Make, content: bytes) -> N
     assert seen.text["Events"] == "Not known: the record of the alarms is damaged."
 
 
+def test_it_says_whose_a_personal_bundle_is(make: Make) -> None:
+    folder = whole_session(make).folder
+    for name in ("chain.jsonl", "manifest.sha256"):
+        (folder / name).unlink()
+    manifest = json.loads((folder / "manifest.json").read_text())
+    del manifest["chain"], manifest["closed"]["files"], manifest["closed"]["chain"]
+    manifest["bundle"]["subject"] = "P-07"
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    assert "Personalised to P-07, for nobody else" in report(Recording(folder))
+
+
 def test_hostile_names_and_values(make: Make, tmp_path: Path) -> None:
     """A recording may come from anybody: nothing of it is markup, and no number stops the report."""
     folder = whole_session(make).folder
