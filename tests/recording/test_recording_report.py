@@ -337,6 +337,18 @@ def test_what_was_damaged_was_not_absent(make: Make, file: str, heading: str) ->
     assert f"1 damaged line of {file}.jsonl left out, and there are no others" in said
 
 
+def test_a_rating_beyond_ten_is_damage(make: Make) -> None:
+    """No severe rating that the person could not have given."""
+    recorder = make()
+    window(recorder, 1, 0.4)
+    recorder.on_mark(Mark(0.6, "", 50))
+    recorder.on_mark(Mark(9.6, "", 10))
+    recorder.close()
+    recording = Recording(recorder.folder)
+    seen = Seen(report(recording))
+    assert [row[1] for row in seen.table("Ratings and notes")] == ["10"] and recording.unread["events.jsonl"] == 1
+
+
 def test_whom_the_bundle_is_personalised_to(make: Make) -> None:
     recorder = make()
     window(recorder, 1, 0.4)
