@@ -156,6 +156,21 @@ def test_a_recording_begun_meanwhile_knows_the_settings_and_what_is_on(bed: Bed)
     ]  # fmt: skip
 
 
+def test_an_event_that_outlasts_a_thousand_others_has_its_end(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jmt_edge.live.events.MOST", 3)
+    bed.sensor(0, True)
+    for t in range(10, 100, 10):
+        bed.pain(t, 0.8)
+        bed.pain(t + 4, 0.8)
+        bed.pain(t + 5, 0.1)
+    assert [event["alarm"] for event in bed.log.values()] == ["sensor-eda", "pain", "pain"]
+    assert len(bed.log._unseen["pain"]) == 3
+    bed.sensor(200, True)
+    bed.sensor(201, False)
+    lost = next(event for event in bed.recorded().events if event.alarm == "sensor-eda")
+    assert (lost.start, lost.end) == (0, 200)
+
+
 def test_a_killed_recording_has_the_event_that_was_on(bed: Bed, tmp_path: Path) -> None:
     """Nothing is closed: what the thread has flushed is there."""
     bed.pain(0, 0.8)
