@@ -27,6 +27,7 @@ from jmt_edge.capture.base import State, Status
 from jmt_edge.engine.bundle import Bundle
 from jmt_edge.live import Controls, Mark, Quality, Result, RunInfo
 from jmt_edge.live.actions import LABEL
+from jmt_edge.live.keys import Keys
 from jmt_edge.live.screen import chart
 from jmt_edge.live.tui import Terminal
 from jmt_edge.media.chunk import Chunk
@@ -235,6 +236,39 @@ def test_keys_mark_rate_and_quit(bundles: Bundles) -> None:
     assert "alarms paused for 120 s" in text and re.search(r"paused [12]:", text)
     assert "results" in text and "peak memory" in text and "not for clinical use" in text
     assert "Traceback" not in text
+
+
+@pytest.mark.parametrize(
+    ("sent", "pressed"),
+    [
+        ([b"\x1b[3~"], ""),  # Delete
+        ([b"\x1b[15~", b"\x1bOP", b"\x1b[[A", b"\x1b[1;5C", b"\x1b7"], ""),  # F5, F1 twice, Ctrl-right, Alt-7
+        ([b"7\x1b[5~m"], "7m"),
+        ([b"\x1b[1", b"5", b"~4"], "4"),  # a slow line
+        ([b"\x1b", b"q"], "q"),
+        ([b"\x1b[" + b"9" * 40, b"q"], "[" + "9" * 40 + "q"),  # no key sends that, and q must work
+    ],
+)
+def test_the_digits_of_a_function_key_are_no_ratings(
+    sent: list[bytes], pressed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    master, slave = pty.openpty()
+    found: list[str] = []
+    with os.fdopen(slave) as stdin:
+        monkeypatch.setattr("sys.stdin", stdin)
+        keys = Keys(found.append)
+        try:
+            for part in [*sent, b"!"]:
+                os.write(master, part)
+                time.sleep(0.1)  # each is read by itself
+            for _ in range(100):
+                if "!" in found:
+                    break
+                time.sleep(0.05)
+        finally:
+            keys.close()
+            os.close(master)
+    assert "".join(key for key in found if key.isprintable()) == f"{pressed}!"
 
 
 def test_forty_columns_keep_the_key_line(bundles: Bundles) -> None:
