@@ -26,7 +26,7 @@ from .alarms import MAX_PAUSE
 from .judge import Judge, Watch
 from .keys import Keys
 from .letters import Letters, encoding_of
-from .screen import EDA_RATE, View, calm, draw, keys, notes, one_line, sentence, summed_eda
+from .screen import EDA_RATE, View, calm, draw, keys, means, notes, one_line, sentence, summed_eda
 
 HISTORY = 300  # results
 EDA_SECONDS = 150.0
@@ -62,7 +62,7 @@ class Terminal(Observer):
         self._result: Result | None = None
         self._statuses: Mapping[str, Status] = {}
         self._history: deque[tuple[int, dict[str, float] | None]] = deque(maxlen=HISTORY)
-        self._eda: deque[tuple[int, float | None]] = deque()  # (half second of stream time, mean µS)
+        self._eda: deque[tuple[int, float, int]] = deque()  # as `summed_eda`
         self._level: float | None = None
         self._total = Percentiles()
         self._message = ""
@@ -133,10 +133,11 @@ class Terminal(Observer):
             self._live.stop()
 
     def _note_eda(self, chunk: Chunk) -> None:
-        for slot, mean in summed_eda(chunk.times, chunk.values):
-            if self._eda and self._eda[-1][0] == slot:
-                self._eda.pop()
-            self._eda.append((slot, mean))
+        for slot, total, count in summed_eda(chunk.times, chunk.values):
+            if self._eda and self._eda[-1][0] == slot:  # it began in the chunk before
+                _, before, counted = self._eda.pop()
+                total, count = total + before, count + counted
+            self._eda.append((slot, total, count))
         while self._eda[0][0] < self._eda[-1][0] - EDA_SECONDS * EDA_RATE:
             self._eda.popleft()
 
@@ -233,7 +234,7 @@ class Terminal(Observer):
         return View(
             info, self._result, age=now - judge.heard.active, stale=judge.stale(now), statuses=self._statuses,
             losses={name: judge.loss(name, now) for name in info.bundle.task.names if info.sources.get(name)},
-            history=list(self._history), eda=list(self._eda), level=self._level, alarms=judge.snapshot(now),
+            history=list(self._history), eda=means(self._eda), level=self._level, alarms=judge.snapshot(now),
             recording=self._controls.is_recording, message=self._message or problem, bell=self._bell,
             p95=self._total(95),
         )  # fmt: skip

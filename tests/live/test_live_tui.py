@@ -178,6 +178,15 @@ def test_before_the_first_window(bundles: Bundles) -> None:
     assert "starting" in drawn(Terminal(Controls(), console), console)
 
 
+def test_a_half_second_of_eda_in_several_chunks_is_one_mean(bundles: Bundles) -> None:
+    terminal, console = view(bundles, None)
+    for i, value in enumerate((1.0, 2.0, float("nan"), 6.0)):
+        terminal.on_chunk("eda", Chunk(np.array([40.0 + i / 10]), np.array([value], np.float32), 10.0))
+    assert "EDA   3.00" in drawn(terminal, console)
+    terminal.on_chunk("eda", Chunk(np.array([40.6]), np.array([np.nan], np.float32), 10.0))
+    assert terminal._view(time.monotonic()).eda[-1] == (81, None)
+
+
 def test_history_is_bounded(bundles: Bundles) -> None:
     terminal, _ = view(bundles, None)
     for i in range(3000):
