@@ -275,6 +275,31 @@ def test_the_chart_shows_hours_and_keeps_its_choice(bed: Bedside, visit: Callabl
     assert page.evaluate(chosen) == [False, True]
 
 
+def test_a_gap_without_an_answer_is_of_the_servers_clock(bed: Bedside, visit: Callable[..., Any]) -> None:
+    """The tablet's clock is ten minutes ahead of the bed's: no answer for 20 s is a gap of 20 s."""
+    page = visit(bed.url)
+    data = page.evaluate("""async () => {
+      const { Trend } = await import("/static/trend.js");
+      const trend = new Trend(document.getElementById("pain-trend"), { lines: () => [], clock: () => true });
+      const rows = [[4592, 0.1, 0.2, 0.3]], gaps = [[1000, 4592]];
+      const answer = { bin: 4, from: 1000, to: 4600, outputs: ["pain"], rows, gaps, ratings: [] };
+      const real = { fetch: window.fetch, now: Date.now };
+      Date.now = () => 5_200_000;
+      window.fetch = async () => new Response(JSON.stringify(answer));
+      await trend.show(3600);
+      window.fetch = async () => { throw new Error("gone"); };
+      for (const passed of [8, 20]) {
+        Date.now = () => 5_200_000 + 1000 * passed;
+        await trend.show(3600);
+      }
+      trend.show(0);
+      Object.assign(window, { fetch: real.fetch });
+      Date.now = real.now;
+      return trend.data;
+    }""")
+    assert data["gaps"] == [[1000, 4592], [4600, 4620]] and (data["from"], data["to"]) == (1020, 4620)
+
+
 def test_a_session_that_continues_shows_what_came_before(tmp_path: Path) -> None:
     """A recording with a clock, and a page of the run that continues it."""
     task = get_task("pain", "demo")
