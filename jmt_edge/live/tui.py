@@ -200,18 +200,14 @@ class Terminal(Observer):
             with one_item("terminal"):
                 self._show()
         if self._lines is not None:
-            with self._lock:
-                view = self._view(time.monotonic())
-            self._lines.show(view)
+            self._lines.show(self._view(time.monotonic()))
 
     def _show(self) -> None:
         now = time.monotonic()
         if self._live is not None:
             self._live.update(self.render(), refresh=True)
         elif self._lines is not None:
-            with self._lock:
-                view = self._view(now)
-            self._lines.show(view)
+            self._lines.show(self._view(now))
         signal = self.judge.snapshot(now)["signal"]
         if self._bell and signal["sound"] and now - self._rung >= BELLS[signal["priority"]]:
             self._rung = now
@@ -222,21 +218,21 @@ class Terminal(Observer):
         """The whole view."""
         if self._info is None:
             return Text("starting")
-        with self._lock:
-            view = self._view(time.monotonic())
-        return draw(view, self._console.width, self._console.height, self._letters)
+        return draw(self._view(time.monotonic()), self._console.width, self._console.height, self._letters)
 
     def _view(self, now: float) -> View:
         info, judge = self._info, self.judge
         assert info is not None
+        with self._lock:  # the loop waits for it: what takes time is below
+            result, level, p95 = self._result, self._level, self._total(95)
+            history, eda = list(self._history), list(self._eda)
         recording = self._controls.recording
         problem = recording.state if recording is not None and not recording.active else ""
         return View(
-            info, self._result, age=now - judge.heard.active, stale=judge.stale(now), statuses=self._statuses,
+            info, result, age=now - judge.heard.active, stale=judge.stale(now), statuses=self._statuses,
             losses={name: judge.loss(name, now) for name in info.bundle.task.names if info.sources.get(name)},
-            history=list(self._history), eda=means(self._eda), level=self._level, alarms=judge.snapshot(now),
-            recording=self._controls.is_recording, message=self._message or problem, bell=self._bell,
-            p95=self._total(95),
+            history=history, eda=means(eda), level=level, alarms=judge.snapshot(now),
+            recording=self._controls.is_recording, message=self._message or problem, bell=self._bell, p95=p95,
         )  # fmt: skip
 
 

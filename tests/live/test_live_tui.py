@@ -11,6 +11,7 @@ import struct
 import subprocess
 import sys
 import termios
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -185,6 +186,22 @@ def test_a_half_second_of_eda_in_several_chunks_is_one_mean(bundles: Bundles) ->
     assert "EDA   3.00" in drawn(terminal, console)
     terminal.on_chunk("eda", Chunk(np.array([40.6]), np.array([np.nan], np.float32), 10.0))
     assert terminal._view(time.monotonic()).eda[-1] == (81, None)
+
+
+def test_the_loop_does_not_wait_while_drawing_waits_for_the_judge(bundles: Bundles) -> None:
+    """The page's thread judges and writes events while the terminal draws: the loop waits for neither."""
+    terminal, _ = view(bundles, None)
+    result = Result(1, 0.5, "trimodal", None, "nothing usable", {}, {}, {"total": 3.0}, 0, "b")
+    with terminal.judge._lock:
+        drawing = threading.Thread(target=terminal.render, daemon=True)
+        drawing.start()
+        drawing.join(0.3)  # it waits for the judge
+        loop = threading.Thread(target=terminal.on_result, args=(result,), daemon=True)
+        loop.start()
+        loop.join(5.0)
+        assert drawing.is_alive() and not loop.is_alive()
+    drawing.join(5.0)
+    assert not drawing.is_alive()
 
 
 def test_history_is_bounded(bundles: Bundles) -> None:
