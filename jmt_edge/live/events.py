@@ -47,6 +47,11 @@ class EventLog:
         line = settings_line(asdict(self._alarms.settings), info.alarms_off if info else "")
         if self._controls.recording is not None:
             self._controls.recording.alarm("settings", line, lasts=True)
+        with self._lock:
+            for id in self._current.values():
+                event, limit = self._events[id], self._alarms.settings.limit
+                if event.limit is not None and limit < event.limit:
+                    self._keep(replace(event, limit=limit))
 
     def values(self) -> list[dict[str, Any]]:
         """Plain JSON values of each event, as `AlarmEvent`; the peak of one that is not over is the highest so far."""
@@ -105,8 +110,7 @@ class EventLog:
             self._unseen.pop(alarm.id, None)
         event = self._events.get(self._current.pop(alarm.id, ""))
         if event is not None:
-            limit = None if event.limit is None else min(event.limit, self._alarms.settings.limit)
-            self._keep(replace(event, limit=limit, end=self._stream(alarm.held), peak=alarm.top))
+            self._keep(replace(event, end=self._stream(alarm.held), peak=alarm.top))
 
     def _acknowledge(self, alarm: Alarm) -> None:
         for id in self._unseen.pop(alarm.id, ()):

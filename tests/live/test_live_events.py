@@ -115,11 +115,13 @@ def test_an_event_that_is_on_at_the_end_has_no_end_and_no_peak(bed: Bed) -> None
 def test_the_limit_of_an_event_is_the_lower_one(bed: Bed) -> None:
     bed.pain(0, 0.8)
     bed.pain(3, 0.8)
-    bed.alarms.settings = AlarmSettings(limit=0.5)
-    bed.log.note_settings()
+    for limit in (0.5, 0.9):
+        bed.alarms.settings = AlarmSettings(limit=limit)
+        bed.log.note_settings()
+    assert bed.log.values()[0]["limit"] == 0.5
     bed.pain(5, 0.1)
     log = bed.recorded()
-    assert log.events[0].limit == 0.5 and log.settings["limit"] == 0.5
+    assert log.events[0].limit == 0.5 and log.settings["limit"] == 0.9
 
 
 def test_labels(bed: Bed) -> None:
