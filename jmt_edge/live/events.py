@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from dataclasses import asdict, replace
 from typing import Any, Protocol
 
@@ -26,7 +27,7 @@ class _Run(Protocol):
 
 
 class EventLog:
-    """The newest `MOST` events, oldest first in `values`. May be called from any thread.
+    """The newest `MOST` events and those that are not over, oldest first in `values`. May be called from any thread.
 
     run: whatever knows the run's `info`; controls: where the recorder is, if there is one.
     """
@@ -36,7 +37,7 @@ class EventLog:
         self._epoch = time.time() - time.monotonic()
         self._events: dict[str, AlarmEvent] = {}
         self._current: dict[str, str] = {}  # alarm -> its event that is not over
-        self._unseen: dict[str, list[str]] = {}  # alarm -> its events that nobody has acknowledged
+        self._unseen: dict[str, deque[str]] = {}  # alarm -> its events that nobody has acknowledged
         self._lock = threading.RLock()
         alarms.listeners.append(self._changed)
 
@@ -46,6 +47,11 @@ class EventLog:
         line = settings_line(asdict(self._alarms.settings), info.alarms_off if info else "")
         if self._controls.recording is not None:
             self._controls.recording.alarm("settings", line, lasts=True)
+        with self._lock:
+            for id in self._current.values():
+                event, limit = self._events[id], self._alarms.settings.limit
+                if event.limit is not None and limit < event.limit:
+                    self._keep(replace(event, limit=limit))
 
     def values(self) -> list[dict[str, Any]]:
         """Plain JSON values of each event, as `AlarmEvent`; the peak of one that is not over is the highest so far."""
@@ -96,7 +102,7 @@ class EventLog:
             limit=settings.limit if alarm.kind == "physiological" else None,
         )  # fmt: skip
         self._current[alarm.id] = event.id
-        self._unseen.setdefault(alarm.id, []).append(event.id)
+        self._unseen.setdefault(alarm.id, deque(maxlen=MOST)).append(event.id)
         self._keep(event)
 
     def _end(self, alarm: Alarm) -> None:
@@ -104,18 +110,18 @@ class EventLog:
             self._unseen.pop(alarm.id, None)
         event = self._events.get(self._current.pop(alarm.id, ""))
         if event is not None:
-            limit = None if event.limit is None else min(event.limit, self._alarms.settings.limit)
-            self._keep(replace(event, limit=limit, end=self._stream(alarm.held), peak=alarm.top))
+            self._keep(replace(event, end=self._stream(alarm.held), peak=alarm.top))
 
     def _acknowledge(self, alarm: Alarm) -> None:
-        for id in self._unseen.pop(alarm.id, []):
+        for id in self._unseen.pop(alarm.id, ()):
             if (event := self._events.get(id)) is not None:
                 self._keep(replace(event, acknowledged=self._stream(alarm.since), by=alarm.by))
 
     def _keep(self, event: AlarmEvent) -> None:
         self._events[event.id] = event
-        while len(self._events) > MOST:
-            del self._events[next(iter(self._events))]
+        lasting = set(self._current.values())  # their ends are still to be recorded
+        while len(self._events) > MOST and (oldest := next((id for id in self._events if id not in lasting), None)):
+            del self._events[oldest]
         self._write(event)
 
     def _write(self, event: AlarmEvent) -> None:

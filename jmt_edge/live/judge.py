@@ -82,7 +82,7 @@ class Judge:
         self.statuses: Mapping[str, Status] = {}
         self.events = EventLog(self.alarms, heard, controls)
         self._controls = controls
-        self._lock = threading.RLock()  # whoever listens to the alarms may ask for a snapshot
+        self._lock = threading.RLock()  # reentrant: a listener may call `snapshot`
         self._result: Result | None = None
         self._limit: Threshold | None = None
         self._lowest = 1.0  # limit during the pain alarm's episode; the lowest if it was changed

@@ -442,12 +442,20 @@ def one_line(view: View) -> str:
 _NO = Result(0, 0.0, "", None, "", {}, {}, {}, 0, "")
 
 
-def summed_eda(times: np.ndarray, values: np.ndarray) -> list[tuple[int, float | None]]:
-    """(half second of stream time, mean of its finite samples or None), in the order of time."""
+def summed_eda(times: np.ndarray, values: np.ndarray) -> list[tuple[int, float, int]]:
+    """(half second of stream time, sum of its finite samples, how many these are), in the order of time.
+
+    times, values: (n,), s and the sensor's unit.
+    """
     slots = np.floor(times * EDA_RATE).astype(int)
-    out: list[tuple[int, float | None]] = []
-    for slot in np.unique(slots).tolist():
-        there = np.asarray(values)[slots == slot]
-        finite = there[np.isfinite(there)]
-        out.append((slot, float(finite.mean()) if len(finite) else None))
-    return out
+    finite = np.isfinite(values)
+    return [
+        (slot, float(np.sum(values[here], dtype=np.float64)), int(np.count_nonzero(here)))
+        for slot in np.unique(slots).tolist()
+        for here in [finite & (slots == slot)]
+    ]
+
+
+def means(sums: Iterable[tuple[int, float, int]]) -> list[tuple[int, float | None]]:
+    """(half second, mean) of each of `summed_eda`, None where there is no finite sample."""
+    return [(slot, total / count if count else None) for slot, total, count in sums]

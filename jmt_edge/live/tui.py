@@ -26,7 +26,7 @@ from .alarms import MAX_PAUSE
 from .judge import Judge, Watch
 from .keys import Keys
 from .letters import Letters, encoding_of
-from .screen import EDA_RATE, View, calm, draw, keys, notes, one_line, sentence, summed_eda
+from .screen import EDA_RATE, View, calm, draw, keys, means, notes, one_line, sentence, summed_eda
 
 HISTORY = 300  # results
 EDA_SECONDS = 150.0
@@ -62,7 +62,7 @@ class Terminal(Observer):
         self._result: Result | None = None
         self._statuses: Mapping[str, Status] = {}
         self._history: deque[tuple[int, dict[str, float] | None]] = deque(maxlen=HISTORY)
-        self._eda: deque[tuple[int, float | None]] = deque()  # (half second of stream time, mean µS)
+        self._eda: deque[tuple[int, float, int]] = deque()  # as `summed_eda`
         self._level: float | None = None
         self._total = Percentiles()
         self._message = ""
@@ -133,10 +133,11 @@ class Terminal(Observer):
             self._live.stop()
 
     def _note_eda(self, chunk: Chunk) -> None:
-        for slot, mean in summed_eda(chunk.times, chunk.values):
-            if self._eda and self._eda[-1][0] == slot:
-                self._eda.pop()
-            self._eda.append((slot, mean))
+        for slot, total, count in summed_eda(chunk.times, chunk.values):
+            if self._eda and self._eda[-1][0] == slot:  # it began in the chunk before
+                _, before, counted = self._eda.pop()
+                total, count = total + before, count + counted
+            self._eda.append((slot, total, count))
         while self._eda[0][0] < self._eda[-1][0] - EDA_SECONDS * EDA_RATE:
             self._eda.popleft()
 
@@ -199,18 +200,14 @@ class Terminal(Observer):
             with one_item("terminal"):
                 self._show()
         if self._lines is not None:
-            with self._lock:
-                view = self._view(time.monotonic())
-            self._lines.show(view)
+            self._lines.show(self._view(time.monotonic()))
 
     def _show(self) -> None:
         now = time.monotonic()
         if self._live is not None:
             self._live.update(self.render(), refresh=True)
         elif self._lines is not None:
-            with self._lock:
-                view = self._view(now)
-            self._lines.show(view)
+            self._lines.show(self._view(now))
         signal = self.judge.snapshot(now)["signal"]
         if self._bell and signal["sound"] and now - self._rung >= BELLS[signal["priority"]]:
             self._rung = now
@@ -221,21 +218,21 @@ class Terminal(Observer):
         """The whole view."""
         if self._info is None:
             return Text("starting")
-        with self._lock:
-            view = self._view(time.monotonic())
-        return draw(view, self._console.width, self._console.height, self._letters)
+        return draw(self._view(time.monotonic()), self._console.width, self._console.height, self._letters)
 
     def _view(self, now: float) -> View:
         info, judge = self._info, self.judge
         assert info is not None
+        with self._lock:  # the loop waits for it: what takes time is below
+            result, level, p95 = self._result, self._level, self._total(95)
+            history, eda = list(self._history), list(self._eda)
         recording = self._controls.recording
         problem = recording.state if recording is not None and not recording.active else ""
         return View(
-            info, self._result, age=now - judge.heard.active, stale=judge.stale(now), statuses=self._statuses,
+            info, result, age=now - judge.heard.active, stale=judge.stale(now), statuses=self._statuses,
             losses={name: judge.loss(name, now) for name in info.bundle.task.names if info.sources.get(name)},
-            history=list(self._history), eda=list(self._eda), level=self._level, alarms=judge.snapshot(now),
-            recording=self._controls.is_recording, message=self._message or problem, bell=self._bell,
-            p95=self._total(95),
+            history=history, eda=means(eda), level=level, alarms=judge.snapshot(now),
+            recording=self._controls.is_recording, message=self._message or problem, bell=self._bell, p95=p95,
         )  # fmt: skip
 
 

@@ -186,6 +186,15 @@ class Recording:
     def results(self) -> list[dict[str, Any]]:
         return self._lines("results.jsonl", result_check(self.manifest))
 
+    def course(self) -> list[tuple[float, dict[str, float] | None]]:
+        """(stream time s, outputs or None) of each result: of a day, this fits into memory where `results` does not."""
+        check = result_check(self.manifest)
+        found = self._read(
+            "results.jsonl",
+            lambda file: (line and (line["t"], line["outputs"]) for line in json_lines(file, check)),
+        )
+        return [one for one in found if one is not None]
+
     def marks(self) -> list[Mark]:
         return [Mark(m["t"], m["text"], m["rating"]) for m in self._lines("events.jsonl", MARK)]
 

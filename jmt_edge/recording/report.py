@@ -6,6 +6,7 @@ Whatever is missing is said with its reason. Text that came with the recording i
 from __future__ import annotations
 
 import html
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,7 +19,6 @@ import numpy as np
 from .. import __version__
 from ..errors import ConfigError
 from ..html_page import page
-from ..observer import Mark
 from ..plain_files import visible
 from ..result import STAGES
 from ..summary import notice
@@ -26,7 +26,7 @@ from .agreement import Agreement, agreement
 from .alarm_events import AlarmEvent
 from .chart import Chart
 from .gaps import result_gap
-from .ratings import SPAN, uncorrected
+from .ratings import SPAN, rated_windows, uncorrected
 from .reader import Recording
 
 NONE = "—"
@@ -103,7 +103,8 @@ class _Report:
         before = self.manifest.get("continues")
         if before:
             gap = before.get("gap")
-            lost = f", after {_duration(gap)} without recording" if isinstance(gap, (int, float)) else ""
+            known = isinstance(gap, (int, float)) and math.isfinite(gap)
+            lost = f", after {_duration(gap)} without recording" if known else ""
             rows.append(("Continues", f"{before.get('recording')}{lost}; this report is about this part alone"))
         return _pairs("about", rows)
 
@@ -113,17 +114,26 @@ class _Report:
             return ""
         return "<h2>What is missing</h2><ul>" + "".join(f"<li>{_safe(one)}</li>" for one in said) + "</ul>"
 
+    def _none(self, file: str, said: str) -> str:
+        """`said` of a file without a line, unless damaged lines of it were left out: they may have said otherwise."""
+        n = self.recording.unread.get(file, 0)
+        return f"{n} damaged line{'s' if n > 1 else ''} of {file} left out, and there are no others" if n else said
+
     # --- outputs over time -----------------------------------------------------------------------------------------
     def _trends(self) -> list[str]:
         if not len(self.shown):
-            why = "no result has a number" if self.results else "the recording has no results"
+            why = (
+                "no result has a number"
+                if self.results
+                else self._none("results.jsonl", "the recording has no results")
+            )
             return [f"<h2>Trend</h2><p>No trend: {why}.</p>"]
         return [self._trend(name) for name in self.manifest["outputs"]]
 
     def _trend(self, name: str) -> str:
         pain = name == "pain"
         title = TITLES.get(name, _text(name))
-        limit = self._limit if pain else None
+        limit = self._limit if pain and self._alarmed else None
         rated = [(m.t, m.rating, f"{self.clock(m.t)}: rating {m.rating}") for m in uncorrected(self.marks)]
         dots = [(t, rating, said) for t, rating, said in rated if rating is not None] if pain else []
         chart = Chart(
@@ -179,7 +189,7 @@ class _Report:
         if log.off:
             about = f"<p>No alarms about the person in this run: {_safe(log.off)}.</p>"
         if not log.events:
-            return f"{head}{about}<p>No alarm signalled.</p>"
+            return f"{head}{about}<p>{self._none('alarms.jsonl', 'No alarm signalled')}.</p>"
         rows = [self._event_row(number, event) for number, event in enumerate(log.events, 1)]
         names = ("", "event", "onset", "end", "peak", "threshold", "acknowledged", "label")
         counts = Counter(event.label for event in log.events if event.label)
@@ -207,20 +217,32 @@ class _Report:
     def _limit(self) -> float | None:
         return None if self.log.settings is None else float(self.log.settings["limit"])
 
+    @property
+    def _alarmed(self) -> bool:
+        """Whether there was a pain alarm, by the last settings."""
+        return self.log.settings is not None and bool(self.log.settings["enabled"]) and not self.log.off
+
+    def _pain_alarm(self) -> str:
+        if "pain" not in self.outputs:
+            return "none: the task estimates no pain"
+        if self.log.off:
+            return f"off: {self.log.off}"
+        return _alarm(self.log.settings) if self.log.settings else f"not known: {self._not_judged()}"
+
     def _ratings(self) -> str:
         head = "<h2>Ratings and notes</h2>"
         if not self.marks:
-            return f"{head}<p>None were recorded.</p>"
-        kept = set(map(id, uncorrected(self.marks)))
+            return f"{head}<p>{self._none('events.jsonl', 'None were recorded')}.</p>"
+        kept, estimates = set(map(id, uncorrected(self.marks))), self._estimates()
         rows = [
             (
                 self.clock(mark.t), NONE if mark.rating is None else str(mark.rating),
-                self._estimate(mark) if id(mark) in kept else (NONE if mark.rating is None else "corrected at once"),
+                estimates(mark.t) if id(mark) in kept else NONE if mark.rating is None else "corrected at once",
                 mark.text or NONE,
             )
             for mark in self.marks
         ]  # fmt: skip
-        table = _table(("time", "rating", f"estimate in the {SPAN:g} s before", "note"), rows)
+        table = _table(("time", "rating", f"estimate since the last rating, at most {SPAN:g} s", "note"), rows)
         return f"{head}{self._agreement()}{table}"
 
     def _agreement(self) -> str:
@@ -234,17 +256,20 @@ class _Report:
             said.append("The interval treats the ratings as independent; those of one person in one session are not.")
         return f"<p>{_safe(' '.join(said))}</p>"
 
-    def _estimate(self, mark: Mark) -> str:
+    def _estimates(self) -> Callable[[float], str]:
+        """The estimate before the rating at a time: of the windows that the agreement counts."""
         if "pain" not in self.outputs:
-            return NONE
-        inside = self.outputs["pain"][(self.shown > mark.t - SPAN) & (self.shown <= mark.t)]
-        return f"{inside.mean():.0%} (highest {inside.max():.0%})" if inside.size else "no number"
+            return lambda t: NONE
+        pain = self.outputs["pain"]
+        rated = rated_windows(self.marks, self.shown, pain, np.empty((len(pain), 0)))
+        words = {one.t: f"{one.logits.mean():.0%} (highest {one.logits.max():.0%})" for one in rated}
+        return lambda t: words.get(t, "no number")
 
     # --- quality, latency, versions --------------------------------------------------------------------------------
     def _quality(self) -> str:
         head = "<h2>Time in quality</h2>"
         if not self.results:
-            return f"{head}<p>Not known: the recording has no results.</p>"
+            return f"{head}<p>Not known: {self._none('results.jsonl', 'the recording has no results')}.</p>"
         whole = max(round((self.end - self.start) / self.hop), len(self.results))
         rows = []
         for name in self.manifest["modalities"]:
@@ -269,7 +294,7 @@ class _Report:
                 rows.append((stage, *parts, str(found.size)))
         head = "<h2>Latency</h2>"
         if not rows:
-            return f"{head}<p>Not recorded.</p>"
+            return f"{head}<p>{self._none('results.jsonl', 'Not recorded')}.</p>"
         live = self.manifest.get("realtime")
         what = "counts from the window's end" if live else "is computing time, because the run was not live"
         return f"{head}{_table(('ms', 'p50', 'p95', 'p99', 'results'), rows)}<p>The total {what}.</p>"
@@ -278,7 +303,6 @@ class _Report:
         manifest, bundle = self.manifest, self.manifest["bundle"]
         known = manifest.get("host")
         host: dict[str, Any] = known if isinstance(known, dict) else {}
-        settings = self.log.settings
         rows = [
             ("Recorded by", f"jmt-edge {host.get('jmt_edge', 'of an unknown version')}"),
             ("Python, machine", f"{host.get('python', 'not known')}, {host.get('machine', 'not known')}"),
@@ -294,7 +318,7 @@ class _Report:
             ("Novelty, person", f"{manifest.get('novelty', 'not known')}, {manifest.get('person', 'not known')}"),
             ("Uncertainty", manifest.get("uncertainty", "not known")),
             ("Facial actions", "measured" if manifest.get("actions") else "not measured"),
-            ("Pain alarm", _alarm(settings) if settings else f"not known: {self._not_judged()}"),
+            ("Pain alarm", self._pain_alarm()),
         ]
         return "<h2>Made with</h2>" + _pairs("about", rows)
 

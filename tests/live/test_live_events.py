@@ -115,11 +115,13 @@ def test_an_event_that_is_on_at_the_end_has_no_end_and_no_peak(bed: Bed) -> None
 def test_the_limit_of_an_event_is_the_lower_one(bed: Bed) -> None:
     bed.pain(0, 0.8)
     bed.pain(3, 0.8)
-    bed.alarms.settings = AlarmSettings(limit=0.5)
-    bed.log.note_settings()
+    for limit in (0.5, 0.9):
+        bed.alarms.settings = AlarmSettings(limit=limit)
+        bed.log.note_settings()
+    assert bed.log.values()[0]["limit"] == 0.5
     bed.pain(5, 0.1)
     log = bed.recorded()
-    assert log.events[0].limit == 0.5 and log.settings["limit"] == 0.5
+    assert log.events[0].limit == 0.5 and log.settings["limit"] == 0.9
 
 
 def test_labels(bed: Bed) -> None:
@@ -154,6 +156,21 @@ def test_a_recording_begun_meanwhile_knows_the_settings_and_what_is_on(bed: Bed)
     assert [(e.alarm, e.end, e.acknowledged, e.label) for e in log.events] == [
         ("pain", 3, 5, ""), ("sensor-eda", 1, None, "true")
     ]  # fmt: skip
+
+
+def test_an_event_that_outlasts_a_thousand_others_has_its_end(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jmt_edge.live.events.MOST", 3)
+    bed.sensor(0, True)
+    for t in range(10, 100, 10):
+        bed.pain(t, 0.8)
+        bed.pain(t + 4, 0.8)
+        bed.pain(t + 5, 0.1)
+    assert [event["alarm"] for event in bed.log.values()] == ["sensor-eda", "pain", "pain"]
+    assert len(bed.log._unseen["pain"]) == 3
+    bed.sensor(200, True)
+    bed.sensor(201, False)
+    lost = next(event for event in bed.recorded().events if event.alarm == "sensor-eda")
+    assert (lost.start, lost.end) == (0, 200)
 
 
 def test_a_killed_recording_has_the_event_that_was_on(bed: Bed, tmp_path: Path) -> None:

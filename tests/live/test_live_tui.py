@@ -11,6 +11,7 @@ import struct
 import subprocess
 import sys
 import termios
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -27,6 +28,7 @@ from jmt_edge.capture.base import State, Status
 from jmt_edge.engine.bundle import Bundle
 from jmt_edge.live import Controls, Mark, Quality, Result, RunInfo
 from jmt_edge.live.actions import LABEL
+from jmt_edge.live.keys import Keys
 from jmt_edge.live.screen import chart
 from jmt_edge.live.tui import Terminal
 from jmt_edge.media.chunk import Chunk
@@ -177,6 +179,31 @@ def test_before_the_first_window(bundles: Bundles) -> None:
     assert "starting" in drawn(Terminal(Controls(), console), console)
 
 
+def test_a_half_second_of_eda_in_several_chunks_is_one_mean(bundles: Bundles) -> None:
+    terminal, console = view(bundles, None)
+    for i, value in enumerate((1.0, 2.0, float("nan"), 6.0)):
+        terminal.on_chunk("eda", Chunk(np.array([40.0 + i / 10]), np.array([value], np.float32), 10.0))
+    assert "EDA   3.00" in drawn(terminal, console)
+    terminal.on_chunk("eda", Chunk(np.array([40.6]), np.array([np.nan], np.float32), 10.0))
+    assert terminal._view(time.monotonic()).eda[-1] == (81, None)
+
+
+def test_the_loop_does_not_wait_while_drawing_waits_for_the_judge(bundles: Bundles) -> None:
+    """The page's thread judges and writes events while the terminal draws: the loop waits for neither."""
+    terminal, _ = view(bundles, None)
+    result = Result(1, 0.5, "trimodal", None, "nothing usable", {}, {}, {"total": 3.0}, 0, "b")
+    with terminal.judge._lock:
+        drawing = threading.Thread(target=terminal.render, daemon=True)
+        drawing.start()
+        drawing.join(0.3)  # it waits for the judge
+        loop = threading.Thread(target=terminal.on_result, args=(result,), daemon=True)
+        loop.start()
+        loop.join(5.0)
+        assert drawing.is_alive() and not loop.is_alive()
+    drawing.join(5.0)
+    assert not drawing.is_alive()
+
+
 def test_history_is_bounded(bundles: Bundles) -> None:
     terminal, _ = view(bundles, None)
     for i in range(3000):
@@ -235,6 +262,39 @@ def test_keys_mark_rate_and_quit(bundles: Bundles) -> None:
     assert "alarms paused for 120 s" in text and re.search(r"paused [12]:", text)
     assert "results" in text and "peak memory" in text and "not for clinical use" in text
     assert "Traceback" not in text
+
+
+@pytest.mark.parametrize(
+    ("sent", "pressed"),
+    [
+        ([b"\x1b[3~"], ""),  # Delete
+        ([b"\x1b[15~", b"\x1bOP", b"\x1b[[A", b"\x1b[1;5C", b"\x1b7"], ""),  # F5, F1 twice, Ctrl-right, Alt-7
+        ([b"7\x1b[5~m"], "7m"),
+        ([b"\x1b[1", b"5", b"~4"], "4"),  # a slow line
+        ([b"\x1b", b"q"], "q"),
+        ([b"\x1b[" + b"9" * 40, b"q"], "[" + "9" * 40 + "q"),  # no key sends that, and q must work
+    ],
+)
+def test_the_digits_of_a_function_key_are_no_ratings(
+    sent: list[bytes], pressed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    master, slave = pty.openpty()
+    found: list[str] = []
+    with os.fdopen(slave) as stdin:
+        monkeypatch.setattr("sys.stdin", stdin)
+        keys = Keys(found.append)
+        try:
+            for part in [*sent, b"!"]:
+                os.write(master, part)
+                time.sleep(0.1)  # each is read by itself
+            for _ in range(100):
+                if "!" in found:
+                    break
+                time.sleep(0.05)
+        finally:
+            keys.close()
+            os.close(master)
+    assert "".join(key for key in found if key.isprintable()) == f"{pressed}!"
 
 
 def test_forty_columns_keep_the_key_line(bundles: Bundles) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import sys
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from page_fixture import Http, empty_bundle
 from page_fixture import recorded as record
 
 from jmt_edge.capture.base import State, Status
+from jmt_edge.engine.bundle import Bundle
 from jmt_edge.live import Controls, Mark, Quality, Result, RunInfo
 from jmt_edge.live.page import start_page
 from jmt_edge.live.page.history import LEVELS, History, recorded
@@ -153,6 +155,72 @@ def test_prepending_to_a_full_history_keeps_the_newest() -> None:
     assert new._levels[0][-1].index * width == 1e6 + (round(kept / width) + 9) * width
 
 
+ORIGIN = "2026-03-01T10:00:00+00:00"
+
+
+def part(folder: Path, bundle: Bundle, pain: float, windows: int = 20) -> Path:
+    """A part of the session in `folder`, with one rating."""
+    task = bundle.task
+    recorder = Recorder(folder, bundle, resume=folder.exists())
+    recorder.on_start(RunInfo(bundle, "hand", {}, 0.5, True, 0.0, dict.fromkeys(task.names, "by hand"), origin=1.0))
+    quality = {name: Quality(True, "", 0.9) for name in task.names}
+    for index in range(1, windows + 1):
+        here = dict.fromkeys(task.names, 0.5)
+        recorder.on_result(
+            Result(index, index / 2, "pain", {"pain": pain}, "", quality, here, {"total": 3.0}, 0, bundle.id)
+        )
+    recorder.on_mark(Mark(5.0, "", 4))
+    recorder.close()
+    return recorder.folder
+
+
+@pytest.fixture
+def origin(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Set what the clock says at stream time 0 of the parts that follow."""
+    return lambda at: monkeypatch.setattr("jmt_edge.recording.recorder._origin", lambda info: at)
+
+
+@pytest.fixture
+def pain_demo(tmp_path: Path) -> Bundle:
+    return empty_bundle(get_task("pain", "demo"), tmp_path / "pain-demo.jmt")
+
+
+def test_a_part_whose_clock_was_ahead_does_not_hide_the_parts_after_it(
+    tmp_path: Path, pain_demo: Bundle, origin: Callable[[str], None]
+) -> None:
+    folder = tmp_path / "night"
+    origin("2026-03-01T10:00:00+00:00")
+    part(folder, pain_demo, 0.25)
+    origin("2026-03-02T10:00:00+00:00")  # a day ahead
+    part(folder, pain_demo, 0.5)
+    origin("2026-03-01T10:10:00+00:00")
+    history = recorded(part(folder, pain_demo, 0.75), ["pain"])
+    assert history.end - (history.begin or 0) < 700
+    assert [row[2] for row in history.values(HOUR, history.end)["rows"]] == [0.25] * 3 + [0.75] * 3
+    assert len(history.ratings) == 2
+
+
+def test_a_session_that_continues_itself_is_read_once(
+    tmp_path: Path, pain_demo: Bundle, origin: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    origin(ORIGIN)
+    monkeypatch.setattr("jmt_edge.recording.recorder._part", lambda folder: {"recording": "night"})
+    assert len(recorded(part(tmp_path / "night", pain_demo, 0.5), ["pain"]).ratings) == 1
+
+
+def test_a_long_session_fits_into_memory(tmp_path: Path, pain_demo: Bundle, origin: Callable[[str], None]) -> None:
+    """A day has 172 800 results: what is kept of each while they are read must be small."""
+    origin(ORIGIN)
+    windows = 8000
+    folder = part(tmp_path / "night", pain_demo, 0.5, windows)
+    assert recorded(folder, ["pain"]).end > 0  # what the first call loads stays
+    tracemalloc.start()
+    recorded(folder, ["pain"])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak / windows < 1000
+
+
 # ---- in a run
 
 
@@ -205,6 +273,31 @@ def test_the_chart_shows_hours_and_keeps_its_choice(bed: Bedside, visit: Callabl
     assert page.evaluate(chosen) == [True, False] and page.input_value("#pain-span") == "28800"
     page.select_option("#pain-span", "live")
     assert page.evaluate(chosen) == [False, True]
+
+
+def test_a_gap_without_an_answer_is_of_the_servers_clock(bed: Bedside, visit: Callable[..., Any]) -> None:
+    """The tablet's clock is ten minutes ahead of the bed's: no answer for 20 s is a gap of 20 s."""
+    page = visit(bed.url)
+    data = page.evaluate("""async () => {
+      const { Trend } = await import("/static/trend.js");
+      const trend = new Trend(document.getElementById("pain-trend"), { lines: () => [], clock: () => true });
+      const rows = [[4592, 0.1, 0.2, 0.3]], gaps = [[1000, 4592]];
+      const answer = { bin: 4, from: 1000, to: 4600, outputs: ["pain"], rows, gaps, ratings: [] };
+      const real = { fetch: window.fetch, now: Date.now };
+      Date.now = () => 5_200_000;
+      window.fetch = async () => new Response(JSON.stringify(answer));
+      await trend.show(3600);
+      window.fetch = async () => { throw new Error("gone"); };
+      for (const passed of [8, 20]) {
+        Date.now = () => 5_200_000 + 1000 * passed;
+        await trend.show(3600);
+      }
+      trend.show(0);
+      Object.assign(window, { fetch: real.fetch });
+      Date.now = real.now;
+      return trend.data;
+    }""")
+    assert data["gaps"] == [[1000, 4592], [4600, 4620]] and (data["from"], data["to"]) == (1020, 4620)
 
 
 def test_a_session_that_continues_shows_what_came_before(tmp_path: Path) -> None:

@@ -65,9 +65,10 @@ def use_everywhere(folder: Path, out: Path) -> tuple[Recording, dict[str, Any]]:
         source.close()
     page = Recordings(folder.parent)
     assert folder.name in [entry["id"] for entry in page.listing()]
-    assert json.loads(json.dumps(page.view(folder.name)))["unread"] == {
-        k: v for k, v in recording.unread.items() if k != "timeline.jsonl"
-    }
+    view = json.loads(json.dumps(page.view(folder.name)))
+    assert view["unread"] == {k: v for k, v in recording.unread.items() if k != "timeline.jsonl"}
+    for name, n in view["unread"].items():
+        assert bool(n) == any(said.startswith(f"{name}: {n} damaged line") for said in view["remarks"]), name
     page.export(folder.name).close()
     list(recording.events())
     return recording, rows

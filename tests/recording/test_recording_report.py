@@ -191,7 +191,9 @@ def test_everything_that_was_recorded(make: Make) -> None:
     # ratings 2 9 8 1 7, estimates .2 .69 .9 .2 .2: ranks 2 5 4 1 3 and 2 4 5 2 2, 7 / sqrt(10 x 8)
     assert "Spearman 0.78 (n = 5; 95 % interval" in said
     rows = seen.table("Ratings and notes")
-    assert rows[0][:3] == ["0:10", "2", "20% (highest 20%)"] and rows[-1][3] == HOSTILE.replace("\u202e", "\ufffd")
+    assert rows[0][:3] == ["0:10", "2", "20% (highest 20%)"]
+    assert rows[1][:3] == ["0:15", "9", "69% (highest 90%)"]  # of the 5 s since the rating before, as the agreement
+    assert rows[-1][3] == HOSTILE.replace("\u202e", "\ufffd")
     face, voice, eda = seen.table("Time in quality")
     assert face[1:] == ["sim:", "0:33 (55%)", "0:02 (3%)", "0:25 (42%)", "no face for … s 0:02"]
     assert voice[1:3] == ["—", "no source"]
@@ -316,15 +318,72 @@ def test_a_record_of_alarms_that_makes_no_sense(make: Make, content: bytes) -> N
     assert seen.text["Events"] == "Not known: the record of the alarms is damaged."
 
 
-def test_it_says_whose_a_personal_bundle_is(make: Make) -> None:
-    folder = whole_session(make).folder
-    for name in ("chain.jsonl", "manifest.sha256"):
-        (folder / name).unlink()
-    manifest = json.loads((folder / "manifest.json").read_text())
-    del manifest["chain"], manifest["closed"]["files"], manifest["closed"]["chain"]
-    manifest["bundle"]["subject"] = "P-07"
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    assert "Personalised to P-07, for nobody else" in report(Recording(folder))
+@pytest.mark.parametrize(
+    ("file", "heading"),
+    [("alarms", "Events"), ("events", "Ratings and notes"), ("results", "Trend"), ("results", "Time in quality"),
+     ("results", "Latency")],
+)  # fmt: skip
+def test_what_was_damaged_was_not_absent(make: Make, file: str, heading: str) -> None:
+    """Where every line that could say something is damaged, nothing says that there was nothing."""
+    recorder = make()
+    note(recorder, event())
+    window(recorder, 1, 0.4)
+    recorder.on_mark(Mark(0.4, "", 8))
+    recorder.close()
+    path = recorder.folder / f"{file}.jsonl"
+    *first, last = path.read_bytes().splitlines()
+    path.write_bytes(b"\n".join([*first, last[:9] + b"\xff" + last[10:]]) + b"\n")
+    said = Seen(report(Recording(recorder.folder))).text[heading]
+    assert f"1 damaged line of {file}.jsonl left out, and there are no others" in said
+
+
+def test_a_rating_beyond_ten_is_damage(make: Make) -> None:
+    """No severe rating that the person could not have given."""
+    recorder = make()
+    window(recorder, 1, 0.4)
+    recorder.on_mark(Mark(0.6, "", 50))
+    recorder.on_mark(Mark(9.6, "", 10))
+    recorder.close()
+    recording = Recording(recorder.folder)
+    seen = Seen(report(recording))
+    assert [row[1] for row in seen.table("Ratings and notes")] == ["10"] and recording.unread["events.jsonl"] == 1
+
+
+def test_whom_the_bundle_is_personalised_to(make: Make) -> None:
+    recorder = make()
+    window(recorder, 1, 0.4)
+    recorder.close()
+    recording = Recording(recorder.folder)
+    recording.manifest["bundle"]["subject"] = "P<7>"
+    assert "Personalised to P<7>, for nobody else" in Seen(report(recording)).text["Session report: run"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "off", "said"),
+    [({**SETTINGS, "enabled": False}, "", "threshold 70%, hysteresis 10%, delay 3 s; switched off"),
+     (SETTINGS, "demo weights", "off: demo weights")],
+)  # fmt: skip
+def test_no_threshold_is_drawn_where_there_was_no_pain_alarm(
+    make: Make, settings: dict[str, object], off: str, said: str
+) -> None:
+    recorder = make()
+    recorder.alarm("settings", settings_line(settings, off), lasts=True)
+    for index in range(1, 9):
+        window(recorder, index, 0.4)
+    recorder.close()
+    seen = Seen(text := report(Recording(recorder.folder)))
+    assert "stroke-dasharray" not in text and "threshold" not in seen.text["Pain probability"]
+    assert dict(seen.rows["Made with"])["Pain alarm"] == said
+
+
+def test_a_task_without_pain_has_no_pain_alarm(make: Make) -> None:
+    recorder = make()
+    note(recorder)
+    recorder.close()
+    recording = Recording(recorder.folder)
+    recording.manifest["outputs"] = ["valence", "arousal"]
+    seen = Seen(report(recording))
+    assert dict(seen.rows["Made with"])["Pain alarm"] == "none: the task estimates no pain"
 
 
 def test_hostile_names_and_values(make: Make, tmp_path: Path) -> None:
@@ -336,7 +395,7 @@ def test_hostile_names_and_values(make: Make, tmp_path: Path) -> None:
     del manifest["chain"], manifest["closed"]["files"], manifest["closed"]["chain"]
     manifest.update(origin="9999-12-31T23:59:59+00:00", host=["x"], backend=HOSTILE, intended_use=HOSTILE,
                     precision=3, novelty=HOSTILE, sources={"face": HOSTILE, "eda": "x"})  # fmt: skip
-    manifest["continues"] = {"recording": HOSTILE, "gap": "soon"}
+    manifest["continues"] = {"recording": HOSTILE, "gap": float("nan")}
     (folder / "manifest.json").write_text(json.dumps(manifest))
     lines = (folder / "results.jsonl").read_text().splitlines()
     far = {**json.loads(lines[-1]), "t": 1e299, "reason": HOSTILE}

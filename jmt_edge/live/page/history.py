@@ -127,34 +127,39 @@ def _gaps(starts: list[float], width: float, begin: float, end: float) -> list[l
 def recorded(last: Path, outputs: Iterable[str]) -> History:
     """The history of a session that was recorded up to the part `last`.
 
-    A part that cannot be read leaves a gap. Blocking: minutes for days of results.
+    A part that cannot be read leaves a gap; of one whose clock was ahead, what fits before the later parts is taken.
+    Blocking: minutes for days of results.
     """
-    parts: list[Recording] = []
+    history, names = History(outputs), set[str]()
     folder: Path | None = last
-    while folder is not None and len(parts) < MOST_PARTS:
+    while folder is not None and folder.name not in names and len(names) < MOST_PARTS:
+        names.add(folder.name)
         try:
             recording = Recording(folder)
         except SourceError:
             break
-        parts.append(recording)
+        part = _part(recording, history.outputs)
+        if history.begin is not None:
+            history.prepend(part)
+        elif part.begin is not None:
+            history = part
         before = (recording.manifest.get("continues") or {}).get("recording")
         folder = folder.parent / Path(before).name if isinstance(before, str) and before else None
-    history = History(outputs)
-    for recording in reversed(parts):
-        _take(history, recording)
     return history
 
 
-def _take(history: History, recording: Recording) -> None:
-    if recording.origin is None or tuple(recording.manifest["outputs"]) != history.outputs:
-        return  # when it was is not known, or it is of another kind
+def _part(recording: Recording, outputs: tuple[str, ...]) -> History:
+    history = History(outputs)
+    if recording.origin is None or tuple(recording.manifest["outputs"]) != outputs:
+        return history  # when it was is not known, or it is of another kind
     origin = recording.origin.timestamp()
     try:
-        results, marks = recording.results(), recording.marks()
+        results, marks = recording.course(), recording.marks()
     except SourceError:
-        return
-    for line in results:
-        history.add(origin + line["t"], line["outputs"])
+        return history
+    for t, values in results:
+        history.add(origin + t, values)
     for mark in marks:
         if mark.rating is not None:
             history.rate(origin + mark.t, mark.rating)
+    return history

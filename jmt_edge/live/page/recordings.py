@@ -75,7 +75,7 @@ class Recordings:
         """
         recording = self._open(id)
         manifest = recording.manifest
-        results, marks = recording.results(), recording.marks()
+        results, marks, events = recording.results(), recording.marks(), recording.alarms().events
         times, values = recording.eda()
         unit = recording.eda_unit
         kept, thinned = _thin(len(times)), results[_thin(len(results))]
@@ -93,7 +93,7 @@ class Recordings:
             "remarks": [*recording.remarks, *recording.damage],
             "results": [_shown(r) for r in thinned],
             "marks": [asdict(mark) for mark in marks],
-            "events": [asdict(event) for event in recording.alarms().events],
+            "events": [asdict(event) for event in events],
             "eda": {
                 "unit": unit,
                 "t": [round(float(t), 3) for t in times[kept]],

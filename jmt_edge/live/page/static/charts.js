@@ -146,7 +146,7 @@ export class Chart {
     ctx.globalAlpha = 0.55;
     ctx.lineWidth = wide;
     ctx.beginPath();
-    // from a fixed origin, so that the lines stand still while the chart moves on
+    // from a fixed origin: the hatching does not scroll with the data
     for (let x = bbox.left - bbox.height; x < bbox.left + bbox.width; x += step) {
       ctx.moveTo(x, bbox.top + bbox.height);
       ctx.lineTo(x + bbox.height, bbox.top);

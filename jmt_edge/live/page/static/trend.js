@@ -34,6 +34,7 @@ export class Trend {
       const data = await answer.json();
       if (this.asked !== asked) return; // something else was chosen meanwhile
       this.data = data;
+      this.answered = Date.now();
       this.#draw();
     } catch {
       if (this.asked === asked) this.#missed();
@@ -55,12 +56,13 @@ export class Trend {
     this.chart.redraw();
   }
 
-  /** No answer: what came since the last one is not known. */
+  /** No answer: what came since the last one is not known. By the server's clock: this device's may be another. */
   #missed() {
-    const now = Date.now() / 1000;
-    if (!this.data?.rows || !this.clock() || now <= this.data.to) return;
-    this.data.gaps.push([this.data.to, now]);
-    this.data.to = now;
+    if (!this.data?.rows || !this.clock()) return;
+    const begin = (this.data.lost ??= this.data.to), gone = (Date.now() - this.answered) / 1000;
+    this.data.to = begin + gone;
+    if (this.seconds !== null) this.data.from = this.data.to - this.seconds;
+    this.data.gaps = [...this.data.gaps.filter(([from]) => from !== begin), [begin, this.data.to]];
     this.#draw();
   }
 
