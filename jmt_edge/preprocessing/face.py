@@ -225,13 +225,14 @@ class SearchGrid:
         """Where to search for `face`, turned by about `roll` degrees: (a face whose surroundings are the square for
         `FaceDetector.detect_near`, the roll for it)."""
         size = max(face.width, face.height, 1.0)
-        if not self._half or abs(np.log2(size / self._half)) > self.KEEP_SIZE:
+        first = not self._half
+        if first or abs(np.log2(size / self._half)) > self.KEEP_SIZE:
             self._half = max(1, round(2 ** (round(np.log2(size) * self.SIZES) / self.SIZES)))
             self._x = self._y = -(1 << 30)
         if max(abs(face.centre[0] - self._x), abs(face.centre[1] - self._y)) > self.KEEP * self._half:
             step = max(1, round(self.STEP * self._half))
             self._x, self._y = (round(c / step) * step for c in face.centre)
-        if abs(wrapped(roll - self._roll)) > NEAR_ROLL:
+        if first or abs(wrapped(roll - self._roll)) > NEAR_ROLL:
             self._roll = round(roll / self.ROLL) * self.ROLL
         x, y, half = self._x, self._y, self._half / 2
         return replace(face, box=(x - half, y - half, x + half, y + half)), self._roll

@@ -47,7 +47,7 @@ const painChart = new Chart($("pain-chart"), {
 });
 const trend = new Trend($("pain-trend"), { lines: limits, clock: () => clock() !== null });
 const edaChart = new Chart($("eda-chart"), {
-  series: [{ colour: "--accent" }], span: EDA_SPAN, clock, right: 42, // half of 13:02:30
+  series: [{ colour: "--accent" }], span: EDA_SPAN, clock,
   range: (low, high) => {
     if (low === null) return [0, 1];
     const room = Math.max(0.1, (high - low) * 0.15);

@@ -57,6 +57,11 @@ export class Chart {
       u.ctx.restore();
       return Math.ceil(width) + 12;
     };
+    // empty for a time's label that the chart's edge would cut
+    const uncut = (u, t, label) => {
+      const at = u.bbox.left / devicePixelRatio + u.valToPos(t, "x"), half = wide(u, [label]) / 2 - 5;
+      return at - half < 0 || at + half > u.width ? "" : label;
+    };
     this.plot = new uPlot(
       {
         width: 100, height: 90, cursor: { show: false }, legend: { show: false }, padding: [10, right, 0, 0], // half a time's label
@@ -73,7 +78,7 @@ export class Chart {
               for (let at = Math.ceil((low + zero) / step) * step; at <= high + zero; at += step) found.push(at - zero);
               return found;
             },
-            values: (u, ticks, i, space, step) => ticks.map((t) => (clock() !== null ? clockTime(clock() + t, step < 60) : t < 0 ? "" : minutesSeconds(t))),
+            values: (u, ticks, i, space, step) => ticks.map((t) => uncut(u, t, clock() !== null ? clockTime(clock() + t, step < 60) : t < 0 ? "" : minutesSeconds(t))),
           },
           { ...axis, size: wide, values: (_, ticks) => ticks.map((v) => `${+(v * scale).toFixed(2)}${unit}`), space: 34 },
         ],
