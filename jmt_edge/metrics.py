@@ -151,7 +151,9 @@ def spearman(x: ArrayLike, y: ArrayLike) -> float:
     """Spearman's rank correlation of (n,) values, ties at their mean rank. NaN below 2 pairs, or where all of one side
     are equal.
     """
-    a, b = _ranks(np.asarray(x, np.float64).ravel()), _ranks(np.asarray(y, np.float64).ravel())
+    from scipy.stats import rankdata  # slow to import, and needed by reports alone
+
+    a, b = (np.asarray(rankdata(values), np.float64) for values in (np.ravel(x), np.ravel(y)))
     if a.shape != b.shape:
         raise ValueError(f"x has {a.size} values and y {b.size}")
     a, b = a - a.mean() if a.size else a, b - b.mean() if b.size else b
@@ -169,14 +171,6 @@ def spearman_interval(rho: float, n: int) -> tuple[float, float]:
         return float("nan"), float("nan")
     reach = _Z95 * math.sqrt((1 + rho**2 / 2) / (n - 3))
     return math.tanh(math.atanh(rho) - reach), math.tanh(math.atanh(rho) + reach)
-
-
-def _ranks(values: Array) -> Array:
-    """Ranks from 1, equal values at the mean of theirs."""
-    _, at, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    ranks: Array = (last - (counts - 1) / 2)[at.reshape(values.shape)]
-    return ranks
 
 
 def interval95(values: ArrayLike) -> tuple[float, float]:

@@ -49,7 +49,10 @@ class Agreement:
         if self.rho is None:
             said.append(f"No correlation: {self.reason}.")
         else:
-            width = f"95 % interval {self.interval[0]:.2f} to {self.interval[1]:.2f}" if self.interval else self.reason
+            width = self.reason
+            if self.interval:
+                low, high = self.interval
+                width = f"95 % interval {low:.2f} to {high:.2f} as if the ratings were independent"
             said.append(f"Spearman {self.rho:.2f} (n = {self.n}; {width}).")
         if not self.severe + self.blind:
             said.append(f"No rating of {SEVERE} or more.")

@@ -62,7 +62,7 @@ def test_agreement_by_hand() -> None:
     assert found.rho == pytest.approx(0.9) and found.interval == pytest.approx((-0.16893, 0.99607), abs=1e-4)
     assert found.lines() == [
         "5 of 5 ratings with an estimate in the 10 s before.",
-        "Spearman 0.90 (n = 5; 95 % interval -0.17 to 1.00).",
+        "Spearman 0.90 (n = 5; 95 % interval -0.17 to 1.00 as if the ratings were independent).",
         "No rating of 7 or more.",
     ]
 
