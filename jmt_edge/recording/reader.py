@@ -191,7 +191,7 @@ class Recording:
         check = result_check(self.manifest)
         found = self._read(
             "results.jsonl",
-            lambda file: (line and (line["t"], line["outputs"]) for line in json_lines(file, check)),
+            lambda file: ((line["t"], line["outputs"]) if line else None for line in json_lines(file, check)),
         )
         return [one for one in found if one is not None]
 

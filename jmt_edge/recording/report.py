@@ -252,8 +252,8 @@ class _Report:
         said = found.lines()
         if self.manifest["smooth"]:
             said.append(f"Estimates are means over {self.manifest['smooth']:g} s (--smooth).")
-        if found.rho is not None:
-            said.append("The interval treats the ratings as independent; those of one person in one session are not.")
+        if found.interval is not None:
+            said.append("Ratings of one person in one session are not independent, so the interval is too narrow.")
         return f"<p>{_safe(' '.join(said))}</p>"
 
     def _estimates(self) -> Callable[[float], str]:

@@ -349,6 +349,19 @@ def test_a_rating_beyond_ten_is_damage(make: Make) -> None:
     assert [row[1] for row in seen.table("Ratings and notes")] == ["10"] and recording.unread["events.jsonl"] == 1
 
 
+@pytest.mark.parametrize("perfect", [True, False])
+def test_nothing_is_said_of_an_interval_that_is_not_there(make: Make, perfect: bool) -> None:
+    recorder = make()
+    for index in range(1, 121):
+        window(recorder, index, 0.9 if index > 100 and not perfect else index / 200)
+        if not index % 20:
+            recorder.on_mark(Mark(index / 2, "", index // 20 if perfect else (index // 20) * 7 % 11))
+    recorder.close()
+    said = Seen(report(Recording(recorder.folder))).text["Ratings and notes"]
+    assert ("no interval: the order is perfect" in said) == perfect
+    assert ("independent" in said) != perfect
+
+
 def test_whom_the_bundle_is_personalised_to(make: Make) -> None:
     recorder = make()
     window(recorder, 1, 0.4)
