@@ -1,21 +1,22 @@
 // The bedside page: receives messages, shows values, sends actions. A value without data is "—" with its reason.
 
+import { alarmNotes, calm, minutes, sentence, soundOfLoss, unjudged } from "./alarms.js";
 import { Chart, Roll } from "./charts.js";
 import { Circumplex } from "./circumplex.js";
 import { $, clockTime, make, minutesSeconds as time, say } from "./dom.js";
 import { FaceView } from "./face.js";
+import { pressed } from "./keys.js";
 import { Link, ask, setToken, takeToken } from "./link.js";
 import { Recordings } from "./recordings.js";
+import { levelShare, meterPercent, verdictOf } from "./signals.js";
 import { AlarmSound } from "./sound.js";
 import { Trend } from "./trend.js";
 import { from, signed, sure, whatIf } from "./uncertainty.js";
+import * as values from "./values.js";
 
-const NONE = "—";
-const NAMES = { face: "Face", voice: "Voice", eda: "EDA" };
+const { NAMES, NONE, brief } = values;
 const PAIN_SPAN = 300, EDA_SPAN = 60;
-const FLOOR = -90; // dBFS
 
-const percent = (part) => `${Math.round(part * 100)}%`;
 const text = (id, value) => say($(id), value);
 
 let run = null; // what does not change during a run
@@ -53,7 +54,7 @@ const edaChart = new Chart($("eda-chart"), {
     const room = Math.max(0.1, (high - low) * 0.15);
     return [Math.max(0, low - room), high + room * 1.6];
   },
-  shade: () => (state?.eda.bad ?? []).map(([from, to]) => [from, to, "--bad"]),
+  shade: () => (state?.eda.bad ?? []).map(([begin, end]) => [begin, end, "--bad"]),
   dots: () => (state?.eda.scrs ?? []).map(([, peak]) => [peak, valueAt(peak)]).filter(([, v]) => v !== null),
   marks: () => marks.map((m) => m.t),
 });
@@ -116,11 +117,11 @@ function onHello({ run: info, history, marks: known, result, face: first }) {
 
 /** How much of the past the pain chart shows: "live" (5 min), seconds, or "all". */
 function setSpan(span) {
-  const live = span === "live" || !run?.outputs.includes("pain");
-  $("pain-chart").hidden = !live;
-  $("pain-trend").hidden = live;
-  trend.show(live ? 0 : span === "all" ? null : +span);
-  if (live) painChart.resize();
+  const newest = span === "live" || !run?.outputs.includes("pain");
+  $("pain-chart").hidden = !newest;
+  $("pain-trend").hidden = newest;
+  trend.show(newest ? 0 : span === "all" ? null : +span);
+  if (newest) painChart.resize();
   else trend.resize();
 }
 
@@ -205,22 +206,10 @@ let drawnEda = 0;
 const shown = { result: null };
 const ACTIONS_HINT = "AU6+7 eyes narrowed, 9+10 lip raised, 12 lip corners pulled, 25 lips parted, 26 jaw dropped; each 0 (as at rest) to 5. From the geometry of the face, compared with no coded face. The brows (AU4) can hardly be measured and are not shown.";
 
-/** The label of a run whose data is from another time; empty for a live run. */
-const notLive = () => (!run || run.realtime ? "" : run.replay ? "Replay" : "Not live");
-
-/** Why nothing older may still be shown; empty while the run answers. */
-function cutOff() {
-  if (linked === "ended" || state?.ended) return state?.failed ? "the run has failed" : "the run has ended";
-  if (!live) return "no connection";
-  if (state?.stale) return `${run?.replay ? "nothing in the recording" : "no results"} for ${Math.round(state.age)} s`;
-  return "";
-}
-
-/** Why there is no value; empty while the newest result is valid. */
-const stalled = () => cutOff() || (shown.result ? "" : "waiting for the first result");
-
-/** A reason short enough for a card: the problems of each signal are in the signals' card. */
-const brief = (why) => (why.startsWith("no usable modality") ? "no usable modality, see Signals" : why);
+const seen = () => ({ run, state, live, linked });
+const notLive = () => values.notLive(run);
+const cutOff = () => values.cutOff(seen());
+const stalled = () => values.stalled(seen(), shown.result);
 
 function showValues() {
   if (!run) return;
@@ -228,8 +217,7 @@ function showValues() {
   const reduced = Boolean(outputs) && result.used.length < run.modalities.length;
   document.body.dataset.off = Boolean(off);
   const latency = off ? null : result?.latency_p50_p95_ms;
-  text("p50", latency ? `${Math.round(latency[0])} ms` : NONE);
-  text("p95", latency ? `${Math.round(latency[1])} ms` : NONE);
+  values.latencyWords(latency).forEach((said, i) => text(["p50", "p95"][i], said));
   text("dropped", off || !result ? NONE : String(result.dropped));
   text("clock", off || !state ? NONE : time(state.t));
   $("rec").hidden = Boolean(off) || !state?.recording.on;
@@ -237,7 +225,7 @@ function showValues() {
   if (run.outputs.includes("pain")) {
     const settings = state?.alarms.settings;
     huge.classList.toggle("none", !outputs);
-    huge.classList.toggle("over", Boolean(outputs && run.realtime && !run.alarms_off && settings?.enabled && outputs.pain >= settings.limit));
+    huge.classList.toggle("over", Boolean(outputs) && values.over(run, settings, outputs.pain));
     if (outputs) {
       const number = String(Math.round(outputs.pain * 100));
       if (huge.dataset.value !== number) huge.replaceChildren(number, make("small", {}, "%"));
@@ -250,12 +238,8 @@ function showValues() {
     $("pain-reason").title = outputs ? "" : why;
     showFrom("pain", outputs && result, ["pain"]);
     huge.classList.toggle("reduced", reduced);
-    const past = off ? [] : pain.recent();
-    text("pain-high", past.length ? percent(Math.max(...past)) : NONE);
-    text("pain-mean", past.length ? percent(past.reduce((a, b) => a + b, 0) / past.length) : NONE);
-    if (!run.realtime) text("pain-limit", "no alarms");
-    else if (run.alarms_off) text("pain-limit", `alarms off: ${run.alarms_off}`);
-    else if (settings) text("pain-limit", settings.enabled ? `alarm from ${percent(settings.limit)} for ${settings.delay} s` : "alarm off");
+    values.highAndMean(off ? [] : pain.recent()).forEach((said, i) => text(["pain-high", "pain-mean"][i], said));
+    if (settings || !run.realtime || run.alarms_off) text("pain-limit", values.limitWords(run, settings));
   }
   if (run.outputs.includes("valence")) {
     text("valence", outputs ? signed(outputs.valence) : NONE);
@@ -269,13 +253,12 @@ function showValues() {
   }
   if (run.modalities.includes("eda") && state) {
     const value = off ? null : state.eda.value;
-    text("eda", value === null ? NONE : value.toFixed(value < 10 ? 2 : 1));
+    text("eda", values.conductance(value));
     for (const id of ["eda", "eda-card"]) $(id).classList.toggle("none", value === null);
     text("eda-unit", value === null ? "" : state.eda.unit);
     const quality = result?.quality?.eda;
     text("eda-reason", value === null ? off || state.eda.reason || stalled() : quality && !quality.ok ? quality.reason : "");
-    const recent = state.eda.scrs.filter(([, peak]) => peak > state.t - 60).length;
-    text("eda-scrs", value === null ? NONE : String(recent));
+    text("eda-scrs", value === null ? NONE : String(values.recentScrs(state.eda.scrs, state.t)));
   }
   const [index, each] = off || !result ? ["", ""] : result.actions_words;
   $("face-actions").hidden = !index;
@@ -318,7 +301,7 @@ function meter(kind) {
 
 function setMeter(row, kind, part, label) {
   const bar = row.querySelector(`[data-kind="${kind}"]`);
-  const percent = part === null ? 0 : Math.round(Math.min(1, Math.max(0, part)) * 100);
+  const percent = meterPercent(part);
   bar.querySelector("i").style.width = `${percent}%`;
   const meterNode = bar.querySelector(".meter");
   if (part === null) meterNode.removeAttribute("aria-valuenow");
@@ -326,20 +309,14 @@ function setMeter(row, kind, part, label) {
   say(bar.querySelector("b"), label);
 }
 
-/** Whose face it is, after a change, and how that person lies in the picture. */
-const person = ({ track, turn }) => (track > 1 ? `, person ${track}` : "") + (turn ? `, turned by ${turn}°` : "");
-
 function showModality(name) {
   const row = $(`modality-${name}`), { result } = shown;
   if (!row) return;
   const sensor = state?.sensors[name], lost = stalled() || sensor?.lost || "";
   const quality = lost ? null : result?.quality[name], share = lost ? null : (result?.attention[name] ?? null);
-  const verdict = row.querySelector(".verdict"), [what, why] = verdict.children;
-  const ok = Boolean(quality?.ok), at = lost.indexOf(", ");
-  const said = lost ? `${NONE} ${at < 0 ? lost : lost.slice(0, at)}` : quality ? (ok ? `good${person(quality)}` : quality.reason) : NONE;
-  const rest = at < 0 ? "" : lost.slice(at);
+  const verdict = row.querySelector(".verdict"), [what, why] = verdict.children, { ok, said, more } = verdictOf(quality, lost);
   say(what, said);
-  say(why, rest);
+  say(why, more);
   verdict.title = lost;
   verdict.classList.toggle("ok", ok);
   verdict.classList.toggle("bad", !ok);
@@ -353,7 +330,7 @@ function showVoice() {
   const row = $("modality-voice");
   if (!row || !state) return;
   const level = cutOff() || state.voice.reason ? null : (voiceLevel ?? state.voice.level);
-  setMeter(row, "level", level === null ? null : (level - FLOOR) / -FLOOR, level === null ? NONE : `${Math.round(level)} dB`);
+  setMeter(row, "level", levelShare(level), level === null ? NONE : `${Math.round(level)} dB`);
 }
 
 // --- face ------------------------------------------------------------------------------------------------------------
@@ -384,34 +361,6 @@ for (const button of document.querySelectorAll("[data-face]")) button.onclick = 
 
 // --- alarms ----------------------------------------------------------------------------------------------------------
 
-const KINDS = { physiological: "person", technical: "equipment" };
-const wall = (at) => clockTime(at, true); // 13:02:59
-const minutes = (at) => clockTime(at, false);
-
-/** "from 13:02 to 13:03", with seconds where the minute is the same. */
-function span(from, to) {
-  const shown = minutes(from) === minutes(to) ? wall : minutes;
-  return `from ${shown(from)} to ${shown(to)}`;
-}
-
-/** The text of an alarm. It has no changing value: that is in its card, and only there. */
-function sentence(alarm) {
-  if (alarm.to === null) return `${alarm.text} since ${minutes(alarm.from)}`;
-  const parts = [`${alarm.text} ${span(alarm.from, alarm.to)}`];
-  if (alarm.times > 1) parts.push(`${alarm.times} times`);
-  if (alarm.peak !== null) parts.push(`peak ${percent(alarm.peak)}`);
-  return parts.join(", ");
-}
-
-function alarmNotes(alarm, first) {
-  const notes = [];
-  if (first) notes.push(KINDS[alarm.kind], `${alarm.priority} priority`);
-  if (alarm.state === "latched") notes.push("over, not acknowledged");
-  if (alarm.state === "acknowledged") notes.push("acknowledged");
-  if (alarm.no_data) notes.push("no data now");
-  return notes.join(" · ");
-}
-
 /** The line of an alarm, or of the text without one; only changes are written, so that it is read out once. */
 function bannerLine(id, what) {
   let line = [...$("banner-list").children].find((node) => node.dataset.id === id);
@@ -424,23 +373,8 @@ function bannerLine(id, what) {
   return line;
 }
 
-/** Why there can be no alarms now; empty while they are judged. */
-function unjudged() {
-  if (state?.failed) return "Alarms unknown: the run has failed";
-  if (linked === "ended" || state?.ended) return "The run has ended: no alarms";
-  if (!live) return run?.realtime ? "Alarms unknown: no connection" : "No connection";
-  if (run && !run.realtime) return run.replay ? `REPLAY of ${run.replay}: not live, no alarms` : "NOT LIVE: files at full speed, no alarms";
-  return run && !state ? "Alarms unknown: connecting" : "";
-}
-
-/** What is said where nothing alarms. */
-function calm() {
-  const off = run?.alarms_off && run.outputs.includes("pain");
-  return off ? `DEMO: pain alarms off: ${run.alarms_off}` : run?.demo ? "DEMO: no alarms" : "No alarms";
-}
-
 function showAlarms() {
-  const why = unjudged(), banner = $("banner");
+  const why = unjudged(seen()), banner = $("banner");
   const { alarms, signal, pause_left: left } = why || !state ? { alarms: [], signal: {}, pause_left: 0 } : state.alarms;
   banner.dataset.priority = alarms[0]?.priority ?? "";
   banner.dataset.signal = signal.priority ?? "";
@@ -450,9 +384,9 @@ function showAlarms() {
     const detail = alarm.to === null && !i ? alarm.detail : "";
     return bannerLine(alarm.id, { alarm, text: sentence(alarm), detail, notes: alarmNotes(alarm, !i) });
   });
-  if (!lines.length) lines.push(bannerLine("", { text: why || calm() }));
-  const shown = [...$("banner-list").children];
-  if (shown.length !== lines.length || lines.some((line, i) => line !== shown[i])) $("banner-list").replaceChildren(...lines);
+  if (!lines.length) lines.push(bannerLine("", { text: why || calm(run) }));
+  const there = [...$("banner-list").children];
+  if (there.length !== lines.length || lines.some((line, i) => line !== there[i])) $("banner-list").replaceChildren(...lines);
   $("ack").hidden = !alarms.some((a) => a.state !== "acknowledged");
   $("pause").hidden = $("sound").hidden = Boolean(run && !run.realtime);
   text("pause", left > 0 ? `Paused ${time(Math.ceil(left))}, resume` : "Pause alarms");
@@ -611,13 +545,10 @@ $("keys").append(...KEYS.flatMap(([key, what]) => [make("dt", {}, key), make("dd
 $("help").onclick = () => $("help-dialog").showModal();
 
 document.addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
-  if (event.key === "Escape" && event.target === $("marker-text")) return $("marker-text").blur();
-  if (event.target.closest("input, select, dialog")) return;
-  if (/^[0-9]$/.test(event.key)) return rate(+event.key);
-  if (event.key === "t") return rate(10);
-  const known = KEYS.find(([key]) => key === event.key);
-  if (known?.[2]) {
+  if (event.key === "Escape" && event.target === $("marker-text")) $("marker-text").blur();
+  const asked = pressed(event), known = KEYS.find(([key]) => key === asked?.key);
+  if (asked?.rating !== undefined) rate(asked.rating);
+  else if (known?.[2]) {
     event.preventDefault();
     known[2]();
   }
@@ -658,9 +589,7 @@ function onLink(name, said, quiet) {
   if (name === "waiting") state = shown.result = null; // of the previous run
   showLink(said);
   showVeil(quiet);
-  // anyone relying on the sound must hear that monitoring has stopped; a normal end and a replay are silent
-  const missed = ["stale", "lost"].includes(name) && run?.realtime;
-  if (!live) sound.set(missed ? "high" : "");
+  if (!live) sound.set(soundOfLoss(name, run));
   showAlarms();
   showValues();
   if (run) showFaceOff();
