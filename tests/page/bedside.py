@@ -70,6 +70,9 @@ class Bedside:
             assert source is not None
             source.open(0.0)
         self._image = self._sources["face"].read(1.0).values[-1]  # type: ignore[union-attr]
+        # rendering minutes of a voice is most of the work here; of its sound the page shows the level alone
+        voice = self._sources.pop("voice", None)
+        self._sound = None if voice is None else voice.read(1.0)
         self.page.on_start(
             RunInfo(
                 bundle,
@@ -218,14 +221,16 @@ class Bedside:
             height, width = self._image.shape[:2]
             box = (0.3 * width, 0.2 * height, 0.7 * width, 0.85 * height)
             self.page.on_face(self._t, Face(box, 0.95, np.zeros((5, 2), np.float32)))
-        for name in ("voice", "eda"):
-            source = self._sources.get(name)
-            if source is None:
-                continue
-            chunk = source.read(self._t)
+        if self._sound is not None and "voice" not in self._lost:
+            rate = self._sound.rate
+            at = np.arange(int(start * rate), int(self._t * rate))
+            if at.size:
+                self.page.on_chunk("voice", Chunk((at + 1) / rate, self._sound.values[at % len(self._sound.values)], rate))
+        if (eda := self._sources.get("eda")) is not None:
+            chunk = eda.read(self._t)
             kept = chunk.times > start
-            if name not in self._lost and kept.any():
-                self.page.on_chunk(name, Chunk(chunk.times[kept], chunk.values[kept], chunk.rate))
+            if "eda" not in self._lost and kept.any():
+                self.page.on_chunk("eda", Chunk(chunk.times[kept], chunk.values[kept], chunk.rate))
 
     def _window(self) -> None:
         self._index += 1
