@@ -99,7 +99,7 @@ test("a point between two gaps is drawn as a dot", () => {
 test("limits, marks, ratings, reactions and ticks are drawn where they are", () => {
   const { plot } = chart({
     lines: () => [[0.7, "--red"]], marks: () => [2], rings: () => [[3, 0.4]], dots: () => [[1, 0.5]],
-    ticks: () => [[0.1, "F"], [0.15, "V"], [0.9, "E"]], shade: () => [[1, 2, "--bad"], [9, 8, "--bad"]],
+    hatch: undefined, ticks: () => [[0.1, "F"], [0.15, "V"], [0.9, "E"]], shade: () => [[1, 2, "--bad"], [9, 8, "--bad"]],
   });
   plot.draw();
   const { ctx } = plot;
@@ -107,7 +107,7 @@ test("limits, marks, ratings, reactions and ticks are drawn where they are", () 
   assert.deepEqual(ctx.of("lineTo").slice(0, 2), [[550, 70], [200, 200]]);
   assert.deepEqual(ctx.of("arc"), [[300, 40, 5, 0, 2 * Math.PI]]);
   assert.deepEqual(ctx.of("fillRect"), [[100, 0, 100, 200]]); // a part that ends before it begins is none
-  assert.deepEqual(ctx.of("fillText").map(([letter, , y]) => [letter, y]), [["F", 10], ["E", 90]]); // V would touch F
+  assert.deepEqual(ctx.of("fillText").map(([letter, , y]) => [letter, y]), [["F", 10], ["V", 10], ["E", 90]]); // V beside F, which it would touch
   assert.deepEqual([ctx.of("save").length, ctx.of("restore").length].every((n, _, all) => n === all[0]), true);
 });
 

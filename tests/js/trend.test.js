@@ -1,9 +1,10 @@
 import assert from "node:assert/strict";
 import { beforeEach, mock, test } from "node:test";
-import { Plot, module, openPage, settled } from "./page.js";
+import { Plot, module, openPage, settled, size } from "./page.js";
 
 const { window, asked, answers } = openPage();
-const { Trend } = await module("trend.js");
+const { $ } = await module("dom.js");
+const { Span, Trend } = await module("trend.js");
 
 const T0 = 1_790_000_000;
 const answer = () => ({
@@ -19,8 +20,11 @@ beforeEach(() => {
   for (const path of ["/api/v1/trend", "/api/v1/trend?seconds=3600"]) answers[path] = answer();
 });
 
-function open(clock = true) {
-  const trend = new Trend(window.document.createElement("div"), { lines: () => [], clock: () => clock });
+const PAIN = { outputs: { pain: "--accent" }, range: [0, 1], rated: true };
+const AFFECT = { outputs: { valence: "--accent", arousal: "--accent-2" }, range: [-1, 1] };
+
+function open(clock = true, options = PAIN) {
+  const trend = new Trend(window.document.createElement("div"), { ...options, clock: () => clock });
   return { trend, plot: Plot.last };
 }
 
@@ -97,4 +101,41 @@ test("another run begins empty", async () => {
   trend.clear();
   assert.deepEqual(plot.data, [[], [], [], []]);
   assert.deepEqual(plot.options.scales.x.range(), [0, 60]);
+});
+
+test("two outputs have a band and a line each, and their letters where their newest means are", async () => {
+  const rows = [[T0, 0.1, 0.05, 0.2, -0.3, -0.4, -0.2], [T0 + 30, 0.5, 0.4, 0.6, 0.25, 0.2, 0.3]];
+  answers["/api/v1/trend"] = { ...answer(), outputs: ["arousal", "valence"], rows, gaps: [], ratings: [[T0, 7]] };
+  const { trend, plot } = open(true, AFFECT);
+  await trend.show(null);
+  assert.deepEqual(plot.data, [[T0 + 5, T0 + 35], [-0.3, 0.25], [-0.2, 0.3], [-0.4, 0.2], [0.1, 0.5], [0.2, 0.6], [0.05, 0.4]]);
+  assert.deepEqual(plot.options.bands.map(({ series }) => series), [[2, 1], [5, 4]]);
+  plot.draw();
+  assert.deepEqual(plot.ctx.of("fillText").map(([letter, , y]) => [letter, y]), [["V", 20], ["A", 40]]);
+  assert.deepEqual(plot.ctx.of("arc"), []); // a rating of pain is none of affect
+  answers["/api/v1/trend"].to = T0 + 100;
+  await trend.show(null);
+  plot.ctx.calls.length = 0;
+  plot.draw();
+  assert.deepEqual(plot.ctx.of("fillText"), []); // the newest value is not of now
+});
+
+test("what the list says is shown, kept, and taken up by the next page", async () => {
+  const { trend } = open();
+  size(trend.host, 600, 200);
+  const hours = [], options = { key: "jmt-edge-span", has: () => true, shown: (on) => hours.push(on) };
+  const span = new Span("pain", trend, options);
+  span.apply();
+  assert.deepEqual([trend.host.hidden, trend.seconds, hours.at(-1)], [true, 0, false]);
+  $("pain-span").value = "3600";
+  span.select.onchange();
+  assert.deepEqual([trend.host.hidden, trend.seconds, hours.at(-1)], [false, 3600, true]);
+  $("pain-span").value = "all";
+  span.select.onchange();
+  assert.equal(trend.seconds, null);
+  assert.equal(window.localStorage.getItem("jmt-edge-span"), "all");
+  $("pain-span").value = "live";
+  assert.equal(new Span("pain", trend, options).select.value, "all");
+  new Span("pain", trend, { ...options, has: () => false }).apply(); // a run without the output
+  assert.deepEqual([trend.host.hidden, hours.at(-1)], [true, false]);
 });

@@ -176,8 +176,10 @@ class Bedside:
             page.wait_for_selector(".alarm[data-id=stale]")
             page.wait_for_function(has(number, "s === '—'"))
         elif state == "trend":
-            page.select_option("#pain-span", "all")
-            page.wait_for_function("() => document.querySelector('#pain-trend canvas').clientHeight > 20")
+            for name, output in (("pain", "pain"), ("affect", "valence")):
+                if output in self.task.outputs:
+                    page.select_option(f"#{name}-span", "all")
+                    page.wait_for_function(f"() => document.querySelector('#{name}-trend canvas').clientHeight > 20")
         elif state == "ended":
             self.end()
             page.wait_for_selector("body[data-link=ended]")

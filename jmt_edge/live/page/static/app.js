@@ -10,7 +10,7 @@ import { Link, ask, setToken, takeToken } from "./link.js";
 import { Recordings } from "./recordings.js";
 import { levelShare, meterPercent, verdictOf } from "./signals.js";
 import { AlarmSound } from "./sound.js";
-import { Trend } from "./trend.js";
+import { Span, Trend } from "./trend.js";
 import { from, signed, sure, whatIf } from "./uncertainty.js";
 import * as values from "./values.js";
 
@@ -40,13 +40,31 @@ const clock = () => run?.zero ?? null;
 const moment = (t) => (clock() === null ? time(t) : clockTime(clock() + t, true));
 
 const painChart = new Chart($("pain-chart"), {
-  series: [{ colour: "--accent", fill: true }], range: [0, 1], span: PAIN_SPAN, start: 60, scale: 100, unit: "%",
+  series: [{ colour: "--accent", fill: true }], range: [0, 1], span: PAIN_SPAN, start: 60, scale: 100, unit: "%", right: 44,
   lines: limits, clock,
   marks: () => marks.map((m) => m.t),
   rings: () => marks.filter((m) => m.rating !== null).map((m) => [m.t, m.rating / 10]),
   ticks: () => Object.entries((cutOff() ? null : shown.result?.outputs && shown.result.without) ?? {}).map(([name, without]) => [without.pain, NAMES[name][0]]),
 });
-const trend = new Trend($("pain-trend"), { lines: limits, clock: () => clock() !== null });
+const timed = () => clock() !== null;
+const trends = {
+  pain: new Trend($("pain-trend"), { outputs: { pain: "--accent" }, range: [0, 1], scale: 100, unit: "%", lines: limits, rated: true, clock: timed }),
+  affect: new Trend($("affect-trend"), { outputs: { valence: "--accent", arousal: "--accent-2" }, range: [-1, 1], clock: timed }),
+};
+const has = (output) => () => Boolean(run?.outputs.includes(output));
+/** How much of the past the cards show. */
+const spans = [
+  new Span("pain", trends.pain, {
+    key: "jmt-edge-span", has: has("pain"),
+    shown: (hours) => {
+      $("pain-chart").hidden = hours;
+      if (!hours) painChart.resize();
+    },
+  }),
+  new Span("affect", trends.affect, {
+    key: "jmt-edge-affect-span", has: has("valence"), shown: (hours) => $("affect-card").classList.toggle("hours", hours),
+  }),
+];
 const edaChart = new Chart($("eda-chart"), {
   series: [{ colour: "--accent" }], span: EDA_SPAN, clock,
   range: (low, high) => {
@@ -110,25 +128,10 @@ function onHello({ run: info, history, marks: known, result, face: first }) {
   buildModalities();
   setFace(face ?? first, false);
   if (result) onResult(result, false);
-  trend.clear();
-  setSpan($("pain-span").value);
+  for (const one of Object.values(trends)) one.clear();
+  for (const span of spans) span.apply();
   for (const chart of [painChart, edaChart]) chart.resize();
 }
-
-/** How much of the past the pain chart shows: "live" (5 min), seconds, or "all". */
-function setSpan(span) {
-  const newest = span === "live" || !run?.outputs.includes("pain");
-  $("pain-chart").hidden = !newest;
-  $("pain-trend").hidden = newest;
-  trend.show(newest ? 0 : span === "all" ? null : +span);
-  if (newest) painChart.resize();
-  else trend.resize();
-}
-
-$("pain-span").onchange = () => {
-  localStorage.setItem("jmt-edge-span", $("pain-span").value);
-  setSpan($("pain-span").value);
-};
 
 function onResult(result, isNew) {
   const outputs = result.outputs;
@@ -513,7 +516,7 @@ $("audit").onclick = async () => {
 
 function setTheme(theme) {
   document.documentElement.dataset.theme = theme;
-  for (const chart of [painChart, edaChart, trend]) chart.redraw();
+  for (const chart of [painChart, edaChart, ...Object.values(trends)]) chart.redraw();
   circumplex.draw();
 }
 
@@ -615,8 +618,6 @@ $("token-form").onsubmit = () => {
   link.retry();
 };
 $("token-dialog").oncancel = (event) => event.preventDefault(); // without a token there is nothing to go back to
-const span0 = localStorage.getItem("jmt-edge-span");
-if ([...$("pain-span").options].some((option) => option.value === span0)) $("pain-span").value = span0;
 const saved = localStorage.getItem("jmt-edge-theme");
 if (saved) setTheme(saved);
 takeToken();

@@ -8,8 +8,7 @@ export const css = (name) => getComputedStyle(document.documentElement).getPrope
 const FONT = 14; // px
 const STEPS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 14400, 21600, 43200, 86400]; // s between two times
 
-const none = () => [];
-const PARTS = { shade: none, marks: none, lines: none, dots: none, rings: none, hatch: none, ticks: none };
+const PARTS = ["shade", "marks", "lines", "dots", "rings", "hatch", "ticks"]; // functions that give what is drawn
 
 /** Points between two gaps, which have no line. */
 function lonely(u, i) {
@@ -39,12 +38,12 @@ export function broken([t, ...series], gaps) {
  * factor of the axis' numbers; whole: () => [from, to] of all data, where it is not this chart's own.
  * shade: () => [[t0, t1, colour], ...]; marks: () => [t, ...];
  * lines: () => [[value, colour], ...]; dots: () => [[t, value], ...]; rings: the same, round;
- * hatch: () => [[t0, t1], ...] without data; ticks: () => [[value, letter], ...], in `right` px beside it;
- * band: the first two series are the edges of a band; clock: () => Unix time at t = 0, null where t is not a clock's. */
+ * hatch: () => [[t0, t1], ...] without data; ticks: () => [[value, letter, colour?], ...], in `right` px beside it;
+ * band: series come in threes, the lower and upper edge of a band and a line; clock: () => Unix time at t = 0, null where t is not a clock's. */
 export class Chart {
   constructor(host, { series, range, span = null, start = span, unit = "", scale = 1, whole, right = 24, band = false, clock = () => null, ...parts }) {
     this.host = host;
-    this.parts = { ...PARTS, ...parts };
+    this.parts = Object.fromEntries(PARTS.map((name) => [name, parts[name] ?? (() => [])]));
     this.span = span;
     this.range = range;
     this.end = 0;
@@ -68,7 +67,7 @@ export class Chart {
     this.plot = new uPlot(
       {
         width: 100, height: 90, cursor: { show: false }, legend: { show: false }, padding: [10, right, 0, 0], // half a time's label
-        bands: band ? [{ series: [2, 1], fill: () => `color-mix(in srgb, ${css(series[0].colour)} 30%, transparent)` }] : [],
+        bands: series.flatMap(({ colour }, i) => (!band || i % 3 ? [] : [{ series: [i + 2, i + 1], fill: () => `color-mix(in srgb, ${css(colour)} 30%, transparent)` }])),
         scales: {
           x: { time: false, range: () => (span ? this.#window(span, start) : whole ? whole() : this.#whole()) },
           y: { range: (_, low, high) => (typeof range === "function" ? range(low, high) : range) },
@@ -221,25 +220,25 @@ export class Chart {
     ctx.stroke();
   }
 
-  // in the padding; a letter that would touch another is left out
+  // in the padding; letters that would touch stand side by side
   #beside(u) {
     const { ctx, bbox } = u, wide = devicePixelRatio, right = bbox.left + bbox.width;
-    const ticks = this.parts.ticks().map(([value, letter]) => [u.valToPos(value, "y", true), letter]);
-    let above = -Infinity;
+    const ticks = this.parts.ticks().map(([value, letter, colour = "--dim"]) => [u.valToPos(value, "y", true), letter, colour]);
+    let line = -Infinity, at = 0;
     ctx.save();
-    ctx.strokeStyle = ctx.fillStyle = css("--dim");
     ctx.lineWidth = 2 * wide;
     ctx.font = `${FONT * wide}px system-ui, sans-serif`;
     ctx.textBaseline = "middle";
     ctx.textAlign = "left";
-    for (const [y, letter] of ticks.sort(([a], [b]) => a - b)) {
+    for (const [y, letter, colour] of ticks.sort(([a], [b]) => a - b)) {
+      ctx.strokeStyle = ctx.fillStyle = css(colour);
       ctx.beginPath();
       ctx.moveTo(right + wide, y);
       ctx.lineTo(right + 8 * wide, y);
       ctx.stroke();
-      if (y - above < FONT * wide) continue;
-      ctx.fillText(letter, right + 11 * wide, y);
-      above = y;
+      if (y - line >= FONT * wide) [line, at] = [y, right + 11 * wide];
+      ctx.fillText(letter, at, line);
+      at += ctx.measureText(letter).width + wide;
     }
     ctx.restore();
   }
