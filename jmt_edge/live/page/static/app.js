@@ -7,8 +7,9 @@ import { $, clockTime, make, minutesSeconds as time, say } from "./dom.js";
 import { FaceView } from "./face.js";
 import { pressed } from "./keys.js";
 import { Link, ask, setToken, takeToken } from "./link.js";
+import { meter, setMeter } from "./meters.js";
 import { Recordings } from "./recordings.js";
-import { levelShare, meterPercent, verdictOf } from "./signals.js";
+import { levelShare, verdictOf } from "./signals.js";
 import { AlarmSound } from "./sound.js";
 import { Span, Trend } from "./trend.js";
 import { from, signed, sure, whatIf } from "./uncertainty.js";
@@ -296,22 +297,6 @@ function buildModalities() {
   $("modalities").dataset.count = rows.length;
 }
 
-function meter(kind) {
-  const range = { role: "meter", "aria-label": kind, "aria-valuemin": "0", "aria-valuemax": "100" };
-  const name = make("span", { class: "meter-label" }, kind), bar = make("div", { class: `meter ${kind}`, ...range }, make("i"));
-  return make("div", { class: "meter-cell", "data-kind": kind }, name, bar, make("b", {}, NONE));
-}
-
-function setMeter(row, kind, part, label) {
-  const bar = row.querySelector(`[data-kind="${kind}"]`);
-  const percent = meterPercent(part);
-  bar.querySelector("i").style.width = `${percent}%`;
-  const meterNode = bar.querySelector(".meter");
-  if (part === null) meterNode.removeAttribute("aria-valuenow");
-  else meterNode.setAttribute("aria-valuenow", percent);
-  say(bar.querySelector("b"), label);
-}
-
 function showModality(name) {
   const row = $(`modality-${name}`), { result } = shown;
   if (!row) return;
@@ -324,8 +309,9 @@ function showModality(name) {
   verdict.classList.toggle("ok", ok);
   verdict.classList.toggle("bad", !ok);
   row.classList.toggle("lost", Boolean(lost));
-  setMeter(row, "quality", quality ? quality.score : null, quality ? `${Math.round(quality.score * 100)}%` : NONE);
-  setMeter(row, "attention", share, share === null ? NONE : `${Math.round(share * 100)}%`);
+  const cell = (kind) => row.querySelector(`[data-kind="${kind}"]`);
+  setMeter(cell("quality"), quality ? quality.score : null, quality ? `${Math.round(quality.score * 100)}%` : NONE);
+  setMeter(cell("attention"), share, share === null ? NONE : `${Math.round(share * 100)}%`);
   if (name === "voice") showVoice();
 }
 
@@ -333,7 +319,7 @@ function showVoice() {
   const row = $("modality-voice");
   if (!row || !state) return;
   const level = cutOff() || state.voice.reason ? null : (voiceLevel ?? state.voice.level);
-  setMeter(row, "level", levelShare(level), level === null ? NONE : `${Math.round(level)} dB`);
+  setMeter(row.querySelector("[data-kind=level]"), levelShare(level), level === null ? NONE : `${Math.round(level)} dB`);
 }
 
 // --- face ------------------------------------------------------------------------------------------------------------
