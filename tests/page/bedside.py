@@ -27,8 +27,8 @@ SIZES = (
     (1920, 1080), (1440, 900), (1366, 768), (1280, 800), (1280, 720), (1024, 768), (1024, 600), (820, 1180), (390, 844),
 )  # fmt: skip
 STATES = (
-    "start", "steady", "trend", "alarm", "latched", "sensor lost", "nothing usable", "no recorder", "hang", "replay",
-    "ended",
+    "start", "steady", "trend", "alarm", "latched", "sensor lost", "nothing usable", "no recorder", "hang", "ended",
+    "replay",
 )  # fmt: skip
 
 HOP = 0.5
@@ -50,8 +50,8 @@ class Bedside:
     ) -> None:  # fmt: skip
         self.task = get_task(task, "demo")
         self.controls = Controls()
-        if record and not replay:
-            self.controls.recording = _Recorder()
+        self._recorder = _Recorder() if record and not replay else None
+        self.controls.recording = self._recorder
         bundle = empty_bundle(self.task, folder / f"{task}-demo.jmt")
         self.page: PageObserver = start_page(address, self.controls, recordings=folder / "runs", **page)
         self._lock = threading.RLock()
@@ -94,6 +94,15 @@ class Bedside:
     @property
     def url(self) -> str:
         return self.page.url
+
+    @property
+    def warm(self) -> bool:
+        """Whether minutes have passed: it cannot start any more."""
+        return self._warm
+
+    @property
+    def over(self) -> bool:
+        return self._over
 
     def close(self) -> None:
         self._over = True
@@ -141,12 +150,15 @@ class Bedside:
         """Bring run and browser page to `state`. client: (method, path, body) -> answer, for a person's actions."""
         with self._lock:
             self._hangs, self._lost, self.pain = False, set(), 0.2
+        self.controls.recording = None if state == "no recorder" else self._recorder
         if state == "start":
             page.wait_for_function(has("#clock", "s !== '—'"))
             return
         if not self._warm:
             self.warm_up()
             page.reload()
+        if state != "trend":
+            self._choose(page, "live")
         number = "#pain" if "pain" in self.task.outputs else "#valence"
         page.wait_for_function(has(number, "/[0-9]/.test(s)"))
         if state not in ("latched", "replay"):
@@ -159,9 +171,15 @@ class Bedside:
                 self.pain = 0.25
                 page.wait_for_selector(".alarm[data-id=pain][data-state=latched]")
                 page.wait_for_function(has("#pain", "s === '25%'"))
-        elif state in ("alarm", "latched"):
+        elif state == "alarm":
             self.dropped += 3
             page.wait_for_selector(".alarm[data-id=late]")
+        elif state == "latched":
+            self.hang()
+            page.wait_for_selector(".alarm[data-id=stale][data-state=active]")
+            self._hangs = False
+            page.wait_for_selector(".alarm[data-id=stale][data-state=latched]")
+            page.wait_for_function(has(number, "/[0-9]/.test(s)"))
         elif state in ("sensor lost", "nothing usable"):
             lost = list(self.task.names) if state == "nothing usable" else [self.task.names[-1]]
             self._lost = set(lost)
@@ -176,17 +194,24 @@ class Bedside:
             page.wait_for_selector(".alarm[data-id=stale]")
             page.wait_for_function(has(number, "s === '—'"))
         elif state == "trend":
-            for name, output in (("pain", "pain"), ("affect", "valence")):
-                if output in self.task.outputs:
-                    page.select_option(f"#{name}-span", "all")
-                    page.wait_for_function(f"() => document.querySelector('#{name}-trend canvas').clientHeight > 20")
+            for name in self._choose(page, "all"):
+                page.wait_for_function(f"() => document.querySelector('#{name}-trend canvas').clientHeight > 20")
         elif state == "ended":
             self.end()
             page.wait_for_selector("body[data-link=ended]")
         else:
+            why = page.locator("#record-off")
+            why.wait_for(state="visible" if state == "no recorder" else "hidden")
             self._calm(page)
         if state != "ended":
             page.wait_for_selector("body[data-link=live]")
+
+    def _choose(self, page: Any, span: str) -> list[str]:
+        """What the charts of the outputs show; their names."""
+        names = [n for n, output in (("pain", "pain"), ("affect", "valence")) if output in self.task.outputs]
+        for name in names:
+            page.select_option(f"#{name}-span", span)
+        return names
 
     def _calm(self, page: Any) -> None:
         page.wait_for_function("() => document.querySelectorAll('#banner .alarm').length === 0")
@@ -227,7 +252,9 @@ class Bedside:
             rate = self._sound.rate
             at = np.arange(int(start * rate), int(self._t * rate))
             if at.size:
-                self.page.on_chunk("voice", Chunk((at + 1) / rate, self._sound.values[at % len(self._sound.values)], rate))
+                self.page.on_chunk(
+                    "voice", Chunk((at + 1) / rate, self._sound.values[at % len(self._sound.values)], rate)
+                )
         if (eda := self._sources.get("eda")) is not None:
             chunk = eda.read(self._t)
             kept = chunk.times > start
@@ -280,6 +307,12 @@ def has(selector: str, test: str) -> str:
     """JavaScript: `test` holds of the text `s` of the element."""
     return f"() => {{ const s = document.querySelector({selector!r})?.textContent.trim() ?? ''; return {test}; }}"
 
+
+# everything with a digit in the cards of values and in the foot, other than reasons, names and settings
+NUMBERS = """() => [...document.querySelectorAll('.card:not(.actions-card) *, .foot b, .clock')]
+  .filter((n) => n.checkVisibility() && [...n.childNodes].some((c) => c.nodeType === 3 && /[0-9]/.test(c.data)))
+  .filter((n) => !n.closest('.reason, .verdict, .face-off, dt, #pain-limit'))
+  .map((n) => `${n.id || n.className}: ${n.textContent}`)"""
 
 HERE = Path(__file__).parent
 
