@@ -28,7 +28,7 @@ SIZES = (
 )  # fmt: skip
 STATES = (
     "start", "steady", "trend", "alarm", "latched", "sensor lost", "nothing usable", "no recorder", "hang", "replay",
-    "ended",
+    "ended", "session person", "session signal", "session fault", "session rest", "session begin",
 )  # fmt: skip
 
 HOP = 0.5
@@ -62,6 +62,7 @@ class Bedside:
         self._hangs = self._over = False
         self.pain = 0.2
         self.actions: dict[str, Any] | None = None  # facial actions in each result
+        self.rest: dict[str, Any] | None = None  # in each result
         self.dropped = 0
         sources = {name: f"sim:{name}" for name in self.task.names}
         self._sources = {name: open_source(name, "sim:seed=4&fps=4" if name == "face" else "sim:seed=4")
@@ -137,7 +138,7 @@ class Bedside:
     def show(self, state: str, page: Any, client: Callable[[str, str, Any], Any]) -> None:
         """Bring run and browser page to `state`. client: (method, path, body) -> answer, for a person's actions."""
         with self._lock:
-            self._hangs, self._lost, self.pain = False, set(), 0.2
+            self._hangs, self._lost, self.pain, self.rest = False, set(), 0.2, None
         if state == "start":
             page.wait_for_function(has("#clock", "s !== '—'"))
             return
@@ -177,6 +178,8 @@ class Bedside:
                 if output in self.task.outputs:
                     page.select_option(f"#{name}-span", "all")
                     page.wait_for_function(f"() => document.querySelector('#{name}-trend canvas').clientHeight > 20")
+        elif state.startswith("session "):
+            self._start_session(state.removeprefix("session "), page)
         elif state == "ended":
             self.end()
             page.wait_for_selector("body[data-link=ended]")
@@ -184,6 +187,33 @@ class Bedside:
             self._calm(page)
         if state != "ended":
             page.wait_for_selector("body[data-link=live]")
+
+    def _start_session(self, step: str, page: Any) -> None:
+        """The start of a session, at one of its steps: the code, a sensor that is good or lost, a rest, the summary."""
+        page.click("#session-open")
+        if step == "person":
+            page.fill("#session-code", "P07 of ward 3")
+            page.click("#session-next")
+            page.wait_for_function(has("#session-error", "s.startsWith('A code has')"))
+            return
+        page.fill("#session-code", "ward-3-bed-12_P07-2026-11-27.abc")
+        page.click("#session-next")
+        if step == "fault":
+            self._lost = {self.task.names[0]}
+            page.wait_for_function(has("#session-why", "s.startsWith('lost, ')"))
+            return
+        page.wait_for_function(has("#session-advice", "s === 'Good'"))
+        if step == "signal":
+            return
+        for _ in self.task.names:
+            page.click("#session-skip")
+        if step == "rest":
+            self.rest = {"left": 83.5}
+            page.click("#session-rest")
+            page.wait_for_function(has("#session-left", "s === '1:24'"))
+            return
+        page.click("#session-skip")
+        page.wait_for_function(has("#session-title", "s === 'Begin'"))
 
     def _calm(self, page: Any) -> None:
         page.wait_for_function("() => document.querySelectorAll('#banner .alarm').length === 0")
@@ -252,7 +282,7 @@ class Bedside:
         self.page.on_result(Result(
             self._index, self._t, self.task.name, {n: values[n] for n in self.task.outputs} if here else None, reason,
             quality, {n: 1 / len(here) if n in here else None for n in names}, {"total": 14.2}, self.dropped,
-            self._bundle.id, uncertainty=sure if here else None, without=left, actions=self.actions,
+            self._bundle.id, uncertainty=sure if here else None, without=left, rest=self.rest, actions=self.actions,
         ))  # fmt: skip
 
 
@@ -266,6 +296,9 @@ class _Recorder:
 
     def stop(self) -> None:
         self.active = False
+
+    def begin_session(self, subject: str, *, record: bool) -> None:
+        self.active = record
 
     def alarm(self, key: str, line: dict[str, Any], *, lasts: bool) -> None:
         """Nothing is written."""

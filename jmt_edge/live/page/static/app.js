@@ -6,6 +6,7 @@ import { $, clockTime, make, minutesSeconds as time, say } from "./dom.js";
 import { FaceView } from "./face.js";
 import { Link, ask, setToken, takeToken } from "./link.js";
 import { Recordings } from "./recordings.js";
+import { SessionStart } from "./session.js";
 import { AlarmSound } from "./sound.js";
 import { Span, Trend } from "./trend.js";
 import { from, signed, sure, whatIf } from "./uncertainty.js";
@@ -81,6 +82,12 @@ function valueAt(t) {
   return null;
 }
 
+const session = new SessionStart({
+  run: () => run, state: () => state, result: () => shown.result, off: cutOff,
+  note: (said) => act(async () => {}, said),
+  closed: () => [painChart, edaChart].forEach((chart) => chart.resize()),
+});
+
 // --- messages --------------------------------------------------------------------------------------------------------
 
 function onJson(message) {
@@ -130,6 +137,7 @@ function onHello({ run: info, history, marks: known, result, face: first }) {
   for (const one of Object.values(trends)) one.clear();
   for (const span of spans) span.apply();
   for (const chart of [painChart, edaChart]) chart.resize();
+  session.onRun(`${run.bundle} ${run.zero}`);
 }
 
 function onResult(result, isNew) {
@@ -159,6 +167,7 @@ function onState(message) {
     for (const name of run.modalities) showModality(name);
     showFaceOff();
   }
+  session.update();
 }
 
 function onMarks(fresh) {
@@ -285,11 +294,18 @@ function showValues() {
   text("actions-index", index);
   text("actions-each", each);
   $("face-actions").title = `${each}. ${ACTIONS_HINT}`;
-  const rested = off || !result ? "" : result.rest_words;
+  const rested = off ? "" : [begun(), result?.rest_words || (begun() ? "no rest measured" : "")].filter(Boolean).join("; ");
   $("rest-state").hidden = !rested;
   text("rest-state", rested);
   $("rest").disabled = !run.realtime;
   for (const name of run.modalities) showModality(name);
+}
+
+/** Whose session it is, and what it lacks; empty before one has begun. */
+function begun() {
+  const { began, subject } = state?.session ?? {};
+  if (!began && !subject) return "";
+  return [`session ${subject ? `of ${subject}` : "without a code"}`, state.recording.on ? "" : "not recorded"].filter(Boolean).join(", ");
 }
 
 /** Below a card's number: where it comes from and how sure it is; what it would be without each signal as a hint. */
@@ -617,6 +633,10 @@ document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
   if (event.key === "Escape" && event.target === $("marker-text")) return $("marker-text").blur();
   if (event.target.closest("input, select, dialog")) return;
+  if (session.shown && !["a", "p", "s", "d", "?"].includes(event.key)) {
+    if (event.key === "Escape") session.close();
+    return; // the cards that the others act on are not seen
+  }
   if (/^[0-9]$/.test(event.key)) return rate(+event.key);
   if (event.key === "t") return rate(10);
   const known = KEYS.find(([key]) => key === event.key);
@@ -667,6 +687,7 @@ function onLink(name, said, quiet) {
   showAlarms();
   showValues();
   if (run) showFaceOff();
+  session.update();
 }
 
 const REFUSED = "This token was not accepted. Enter the one printed when the run was last started.";
