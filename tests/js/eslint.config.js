@@ -40,7 +40,8 @@ export default [
     languageOptions: { ecmaVersion: 2023, sourceType: "module", globals: globals.browser },
     rules: RULES,
   },
-  { files: ["**/page/static/app.js"], rules: { complexity: ["error", 52] } },
+  { files: ["**/page/static/app.js"], rules: { complexity: ["error", 54] } },
+  { files: ["**/page/static/session.js"], rules: { complexity: ["error", 50], "consistent-return": "off" } },
   {
     files: ["tests/page/*.js"], // what tests run in the page
     languageOptions: { ecmaVersion: 2023, sourceType: "script", globals: globals.browser },

@@ -20,3 +20,8 @@ test("the browser's own keys, repeats and typing belong to something else", () =
   const inside = (selector) => event("7", { target: { closest: (asked) => (asked.split(", ").includes(selector) ? {} : null) } });
   for (const selector of ["input", "select", "dialog"]) assert.equal(pressed(inside(selector)), null);
 });
+
+test("where the cards are covered only keys act that need none of them", () => {
+  assert.deepEqual(["a", "p", "s", "d", "?", "Escape"].map((key) => pressed(event(key), true)?.key), ["a", "p", "s", "d", "?", "Escape"]);
+  assert.deepEqual(["7", "t", "r", "m", "f", "x"].map((key) => pressed(event(key), true)), Array(6).fill(null));
+});

@@ -27,8 +27,8 @@ SIZES = (
     (1920, 1080), (1440, 900), (1366, 768), (1280, 800), (1280, 720), (1024, 768), (1024, 600), (820, 1180), (390, 844),
 )  # fmt: skip
 STATES = (
-    "start", "steady", "trend", "alarm", "latched", "sensor lost", "nothing usable", "no recorder", "hang", "ended",
-    "replay",
+    "start", "steady", "trend", "alarm", "latched", "sensor lost", "nothing usable", "no recorder", "hang",
+    "session person", "session signal", "session fault", "session rest", "session begin", "ended", "replay",
 )  # fmt: skip
 
 HOP = 0.5
@@ -62,6 +62,7 @@ class Bedside:
         self._hangs = self._over = False
         self.pain = 0.2
         self.actions: dict[str, Any] | None = None  # facial actions in each result
+        self.rest: dict[str, Any] | None = None  # in each result
         self.dropped = 0
         sources = {name: f"sim:{name}" for name in self.task.names}
         self._sources = {name: open_source(name, "sim:seed=4&fps=4" if name == "face" else "sim:seed=4")
@@ -149,7 +150,7 @@ class Bedside:
     def show(self, state: str, page: Any, client: Callable[[str, str, Any], Any]) -> None:
         """Bring run and browser page to `state`. client: (method, path, body) -> answer, for a person's actions."""
         with self._lock:
-            self._hangs, self._lost, self.pain = False, set(), 0.2
+            self._hangs, self._lost, self.pain, self.rest = False, set(), 0.2, None
         self.controls.recording = None if state == "no recorder" else self._recorder
         if state == "start":
             page.wait_for_function(has("#clock", "s !== '—'"))
@@ -157,7 +158,10 @@ class Bedside:
         if not self._warm:
             self.warm_up()
             page.reload()
-        if state != "trend":
+        if page.is_visible("#session"):
+            page.evaluate("() => sessionStorage.clear()")
+            page.reload()
+        elif state != "trend":
             self._choose(page, "live")
         number = "#pain" if "pain" in self.task.outputs else "#valence"
         page.wait_for_function(has(number, "/[0-9]/.test(s)"))
@@ -196,6 +200,8 @@ class Bedside:
         elif state == "trend":
             for name in self._choose(page, "all"):
                 page.wait_for_function(f"() => document.querySelector('#{name}-trend canvas').clientHeight > 20")
+        elif state.startswith("session "):
+            self._start_session(state.removeprefix("session "), page)
         elif state == "ended":
             self.end()
             page.wait_for_selector("body[data-link=ended]")
@@ -212,6 +218,33 @@ class Bedside:
         for name in names:
             page.select_option(f"#{name}-span", span)
         return names
+
+    def _start_session(self, step: str, page: Any) -> None:
+        """The start of a session, at one of its steps: the code, a sensor that is good or lost, a rest, the summary."""
+        page.click("#session-open")
+        if step == "person":
+            page.fill("#session-code", "P07 of ward 3")
+            page.click("#session-next")
+            page.wait_for_function(has("#session-error", "s.startsWith('A code has')"))
+            return
+        page.fill("#session-code", "ward-3-bed-12_P07-2026-11-27.abc")
+        page.click("#session-next")
+        if step == "fault":
+            self._lost = {self.task.names[0]}
+            page.wait_for_function(has("#session-why", "s.startsWith('lost, ')"))
+            return
+        page.wait_for_function(has("#session-advice", "s === 'Good'"))
+        if step == "signal":
+            return
+        for _ in self.task.names:
+            page.click("#session-skip")
+        if step == "rest":
+            self.rest = {"left": 83.5}
+            page.click("#session-rest")
+            page.wait_for_function(has("#session-left", "s === '1:24'"))
+            return
+        page.click("#session-skip")
+        page.wait_for_function(has("#session-title", "s === 'Begin'"))
 
     def _calm(self, page: Any) -> None:
         page.wait_for_function("() => document.querySelectorAll('#banner .alarm').length === 0")
@@ -284,7 +317,7 @@ class Bedside:
         self.page.on_result(Result(
             self._index, self._t, self.task.name, {n: values[n] for n in self.task.outputs} if here else None, reason,
             quality, {n: 1 / len(here) if n in here else None for n in names}, {"total": 14.2}, self.dropped,
-            self._bundle.id, uncertainty=sure if here else None, without=left, actions=self.actions,
+            self._bundle.id, uncertainty=sure if here else None, without=left, rest=self.rest, actions=self.actions,
         ))  # fmt: skip
 
 
@@ -298,6 +331,9 @@ class _Recorder:
 
     def stop(self) -> None:
         self.active = False
+
+    def begin_session(self, subject: str, *, record: bool) -> None:
+        self.active = record
 
     def alarm(self, key: str, line: dict[str, Any], *, lasts: bool) -> None:
         """Nothing is written."""

@@ -1,4 +1,5 @@
 """The trend: bins against NumPy on the same results, gaps, bounded memory, and a session that is continued."""
+# ruff: noqa: E501
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ import { pressed } from "./keys.js";
 import { Link, ask, setToken, takeToken } from "./link.js";
 import { meter, setMeter } from "./meters.js";
 import { Recordings } from "./recordings.js";
+import { SessionStart } from "./session.js";
 import { levelShare, verdictOf } from "./signals.js";
 import { AlarmSound } from "./sound.js";
 import { Span, Trend } from "./trend.js";
@@ -83,6 +84,12 @@ function valueAt(t) {
   return null;
 }
 
+const session = new SessionStart({
+  run: () => run, state: () => state, result: () => shown.result, off: cutOff,
+  note: (said) => act(async () => {}, said),
+  closed: () => [painChart, edaChart].forEach((chart) => chart.resize()),
+});
+
 // --- messages --------------------------------------------------------------------------------------------------------
 
 function onJson(message) {
@@ -132,6 +139,7 @@ function onHello({ run: info, history, marks: known, result, face: first }) {
   for (const one of Object.values(trends)) one.clear();
   for (const span of spans) span.apply();
   for (const chart of [painChart, edaChart]) chart.resize();
+  session.onRun(`${run.bundle} ${run.zero}`);
 }
 
 function onResult(result, isNew) {
@@ -161,6 +169,7 @@ function onState(message) {
     for (const name of run.modalities) showModality(name);
     showFaceOff();
   }
+  session.update();
 }
 
 function onMarks(fresh) {
@@ -210,9 +219,16 @@ let drawnEda = 0;
 const shown = { result: null };
 const ACTIONS_HINT = "AU6+7 eyes narrowed, 9+10 lip raised, 12 lip corners pulled, 25 lips parted, 26 jaw dropped; each 0 (as at rest) to 5. From the geometry of the face, compared with no coded face. The brows (AU4) can hardly be measured and are not shown.";
 
-const seen = () => ({ run, state, live, linked });
+function seen() {
+  return { run, state, live, linked };
+}
+
+/** Why nothing older may still be shown; empty while the run answers. */
+function cutOff() {
+  return values.cutOff(seen());
+}
+
 const notLive = () => values.notLive(run);
-const cutOff = () => values.cutOff(seen());
 const stalled = () => values.stalled(seen(), shown.result);
 
 function showValues() {
@@ -269,11 +285,18 @@ function showValues() {
   text("actions-index", index);
   text("actions-each", each);
   $("face-actions").title = `${each}. ${ACTIONS_HINT}`;
-  const rested = off || !result ? "" : result.rest_words;
+  const rested = off ? "" : [begun(), result?.rest_words || (begun() ? "no rest measured" : "")].filter(Boolean).join("; ");
   $("rest-state").hidden = !rested;
   text("rest-state", rested);
   $("rest").disabled = !run.realtime;
   for (const name of run.modalities) showModality(name);
+}
+
+/** Whose session it is, and what it lacks; empty before one has begun. */
+function begun() {
+  const { began, subject } = state?.session ?? {};
+  if (!began && !subject) return "";
+  return [`session ${subject ? `of ${subject}` : "without a code"}`, state.recording.on ? "" : "not recorded"].filter(Boolean).join(", ");
 }
 
 /** Below a card's number: where it comes from and how sure it is; what it would be without each signal as a hint. */
@@ -535,8 +558,9 @@ $("help").onclick = () => $("help-dialog").showModal();
 
 document.addEventListener("keydown", (event) => {
   if (event.key === "Escape" && event.target === $("marker-text")) $("marker-text").blur();
-  const asked = pressed(event), known = KEYS.find(([key]) => key === asked?.key);
+  const asked = pressed(event, session.shown), known = KEYS.find(([key]) => key === asked?.key);
   if (asked?.rating !== undefined) rate(asked.rating);
+  else if (asked?.key === "Escape" && session.shown) session.close();
   else if (known?.[2]) {
     event.preventDefault();
     known[2]();
@@ -582,6 +606,7 @@ function onLink(name, said, quiet) {
   showAlarms();
   showValues();
   if (run) showFaceOff();
+  session.update();
 }
 
 const REFUSED = "This token was not accepted. Enter the one printed when the run was last started.";
