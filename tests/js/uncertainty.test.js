@@ -5,7 +5,7 @@ import { module } from "./page.js";
 const { from, signed, sure, whatIf } = await module("uncertainty.js");
 
 const result = {
-  used: ["face", "eda"],
+  used: ["face", "eda"], quality: { face: {}, eda: {} },
   uncertainty: { coverage: 0.9, pain: ["no", "yes"], valence: [-0.483, 1], arousal: [-0.94, 0.61] },
   without: { face: { pain: 0.804, valence: -0.1, arousal: 0.2 }, eda: { pain: 0.1, valence: 0, arousal: 0.333 } },
 };
@@ -14,8 +14,9 @@ test("numbers from -1 to 1 have their sign, with a true minus", () => {
   assert.deepEqual([0.31, -0.483, 0].map(signed), ["+0.31", "−0.48", "+0.00"]);
 });
 
-test("a number says what it comes from", () => {
+test("a number says what it comes from, and what it lacks", () => {
   assert.equal(from(result), "from face + EDA");
+  assert.equal(from({ used: ["face"], quality: { face: {}, voice: {}, eda: {} } }), "from face, without voice and EDA");
 });
 
 test("and how sure it is: a set for pain, intervals for affect", () => {

@@ -14,9 +14,10 @@ export function meter(kind) {
   return cell;
 }
 
-/** part: 0 to 1, or null without a value: then it has no role of a meter either, which must have one. */
-export function setMeter(cell, part, label) {
-  const bar = cell.querySelector(".meter"), { kind } = cell.dataset, shown = meterPercent(part), empty = part === null;
+/** The bar of a meter. part: 0 to 1, or null without a value: then it is no meter to a screen reader, which must have
+ * one. */
+export function setBar(bar, kind, part) {
+  const shown = meterPercent(part), empty = part === null;
   bar.querySelector("i").style.width = `${shown}%`;
   bar.setAttribute("role", empty ? "img" : "meter");
   bar.setAttribute("aria-label", empty ? `${kind}: no data` : kind);
@@ -24,5 +25,10 @@ export function setMeter(cell, part, label) {
     if (empty) bar.removeAttribute(name);
     else bar.setAttribute(name, value);
   }
+}
+
+/** The whole meter. part: as of its bar. */
+export function setMeter(cell, part, label) {
+  setBar(cell.querySelector(".meter"), cell.dataset.kind, part);
   say(cell.querySelector("b"), label);
 }
