@@ -10,7 +10,7 @@ import { Link, ask, setToken, takeToken } from "./link.js";
 import { meter, setMeter } from "./meters.js";
 import { Recordings } from "./recordings.js";
 import { SessionStart } from "./session.js";
-import { levelShare, verdictOf } from "./signals.js";
+import { levelShare, measured, verdictOf } from "./signals.js";
 import { AlarmSound } from "./sound.js";
 import { Span, Trend } from "./trend.js";
 import { from, signed, sure, whatIf } from "./uncertainty.js";
@@ -112,23 +112,8 @@ function onHello({ run: info, history, marks: known, result, face: first }) {
   marks = [];
   $("marks").replaceChildren();
   onMarks(known);
-  const grid = $("main");
-  grid.classList.toggle("no-affect", !at.valence);
-  grid.classList.toggle("no-pain", !at.pain);
-  grid.classList.toggle("no-eda", !run.modalities.includes("eda"));
-  $("pain-card").hidden = !at.pain;
-  $("settings").hidden = !at.pain || !run.realtime || Boolean(run.alarms_off);
-  document.body.classList.toggle("demo", run.demo);
-  $("affect-card").hidden = !at.valence;
-  $("eda-card").hidden = !run.modalities.includes("eda");
-  text("bundle", run.bundle);
-  $("demo").hidden = !run.demo;
-  text("demo", "DEMO: demo weights, trained on synthetic data");
-  text("notice", run.notice);
-  text("intended", run.intended_use);
-  document.title = run.realtime ? "jmt-edge" : `${notLive()} · jmt-edge`;
-  const precision = [...new Set(Object.values(run.precision))].join(", ");
-  text("engine", `${run.backend}, ${precision}, a result every ${run.hop} s, novelty ${run.novelty}`);
+  showCards();
+  showRun();
   $("rating").querySelectorAll("button").forEach((button) => (button.disabled = !run.realtime));
   for (const node of $("marker").elements) node.disabled = !run.realtime;
   $("action-off").hidden = run.realtime;
@@ -140,6 +125,29 @@ function onHello({ run: info, history, marks: known, result, face: first }) {
   for (const span of spans) span.apply();
   for (const chart of [painChart, edaChart]) chart.resize();
   session.onRun(`${run.bundle} ${run.zero}`);
+}
+
+/** The cards that the run has something for. */
+function showCards() {
+  const holds = { pain: run.outputs.includes("pain"), affect: run.outputs.includes("valence"), eda: run.modalities.includes("eda") };
+  for (const [name, there] of Object.entries(holds)) {
+    $("main").classList.toggle(`no-${name}`, !there);
+    $(`${name}-card`).hidden = !there;
+  }
+  $("settings").hidden = !holds.pain || !run.realtime || Boolean(run.alarms_off);
+  document.body.classList.toggle("demo", run.demo);
+}
+
+/** What is said of the run as a whole. */
+function showRun() {
+  text("bundle", run.bundle);
+  $("demo").hidden = !run.demo;
+  text("demo", "DEMO: demo weights, trained on synthetic data");
+  text("notice", run.notice);
+  text("intended", run.intended_use);
+  document.title = run.realtime ? "jmt-edge" : `${notLive()} · jmt-edge`;
+  const precision = [...new Set(Object.values(run.precision))].join(", ");
+  text("engine", `${run.backend}, ${precision}, a result every ${run.hop} s, novelty ${run.novelty}`);
 }
 
 function onResult(result, isNew) {
@@ -234,62 +242,78 @@ const stalled = () => values.stalled(seen(), shown.result);
 function showValues() {
   if (!run) return;
   const { result } = shown, off = cutOff(), why = stalled() || result.reason, outputs = why ? null : result.outputs;
-  const reduced = Boolean(outputs) && result.used.length < run.modalities.length;
+  const now = { result, off, why, outputs, reduced: Boolean(outputs) && result.used.length < run.modalities.length };
   document.body.dataset.off = Boolean(off);
-  const latency = off ? null : result?.latency_p50_p95_ms;
-  values.latencyWords(latency).forEach((said, i) => text(["p50", "p95"][i], said));
+  showEdges(now);
+  if (run.outputs.includes("pain")) showPain(now);
+  if (run.outputs.includes("valence")) showAffect(now);
+  if (run.modalities.includes("eda") && state) showEda(now);
+  showActions(now);
+  showRest(now);
+  for (const name of run.modalities) showModality(name);
+}
+
+/** Header and footer. */
+function showEdges({ result, off }) {
+  values.latencyWords(off ? null : result?.latency_p50_p95_ms).forEach((said, i) => text(["p50", "p95"][i], said));
   text("dropped", off || !result ? NONE : String(result.dropped));
   text("clock", off || !state ? NONE : time(state.t));
   $("rec").hidden = Boolean(off) || !state?.recording.on;
-  const huge = $("pain");
-  if (run.outputs.includes("pain")) {
-    const settings = state?.alarms.settings;
-    huge.classList.toggle("none", !outputs);
-    huge.classList.toggle("over", Boolean(outputs) && values.over(run, settings, outputs.pain));
-    if (outputs) {
-      const number = String(Math.round(outputs.pain * 100));
-      if (huge.dataset.value !== number) huge.replaceChildren(number, make("small", {}, "%"));
-      huge.dataset.value = number;
-    } else {
-      huge.textContent = NONE;
-      huge.dataset.value = "";
-    }
-    text("pain-reason", outputs ? "" : brief(why));
-    $("pain-reason").title = outputs ? "" : why;
-    showFrom("pain", outputs && result, ["pain"]);
-    huge.classList.toggle("reduced", reduced);
-    values.highAndMean(off ? [] : pain.recent()).forEach((said, i) => text(["pain-high", "pain-mean"][i], said));
-    if (settings || !run.realtime || run.alarms_off) text("pain-limit", values.limitWords(run, settings));
+}
+
+function showPain({ result, off, why, outputs, reduced }) {
+  const settings = state?.alarms.settings, number = outputs ? String(Math.round(outputs.pain * 100)) : "", huge = $("pain");
+  huge.classList.toggle("none", !outputs);
+  huge.classList.toggle("over", Boolean(outputs) && values.over(run, settings, outputs.pain));
+  huge.classList.toggle("reduced", reduced);
+  if (!outputs) huge.textContent = NONE;
+  else if (huge.dataset.value !== number) huge.replaceChildren(number, make("small", {}, "%"));
+  huge.dataset.value = number;
+  showWhy("pain", outputs ? "" : why);
+  showFrom("pain", outputs && result, ["pain"]);
+  values.highAndMean(off ? [] : pain.recent()).forEach((said, i) => text(["pain-high", "pain-mean"][i], said));
+  if (settings || !run.realtime || run.alarms_off) text("pain-limit", values.limitWords(run, settings));
+}
+
+function showAffect({ result, why, outputs, reduced }) {
+  for (const name of ["valence", "arousal"]) {
+    text(name, outputs ? signed(outputs[name]) : NONE);
+    $(name).classList.toggle("reduced", reduced);
   }
-  if (run.outputs.includes("valence")) {
-    text("valence", outputs ? signed(outputs.valence) : NONE);
-    text("arousal", outputs ? signed(outputs.arousal) : NONE);
-    text("affect-reason", outputs ? "" : brief(why));
-    $("affect-reason").title = outputs ? "" : why;
-    showFrom("affect", outputs && result, ["valence", "arousal"]);
-    for (const id of ["valence", "arousal"]) $(id).classList.toggle("reduced", reduced);
-    $("affect-card").classList.toggle("none", !outputs);
-    if (!outputs && circumplex.points[circumplex.points.length - 1]) circumplex.push(null);
-  }
-  if (run.modalities.includes("eda") && state) {
-    const value = off ? null : state.eda.value;
-    text("eda", values.conductance(value));
-    for (const id of ["eda", "eda-card"]) $(id).classList.toggle("none", value === null);
-    text("eda-unit", value === null ? "" : state.eda.unit);
-    const quality = result?.quality?.eda;
-    text("eda-reason", value === null ? off || state.eda.reason || stalled() : quality && !quality.ok ? quality.reason : "");
-    text("eda-scrs", value === null ? NONE : String(values.recentScrs(state.eda.scrs, state.t)));
-  }
+  showWhy("affect", outputs ? "" : why);
+  showFrom("affect", outputs && result, ["valence", "arousal"]);
+  $("affect-card").classList.toggle("none", !outputs);
+  if (!outputs && circumplex.points[circumplex.points.length - 1]) circumplex.push(null);
+}
+
+function showEda({ result, off }) {
+  const value = off ? null : state.eda.value, none = value === null;
+  for (const id of ["eda", "eda-card"]) $(id).classList.toggle("none", none);
+  text("eda", values.conductance(value));
+  text("eda-unit", none ? "" : state.eda.unit);
+  text("eda-reason", none ? off || state.eda.reason || stalled() : values.fault(result?.quality?.eda));
+  text("eda-scrs", none ? NONE : String(values.recentScrs(state.eda.scrs, state.t)));
+}
+
+function showActions({ result, off }) {
   const [index, each] = off || !result ? ["", ""] : result.actions_words;
   $("face-actions").hidden = !index;
   text("actions-index", index);
   text("actions-each", each);
   $("face-actions").title = `${each}. ${ACTIONS_HINT}`;
+}
+
+function showRest({ result, off }) {
   const rested = off ? "" : [begun(), result?.rest_words || (begun() ? "no rest measured" : "")].filter(Boolean).join("; ");
   $("rest-state").hidden = !rested;
   text("rest-state", rested);
   $("rest").disabled = !run.realtime;
-  for (const name of run.modalities) showModality(name);
+}
+
+/** Why a card has no number; all of it as a hint. */
+function showWhy(card, why) {
+  text(`${card}-reason`, brief(why));
+  $(`${card}-reason`).title = why;
 }
 
 /** Whose session it is, and what it lacks; empty before one has begun. */
@@ -323,8 +347,8 @@ function buildModalities() {
 function showModality(name) {
   const row = $(`modality-${name}`), { result } = shown;
   if (!row) return;
-  const sensor = state?.sensors[name], lost = stalled() || sensor?.lost || "";
-  const quality = lost ? null : result?.quality[name], share = lost ? null : (result?.attention[name] ?? null);
+  const lost = stalled() || state?.sensors[name]?.lost || "";
+  const { quality, share } = lost ? { share: null } : measured(result, name);
   const verdict = row.querySelector(".verdict"), [what, why] = verdict.children, { ok, said, more } = verdictOf(quality, lost);
   say(what, said);
   say(why, more);
@@ -332,9 +356,9 @@ function showModality(name) {
   verdict.classList.toggle("ok", ok);
   verdict.classList.toggle("bad", !ok);
   row.classList.toggle("lost", Boolean(lost));
-  const cell = (kind) => row.querySelector(`[data-kind="${kind}"]`);
-  setMeter(cell("quality"), quality ? quality.score : null, quality ? `${Math.round(quality.score * 100)}%` : NONE);
-  setMeter(cell("attention"), share, share === null ? NONE : `${Math.round(share * 100)}%`);
+  for (const [kind, part] of [["quality", quality ? quality.score : null], ["attention", share]]) {
+    setMeter(row.querySelector(`[data-kind="${kind}"]`), part, part === null ? NONE : values.percent(part));
+  }
   if (name === "voice") showVoice();
 }
 
@@ -361,9 +385,9 @@ function setFace(mode, told = true) {
 }
 
 function showFaceOff() {
-  const lost = cutOff() || state?.sensors.face?.lost || (run?.replay && !faceView.shown ? "no picture" : "");
+  const away = cutOff() || state?.sensors.face?.lost || "", lost = away || (run?.replay && !faceView.shown ? "no picture" : "");
   const why = [FACE_TEXT[face], lost ? `${NONE} ${lost}` : ""].filter(Boolean).join(" · ");
-  faceView.off = Boolean(FACE_TEXT[face] || cutOff() || state?.sensors.face?.lost);
+  faceView.off = Boolean(FACE_TEXT[face] || away);
   if (faceView.off) faceView.clear();
   $("face-off").hidden = !why;
   text("face-off", why);
@@ -385,6 +409,11 @@ function bannerLine(id, what) {
   return line;
 }
 
+function alarmLine(alarm, i) {
+  const detail = alarm.to === null && !i ? alarm.detail : "";
+  return bannerLine(alarm.id, { alarm, text: sentence(alarm), detail, notes: alarmNotes(alarm, !i) });
+}
+
 function showAlarms() {
   const why = unjudged(seen()), banner = $("banner");
   const { alarms, signal, pause_left: left } = why || !state ? { alarms: [], signal: {}, pause_left: 0 } : state.alarms;
@@ -392,14 +421,14 @@ function showAlarms() {
   banner.dataset.signal = signal.priority ?? "";
   banner.dataset.paused = left > 0;
   if (!why) sound.set(signal.sound ? signal.priority : "");
-  const lines = alarms.map((alarm, i) => {
-    const detail = alarm.to === null && !i ? alarm.detail : "";
-    return bannerLine(alarm.id, { alarm, text: sentence(alarm), detail, notes: alarmNotes(alarm, !i) });
-  });
-  if (!lines.length) lines.push(bannerLine("", { text: why || calm(run) }));
+  const lines = alarms.length ? alarms.map(alarmLine) : [bannerLine("", { text: why || calm(run) })];
   const there = [...$("banner-list").children];
   if (there.length !== lines.length || lines.some((line, i) => line !== there[i])) $("banner-list").replaceChildren(...lines);
   $("ack").hidden = !alarms.some((a) => a.state !== "acknowledged");
+  showPause(left);
+}
+
+function showPause(left) {
   $("pause").hidden = $("sound").hidden = Boolean(run && !run.realtime);
   text("pause", left > 0 ? `Paused ${time(Math.ceil(left))}, resume` : "Pause alarms");
   $("pause").setAttribute("aria-pressed", left > 0);

@@ -7,6 +7,9 @@ const FLOOR = -90; // dBFS, the left end of the meter of the voice's level
 /** Whose face it is, after a change, and how that person lies in the picture. */
 const person = ({ track, turn }) => (track > 1 ? `, person ${track}` : "") + (turn ? `, turned by ${turn}°` : "");
 
+/** What a result says of a signal: its quality, undefined without a result, and its share of the attention, or null. */
+export const measured = (result, name) => ({ quality: result?.quality[name], share: result?.attention[name] ?? null });
+
 /** The verdict on a signal. quality: of the newest result; lost: why there is none.
  * Returns {ok, said, more}: `more` follows `said`, where there is room. */
 export function verdictOf(quality, lost) {

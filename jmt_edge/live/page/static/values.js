@@ -37,6 +37,9 @@ export const over = (run, settings, pain) => Boolean(run.realtime && !run.alarms
 /** Skin conductance in µS, or the sensor's own unit. */
 export const conductance = (value) => (value === null ? NONE : value.toFixed(value < 10 ? 2 : 1));
 
+/** What is wrong with a signal that has a value all the same. */
+export const fault = (quality) => (quality && !quality.ok ? quality.reason : "");
+
 /** Reactions (SCRs) that peaked in the last minute before `t`. scrs: [[onset, peak], ...] in seconds. */
 export const recentScrs = (scrs, t) => scrs.filter(([, peak]) => peak > t - 60).length;
 
