@@ -146,7 +146,7 @@ def test_marker_reaches_the_run_and_the_log(hand: Callable[..., Hand]) -> None:
     page = hand()
     status, answer = page.http.json("POST", "/api/v1/markers", {"text": " turned\x1b[2J\n ", "rating": 7})
     assert status == 202 and answer == {"text": "turned[2J", "rating": 7, "recorded": False}
-    ((_, text, rating),) = page.controls.take_marks()
+    ((_, text, rating, _),) = page.controls.take_marks()
     assert (text, rating) == ("turned[2J", 7)
     (line,) = page.audit.read_text().splitlines()
     assert json.loads(line)["action"] == "marker" and json.loads(line)["rating"] == 7

@@ -127,6 +127,7 @@ def start_page(
     keyfile: Path | None = None,
     since: str | None = None,
     earlier: Path | None = None,
+    ask: int = 0,
 ) -> PageObserver:
     """Serve the page at `address` (HOST:PORT; port 0 picks a free one) and return its observer.
 
@@ -136,6 +137,7 @@ def start_page(
     since: when the session began that this run continues (ISO 8601): the alarm settings made on the page since then are
         restored from the audit log.
     earlier: the last recorded part of that session: the trend begins with it.
+    ask: minutes after a pain rating at which the page asks for the next one; 0: only after a pain alarm.
     Raises ConfigError for an address, token, certificate or folder that cannot be used.
     """
     host, port = parse_address(address)
@@ -147,7 +149,7 @@ def start_page(
     door = Door()
     listener = listen_at(host, port, door)
     observer = PageObserver(*addresses(host, listener, token, certfile))
-    application = _application(observer, controls, audit, recordings, Guard(token), door, face, earlier)
+    application = _application(observer, controls, audit, recordings, Guard(token), door, face, earlier, ask)
     application.model.judging.set(settings or AlarmSettings())
     observer.model, observer.clients, observer.audit = application.model, application.clients, audit
     observer.serve(server_config(application, certfile, keyfile), listener)
@@ -264,8 +266,9 @@ def _application(
     door: Door,
     face: str,
     earlier: Path | None,
+    ask: int,
 ) -> _Page:
-    model = Model(feed, controls)
+    model = Model(feed, controls, ask)
     clients = Clients(model, guard, face, door)
     api = Api(model, clients, audit, Recordings(recordings), guard, door, face, earlier)
     by_path: dict[str, dict[str, Endpoint]] = {}
