@@ -7,7 +7,7 @@ within 3 s is left out; one that was corrected later, on the page, counts as cor
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import pairwise
@@ -126,16 +126,12 @@ def final(marks: Iterable[Mark]) -> list[Mark]:
     A correction whose rating was lost is that rating. A mark of which nothing is left is left out.
     """
     every = sorted(marks, key=lambda m: m.t)
-    given = [m for m in every if m.corrects is None]
-    corrections = {m.corrects: m for m in every if m.corrects is not None}
-    found = [replace(m, rating=corrections[m.t].rating) if _corrected(m, corrections) else m for m in given]
-    known = {m.t for m in given if m.rating is not None}
-    found += [Mark(t, "", m.rating) for t, m in corrections.items() if t not in known and t is not None]
+    last = {t: m.rating for m in every if (t := m.corrects) is not None}
+    found = [m for m in every if m.corrects is None]
+    given = {m.t for m in found if m.rating is not None}
+    found = [m if m.rating is None else replace(m, rating=last.get(m.t, m.rating)) for m in found]
+    found += [Mark(t, "", rating) for t, rating in last.items() if t not in given]
     return sorted((m for m in found if m.rating is not None or m.text), key=lambda m: m.t)
-
-
-def _corrected(mark: Mark, corrections: Mapping[float | None, Mark]) -> bool:
-    return mark.rating is not None and mark.t in corrections
 
 
 def uncorrected(marks: Iterable[Mark]) -> list[Mark]:
