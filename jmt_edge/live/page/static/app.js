@@ -4,7 +4,9 @@ import { Chart, Roll } from "./charts.js";
 import { Circumplex } from "./circumplex.js";
 import { $, clockTime, make, minutesSeconds as time, say } from "./dom.js";
 import { FaceView } from "./face.js";
+import { Events } from "./events.js";
 import { Link, ask, setToken, takeToken } from "./link.js";
+import { RatingPad } from "./ratings.js";
 import { Recordings } from "./recordings.js";
 import { AlarmSound } from "./sound.js";
 import { Trend } from "./trend.js";
@@ -32,6 +34,8 @@ const sound = new AlarmSound();
 const faceView = new FaceView($("face"));
 const circumplex = new Circumplex($("circumplex"));
 const recordings = new Recordings(() => face);
+const pad = new RatingPad({ seen: () => ({ run, state }), moment: (t) => moment(t), changed: onRatings });
+const events = new Events({ seen: () => ({ run, state }), moment: (t) => moment(t), clock: () => clock(), face: () => face });
 
 const limits = () => (run?.realtime && !run.alarms_off && state?.alarms.settings.enabled ? [[state.alarms.settings.limit, "--red"]] : []);
 const clock = () => run?.zero ?? null;
@@ -42,10 +46,10 @@ const painChart = new Chart($("pain-chart"), {
   series: [{ colour: "--accent", fill: true }], range: [0, 1], span: PAIN_SPAN, start: 60, scale: 100, unit: "%",
   lines: limits, clock,
   marks: () => marks.map((m) => m.t),
-  rings: () => marks.filter((m) => m.rating !== null).map((m) => [m.t, m.rating / 10]),
+  rings: () => pad.values.map(([t, rating]) => [t, rating / 10]),
   ticks: () => Object.entries((cutOff() ? null : shown.result?.outputs && shown.result.without) ?? {}).map(([name, without]) => [without.pain, NAMES[name][0]]),
 });
-const trend = new Trend($("pain-trend"), { lines: limits, clock: () => clock() !== null });
+const trend = new Trend($("pain-trend"), { lines: limits, clock: () => clock() !== null, drawn: (data) => pad.agreement(data?.agreement) });
 const edaChart = new Chart($("eda-chart"), {
   series: [{ colour: "--accent" }], span: EDA_SPAN, clock,
   range: (low, high) => {
@@ -69,10 +73,10 @@ function onJson(message) {
   if (message.type === "hello") onHello(message);
   else if (message.type === "state") onState(message);
   else if (message.type === "result") onResult(message, true);
-  else if (message.type === "marks") onMarks(message.marks);
+  else if (message.type === "marks") onMarks(message.marks, message.ratings);
 }
 
-function onHello({ run: info, history, marks: known, result, face: first }) {
+function onHello({ run: info, history, marks: known, ratings, result, face: first }) {
   run = info;
   state = null;
   shown.result = null;
@@ -84,7 +88,9 @@ function onHello({ run: info, history, marks: known, result, face: first }) {
   if (at.valence) circumplex.set(history.map((row) => (row[at.valence] === null ? null : [row[at.valence], row[at.arousal]])));
   marks = [];
   $("marks").replaceChildren();
-  onMarks(known);
+  pad.hello(run);
+  events.clear();
+  onMarks(known, ratings);
   const grid = $("main");
   grid.classList.toggle("no-affect", !at.valence);
   grid.classList.toggle("no-pain", !at.pain);
@@ -102,7 +108,6 @@ function onHello({ run: info, history, marks: known, result, face: first }) {
   document.title = run.realtime ? "jmt-edge" : `${notLive()} · jmt-edge`;
   const precision = [...new Set(Object.values(run.precision))].join(", ");
   text("engine", `${run.backend}, ${precision}, a result every ${run.hop} s, novelty ${run.novelty}`);
-  $("rating").querySelectorAll("button").forEach((button) => (button.disabled = !run.realtime));
   for (const node of $("marker").elements) node.disabled = !run.realtime;
   $("action-off").hidden = run.realtime;
   text("action-off", run.realtime ? "" : `${notLive()}: nothing can be noted or recorded.`);
@@ -119,6 +124,7 @@ function setSpan(span) {
   const live = span === "live" || !run?.outputs.includes("pain");
   $("pain-chart").hidden = !live;
   $("pain-trend").hidden = live;
+  if (live) pad.agreement(null);
   trend.show(live ? 0 : span === "all" ? null : +span);
   if (live) painChart.resize();
   else trend.resize();
@@ -152,19 +158,25 @@ function onState(message) {
   showAlarms();
   showRecording();
   showValues();
+  pad.update();
+  events.update();
   if (run) {
     for (const name of run.modalities) showModality(name);
     showFaceOff();
   }
 }
 
-function onMarks(fresh) {
+function onMarks(fresh, ratings) {
   marks = [...marks, ...fresh].slice(-200);
-  for (const mark of fresh) {
-    const what = [mark.rating === null ? "" : `rating ${mark.rating}`, mark.text].filter(Boolean).join(": ");
-    $("marks").prepend(make("li", {}, make("time", {}, moment(mark.t)), make("span", {}, what)));
-  }
+  for (const mark of fresh) $("marks").prepend(pad.line(mark));
+  pad.known(ratings);
   while ($("marks").children.length > 50) $("marks").lastChild.remove();
+}
+
+/** The ratings have changed: they are drawn as they are now. */
+function onRatings() {
+  painChart.redraw();
+  if (trend.seconds !== 0) trend.show(trend.seconds);
 }
 
 function onTraces(buffer) {
@@ -525,16 +537,6 @@ function note(what, body) {
   act(() => ask("/api/v1/markers", body), kept);
 }
 
-function rate(rating) {
-  note(`rating ${rating}`, { rating });
-}
-
-for (let i = 0; i <= 10; i++) {
-  const button = make("button", { type: "button", "aria-label": `Pain rating ${i}` }, i);
-  button.onclick = () => rate(i);
-  $("rating").append(button);
-}
-
 $("marker").onsubmit = (event) => {
   event.preventDefault();
   const words = $("marker-text").value.trim() || "marker";
@@ -579,7 +581,7 @@ $("audit").onclick = async () => {
 
 function setTheme(theme) {
   document.documentElement.dataset.theme = theme;
-  for (const chart of [painChart, edaChart, trend]) chart.redraw();
+  for (const chart of [painChart, edaChart, trend, events]) chart.redraw();
   circumplex.draw();
 }
 
@@ -594,7 +596,10 @@ $("theme").onclick = toggleTheme;
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => setTheme(document.documentElement.dataset.theme));
 
 const KEYS = [
-  ["0–9, t", "pain rating (t = 10)", null],
+  ["0–9, t", "pain rating (t = 10), stored after 5 s", null],
+  ["u", "undo the rating that waits", () => pad.undo()],
+  ["c", "change or withdraw the last rating", () => pad.open()],
+  ["v", "events: every alarm of this run", () => events.open()],
   ["m", "marker with a note", () => $("marker-text").focus()],
   ["a", "acknowledge alarms", acknowledge],
   ["p", "pause or resume alarms", pauseAlarms],
@@ -614,8 +619,8 @@ document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
   if (event.key === "Escape" && event.target === $("marker-text")) return $("marker-text").blur();
   if (event.target.closest("input, select, dialog")) return;
-  if (/^[0-9]$/.test(event.key)) return rate(+event.key);
-  if (event.key === "t") return rate(10);
+  if (/^[0-9]$/.test(event.key)) return pad.rate(+event.key);
+  if (event.key === "t") return pad.rate(10);
   const known = KEYS.find(([key]) => key === event.key);
   if (known?.[2]) {
     event.preventDefault();

@@ -5,10 +5,12 @@ import { ask } from "./link.js";
 
 const RATINGS = [[0, "0"], [0.5, "5"], [1, "10"]]; // the axis on the right
 
-/** The chart in `host`. lines: as a Chart's; clock: () => whether times are a clock's. */
+/** The chart in `host`. lines: as a Chart's; clock: () => whether times are a clock's; drawn: called with the server's
+ * answer that is shown, null where there is no new one. */
 export class Trend {
-  constructor(host, { lines, clock }) {
+  constructor(host, { lines, clock, drawn = () => {} }) {
     this.host = host;
+    this.drawn = drawn;
     this.clock = clock;
     this.seconds = 0; // shown: s, null for all, 0 for nothing
     this.data = null;
@@ -36,8 +38,11 @@ export class Trend {
       this.data = data;
       this.answered = Date.now();
       this.#draw();
+      this.drawn(data);
     } catch {
-      if (this.asked === asked) this.#missed();
+      if (this.asked !== asked) return;
+      this.drawn(null);
+      this.#missed();
     }
     if (this.asked === asked) this.timer = setTimeout(() => this.show(seconds), 1000 * Math.max(4, this.data?.bin ?? 4));
   }
