@@ -1,13 +1,13 @@
 // Every alarm of the run: a list, the signals around each, and what a person says of it.
 
-import { Chart, broken, css } from "./charts.js";
+import { Chart, broken } from "./charts.js";
 import { $, make, say } from "./dom.js";
 import { ask } from "./link.js";
 import { closeSheet, openSheet } from "./sheet.js";
 
 const AGAIN = 2000; // ms between two looks at the list while it is open
 const LABELS = ["true", "false", "unsure"];
-const COLOURS = { pain: "--accent", valence: "--accent", arousal: "--accent-2", face: "--accent", voice: "--accent-2", eda: "--bad" };
+const COLOURS = { pain: "--text", valence: "--accent", arousal: "--accent-2", face: "--accent", voice: "--accent-2", eda: "--bad" };
 const NAMES = { pain: "Pain probability", valence: "Valence", arousal: "Arousal", face: "Face", voice: "Voice", eda: "EDA" };
 const percent = (part) => `${Math.round(part * 100)}%`;
 
@@ -160,7 +160,7 @@ export class Events {
     const { event, outputs, attention, eda, gaps } = around;
     const whole = () => [around.from, Math.max(around.to, around.from + 1)];
     const shade = () => [[event.start, event.end ?? around.to, "--red"]];
-    const common = { whole, shade, clock: this.clock, marks: () => (this.t === null ? [] : [this.t]) };
+    const common = { whole, shade, clock: this.clock, left: 56, marks: () => (this.t === null ? [] : [this.t]) };
     const names = Object.keys(outputs), low = names.includes("valence") ? -1 : 0;
     const lines = () => (event.limit === null ? [] : [[event.limit, "--red"]]);
     const curve = (host, t, series, hatch, more) => {
@@ -187,7 +187,7 @@ export class Events {
 
   /** The names of a chart's lines, each with its colour. */
   #key(id, names, before) {
-    const keys = names.map((name) => make("span", { class: "key", style: `border-color: ${css(COLOURS[name])}` }, NAMES[name]));
+    const keys = names.map((name) => make("span", { class: `key of${COLOURS[name]}` }, NAMES[name]));
     $(id).replaceChildren(before, ...keys);
   }
 
@@ -199,7 +199,7 @@ export class Events {
   #showLabels() {
     const event = this.events.find(({ id }) => id === this.chosen);
     if (!event || $("event").hidden) return;
-    say($("event-title"), `${event.text}, ${whenWords(event, this.moment)}. ${factsOf(event, this.moment)}.`);
+    say($("event-title"), `${event.text}, ${whenWords(event, this.moment)}: ${factsOf(event, this.moment)}`);
     const why = unlabelled(this.seen());
     for (const button of $("event-labels").children) {
       button.disabled = Boolean(why);

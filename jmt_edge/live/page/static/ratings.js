@@ -33,7 +33,7 @@ export function askWords(question, moment) {
 
 /** A rating that waits: what becomes of it. left: s. */
 export function waitingWords({ rating, corrects, shownOnly }, left) {
-  const what = rating === null ? "Withdrawn" : corrects === undefined ? `${rating}` : `Changed to ${rating}`;
+  const what = rating === null ? "Rating withdrawn" : corrects === undefined ? `${rating} noted` : `Changed to ${rating}`;
   return `${what} in ${Math.ceil(left)} s${shownOnly ? ", not saved" : ""}`;
 }
 
