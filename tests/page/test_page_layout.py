@@ -196,3 +196,67 @@ def test_what_is_said_of_facial_actions_fits(beds: Beds, visit: Callable[..., An
     finally:
         bed.actions = None
     assert problems == {}
+
+
+# ---- ratings and events
+
+
+def view(name: str, bed: Bedside, page: Any) -> None:
+    """Bring the page, in a steady run, to a view of its own."""
+    http = Http(bed.page).json
+    if name == "rating waits":
+        page.keyboard.press("7")
+        page.wait_for_selector("#rating-undo")
+    elif name == "rating asked":
+        bed.page.model.ratings.every = 1
+        page.wait_for_function(has("#rating-now .words", "s.startsWith('Rate the pain')"))
+    elif name == "pad":
+        page.keyboard.press("c")
+        page.wait_for_selector("#pad-withdraw")
+    elif name == "recording off":
+        assert bed.controls.recording is not None
+        bed.controls.recording.stop()
+        page.wait_for_selector("#rec", state="hidden")
+        page.keyboard.press("7")
+        page.wait_for_selector("#pad-record")
+    else:
+        http("POST", "/api/v1/alarms/settings", {"delay": 0})
+        bed.pain, bed._lost = 0.95, {bed.task.names[-1]}
+        page.wait_for_selector(f".alarm[data-id=sensor-{bed.task.names[-1]}]")
+        page.keyboard.press("v")
+        page.wait_for_selector(".event button")
+        if name == "event":
+            page.click(".event >> nth=0")
+            page.wait_for_selector("#event canvas")
+
+
+VIEWS = ("rating waits", "rating asked", "pad", "recording off", "events", "event")
+VIEW_CASES = [("trimodal", one, "dark") for one in VIEWS] + [("affect", "event", "light"), ("pain", "pad", "light")]
+
+
+@pytest.mark.parametrize(("task", "name", "scheme"), VIEW_CASES)
+def test_ratings_and_events_fit(tmp_path: Path, visit: Callable[..., Any], task: str, name: str, scheme: str) -> None:
+    """On every screen; the buttons that a rating is given with have 56 px in both directions."""
+    bed = Bedside(tmp_path, task)
+    page = visit("about:blank", color_scheme=scheme, reduced_motion="reduce", expect=CUT_OFF)
+    probe = prepare(page)
+    page.goto(bed.url)
+    problems: dict[str, list[str]] = {}
+    small = """() => [...document.querySelectorAll('.rating button, .pad-buttons button, .rate-open, #event-labels button,' +
+      ' .now button, #pad-last button, .event > button')].filter((n) => n.checkVisibility() && n.getClientRects().length)
+      .filter((n) => { const r = n.getBoundingClientRect(); return r.width < 56 || r.height < 53; }).map((n) => n.outerHTML)"""
+    try:
+        bed.show("steady", page, Http(bed.page).json)
+        view(name, bed, page)
+        for width, height in SIZES:
+            page.set_viewport_size({"width": width, "height": height})
+            if name == "rating waits":
+                page.keyboard.press("7")  # it waits for as long as the screens are measured
+            settle(page)
+            found = page.evaluate(probe, {"minimums": MINIMUMS, "whole": (width, height) not in SCROLLS})
+            found += [f"{one} is too small" for one in page.evaluate(small)]
+            if found:
+                problems[f"{width}x{height}"] = found
+    finally:
+        bed.close()
+    assert problems == {}

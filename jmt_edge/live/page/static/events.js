@@ -6,6 +6,7 @@ import { ask } from "./link.js";
 import { closeSheet, openSheet } from "./sheet.js";
 
 const AGAIN = 2000; // ms between two looks at the list while it is open
+const AROUND = 30, LONGEST = 300; // s shown after an event's end, and from its start on, at most
 const LABELS = ["true", "false", "unsure"];
 const COLOURS = { pain: "--text", valence: "--accent", arousal: "--accent-2", face: "--accent", voice: "--accent-2", eda: "--bad" };
 const NAMES = { pain: "Pain probability", valence: "Valence", arousal: "Arousal", face: "Face", voice: "Voice", eda: "EDA" };
@@ -91,6 +92,7 @@ export class Events {
     try {
       this.events = (await (await ask("/api/v1/events")).json()).events;
       this.#list();
+      await this.#grow();
       if (this.failed) say($("events-note"), "");
       this.failed = false;
     } catch (error) {
@@ -138,22 +140,36 @@ export class Events {
   async show(id) {
     this.#play(false);
     this.chosen = id;
+    this.refused = "";
+    if (!(await this.#load())) return;
+    $("events-sheet").classList.add("detailed");
+    $("event").hidden = $("event-back").hidden = false;
+    this.t = null;
+    this.#charts(this.around);
+    this.#list();
+    this.#film();
+  }
+
+  async #load() {
+    const id = this.chosen;
     let around;
     try {
       around = await (await ask(`/api/v1/events/${encodeURIComponent(id)}/signals`)).json();
     } catch (error) {
       say($("events-note"), error.message);
-      return;
+      return false;
     }
-    if (this.chosen !== id || !this.#isOpen) return;
+    if (this.chosen !== id || !this.#isOpen) return false;
     say($("events-note"), "");
-    $("events-sheet").classList.add("detailed");
-    $("event").hidden = $("event-back").hidden = false;
     this.around = around;
-    this.t = null;
-    this.#charts(around);
-    this.#list();
-    this.#film();
+    return true;
+  }
+
+  /** What has come since the signals were shown, until they are 30 s older than the event. */
+  async #grow() {
+    const { event, to } = this.around ?? {}, t = this.seen().state?.t ?? 0;
+    if (!this.chosen || this.playing || $("event").hidden || (event.end !== null && to >= event.end + AROUND - 0.5) || t < to + 1) return;
+    if (to < event.start + LONGEST && (await this.#load())) this.#charts(this.around);
   }
 
   #charts(around) {

@@ -21,7 +21,7 @@ export function agreementWords(found) {
     const width = found.interval ? ` (${low.toFixed(2)} to ${high.toFixed(2)})` : " (no interval)";
     said.push(`n = ${found.n}`, `Spearman ${found.rho.toFixed(2)}${width}`);
   }
-  if (found.severe && found.seen !== null) said.push(`${found.seen} of ${found.severe} ratings ≥ ${found.severe_from} seen`);
+  if (found.severe && found.seen !== null) said.push(`${found.seen} of ${found.severe} rating${found.severe === 1 ? "" : "s"} ≥ ${found.severe_from} seen`);
   return said.join(" · ");
 }
 
