@@ -236,15 +236,19 @@ VIEW_CASES = [("trimodal", one, "dark") for one in VIEWS] + [("affect", "event",
 
 @pytest.mark.parametrize(("task", "name", "scheme"), VIEW_CASES)
 def test_ratings_and_events_fit(tmp_path: Path, visit: Callable[..., Any], task: str, name: str, scheme: str) -> None:
-    """On every screen; the buttons that a rating is given with have 56 px in both directions."""
+    """On every screen; what is pressed for a rating has 56 px in both directions, its border's row included."""
     bed = Bedside(tmp_path, task)
     page = visit("about:blank", color_scheme=scheme, reduced_motion="reduce", expect=CUT_OFF)
     probe = prepare(page)
     page.goto(bed.url)
     problems: dict[str, list[str]] = {}
-    small = """() => [...document.querySelectorAll('.rating button, .pad-buttons button, .rate-open, #event-labels button,' +
-      ' .now button, #pad-last button, .event > button')].filter((n) => n.checkVisibility() && n.getClientRects().length)
-      .filter((n) => { const r = n.getBoundingClientRect(); return r.width < 56 || r.height < 53; }).map((n) => n.outerHTML)"""
+    small = """(selector) => [...document.querySelectorAll(selector)].filter((n) => n.checkVisibility())
+      .map((n) => [n, n.getBoundingClientRect()]).filter(([, r]) => r.width > 0 && (r.width < 56 || r.height < 53.9))
+      .map(([n, r]) => `${n.id || n.textContent} is too small: ${r.width}x${r.height}`)"""
+    pressed = (
+        ".rating button, .pad-buttons button, .rate-open, #event-labels button, .now button, #pad-last button, "
+        ".event > button"
+    )
     try:
         bed.show("steady", page, Http(bed.page).json)
         view(name, bed, page)
@@ -254,7 +258,7 @@ def test_ratings_and_events_fit(tmp_path: Path, visit: Callable[..., Any], task:
                 page.keyboard.press("7")  # it waits for as long as the screens are measured
             settle(page)
             found = page.evaluate(probe, {"minimums": MINIMUMS, "whole": (width, height) not in SCROLLS})
-            found += [f"{one} is too small" for one in page.evaluate(small)]
+            found += page.evaluate(small, pressed)
             if found:
                 problems[f"{width}x{height}"] = found
     finally:

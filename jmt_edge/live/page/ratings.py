@@ -53,8 +53,10 @@ class Ratings:
             old = self._recent.popleft()
             if any(0 <= mark.t - old[0] < SPAN for mark in self.marks):
                 self._about.append(old)
-        while self._about and self.marks and self._about[0][0] < self.marks[0].t - SPAN:
-            self._about.popleft()
+        if len(self.marks) == KEPT:  # some were forgotten, and so are their windows
+            oldest = min(mark.t for mark in self.marks)
+            while self._about and self._about[0][0] < oldest - SPAN:
+                self._about.popleft()
 
     @property
     def given(self) -> list[Mark]:
