@@ -324,7 +324,7 @@ class Bedside:
 class _Recorder:
     """What the page asks of a recorder."""
 
-    active, state, problem = True, "recording", ""
+    active, state, problem, folder = True, "recording", "", Path("night-1")
 
     def start(self) -> None:
         self.active = True

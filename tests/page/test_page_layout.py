@@ -89,7 +89,7 @@ def at_its_place(page: Any, size: tuple[int, int]) -> list[str]:
 
 
 def in_order(page: Any, size: tuple[int, int]) -> list[str]:
-    """At its place and within everybody's reach: names, roles and contrast by axe's rules, on a desktop and on a phone."""
+    """At its place and, on a desktop and on a phone, with names, roles and contrast by axe's rules."""
     return at_its_place(page, size) + (findings(page) if size in ENDS else [])
 
 
@@ -224,3 +224,68 @@ def test_what_is_said_of_facial_actions_fits(screens: Screens, task: str, reason
             assert everywhere(page, check=said) == {}
     finally:
         bed.actions = None
+
+
+# ---- ratings and events
+
+
+def view(name: str, bed: Bedside, page: Any) -> None:
+    """Bring the page, in a steady run, to a view of its own."""
+    http = Http(bed.page).json
+    if name == "rating waits":
+        page.keyboard.press("7")
+        page.wait_for_selector("#rating-undo")
+    elif name == "rating asked":
+        bed.page.model.ratings.every = 1
+        page.wait_for_function(has("#rating-now .words", "s.startsWith('Rate the pain')"))
+    elif name == "pad":
+        page.keyboard.press("c")
+        page.wait_for_selector("#pad-withdraw")
+    elif name == "recording off":
+        assert bed.controls.recording is not None
+        bed.controls.recording.stop()
+        page.wait_for_selector("#rec", state="hidden")
+        page.keyboard.press("7")
+        page.wait_for_selector("#pad-record")
+    else:
+        http("POST", "/api/v1/alarms/settings", {"delay": 0})
+        bed.pain, bed._lost = 0.95, {bed.task.names[-1]}
+        page.wait_for_selector(f".alarm[data-id=sensor-{bed.task.names[-1]}]")
+        page.keyboard.press("v")
+        page.wait_for_selector(".event button")
+        if name == "event":
+            page.click(".event >> nth=0")
+            page.wait_for_selector("#event canvas")
+
+
+VIEWS = ("rating waits", "rating asked", "pad", "recording off", "events", "event")
+VIEW_CASES = [("trimodal", one, "dark") for one in VIEWS] + [("affect", "event", "light"), ("pain", "pad", "light")]
+
+
+@pytest.mark.parametrize(("task", "name", "scheme"), VIEW_CASES)
+def test_ratings_and_events_fit(tmp_path: Path, visit: Callable[..., Any], task: str, name: str, scheme: str) -> None:
+    """On every screen; what is pressed for a rating has 56 px in both directions, its border's row included."""
+    bed = Bedside(tmp_path, task)
+    page = visit("about:blank", color_scheme=scheme, reduced_motion="reduce", expect=CUT_OFF)
+    prepare(page)
+    page.goto(bed.url)
+    small = """(selector) => [...document.querySelectorAll(selector)].filter((n) => n.checkVisibility())
+      .map((n) => [n, n.getBoundingClientRect()]).filter(([, r]) => r.width > 0 && (r.width < 56 || r.height < 53.9))
+      .map(([n, r]) => `${n.id || n.textContent} is too small: ${r.width}x${r.height}`)"""
+    pressed = (
+        ".rating button, .pad-buttons button, .rate-open, #event-labels button, .now button, #pad-last button, "
+        ".event > button"
+    )
+
+    def large(page: Any, size: tuple[int, int]) -> list[str]:
+        if name == "rating waits":
+            page.keyboard.press("7")  # it waits for as long as the screens are measured
+            settle(page)
+        return in_order(page, size) + page.evaluate(small, pressed)
+
+    try:
+        bed.show("steady", page, Http(bed.page).json)
+        view(name, bed, page)
+        assert everywhere(page, check=large) == {}
+    finally:
+        bed.close()

@@ -5,9 +5,11 @@ import { Chart, Roll } from "./charts.js";
 import { Circumplex } from "./circumplex.js";
 import { $, clockTime, make, minutesSeconds as time, say } from "./dom.js";
 import { FaceView } from "./face.js";
+import { Events } from "./events.js";
 import { pressed } from "./keys.js";
 import { Link, ask, setToken, takeToken } from "./link.js";
 import { meter, setMeter } from "./meters.js";
+import { RatingPad } from "./ratings.js";
 import { Recordings } from "./recordings.js";
 import { SessionStart } from "./session.js";
 import { levelShare, measured, verdictOf } from "./signals.js";
@@ -35,6 +37,8 @@ const sound = new AlarmSound();
 const faceView = new FaceView($("face"));
 const circumplex = new Circumplex($("circumplex"));
 const recordings = new Recordings(() => face);
+const pad = new RatingPad({ seen: () => ({ run, state }), moment: (t) => moment(t), changed: onRatings });
+const events = new Events({ seen: () => ({ run, state }), moment: (t) => moment(t), clock: () => clock(), face: () => face });
 
 const limits = () => (run?.realtime && !run.alarms_off && state?.alarms.settings.enabled ? [[state.alarms.settings.limit, "--red"]] : []);
 const clock = () => run?.zero ?? null;
@@ -45,12 +49,15 @@ const painChart = new Chart($("pain-chart"), {
   series: [{ colour: "--accent", fill: true }], range: [0, 1], span: PAIN_SPAN, start: 60, scale: 100, unit: "%", right: 44,
   lines: limits, clock,
   marks: () => marks.map((m) => m.t),
-  rings: () => marks.filter((m) => m.rating !== null).map((m) => [m.t, m.rating / 10]),
+  rings: () => pad.values.map(([t, rating]) => [t, rating / 10]),
   ticks: () => Object.entries((cutOff() ? null : shown.result?.outputs && shown.result.without) ?? {}).map(([name, without]) => [without.pain, NAMES[name][0]]),
 });
 const timed = () => clock() !== null;
 const trends = {
-  pain: new Trend($("pain-trend"), { outputs: { pain: "--accent" }, range: [0, 1], scale: 100, unit: "%", lines: limits, rated: true, clock: timed }),
+  pain: new Trend($("pain-trend"), {
+    outputs: { pain: "--accent" }, range: [0, 1], scale: 100, unit: "%", lines: limits, rated: true, clock: timed,
+    drawn: (data) => pad.agreement(data?.agreement),
+  }),
   affect: new Trend($("affect-trend"), { outputs: { valence: "--accent", arousal: "--accent-2" }, range: [-1, 1], clock: timed }),
 };
 const has = (output) => () => Boolean(run?.outputs.includes(output));
@@ -60,7 +67,9 @@ const spans = [
     key: "jmt-edge-span", has: has("pain"),
     shown: (hours) => {
       $("pain-chart").hidden = hours;
-      if (!hours) painChart.resize();
+      if (hours) return;
+      pad.agreement(null);
+      painChart.resize();
     },
   }),
   new Span("affect", trends.affect, {
@@ -96,10 +105,10 @@ function onJson(message) {
   if (message.type === "hello") onHello(message);
   else if (message.type === "state") onState(message);
   else if (message.type === "result") onResult(message, true);
-  else if (message.type === "marks") onMarks(message.marks);
+  else if (message.type === "marks") onMarks(message.marks, message.ratings);
 }
 
-function onHello({ run: info, history, marks: known, result, face: first }) {
+function onHello({ run: info, history, marks: known, ratings, result, face: first }) {
   run = info;
   state = null;
   shown.result = null;
@@ -111,10 +120,11 @@ function onHello({ run: info, history, marks: known, result, face: first }) {
   if (at.valence) circumplex.set(history.map((row) => (row[at.valence] === null ? null : [row[at.valence], row[at.arousal]])));
   marks = [];
   $("marks").replaceChildren();
-  onMarks(known);
+  pad.hello(run);
+  events.clear();
+  onMarks(known, ratings);
   showCards();
   showRun();
-  $("rating").querySelectorAll("button").forEach((button) => (button.disabled = !run.realtime));
   for (const node of $("marker").elements) node.disabled = !run.realtime;
   $("action-off").hidden = run.realtime;
   text("action-off", run.realtime ? "" : `${notLive()}: nothing can be noted or recorded.`);
@@ -173,6 +183,8 @@ function onState(message) {
   showAlarms();
   showRecording();
   showValues();
+  pad.update();
+  events.update();
   if (run) {
     for (const name of run.modalities) showModality(name);
     showFaceOff();
@@ -180,13 +192,17 @@ function onState(message) {
   session.update();
 }
 
-function onMarks(fresh) {
+function onMarks(fresh, ratings) {
   marks = [...marks, ...fresh].slice(-200);
-  for (const mark of fresh) {
-    const what = [mark.rating === null ? "" : `rating ${mark.rating}`, mark.text].filter(Boolean).join(": ");
-    $("marks").prepend(make("li", {}, make("time", {}, moment(mark.t)), make("span", {}, what)));
-  }
+  for (const mark of fresh) $("marks").prepend(pad.line(mark));
+  pad.known(ratings);
   while ($("marks").children.length > 50) $("marks").lastChild.remove();
+}
+
+/** The ratings have changed: they are drawn as they are now. */
+function onRatings() {
+  painChart.redraw();
+  if (trends.pain.seconds !== 0) trends.pain.show(trends.pain.seconds);
 }
 
 function onTraces(buffer) {
@@ -500,16 +516,6 @@ function note(what, body) {
   act(() => ask("/api/v1/markers", body), kept);
 }
 
-function rate(rating) {
-  note(`rating ${rating}`, { rating });
-}
-
-for (let i = 0; i <= 10; i++) {
-  const button = make("button", { type: "button", "aria-label": `Pain rating ${i}` }, i);
-  button.onclick = () => rate(i);
-  $("rating").append(button);
-}
-
 $("marker").onsubmit = (event) => {
   event.preventDefault();
   const words = $("marker-text").value.trim() || "marker";
@@ -554,7 +560,7 @@ $("audit").onclick = async () => {
 
 function setTheme(theme) {
   document.documentElement.dataset.theme = theme;
-  for (const chart of [painChart, edaChart, ...Object.values(trends)]) chart.redraw();
+  for (const chart of [painChart, edaChart, ...Object.values(trends), events]) chart.redraw();
   circumplex.draw();
 }
 
@@ -569,7 +575,10 @@ $("theme").onclick = toggleTheme;
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => setTheme(document.documentElement.dataset.theme));
 
 const KEYS = [
-  ["0–9, t", "pain rating (t = 10)", null],
+  ["0–9, t", "pain rating (t = 10), stored after 5 s", null],
+  ["u", "undo the rating that waits", () => pad.undo()],
+  ["c", "change or withdraw the last rating", () => pad.open()],
+  ["v", "events: every alarm of this run", () => events.open()],
   ["m", "marker with a note", () => $("marker-text").focus()],
   ["a", "acknowledge alarms", acknowledge],
   ["p", "pause or resume alarms", pauseAlarms],
@@ -588,7 +597,7 @@ $("help").onclick = () => $("help-dialog").showModal();
 document.addEventListener("keydown", (event) => {
   if (event.key === "Escape" && event.target === $("marker-text")) $("marker-text").blur();
   const asked = pressed(event, session.shown), known = KEYS.find(([key]) => key === asked?.key);
-  if (asked?.rating !== undefined) rate(asked.rating);
+  if (asked?.rating !== undefined) pad.rate(asked.rating);
   else if (asked?.key === "Escape" && session.shown) session.close();
   else if (known?.[2]) {
     event.preventDefault();

@@ -39,9 +39,10 @@ export function broken([t, ...series], gaps) {
  * shade: () => [[t0, t1, colour], ...]; marks: () => [t, ...];
  * lines: () => [[value, colour], ...]; dots: () => [[t, value], ...]; rings: the same, round;
  * hatch: () => [[t0, t1], ...] without data; ticks: () => [[value, letter, colour?], ...], in `right` px beside it;
+ * left: px that the values' axis takes at least, so that charts below one another agree;
  * band: series come in threes, the lower and upper edge of a band and a line; clock: () => Unix time at t = 0, null where t is not a clock's. */
 export class Chart {
-  constructor(host, { series, range, span = null, start = span, unit = "", scale = 1, whole, right = 24, band = false, clock = () => null, ...parts }) {
+  constructor(host, { series, range, span = null, start = span, unit = "", scale = 1, whole, right = 24, left = 0, band = false, clock = () => null, ...parts }) {
     this.host = host;
     this.parts = Object.fromEntries(PARTS.map((name) => [name, parts[name] ?? (() => [])]));
     this.span = span;
@@ -57,7 +58,7 @@ export class Chart {
       u.ctx.font = `${FONT}px system-ui, sans-serif`;
       const width = Math.max(0, ...(labels ?? []).map((label) => u.ctx.measureText(label).width));
       u.ctx.restore();
-      return Math.ceil(width) + 12;
+      return Math.max(left, Math.ceil(width) + 12);
     };
     // empty for a time's label that the chart's edge would cut
     const uncut = (u, t, label) => {
