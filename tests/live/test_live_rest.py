@@ -39,7 +39,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 def play(
     bundle: Bundle, rest_at: dict[int, float | None], values: np.ndarray = LEVEL, windows: int = 156, unit: str = "µS"
 ) -> list[Result]:
-    """rest_at: window -> s of the rest that is begun before it; None: whoever rested is forgotten."""
+    """rest_at: window -> s of the rest that is begun before it; None: the rest is forgotten."""
     pipeline = Pipeline(bundle, FakeEngine(bundle.task), 0.5, ["eda"])
     results, at = [], -1.0
     for i in range(1, windows + 1):

@@ -113,8 +113,8 @@ class Stage:
 
     def __init__(
         self, folder: Path, task: str = "trimodal", *, address: str = "127.0.0.1:0", record: bool = True,
-        raw: tuple[str, ...] = (), sources: Mapping[str, str] = {}, demo: bool = False, hop: float = 0.25, session: bool = False,
-        **page: Any,
+        raw: tuple[str, ...] = (), sources: Mapping[str, str] = {}, demo: bool = False, hop: float = 0.25,
+        session: bool = False, **page: Any,
     ) -> None:  # fmt: skip
         self.folder = folder
         self.task = get_task(task, "demo")
