@@ -219,7 +219,9 @@ def test_a_rest_counts_down_and_says_what_it_gave(bed: Bedside, visit: Visit) ->
     with page.expect_request(lambda r: r.url.endswith("/api/v1/session")) as begun:
         page.click("#session-next")
     assert begun.value.post_data_json == {"subject": "", "record": True, "rest": True}
-    page.wait_for_function(has("#rest-state", "s.startsWith('session without a code; from rest: face')"))
+    page.wait_for_function(has("#rest-state", "s.startsWith('from rest: face')"))
+    Http(bed.page).json("POST", "/api/v1/session", {"subject": "P07", "record": True, "rest": True})
+    page.wait_for_function(has("#rest-state", "s.startsWith('P07: from rest: face')"))
 
 
 def test_a_rest_without_a_usable_signal_is_refused_with_the_reason(bed: Bedside, visit: Visit) -> None:

@@ -294,18 +294,19 @@ function showValues() {
   text("actions-index", index);
   text("actions-each", each);
   $("face-actions").title = `${each}. ${ACTIONS_HINT}`;
-  const rested = off ? "" : [begun(), result?.rest_words || (begun() ? "no rest measured" : "")].filter(Boolean).join("; ");
+  const rested = off ? "" : withSession(result?.rest_words ?? "");
   $("rest-state").hidden = !rested;
   text("rest-state", rested);
   $("rest").disabled = !run.realtime;
   for (const name of run.modalities) showModality(name);
 }
 
-/** Whose session it is, and what it lacks; empty before one has begun. */
-function begun() {
+/** What is said of the rest, with whose session it is and what that lacks, once one has begun. */
+function withSession(words) {
   const { began, subject } = state?.session ?? {};
-  if (!began && !subject) return "";
-  return [`session ${subject ? `of ${subject}` : "without a code"}`, state.recording.on ? "" : "not recorded"].filter(Boolean).join(", ");
+  if (!began && !subject) return words;
+  if (words) return subject ? `${subject}: ${words}` : words;
+  return `session ${subject ? `of ${subject}` : "without a code"}${state.recording.on ? "" : ", not recorded"}; no rest measured`;
 }
 
 /** Below a card's number: where it comes from and how sure it is; what it would be without each signal as a hint. */
