@@ -7,6 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Protocol
 
 from .errors import ConfigError
@@ -35,6 +36,11 @@ class RecorderSwitch(Protocol):
     def active(self) -> bool: ...
 
     @property
+    def folder(self) -> Path:
+        """Of the recording that is being written, or the last one."""
+        ...
+
+    @property
     def state(self) -> str:
         """In words: where it is recording, `off`, or why it stopped."""
         ...
@@ -60,7 +66,7 @@ class Controls:
     def __init__(self) -> None:
         self._stop = threading.Event()
         self._calls: deque[Callable[[], None]] = deque()
-        self._marks: deque[tuple[float, str, int | None]] = deque()
+        self._marks: deque[tuple[float, str, int | None, float | None]] = deque()
         self._rests: deque[float] = deque(maxlen=1)  # s, 0 to forget the last one; the newest request counts
         self.recording: RecorderSwitch | None = None  # set before the run, where there is a recorder
         self.failure = ""  # why the run was stopped, where that is an error
@@ -75,8 +81,10 @@ class Controls:
     def stopped(self) -> bool:
         return self._stop.is_set()
 
-    def mark(self, text: str = "", rating: int | None = None) -> None:
-        """Add a mark now; what UTF-8 cannot hold becomes `?`.
+    def mark(
+        self, text: str = "", rating: int | None = None, *, age: float = 0.0, corrects: float | None = None
+    ) -> None:
+        """Add a mark now, or of `age` s ago; what UTF-8 cannot hold becomes `?`. corrects: as of `Mark`.
 
         Raises ConfigError for a rating outside 0-10, or when too many marks are waiting.
         """
@@ -84,7 +92,7 @@ class Controls:
             raise ConfigError(f"a pain rating is a number from 0 to 10, not {rating}; rate again")
         if len(self._marks) >= self.MAX_WAITING:
             raise ConfigError("too many marks are waiting; slow down")
-        self._marks.append((time.monotonic(), text.encode(errors="replace").decode(), rating))
+        self._marks.append((time.monotonic() - age, text.encode(errors="replace").decode(), rating, corrects))
 
     def rate(self, rating: int) -> None:
         """Add a pain rating 0-10 now."""
@@ -148,8 +156,8 @@ class Controls:
         """Seconds of the rest asked for since the last call, 0 to forget the last one; None where none was."""
         return self._rests.popleft() if self._rests else None
 
-    def take_marks(self) -> list[tuple[float, str, int | None]]:
-        """(time.monotonic() of the mark, text, rating) since the last call, oldest first."""
+    def take_marks(self) -> list[tuple[float, str, int | None, float | None]]:
+        """(time.monotonic() of the mark, text, rating, what it corrects) since the last call, oldest first."""
         taken = []
         while self._marks:
             taken.append(self._marks.popleft())

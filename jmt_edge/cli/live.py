@@ -106,6 +106,10 @@ OPTIONS = {"face": "camera", "voice": "microphone", "eda": "eda"}  # modality ->
 @click.option("--demo-alarms", is_flag=True, help="Physiological alarms although demo weights see a real person.")
 @signed_option
 @click.option("--page-face", type=click.Choice(["show", "blur", "hide"]), default="show", show_default=True)
+@click.option(
+    "--page-ask", type=click.IntRange(0, 1440), default=0, metavar="MIN",
+    help="The page asks for a pain rating every MIN minutes; default: only after a pain alarm.",
+)  # fmt: skip
 @certificate_options
 @log_options
 @config_option
@@ -143,6 +147,7 @@ def command(
     demo_alarms: bool,
     require_signed: bool,
     page_face: str,
+    page_ask: int,
     page_cert: Path | None,
     page_key: Path | None,
     log_level: str,
@@ -202,7 +207,13 @@ def command(
     server = None
     if page is not None:
         folder = record.parent if record is not None else Path("runs")
-        options_of_page = {"face": page_face, "certfile": page_cert, "keyfile": page_key, "since": since}
+        options_of_page = {
+            "face": page_face,
+            "certfile": page_cert,
+            "keyfile": page_key,
+            "since": since,
+            "ask": page_ask,
+        }
         asks = session and earlier is None
         server = open_page(page, controls, folder, **options_of_page, earlier=earlier, asks=asks, subject=subject)
     shown, judge = result_output(output, controls, server)

@@ -65,6 +65,15 @@ class EventLog:
     def __contains__(self, id: str) -> bool:
         return id in self._events
 
+    def find(self, id: str) -> AlarmEvent | None:
+        """The event as `values` has it, but for the peak of one that is not over."""
+        return self._events.get(id)
+
+    def newest(self, kind: str) -> AlarmEvent | None:
+        """The event of this kind that began last."""
+        with self._lock:
+            return next((event for event in reversed(self._events.values()) if event.kind == kind), None)
+
     def label(self, id: str, label: str, by: str) -> AlarmEvent:
         """Write into the recording what a person says of an event.
 

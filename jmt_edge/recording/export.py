@@ -74,7 +74,7 @@ def tables(recording: Recording) -> dict[str, Table]:
     return {
         "results": table,
         "eda": {"t": times.tolist(), unit: [None if math.isnan(v) else float(str(v)) for v in values]},
-        "events": {name: [getattr(mark, name) for mark in marks] for name in ("t", "text", "rating")},
+        "events": {name: [getattr(mark, name) for mark in marks] for name in ("t", "text", "rating", "corrects")},
         "alarms": {column: [_given(getattr(e, name)) for e in alarms] for column, name in _ALARMS.items()},
         "clocks": {column: [row[column] for row in rows] for column in columns},
     }

@@ -31,7 +31,6 @@ from ..result import Quality, Result
 from .alarm_events import AlarmLog, read_log
 from .chain import RECORDING
 from .lines import (
-    MARK,
     STATUSES,
     Check,
     LineFile,
@@ -39,6 +38,7 @@ from .lines import (
     check_manifest,
     eda_lines,
     json_lines,
+    mark_check,
     result_check,
     timeline_check,
 )
@@ -201,7 +201,8 @@ class Recording:
         return [one for one in found if one is not None]
 
     def marks(self) -> list[Mark]:
-        return [Mark(m["t"], m["text"], m["rating"]) for m in self._lines("events.jsonl", MARK)]
+        """As they were given: a correction is a mark of its own, see `ratings.final`."""
+        return [_mark(line) for line in self._lines("events.jsonl", mark_check)]
 
     def alarms(self) -> AlarmLog:
         """The events of the alarms; empty, and not judged, in recordings of versions that did not record them."""
@@ -240,7 +241,7 @@ class Recording:
         raw = [name for name in self.manifest["raw"] if only in ("", name)]
         media = _Media(self.folder, raw, self._file("eda.csv"))
         results = _Results(json_lines(self._file("results.jsonl"), result_check(self.manifest)), self.manifest["hop"])
-        marks = json_lines(self._file("events.jsonl"), MARK)
+        marks = json_lines(self._file("events.jsonl"), mark_check)
         status_lines = json_lines(self._file("status.jsonl"), STATUSES)
         statuses: dict[str, Status] = {}
         timeline = json_lines(self._file("timeline.jsonl"), timeline_check(self.manifest))
@@ -271,7 +272,7 @@ class Recording:
                 elif "mark" in entry:
                     mark = next(marks)
                     if mark is not None:
-                        yield Mark(mark["t"], mark["text"], mark["rating"])
+                        yield _mark(mark)
                 elif "skip" in entry:
                     yield Skipped(entry["skip"])
                 elif "rest" in entry:
@@ -282,6 +283,10 @@ class Recording:
             yield Gap("the recording ends abruptly here")
         finally:
             media.close()
+
+
+def _mark(line: dict[str, Any]) -> Mark:
+    return Mark(line["t"], line["text"], line["rating"], line.get("corrects"))
 
 
 class _Results:

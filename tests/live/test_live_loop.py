@@ -304,5 +304,5 @@ def test_a_mark_that_utf8_cannot_hold_is_kept_readable() -> None:
     """Half of a surrogate pair, as a browser may send it, used to end the whole recording."""
     controls = Controls()
     controls.mark("cuff \ud800 inflated")
-    ((_, text, _),) = controls.take_marks()
+    ((_, text, _, _),) = controls.take_marks()
     assert text == "cuff ? inflated"

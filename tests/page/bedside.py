@@ -27,8 +27,8 @@ SIZES = (
     (1920, 1080), (1440, 900), (1366, 768), (1280, 800), (1280, 720), (1024, 768), (1024, 600), (820, 1180), (390, 844),
 )  # fmt: skip
 STATES = (
-    "start", "steady", "trend", "alarm", "latched", "sensor lost", "nothing usable", "no recorder", "hang", "replay",
-    "ended", "session person", "session signal", "session fault", "session rest", "session begin",
+    "start", "steady", "trend", "alarm", "latched", "sensor lost", "nothing usable", "no recorder", "hang",
+    "session person", "session signal", "session fault", "session rest", "session begin", "ended", "replay",
 )  # fmt: skip
 
 HOP = 0.5
@@ -50,8 +50,8 @@ class Bedside:
     ) -> None:  # fmt: skip
         self.task = get_task(task, "demo")
         self.controls = Controls()
-        if record and not replay:
-            self.controls.recording = _Recorder()
+        self._recorder = _Recorder() if record and not replay else None
+        self.controls.recording = self._recorder
         bundle = empty_bundle(self.task, folder / f"{task}-demo.jmt")
         self.page: PageObserver = start_page(address, self.controls, recordings=folder / "runs", **page)
         self._lock = threading.RLock()
@@ -72,6 +72,9 @@ class Bedside:
             assert source is not None
             source.open(0.0)
         self._image = self._sources["face"].read(1.0).values[-1]  # type: ignore[union-attr]
+        # rendering minutes of a voice is most of the work here; of its sound the page shows the level alone
+        voice = self._sources.pop("voice", None)
+        self._sound = None if voice is None else voice.read(1.0)
         self.page.on_start(
             RunInfo(
                 bundle,
@@ -93,6 +96,15 @@ class Bedside:
     @property
     def url(self) -> str:
         return self.page.url
+
+    @property
+    def warm(self) -> bool:
+        """Whether minutes have passed: it cannot start any more."""
+        return self._warm
+
+    @property
+    def over(self) -> bool:
+        return self._over
 
     def close(self) -> None:
         self._over = True
@@ -140,12 +152,18 @@ class Bedside:
         """Bring run and browser page to `state`. client: (method, path, body) -> answer, for a person's actions."""
         with self._lock:
             self._hangs, self._lost, self.pain, self.rest = False, set(), 0.2, None
+        self.controls.recording = None if state == "no recorder" else self._recorder
         if state == "start":
             page.wait_for_function(has("#clock", "s !== '—'"))
             return
         if not self._warm:
             self.warm_up()
             page.reload()
+        if page.is_visible("#session"):
+            page.evaluate("() => sessionStorage.clear()")
+            page.reload()
+        elif state != "trend":
+            self._choose(page, "live")
         number = "#pain" if "pain" in self.task.outputs else "#valence"
         page.wait_for_function(has(number, "/[0-9]/.test(s)"))
         if state not in ("latched", "replay"):
@@ -158,9 +176,15 @@ class Bedside:
                 self.pain = 0.25
                 page.wait_for_selector(".alarm[data-id=pain][data-state=latched]")
                 page.wait_for_function(has("#pain", "s === '25%'"))
-        elif state in ("alarm", "latched"):
+        elif state == "alarm":
             self.dropped += 3
             page.wait_for_selector(".alarm[data-id=late]")
+        elif state == "latched":
+            self.hang()
+            page.wait_for_selector(".alarm[data-id=stale][data-state=active]")
+            self._hangs = False
+            page.wait_for_selector(".alarm[data-id=stale][data-state=latched]")
+            page.wait_for_function(has(number, "/[0-9]/.test(s)"))
         elif state in ("sensor lost", "nothing usable"):
             lost = list(self.task.names) if state == "nothing usable" else [self.task.names[-1]]
             self._lost = set(lost)
@@ -175,19 +199,26 @@ class Bedside:
             page.wait_for_selector(".alarm[data-id=stale]")
             page.wait_for_function(has(number, "s === '—'"))
         elif state == "trend":
-            for name, output in (("pain", "pain"), ("affect", "valence")):
-                if output in self.task.outputs:
-                    page.select_option(f"#{name}-span", "all")
-                    page.wait_for_function(f"() => document.querySelector('#{name}-trend canvas').clientHeight > 20")
+            for name in self._choose(page, "all"):
+                page.wait_for_function(f"() => document.querySelector('#{name}-trend canvas').clientHeight > 20")
         elif state.startswith("session "):
             self._start_session(state.removeprefix("session "), page)
         elif state == "ended":
             self.end()
             page.wait_for_selector("body[data-link=ended]")
         else:
+            why = page.locator("#record-off")
+            why.wait_for(state="visible" if state == "no recorder" else "hidden")
             self._calm(page)
         if state != "ended":
             page.wait_for_selector("body[data-link=live]")
+
+    def _choose(self, page: Any, span: str) -> list[str]:
+        """What the charts of the outputs show; their names."""
+        names = [n for n, output in (("pain", "pain"), ("affect", "valence")) if output in self.task.outputs]
+        for name in names:
+            page.select_option(f"#{name}-span", span)
+        return names
 
     def _start_session(self, step: str, page: Any) -> None:
         """The start of a session, at one of its steps: the code, a sensor that is good or lost, a rest, the summary."""
@@ -251,14 +282,18 @@ class Bedside:
             height, width = self._image.shape[:2]
             box = (0.3 * width, 0.2 * height, 0.7 * width, 0.85 * height)
             self.page.on_face(self._t, Face(box, 0.95, np.zeros((5, 2), np.float32)))
-        for name in ("voice", "eda"):
-            source = self._sources.get(name)
-            if source is None:
-                continue
-            chunk = source.read(self._t)
+        if self._sound is not None and "voice" not in self._lost:
+            rate = self._sound.rate
+            at = np.arange(int(start * rate), int(self._t * rate))
+            if at.size:
+                self.page.on_chunk(
+                    "voice", Chunk((at + 1) / rate, self._sound.values[at % len(self._sound.values)], rate)
+                )
+        if (eda := self._sources.get("eda")) is not None:
+            chunk = eda.read(self._t)
             kept = chunk.times > start
-            if name not in self._lost and kept.any():
-                self.page.on_chunk(name, Chunk(chunk.times[kept], chunk.values[kept], chunk.rate))
+            if "eda" not in self._lost and kept.any():
+                self.page.on_chunk("eda", Chunk(chunk.times[kept], chunk.values[kept], chunk.rate))
 
     def _window(self) -> None:
         self._index += 1
@@ -290,7 +325,7 @@ class Bedside:
 class _Recorder:
     """What the page asks of a recorder."""
 
-    active, state, problem = True, "recording", ""
+    active, state, problem, folder = True, "recording", "", Path("night-1")
 
     def start(self) -> None:
         self.active = True
@@ -309,6 +344,12 @@ def has(selector: str, test: str) -> str:
     """JavaScript: `test` holds of the text `s` of the element."""
     return f"() => {{ const s = document.querySelector({selector!r})?.textContent.trim() ?? ''; return {test}; }}"
 
+
+# everything with a digit in the cards of values and in the foot, other than reasons, names and settings
+NUMBERS = """() => [...document.querySelectorAll('.card:not(.actions-card) *, .foot b, .clock')]
+  .filter((n) => n.checkVisibility() && [...n.childNodes].some((c) => c.nodeType === 3 && /[0-9]/.test(c.data)))
+  .filter((n) => !n.closest('.reason, .verdict, .face-off, dt, #pain-limit'))
+  .map((n) => `${n.id || n.className}: ${n.textContent}`)"""
 
 HERE = Path(__file__).parent
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bedside import Bedside, has
+from bedside import NUMBERS, Bedside, has
 from page_fixture import CUT_OFF, Dial, Http, Stage, empty_bundle, recorded, wait_for
 
 from jmt_edge.capture import open_source
@@ -123,11 +123,6 @@ def test_a_dropped_window_does_not_break_the_line() -> None:
 
 
 # --- nothing old ------------------------------------------------------------------------------------------------------
-
-# everything with a digit in the cards of values and in the foot, other than reasons, names and settings
-NUMBERS = """() => [...document.querySelectorAll('.card:not(.actions-card) *, .foot b, .clock')]
-  .filter((n) => n.checkVisibility() && [...n.childNodes].some((c) => c.nodeType === 3 && /[0-9]/.test(c.data)))
-  .filter((n) => !n.closest('.reason, .verdict, .face-off, dt, #pain-limit')).map((n) => `${n.id || n.className}: ${n.textContent}`)"""
 
 
 def test_a_hang_leaves_no_value_and_says_why(bed: Any, visit: Visit) -> None:

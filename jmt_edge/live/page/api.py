@@ -29,6 +29,7 @@ from .frames import MODES
 from .history import LEVELS, recorded
 from .metrics import prometheus
 from .model import Model
+from .ratings import MAX_AGE
 from .recordings import Recordings, UnknownRecording
 from .security import MAX_BODY, Bucket, Guard
 
@@ -254,9 +255,22 @@ async def add_marker(api: Api, request: Request, body: dict[str, Any]) -> Respon
     if not text and rating is None:
         raise Refused(400, "a marker needs a text, a rating from 0 to 10, or both")
     _demand_live(api, "it takes no notes")
-    await api.act(request, "marker", text=text, rating=rating)
-    api.model.controls.mark(text, rating)
+    age = body.get("age", 0.0)
+    await api.act(request, "marker", text=text, rating=rating, **({"age": round(age, 3)} if age else {}))
+    api.model.controls.mark(text, rating, age=age)
     return JSONResponse({"text": text, "rating": rating, "recorded": api.model.controls.is_recording}, 202)
+
+
+async def correct_rating(api: Api, request: Request, body: dict[str, Any]) -> Response:
+    model, rating = api.model, body.get("rating")
+    _demand_live(api, "its ratings stay as they are")
+    if (mark := model.ratings.find(body["t"])) is None:
+        raise Refused(404, "there is no such rating in this run; list them with GET /api/v1/markers")
+    if why := model.ratings.lost(mark, model.part):
+        raise Refused(409, why)
+    await api.act(request, "correct rating", of=round(mark.t, 3), before=mark.rating, after=rating)
+    model.controls.mark(rating=rating, corrects=mark.t)
+    return JSONResponse({"t": body["t"], "rating": rating, "recorded": model.controls.is_recording}, 202)
 
 
 async def rest(api: Api, request: Request, body: dict[str, Any]) -> Response:
@@ -312,6 +326,13 @@ async def acknowledge(api: Api, request: Request, body: dict[str, Any]) -> Respo
 
 async def get_events(api: Api, request: Request, body: dict[str, Any]) -> Response:
     return JSONResponse({"events": api.model.events.values()})
+
+
+async def get_signals(api: Api, request: Request, body: dict[str, Any]) -> Response:
+    event = api.model.events.find(request.path_params["id"])
+    if event is None:
+        raise Refused(404, "there is no such event; list them with GET /api/v1/events")
+    return JSONResponse(api.model.around(event))
 
 
 async def label(api: Api, request: Request, body: dict[str, Any]) -> Response:
@@ -408,6 +429,8 @@ _SETTINGS = {
     "enabled": {"type": "boolean"},
 }
 assert set(_SETTINGS) == set(AlarmSettings.__dataclass_fields__)
+_RATING: Schema = {"type": "integer", "minimum": 0, "maximum": 10}
+_AGE: Schema = {**_NUMBER, "minimum": 0, "maximum": MAX_AGE, "description": "seconds since it was given"}
 _FACE: Schema = {"type": "string", "enum": list(MODES)}
 _RECORDING = f"{PREFIX}/recordings/{{id}}"
 
@@ -421,7 +444,11 @@ OPERATIONS = (
     Operation("GET", f"{PREFIX}/markers", "The last markers of this run", get_markers),
     Operation(
         "POST", f"{PREFIX}/markers", "Add a marker now: a note, a pain rating 0-10, or both", add_marker,
-        {"text": {"type": "string", "maxLength": MAX_TEXT}, "rating": {"type": "integer", "minimum": 0, "maximum": 10}},
+        {"text": {"type": "string", "maxLength": MAX_TEXT}, "rating": _RATING, "age": _AGE},
+    ),
+    Operation(
+        "POST", f"{PREFIX}/markers/correct", "Correct the rating given at `t`; without `rating` it is withdrawn",
+        correct_rating, {"t": {"type": "number", "minimum": 0, "maximum": 1e9}, "rating": _RATING}, ("t",),
     ),
     Operation(
         "POST", f"{PREFIX}/recording", "Start or stop recording", set_recording, {"on": {"type": "boolean"}}, ("on",)
@@ -451,6 +478,10 @@ OPERATIONS = (
     Operation("POST", f"{PREFIX}/alarms/settings", "Threshold, hysteresis, delay of the pain alarm", set_alarm,
         _SETTINGS),
     Operation("GET", f"{PREFIX}/events", "Every time an alarm signalled in this run, oldest first", get_events),
+    Operation(
+        "GET", f"{PREFIX}/events/{{id}}/signals", "Outputs, attention and EDA, 30 s before and after an event",
+        get_signals,
+    ),
     Operation(
         "POST", f"{PREFIX}/events/label", "Write into the recording whether an event was true", label,
         {"event": {"type": "string", "maxLength": 80}, "label": {"type": "string", "enum": list(LABELS)}},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,9 @@ from ...faults import Fault
 from ...media.chunk import Chunk
 from ...observer import Mark
 from ...preprocessing.quality import EdaQuality
+from ...recording.alarm_events import AlarmEvent
 from ...recording.gaps import result_gap
+from ...recording.recorder import video_name
 from ...result import Result
 from ...summary import notice
 from ..actions import in_words as actions_in_words
@@ -29,10 +32,13 @@ from ..rest import in_words
 from .feed import Feed
 from .frames import FPS, Frames
 from .history import History
+from .past import Past
+from .ratings import Ratings
 from .traces import EDA_RATE, EDA_SECONDS, Trace, VoiceLevel
 
 HISTORY = 2400  # results kept for the history
 MARKS = 200
+PARTS = 200  # of the recordings of a run, the newest
 RECENT = 600  # results over which latency percentiles are taken
 EDA_STEP = EdaQuality.BIN
 
@@ -48,7 +54,7 @@ class Model:
     asks: whether a page opens the start of a session by itself, until one has begun.
     """
 
-    def __init__(self, feed: Feed, controls: Controls) -> None:
+    def __init__(self, feed: Feed, controls: Controls, ask: int = 0) -> None:
         self.session: dict[str, Any] | None = None
         self.asks = False
         self.feed, self.controls = feed, controls
@@ -59,6 +65,9 @@ class Model:
         self.result: Result | None = None
         self.results: deque[Result] = deque(maxlen=HISTORY)
         self.trend: History | None = None
+        self.ratings = Ratings(ask)
+        self.past: Past | None = None
+        self._parts: deque[tuple[float, Path | None]] = deque(maxlen=PARTS)  # (s, what is recorded from then on)
         self.result_count = 0
         self.with_outputs = 0
         self.marks: deque[Mark] = deque(maxlen=MARKS)
@@ -80,7 +89,10 @@ class Model:
             return
         self.judging.begin(now)
         if self.trend is None:
-            self.trend = History(self.feed.info.bundle.task.outputs)
+            task = self.feed.info.bundle.task
+            self.trend, self.past = History(task.outputs), Past(task.outputs, task.names)
+        if not self._parts or self._parts[-1][1] != self.part:
+            self._parts.append((self.stream, self.part))
         ended = self.feed.ended  # read first: what the loop stored before it ended is taken below
         for kind, what in self.feed.take():
             if kind == "eda":
@@ -100,6 +112,8 @@ class Model:
     def _take_eda(self, chunk: Chunk) -> None:
         values = np.asarray(chunk.values, np.float64)
         self.eda.add(chunk.times, values)
+        if self.past is not None:
+            self.past.eda.add(chunk.times, values)
         self._eda_quality.update(chunk.times, np.asarray(chunk.values, np.float32))
         end = float(chunk.times[-1])
         self.stream = max(self.stream, end)
@@ -137,14 +151,19 @@ class Model:
     def _take_mark(self, mark: Mark) -> None:
         self.marks.append(mark)
         self.mark_count += 1
-        if mark.rating is not None and self.trend is not None:
-            self.trend.rate((self.zero or 0.0) + mark.t, mark.rating)
+        self.ratings.add(mark, self.part)
+        if self.trend is not None and (mark.rating is not None or mark.corrects is not None):
+            zero = self.zero or 0.0
+            self.trend.rate(zero + mark.t, mark.rating, None if mark.corrects is None else zero + mark.corrects)
 
     def _take_result(self, result: Result, now: float) -> None:
         self.result = result
         self.results.append(result)
         if self.trend is not None:
             self.trend.add((self.zero or 0.0) + result.t, result.outputs)
+        if self.past is not None:
+            self.past.add(result.t, result.outputs, result.attention)
+        self.ratings.window(result.t, result.outputs.get("pain") if result.outputs else None)
         self.result_count += 1
         self.with_outputs += result.outputs is not None
         self.stream = max(self.stream, result.t)
@@ -248,10 +267,42 @@ class Model:
         if self.trend is None:
             return {}
         running = self.zero is not None and not self.ended
-        return self.trend.values(seconds, self.judging.epoch + now if running else max(self.trend.end, 0.0))
+        values = self.trend.values(seconds, self.judging.epoch + now if running else max(self.trend.end, 0.0))
+        return {**values, "agreement": self._agreement()}
+
+    def _agreement(self) -> dict[str, Any] | None:
+        """The ratings of this run and the estimates before them; None where the task estimates no pain."""
+        info = self.feed.info
+        if info is None or "pain" not in info.bundle.task.outputs:
+            return None
+        found = self.ratings.agreement(self.alarms.settings.limit if info.realtime else None)
+        return {**found, "smooth": info.smooth}
 
     def marks_values(self) -> list[dict[str, Any]]:
         return [mark_values(mark) for mark in self.marks]
+
+    @property
+    def part(self) -> Path | None:
+        """The recording that is being written."""
+        recording = self.controls.recording
+        return recording.folder if recording is not None and recording.active else None
+
+    def part_at(self, t: float) -> Path | None:
+        """The recording that was written at stream time `t`, as far as that is known."""
+        return next((folder for since, folder in reversed(self._parts) if since <= t), None)
+
+    def around(self, event: AlarmEvent) -> dict[str, Any]:
+        """`Past.around` of an event, the event itself, and in `recording` the one that has its `video`, else None."""
+        assert self.past is not None and self.feed.info is not None
+        begin, end = self.past.span(event.start, event.end, self.stream)
+        folder = self.part_at(min(event.start, self.stream))
+        unit = self.judging.statuses["eda"].unit if "eda" in self.judging.statuses else ""
+        values = self.past.around(begin, end, self.feed.info.hop)
+        filmed = folder is not None and (folder / video_name(1)).is_file()
+        return {
+            **values, "event": asdict(event), "eda": {**values["eda"], "unit": unit or "µS"},
+            "recording": folder.name if folder is not None and filmed else None,
+        }  # fmt: skip
 
     def sensors(self, now: float) -> dict[str, Any]:
         """State of every modality's sensor, with the reason in `lost` if it delivers nothing."""
@@ -292,9 +343,16 @@ class Model:
                 "on": self.controls.is_recording,
                 "state": str(getattr(recording, "state", "")),
             },
+            "ask": self._question(),
             "eda": self._eda_values(sensors),
             "voice": self._voice_values(sensors),
         }
+
+    def _question(self) -> dict[str, Any] | None:
+        """What a person is to rate now, see `Ratings.question`."""
+        if self.feed.info is None or not self.feed.info.realtime or self.ended:
+            return None
+        return self.ratings.question(self.stream, self.events.newest("physiological"))
 
     def snapshot(self, now: float) -> dict[str, Any]:
         """The alarms shown."""
@@ -325,4 +383,5 @@ class Model:
 
 
 def mark_values(mark: Mark) -> dict[str, Any]:
-    return {"t": short(mark.t), "text": mark.text, "rating": mark.rating}
+    corrects = None if mark.corrects is None else short(mark.corrects)
+    return {"t": short(mark.t), "text": mark.text, "rating": mark.rating, "corrects": corrects}

@@ -130,6 +130,7 @@ def start_page(
     earlier: Path | None = None,
     asks: bool = False,
     subject: str = "",
+    ask: int = 0,
 ) -> PageObserver:
     """Serve the page at `address` (HOST:PORT; port 0 picks a free one) and return its observer.
 
@@ -140,6 +141,7 @@ def start_page(
         restored from the audit log.
     earlier: the last recorded part of that session: the trend begins with it.
     asks: whether the page begins with the start of a session. subject: whose session continues.
+    ask: minutes after a pain rating at which the page asks for the next one; 0: only after a pain alarm.
     Raises ConfigError for an address, token, certificate or folder that cannot be used.
     """
     host, port = parse_address(address)
@@ -151,7 +153,7 @@ def start_page(
     door = Door()
     listener = listen_at(host, port, door)
     observer = PageObserver(*addresses(host, listener, token, certfile))
-    application = _application(observer, controls, audit, recordings, Guard(token), door, face, earlier)
+    application = _application(observer, controls, audit, recordings, Guard(token), door, face, earlier, ask)
     application.model.judging.set(settings or AlarmSettings())
     application.model.asks = asks
     if subject:
@@ -272,8 +274,9 @@ def _application(
     door: Door,
     face: str,
     earlier: Path | None,
+    ask: int,
 ) -> _Page:
-    model = Model(feed, controls)
+    model = Model(feed, controls, ask)
     clients = Clients(model, guard, face, door)
     api = Api(model, clients, audit, Recordings(recordings), guard, door, face, earlier)
     by_path: dict[str, dict[str, Endpoint]] = {}

@@ -3,6 +3,8 @@
 
 import { $, make, minutesSeconds, say } from "./dom.js";
 import { ask } from "./link.js";
+import { setBar } from "./meters.js";
+import { percent } from "./values.js";
 
 const KEPT = "jmt-edge-start"; // of this tab, so that a reload loses nothing
 const REST = 120; // s
@@ -266,12 +268,9 @@ export class SessionStart {
     say($("session-advice"), good ? "Good" : what || why);
     say($("session-why"), what ? why : "");
     $("session-signal-step").dataset.good = good;
-    const score = good ? Math.round(100 * (this.on.result()?.quality[name]?.score ?? 0)) : 0;
-    const meter = $("session-meter");
-    meter.firstElementChild.style.width = `${score}%`;
-    if (good) meter.setAttribute("aria-valuenow", score);
-    else meter.removeAttribute("aria-valuenow");
-    say($("session-score"), good ? `quality ${score}%` : "quality —");
+    const score = good ? (this.on.result()?.quality[name]?.score ?? 0) : null;
+    setBar($("session-meter"), "quality", score);
+    say($("session-score"), good ? `quality ${percent(score)}` : "quality —");
     const level = this.on.state()?.voice.level ?? null;
     say($("session-level"), name !== "voice" ? "" : level === null ? "level —" : `level ${Math.round(level)} dB`);
     $("session-next").disabled = !good;

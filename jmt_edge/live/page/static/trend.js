@@ -8,11 +8,12 @@ const RATINGS = [[0, "0"], [0.5, "5"], [1, "10"]]; // the axis on the right
 
 /** The chart of `outputs` ({name: colour}) in `host`, on one axis of time. range, scale, unit, lines: as a Chart's;
  * rated: with the pain ratings, else with each output's letter beside its newest value; clock: () => whether times are
- * a clock's. */
+ * a clock's; drawn: called with the server's answer that is shown, null where there is no new one. */
 export class Trend {
-  constructor(host, { outputs, range, scale, unit, lines, rated = false, clock }) {
+  constructor(host, { outputs, range, scale, unit, lines, rated = false, clock, drawn = () => {} }) {
     this.host = host;
     this.outputs = outputs;
+    this.drawn = drawn;
     this.clock = clock;
     this.seconds = 0; // shown: s, null for all, 0 for nothing
     this.data = null;
@@ -41,8 +42,11 @@ export class Trend {
       this.data = data;
       this.answered = Date.now();
       this.#draw();
+      this.drawn(data);
     } catch {
-      if (this.asked === asked) this.#missed();
+      if (this.asked !== asked) return;
+      this.drawn(null);
+      this.#missed();
     }
     if (this.asked === asked) this.timer = setTimeout(() => this.show(seconds), 1000 * Math.max(4, this.data?.bin ?? 4));
   }
