@@ -376,7 +376,7 @@ def test_a_start_needs_what_it_asks_for(hand: Callable[..., Hand]) -> None:
     assert status == 409 and "personalised to P12" in answer["error"] and one.page.model.session is None
     assert one.http.json("POST", "/api/v1/session", {**GIVEN, "subject": "P12"})[0] == 202
     assert one.http.json("GET", "/api/v1/state")[1]["session"]["subject"] == "P12"
-    assert [text for _, text, _ in one.controls.take_marks()] == ["session begins"]
+    assert [text for _, text, *_ in one.controls.take_marks()] == ["session begins"]
 
 
 def test_a_start_that_cannot_be_logged_does_not_happen(
