@@ -36,7 +36,7 @@ class LiveActions:
         self._rest, self._calm = Rest(seconds), None
 
     def forget_rest(self) -> None:
-        """Whoever rested is gone."""
+        """Forget the rest: another person is there."""
         self._rest = self._calm = None
 
     def state(self, t: float, hop: float, end: float) -> dict[str, Any]:

@@ -39,7 +39,7 @@ class OwnBaseline:
         return changed
 
     def forget(self) -> Collection[str]:
-        """Whoever rested is gone; the modalities whose clips are no longer changed."""
+        """Forget the rest: another person is there. The modalities whose clips are no longer changed."""
         changed = list(self._found)
         self._rest, self._began, self._over, self._found = None, None, False, {}
         return changed

@@ -62,6 +62,7 @@ class Bedside:
         self._hangs = self._over = False
         self.pain = 0.2
         self.actions: dict[str, Any] | None = None  # facial actions in each result
+        self.poor: dict[str, str] = {}  # modality -> why it cannot be used
         self.rest: dict[str, Any] | None = None  # in each result
         self.dropped = 0
         sources = {name: f"sim:{name}" for name in self.task.names}
@@ -301,7 +302,7 @@ class Bedside:
             name: Status(State.LOST, LOST[name]) if name in self._lost
             else Status(State.STREAMING, unit="µS" if name == "eda" else "") for name in names
         })  # fmt: skip
-        why = {name: f"sensor lost: {LOST[name]}" for name in self._lost}
+        why = {**self.poor, **{name: f"sensor lost: {LOST[name]}" for name in self._lost}}
         if not self._warm:
             why = dict.fromkeys(names, f"warming up: {min(self._t, 3.5):.1f} of 4.0 s")
         quality = {n: Quality(n not in why, why.get(n, ""), 0.0 if n in why else 0.93) for n in names}
@@ -333,7 +334,7 @@ class _Recorder:
         self.active = False
 
     def begin_session(self, subject: str, *, record: bool) -> None:
-        self.active = record
+        self.active, self.subject = record, subject
 
     def alarm(self, key: str, line: dict[str, Any], *, lasts: bool) -> None:
         """Nothing is written."""

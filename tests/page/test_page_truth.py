@@ -257,6 +257,34 @@ def test_banner_and_number_never_contradict_each_other(bed: Any, visit: Visit) -
         assert time.strftime("%H:%M", time.localtime(alarm[when])) == re.search(f"{when} (..:..)", latched)[1]  # type: ignore[index]
 
 
+# --- what the number is made of ---------------------------------------------------------------------------------------
+
+
+def test_a_number_says_what_it_lacks_and_is_grey(bed: Any, visit: Visit) -> None:
+    """And the values without each signal stand beside the curve, with a letter each, also where they are equal."""
+    run, page = bed("trimodal"), visit("about:blank", reduced_motion="reduce")
+    page.add_init_script(path=Path(__file__).parent / "canvas_text.js")
+    run.warm_up()
+    page.goto(run.url)
+    grey = "() => ['pain', 'valence', 'arousal'].map((id) => getComputedStyle(document.getElementById(id)).color)"
+    page.wait_for_function(has("#pain-from", "s.startsWith('from face + voice + EDA; 90%: ')"))
+    whole = page.evaluate(grey)
+    letters = """(wanted) => { const w = document.querySelector('#pain-chart canvas').written ?? [];
+      return w.map((x) => x.words).filter((x) => 'FVE'.includes(x)).sort().join('') === wanted; }"""
+    page.wait_for_function(letters, arg="EFV")
+    run._lost = {"eda"}
+    for card in ("pain", "affect"):
+        page.wait_for_function(has(f"#{card}-from", "s.startsWith('from face + voice, without EDA; 90%: ')"))
+    page.wait_for_function(letters, arg="FV")
+    reduced, dim = page.evaluate(grey), page.evaluate("() => getComputedStyle(document.querySelector('.from')).color")
+    assert set(reduced) == {dim} and dim not in whole
+    run._lost = {"eda", "voice"}
+    page.wait_for_function(has("#pain-from", "s.startsWith('from face, without voice and EDA; 90%: ')"))
+    run._lost = set()
+    page.wait_for_function(has("#pain-from", "s.startsWith('from face + voice + EDA; 90%: ')"))
+    assert page.evaluate(grey) == whole
+
+
 # --- an end, a token, a reason ----------------------------------------------------------------------------------------
 
 
