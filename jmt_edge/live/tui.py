@@ -23,7 +23,7 @@ from ..observer import Mark, Observer, RunInfo
 from ..result import Result
 from ..summary import Percentiles, Summary, notice
 from .alarms import MAX_PAUSE
-from .judge import Judge, Watch
+from .judge import Judge
 from .keys import Keys
 from .letters import Letters, encoding_of
 from .screen import EDA_RATE, View, calm, draw, keys, means, notes, one_line, sentence, summed_eda
@@ -37,24 +37,20 @@ BELLS = {"high": 4.0, "medium": 8.0, "low": 20.0}  # s between two bells, as bet
 class Terminal(Observer):
     """Redraws four times per second in its own thread; the loop only stores its latest values here.
 
-    judge: the page's, so that both show the same alarms and a person acknowledges for both; None: there is no page, and
-    the alarms are judged here. log: writes what a person does about alarms to the page's audit log, before it is done.
+    judge: the run's, so that whatever shows alarms shows the same and a person acknowledges for all; who owns it comes
+    before this observer. log: writes what a person does about alarms to the page's audit log, before it is done.
     """
 
     def __init__(
         self,
         controls: Controls,
+        judge: Judge,
         console: Console | None = None,
-        judge: Judge | None = None,
         log: Callable[..., None] | None = None,
     ) -> None:
         self._controls = controls
         self._console = console or Console()
         self._letters = Letters(encoding_of(self._console.encoding, os.environ))
-        self._watch: Watch | None = None
-        if judge is None:
-            self._watch = Watch(controls)
-            judge = self._watch.judge
         self.judge = judge
         self._log = log
         self._lock = threading.Lock()
@@ -75,8 +71,6 @@ class Terminal(Observer):
 
     # --- the loop's side -------------------------------------------------------------------------------------------
     def on_start(self, info: RunInfo) -> None:
-        if self._watch is not None:
-            self._watch.on_start(info)
         self._info = info
         if self._console.is_dumb_terminal or not os.environ.get("TERM"):
             self._lines = _Lines(self._console, self._letters)
@@ -91,8 +85,6 @@ class Terminal(Observer):
             self._keys = Keys(self._press)
 
     def on_chunk(self, modality: str, chunk: Chunk) -> None:
-        if self._watch is not None:
-            self._watch.on_chunk(modality, chunk)
         if modality == "eda" and len(chunk):
             with self._lock:
                 self._note_eda(chunk)
@@ -106,13 +98,9 @@ class Terminal(Observer):
         self._message = f"{what} at {mark.t:.1f} s{kept}"
 
     def on_status(self, statuses: Mapping[str, Status]) -> None:
-        if self._watch is not None:
-            self._watch.on_status(statuses)
         self._statuses = dict(statuses)
 
     def on_result(self, result: Result) -> None:
-        if self._watch is not None:
-            self._watch.on_result(result)
         with self._lock:
             self._result = result
             self._history.append((result.index, result.outputs))
@@ -122,8 +110,6 @@ class Terminal(Observer):
                 self._lines.waiting.append(result)
 
     def on_end(self, summary: Summary) -> None:
-        if self._watch is not None:
-            self._watch.on_end(summary)
         self._ended.set()
         if self._keys is not None:
             self._keys.close()
@@ -162,9 +148,8 @@ class Terminal(Observer):
             self._message = str(error)
 
     def _demand_live(self, what: str) -> None:
-        info = self._info
-        if info is not None and not info.realtime:
-            raise ConfigError(f"this run is not live ({info.replay or 'files at full speed'}), so {what}")
+        if self._info is not None and (said := self._info.refusal(what)):
+            raise ConfigError(said)
 
     def _acknowledge(self) -> str:
         if not any(a["state"] != "acknowledged" for a in self.judge.snapshot(time.monotonic())["alarms"]):

@@ -203,7 +203,7 @@ def test_a_station_shows_the_same_over_the_page_and_over_a_broker(
     from jmt_edge.beds.unit import BedUnit
 
     broker = parse_broker(start_broker().url(), environment={})
-    one = bed(more=lambda model: [BedUnit(broker, "1", model.controls, model)])
+    one = bed(more=lambda model: [BedUnit(broker, "1", model.judging)])
     over_page, over_broker = direct(f"1={one.url}"), Listener(broker, Ward(broker.prefix))
     over_broker.start()
     try:

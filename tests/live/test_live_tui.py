@@ -28,6 +28,7 @@ from jmt_edge.capture.base import State, Status
 from jmt_edge.engine.bundle import Bundle
 from jmt_edge.live import Controls, Mark, Quality, Result, RunInfo
 from jmt_edge.live.actions import LABEL
+from jmt_edge.live.judge import Watch
 from jmt_edge.live.keys import Keys
 from jmt_edge.live.screen import chart
 from jmt_edge.live.tui import Terminal
@@ -51,7 +52,8 @@ def drawn(terminal: Terminal, console: Console) -> str:
 def view(bundles: Bundles, result: Result | None, controls: Controls | None = None) -> tuple[Terminal, Console]:
     bundle = bundles("trimodal")
     console = Console(file=io.StringIO(), width=80, height=24, force_terminal=False)
-    terminal = Terminal(controls or Controls(), console)
+    controls = controls or Controls()
+    terminal = Terminal(controls, Watch(controls).judge, console)
     precision = dict.fromkeys((*bundle.task.names, "fusion"), "fp32")
     terminal._info = RunInfo(
         bundle, "onnxruntime", precision, 0.5, True, 0.0, {"face": "/dev/video0", "voice": "", "eda": "sim:seed=0"}
@@ -176,7 +178,7 @@ def test_no_data_is_a_dash_with_the_reason(bundles: Bundles) -> None:
 def test_before_the_first_window(bundles: Bundles) -> None:
     assert "waiting for the first window" in drawn(*view(bundles, None))
     console = Console(file=io.StringIO(), width=80)
-    assert "starting" in drawn(Terminal(Controls(), console), console)
+    assert "starting" in drawn(Terminal(Controls(), Watch(Controls()).judge, console), console)
 
 
 def test_a_half_second_of_eda_in_several_chunks_is_one_mean(bundles: Bundles) -> None:
@@ -223,6 +225,8 @@ def run_in_terminal(
     ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", size[1], size[0], 0, 0))
     before = termios.tcgetattr(slave)
     wanted = {**os.environ, "TERM": "xterm-256color", "OMP_NUM_THREADS": "1", "LC_ALL": "C.UTF-8", **environment}
+    for name in ("COLUMNS", "LINES"):  # readline set these where pytest starts its workers; they count for more
+        wanted.pop(name, None)
     process = subprocess.Popen(
         [sys.executable, "-m", "jmt_edge", *args], stdin=slave, stdout=slave, stderr=slave,
         env={name: value for name, value in wanted.items() if value is not None},

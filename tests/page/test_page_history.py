@@ -110,8 +110,8 @@ def test_memory_is_bounded() -> None:
 def test_what_was_recorded_comes_before_what_is_new(tmp_path: Path) -> None:
     _, folder = record(tmp_path, marks={})
     manifest = Recording(folder).manifest
-    if manifest["origin"] is None:  # a recording by hand has no clock
-        assert recorded(folder, manifest["outputs"]).begin is None
+    assert manifest["origin"] is None, "a recording by hand has no clock"
+    assert recorded(folder, manifest["outputs"]).history.begin is None
     older = History(["pain"])
     for t in range(0, 600):
         older.add(1000.0 + t, {"pain": 0.9})
@@ -194,7 +194,7 @@ def test_a_part_whose_clock_was_ahead_does_not_hide_the_parts_after_it(
     origin("2026-03-02T10:00:00+00:00")  # a day ahead
     part(folder, pain_demo, 0.5)
     origin("2026-03-01T10:10:00+00:00")
-    history = recorded(part(folder, pain_demo, 0.75), ["pain"])
+    history = recorded(part(folder, pain_demo, 0.75), ["pain"]).history
     assert history.end - (history.begin or 0) < 700
     assert [row[2] for row in history.values(HOUR, history.end)["rows"]] == [0.25] * 3 + [0.75] * 3
     assert len(history.ratings) == 2
@@ -205,7 +205,7 @@ def test_a_session_that_continues_itself_is_read_once(
 ) -> None:
     origin(ORIGIN)
     monkeypatch.setattr("jmt_edge.recording.recorder._part", lambda folder: {"recording": "night"})
-    assert len(recorded(part(tmp_path / "night", pain_demo, 0.5), ["pain"]).ratings) == 1
+    assert len(recorded(part(tmp_path / "night", pain_demo, 0.5), ["pain"]).history.ratings) == 1
 
 
 def test_a_long_session_fits_into_memory(tmp_path: Path, pain_demo: Bundle, origin: Callable[[str], None]) -> None:
@@ -213,7 +213,7 @@ def test_a_long_session_fits_into_memory(tmp_path: Path, pain_demo: Bundle, orig
     origin(ORIGIN)
     windows = 8000
     folder = part(tmp_path / "night", pain_demo, 0.5, windows)
-    assert recorded(folder, ["pain"]).end > 0  # what the first call loads stays
+    assert recorded(folder, ["pain"]).history.end > 0  # what the first call loads stays
     tracemalloc.start()
     recorded(folder, ["pain"])
     peak = tracemalloc.get_traced_memory()[1]

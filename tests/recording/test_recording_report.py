@@ -148,7 +148,7 @@ def event(**more: object) -> AlarmEvent:
 
 
 def note(recorder: Recorder, *events: AlarmEvent, off: str = "") -> None:
-    recorder.alarm("settings", settings_line(SETTINGS, off), lasts=True)
+    recorder.alarm("settings", settings_line(SETTINGS, off, 0.0), lasts=True)
     for one in events:
         recorder.alarm(one.id, one.to_line(), lasts=False)
         if one.label:
@@ -380,7 +380,7 @@ def test_no_threshold_is_drawn_where_there_was_no_pain_alarm(
     make: Make, settings: dict[str, object], off: str, said: str
 ) -> None:
     recorder = make()
-    recorder.alarm("settings", settings_line(settings, off), lasts=True)
+    recorder.alarm("settings", settings_line(settings, off, 0.0), lasts=True)
     for index in range(1, 9):
         window(recorder, index, 0.4)
     recorder.close()

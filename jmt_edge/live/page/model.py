@@ -50,7 +50,9 @@ class Model:
         self.voice = VoiceLevel()
         self.result: Result | None = None
         self.results: deque[Result] = deque(maxlen=HISTORY)
-        self.trend: History | None = None
+        self.trend: History | None = None  # of this run, by stream time
+        self.earlier: History | None = None  # of the session before this run, by Unix time
+        self.reading = False  # that is being read
         self.result_count = 0
         self.with_outputs = 0
         self.marks: deque[Mark] = deque(maxlen=MARKS)
@@ -130,13 +132,13 @@ class Model:
         self.marks.append(mark)
         self.mark_count += 1
         if mark.rating is not None and self.trend is not None:
-            self.trend.rate((self.zero or 0.0) + mark.t, mark.rating)
+            self.trend.rate(mark.t, mark.rating)
 
     def _take_result(self, result: Result, now: float) -> None:
         self.result = result
         self.results.append(result)
         if self.trend is not None:
-            self.trend.add((self.zero or 0.0) + result.t, result.outputs)
+            self.trend.add(result.t, result.outputs)
         self.result_count += 1
         self.with_outputs += result.outputs is not None
         self.stream = max(self.stream, result.t)
@@ -158,9 +160,8 @@ class Model:
 
     @property
     def zero(self) -> float | None:
-        """Unix time at stream time 0; None where stream time is not the time of a clock."""
-        info = self.feed.info
-        return self.judging.epoch + info.origin if info is not None and info.realtime and info.origin else None
+        """As `RunInfo.zero`; None before the run has begun."""
+        return self.feed.info.zero if self.feed.info is not None else None
 
     @property
     def faults(self) -> dict[str, Fault]:
@@ -236,11 +237,15 @@ class Model:
         return [[short(r.t), *(round(r.outputs[n], 4) if r.outputs else None for n in names)] for r in past]
 
     def trend_values(self, seconds: float | None, now: float) -> dict[str, Any]:
-        """See `History.values`; `now` is `time.monotonic()`. Empty before the run has begun."""
-        if self.trend is None:
+        """As `History.values`; `now` is `time.monotonic()`. Empty before the run has begun.
+
+        `reading`: what was recorded of the session before this run is still being read.
+        """
+        info, zero = self.feed.info, self.zero
+        if self.trend is None or info is None:
             return {}
-        running = self.zero is not None and not self.ended
-        return self.trend.values(seconds, self.judging.epoch + now if running else max(self.trend.end, 0.0))
+        end = now - info.origin if zero is not None and not self.ended else max(self.trend.end, 0.0)
+        return {**self.trend.values(seconds, end, zero or 0.0, self.earlier), "reading": self.reading}
 
     def marks_values(self) -> list[dict[str, Any]]:
         return [mark_values(mark) for mark in self.marks]
