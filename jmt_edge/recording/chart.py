@@ -24,8 +24,8 @@ class Chart:
     (n,); longest: s between two values that are still one line. low, high: of the axis, with `labels`, {value: text}.
 
     gaps: [from, to] without values. dots: (s, 0-10, title) on an axis of their own. spans: (from, to, lane, title)
-    below, lane 0 red, 1 grey. limits: (time from which it applied, limit), NaN for none. clock: label of a time; zero: s that labels are counted from, so that they fall on whole
-    minutes.
+    below, lane 0 red, 1 grey. limits: (time from which it applied, limit), NaN for none. clock: label of a time; zero:
+    s that labels are counted from, so that they fall on whole minutes.
     """
 
     name: str

@@ -230,9 +230,7 @@ class _Report:
         found: list[tuple[float, float]] = []
         for t, settings in self.log.settings:
             limit = float(settings["limit"]) if settings["enabled"] else math.nan
-            if t is not None and not (
-                found and (found[-1][1] == limit or (math.isnan(found[-1][1]) and math.isnan(limit)))
-            ):
+            if t is not None and not (found and np.array_equal(found[-1][1], limit, equal_nan=True)):
                 found.append((t, limit))
         return found
 
@@ -249,12 +247,11 @@ class _Report:
             return f"off: {self.log.off}"
         if not self.log.settings:
             return f"not known: {self._not_judged()}"
-        said = [
-            _alarm(settings)
-            + ("" if not i else f" from {self.clock(t)}" if t is not None else " at some time after that")
-            for i, (t, settings) in enumerate(self.log.settings)
-        ]
-        return "; then ".join(said)
+        first, *later = self.log.settings
+        said = [_alarm(first[1])]
+        for t, settings in later:
+            said.append(f"from {self.clock(t)}: {_alarm(settings)}" if t is not None else f"later: {_alarm(settings)}")
+        return ". ".join(said)
 
     def _ratings(self) -> str:
         head = "<h2>Ratings and notes</h2>"

@@ -237,7 +237,8 @@ def test_a_hanging_loop_and_a_fault_do_not_stop_the_drawing(bundles: Bundles, mo
 def test_a_lost_sensor_says_why_and_has_no_value(bundles: Bundles) -> None:
     bed = Bed(bundles("trimodal"))
     bed.feed(0.4)
-    bed.terminal.on_status({"voice": Status(State.LOST, reason="unplugged: hw:1,0")})
+    for observer in (bed.watch, bed.terminal):
+        observer.on_status({"voice": Status(State.LOST, reason="unplugged: hw:1,0")})
     bed.terminal._level = -20.0
     bed.terminal.on_result(
         replace(a_result(bed.bundle, 9), quality={**a_result(bed.bundle, 9).quality, "voice": Quality(False, "gone")})

@@ -94,7 +94,8 @@ class History:
     ) -> dict[str, Any]:
         """What a chart of the last `seconds` (None: of all) shows, plain JSON values.
 
-        zero: the chart's time at time 0 here. earlier: what came before this, by the times of the chart; of a clock that was ahead then, what fits is shown.
+        zero: the chart's time at time 0 here. earlier: what came before this, by the times of the chart; of a clock
+        that was ahead then, what fits is shown.
 
         `bin`: s of a bin; `from`, `to`: the span; `rows`: [start of the bin, then low, mean, high of each output] of
         the bins with outputs; `gaps`: [from, to] of every stretch without outputs; `ratings`: [time, 0-10].
