@@ -26,10 +26,8 @@ from .alarms import MAX_PAUSE
 from .judge import Judge
 from .keys import Keys
 from .letters import Letters, encoding_of
-from .screen import EDA_RATE, View, calm, draw, keys, means, notes, one_line, sentence, summed_eda
+from .screen import MOST, View, calm, draw, keys, means, notes, one_line, sentence, summed_eda
 
-HISTORY = 300  # results
-EDA_SECONDS = 150.0
 PERIOD = 0.25  # s between two drawings
 BELLS = {"high": 4.0, "medium": 8.0, "low": 20.0}  # s between two bells, as between the page's sounds
 
@@ -57,7 +55,7 @@ class Terminal(Observer):
         self._info: RunInfo | None = None
         self._result: Result | None = None
         self._statuses: Mapping[str, Status] = {}
-        self._history: deque[tuple[int, dict[str, float] | None]] = deque(maxlen=HISTORY)
+        self._history: deque[tuple[int, dict[str, float] | None]] = deque(maxlen=MOST)
         self._eda: deque[tuple[int, float, int]] = deque()  # as `summed_eda`
         self._level: float | None = None
         self._total = Percentiles()
@@ -124,7 +122,7 @@ class Terminal(Observer):
                 _, before, counted = self._eda.pop()
                 total, count = total + before, count + counted
             self._eda.append((slot, total, count))
-        while self._eda[0][0] < self._eda[-1][0] - EDA_SECONDS * EDA_RATE:
+        while self._eda[0][0] < self._eda[-1][0] - MOST:
             self._eda.popleft()
 
     # --- keys ------------------------------------------------------------------------------------------------------

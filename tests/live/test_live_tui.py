@@ -340,3 +340,19 @@ def test_without_a_terminal_it_says_so_and_writes_json(bundles: Bundles, tmp_pat
     done = jmt_edge("live", "--bundle", str(bundles("pain").path), "--eda", "sim:", "--speed", "max", "--duration", "2")
     assert done.returncode == 0 and len(done.stdout.splitlines()) == 4
     assert "standard output is not a terminal" in done.stderr
+
+
+@pytest.mark.parametrize("width", [600, 1500])
+def test_a_wide_terminal_is_full_of_what_was(bundles: Bundles, width: int) -> None:
+    """20 minutes of results and EDA: a line fills its columns, or as many as are kept, and the title says how long."""
+    terminal, console = view(bundles, None)
+    console.width, console.height = width, 60
+    whole = {"pain": 1.0, "valence": 1.0, "arousal": 1.0}
+    for index in range(1, 2401):
+        terminal.on_result(replace(a_result(whole, bundles("trimodal")), index=index, t=index / 2))
+        terminal.on_chunk("eda", Chunk(np.array([index / 2 - 0.3]), np.array([5.0 + index % 3], np.float32), 10.0))
+    lines = drawn(terminal, console).splitlines()
+    widths = [sum(c in "▁▂▃▄▅▆▇█" for c in line) for line in lines]
+    of_outputs, of_eda = min(1200, width - 4 - 16 - 5 - 7), min(1200, width - 4 - 16 - 7)
+    assert widths.count(of_outputs) >= 3 and widths.count(of_eda) >= 1
+    assert f"outputs, last {of_outputs / 2:.0f} s" in "\n".join(lines)
