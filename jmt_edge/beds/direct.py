@@ -170,8 +170,8 @@ def _tokens(text: str, names: Sequence[str], file: Path | None) -> dict[str, str
         if name not in names or not token:
             where = printable(file) if file else TOKEN_VARIABLE
             raise ConfigError(
-                f"line {number} of {where} has no NAME=TOKEN of a bed that --bed names; fix the name (a token with = in "
-                "it needs the name before it)"
+                f"line {number} of {where} has no NAME=TOKEN of a bed that --bed names; fix the name (a token that has "
+                "= in it needs one before it)"
             )
         found[name] = token
     return found
