@@ -19,15 +19,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Mark:
-    """A note made at stream time `t`: a text, a pain rating 0-10, or both."""
+    """A note made at stream time `t`: a text, a pain rating 0-10, or both.
+
+    corrects: the `t` of the rating that this one takes the place of; without a `rating` it withdraws it.
+    """
 
     t: float
     text: str = ""
     rating: int | None = None
+    corrects: float | None = None
 
     @property
     def label(self) -> str:
         """The mark as one text, for streams of texts: `rating 7: after the cold pack`."""
+        if self.corrects is not None:
+            at = f"rating of {self.corrects:.3f} s"
+            return f"{at} withdrawn" if self.rating is None else f"{at} corrected: {self.rating}"
         if self.rating is None:
             return self.text
         return f"rating {self.rating}" + (f": {self.text}" if self.text else "")

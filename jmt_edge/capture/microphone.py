@@ -141,11 +141,9 @@ def list_microphones() -> tuple[str, list[dict[str, Any]]]:
 def _why(kind: bytes, content: bytes) -> str:
     """Why there is no sound, by a message that is neither sound nor what was asked for."""
     text = content.decode("utf-8", "replace")
-    return (
-        text
-        if kind in (portaudio.REFUSED, portaudio.ABSENT)
-        else f"the process that reads the microphone ended {text}; try again"
-    )
+    if kind in (portaudio.REFUSED, portaudio.ABSENT):
+        return text
+    return f"the process that reads the microphone ended {text}; try again"
 
 
 def _no_answer() -> str:
@@ -252,7 +250,8 @@ class Microphone:
                 process.close()
 
     def _begin(self, process: _Process, opened: dict[str, Any]) -> _Stream:
-        self._apart = max(APART, 1.5 * (time.monotonic() - process.began))
+        if process.looks == 1:  # the others need not begin
+            self._apart = max(APART, 1.5 * (time.monotonic() - process.began))
         self._rate = float(opened["rate"])
         self._resample = StreamResampler(self._rate)
         self._fit = ClockFit()

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from ..controls import Controls
 from ..errors import ConfigError
 from ..observer import RunInfo
-from ..recording.alarm_events import AlarmEvent, label_line, settings_line
+from ..recording.alarm_events import AlarmEvent, Settings, label_line, settings_line, then
 from .alarms import Alarm, Alarms, State
 
 MOST = 1000  # events kept of a run
@@ -34,6 +34,7 @@ class EventLog:
 
     def __init__(self, alarms: Alarms, run: _Run, controls: Controls) -> None:
         self._alarms, self._run, self._controls = alarms, run, controls
+        self.settings: Settings = ()  # of the pain alarm, since when; the newest
         self._events: dict[str, AlarmEvent] = {}
         self._current: dict[str, str] = {}  # alarm -> its event that is not over
         self._unseen: dict[str, deque[str]] = {}  # alarm -> its events that nobody has acknowledged
@@ -43,9 +44,9 @@ class EventLog:
     def note_settings(self) -> None:
         """Write into the recording that alarms are judged, and with which settings; again after each change."""
         info = self._run.info
-        line = settings_line(
-            asdict(self._alarms.settings), info.alarms_off if info else "", self._stream(time.monotonic())
-        )
+        off = info.alarms_off if info else ""
+        line = settings_line(asdict(self._alarms.settings), off, self._stream(time.monotonic()))
+        self.settings = then(self.settings, line)[-MOST:]
         if self._controls.recording is not None:
             self._controls.recording.alarm("settings", line, lasts=True)
         with self._lock:
@@ -65,6 +66,15 @@ class EventLog:
 
     def __contains__(self, id: str) -> bool:
         return id in self._events
+
+    def find(self, id: str) -> AlarmEvent | None:
+        """The event as `values` has it, but for the peak of one that is not over."""
+        return self._events.get(id)
+
+    def newest(self, kind: str) -> AlarmEvent | None:
+        """The event of this kind that began last."""
+        with self._lock:
+            return next((event for event in reversed(self._events.values()) if event.kind == kind), None)
 
     def label(self, id: str, label: str, by: str) -> AlarmEvent:
         """Write into the recording what a person says of an event.

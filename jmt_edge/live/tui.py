@@ -91,7 +91,7 @@ class Terminal(Observer):
             self._level = 10 * float(np.log10(max(power, 1e-10)))
 
     def on_mark(self, mark: Mark) -> None:
-        what = f"rating {mark.rating}" if mark.rating is not None else f"mark {mark.text}".rstrip()
+        what = mark.label if mark.rating is not None or mark.corrects is not None else f"mark {mark.text}".rstrip()
         kept = "" if self._controls.is_recording else ", not saved: recording is off"
         self._message = f"{what} at {mark.t:.1f} s{kept}"
 

@@ -16,6 +16,7 @@ import numpy as np
 from .gaps import F64
 
 LABELS = ("true", "false", "unsure")
+Settings = tuple[tuple[float | None, Mapping[str, Any]], ...]  # as `AlarmLog.settings`
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class AlarmLog:
 
     events: tuple[AlarmEvent, ...] = ()
     judged: bool = False
-    settings: tuple[tuple[float | None, Mapping[str, Any]], ...] = ()
+    settings: Settings = ()
     off: str = ""
 
     @property
@@ -76,7 +77,7 @@ class AlarmLog:
             return None
         begins = np.maximum.accumulate(np.array([t for t, _ in self.settings], np.float64))
         limits = np.array([settings["limit"] for _, settings in self.settings], np.float64)
-        return limits[np.searchsorted(begins, times, side="right") - 1]
+        return limits[np.maximum(np.searchsorted(begins, times, side="right") - 1, 0)]
 
 
 def settings_line(settings: Mapping[str, Any], off: str, t: float) -> dict[str, Any]:
@@ -99,7 +100,7 @@ def read_log(lines: Iterable[Mapping[str, Any]]) -> AlarmLog:
     log = AlarmLog()
     for line in lines:
         if "settings" in line:
-            log = replace(log, judged=True, settings=_then(log.settings, line), off=line["off"])
+            log = replace(log, judged=True, settings=then(log.settings, line), off=line["off"])
         elif "label" in line:
             labels[line["event"]] = line["label"]
         else:
@@ -109,9 +110,7 @@ def read_log(lines: Iterable[Mapping[str, Any]]) -> AlarmLog:
     return replace(log, events=tuple(sorted(labelled, key=lambda event: (event.start, event.signalled))))
 
 
-def _then(
-    before: tuple[tuple[float | None, Mapping[str, Any]], ...], line: Mapping[str, Any]
-) -> tuple[tuple[float | None, Mapping[str, Any]], ...]:
+def then(before: Settings, line: Mapping[str, Any]) -> Settings:
     """The settings with those of a line after them, where they are others."""
     if not before:
         return ((-math.inf, line["settings"]),)

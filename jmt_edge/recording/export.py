@@ -54,7 +54,10 @@ def rows(recording: Recording) -> dict[str, Rows]:
     return {
         "results": (list(get), ([one(r) for one in get.values()] for r in recording.each_result())),
         "eda": (("t", unit), ((t, None if math.isnan(v) else v) for t, v in recording.each_eda())),
-        "events": (("t", "text", "rating"), ((mark.t, mark.text, mark.rating) for mark in recording.marks())),
+        "events": (
+            ("t", "text", "rating", "corrects"),
+            ((mark.t, mark.text, mark.rating, mark.corrects) for mark in recording.marks()),
+        ),
         "alarms": (
             list(_ALARMS),
             ([_given(getattr(e, name)) for name in _ALARMS.values()] for e in recording.alarms().events),

@@ -19,6 +19,7 @@ from ..engine.bundle import INTENDED_USE
 from ..errors import ConfigError
 from ..observer import Mark
 from ..summary import notice
+from .ratings import final
 from .reader import Recording
 
 BASE = "https://github.com/jmt-edge/jmt-edge/fhir"
@@ -80,7 +81,7 @@ def _resources(recording: Recording, subject: str) -> Iterator[dict[str, Any]]:
                 "note": [{"text": said}],
                 "component": _components(result, output),
             }  # fmt: skip
-    for number, mark in enumerate(recording.marks()):
+    for number, mark in enumerate(final(recording.marks())):
         if mark.rating is not None:
             yield _rating(_id(recording, f"rating {number}"), mark, origin, common)
 

@@ -9,6 +9,12 @@ F64 = NDArray[np.float64]
 GAP = 1.0  # s without samples that break the line
 
 
+def gaps(times: F64, longest: float = GAP) -> list[list[float]]:
+    """[start, end] of every two neighbours in `times` (s, ascending) that are more than `longest` s apart."""
+    at = np.flatnonzero(np.diff(times) > longest)
+    return [[round(float(times[i]), 3), round(float(times[i + 1]), 3)] for i in at]
+
+
 def result_gap(hop: float) -> float:
     """Seconds without a result that break the line: a window or two may be dropped."""
     return max(GAP, 2.5 * hop)

@@ -121,6 +121,7 @@ _MANIFEST: dict[str, tuple[Check, str]] = {
     "closed": (_maybe(_closed), "null, or whether the recording is complete"),
 }
 _OPTIONAL: dict[str, tuple[Check, str]] = {
+    "subject": (_whose, "a person's code"),
     "novelty": (_text, "a name"),
     "person": (_text, "a name"),
     "uncertainty": (_text, "a text"),
@@ -143,7 +144,12 @@ _EVENT = _fields(
 )  # fmt: skip
 _LABEL = _fields(event=_text, label=lambda x: x in LABELS, t=_number, by=_text)
 _SET = _fields(settings=_fields(limit=_number, hysteresis=_number, delay=_number, enabled=_flag), off=_text)
-MARK = _fields(t=_number, text=_text, rating=_maybe(lambda x: _count(x) and x <= 10))
+_MARK = _fields(t=_number, text=_text, rating=_maybe(lambda x: _count(x) and x <= 10))
+
+
+def mark_check(x: Any) -> bool:
+    """A line of `events.jsonl`. Earlier versions had no corrections."""
+    return _MARK(x) and _optional(corrects=_maybe(_number))(x)
 
 
 def alarm_check(x: Any) -> bool:

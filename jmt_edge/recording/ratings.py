@@ -1,13 +1,13 @@
 """The ratings (0-10) in recordings, each with the results that it is about.
 
 A rating is about the seconds before it was given. A slip is corrected at once, so a rating that another one follows
-within 3 s is left out.
+within 3 s is left out; one that was corrected later, on the page, counts as corrected.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import pairwise
@@ -120,9 +120,23 @@ def _without(what_ifs: dict[str, dict[str, float]] | None, names: Sequence[str])
     return [logit(known[name][OUTPUT]) if name in known else math.nan for name in names]
 
 
-def uncorrected(marks: Sequence[Mark]) -> list[Mark]:
-    """The ratings by time, without those that another one follows within `CORRECTION` s."""
-    given = [m for m in sorted(marks, key=lambda m: m.t) if m.rating is not None]
+def final(marks: Iterable[Mark]) -> list[Mark]:
+    """The marks by time as corrected: each rating has its last value, those that were withdrawn have none.
+
+    A correction whose rating was lost is that rating. A mark of which nothing is left is left out.
+    """
+    every = sorted(marks, key=lambda m: m.t)
+    last = {t: m.rating for m in every if (t := m.corrects) is not None}
+    found = [m for m in every if m.corrects is None]
+    given = {m.t for m in found if m.rating is not None}
+    found = [m if m.rating is None else replace(m, rating=last.get(m.t, m.rating)) for m in found]
+    found += [Mark(t, "", rating) for t, rating in last.items() if t not in given]
+    return sorted((m for m in found if m.rating is not None or m.text), key=lambda m: m.t)
+
+
+def uncorrected(marks: Iterable[Mark]) -> list[Mark]:
+    """The ratings by time as corrected, without those that another one follows within `CORRECTION` s."""
+    given = [m for m in final(marks) if m.rating is not None]
     return [m for m, later in pairwise([*given, Mark(math.inf)]) if later.t - m.t > CORRECTION]
 
 

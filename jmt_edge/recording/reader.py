@@ -32,7 +32,6 @@ from ..result import Quality, Result
 from .alarm_events import AlarmLog, read_log
 from .chain import RECORDING
 from .lines import (
-    MARK,
     STATUSES,
     Check,
     LineFile,
@@ -40,6 +39,7 @@ from .lines import (
     check_manifest,
     eda_lines,
     json_lines,
+    mark_check,
     result_check,
     timeline_check,
 )
@@ -139,6 +139,11 @@ class Recording:
         return str(self.manifest["bundle"].get("subject", ""))
 
     @property
+    def recorded_subject(self) -> str:
+        """The code of the person who was recorded; empty where none was given, or an earlier edition had none."""
+        return str(self.manifest.get("subject", ""))
+
+    @property
     def origin(self) -> datetime | None:
         """When stream time was 0; None where that was not kept, or the run was not live."""
         try:
@@ -199,7 +204,8 @@ class Recording:
         return self._each("results.jsonl", lambda file: json_lines(file, check))
 
     def marks(self) -> list[Mark]:
-        return [Mark(m["t"], m["text"], m["rating"]) for m in self._lines("events.jsonl", MARK)]
+        """As they were given: a correction is a mark of its own, see `ratings.final`."""
+        return [_mark(line) for line in self._lines("events.jsonl", mark_check)]
 
     def alarms(self) -> AlarmLog:
         """The events of the alarms; empty, and not judged, in recordings of versions that did not record them."""
@@ -248,7 +254,7 @@ class Recording:
         raw = [name for name in self.manifest["raw"] if only in ("", name)]
         media = _Media(self.folder, raw, self._file("eda.csv"))
         results = _Results(json_lines(self._file("results.jsonl"), result_check(self.manifest)), self.manifest["hop"])
-        marks = json_lines(self._file("events.jsonl"), MARK)
+        marks = json_lines(self._file("events.jsonl"), mark_check)
         status_lines = json_lines(self._file("status.jsonl"), STATUSES)
         statuses: dict[str, Status] = {}
         timeline = json_lines(self._file("timeline.jsonl"), timeline_check(self.manifest))
@@ -279,7 +285,7 @@ class Recording:
                 elif "mark" in entry:
                     mark = next(marks)
                     if mark is not None:
-                        yield Mark(mark["t"], mark["text"], mark["rating"])
+                        yield _mark(mark)
                 elif "skip" in entry:
                     yield Skipped(entry["skip"])
                 elif "rest" in entry:
@@ -290,6 +296,10 @@ class Recording:
             yield Gap("the recording ends abruptly here")
         finally:
             media.close()
+
+
+def _mark(line: dict[str, Any]) -> Mark:
+    return Mark(line["t"], line["text"], line["rating"], line.get("corrects"))
 
 
 class _Results:

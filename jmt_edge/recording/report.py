@@ -28,7 +28,7 @@ from .alarm_events import AlarmEvent
 from .chart import Chart
 from .course import OTHER, read_course
 from .gaps import result_gap
-from .ratings import SPAN, rated_windows, uncorrected
+from .ratings import SPAN, final, rated_windows, uncorrected
 from .reader import Recording
 
 NONE = "—"
@@ -100,6 +100,8 @@ class _Report:
         for step in self.manifest.get("clock", []):
             after = "; all times are by the clock as it was set last"
             rows.append(("The system's clock", f"was {in_words(step['step'])} at {self.clock(step['t'])}{after}"))
+        if code := self.recording.recorded_subject:
+            rows.insert(1, ("Person", code))
         before = self.manifest.get("continues")
         if before:
             gap = before.get("gap")
@@ -257,15 +259,23 @@ class _Report:
         head = "<h2>Ratings and notes</h2>"
         if not self.marks:
             return f"{head}<p>{self._none('events.jsonl', 'None were recorded')}.</p>"
-        kept, estimates = set(map(id, uncorrected(self.marks))), self._estimates()
-        rows = [
-            (
-                self.clock(mark.t), NONE if mark.rating is None else str(mark.rating),
-                estimates(mark.t) if id(mark) in kept else NONE if mark.rating is None else "corrected at once",
-                mark.text or NONE,
-            )
-            for mark in self.marks
-        ]  # fmt: skip
+        kept, estimates = {mark.t for mark in uncorrected(self.marks)}, self._estimates()
+        values = {mark.t: mark.rating for mark in final(self.marks) if mark.rating is not None}
+        rows = []
+        for mark in self.marks:
+            rating, about = NONE, NONE
+            if mark.corrects is not None:
+                rating = "withdrawn" if mark.rating is None else str(mark.rating)
+                about = f"for the rating of {self.clock(mark.corrects)}"
+            elif mark.rating is not None:
+                last = values.get(mark.t)
+                rating = (
+                    f"{mark.rating}"
+                    if last == mark.rating
+                    else f"{mark.rating}, later {'withdrawn' if last is None else last}"
+                )
+                about = estimates(mark.t) if mark.t in kept else NONE if last is None else "corrected at once"
+            rows.append((self.clock(mark.t), rating, about, mark.text or NONE))
         table = _table(("time", "rating", f"estimate since the last rating, at most {SPAN:g} s", "note"), rows)
         return f"{head}{self._agreement()}{table}"
 

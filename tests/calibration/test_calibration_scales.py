@@ -34,7 +34,9 @@ def _graph_and_feeds(name: str) -> tuple[onnx.ModelProto, list[Feed]]:
     ]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.nightly] * (n in ("i3d", "r3d_18"))) for n in NAMES]
+)
 def test_every_network_stays_the_same_and_its_free_ranges_become_one(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

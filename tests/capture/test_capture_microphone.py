@@ -478,9 +478,8 @@ def test_an_absent_device_is_looked_for_by_one_process_and_found(
     """To start a process for each attempt took 7 % of a core; each looks a limited number of times."""
     there = tmp_path / "plugged"
     there.touch()
-    code = textwrap.dedent(SPEAKING).replace(
-        "    return [{", f"    return [] if not os.path.exists({str(there)!r}) else [{{"
-    )
+    gone = f"    if not os.path.exists({str(there)!r}): return []\n"
+    code = textwrap.dedent(SPEAKING).replace("    return [{", f"{gone}    return [{{")
     code += textwrap.dedent(f"""
         import os
         def _terminate(): pass

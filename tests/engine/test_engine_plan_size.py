@@ -41,7 +41,7 @@ def _quantised(model: onnx.ModelProto, equal: bool = True) -> onnx.ModelProto:
     return to_fp16(quantise(model, layers, ranges)).model
 
 
-@pytest.mark.parametrize("task", ["pain", "affect"])
+@pytest.mark.parametrize("task", ["pain", pytest.param("affect", marks=pytest.mark.nightly)])
 def test_int8_plans_take_at_most_30_percent_of_float32(rtx: Library, tmp_path: Path, task: str) -> None:
     """Full size, random weights, ranges that are not measured: neither matters for the size."""
     bundle = random_bundle(get_task(task), tmp_path / f"{task}.jmt")

@@ -18,7 +18,7 @@ SHARES = {"pain": {"pain": 0.95}, "affect": {"valence": 0.85, "arousal": 0.9},
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("task", SHARES)
+@pytest.mark.parametrize("task", [pytest.param(t, marks=[pytest.mark.nightly] * (t != "pain")) for t in SHARES])
 def test_noise_of_one_grey_level_hardly_moves_the_outputs(task: str) -> None:
     """With a searched square that followed the last box, 0.44 to 0.68 of the windows stayed within the limits."""
     bundle = load_bundle(demo_bundle(task))

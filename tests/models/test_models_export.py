@@ -201,7 +201,13 @@ def test_pooled_eda_graph() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "modality"), [("pain", "face"), ("affect", "face"), ("affect", "voice"), ("pain", "eda")]
+    ("name", "modality"),
+    [
+        ("pain", "face"),
+        pytest.param("affect", "face", marks=pytest.mark.nightly),
+        pytest.param("affect", "voice", marks=pytest.mark.nightly),
+        ("pain", "eda"),
+    ],
 )
 def test_full_size_backbones(name: str, modality: str) -> None:
     task = get_task(name)

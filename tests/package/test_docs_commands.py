@@ -165,6 +165,7 @@ def _line(words: list[str], raw: str) -> Line:
 
 
 ALL = [(page, line) for page in PAGES for line in commands(page)]
+NIGHTLY = ["compare-two-versions"]  # measures three times; tests/bench runs the same commands on less
 TRAINING = [page for page in PAGES if any(line.words[1:2] and line.words[1] in MINUTES for line in commands(page))]
 
 
@@ -437,7 +438,14 @@ def lay_out(inputs: Path, place: Path, page: Path) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", [page for page in PAGES if page not in TRAINING], ids=lambda page: page.stem)
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, marks=[pytest.mark.nightly] if page.stem in NIGHTLY else [], id=page.stem)
+        for page in PAGES
+        if page not in TRAINING
+    ],
+)
 def test_the_commands_of_a_page(
     page: Path, inputs: Path, tmp_path: Path, command_line: CommandLine, monkeypatch: pytest.MonkeyPatch, broker: int
 ) -> None:

@@ -84,7 +84,7 @@ def kill_marks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(controls, "mark", once(controls.mark))
     with Kill("marks"):
         read_marks(io.StringIO("mark lost\nmark kept\n7\n"), controls).join(20)
-    assert [(text, rating) for _, text, rating in controls.take_marks()] == [("kept", None), ("", 7)]
+    assert [(text, rating) for _, text, rating, _ in controls.take_marks()] == [("kept", None), ("", 7)]
 
 
 def kill_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

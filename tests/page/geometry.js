@@ -19,13 +19,16 @@
       return { left: r.left, right: r.right, top: r.top + trim, bottom: r.bottom - trim, width: r.width, height: r.height - 2 * trim };
     });
   };
-  const everything = [...document.querySelectorAll("header, .banner, main, footer")].flatMap((n) => [n, ...n.querySelectorAll("*")]).filter(visible);
+  // a sheet lies over cards and footer, and never over the banner
+  const sheet = document.querySelector(".sheet:not([hidden])"), covered = "header, .banner, footer, .card";
+  const regions = sheet ? "header, .banner, .sheet:not([hidden])" : covered;
+  const everything = [...document.querySelectorAll(sheet ? regions : "header, .banner, main, footer")].flatMap((n) => [n, ...n.querySelectorAll("*")]).filter(visible);
   const texts = everything.flatMap((n) => [...n.childNodes].filter((c) => c.nodeType === 3 && c.data.trim()).map((c) => ({ node: n, words: c.data.trim().slice(0, 40), boxes: letters(c) })));
 
   // the grid: its template is valid, every area has its card and every card its area
-  const grid = document.querySelector("main"), cards = [...document.querySelectorAll(".card")].filter(visible);
+  const grid = document.querySelector("main"), cards = sheet ? [sheet] : [...document.querySelectorAll(".card")].filter(visible);
   const style = getComputedStyle(grid);
-  if (style.display === "grid") {
+  if (style.display === "grid" && !sheet) {
     const named = new Set(style.gridTemplateAreas.match(/[a-z]+/g)?.filter((word) => word !== "none"));
     if (style.gridTemplateAreas === "none") problems.push("grid-template-areas is not valid");
     const used = cards.map((card) => getComputedStyle(card).gridRowStart);
@@ -33,36 +36,41 @@
     for (const area of used) if (!named.has(area)) problems.push(`a card has no area: ${area}`);
     const box = grid.getBoundingClientRect();
     const inner = (grid.clientWidth - parseFloat(style.paddingLeft) * 2) * (grid.clientHeight - parseFloat(style.paddingTop) * 2);
-    const covered = cards.reduce((sum, card) => { const r = card.getBoundingClientRect(); return sum + r.width * r.height; }, 0);
-    if (covered < 0.9 * inner) problems.push(`cards cover ${Math.round((100 * covered) / inner)} % of ${rounded(box)}`);
+    const filled = cards.reduce((sum, card) => { const r = card.getBoundingClientRect(); return sum + r.width * r.height; }, 0);
+    if (filled < 0.9 * inner) problems.push(`cards cover ${Math.round((100 * filled) / inner)} % of ${rounded(box)}`);
   }
 
   // regions and cards: apart from each other, on the screen
-  const blocks = [...document.querySelectorAll("header, .banner, footer"), ...cards];
+  const blocks = [...document.querySelectorAll(sheet ? "header, .banner" : "header, .banner, footer"), ...cards];
   for (let i = 0; i < blocks.length; i++)
     for (let j = 0; j < i; j++)
       if (meet(blocks[i].getBoundingClientRect(), blocks[j].getBoundingClientRect())) problems.push(`${name(blocks[i])} overlaps ${name(blocks[j])}`);
   for (const block of blocks) {
     const r = block.getBoundingClientRect();
     if (r.left < -1 || r.right > innerWidth + 1) problems.push(`${name(block)} is wider than the screen`);
-    if (whole && !within(r, screen)) problems.push(`${name(block)} is off the screen: ${rounded(r)}`);
+    if ((whole || block === sheet) && !within(r, screen)) problems.push(`${name(block)} is off the screen: ${rounded(r)}`);
   }
   if (document.documentElement.scrollWidth > innerWidth) problems.push(`the page scrolls sideways: ${document.documentElement.scrollWidth}`);
   if (whole && document.documentElement.scrollHeight > innerHeight) problems.push(`the page scrolls: ${document.documentElement.scrollHeight} of ${innerHeight}`);
 
-  // every element is within its block; only the list of markers scrolls
-  const scrolls = (n) => n.closest(".marks") && !n.matches(".marks");
+  // every element is within its block; only lists scroll
+  const list = (n) => n.parentElement?.closest(".marks, .scroll") ?? null;
+  const scrolls = (n) => list(n) !== null;
   for (const n of everything) {
-    if (scrolls(n)) continue;
-    const block = n.closest("header, .banner, footer, .card"), r = n.getBoundingClientRect();
+    if (scrolls(n)) {
+      const r = n.getBoundingClientRect(), around = list(n).getBoundingClientRect();
+      if (r.left < around.left - 1 || r.right > around.right + 1) problems.push(`${name(n)} leaves its list: ${rounded(r)}`);
+      continue;
+    }
+    const block = n.closest(regions), r = n.getBoundingClientRect();
     if (block && block !== n && r.width && r.height && !within(r, block.getBoundingClientRect())) problems.push(`${name(n)} leaves ${name(block)}: ${rounded(r)} of ${rounded(block.getBoundingClientRect())}`);
     const clips = getComputedStyle(n).overflowX !== "visible" || getComputedStyle(n).overflowY !== "visible";
-    if (clips && !n.matches(".marks, input") && (n.scrollWidth > n.clientWidth + 1 || n.scrollHeight > n.clientHeight + 1))
+    if (clips && !n.matches(".marks, .scroll, input") && (n.scrollWidth > n.clientWidth + 1 || n.scrollHeight > n.clientHeight + 1))
       problems.push(`${name(n)} is cut: ${n.scrollWidth}x${n.scrollHeight} in ${n.clientWidth}x${n.clientHeight}`);
   }
   for (const { node, words, boxes } of texts) {
     if (scrolls(node)) continue;
-    const block = node.closest("header, .banner, footer, .card");
+    const block = node.closest(regions);
     for (const r of boxes) {
       for (let up = node; up && up !== document.body; up = up.parentElement) {
         const clips = up === block || getComputedStyle(up).overflowX !== "visible" || up.matches("button");
@@ -76,11 +84,11 @@
   const things = [
     ...everything.filter(solid).map((n) => ({ node: n, label: name(n), boxes: [n.getBoundingClientRect()] })),
     ...texts.filter(({ node }) => !node.closest("button, .face-box, .chart")).map(({ node, words, boxes }) => ({ node, label: `"${words}"`, boxes })),
-  ].filter(({ node }) => !scrolls(node));
+  ].filter(({ node }) => !list(node)?.matches(".marks"));
   for (let i = 0; i < things.length; i++)
     for (let j = 0; j < i; j++) {
       const a = things[i], b = things[j];
-      if (a.node === b.node || a.node.contains(b.node) && solid(a.node) || b.node.contains(a.node) && solid(b.node)) continue;
+      if (a.node === b.node || list(a.node) !== list(b.node) || a.node.contains(b.node) && solid(a.node) || b.node.contains(a.node) && solid(b.node)) continue;
       if (a.boxes.some((x) => b.boxes.some((y) => meet(x, y)))) problems.push(`${a.label} lies on ${b.label}`);
     }
   for (const [selector, width, height] of [[".chart", 100, 55], [".face-box", 80, 60], [".circumplex-box", 90, 90], [".meter", 60, 7]])

@@ -146,13 +146,16 @@ def test_marker_reaches_the_run_and_the_log(hand: Callable[..., Hand]) -> None:
     page = hand()
     status, answer = page.http.json("POST", "/api/v1/markers", {"text": " turned\x1b[2J\n ", "rating": 7})
     assert status == 202 and answer == {"text": "turned[2J", "rating": 7, "recorded": False}
-    ((_, text, rating),) = page.controls.take_marks()
+    ((_, text, rating, _),) = page.controls.take_marks()
     assert (text, rating) == ("turned[2J", 7)
     (line,) = page.audit.read_text().splitlines()
     assert json.loads(line)["action"] == "marker" and json.loads(line)["rating"] == 7
     page.page.on_mark(Mark(1.5, "turned", 7))
     wait_for(
-        lambda: page.http.json("GET", "/api/v1/markers")[1]["markers"] == [{"t": 1.5, "text": "turned", "rating": 7}]
+        lambda: (
+            page.http.json("GET", "/api/v1/markers")[1]["markers"]
+            == [{"t": 1.5, "text": "turned", "rating": 7, "corrects": None}]
+        )
     )
 
 
@@ -161,7 +164,9 @@ def test_marker_reaches_the_run_and_the_log(hand: Callable[..., Hand]) -> None:
     [
         ("markers", {}), ("markers", {"rating": 11}), ("markers", {"rating": -1}), ("markers", {"rating": True}),
         ("markers", {"rating": 3.5}), ("markers", {"rating": "3"}), ("markers", {"text": 5}), ("markers", []),
-        ("markers", {"text": "x" * 201}), ("markers", {"text": "x", "path": "/etc"}), ("recording", {}),
+        ("markers", {"rating": 3, "age": 61}),
+        ("markers", {"rating": 3, "age": -1}), ("markers/correct", {"rating": 3}), ("markers/correct", {"t": "1"}),
+        ("markers/correct", {"t": 1, "rating": 11}), ("markers/correct", b'{"t": NaN}'), ("markers", {"text": "x" * 201}), ("markers", {"text": "x", "path": "/etc"}), ("recording", {}),
         ("recording", {"on": 1}), ("alarms/pause", {"seconds": 121}), ("alarms/settings", {"limit": 0.3, "hysteresis": 0.3}),
         ("alarms/settings", b'{"limit": NaN}'), ("alarms/settings", b'{"limit": Infinity}'), ("markers", b"{"),
         ("alarms/acknowledge", {"id": 4}), ("markers", b"[" * 5000), ("view", {"face": "naked"}),

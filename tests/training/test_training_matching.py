@@ -130,6 +130,7 @@ def test_a_bundle_is_scored_without_the_sensor_that_the_data_lack(cohorts: dict[
     assert own["accuracy"] > 0.6
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_a_bundle_trained_on_biovid_scores_the_same_people_in_painmonits_layout(tmp_path: Path) -> None:
     """The whole way by commands: faces and EDA in BioVid's layout, the bundle, and the array of 10 s windows."""

@@ -190,6 +190,7 @@ def test_features_of_two_backbones_are_brought_together() -> None:
 # ---- the command --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_the_suite_over_seeds_from_the_command_line(tmp_path: Path) -> None:
     data = tmp_path / "data"

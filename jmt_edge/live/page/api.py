@@ -13,6 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from ... import __version__
+from ...controls import SUBJECT, check_subject
 from ...errors import UserError
 from ...faults import FAULTS
 from ...recording.alarm_events import LABELS
@@ -27,6 +28,7 @@ from .frames import MODES
 from .history import LEVELS
 from .metrics import prometheus
 from .model import Model
+from .ratings import MAX_AGE
 from .recordings import Recordings, UnknownRecording
 from .security import MAX_BODY, Bucket, Guard
 
@@ -242,9 +244,22 @@ async def add_marker(api: Api, request: Request, body: dict[str, Any]) -> Respon
     if not text and rating is None:
         raise Refused(400, "a marker needs a text, a rating from 0 to 10, or both")
     _demand_live(api, "it takes no notes")
-    await api.act(request, "marker", text=text, rating=rating)
-    api.model.controls.mark(text, rating)
+    age = body.get("age", 0.0)
+    await api.act(request, "marker", text=text, rating=rating, **({"age": round(age, 3)} if age else {}))
+    api.model.controls.mark(text, rating, age=age)
     return JSONResponse({"text": text, "rating": rating, "recorded": api.model.controls.is_recording}, 202)
+
+
+async def correct_rating(api: Api, request: Request, body: dict[str, Any]) -> Response:
+    model, rating = api.model, body.get("rating")
+    _demand_live(api, "its ratings stay as they are")
+    if (mark := model.ratings.find(body["t"])) is None:
+        raise Refused(404, "there is no such rating in this run; list them with GET /api/v1/markers")
+    if why := model.ratings.lost(mark, model.part):
+        raise Refused(409, why)
+    await api.act(request, "correct rating", of=round(mark.t, 3), before=mark.rating, after=rating)
+    model.controls.mark(rating=rating, corrects=mark.t)
+    return JSONResponse({"t": body["t"], "rating": rating, "recorded": model.controls.is_recording}, 202)
 
 
 async def rest(api: Api, request: Request, body: dict[str, Any]) -> Response:
@@ -267,6 +282,24 @@ async def set_recording(api: Api, request: Request, body: dict[str, Any]) -> Res
     return JSONResponse({"requested": body["on"]}, 202)
 
 
+async def begin_session(api: Api, request: Request, body: dict[str, Any]) -> Response:
+    subject, controls, info = body["subject"], api.model.controls, api.model.feed.info
+    _demand_live(api, "no session begins in it")
+    if subject:
+        check_subject(subject)
+    whose = info.bundle.subject if info is not None else ""
+    if subject and whose and subject != whose:
+        raise Refused(
+            409, f"these weights are personalised to {whose}, for nobody else; begin the run with the general bundle"
+        )
+    if body["record"] and controls.recording is None:
+        raise Refused(409, "this run has no recorder; start it with --record DIR")
+    await api.act(request, "session", **body)
+    controls.begin_session(**body)
+    api.model.session = {"subject": subject, "began": round(time.time(), 3)}
+    return JSONResponse(api.model.session, 202)
+
+
 async def get_alarms(api: Api, request: Request, body: dict[str, Any]) -> Response:
     return JSONResponse(api.model.snapshot(time.monotonic()))
 
@@ -282,6 +315,13 @@ async def acknowledge(api: Api, request: Request, body: dict[str, Any]) -> Respo
 
 async def get_events(api: Api, request: Request, body: dict[str, Any]) -> Response:
     return JSONResponse({"events": api.model.events.values()})
+
+
+async def get_signals(api: Api, request: Request, body: dict[str, Any]) -> Response:
+    event = api.model.events.find(request.path_params["id"])
+    if event is None:
+        raise Refused(404, "there is no such event; list them with GET /api/v1/events")
+    return JSONResponse(api.model.around(event))
 
 
 async def label(api: Api, request: Request, body: dict[str, Any]) -> Response:
@@ -378,6 +418,8 @@ _SETTINGS = {
     "enabled": {"type": "boolean"},
 }
 assert set(_SETTINGS) == set(AlarmSettings.__dataclass_fields__)
+_RATING: Schema = {"type": "integer", "minimum": 0, "maximum": 10}
+_AGE: Schema = {**_NUMBER, "minimum": 0, "maximum": MAX_AGE, "description": "seconds since it was given"}
 _FACE: Schema = {"type": "string", "enum": list(MODES)}
 _RECORDING = f"{PREFIX}/recordings/{{id}}"
 
@@ -391,13 +433,24 @@ OPERATIONS = (
     Operation("GET", f"{PREFIX}/markers", "The last markers of this run", get_markers),
     Operation(
         "POST", f"{PREFIX}/markers", "Add a marker now: a note, a pain rating 0-10, or both", add_marker,
-        {"text": {"type": "string", "maxLength": MAX_TEXT}, "rating": {"type": "integer", "minimum": 0, "maximum": 10}},
+        {"text": {"type": "string", "maxLength": MAX_TEXT}, "rating": _RATING, "age": _AGE},
+    ),
+    Operation(
+        "POST", f"{PREFIX}/markers/correct", "Correct the rating given at `t`; without `rating` it is withdrawn",
+        correct_rating, {"t": {"type": "number", "minimum": 0, "maximum": 1e9}, "rating": _RATING}, ("t",),
     ),
     Operation(
         "POST", f"{PREFIX}/recording", "Start or stop recording", set_recording, {"on": {"type": "boolean"}}, ("on",)
     ),
     Operation("POST", f"{PREFIX}/rest", "The person rests from now on; results then say how far from it they are", rest,
               {"seconds": {"type": "number", "minimum": SHORTEST_REST, "maximum": LONGEST_REST}}),
+    Operation(
+        "POST", f"{PREFIX}/session", "The session of a person begins: with a code or none, recorded or not; without "
+        "`rest`, what was measured at rest last is forgotten", begin_session,
+        {"subject": {"type": "string", "maxLength": 32, "pattern": f"^({SUBJECT})?$"}, "record": {"type": "boolean"},
+         "rest": {"type": "boolean"}},
+        ("subject", "record", "rest"),
+    ),
     Operation(
         "GET", f"{PREFIX}/trend", "Lowest, mean and highest outputs in bins of time, gaps and ratings", get_trend,
         query={"seconds": {"type": "number", "minimum": MIN_TREND, "maximum": MAX_TREND}},
@@ -414,6 +467,10 @@ OPERATIONS = (
     Operation("POST", f"{PREFIX}/alarms/settings", "Threshold, hysteresis, delay of the pain alarm", set_alarm,
         _SETTINGS),
     Operation("GET", f"{PREFIX}/events", "Every time an alarm signalled in this run, oldest first", get_events),
+    Operation(
+        "GET", f"{PREFIX}/events/{{id}}/signals", "Outputs, attention and EDA, 30 s before and after an event",
+        get_signals,
+    ),
     Operation(
         "POST", f"{PREFIX}/events/label", "Write into the recording whether an event was true", label,
         {"event": {"type": "string", "maxLength": 80}, "label": {"type": "string", "enum": list(LABELS)}},

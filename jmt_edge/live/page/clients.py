@@ -120,7 +120,8 @@ class Client:
         self._results, self._marks, self._zero = model.result_count, model.mark_count, info["zero"]
         self._cursors = {"eda": 0, "voice": 0}
         hello = {"type": "hello", "run": info, "face": self.face, "history": model.history()}
-        await self._text(encode({**hello, "marks": model.marks_values(), "result": model.result_values()}))
+        marks = {"marks": model.marks_values(), "ratings": model.ratings.values()}
+        await self._text(encode({**hello, **marks, "result": model.result_values()}))
         return True
 
     def _adapt(self, lag: float, now: float) -> None:
@@ -145,7 +146,8 @@ class Client:
         if model.mark_count != self._marks:
             new = list(model.marks)[-(model.mark_count - self._marks) :]
             self._marks = model.mark_count
-            await self._text(encode({"type": "marks", "marks": [mark_values(mark) for mark in new]}))
+            fresh_marks = [mark_values(mark) for mark in new]
+            await self._text(encode({"type": "marks", "marks": fresh_marks, "ratings": model.ratings.values()}))
         if not self.visible:
             return
         await self._send_traces()

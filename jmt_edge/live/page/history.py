@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import SourceError
+from ...observer import Mark
+from ...recording.ratings import uncorrected
 from ...recording.reader import Recording
 
 # (s of a bin, s kept): a screen's width of bins for an hour, a shift, two days
@@ -51,7 +53,7 @@ class History:
     def __init__(self, outputs: Iterable[str]) -> None:
         self.outputs = tuple(outputs)
         self._levels: list[deque[_Bin]] = [deque(maxlen=round(kept / width)) for width, kept in LEVELS]
-        self.ratings: deque[tuple[float, int]] = deque(maxlen=RATINGS)
+        self.marks: deque[Mark] = deque(maxlen=RATINGS)  # ratings and their corrections
         self.begin: float | None = None  # of the first result
         self.end = -math.inf  # of the newest
 
@@ -68,8 +70,14 @@ class History:
                 bins.append(_Bin(index))
             bins[-1].add(values)
 
-    def rate(self, at: float, rating: int) -> None:
-        self.ratings.append((at, rating))
+    def rate(self, at: float, rating: int | None, corrects: float | None = None) -> None:
+        """A rating, or with `corrects` one in place of the rating of that time."""
+        self.marks.append(Mark(at, "", rating, corrects))
+
+    @property
+    def ratings(self) -> list[tuple[float, int]]:
+        """(time, 0-10) as corrected; without those that another one follows at once."""
+        return [(mark.t, mark.rating) for mark in uncorrected(self.marks) if mark.rating is not None]
 
     def prepend(self, older: History) -> None:
         """Put what came before the first result in front: of a clock that was ahead then, only what fits.
@@ -86,7 +94,7 @@ class History:
             fits = [b for b in before if b.index < first and b.index * width < begin]
             room = (mine.maxlen or 0) - len(mine)
             mine.extendleft(reversed(fits[len(fits) - room :] if room < len(fits) else fits))
-        self.ratings.extendleft(r for r in reversed(older.ratings) if r[0] < begin)
+        self.marks.extendleft(mark for mark in reversed(older.marks) if mark.t < begin)
         self.begin = min(older.begin, begin)
 
     def values(
@@ -189,6 +197,6 @@ def _part(recording: Recording, outputs: tuple[str, ...], pause: Callable[[], ob
         if number % TURN == 0:
             pause()
     for mark in recording.marks():
-        if mark.rating is not None:
-            history.rate(origin + mark.t, mark.rating)
+        if mark.rating is not None or mark.corrects is not None:
+            history.rate(origin + mark.t, mark.rating, None if mark.corrects is None else origin + mark.corrects)
     return history

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,21 +17,28 @@ from ...faults import Fault
 from ...media.chunk import Chunk
 from ...observer import Mark
 from ...preprocessing.quality import EdaQuality
+from ...recording.alarm_events import AlarmEvent, AlarmLog
 from ...recording.gaps import result_gap
+from ...recording.recorder import video_name
 from ...result import Result
 from ...summary import notice
 from ..actions import in_words as actions_in_words
+from ..advice import advice
 from ..alarms import Alarms
 from ..events import EventLog
+from ..gate import NO_SOURCE
 from ..judge import Judge
 from ..rest import in_words
 from .feed import Feed
 from .frames import FPS, Frames
 from .history import History
+from .past import Past
+from .ratings import Ratings
 from .traces import EDA_RATE, EDA_SECONDS, Trace, VoiceLevel
 
 HISTORY = 2400  # results kept for the history
 MARKS = 200
+PARTS = 200  # of the recordings of a run, the newest
 RECENT = 600  # results over which latency percentiles are taken
 EDA_STEP = EdaQuality.BIN
 
@@ -40,9 +48,15 @@ def short(t: float) -> float:
 
 
 class Model:
-    """`update` takes what the loop stored; everything else reads."""
+    """`update` takes what the loop stored; everything else reads.
 
-    def __init__(self, feed: Feed, controls: Controls) -> None:
+    session: whose session has begun and when, `{"subject": "P07", "began": Unix s}`; None before one.
+    asks: whether a page opens the start of a session by itself, until one has begun.
+    """
+
+    def __init__(self, feed: Feed, controls: Controls, ask: int = 0) -> None:
+        self.session: dict[str, Any] | None = None
+        self.asks = False
         self.feed, self.controls = feed, controls
         self.judging = Judge(feed, controls)
         self.frames = Frames(feed)
@@ -53,6 +67,9 @@ class Model:
         self.trend: History | None = None  # of this run, by stream time
         self.earlier: History | None = None  # of the session before this run, by Unix time
         self.reading = False  # that is being read
+        self.ratings = Ratings(ask)
+        self.past: Past | None = None
+        self._parts: deque[tuple[float, Path | None]] = deque(maxlen=PARTS)  # (s, what is recorded from then on)
         self.result_count = 0
         self.with_outputs = 0
         self.marks: deque[Mark] = deque(maxlen=MARKS)
@@ -74,7 +91,10 @@ class Model:
             return
         self.judging.begin(now)
         if self.trend is None:
-            self.trend = History(self.feed.info.bundle.task.outputs)
+            task = self.feed.info.bundle.task
+            self.trend, self.past = History(task.outputs), Past(task.outputs, task.names)
+        if not self._parts or self._parts[-1][1] != self.part:
+            self._parts.append((self.stream, self.part))
         ended = self.feed.ended  # read first: what the loop stored before it ended is taken below
         for kind, what in self.feed.take():
             if kind == "eda":
@@ -94,6 +114,8 @@ class Model:
     def _take_eda(self, chunk: Chunk) -> None:
         values = np.asarray(chunk.values, np.float64)
         self.eda.add(chunk.times, values)
+        if self.past is not None:
+            self.past.eda.add(chunk.times, values)
         self._eda_quality.update(chunk.times, np.asarray(chunk.values, np.float32))
         end = float(chunk.times[-1])
         self.stream = max(self.stream, end)
@@ -131,14 +153,18 @@ class Model:
     def _take_mark(self, mark: Mark) -> None:
         self.marks.append(mark)
         self.mark_count += 1
-        if mark.rating is not None and self.trend is not None:
-            self.trend.rate(mark.t, mark.rating)
+        self.ratings.add(mark, self.part)
+        if self.trend is not None and (mark.rating is not None or mark.corrects is not None):
+            self.trend.rate(mark.t, mark.rating, mark.corrects)
 
     def _take_result(self, result: Result, now: float) -> None:
         self.result = result
         self.results.append(result)
         if self.trend is not None:
             self.trend.add(result.t, result.outputs)
+        if self.past is not None:
+            self.past.add(result.t, result.outputs, result.attention)
+        self.ratings.window(result.t, result.outputs.get("pain") if result.outputs else None)
         self.result_count += 1
         self.with_outputs += result.outputs is not None
         self.stream = max(self.stream, result.t)
@@ -245,10 +271,42 @@ class Model:
         if self.trend is None or info is None:
             return {}
         end = now - info.origin if zero is not None and not self.ended else max(self.trend.end, 0.0)
-        return {**self.trend.values(seconds, end, zero or 0.0, self.earlier), "reading": self.reading}
+        values = self.trend.values(seconds, end, zero or 0.0, self.earlier)
+        return {**values, "reading": self.reading, "agreement": self._agreement()}
+
+    def _agreement(self) -> dict[str, Any] | None:
+        """The ratings of this run and the estimates before them; None where the task estimates no pain."""
+        info = self.feed.info
+        if info is None or "pain" not in info.bundle.task.outputs:
+            return None
+        found = self.ratings.agreement(AlarmLog(settings=self.events.settings).limits_at)
+        return {**found, "smooth": info.smooth}
 
     def marks_values(self) -> list[dict[str, Any]]:
         return [mark_values(mark) for mark in self.marks]
+
+    @property
+    def part(self) -> Path | None:
+        """The recording that is being written."""
+        recording = self.controls.recording
+        return recording.folder if recording is not None and recording.active else None
+
+    def part_at(self, t: float) -> Path | None:
+        """The recording that was written at stream time `t`, as far as that is known."""
+        return next((folder for since, folder in reversed(self._parts) if since <= t), None)
+
+    def around(self, event: AlarmEvent) -> dict[str, Any]:
+        """`Past.around` of an event, the event itself, and in `recording` the one that has its `video`, else None."""
+        assert self.past is not None and self.feed.info is not None
+        begin, end = self.past.span(event.start, event.end, self.stream)
+        folder = self.part_at(min(event.start, self.stream))
+        unit = self.judging.statuses["eda"].unit if "eda" in self.judging.statuses else ""
+        values = self.past.around(begin, end, self.feed.info.hop)
+        filmed = folder is not None and (folder / video_name(1)).is_file()
+        return {
+            **values, "event": asdict(event), "eda": {**values["eda"], "unit": unit or "µS"},
+            "recording": folder.name if folder is not None and filmed else None,
+        }  # fmt: skip
 
     def sensors(self, now: float) -> dict[str, Any]:
         """State of every modality's sensor, with the reason in `lost` if it delivers nothing."""
@@ -257,10 +315,13 @@ class Model:
         for name in info.bundle.task.names if info else ():
             source = info.sources.get(name, "") if info else ""
             status = self.judging.statuses.get(name)
+            lost = ", ".join(filter(None, self.judging.loss(name, now))) if source else NO_SOURCE
+            quality = self.result.quality.get(name) if self.result else None
             out[name] = {
                 "source": source,
                 "state": status.state.value if status else ("connecting" if source else "none"),
-                "lost": ", ".join(filter(None, self.judging.loss(name, now))) if source else "no source",
+                "lost": lost,
+                "advice": advice(name, lost or (quality.reason if quality and not quality.ok else "")),
                 "lost_samples": status.lost if status else 0,
                 "reconnects": status.reconnects if status else 0,
             }
@@ -280,14 +341,22 @@ class Model:
             "faults": {name: str(fault) for name, fault in self.faults.items()},
             "sensors": sensors,
             "alarms": self.snapshot(now),
+            "session": {"asks": self.asks and self.session is None, **(self.session or {"subject": "", "began": None})},
             "recording": {
                 "available": recording is not None,
                 "on": self.controls.is_recording,
                 "state": str(getattr(recording, "state", "")),
             },
+            "ask": self._question(),
             "eda": self._eda_values(sensors),
             "voice": self._voice_values(sensors),
         }
+
+    def _question(self) -> dict[str, Any] | None:
+        """What a person is to rate now, see `Ratings.question`."""
+        if self.feed.info is None or not self.feed.info.realtime or self.ended:
+            return None
+        return self.ratings.question(self.stream, self.events.newest("physiological"))
 
     def snapshot(self, now: float) -> dict[str, Any]:
         """The alarms shown."""
@@ -318,4 +387,5 @@ class Model:
 
 
 def mark_values(mark: Mark) -> dict[str, Any]:
-    return {"t": short(mark.t), "text": mark.text, "rating": mark.rating}
+    corrects = None if mark.corrects is None else short(mark.corrects)
+    return {"t": short(mark.t), "text": mark.text, "rating": mark.rating, "corrects": corrects}

@@ -24,7 +24,8 @@ from ...recording.reader import Recording
 from ...recording.recorder import video_name
 from .frames import blurred, jpeg, shrink
 
-T, S = TypeVar("T"), TypeVar("S")
+T = TypeVar("T")
+S = TypeVar("S")
 MAX_LISTED = 500
 MAX_POINTS = 3000
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,11 @@ class PageObserver(Server, Feed):
             self.model.reading = True
             Steady(self._read_earlier, "trend", self._stopping).start()
 
+    def on_clock(self, t: float, step: float) -> None:
+        session = self.model.session
+        if session is not None and session["began"] is not None:
+            self.model.session = {**session, "began": round(session["began"] + step, 3)}
+
     def _read_earlier(self) -> None:
         """Read the session before this run for the trend. Parts that cannot be read are tried again."""
         assert self.earlier is not None and self.info is not None
@@ -162,6 +168,9 @@ def start_page(
     keyfile: Path | None = None,
     since: str | None = None,
     earlier: Path | None = None,
+    asks: bool = False,
+    subject: str = "",
+    ask: int = 0,
 ) -> PageObserver:
     """Serve the page at `address` (HOST:PORT; port 0 picks a free one) and return its observer.
 
@@ -171,6 +180,8 @@ def start_page(
     since: when the session began that this run continues (ISO 8601): the alarm settings made on the page since then are
         restored from the audit log.
     earlier: the last recorded part of that session: the trend begins with it.
+    asks: whether the page begins with the start of a session. subject: whose session continues.
+    ask: minutes after a pain rating at which the page asks for the next one; 0: only after a pain alarm.
     Raises ConfigError for an address, token, certificate or folder that cannot be used.
     """
     host, port = parse_address(address)
@@ -182,8 +193,12 @@ def start_page(
     door = Door()
     listener = listen_at(host, port, door)
     observer = PageObserver(*addresses(host, listener, token, certfile))
-    application = _application(observer, controls, audit, recordings, Guard(token), door, face)
+    application = _application(observer, controls, audit, recordings, Guard(token), door, face, ask)
     application.model.judging.set(settings or AlarmSettings())
+    application.model.asks = asks
+    if subject:
+        began = datetime.fromisoformat(since).timestamp() if since else None
+        application.model.session = {"subject": subject, "began": began}
     observer.model, observer.clients, observer.audit = application.model, application.clients, audit
     observer.earlier = earlier
     observer.serve(server_config(application, certfile, keyfile), listener)
@@ -299,8 +314,9 @@ def _application(
     guard: Guard,
     door: Door,
     face: str,
+    ask: int,
 ) -> _Page:
-    model = Model(feed, controls)
+    model = Model(feed, controls, ask)
     clients = Clients(model, guard, face, door)
     api = Api(model, clients, audit, Recordings(recordings), guard, door, face)
     by_path: dict[str, dict[str, Endpoint]] = {}

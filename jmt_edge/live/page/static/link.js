@@ -20,10 +20,11 @@ export function setToken(value) {
   sessionStorage.setItem("jmt-edge-token", value);
 }
 
-/** fetch() with the token; an answer that is not 2xx becomes an Error with the server's sentence. */
-export async function ask(path, body) {
+/** fetch() with the token; an answer that is not 2xx becomes an Error with the server's sentence, none at all one with
+ * `unanswered`. more: other options of fetch(). */
+export async function ask(path, body, more = {}) {
   const headers = token ? { Authorization: `Bearer ${token}` } : {};
-  const options = { headers, cache: "no-store" };
+  const options = { headers, cache: "no-store", ...more };
   if (body !== undefined) {
     headers["Content-Type"] = "application/json";
     Object.assign(options, { method: "POST", body: JSON.stringify(body) });
@@ -32,7 +33,7 @@ export async function ask(path, body) {
   try {
     answer = await fetch(path, options);
   } catch {
-    throw new Error("the server does not answer");
+    throw Object.assign(new Error("the server does not answer"), { unanswered: true });
   }
   if (!answer.ok) {
     const problem = await answer.json().catch(() => ({}));

@@ -1,0 +1,295 @@
+// Pain ratings: one waits for a few seconds in which it can be undone, and can be changed or withdrawn afterwards.
+
+import { $, make, say } from "./dom.js";
+import { ask } from "./link.js";
+import { closeSheet, openSheet } from "./sheet.js";
+
+export const UNDO = 5; // s until a rating is sent
+const MAX_AGE = 60; // s; the server refuses older ones
+const AGAIN = 2000; // ms between two tries where the server does not answer
+const SAID = 8000; // ms for which the outcome is shown
+
+/** How the ratings and the estimates before them agree, in a line. found: the server's agreement, null for none. */
+export function agreementWords(found) {
+  if (!found) return "";
+  if (!found.ratings) return "No ratings yet";
+  const said = [];
+  if (!found.enough) said.push(`too few ratings for a correlation (${found.n} of ${found.least})`);
+  else if (found.rho === null) said.push(`n = ${found.n}`, `no correlation: ${found.reason}`);
+  else {
+    const [low, high] = found.interval ?? [];
+    const width = found.interval ? ` (${low.toFixed(2)} to ${high.toFixed(2)})` : " (no interval)";
+    said.push(`n = ${found.n}`, `Spearman ${found.rho.toFixed(2)}${width}`);
+  }
+  if (found.severe && found.seen !== null) said.push(`${found.seen} of ${found.severe} rating${found.severe === 1 ? "" : "s"} ≥ ${found.severe_from} seen`);
+  return said.join(" · ");
+}
+
+/** Why a rating is asked for. question: the server's, moment: words of a stream time. */
+export function askWords(question, moment) {
+  if (question.why === "alarm") return `Rate the pain: the alarm ended at ${moment(question.since)}`;
+  return `Rate the pain: every ${question.minutes} min`;
+}
+
+/** A rating that waits: what becomes of it. left: s. */
+export function waitingWords({ rating, corrects, shownOnly }, left) {
+  const what = rating === null ? "Rating withdrawn" : corrects === undefined ? `${rating} noted` : `Changed to ${rating}`;
+  return `${what} in ${Math.ceil(left)} s${shownOnly ? ", not saved" : ""}`;
+}
+
+export class RatingPad {
+  /** seen: () => ({run, state}); moment: words of a stream time; changed: () => called when `values` has changed. */
+  constructor({ seen, moment, changed }) {
+    this.seen = seen;
+    this.moment = moment;
+    this.changed = changed;
+    this.values = []; // [stream time, 0-10] of the ratings as corrected
+    this.waiting = null; // {rating, at, corrects}: not sent yet
+    this.question = null; // the same, while it is not known whether to record
+    this.changing = null; // stream time of the rating that the next one takes the place of
+    this.showOnly = false; // the person knows that nothing is recorded
+    this.said = "";
+    for (const host of [$("rating"), $("pad-buttons")]) {
+      for (let i = 0; i <= 10; i++) {
+        const button = make("button", { type: "button", "aria-label": `Pain rating ${i}` }, i);
+        button.onclick = () => this.rate(i);
+        host.append(button);
+      }
+    }
+    $("rate-open").onclick = () => this.open();
+    $("pad").addEventListener("close", () => {
+      this.changing = this.question = null;
+      this.#show();
+    });
+    $("pad-record").onclick = () => this.#recordFirst();
+    $("pad-show-only").onclick = () => this.#withoutRecording();
+    $("pad-discard").onclick = () => this.undo();
+    $("pad-change").onclick = () => this.change();
+    $("pad-withdraw").onclick = () => this.#withdraw();
+    for (const id of ["rating-undo", "pad-undo"]) $(id).onclick = () => this.undo();
+    for (const id of ["rating-later", "pad-later"]) $(id).onclick = () => this.#later();
+    // what waits when the page is left is sent: the person has given it
+    window.addEventListener("pagehide", () => this.waiting && this.#send(true));
+    setInterval(() => this.#tick(), 250);
+  }
+
+  /** The run is known, perhaps again after a reconnection. */
+  hello(run) {
+    for (const host of [$("rating"), $("pad-buttons")]) for (const button of host.children) button.disabled = !run.realtime;
+    $("rate-open").disabled = !run.realtime;
+    this.#show();
+  }
+
+  /** What the server knows of the ratings. */
+  known(values) {
+    this.values = values;
+    if (this.changing !== null && !values.some(([t]) => t === this.changing)) this.changing = null;
+    const last = values[values.length - 1];
+    this.fix ??= make("button", { type: "button", class: "fix", "aria-label": "Change or withdraw the last rating" }, "Change");
+    this.fix.onclick = () => this.open();
+    this.fix.remove();
+    if (last) $("marks").querySelector(`li[data-t="${last[0]}"]`)?.append(this.fix);
+    this.#show();
+    this.changed();
+  }
+
+  /** The line of a mark in the list. A correction changes the line of its rating, too. */
+  line(mark) {
+    const at = mark.corrects === null ? "" : this.moment(mark.corrects), row = make("li", { "data-t": mark.t });
+    let what = [mark.rating === null ? "" : `rating ${mark.rating}`, mark.text].filter(Boolean).join(": ");
+    if (at) what = mark.rating === null ? `rating of ${at} withdrawn` : `rating of ${at} changed to ${mark.rating}`;
+    if (at) $("marks").querySelector(`li[data-t="${mark.corrects}"]`)?.classList.add("corrected");
+    row.append(make("time", {}, this.moment(mark.t)), make("span", {}, what));
+    return row;
+  }
+
+  open() {
+    if (!this.seen().run?.realtime) return;
+    openSheet($("pad"));
+    this.#show();
+  }
+
+  /** A person says how strong the pain is now. */
+  rate(rating) {
+    const { run, state } = this.seen();
+    if (!run?.realtime) return;
+    const one = { rating, at: performance.now() };
+    if (this.changing !== null) one.corrects = this.changing;
+    this.changing = null;
+    if (one.corrects === undefined && !state?.recording.on && !this.showOnly) {
+      this.waiting = null;
+      this.question = one;
+      this.open();
+    } else this.#wait(one);
+  }
+
+  /** Nothing of what waits is stored. */
+  undo() {
+    if (!this.waiting && !this.question) return;
+    const { rating, corrects } = this.waiting ?? this.question;
+    this.waiting = this.question = null;
+    this.#say(corrects === undefined ? `${rating} undone, nothing stored` : "undone, the rating stays as it was");
+  }
+
+  /** The next rating takes the place of the last one. */
+  change() {
+    const last = this.values[this.values.length - 1];
+    if (!last) return;
+    [this.changing] = last;
+    this.open();
+  }
+
+  /** The agreement beside the trend. */
+  agreement(found) {
+    const words = agreementWords(found), about = found ? found.lines.join(" ") + (found.smooth ? ` Estimates are means over ${found.smooth} s.` : "") : "";
+    say($("agreement"), words);
+    $("agreement").hidden = !words;
+    $("agreement").title = about;
+  }
+
+  /** The newest state has come. */
+  update() {
+    if (this.seen().state?.recording.on) this.showOnly = false;
+    if (this.question?.starting && this.seen().state?.recording.on) {
+      const { starting, ...one } = this.question;
+      this.question = null;
+      this.#wait(one);
+      closeSheet();
+    }
+    this.#show();
+  }
+
+  #withdraw() {
+    const last = this.values[this.values.length - 1];
+    if (last) this.#wait({ rating: null, at: performance.now(), corrects: last[0] });
+  }
+
+  #wait(one) {
+    this.question = null;
+    this.waiting = { ...one, from: performance.now() }; // the question may have taken its time
+    this.said = "";
+    this.#show();
+  }
+
+  async #recordFirst() {
+    if (!this.question) return;
+    this.question.starting = performance.now();
+    this.#show();
+    try {
+      await ask("/api/v1/recording", { on: true });
+    } catch (error) {
+      if (this.question) delete this.question.starting;
+      this.#say(error.message);
+    }
+  }
+
+  #withoutRecording() {
+    this.showOnly = true;
+    const one = this.question;
+    if (one) this.#wait({ ...one, shownOnly: true });
+    closeSheet();
+  }
+
+  #later() {
+    this.dismissed = this.seen().state?.ask?.id;
+    this.#show();
+  }
+
+  #left() {
+    return UNDO - (performance.now() - this.waiting.from) / 1000;
+  }
+
+  #tick() {
+    if (this.question?.starting && performance.now() - this.question.starting > 5000) {
+      delete this.question.starting;
+      this.#say(`the recording did not start: ${this.seen().state?.recording.state || "no answer"}`);
+    }
+    if (!this.waiting || this.waiting.sending) return;
+    if (this.#left() <= 0) this.#send(false);
+    else this.#show();
+  }
+
+  /** Send what waits. Where the server does not answer it waits on, until it is too old. */
+  async #send(leaving) {
+    const one = this.waiting, { rating, corrects } = one;
+    if (one.sending) return;
+    one.sending = true;
+    const value = rating === null ? {} : { rating };
+    try {
+      const age = Math.min(MAX_AGE, (performance.now() - one.at) / 1000);
+      const [path, body] = corrects === undefined ? ["", { rating, age }] : ["/correct", { t: corrects, ...value }];
+      const answer = await (await ask(`/api/v1/markers${path}`, body, { keepalive: leaving })).json();
+      if (this.waiting === one) this.waiting = null;
+      const what = rating === null ? "withdrawn" : corrects === undefined ? `${rating}` : `changed to ${rating}`;
+      if (answer.recorded) this.#say(corrects === undefined ? `${what} noted` : what);
+      else this.#say(`${what} shown here but not saved: recording is off`);
+    } catch (error) {
+      if (this.waiting !== one) return;
+      if (error.unanswered && (performance.now() - one.at) / 1000 < MAX_AGE - 5) {
+        one.failed = true;
+        setTimeout(() => {
+          one.sending = false;
+        }, AGAIN);
+        this.#show();
+        return;
+      }
+      this.waiting = null;
+      const what = rating === null ? "the rating was not withdrawn" : `${rating} was not stored`;
+      this.#say(error.unanswered ? `${what}: the server did not answer; rate again` : `${what}: ${error.message}`);
+    }
+  }
+
+  #say(words) {
+    this.said = words;
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => {
+      this.said = "";
+      this.#show();
+    }, SAID);
+    this.#show();
+  }
+
+  /** What both pads say now: [words, share of the time that is left, what can be done]. */
+  #now() {
+    const { state } = this.seen(), question = state?.ask;
+    if (this.waiting) {
+      const left = this.#left(), words = this.waiting.failed ? `${this.waiting.rating ?? "Withdrawal"} not sent: no answer, trying again` : waitingWords(this.waiting, Math.max(0, left));
+      return [words, Math.max(0, left / UNDO), "undo"];
+    }
+    if (this.said) return [this.said, null, ""];
+    if (this.changing !== null) return ["Choose the right rating", null, ""];
+    if (question && question.id !== this.dismissed) return [askWords(question, this.moment), null, "later"];
+    return ["", null, ""];
+  }
+
+  #show() {
+    const [words, share, can] = this.#now(), { state } = this.seen();
+    const noting = document.activeElement === $("marker-text") || $("marker-text").value !== "";
+    const shown = words && !(can === "later" && noting); // nobody is interrupted who writes a note
+    for (const [row, id] of [[$("rating-now"), "rating"], [$("pad-now"), "pad"]]) {
+      row.hidden = id === "rating" ? !shown : !words;
+      say(row.querySelector(".words"), words);
+      row.querySelector(".left").style.width = `${Math.round((share ?? 0) * 100)}%`;
+      $(`${id}-undo`).hidden = can !== "undo";
+      $(`${id}-later`).hidden = can !== "later";
+    }
+    $("marker").hidden = !$("rating-now").hidden;
+    $("rate-open").classList.toggle("asked", can === "later");
+    const chosen = this.waiting?.rating ?? this.question?.rating ?? null;
+    for (const host of [$("rating"), $("pad-buttons")]) [...host.children].forEach((button, i) => button.setAttribute("aria-pressed", i === chosen));
+    const last = this.values[this.values.length - 1];
+    $("pad-last").hidden = !last || Boolean(this.question);
+    if (last) say($("pad-last-words"), `Last: ${last[1]} at ${this.moment(last[0])}`);
+    $("pad-question").hidden = !this.question;
+    if (this.question) this.#showQuestion(state);
+  }
+
+  #showQuestion(state) {
+    const { rating, starting } = this.question, possible = Boolean(state?.recording.available);
+    const why = possible ? "Recording is off" : "This run has no recorder (--record DIR)";
+    say($("pad-question-words"), starting ? "Starting the recording" : `${why}: ${rating} would not be stored.`);
+    say($("pad-record"), `Record, then note ${rating}`);
+    $("pad-record").hidden = !possible;
+    $("pad-record").disabled = Boolean(starting);
+  }
+}
