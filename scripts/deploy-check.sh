@@ -70,6 +70,9 @@ image() {
   if [ -z "$base" ]; then
     why=$(debian bookworm python3,python3-venv,python-is-python3,ca-certificates) || { echo "skipped: image: $why"; return; }
     base=localhost/jmt-edge-base
+    # behind a proxy with a certificate of its own, pip inside needs what this machine trusts
+    cp -L /etc/ssl/certs/ca-certificates.crt "$place/bookworm/etc/ssl/certs/ca-certificates.crt"
+    printf '[global]\ncert = /etc/ssl/certs/ca-certificates.crt\n' >"$place/bookworm/etc/pip.conf"
     b inspect --type image "$base" >/dev/null 2>&1 || {
       local made
       made=$(b from scratch) && b add -q "$made" "$place/bookworm" / >/dev/null && b commit -q "$made" "$base" >/dev/null && b rm "$made" >/dev/null
