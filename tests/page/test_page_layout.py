@@ -300,6 +300,7 @@ def test_ratings_and_events_fit(tmp_path: Path, visit: Callable[..., Any], task:
             page.keyboard.press("7")
             page.keyboard.press("m")
             settle(page)
+            page.evaluate("() => scrollTo(0, 0)")  # the banner stays where a phone scrolls to the note
         return in_order(page, size) + page.evaluate(small, pressed)
 
     try:
