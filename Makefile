@@ -9,11 +9,12 @@ export OMP_NUM_THREADS ?= 1
 # Without bytecode each process that a test starts would compile SciPy or PyTorch first, which is most of its work.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo docs test test-nightly test-profiles test-aarch64 lint installed types imports bench demo-bundles screenshots clean
+.PHONY: help setup demo docs test test-nightly test-profiles test-aarch64 test-js lint lint-js installed types imports bench demo-bundles screenshots clean
 
 help:
 	@echo 'make demo          run the live loop on a simulated person for 30 s'
 	@echo 'make test          lint, type-check and all tests'
+	@echo 'make test-js       the unit tests of the JavaScript alone'
 	@echo 'make test-nightly  more of the training recipes'
 	@echo 'make test-profiles the run-time tests on the versions of JetPack 6 and 7, the lowest and the newest'
 	@echo 'make docs          the documentation as a site, in .cache/site; broken links are errors'
@@ -28,6 +29,7 @@ help:
 setup: $(UV_HERE)
 	@./scripts/system-packages.sh
 	$(UV) sync --frozen --quiet
+	@./scripts/javascript.sh setup
 
 demo: $(UV_HERE)
 	@./scripts/demo-environment.sh $(UV) .cache/demo
@@ -36,7 +38,11 @@ demo: $(UV_HERE)
 lint: setup
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
-	$(MAKE) --no-print-directory types imports
+	$(MAKE) --no-print-directory types imports lint-js
+
+# ESLint on the pages' JavaScript; Node.js comes with the environment, its packages by npm from tests/js/package-lock.json.
+lint-js: setup
+	./scripts/javascript.sh lint
 
 # What is installed is checked, because a checkout keeps three sub-packages beside the package.
 installed: setup
@@ -53,9 +59,12 @@ imports: installed
 BESIDE := not realtime and not alone and not nightly
 AGAIN = (echo 'once more, alone:'; $(RUN) pytest --last-failed --last-failed-no-failures=none -m
 
-test: lint
+test: lint test-js
 	$(RUN) pytest -n $(JOBS) -m '$(BESIDE)' || $(AGAIN) '$(BESIDE)')
 	$(RUN) pytest -m 'realtime or alone' || $(AGAIN) 'realtime or alone')
+
+test-js: setup
+	./scripts/javascript.sh test
 
 # What `make test` has no time for: its tests of few kinds are these of all.
 test-nightly: setup

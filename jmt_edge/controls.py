@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections import deque
@@ -17,6 +18,15 @@ def check_rest(seconds: float) -> None:
     """Raises ConfigError for a rest that is too short to say anything, or longer than anybody rests."""
     if not SHORTEST_REST <= seconds <= LONGEST_REST:
         raise ConfigError(f"a rest of {seconds:g} s is out of range; choose {SHORTEST_REST:g} to {LONGEST_REST:g} s")
+
+
+SUBJECT = r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}"  # a person's code
+
+
+def check_subject(code: str) -> None:
+    """Raises ConfigError for what is no code of a person."""
+    if not re.fullmatch(SUBJECT, code):
+        raise ConfigError("a person's code has 1 to 32 letters, digits, `.`, `_` or `-`, and is not a name")
 
 
 class RecorderSwitch(Protocol):
@@ -39,6 +49,10 @@ class RecorderSwitch(Protocol):
 
     def stop(self) -> None: ...
 
+    def begin_session(self, subject: str, *, record: bool) -> None:
+        """See `recording.recorder.Recorder.begin_session`."""
+        ...
+
     def alarm(self, key: str, line: dict[str, Any], *, lasts: bool) -> None:
         """From any thread: see `recording.recorder.Recorder.alarm`."""
         ...
@@ -53,7 +67,7 @@ class Controls:
         self._stop = threading.Event()
         self._calls: deque[Callable[[], None]] = deque()
         self._marks: deque[tuple[float, str, int | None, float | None]] = deque()
-        self._rests: deque[float] = deque(maxlen=1)  # s; the newest request counts
+        self._rests: deque[float] = deque(maxlen=1)  # s, 0 to forget the last one; the newest request counts
         self.recording: RecorderSwitch | None = None  # set before the run, where there is a recorder
         self.failure = ""  # why the run was stopped, where that is an error
 
@@ -89,6 +103,22 @@ class Controls:
         check_rest(seconds)
         self._rests.append(seconds)
 
+    def begin_session(self, subject: str, *, record: bool, rest: bool) -> None:
+        """Another person's session begins. subject: a code, "" where none is given; record: a recording of its own
+        begins, else none continues; rest: what was measured at rest last is this person's, else it is forgotten.
+
+        Raises ConfigError for a code that is none, and where there is no recorder to record with.
+        """
+        if subject:
+            check_subject(subject)
+        if record:
+            self._demand_recorder()
+        if (recorder := self.recording) is not None:
+            self.call(lambda: recorder.begin_session(subject, record=record))
+        if not rest:
+            self._rests.append(0.0)
+        self.mark("session begins")
+
     @property
     def is_recording(self) -> bool:
         return self.recording is not None and self.recording.active
@@ -106,9 +136,12 @@ class Controls:
         self._calls.append(function)
 
     def _record(self, action: str) -> None:
+        self.call(getattr(self._demand_recorder(), action))
+
+    def _demand_recorder(self) -> RecorderSwitch:
         if self.recording is None:
             raise ConfigError("this run has no recorder; start it with --record DIR")
-        self.call(getattr(self.recording, action))
+        return self.recording
 
     # --- from the loop ---------------------------------------------------------------------------------------------
     def wait(self, seconds: float) -> bool:
@@ -120,7 +153,7 @@ class Controls:
             self._calls.popleft()()
 
     def take_rest(self) -> float | None:
-        """Seconds of the rest asked for since the last call; None where none was."""
+        """Seconds of the rest asked for since the last call, 0 to forget the last one; None where none was."""
         return self._rests.popleft() if self._rests else None
 
     def take_marks(self) -> list[tuple[float, str, int | None, float | None]]:

@@ -90,7 +90,7 @@ def photograph_states(chromium: str, out: Path, only: str) -> None:
         for task in TASKS
         for state in STATES
         for scheme in ("dark", "light")
-        if only in f"{task}-{state}-{scheme}".replace(" ", "-") and (task, state) != ("affect", "trend")
+        if only in f"{task}-{state}-{scheme}".replace(" ", "-")
     ]
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=chromium, args=ARGUMENTS)

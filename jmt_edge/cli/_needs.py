@@ -279,6 +279,12 @@ def _bed(flags: Flags) -> None:
     check_bed(flags["bed"])
 
 
+def _session(flags: Flags) -> None:
+    _also("--session begins on the page; give it with --page", "page", flags)
+    if flags["speed"] != "1":
+        raise ConfigError("--session is for a person who is there, so it needs real time; leave --speed max out")
+
+
 def _pair(flags: Flags) -> None:
     if (flags["page_cert"] is None) != (flags["page_key"] is None):
         raise ConfigError("TLS needs both a certificate and its key; give --page-cert FILE and --page-key FILE")
@@ -382,6 +388,7 @@ NEEDS: tuple[Need, ...] = (
     Need("live", "`--page-cert`, `--page-key`", "both of them", _always, _pair),
     Need("live", "`--page-cert`, `--page-key`", "`--page`", _given("page_cert"),
          partial(_also, "--page-cert and --page-key are of the page; give it with --page", "page")),
+    Need("live", "`--session`", "`--page`, and real time", _given("session"), _session),
     Need("live", "`--page`", "an address that is free", _given("page"), _free_address),
     Need("live", "`--backend`", "what the backend needs", _given("backend"), _backend),
     _packages("live", "`--mqtt`", _given("mqtt"), "paho"),

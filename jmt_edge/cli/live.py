@@ -102,6 +102,7 @@ OPTIONS = {"face": "camera", "voice": "microphone", "eda": "eda"}  # modality ->
 )
 @click.option("--rest", type=float, default=0.0, metavar="S", help="The person rests for the first S seconds (120).")
 @click.option("--actions", is_flag=True, help="Measure what the face does (geometric, uncalibrated); needs a rest.")
+@click.option("--session", is_flag=True, help="The page begins with a session's start; recording waits for it.")
 @click.option("--demo-alarms", is_flag=True, help="Physiological alarms although demo weights see a real person.")
 @signed_option
 @click.option("--page-face", type=click.Choice(["show", "blur", "hide"]), default="show", show_default=True)
@@ -142,6 +143,7 @@ def command(
     person: str,
     rest: float,
     actions: bool,
+    session: bool,
     demo_alarms: bool,
     require_signed: bool,
     page_face: str,
@@ -184,12 +186,13 @@ def command(
     if (service := open_service()) is not None:
         observers.append(service)
     since = earlier = None
+    subject = ""
     if record is not None:
         from ..recording.recorder import Recorder
 
-        controls.recording = recorder = Recorder(record, bundle, raw, threads=threads, resume=resume)
+        controls.recording = recorder = Recorder(record, bundle, raw, threads=threads, resume=resume, waits=session)
         observers.append(recorder)
-        since, earlier = recorder.session_began, recorder.continues
+        since, earlier, subject = recorder.session_began, recorder.continues, recorder.subject
         if recorder.continues and rest:
             options = replace(options, rest=0.0)
             _say("the rest is not repeated within a session; begin one on the page when the person rests again")
@@ -211,7 +214,8 @@ def command(
             "since": since,
             "ask": page_ask,
         }
-        server = open_page(page, controls, folder, **options_of_page, earlier=earlier)
+        asks = session and earlier is None
+        server = open_page(page, controls, folder, **options_of_page, earlier=earlier, asks=asks, subject=subject)
     shown, judge = result_output(output, controls, server)
     observers += [*shown, *([server] if server is not None else [])]
     if mqtt is not None:
@@ -235,7 +239,9 @@ def command(
             f"no result: there were {summary.stream:.1f} s of signal, and the first window takes {first:.1f} s; give a "
             "longer recording, or a longer --duration"
         )
-    if controls.recording is not None:
+    if controls.recording is not None and not recorder.used:
+        _say(f"  nothing was recorded{'; no session was begun' if session else ''}")
+    elif controls.recording is not None:
         problem = controls.recording.state
         _say(f"  recording {recorder.folder}" + (f": {problem}" if problem != "off" else ""))
         if (recorder.folder / "manifest.json").is_file():

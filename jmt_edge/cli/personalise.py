@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..controls import SUBJECT
 from ..errors import ConfigError
 from ._command import subcommand
 from ._signed import check_signed_recording, load_signed, signed_option
@@ -62,6 +63,12 @@ def command(
     opened = [Recording(folder) for folder in recordings]
     for recording in opened if require_signed else ():
         check_signed_recording(recording)
+    for recording in opened:
+        if recording.recorded_subject not in ("", subject):
+            raise ConfigError(
+                f"{recording.folder} is of {recording.recorded_subject}, not of {subject}; give the recordings of one "
+                "person, with that person's --subject"
+            )
     read = [read_ratings(recording, bundle) for recording in opened]
     for recording, found in zip(opened, read):
         for sentence in (*recording.remarks, *recording.damage):
@@ -88,7 +95,7 @@ def _check(recordings: tuple[Path, ...], subject: str, undo: bool) -> None:
         return
     if not recordings:
         raise ConfigError("personalise needs recordings with ratings; give the folders that `live --record` wrote")
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}", subject):
+    if not re.fullmatch(SUBJECT, subject):
         raise ConfigError(
             "personalise needs --subject CODE, which says whom the bundle is for: 1 to 32 letters, digits, `.`, `_` "
             "or `-`, and no name"

@@ -35,6 +35,10 @@ class LiveActions:
         """The person rests, beginning with the next window. Raises ConfigError for a length out of range."""
         self._rest, self._calm = Rest(seconds), None
 
+    def forget_rest(self) -> None:
+        """Forget the rest: another person is there."""
+        self._rest = self._calm = None
+
     def state(self, t: float, hop: float, end: float) -> dict[str, Any]:
         """For the window that ends at `t`, whose newest clip of the face ends at `end` (s).
 

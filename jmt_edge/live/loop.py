@@ -271,7 +271,7 @@ class _Loop:
         self._tell("on_turn")
         self._controls.run_calls()
         if (seconds := self._controls.take_rest()) is not None:
-            self._begin_rest(seconds)
+            self._begin_rest(seconds) if seconds else self._pipeline.forget_rest()
         for when, text, rating, corrects in self._controls.take_marks():
             t = when - self._origin if self._options.realtime else self._pulled
             self._tell("on_mark", Mark(max(0.0, t), text, rating, corrects))

@@ -38,6 +38,12 @@ class OwnBaseline:
         self._rest, self._began, self._over, self._found = Rest(seconds), None, False, {}
         return changed
 
+    def forget(self) -> Collection[str]:
+        """Forget the rest: another person is there. The modalities whose clips are no longer changed."""
+        changed = list(self._found)
+        self._rest, self._began, self._over, self._found = None, None, False, {}
+        return changed
+
     def settle(self, t: float) -> Collection[str]:
         """Before the clips of the window that ends at `t` are cut: the modalities whose clips change from now on."""
         rest = self._rest

@@ -123,6 +123,13 @@ class Pipeline:
         if self._actions is not None:
             self._actions.begin_rest(seconds)
 
+    def forget_rest(self) -> None:
+        """Another person is there: what was measured at rest is not theirs, and clips are what they were without it."""
+        self._rest = None
+        self._forget_clips(self._own.forget())
+        if self._actions is not None:
+            self._actions.forget_rest()
+
     def begin_window(self) -> None:
         """The window has ended: preprocessing done so far is not part of its latency."""
         self._preprocess = 0.0

@@ -121,6 +121,7 @@ _MANIFEST: dict[str, tuple[Check, str]] = {
     "closed": (_maybe(_closed), "null, or whether the recording is complete"),
 }
 _OPTIONAL: dict[str, tuple[Check, str]] = {
+    "subject": (_whose, "a person's code"),
     "novelty": (_text, "a name"),
     "person": (_text, "a name"),
     "uncertainty": (_text, "a text"),

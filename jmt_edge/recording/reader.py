@@ -138,6 +138,11 @@ class Recording:
         return str(self.manifest["bundle"].get("subject", ""))
 
     @property
+    def recorded_subject(self) -> str:
+        """The code of the person who was recorded; empty where none was given, or an earlier edition had none."""
+        return str(self.manifest.get("subject", ""))
+
+    @property
     def origin(self) -> datetime | None:
         """When stream time was 0; None where that was not kept, or the run was not live."""
         try:

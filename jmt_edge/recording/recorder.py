@@ -64,6 +64,8 @@ class Recorder(Observer):
     PyAV is not installed. `start` and `stop` (from the loop's thread) switch it during a run; later recordings go
     to `folder`-2, -3, ... threads: the engine's setting, for the replay.
 
+    subject (attribute): the code of the person who is recorded; "" where none was given.
+    waits: nothing is recorded before `start` or `begin_session`, unless a session continues.
     resume: a session that was recorded into `folder` before continues in the next of these, whose manifest names the
     part before it. Raises ConfigError where that one was recorded with other weights.
     """
@@ -76,6 +78,7 @@ class Recorder(Observer):
         *,
         threads: int | None = None,
         resume: bool = False,
+        waits: bool = False,
     ) -> None:
         unknown = sorted(set(raw) - set(RAW))
         if unknown:
@@ -89,6 +92,7 @@ class Recorder(Observer):
                     "--record-raw"
                 ) from None
         self.continues = _last_part(folder) if resume else None  # the part before the next one to be started
+        self.subject = ""
         self.session_began: str | None = None  # when the session that is continued began
         if self.continues is not None:
             self.session_began = _manifest_of(folder).get("created")
@@ -97,6 +101,8 @@ class Recorder(Observer):
                     f"{self.continues} was recorded with {other}, not with {bundle.id}; give the same --bundle, or "
                     "begin another session with --record"
                 )
+            self.subject = str(_manifest_of(self.continues).get("subject", ""))
+        self._waits = waits and self.continues is None
         self.folder = _new_folder(folder, 1 if self.continues is None else 2)
         self.raw = frozenset(raw)
         self.problem = ""  # why the recording stopped, if it failed
@@ -149,6 +155,19 @@ class Recorder(Observer):
         self._whole = False
         self._let_go()
 
+    def begin_session(self, subject: str, *, record: bool) -> None:
+        """Another person's session: a recording of its own begins where `record`, and the one before ends. From the
+        loop's thread."""
+        self.stop()
+        self.subject, self.continues = subject, None
+        if record:
+            self.start()
+
+    @property
+    def used(self) -> bool:
+        """Whether anything has been recorded."""
+        return bool(self._started)
+
     def alarm(self, key: str, line: dict[str, Any], *, lasts: bool) -> None:
         """Write a line of `alarms.jsonl`; from any thread, and so also while the loop hangs.
 
@@ -183,6 +202,7 @@ class Recorder(Observer):
             "version": VERSION,
             "created": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
             "intended_use": INTENDED_USE,
+            "subject": self.subject,
             "bundle": {"id": bundle.id, "sha256": bundle.sha256, "demo": bundle.demo, "subject": bundle.subject},
             "task": bundle.task.name,
             "outputs": list(bundle.task.outputs),
@@ -228,7 +248,8 @@ class Recorder(Observer):
     # --- the run's calls
     def on_start(self, info: RunInfo) -> None:
         self._info = info
-        self.start()
+        if not self._waits:
+            self.start()
 
     def on_chunk(self, modality: str, chunk: Chunk) -> None:
         self._whole &= self.active

@@ -100,6 +100,8 @@ class _Report:
         if len(self.results):
             span = f"{self.clock(self.start)} to {self.clock(self.end)}, {_duration(self.end - self.start)}"
             rows.insert(2, ("Span of the results", span))
+        if code := self.recording.recorded_subject:
+            rows.insert(1, ("Person", code))
         before = self.manifest.get("continues")
         if before:
             gap = before.get("gap")

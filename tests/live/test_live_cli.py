@@ -164,6 +164,7 @@ def wrong(tmp_path: Path, bundles: Bundles) -> Path:
         ("pain", ["--backend", "abacus"], "abacus"),
         ("pain", ["--record-raw", "face"], "--record"),
         ("pain", ["--speed", "fast"], "fast"),
+        ("pain", ["--session", "--page", "127.0.0.1:0"], "--session is for a person who is there"),
     ],
 )
 def test_wrong_input_is_one_sentence_and_exit_code_2(

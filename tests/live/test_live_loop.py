@@ -210,9 +210,16 @@ def test_recording_is_switched_in_the_loops_thread(bundles: Bundles) -> None:
         def stop(self) -> None:
             self.active = False
 
+        def begin_session(self, subject: str, *, record: bool) -> None:
+            self.stop()
+            self.sessions.append((subject, threading.current_thread().name))
+            if record:
+                self.start()
+
         def alarm(self, key: str, line: object, *, lasts: bool) -> None: ...
 
         state = "off"
+        sessions: list[tuple[str, str]] = []  # noqa: RUF012
 
     controls, switch = Controls(), Switch()
     controls.recording = switch
@@ -221,6 +228,15 @@ def test_recording_is_switched_in_the_loops_thread(bundles: Bundles) -> None:
     assert not controls.is_recording, "not before the loop serves it"
     run(bundles("pain"), FakeEngine(bundles("pain").task), {"eda": eda_source(2)}, Options(1.0, False), [], controls)
     assert controls.is_recording and switch.threads == [threading.main_thread().name]
+    log = Log()
+    controls.begin_session("P07", record=True, rest=True)
+    assert switch.sessions == [], "not before the loop serves it"
+    run(bundles("pain"), FakeEngine(bundles("pain").task), {"eda": eda_source(2)}, Options(1.0, False), [log], controls)
+    assert controls.is_recording and switch.sessions == [("P07", threading.main_thread().name)]
+    assert [mark.text for kind, mark in log.calls if kind == "mark"] == ["session begins"]
+    controls.begin_session("", record=False, rest=True)
+    run(bundles("pain"), FakeEngine(bundles("pain").task), {"eda": eda_source(2)}, Options(1.0, False), [], controls)
+    assert not controls.is_recording and len(switch.sessions) == 2
 
 
 def test_everything_is_closed_when_a_source_does_not_open(bundles: Bundles) -> None:

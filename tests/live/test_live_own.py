@@ -24,7 +24,7 @@ Signal = Callable[[str, float], "np.ndarray | None"]  # (modality, the clip's en
 
 
 def play(
-    task: Task, signal: Signal, folder: Path, monkeypatch: pytest.MonkeyPatch, *, rest_at: dict[int, float],
+    task: Task, signal: Signal, folder: Path, monkeypatch: pytest.MonkeyPatch, *, rest_at: dict[int, float | None],
     modalities: list[str], seconds: float = 60.0,
 ) -> list[Result]:  # fmt: skip
     """A run whose cutters give `signal`. modalities: those that the weights compare with the rest."""
@@ -48,7 +48,8 @@ def play(
     results = []
     for i in range(1, int(seconds / 0.5) + 1):
         if i in rest_at:
-            pipeline.begin_rest(rest_at[i])
+            length = rest_at[i]
+            pipeline.forget_rest() if length is None else pipeline.begin_rest(length)
         pipeline.begin_window()
         results.append(pipeline.infer(i, status))
     return results
@@ -92,6 +93,25 @@ def test_a_response_before_the_rest_is_not_of_it(tmp_path: Path, monkeypatch: py
     two = play(task, after_a_response, tmp_path / "b", monkeypatch, **how)
     own = [[r.outputs for r in run if r.rest and r.rest.get("calibrated")] for run in (one, two)]
     assert len(own[0]) == 20 and own[0] == own[1]
+
+
+def test_the_next_person_is_not_compared_with_the_rest_of_the_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = get_task("trimodal")
+
+    def signal(name: str, end: float) -> np.ndarray:
+        return of(task, name, 3.0 if end < 60 else 8.0, round(2 * end))
+
+    names = ["voice", "eda"]
+    forgotten = play(
+        task, signal, tmp_path / "a", monkeypatch, rest_at={1: 30.0, 120: None}, modalities=names, seconds=80
+    )
+    never = play(task, signal, tmp_path / "b", monkeypatch, rest_at={}, modalities=names, seconds=80)
+    assert forgotten[118].rest is not None and forgotten[118].rest["calibrated"] == names
+    after = [r for r in forgotten if r.t >= 60]
+    assert all(r.rest == {"calibrated": []} for r in after)
+    assert forgotten[-1].outputs == never[-1].outputs, "once the clips of the last person are gone"
 
 
 def test_nothing_is_promised_until_the_sequence_is_full_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

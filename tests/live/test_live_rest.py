@@ -16,6 +16,7 @@ from jmt_edge.errors import ConfigError
 from jmt_edge.live import Controls, Options, Pipeline, Result, run
 from jmt_edge.live.rest import Rest, in_words
 from jmt_edge.media.chunk import Chunk
+from jmt_edge.observer import Observer
 from jmt_edge.recording.reader import Recording
 from jmt_edge.recording.recorder import Recorder
 from jmt_edge.recording.replay import replay
@@ -36,14 +37,15 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 def play(
-    bundle: Bundle, rest_at: dict[int, float], values: np.ndarray = LEVEL, windows: int = 156, unit: str = "µS"
+    bundle: Bundle, rest_at: dict[int, float | None], values: np.ndarray = LEVEL, windows: int = 156, unit: str = "µS"
 ) -> list[Result]:
-    """rest_at: window -> s of the rest that is begun before it."""
+    """rest_at: window -> s of the rest that is begun before it; None: the rest is forgotten."""
     pipeline = Pipeline(bundle, FakeEngine(bundle.task), 0.5, ["eda"])
     results, at = [], -1.0
     for i in range(1, windows + 1):
         if i in rest_at:
-            pipeline.begin_rest(rest_at[i])
+            seconds = rest_at[i]
+            pipeline.forget_rest() if seconds is None else pipeline.begin_rest(seconds)
         keep = (at < TIMES) & (i * 0.5 >= TIMES)
         pipeline.push("eda", Chunk(TIMES[keep], values[keep], 16.0))
         at = i * 0.5
@@ -86,6 +88,36 @@ def test_a_rest_without_a_usable_signal_is_refused_with_the_reason(bundle: Bundl
     assert rest is not None and rest["difference"] == {} and rest["baseline"] == {}
     assert rest["refused"]["eda"] == "usable in 19% of the rest: no valid EDA value for 5.5 s or more"
     assert in_words(rest).startswith("rest refused: EDA usable in ")
+
+
+def test_a_rest_that_is_forgotten_leaves_no_trace(bundle: Bundle) -> None:
+    """After it, while it lasts, and where there was none; another one may follow."""
+    plain = play(bundle, {})
+    for rest_at in ({1: 40.0, 100: None}, {1: 40.0, 20: None}, {100: None}):
+        found = play(bundle, rest_at)
+        at = next(window for window, seconds in rest_at.items() if seconds is None)
+        assert found[at - 1 :] == plain[at - 1 :]
+    again = play(bundle, {1: 40.0, 20: None, 60: 30.0})
+    assert again == play(bundle, {1: 40.0, 20: None, 60: 30.0}) and again[-1].rest == play(bundle, {60: 30.0})[-1].rest
+
+
+def test_the_run_forgets_a_rest_on_request(bundle: Bundle) -> None:
+    controls, seen = Controls(), []
+
+    class Watch(Observer):
+        def on_rest(self, seconds: float) -> None:
+            seen.append(seconds)
+
+        def on_result(self, result: Result) -> None:
+            seen.append(result.rest is not None)
+            if result.t == 3.0:
+                controls.begin_session("P08", record=False, rest=True)
+            if result.t == 5.0:
+                controls.begin_session("P09", record=False, rest=False)
+
+    source = ListSource("eda", TIMES, LEVEL, 16.0)
+    run(bundle, FakeEngine(bundle.task), {"eda": source}, Options(0.5, False, 8.0, rest=30.0), [Watch()], controls)
+    assert seen == [30.0, *[True] * 10, *[False] * 6]
 
 
 def test_another_rest_replaces_the_first(bundle: Bundle) -> None:

@@ -42,6 +42,7 @@ CASES: dict[str, Case] = {
         "live --log-file {folder}/none/l.txt", "", "does not exist"),
     "live `--page-cert`, `--page-key`: both of them": ("live --page --page-cert c.pem", "", "--page-key"),
     "live `--page-cert`, `--page-key`: `--page`": ("live --page-cert {file} --page-key {file}", "", "with --page"),
+    "live `--session`: `--page`, and real time": ("live --session", "", "with --page"),
     "live `--page`: an address that is free": ("live --page 127.0.0.1:{port}", "", "cannot listen"),
     "live `--backend`: what the backend needs": ("live --backend magic", "", "unknown backend 'magic'"),
     "live `--mqtt`: `[mqtt]` (paho)": ("live --mqtt mqtt://h --bed 1", "paho", "[mqtt]"),

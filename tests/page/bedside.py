@@ -27,8 +27,8 @@ SIZES = (
     (1920, 1080), (1440, 900), (1366, 768), (1280, 800), (1280, 720), (1024, 768), (1024, 600), (820, 1180), (390, 844),
 )  # fmt: skip
 STATES = (
-    "start", "steady", "trend", "alarm", "latched", "sensor lost", "nothing usable", "no recorder", "hang", "replay",
-    "ended",
+    "start", "steady", "trend", "alarm", "latched", "sensor lost", "nothing usable", "no recorder", "hang",
+    "session person", "session signal", "session fault", "session rest", "session begin", "ended", "replay",
 )  # fmt: skip
 
 HOP = 0.5
@@ -50,8 +50,8 @@ class Bedside:
     ) -> None:  # fmt: skip
         self.task = get_task(task, "demo")
         self.controls = Controls()
-        if record and not replay:
-            self.controls.recording = _Recorder()
+        self._recorder = _Recorder() if record and not replay else None
+        self.controls.recording = self._recorder
         bundle = empty_bundle(self.task, folder / f"{task}-demo.jmt")
         self.page: PageObserver = start_page(address, self.controls, recordings=folder / "runs", **page)
         self._lock = threading.RLock()
@@ -62,6 +62,8 @@ class Bedside:
         self._hangs = self._over = False
         self.pain = 0.2
         self.actions: dict[str, Any] | None = None  # facial actions in each result
+        self.poor: dict[str, str] = {}  # modality -> why it cannot be used
+        self.rest: dict[str, Any] | None = None  # in each result
         self.dropped = 0
         sources = {name: f"sim:{name}" for name in self.task.names}
         self._sources = {name: open_source(name, "sim:seed=4&fps=4" if name == "face" else "sim:seed=4")
@@ -70,6 +72,9 @@ class Bedside:
             assert source is not None
             source.open(0.0)
         self._image = self._sources["face"].read(1.0).values[-1]  # type: ignore[union-attr]
+        # rendering minutes of a voice is most of the work here; of its sound the page shows the level alone
+        voice = self._sources.pop("voice", None)
+        self._sound = None if voice is None else voice.read(1.0)
         self.page.on_start(
             RunInfo(
                 bundle,
@@ -91,6 +96,15 @@ class Bedside:
     @property
     def url(self) -> str:
         return self.page.url
+
+    @property
+    def warm(self) -> bool:
+        """Whether minutes have passed: it cannot start any more."""
+        return self._warm
+
+    @property
+    def over(self) -> bool:
+        return self._over
 
     def close(self) -> None:
         self._over = True
@@ -137,13 +151,19 @@ class Bedside:
     def show(self, state: str, page: Any, client: Callable[[str, str, Any], Any]) -> None:
         """Bring run and browser page to `state`. client: (method, path, body) -> answer, for a person's actions."""
         with self._lock:
-            self._hangs, self._lost, self.pain = False, set(), 0.2
+            self._hangs, self._lost, self.pain, self.rest = False, set(), 0.2, None
+        self.controls.recording = None if state == "no recorder" else self._recorder
         if state == "start":
             page.wait_for_function(has("#clock", "s !== '—'"))
             return
         if not self._warm:
             self.warm_up()
             page.reload()
+        if page.is_visible("#session"):
+            page.evaluate("() => sessionStorage.clear()")
+            page.reload()
+        elif state != "trend":
+            self._choose(page, "live")
         number = "#pain" if "pain" in self.task.outputs else "#valence"
         page.wait_for_function(has(number, "/[0-9]/.test(s)"))
         if state not in ("latched", "replay"):
@@ -156,9 +176,15 @@ class Bedside:
                 self.pain = 0.25
                 page.wait_for_selector(".alarm[data-id=pain][data-state=latched]")
                 page.wait_for_function(has("#pain", "s === '25%'"))
-        elif state in ("alarm", "latched"):
+        elif state == "alarm":
             self.dropped += 3
             page.wait_for_selector(".alarm[data-id=late]")
+        elif state == "latched":
+            self.hang()
+            page.wait_for_selector(".alarm[data-id=stale][data-state=active]")
+            self._hangs = False
+            page.wait_for_selector(".alarm[data-id=stale][data-state=latched]")
+            page.wait_for_function(has(number, "/[0-9]/.test(s)"))
         elif state in ("sensor lost", "nothing usable"):
             lost = list(self.task.names) if state == "nothing usable" else [self.task.names[-1]]
             self._lost = set(lost)
@@ -173,15 +199,53 @@ class Bedside:
             page.wait_for_selector(".alarm[data-id=stale]")
             page.wait_for_function(has(number, "s === '—'"))
         elif state == "trend":
-            page.select_option("#pain-span", "all")
-            page.wait_for_function("() => document.querySelector('#pain-trend canvas').clientHeight > 20")
+            for name in self._choose(page, "all"):
+                page.wait_for_function(f"() => document.querySelector('#{name}-trend canvas').clientHeight > 20")
+        elif state.startswith("session "):
+            self._start_session(state.removeprefix("session "), page)
         elif state == "ended":
             self.end()
             page.wait_for_selector("body[data-link=ended]")
         else:
+            why = page.locator("#record-off")
+            why.wait_for(state="visible" if state == "no recorder" else "hidden")
             self._calm(page)
         if state != "ended":
             page.wait_for_selector("body[data-link=live]")
+
+    def _choose(self, page: Any, span: str) -> list[str]:
+        """What the charts of the outputs show; their names."""
+        names = [n for n, output in (("pain", "pain"), ("affect", "valence")) if output in self.task.outputs]
+        for name in names:
+            page.select_option(f"#{name}-span", span)
+        return names
+
+    def _start_session(self, step: str, page: Any) -> None:
+        """The start of a session, at one of its steps: the code, a sensor that is good or lost, a rest, the summary."""
+        page.click("#session-open")
+        if step == "person":
+            page.fill("#session-code", "P07 of ward 3")
+            page.click("#session-next")
+            page.wait_for_function(has("#session-error", "s.startsWith('A code has')"))
+            return
+        page.fill("#session-code", "ward-3-bed-12_P07-2026-11-27.abc")
+        page.click("#session-next")
+        if step == "fault":
+            self._lost = {self.task.names[0]}
+            page.wait_for_function(has("#session-why", "s.startsWith('lost, ')"))
+            return
+        page.wait_for_function(has("#session-advice", "s === 'Good'"))
+        if step == "signal":
+            return
+        for _ in self.task.names:
+            page.click("#session-skip")
+        if step == "rest":
+            self.rest = {"left": 83.5}
+            page.click("#session-rest")
+            page.wait_for_function(has("#session-left", "s === '1:24'"))
+            return
+        page.click("#session-skip")
+        page.wait_for_function(has("#session-title", "s === 'Begin'"))
 
     def _calm(self, page: Any) -> None:
         page.wait_for_function("() => document.querySelectorAll('#banner .alarm').length === 0")
@@ -218,14 +282,18 @@ class Bedside:
             height, width = self._image.shape[:2]
             box = (0.3 * width, 0.2 * height, 0.7 * width, 0.85 * height)
             self.page.on_face(self._t, Face(box, 0.95, np.zeros((5, 2), np.float32)))
-        for name in ("voice", "eda"):
-            source = self._sources.get(name)
-            if source is None:
-                continue
-            chunk = source.read(self._t)
+        if self._sound is not None and "voice" not in self._lost:
+            rate = self._sound.rate
+            at = np.arange(int(start * rate), int(self._t * rate))
+            if at.size:
+                self.page.on_chunk(
+                    "voice", Chunk((at + 1) / rate, self._sound.values[at % len(self._sound.values)], rate)
+                )
+        if (eda := self._sources.get("eda")) is not None:
+            chunk = eda.read(self._t)
             kept = chunk.times > start
-            if name not in self._lost and kept.any():
-                self.page.on_chunk(name, Chunk(chunk.times[kept], chunk.values[kept], chunk.rate))
+            if "eda" not in self._lost and kept.any():
+                self.page.on_chunk("eda", Chunk(chunk.times[kept], chunk.values[kept], chunk.rate))
 
     def _window(self) -> None:
         self._index += 1
@@ -234,7 +302,7 @@ class Bedside:
             name: Status(State.LOST, LOST[name]) if name in self._lost
             else Status(State.STREAMING, unit="µS" if name == "eda" else "") for name in names
         })  # fmt: skip
-        why = {name: f"sensor lost: {LOST[name]}" for name in self._lost}
+        why = {**self.poor, **{name: f"sensor lost: {LOST[name]}" for name in self._lost}}
         if not self._warm:
             why = dict.fromkeys(names, f"warming up: {min(self._t, 3.5):.1f} of 4.0 s")
         quality = {n: Quality(n not in why, why.get(n, ""), 0.0 if n in why else 0.93) for n in names}
@@ -250,7 +318,7 @@ class Bedside:
         self.page.on_result(Result(
             self._index, self._t, self.task.name, {n: values[n] for n in self.task.outputs} if here else None, reason,
             quality, {n: 1 / len(here) if n in here else None for n in names}, {"total": 14.2}, self.dropped,
-            self._bundle.id, uncertainty=sure if here else None, without=left, actions=self.actions,
+            self._bundle.id, uncertainty=sure if here else None, without=left, rest=self.rest, actions=self.actions,
         ))  # fmt: skip
 
 
@@ -265,6 +333,9 @@ class _Recorder:
     def stop(self) -> None:
         self.active = False
 
+    def begin_session(self, subject: str, *, record: bool) -> None:
+        self.active, self.subject = record, subject
+
     def alarm(self, key: str, line: dict[str, Any], *, lasts: bool) -> None:
         """Nothing is written."""
 
@@ -273,6 +344,12 @@ def has(selector: str, test: str) -> str:
     """JavaScript: `test` holds of the text `s` of the element."""
     return f"() => {{ const s = document.querySelector({selector!r})?.textContent.trim() ?? ''; return {test}; }}"
 
+
+# everything with a digit in the cards of values and in the foot, other than reasons, names and settings
+NUMBERS = """() => [...document.querySelectorAll('.card:not(.actions-card) *, .foot b, .clock')]
+  .filter((n) => n.checkVisibility() && [...n.childNodes].some((c) => c.nodeType === 3 && /[0-9]/.test(c.data)))
+  .filter((n) => !n.closest('.reason, .verdict, .face-off, dt, #pain-limit'))
+  .map((n) => `${n.id || n.className}: ${n.textContent}`)"""
 
 HERE = Path(__file__).parent
 

@@ -113,7 +113,8 @@ class Stage:
 
     def __init__(
         self, folder: Path, task: str = "trimodal", *, address: str = "127.0.0.1:0", record: bool = True,
-        raw: tuple[str, ...] = (), sources: Mapping[str, str] = {}, demo: bool = False, hop: float = 0.25, **page: Any,
+        raw: tuple[str, ...] = (), sources: Mapping[str, str] = {}, demo: bool = False, hop: float = 0.25,
+        session: bool = False, demo_alarms: bool = False, **page: Any,
     ) -> None:  # fmt: skip
         self.folder = folder
         self.task = get_task(task, "demo")
@@ -127,14 +128,15 @@ class Stage:
         self.recording = self.runs / "first"
         observers: list[Any] = []
         if record:
-            recorder = Recorder(self.recording, bundle, raw)
+            recorder = Recorder(self.recording, bundle, raw, waits=session)
             self.controls.recording = recorder
             observers.append(recorder)
-        self.page: PageObserver = start_page(address, self.controls, recordings=self.runs, **page)
+        self.page: PageObserver = start_page(address, self.controls, recordings=self.runs, asks=session, **page)
         observers.append(self.page)
         live = {m: s for m, s in opened.items() if s is not None}
+        options = Options(hop=hop, demo_alarms=demo_alarms)
         self._thread = threading.Thread(
-            target=lambda: run(bundle, engine, live, Options(hop=hop), observers, self.controls), daemon=True
+            target=lambda: run(bundle, engine, live, options, observers, self.controls), daemon=True
         )
         self._thread.start()
 

@@ -1,4 +1,5 @@
 """The trend: bins against NumPy on the same results, gaps, bounded memory, and a session that is continued."""
+# ruff: noqa: E501
 
 from __future__ import annotations
 
@@ -275,12 +276,60 @@ def test_the_chart_shows_hours_and_keeps_its_choice(bed: Bedside, visit: Callabl
     assert page.evaluate(chosen) == [False, True]
 
 
+def test_valence_and_arousal_have_hours_of_their_own(bed: Bedside, visit: Callable[..., Any]) -> None:
+    """Chosen apart from pain's, kept over a reload, and back at the present nothing is asked for any more."""
+    page = visit(bed.url)
+    shown = """() => ['circumplex', 'affect-trend', 'pain-trend'].map((id) => document.getElementById(id).checkVisibility())"""
+    page.wait_for_function("() => document.getElementById('valence').textContent !== '—'")
+    assert page.evaluate(shown) == [True, False, False] and page.input_value("#affect-span") == "live"
+    for seconds in ("300", "28800"):
+        with page.expect_response(lambda answer, s=seconds: f"/api/v1/trend?seconds={s}" in answer.url):
+            page.select_option("#affect-span", seconds)
+    assert page.evaluate(shown) == [False, True, False], "a card of this size has room for one of them"
+    with page.expect_response(lambda answer: "/api/v1/trend?seconds=28800" in answer.url):
+        page.reload()
+    assert page.evaluate(shown) == [False, True, False]
+    page.select_option("#affect-span", "live")
+    page.wait_for_timeout(300)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.wait_for_timeout(5000)
+    assert not [url for url in asked if "trend" in url] and page.evaluate(shown) == [True, False, False]
+
+
+def test_each_output_is_drawn_with_its_own_lowest_mean_and_highest_value(
+    bed: Bedside, visit: Callable[..., Any]
+) -> None:
+    page = visit(bed.url)
+    data, newest, stale = page.evaluate("""async () => {
+      const { Trend } = await import("/static/trend.js");
+      const host = document.getElementById("affect-trend"), outputs = { valence: "--accent", arousal: "--accent-2" };
+      const trend = new Trend(host, { outputs, range: [-1, 1], clock: () => true });
+      const rows = [[0, .1, .2, .3, -.5, -.4, -.3, .7, .8, .9], [20, .11, .21, .31, -.51, -.41, -.31, .71, .81, .91]];
+      const answer = { bin: 4, from: 0, to: 25, outputs: ["pain", "valence", "arousal"], rows, gaps: [[4, 20]], ratings: [[21, 7]] };
+      const real = window.fetch;
+      window.fetch = async () => new Response(JSON.stringify(answer));
+      await trend.show(3600);
+      trend.show(0);
+      const ticks = trend.chart.parts.ticks(), rings = trend.chart.parts.rings();
+      trend.data.to = 40;
+      window.fetch = real;
+      return [trend.chart.plot.data, [ticks, rings], trend.chart.parts.ticks()];
+    }""")
+    t, *each = data
+    assert t == [2, 12, 22]
+    wanted = ([-0.5, -0.51], [-0.3, -0.31], [-0.4, -0.41], [0.7, 0.71], [0.9, 0.91], [0.8, 0.81])
+    assert each == [[before, None, after] for before, after in wanted], "low, high, mean; the line breaks at the gap"
+    assert newest == [[[-0.41, "V", "--accent"], [0.81, "A", "--accent-2"]], []], "a pain rating has no place here"
+    assert stale == [], "no letter where the newest value is not of now"
+
+
 def test_a_gap_without_an_answer_is_of_the_servers_clock(bed: Bedside, visit: Callable[..., Any]) -> None:
     """The tablet's clock is ten minutes ahead of the bed's: no answer for 20 s is a gap of 20 s."""
     page = visit(bed.url)
     data = page.evaluate("""async () => {
       const { Trend } = await import("/static/trend.js");
-      const trend = new Trend(document.getElementById("pain-trend"), { lines: () => [], clock: () => true });
+      const trend = new Trend(document.getElementById("pain-trend"), { outputs: { pain: "--accent" }, range: [0, 1], clock: () => true });
       const rows = [[4592, 0.1, 0.2, 0.3]], gaps = [[1000, 4592]];
       const answer = { bin: 4, from: 1000, to: 4600, outputs: ["pain"], rows, gaps, ratings: [] };
       const real = { fetch: window.fetch, now: Date.now };

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from bedside import SIZES, STATES, TASKS, Bedside, has, prepare, settle
+from axe import findings
+from bedside import NUMBERS, SIZES, STATES, TASKS, Bedside, has, prepare, settle
+from conftest import Watched
 from page_fixture import CUT_OFF, Http, recorded
 
 from jmt_edge.live import Controls
@@ -23,61 +26,96 @@ MINIMUMS = (
 SCROLLS = {(390, 844)}
 
 
-class Beds:
-    """A run for each task, made when it is first needed; states that a run cannot return from get one of their own."""
+class Screens:
+    """One run and one page at a time, which the states of a task share, as a page shows a whole night; what cannot be
+    reached from the state before gets a run of its own."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._beds: dict[tuple[str, str], Bedside] = {}
+    def __init__(self, browser: Any, folder: Path) -> None:
+        self._browser, self._folder = browser, folder
+        self._kind = ("", False)
+        self._bed: Bedside | None = None
+        self._watched: Watched | None = None
+        self._made = 0
 
-    def get(self, task: str, state: str) -> Bedside:
-        kind = state if state in ("start", "no recorder", "replay", "ended") else ""
-        if (task, kind) not in self._beds:
-            folder = self._folder / f"{task}-{len(self._beds)}"
+    def bed(self, task: str, state: str) -> Bedside:
+        kind = (task, state == "replay")
+        if self._bed is None or kind != self._kind or self._bed.over or (state == "start" and self._bed.warm):
+            self.close()
+            self._made += 1
+            folder = self._folder / str(self._made)
             folder.mkdir()
-            self._beds[task, kind] = Bedside(
-                folder, task, record=state != "no recorder", replay="night-3" if state == "replay" else ""
-            )
-        return self._beds[task, kind]
+            self._kind, self._bed = kind, Bedside(folder, task, replay="night-3" if state == "replay" else "")
+        return self._bed
+
+    @contextmanager
+    def show(self, task: str, state: str) -> Iterator[Any]:
+        """The page in `state`. One that a test left in an unknown state, because it failed, is not used again."""
+        bed = self.bed(task, state)
+        if self._watched is None:
+            context = self._browser.new_context(color_scheme="dark", reduced_motion="reduce")
+            self._watched = Watched(context.new_page())
+            self._watched.expected = CUT_OFF
+            prepare(self._watched.page)
+            self._watched.page.goto(bed.url)
+        try:
+            bed.show(state, self._watched.page, Http(bed.page).json)
+            yield self._watched.page
+        except BaseException:
+            self.close()
+            raise
+        assert self._watched.problems == []
 
     def close(self) -> None:
-        for bed in self._beds.values():
-            bed.close()
+        if self._watched is not None:
+            self._watched.page.context.close()
+        if self._bed is not None:
+            self._bed.close()
+        self._watched = self._bed = None
 
 
 @pytest.fixture(scope="module")
-def beds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Beds]:
-    beds = Beds(tmp_path_factory.mktemp("beds"))
-    yield beds
-    beds.close()
+def screens(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Screens]:
+    screens = Screens(browser, tmp_path_factory.mktemp("beds"))
+    yield screens
+    screens.close()
 
 
-# the layout is the same in both schemes; the light one is measured where most of its colours are
-CASES = [
-    (task, state, "dark")
-    for task in TASKS
-    for state in STATES
-    if (task, state) not in (("affect", "latched"), ("affect", "trend"))
-]
-CASES += [("trimodal", state, "light") for state in ("alarm", "sensor lost", "replay")]
+ENDS = ((1280, 800), (390, 844))
+PROBE = (Path(__file__).parent / "geometry.js").read_text()
 
 
-@pytest.mark.parametrize(("task", "state", "scheme"), CASES)
-def test_everything_fits(beds: Beds, visit: Callable[..., Any], task: str, state: str, scheme: str) -> None:
-    bed = beds.get(task, state)
-    page = visit("about:blank", color_scheme=scheme, reduced_motion="reduce", expect=CUT_OFF)
-    probe = prepare(page)
-    page.goto(bed.url)
-    bed.show(state, page, Http(bed.page).json)
+def at_its_place(page: Any, size: tuple[int, int]) -> list[str]:
+    return page.evaluate(PROBE, {"minimums": MINIMUMS, "whole": size not in SCROLLS})  # type: ignore[no-any-return]
+
+
+def in_order(page: Any, size: tuple[int, int]) -> list[str]:
+    """At its place and, on a desktop and on a phone, with names, roles and contrast by axe's rules."""
+    return at_its_place(page, size) + (findings(page) if size in ENDS else [])
+
+
+def everywhere(
+    page: Any, sizes: Iterable[tuple[int, int]] = SIZES, check: Callable[..., list[str]] = at_its_place
+) -> dict[str, list[str]]:
+    """What is wrong on each screen: {size: sentences}."""
     problems: dict[str, list[str]] = {}
-    for width, height in SIZES:
+    for width, height in sizes:
         page.set_viewport_size({"width": width, "height": height})
         settle(page)
-        whole = (width, height) not in SCROLLS
-        found = page.evaluate(probe, {"minimums": MINIMUMS, "whole": whole})
-        if found:
+        if found := check(page, (width, height)):
             problems[f"{width}x{height}"] = found
-    assert problems == {}
+    return problems
+
+
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("task", TASKS)
+def test_everything_fits(screens: Screens, task: str, state: str) -> None:
+    with screens.show(task, state) as page:
+        page.emulate_media(color_scheme="dark")
+        assert everywhere(page, check=in_order) == {}
+        if state in ("hang", "ended"):
+            assert page.evaluate(NUMBERS) == []
+        page.emulate_media(color_scheme="light")  # of the same layout
+        assert everywhere(page, ENDS, in_order) == {}
 
 
 # ---- past recordings
@@ -144,26 +182,20 @@ def test_recordings_fit_and_say_what_they_hold(tmp_path: Path, visit: Callable[.
 @pytest.mark.parametrize(
     "words", ["rest: 9:59 left", "from rest: face 1.3 SD, voice -12.00 dB (0.5 SD), EDA +1.30 µS (2.1 SD)"]
 )
-def test_what_is_said_of_a_rest_fits(beds: Beds, visit: Callable[..., Any], words: str) -> None:
+def test_what_is_said_of_a_rest_fits(screens: Screens, words: str) -> None:
     """Below the note that there is no recorder, the longest this card can hold."""
-    bed = beds.get("trimodal", "no recorder")
-    page = visit("about:blank", color_scheme="dark", reduced_motion="reduce", expect=CUT_OFF)
-    probe = prepare(page)
-    page.goto(bed.url)
-    bed.show("no recorder", page, Http(bed.page).json)
-    problems: dict[str, list[str]] = {}
-    for width, height in SIZES:
-        page.set_viewport_size({"width": width, "height": height})
-        settle(page)
+
+    def said(page: Any, size: tuple[int, int]) -> list[str]:
         # in place of what the run says, which changes it several times a second
         page.evaluate(
             "words => { const line = document.getElementById('rest-state').cloneNode(); line.hidden = false;"
             " line.textContent = words; document.getElementById('rest-state').replaceWith(line); }",
             words,
         )
-        if found := page.evaluate(probe, {"minimums": MINIMUMS, "whole": (width, height) not in SCROLLS}):
-            problems[f"{width}x{height}"] = found
-    assert problems == {}
+        return at_its_place(page, size)
+
+    with screens.show("trimodal", "no recorder") as page:
+        assert everywhere(page, check=said) == {}
 
 
 STRENGTHS = {"AU04": 0.0, "AU06": 2.5, "AU07": 2.5, "AU09": 4.8, "AU10": 4.8, "AU12": 0.1, "AU25": 3.3, "AU26": 1.2}
@@ -172,30 +204,26 @@ REFUSED = "rest refused: usable in 37% of the rest: half of the face covered in 
 
 @pytest.mark.parametrize("reason", ["", REFUSED])
 @pytest.mark.parametrize("task", TASKS)
-def test_what_is_said_of_facial_actions_fits(beds: Beds, visit: Callable[..., Any], task: str, reason: str) -> None:
-    bed = beds.get(task, "steady")
+def test_what_is_said_of_facial_actions_fits(screens: Screens, task: str, reason: str) -> None:
+    bed = screens.bed(task, "steady")
     bed.actions = {
         "label": LABEL, "t": 1.0, "reason": reason, "pose": None, "measures": None,
         "strengths": None if reason else STRENGTHS, INDEX: None if reason else 12.5,
     }  # fmt: skip
-    page = visit("about:blank", color_scheme="dark", reduced_motion="reduce", expect=CUT_OFF)
-    probe = prepare(page)
-    page.goto(bed.url)
-    problems: dict[str, list[str]] = {}
+
+    def said(page: Any, size: tuple[int, int]) -> list[str]:
+        assert page.is_visible("#actions-index")
+        return at_its_place(page, size)
+
     try:
-        bed.show("steady", page, Http(bed.page).json)
-        first = "facial actions" if reason else "PSPI-like index"
-        page.wait_for_function(has("#actions-index", f"s.startsWith('{first} (geometric, uncalibrated): ')"))
-        assert page.evaluate("() => document.getElementById('face-actions').title").startswith(reason or "AU 6+7: 2.5")
-        for width, height in SIZES:
-            page.set_viewport_size({"width": width, "height": height})
-            settle(page)
-            assert page.is_visible("#actions-index")
-            if found := page.evaluate(probe, {"minimums": MINIMUMS, "whole": (width, height) not in SCROLLS}):
-                problems[f"{width}x{height}"] = found
+        with screens.show(task, "steady") as page:
+            first = "facial actions" if reason else "PSPI-like index"
+            page.wait_for_function(has("#actions-index", f"s.startsWith('{first} (geometric, uncalibrated): ')"))
+            title = page.evaluate("() => document.getElementById('face-actions').title")
+            assert title.startswith(reason or "AU 6+7: 2.5")
+            assert everywhere(page, check=said) == {}
     finally:
         bed.actions = None
-    assert problems == {}
 
 
 # ---- ratings and events
@@ -247,9 +275,8 @@ def test_ratings_and_events_fit(tmp_path: Path, visit: Callable[..., Any], task:
     """On every screen; what is pressed for a rating has 56 px in both directions, its border's row included."""
     bed = Bedside(tmp_path, task)
     page = visit("about:blank", color_scheme=scheme, reduced_motion="reduce", expect=(*CUT_OFF, "ERR_FAILED"))
-    probe = prepare(page)
+    prepare(page)
     page.goto(bed.url)
-    problems: dict[str, list[str]] = {}
     small = """(selector) => [...document.querySelectorAll(selector)].filter((n) => n.checkVisibility())
       .map((n) => [n, n.getBoundingClientRect()]).filter(([, r]) => r.width > 0 && (r.width < 56 || r.height < 53.9))
       .map(([n, r]) => `${n.id || n.textContent} is too small: ${r.width}x${r.height}`)"""
@@ -257,22 +284,19 @@ def test_ratings_and_events_fit(tmp_path: Path, visit: Callable[..., Any], task:
         ".rating button, .pad-buttons button, .rate-open, #event-labels button, .now button, #pad-last button, "
         ".event > button"
     )
+
+    def large(page: Any, size: tuple[int, int]) -> list[str]:
+        if name in ("rating waits", "note meanwhile"):  # it waits for as long as the screens are measured
+            page.evaluate("() => document.activeElement.blur()")
+            page.keyboard.press("7")
+            if name == "note meanwhile":
+                page.keyboard.press("m")
+            settle(page)
+        return in_order(page, size) + page.evaluate(small, pressed)
+
     try:
         bed.show("steady", page, Http(bed.page).json)
         view(name, bed, page)
-        for width, height in SIZES:
-            page.set_viewport_size({"width": width, "height": height})
-            if name == "rating waits":
-                page.keyboard.press("7")  # it waits for as long as the screens are measured
-            elif name == "note meanwhile":
-                page.evaluate("() => document.activeElement.blur()")
-                page.keyboard.press("7")
-                page.keyboard.press("m")
-            settle(page)
-            found = page.evaluate(probe, {"minimums": MINIMUMS, "whole": (width, height) not in SCROLLS})
-            found += page.evaluate(small, pressed)
-            if found:
-                problems[f"{width}x{height}"] = found
+        assert everywhere(page, check=large) == {}
     finally:
         bed.close()
-    assert problems == {}

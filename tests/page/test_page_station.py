@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from axe import findings
 from beds_fixture import wait_for
 from test_beds_journal import LATER, RUN, envelope, status
 
@@ -155,6 +156,10 @@ def test_fifty_beds_fit_every_screen_and_say_what_is_wrong(
         page.screenshot(path=str(tmp_path / f"station-{width}x{height}.png"))
         if found := page.evaluate(GEOMETRY):
             problems[f"{width}x{height}"] = found
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        if found := findings(page):
+            problems[scheme] = found
     assert problems == {}
 
     def tile(bed: str) -> dict[str, Any]:
@@ -190,6 +195,7 @@ def test_a_station_that_does_not_answer_shows_nothing_old(hand: Callable[..., Ha
     station.close()
     page.wait_for_selector("#veil:not([hidden])")
     assert "%" not in page.inner_text("#beds") and "does not answer" in page.inner_text("#veil")
+    assert findings(page) == []
 
 
 def test_a_broker_that_is_away_is_one_alarm_and_no_numbers(

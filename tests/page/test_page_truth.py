@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bedside import Bedside, has
+from bedside import NUMBERS, Bedside, has
 from page_fixture import CUT_OFF, Dial, Http, Stage, empty_bundle, recorded, wait_for
 
 from jmt_edge.capture import open_source
@@ -123,11 +123,6 @@ def test_a_dropped_window_does_not_break_the_line() -> None:
 
 
 # --- nothing old ------------------------------------------------------------------------------------------------------
-
-# everything with a digit in the cards of values and in the foot, other than reasons, names and settings
-NUMBERS = """() => [...document.querySelectorAll('.card:not(.actions-card) *, .foot b, .clock')]
-  .filter((n) => n.checkVisibility() && [...n.childNodes].some((c) => c.nodeType === 3 && /[0-9]/.test(c.data)))
-  .filter((n) => !n.closest('.reason, .verdict, .face-off, dt, #pain-limit')).map((n) => `${n.id || n.className}: ${n.textContent}`)"""
 
 
 def test_a_hang_leaves_no_value_and_says_why(bed: Any, visit: Visit) -> None:
@@ -260,6 +255,34 @@ def test_banner_and_number_never_contradict_each_other(bed: Any, visit: Visit) -
     alarm = Http(run.page).json("GET", "/api/v1/alarms")[1]["alarms"][0]
     for when in ("from", "to"):
         assert time.strftime("%H:%M", time.localtime(alarm[when])) == re.search(f"{when} (..:..)", latched)[1]  # type: ignore[index]
+
+
+# --- what the number is made of ---------------------------------------------------------------------------------------
+
+
+def test_a_number_says_what_it_lacks_and_is_grey(bed: Any, visit: Visit) -> None:
+    """And the values without each signal stand beside the curve, with a letter each, also where they are equal."""
+    run, page = bed("trimodal"), visit("about:blank", reduced_motion="reduce")
+    page.add_init_script(path=Path(__file__).parent / "canvas_text.js")
+    run.warm_up()
+    page.goto(run.url)
+    grey = "() => ['pain', 'valence', 'arousal'].map((id) => getComputedStyle(document.getElementById(id)).color)"
+    page.wait_for_function(has("#pain-from", "s.startsWith('from face + voice + EDA; 90%: ')"))
+    whole = page.evaluate(grey)
+    letters = """(wanted) => { const w = document.querySelector('#pain-chart canvas').written ?? [];
+      return w.map((x) => x.words).filter((x) => 'FVE'.includes(x)).sort().join('') === wanted; }"""
+    page.wait_for_function(letters, arg="EFV")
+    run._lost = {"eda"}
+    for card in ("pain", "affect"):
+        page.wait_for_function(has(f"#{card}-from", "s.startsWith('from face + voice, without EDA; 90%: ')"))
+    page.wait_for_function(letters, arg="FV")
+    reduced, dim = page.evaluate(grey), page.evaluate("() => getComputedStyle(document.querySelector('.from')).color")
+    assert set(reduced) == {dim} and dim not in whole
+    run._lost = {"eda", "voice"}
+    page.wait_for_function(has("#pain-from", "s.startsWith('from face, without voice and EDA; 90%: ')"))
+    run._lost = set()
+    page.wait_for_function(has("#pain-from", "s.startsWith('from face + voice + EDA; 90%: ')"))
+    assert page.evaluate(grey) == whole
 
 
 # --- an end, a token, a reason ----------------------------------------------------------------------------------------

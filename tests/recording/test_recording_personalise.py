@@ -375,6 +375,17 @@ def test_recordings_that_say_nothing_are_refused(
     assert code == 2 and part in err and err.count("\n") == 1 and not (tmp_path / "x.jmt").exists()
 
 
+def test_a_recording_of_somebody_else_is_refused(bundle: Bundle, tmp_path: Path, command_line: Any) -> None:
+    day = record(tmp_path / "day", bundle, Someone(1), 40)
+    arguments = ("personalise", day, "--bundle", bundle.path, "--out", tmp_path / "x.jmt", "--subject")
+    manifest = json.loads((day / "manifest.json").read_text())
+    assert manifest["subject"] == ""
+    seal(day, {**manifest, "subject": "P08"})
+    code, _, err = command_line(*arguments, "P07")
+    assert code == 2 and "is of P08, not of P07" in err and not (tmp_path / "x.jmt").exists()
+    assert "is of P08" not in command_line(*arguments, "P08")[2]
+
+
 def test_an_altered_recording_and_a_missing_code_are_refused(
     bundle: Bundle, tmp_path: Path, command_line: CommandLine
 ) -> None:

@@ -222,6 +222,30 @@ def test_a_part_is_tied_to_the_one_before_it(lines: Path, tmp_path: Path, trimod
     assert last_head(tmp_path / "night-3") == ""
 
 
+def test_a_session_has_a_recording_of_its_own_with_its_code(tmp_path: Path, trimodal: Bundle) -> None:
+    recorder = Recorder(tmp_path / "night", trimodal, waits=True)
+    recorder.on_start(info(trimodal))
+    recorder.on_chunk("eda", Chunk(np.arange(10) / 20, np.full(10, 3, np.float32), 20.0))
+    assert not recorder.active and not recorder.used and not list((tmp_path / "night").iterdir())
+    recorder.begin_session("P07", record=True)
+    assert recorder.active and recorder.used
+    recorder.begin_session("P08", record=True)
+    recorder.begin_session("P09", record=False)
+    assert not recorder.active
+    recorder.start()  # later, by the button
+    recorder.close()
+    found = [Recording(tmp_path / name) for name in ("night", "night-2", "night-3")]
+    assert [r.recorded_subject for r in found] == ["P07", "P08", "P09"]
+    assert all(r.manifest["continues"] is None and r.replay_blocker for r in found)
+    assert all(check(r.folder) == "" for r in found)
+    # after a restart the session continues at once, and it is still P09's
+    again = Recorder(tmp_path / "night", trimodal, resume=True, waits=True)
+    again.on_start(info(trimodal))
+    assert again.active and again.subject == "P09"
+    again.close()
+    assert Recording(tmp_path / "night-4").recorded_subject == "P09"
+
+
 def test_a_recording_without_hashes_opens_and_says_so(lines: Path, tmp_path: Path, command_line: Any) -> None:
     from test_recording_replay import without_hashes
 

@@ -1,10 +1,9 @@
 // The station: asks once a second what is known of every bed, and shows nothing that is old.
 import { $, make, say } from "/static/dom.js";
+import { ago, alarmsOf, gravest, sentence, signalsOf } from "/static/tiles.js";
 
 const PERIOD = 1000; // ms between two questions
 const OLD = 3500; // ms without an answer after which nothing is shown
-const ORDER = ["high", "medium", "low"];
-const SHORT = { face: "face", voice: "voice", eda: "EDA" };
 
 let token = sessionStorage.getItem("jmt-edge-station-token") || "";
 let heard = performance.now();
@@ -17,9 +16,9 @@ if (given) {
   history.replaceState(null, "", location.pathname);
 }
 
-function keep(value) {
-  token = value;
-  sessionStorage.setItem("jmt-edge-station-token", value);
+function keep(entered) {
+  token = entered;
+  sessionStorage.setItem("jmt-edge-station-token", entered);
 }
 
 async function ask(path, body) {
@@ -106,22 +105,6 @@ function newTile(name) {
   return { node, ...parts };
 }
 
-/** The alarms of a bed and the station's own about it, the gravest first: [{priority, text, signals}]. */
-function alarmsOf(bed) {
-  const own = bed.own.map((what) => ({
-    priority: "medium",
-    text: what === "lost" ? "Bed lost" : "Two units send under this name",
-    detail: what === "lost" ? bed.lost : "",
-    signals: bed.signals,
-  }));
-  const theirs = bed.alarms.map((alarm) => ({
-    priority: alarm.priority,
-    text: alarm.text,
-    signals: alarm.state === "active" || alarm.state === "latched",
-  }));
-  return [...own, ...theirs].sort((a, b) => ORDER.indexOf(a.priority) - ORDER.indexOf(b.priority) || b.signals - a.signals);
-}
-
 function fill(tile, bed) {
   const alarms = alarmsOf(bed);
   const signalling = alarms.find((alarm) => alarm.signals);
@@ -131,13 +114,9 @@ function fill(tile, bed) {
   say(tile.mark, bed.demo && bed.state !== "lost" ? "DEMO" : "");
   value(tile.value, bed);
   tile.node.title = bed.notice;
-  const why = bed.state === "ended" ? "The run has ended" : bed.state === "starting" ? "no result yet" : bed.reason;
-  const alarm = alarms[0] && [alarms[0].text, alarms[0].detail].filter(Boolean).join(": ");
-  say(tile.say, alarm || bed.lost || why || (bed.alarms_off ? `alarms off: ${bed.alarms_off}` : ""));
-  const chips = Object.entries(bed.quality);
-  tile.chips.replaceChildren(...chips.map(([name, q]) =>
-    make("span", { class: q.ok ? "chip" : "chip off", title: q.reason || "usable" }, SHORT[name] || name)));
-  say(tile.seen, bed.heard === null ? "never heard" : ago(bed.heard));
+  say(tile.say, sentence(bed, alarms[0]));
+  tile.chips.replaceChildren(...signalsOf(bed).map(({ name, ok, why }) => make("span", { class: ok ? "chip" : "chip off", title: why }, name)));
+  say(tile.seen, ago(bed.heard));
 }
 
 function value(node, bed) {
@@ -167,20 +146,9 @@ function blank(tile) {
   say(tile.seen, "");
 }
 
-function ago(seconds) {
-  if (seconds < 60) return `${Math.round(seconds)} s ago`;
-  return seconds < 3600 ? `${Math.floor(seconds / 60)} min ago` : `${Math.floor(seconds / 3600)} h ago`;
-}
-
 /** The gravest alarms by bed; a click goes to the tile, which may be out of sight. */
 function banner(found) {
-  const all = found.beds.flatMap((bed) => alarmsOf(bed).slice(0, 1).map((alarm) => ({ ...alarm, bed: bed.name })));
-  for (const alarm of found.alarms) {
-    if (alarm.id === "broker") {
-      all.push({ priority: alarm.priority, text: alarm.text, signals: alarm.state !== "acknowledged", bed: "" });
-    }
-  }
-  all.sort((a, b) => b.signals - a.signals || ORDER.indexOf(a.priority) - ORDER.indexOf(b.priority));
+  const all = gravest(found);
   const shown = all.slice(0, 3);
   const key = JSON.stringify([shown.map(({ detail, ...rest }) => rest), all.length]);
   $("banner").dataset.priority = all[0]?.priority || "";

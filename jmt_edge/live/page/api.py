@@ -14,6 +14,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from ... import __version__
+from ...controls import SUBJECT, check_subject
 from ...errors import UserError
 from ...faults import FAULTS
 from ...recording.alarm_events import LABELS
@@ -292,6 +293,24 @@ async def set_recording(api: Api, request: Request, body: dict[str, Any]) -> Res
     return JSONResponse({"requested": body["on"]}, 202)
 
 
+async def begin_session(api: Api, request: Request, body: dict[str, Any]) -> Response:
+    subject, controls, info = body["subject"], api.model.controls, api.model.feed.info
+    _demand_live(api, "no session begins in it")
+    if subject:
+        check_subject(subject)
+    whose = info.bundle.subject if info is not None else ""
+    if subject and whose and subject != whose:
+        raise Refused(
+            409, f"these weights are personalised to {whose}, for nobody else; begin the run with the general bundle"
+        )
+    if body["record"] and controls.recording is None:
+        raise Refused(409, "this run has no recorder; start it with --record DIR")
+    await api.act(request, "session", **body)
+    controls.begin_session(**body)
+    api.model.session = {"subject": subject, "began": round(time.time(), 3)}
+    return JSONResponse(api.model.session, 202)
+
+
 async def get_alarms(api: Api, request: Request, body: dict[str, Any]) -> Response:
     return JSONResponse(api.model.snapshot(time.monotonic()))
 
@@ -436,6 +455,13 @@ OPERATIONS = (
     ),
     Operation("POST", f"{PREFIX}/rest", "The person rests from now on; results then say how far from it they are", rest,
               {"seconds": {"type": "number", "minimum": SHORTEST_REST, "maximum": LONGEST_REST}}),
+    Operation(
+        "POST", f"{PREFIX}/session", "The session of a person begins: with a code or none, recorded or not; without "
+        "`rest`, what was measured at rest last is forgotten", begin_session,
+        {"subject": {"type": "string", "maxLength": 32, "pattern": f"^({SUBJECT})?$"}, "record": {"type": "boolean"},
+         "rest": {"type": "boolean"}},
+        ("subject", "record", "rest"),
+    ),
     Operation(
         "GET", f"{PREFIX}/trend", "Lowest, mean and highest outputs in bins of time, gaps and ratings", get_trend,
         query={"seconds": {"type": "number", "minimum": MIN_TREND, "maximum": MAX_TREND}},

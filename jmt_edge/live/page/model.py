@@ -23,8 +23,10 @@ from ...recording.recorder import video_name
 from ...result import Result
 from ...summary import notice
 from ..actions import in_words as actions_in_words
+from ..advice import advice
 from ..alarms import Alarms
 from ..events import EventLog
+from ..gate import NO_SOURCE
 from ..judge import Judge
 from ..rest import in_words
 from .feed import Feed
@@ -46,9 +48,15 @@ def short(t: float) -> float:
 
 
 class Model:
-    """`update` takes what the loop stored; everything else reads."""
+    """`update` takes what the loop stored; everything else reads.
+
+    session: whose session has begun and when, `{"subject": "P07", "began": Unix s}`; None before one.
+    asks: whether a page opens the start of a session by itself, until one has begun.
+    """
 
     def __init__(self, feed: Feed, controls: Controls, ask: int = 0) -> None:
+        self.session: dict[str, Any] | None = None
+        self.asks = False
         self.feed, self.controls = feed, controls
         self.judging = Judge(feed, controls)
         self.frames = Frames(feed)
@@ -303,10 +311,13 @@ class Model:
         for name in info.bundle.task.names if info else ():
             source = info.sources.get(name, "") if info else ""
             status = self.judging.statuses.get(name)
+            lost = ", ".join(filter(None, self.judging.loss(name, now))) if source else NO_SOURCE
+            quality = self.result.quality.get(name) if self.result else None
             out[name] = {
                 "source": source,
                 "state": status.state.value if status else ("connecting" if source else "none"),
-                "lost": ", ".join(filter(None, self.judging.loss(name, now))) if source else "no source",
+                "lost": lost,
+                "advice": advice(name, lost or (quality.reason if quality and not quality.ok else "")),
                 "lost_samples": status.lost if status else 0,
                 "reconnects": status.reconnects if status else 0,
             }
@@ -326,6 +337,7 @@ class Model:
             "faults": {name: str(fault) for name, fault in self.faults.items()},
             "sensors": sensors,
             "alarms": self.snapshot(now),
+            "session": {"asks": self.asks and self.session is None, **(self.session or {"subject": "", "began": None})},
             "recording": {
                 "available": recording is not None,
                 "on": self.controls.is_recording,

@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,8 @@ def start_page(
     keyfile: Path | None = None,
     since: str | None = None,
     earlier: Path | None = None,
+    asks: bool = False,
+    subject: str = "",
     ask: int = 0,
 ) -> PageObserver:
     """Serve the page at `address` (HOST:PORT; port 0 picks a free one) and return its observer.
@@ -137,6 +140,7 @@ def start_page(
     since: when the session began that this run continues (ISO 8601): the alarm settings made on the page since then are
         restored from the audit log.
     earlier: the last recorded part of that session: the trend begins with it.
+    asks: whether the page begins with the start of a session. subject: whose session continues.
     ask: minutes after a pain rating at which the page asks for the next one; 0: only after a pain alarm.
     Raises ConfigError for an address, token, certificate or folder that cannot be used.
     """
@@ -151,6 +155,10 @@ def start_page(
     observer = PageObserver(*addresses(host, listener, token, certfile))
     application = _application(observer, controls, audit, recordings, Guard(token), door, face, earlier, ask)
     application.model.judging.set(settings or AlarmSettings())
+    application.model.asks = asks
+    if subject:
+        began = datetime.fromisoformat(since).timestamp() if since else None
+        application.model.session = {"subject": subject, "began": began}
     observer.model, observer.clients, observer.audit = application.model, application.clients, audit
     observer.serve(server_config(application, certfile, keyfile), listener)
     return observer

@@ -1,23 +1,26 @@
 // The bedside page: receives messages, shows values, sends actions. A value without data is "—" with its reason.
 
+import { alarmNotes, calm, minutes, sentence, soundOfLoss, unjudged } from "./alarms.js";
 import { Chart, Roll } from "./charts.js";
 import { Circumplex } from "./circumplex.js";
 import { $, clockTime, make, minutesSeconds as time, say } from "./dom.js";
 import { FaceView } from "./face.js";
 import { Events } from "./events.js";
+import { pressed } from "./keys.js";
 import { Link, ask, setToken, takeToken } from "./link.js";
+import { meter, setMeter } from "./meters.js";
 import { RatingPad } from "./ratings.js";
 import { Recordings } from "./recordings.js";
+import { SessionStart } from "./session.js";
+import { levelShare, measured, verdictOf } from "./signals.js";
 import { AlarmSound } from "./sound.js";
-import { Trend } from "./trend.js";
+import { Span, Trend } from "./trend.js";
 import { from, signed, sure, whatIf } from "./uncertainty.js";
+import * as values from "./values.js";
 
-const NONE = "—";
-const NAMES = { face: "Face", voice: "Voice", eda: "EDA" };
+const { NAMES, NONE, brief } = values;
 const PAIN_SPAN = 300, EDA_SPAN = 60;
-const FLOOR = -90; // dBFS
 
-const percent = (part) => `${Math.round(part * 100)}%`;
 const text = (id, value) => say($(id), value);
 
 let run = null; // what does not change during a run
@@ -43,13 +46,36 @@ const clock = () => run?.zero ?? null;
 const moment = (t) => (clock() === null ? time(t) : clockTime(clock() + t, true));
 
 const painChart = new Chart($("pain-chart"), {
-  series: [{ colour: "--accent", fill: true }], range: [0, 1], span: PAIN_SPAN, start: 60, scale: 100, unit: "%",
+  series: [{ colour: "--accent", fill: true }], range: [0, 1], span: PAIN_SPAN, start: 60, scale: 100, unit: "%", right: 44,
   lines: limits, clock,
   marks: () => marks.map((m) => m.t),
   rings: () => pad.values.map(([t, rating]) => [t, rating / 10]),
   ticks: () => Object.entries((cutOff() ? null : shown.result?.outputs && shown.result.without) ?? {}).map(([name, without]) => [without.pain, NAMES[name][0]]),
 });
-const trend = new Trend($("pain-trend"), { lines: limits, clock: () => clock() !== null, drawn: (data) => pad.agreement(data?.agreement) });
+const timed = () => clock() !== null;
+const trends = {
+  pain: new Trend($("pain-trend"), {
+    outputs: { pain: "--accent" }, range: [0, 1], scale: 100, unit: "%", lines: limits, rated: true, clock: timed,
+    drawn: (data) => pad.agreement(data?.agreement),
+  }),
+  affect: new Trend($("affect-trend"), { outputs: { valence: "--accent", arousal: "--accent-2" }, range: [-1, 1], clock: timed }),
+};
+const has = (output) => () => Boolean(run?.outputs.includes(output));
+/** How much of the past the cards show. */
+const spans = [
+  new Span("pain", trends.pain, {
+    key: "jmt-edge-span", has: has("pain"),
+    shown: (hours) => {
+      $("pain-chart").hidden = hours;
+      if (hours) return;
+      pad.agreement(null);
+      painChart.resize();
+    },
+  }),
+  new Span("affect", trends.affect, {
+    key: "jmt-edge-affect-span", has: has("valence"), shown: (hours) => $("affect-card").classList.toggle("hours", hours),
+  }),
+];
 const edaChart = new Chart($("eda-chart"), {
   series: [{ colour: "--accent" }], span: EDA_SPAN, clock,
   range: (low, high) => {
@@ -57,7 +83,7 @@ const edaChart = new Chart($("eda-chart"), {
     const room = Math.max(0.1, (high - low) * 0.15);
     return [Math.max(0, low - room), high + room * 1.6];
   },
-  shade: () => (state?.eda.bad ?? []).map(([from, to]) => [from, to, "--bad"]),
+  shade: () => (state?.eda.bad ?? []).map(([begin, end]) => [begin, end, "--bad"]),
   dots: () => (state?.eda.scrs ?? []).map(([, peak]) => [peak, valueAt(peak)]).filter(([, v]) => v !== null),
   marks: () => marks.map((m) => m.t),
 });
@@ -66,6 +92,12 @@ function valueAt(t) {
   for (let i = eda.t.length - 1; i >= 0; i--) if (eda.t[i] <= t) return eda.v[i];
   return null;
 }
+
+const session = new SessionStart({
+  run: () => run, state: () => state, result: () => shown.result, off: cutOff,
+  note: (said) => act(async () => {}, said),
+  closed: () => [painChart, edaChart].forEach((chart) => chart.resize()),
+});
 
 // --- messages --------------------------------------------------------------------------------------------------------
 
@@ -91,15 +123,33 @@ function onHello({ run: info, history, marks: known, ratings, result, face: firs
   pad.hello(run);
   events.clear();
   onMarks(known, ratings);
-  const grid = $("main");
-  grid.classList.toggle("no-affect", !at.valence);
-  grid.classList.toggle("no-pain", !at.pain);
-  grid.classList.toggle("no-eda", !run.modalities.includes("eda"));
-  $("pain-card").hidden = !at.pain;
-  $("settings").hidden = !at.pain || !run.realtime || Boolean(run.alarms_off);
+  showCards();
+  showRun();
+  for (const node of $("marker").elements) node.disabled = !run.realtime;
+  $("action-off").hidden = run.realtime;
+  text("action-off", run.realtime ? "" : `${notLive()}: nothing can be noted or recorded.`);
+  buildModalities();
+  setFace(face ?? first, false);
+  if (result) onResult(result, false);
+  for (const one of Object.values(trends)) one.clear();
+  for (const span of spans) span.apply();
+  for (const chart of [painChart, edaChart]) chart.resize();
+  session.onRun(`${run.bundle} ${run.zero}`);
+}
+
+/** The cards that the run has something for. */
+function showCards() {
+  const holds = { pain: run.outputs.includes("pain"), affect: run.outputs.includes("valence"), eda: run.modalities.includes("eda") };
+  for (const [name, there] of Object.entries(holds)) {
+    $("main").classList.toggle(`no-${name}`, !there);
+    $(`${name}-card`).hidden = !there;
+  }
+  $("settings").hidden = !holds.pain || !run.realtime || Boolean(run.alarms_off);
   document.body.classList.toggle("demo", run.demo);
-  $("affect-card").hidden = !at.valence;
-  $("eda-card").hidden = !run.modalities.includes("eda");
+}
+
+/** What is said of the run as a whole. */
+function showRun() {
   text("bundle", run.bundle);
   $("demo").hidden = !run.demo;
   text("demo", "DEMO: demo weights, trained on synthetic data");
@@ -108,32 +158,7 @@ function onHello({ run: info, history, marks: known, ratings, result, face: firs
   document.title = run.realtime ? "jmt-edge" : `${notLive()} · jmt-edge`;
   const precision = [...new Set(Object.values(run.precision))].join(", ");
   text("engine", `${run.backend}, ${precision}, a result every ${run.hop} s, novelty ${run.novelty}`);
-  for (const node of $("marker").elements) node.disabled = !run.realtime;
-  $("action-off").hidden = run.realtime;
-  text("action-off", run.realtime ? "" : `${notLive()}: nothing can be noted or recorded.`);
-  buildModalities();
-  setFace(face ?? first, false);
-  if (result) onResult(result, false);
-  trend.clear();
-  setSpan($("pain-span").value);
-  for (const chart of [painChart, edaChart]) chart.resize();
 }
-
-/** How much of the past the pain chart shows: "live" (5 min), seconds, or "all". */
-function setSpan(span) {
-  const live = span === "live" || !run?.outputs.includes("pain");
-  $("pain-chart").hidden = !live;
-  $("pain-trend").hidden = live;
-  if (live) pad.agreement(null);
-  trend.show(live ? 0 : span === "all" ? null : +span);
-  if (live) painChart.resize();
-  else trend.resize();
-}
-
-$("pain-span").onchange = () => {
-  localStorage.setItem("jmt-edge-span", $("pain-span").value);
-  setSpan($("pain-span").value);
-};
 
 function onResult(result, isNew) {
   const outputs = result.outputs;
@@ -164,6 +189,7 @@ function onState(message) {
     for (const name of run.modalities) showModality(name);
     showFaceOff();
   }
+  session.update();
 }
 
 function onMarks(fresh, ratings) {
@@ -176,7 +202,7 @@ function onMarks(fresh, ratings) {
 /** The ratings have changed: they are drawn as they are now. */
 function onRatings() {
   painChart.redraw();
-  if (trend.seconds !== 0) trend.show(trend.seconds);
+  if (trends.pain.seconds !== 0) trends.pain.show(trends.pain.seconds);
 }
 
 function onTraces(buffer) {
@@ -217,88 +243,100 @@ let drawnEda = 0;
 const shown = { result: null };
 const ACTIONS_HINT = "AU6+7 eyes narrowed, 9+10 lip raised, 12 lip corners pulled, 25 lips parted, 26 jaw dropped; each 0 (as at rest) to 5. From the geometry of the face, compared with no coded face. The brows (AU4) can hardly be measured and are not shown.";
 
-/** The label of a run whose data is from another time; empty for a live run. */
-const notLive = () => (!run || run.realtime ? "" : run.replay ? "Replay" : "Not live");
+function seen() {
+  return { run, state, live, linked };
+}
 
 /** Why nothing older may still be shown; empty while the run answers. */
 function cutOff() {
-  if (linked === "ended" || state?.ended) return state?.failed ? "the run has failed" : "the run has ended";
-  if (!live) return "no connection";
-  if (state?.stale) return `${run?.replay ? "nothing in the recording" : "no results"} for ${Math.round(state.age)} s`;
-  return "";
+  return values.cutOff(seen());
 }
 
-/** Why there is no value; empty while the newest result is valid. */
-const stalled = () => cutOff() || (shown.result ? "" : "waiting for the first result");
-
-/** A reason short enough for a card: the problems of each signal are in the signals' card. */
-const brief = (why) => (why.startsWith("no usable modality") ? "no usable modality, see Signals" : why);
+const notLive = () => values.notLive(run);
+const stalled = () => values.stalled(seen(), shown.result);
 
 function showValues() {
   if (!run) return;
   const { result } = shown, off = cutOff(), why = stalled() || result.reason, outputs = why ? null : result.outputs;
-  const reduced = Boolean(outputs) && result.used.length < run.modalities.length;
+  const now = { result, off, why, outputs, reduced: Boolean(outputs) && result.used.length < run.modalities.length };
   document.body.dataset.off = Boolean(off);
-  const latency = off ? null : result?.latency_p50_p95_ms;
-  text("p50", latency ? `${Math.round(latency[0])} ms` : NONE);
-  text("p95", latency ? `${Math.round(latency[1])} ms` : NONE);
+  showEdges(now);
+  if (run.outputs.includes("pain")) showPain(now);
+  if (run.outputs.includes("valence")) showAffect(now);
+  if (run.modalities.includes("eda") && state) showEda(now);
+  showActions(now);
+  showRest(now);
+  for (const name of run.modalities) showModality(name);
+}
+
+/** Header and footer. */
+function showEdges({ result, off }) {
+  values.latencyWords(off ? null : result?.latency_p50_p95_ms).forEach((said, i) => text(["p50", "p95"][i], said));
   text("dropped", off || !result ? NONE : String(result.dropped));
   text("clock", off || !state ? NONE : time(state.t));
   $("rec").hidden = Boolean(off) || !state?.recording.on;
-  const huge = $("pain");
-  if (run.outputs.includes("pain")) {
-    const settings = state?.alarms.settings;
-    huge.classList.toggle("none", !outputs);
-    huge.classList.toggle("over", Boolean(outputs && run.realtime && !run.alarms_off && settings?.enabled && outputs.pain >= settings.limit));
-    if (outputs) {
-      const number = String(Math.round(outputs.pain * 100));
-      if (huge.dataset.value !== number) huge.replaceChildren(number, make("small", {}, "%"));
-      huge.dataset.value = number;
-    } else {
-      huge.textContent = NONE;
-      huge.dataset.value = "";
-    }
-    text("pain-reason", outputs ? "" : brief(why));
-    $("pain-reason").title = outputs ? "" : why;
-    showFrom("pain", outputs && result, ["pain"]);
-    huge.classList.toggle("reduced", reduced);
-    const past = off ? [] : pain.recent();
-    text("pain-high", past.length ? percent(Math.max(...past)) : NONE);
-    text("pain-mean", past.length ? percent(past.reduce((a, b) => a + b, 0) / past.length) : NONE);
-    if (!run.realtime) text("pain-limit", "no alarms");
-    else if (run.alarms_off) text("pain-limit", `alarms off: ${run.alarms_off}`);
-    else if (settings) text("pain-limit", settings.enabled ? `alarm from ${percent(settings.limit)} for ${settings.delay} s` : "alarm off");
+}
+
+function showPain({ result, off, why, outputs, reduced }) {
+  const settings = state?.alarms.settings, number = outputs ? String(Math.round(outputs.pain * 100)) : "", huge = $("pain");
+  huge.classList.toggle("none", !outputs);
+  huge.classList.toggle("over", Boolean(outputs) && values.over(run, settings, outputs.pain));
+  huge.classList.toggle("reduced", reduced);
+  if (!outputs) huge.textContent = NONE;
+  else if (huge.dataset.value !== number) huge.replaceChildren(number, make("small", {}, "%"));
+  huge.dataset.value = number;
+  showWhy("pain", outputs ? "" : why);
+  showFrom("pain", outputs && result, ["pain"]);
+  values.highAndMean(off ? [] : pain.recent()).forEach((said, i) => text(["pain-high", "pain-mean"][i], said));
+  if (settings || !run.realtime || run.alarms_off) text("pain-limit", values.limitWords(run, settings));
+}
+
+function showAffect({ result, why, outputs, reduced }) {
+  for (const name of ["valence", "arousal"]) {
+    text(name, outputs ? signed(outputs[name]) : NONE);
+    $(name).classList.toggle("reduced", reduced);
   }
-  if (run.outputs.includes("valence")) {
-    text("valence", outputs ? signed(outputs.valence) : NONE);
-    text("arousal", outputs ? signed(outputs.arousal) : NONE);
-    text("affect-reason", outputs ? "" : brief(why));
-    $("affect-reason").title = outputs ? "" : why;
-    showFrom("affect", outputs && result, ["valence", "arousal"]);
-    for (const id of ["valence", "arousal"]) $(id).classList.toggle("reduced", reduced);
-    $("affect-card").classList.toggle("none", !outputs);
-    if (!outputs && circumplex.points[circumplex.points.length - 1]) circumplex.push(null);
-  }
-  if (run.modalities.includes("eda") && state) {
-    const value = off ? null : state.eda.value;
-    text("eda", value === null ? NONE : value.toFixed(value < 10 ? 2 : 1));
-    for (const id of ["eda", "eda-card"]) $(id).classList.toggle("none", value === null);
-    text("eda-unit", value === null ? "" : state.eda.unit);
-    const quality = result?.quality?.eda;
-    text("eda-reason", value === null ? off || state.eda.reason || stalled() : quality && !quality.ok ? quality.reason : "");
-    const recent = state.eda.scrs.filter(([, peak]) => peak > state.t - 60).length;
-    text("eda-scrs", value === null ? NONE : String(recent));
-  }
+  showWhy("affect", outputs ? "" : why);
+  showFrom("affect", outputs && result, ["valence", "arousal"]);
+  $("affect-card").classList.toggle("none", !outputs);
+  if (!outputs && circumplex.points[circumplex.points.length - 1]) circumplex.push(null);
+}
+
+function showEda({ result, off }) {
+  const value = off ? null : state.eda.value, none = value === null;
+  for (const id of ["eda", "eda-card"]) $(id).classList.toggle("none", none);
+  text("eda", values.conductance(value));
+  text("eda-unit", none ? "" : state.eda.unit);
+  text("eda-reason", none ? off || state.eda.reason || stalled() : values.fault(result?.quality?.eda));
+  text("eda-scrs", none ? NONE : String(values.recentScrs(state.eda.scrs, state.t)));
+}
+
+function showActions({ result, off }) {
   const [index, each] = off || !result ? ["", ""] : result.actions_words;
   $("face-actions").hidden = !index;
   text("actions-index", index);
   text("actions-each", each);
   $("face-actions").title = `${each}. ${ACTIONS_HINT}`;
-  const rested = off || !result ? "" : result.rest_words;
+}
+
+function showRest({ result, off }) {
+  const rested = off ? "" : [begun(), result?.rest_words || (begun() ? "no rest measured" : "")].filter(Boolean).join("; ");
   $("rest-state").hidden = !rested;
   text("rest-state", rested);
   $("rest").disabled = !run.realtime;
-  for (const name of run.modalities) showModality(name);
+}
+
+/** Why a card has no number; all of it as a hint. */
+function showWhy(card, why) {
+  text(`${card}-reason`, brief(why));
+  $(`${card}-reason`).title = why;
+}
+
+/** Whose session it is, and what it lacks; empty before one has begun. */
+function begun() {
+  const { began, subject } = state?.session ?? {};
+  if (!began && !subject) return "";
+  return [`session ${subject ? `of ${subject}` : "without a code"}`, state.recording.on ? "" : "not recorded"].filter(Boolean).join(", ");
 }
 
 /** Below a card's number: where it comes from and how sure it is; what it would be without each signal as a hint. */
@@ -322,42 +360,21 @@ function buildModalities() {
   $("modalities").dataset.count = rows.length;
 }
 
-function meter(kind) {
-  const range = { role: "meter", "aria-label": kind, "aria-valuemin": "0", "aria-valuemax": "100" };
-  const name = make("span", { class: "meter-label" }, kind), bar = make("div", { class: `meter ${kind}`, ...range }, make("i"));
-  return make("div", { class: "meter-cell", "data-kind": kind }, name, bar, make("b", {}, NONE));
-}
-
-function setMeter(row, kind, part, label) {
-  const bar = row.querySelector(`[data-kind="${kind}"]`);
-  const percent = part === null ? 0 : Math.round(Math.min(1, Math.max(0, part)) * 100);
-  bar.querySelector("i").style.width = `${percent}%`;
-  const meterNode = bar.querySelector(".meter");
-  if (part === null) meterNode.removeAttribute("aria-valuenow");
-  else meterNode.setAttribute("aria-valuenow", percent);
-  say(bar.querySelector("b"), label);
-}
-
-/** Whose face it is, after a change, and how that person lies in the picture. */
-const person = ({ track, turn }) => (track > 1 ? `, person ${track}` : "") + (turn ? `, turned by ${turn}°` : "");
-
 function showModality(name) {
   const row = $(`modality-${name}`), { result } = shown;
   if (!row) return;
-  const sensor = state?.sensors[name], lost = stalled() || sensor?.lost || "";
-  const quality = lost ? null : result?.quality[name], share = lost ? null : (result?.attention[name] ?? null);
-  const verdict = row.querySelector(".verdict"), [what, why] = verdict.children;
-  const ok = Boolean(quality?.ok), at = lost.indexOf(", ");
-  const said = lost ? `${NONE} ${at < 0 ? lost : lost.slice(0, at)}` : quality ? (ok ? `good${person(quality)}` : quality.reason) : NONE;
-  const rest = at < 0 ? "" : lost.slice(at);
+  const lost = stalled() || state?.sensors[name]?.lost || "";
+  const { quality, share } = lost ? { share: null } : measured(result, name);
+  const verdict = row.querySelector(".verdict"), [what, why] = verdict.children, { ok, said, more } = verdictOf(quality, lost);
   say(what, said);
-  say(why, rest);
+  say(why, more);
   verdict.title = lost;
   verdict.classList.toggle("ok", ok);
   verdict.classList.toggle("bad", !ok);
   row.classList.toggle("lost", Boolean(lost));
-  setMeter(row, "quality", quality ? quality.score : null, quality ? `${Math.round(quality.score * 100)}%` : NONE);
-  setMeter(row, "attention", share, share === null ? NONE : `${Math.round(share * 100)}%`);
+  for (const [kind, part] of [["quality", quality ? quality.score : null], ["attention", share]]) {
+    setMeter(row.querySelector(`[data-kind="${kind}"]`), part, part === null ? NONE : values.percent(part));
+  }
   if (name === "voice") showVoice();
 }
 
@@ -365,7 +382,7 @@ function showVoice() {
   const row = $("modality-voice");
   if (!row || !state) return;
   const level = cutOff() || state.voice.reason ? null : (voiceLevel ?? state.voice.level);
-  setMeter(row, "level", level === null ? null : (level - FLOOR) / -FLOOR, level === null ? NONE : `${Math.round(level)} dB`);
+  setMeter(row.querySelector("[data-kind=level]"), levelShare(level), level === null ? NONE : `${Math.round(level)} dB`);
 }
 
 // --- face ------------------------------------------------------------------------------------------------------------
@@ -384,9 +401,9 @@ function setFace(mode, told = true) {
 }
 
 function showFaceOff() {
-  const lost = cutOff() || state?.sensors.face?.lost || (run?.replay && !faceView.shown ? "no picture" : "");
+  const away = cutOff() || state?.sensors.face?.lost || "", lost = away || (run?.replay && !faceView.shown ? "no picture" : "");
   const why = [FACE_TEXT[face], lost ? `${NONE} ${lost}` : ""].filter(Boolean).join(" · ");
-  faceView.off = Boolean(FACE_TEXT[face] || cutOff() || state?.sensors.face?.lost);
+  faceView.off = Boolean(FACE_TEXT[face] || away);
   if (faceView.off) faceView.clear();
   $("face-off").hidden = !why;
   text("face-off", why);
@@ -395,34 +412,6 @@ function showFaceOff() {
 for (const button of document.querySelectorAll("[data-face]")) button.onclick = () => setFace(button.dataset.face);
 
 // --- alarms ----------------------------------------------------------------------------------------------------------
-
-const KINDS = { physiological: "person", technical: "equipment" };
-const wall = (at) => clockTime(at, true); // 13:02:59
-const minutes = (at) => clockTime(at, false);
-
-/** "from 13:02 to 13:03", with seconds where the minute is the same. */
-function span(from, to) {
-  const shown = minutes(from) === minutes(to) ? wall : minutes;
-  return `from ${shown(from)} to ${shown(to)}`;
-}
-
-/** The text of an alarm. It has no changing value: that is in its card, and only there. */
-function sentence(alarm) {
-  if (alarm.to === null) return `${alarm.text} since ${minutes(alarm.from)}`;
-  const parts = [`${alarm.text} ${span(alarm.from, alarm.to)}`];
-  if (alarm.times > 1) parts.push(`${alarm.times} times`);
-  if (alarm.peak !== null) parts.push(`peak ${percent(alarm.peak)}`);
-  return parts.join(", ");
-}
-
-function alarmNotes(alarm, first) {
-  const notes = [];
-  if (first) notes.push(KINDS[alarm.kind], `${alarm.priority} priority`);
-  if (alarm.state === "latched") notes.push("over, not acknowledged");
-  if (alarm.state === "acknowledged") notes.push("acknowledged");
-  if (alarm.no_data) notes.push("no data now");
-  return notes.join(" · ");
-}
 
 /** The line of an alarm, or of the text without one; only changes are written, so that it is read out once. */
 function bannerLine(id, what) {
@@ -436,36 +425,26 @@ function bannerLine(id, what) {
   return line;
 }
 
-/** Why there can be no alarms now; empty while they are judged. */
-function unjudged() {
-  if (state?.failed) return "Alarms unknown: the run has failed";
-  if (linked === "ended" || state?.ended) return "The run has ended: no alarms";
-  if (!live) return run?.realtime ? "Alarms unknown: no connection" : "No connection";
-  if (run && !run.realtime) return run.replay ? `REPLAY of ${run.replay}: not live, no alarms` : "NOT LIVE: files at full speed, no alarms";
-  return run && !state ? "Alarms unknown: connecting" : "";
-}
-
-/** What is said where nothing alarms. */
-function calm() {
-  const off = run?.alarms_off && run.outputs.includes("pain");
-  return off ? `DEMO: pain alarms off: ${run.alarms_off}` : run?.demo ? "DEMO: no alarms" : "No alarms";
+function alarmLine(alarm, i) {
+  const detail = alarm.to === null && !i ? alarm.detail : "";
+  return bannerLine(alarm.id, { alarm, text: sentence(alarm), detail, notes: alarmNotes(alarm, !i) });
 }
 
 function showAlarms() {
-  const why = unjudged(), banner = $("banner");
+  const why = unjudged(seen()), banner = $("banner");
   const { alarms, signal, pause_left: left } = why || !state ? { alarms: [], signal: {}, pause_left: 0 } : state.alarms;
   banner.dataset.priority = alarms[0]?.priority ?? "";
   banner.dataset.signal = signal.priority ?? "";
   banner.dataset.paused = left > 0;
   if (!why) sound.set(signal.sound ? signal.priority : "");
-  const lines = alarms.map((alarm, i) => {
-    const detail = alarm.to === null && !i ? alarm.detail : "";
-    return bannerLine(alarm.id, { alarm, text: sentence(alarm), detail, notes: alarmNotes(alarm, !i) });
-  });
-  if (!lines.length) lines.push(bannerLine("", { text: why || calm() }));
-  const shown = [...$("banner-list").children];
-  if (shown.length !== lines.length || lines.some((line, i) => line !== shown[i])) $("banner-list").replaceChildren(...lines);
+  const lines = alarms.length ? alarms.map(alarmLine) : [bannerLine("", { text: why || calm(run) })];
+  const there = [...$("banner-list").children];
+  if (there.length !== lines.length || lines.some((line, i) => line !== there[i])) $("banner-list").replaceChildren(...lines);
   $("ack").hidden = !alarms.some((a) => a.state !== "acknowledged");
+  showPause(left);
+}
+
+function showPause(left) {
   $("pause").hidden = $("sound").hidden = Boolean(run && !run.realtime);
   text("pause", left > 0 ? `Paused ${time(Math.ceil(left))}, resume` : "Pause alarms");
   $("pause").setAttribute("aria-pressed", left > 0);
@@ -581,7 +560,7 @@ $("audit").onclick = async () => {
 
 function setTheme(theme) {
   document.documentElement.dataset.theme = theme;
-  for (const chart of [painChart, edaChart, trend, events]) chart.redraw();
+  for (const chart of [painChart, edaChart, ...Object.values(trends), events]) chart.redraw();
   circumplex.draw();
 }
 
@@ -616,13 +595,11 @@ $("keys").append(...KEYS.flatMap(([key, what]) => [make("dt", {}, key), make("dd
 $("help").onclick = () => $("help-dialog").showModal();
 
 document.addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
-  if (event.key === "Escape" && event.target === $("marker-text")) return $("marker-text").blur();
-  if (event.target.closest("input, select, dialog")) return;
-  if (/^[0-9]$/.test(event.key)) return pad.rate(+event.key);
-  if (event.key === "t") return pad.rate(10);
-  const known = KEYS.find(([key]) => key === event.key);
-  if (known?.[2]) {
+  if (event.key === "Escape" && event.target === $("marker-text")) $("marker-text").blur();
+  const asked = pressed(event, session.shown), known = KEYS.find(([key]) => key === asked?.key);
+  if (asked?.rating !== undefined) pad.rate(asked.rating);
+  else if (asked?.key === "Escape" && session.shown) session.close();
+  else if (known?.[2]) {
     event.preventDefault();
     known[2]();
   }
@@ -663,12 +640,11 @@ function onLink(name, said, quiet) {
   if (name === "waiting") state = shown.result = null; // of the previous run
   showLink(said);
   showVeil(quiet);
-  // anyone relying on the sound must hear that monitoring has stopped; a normal end and a replay are silent
-  const missed = ["stale", "lost"].includes(name) && run?.realtime;
-  if (!live) sound.set(missed ? "high" : "");
+  if (!live) sound.set(soundOfLoss(name, run));
   showAlarms();
   showValues();
   if (run) showFaceOff();
+  session.update();
 }
 
 const REFUSED = "This token was not accepted. Enter the one printed when the run was last started.";
@@ -691,8 +667,6 @@ $("token-form").onsubmit = () => {
   link.retry();
 };
 $("token-dialog").oncancel = (event) => event.preventDefault(); // without a token there is nothing to go back to
-const span0 = localStorage.getItem("jmt-edge-span");
-if ([...$("pain-span").options].some((option) => option.value === span0)) $("pain-span").value = span0;
 const saved = localStorage.getItem("jmt-edge-theme");
 if (saved) setTheme(saved);
 takeToken();

@@ -8,6 +8,8 @@ export const css = (name) => getComputedStyle(document.documentElement).getPrope
 const FONT = 14; // px
 const STEPS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 14400, 21600, 43200, 86400]; // s between two times
 
+const PARTS = ["shade", "marks", "lines", "dots", "rings", "hatch", "ticks"]; // functions that give what is drawn
+
 /** Points between two gaps, which have no line. */
 function lonely(u, i) {
   const v = u.data[i], found = [];
@@ -36,13 +38,13 @@ export function broken([t, ...series], gaps) {
  * factor of the axis' numbers; whole: () => [from, to] of all data, where it is not this chart's own.
  * shade: () => [[t0, t1, colour], ...]; marks: () => [t, ...];
  * lines: () => [[value, colour], ...]; dots: () => [[t, value], ...]; rings: the same, round;
- * hatch: () => [[t0, t1], ...] without data; ticks: () => [[value, letter], ...], in `right` px beside it;
+ * hatch: () => [[t0, t1], ...] without data; ticks: () => [[value, letter, colour?], ...], in `right` px beside it;
  * left: px that the values' axis takes at least, so that charts below one another agree;
- * band: the first two series are the edges of a band; clock: () => Unix time at t = 0, null where t is not a clock's. */
+ * band: series come in threes, the lower and upper edge of a band and a line; clock: () => Unix time at t = 0, null where t is not a clock's. */
 export class Chart {
-  constructor(host, { series, range, span = null, start = span, unit = "", scale = 1, whole, shade, marks, lines, dots, rings, hatch, ticks, right = 24, left = 0, band = false, clock = () => null }) {
+  constructor(host, { series, range, span = null, start = span, unit = "", scale = 1, whole, right = 24, left = 0, band = false, clock = () => null, ...parts }) {
     this.host = host;
-    this.parts = { shade, marks, lines, dots, rings, hatch, ticks };
+    this.parts = Object.fromEntries(PARTS.map((name) => [name, parts[name] ?? (() => [])]));
     this.span = span;
     this.range = range;
     this.end = 0;
@@ -66,7 +68,7 @@ export class Chart {
     this.plot = new uPlot(
       {
         width: 100, height: 90, cursor: { show: false }, legend: { show: false }, padding: [10, right, 0, 0], // half a time's label
-        bands: band ? [{ series: [2, 1], fill: () => `color-mix(in srgb, ${css(series[0].colour)} 30%, transparent)` }] : [],
+        bands: series.flatMap(({ colour }, i) => (!band || i % 3 ? [] : [{ series: [i + 2, i + 1], fill: () => `color-mix(in srgb, ${css(colour)} 30%, transparent)` }])),
         scales: {
           x: { time: false, range: () => (span ? this.#window(span, start) : whole ? whole() : this.#whole()) },
           y: { range: (_, low, high) => (typeof range === "function" ? range(low, high) : range) },
@@ -79,9 +81,9 @@ export class Chart {
               for (let at = Math.ceil((low + zero) / step) * step; at <= high + zero; at += step) found.push(at - zero);
               return found;
             },
-            values: (u, ticks, i, space, step) => ticks.map((t) => uncut(u, t, clock() !== null ? clockTime(clock() + t, step < 60) : t < 0 ? "" : minutesSeconds(t))),
+            values: (u, times, i, space, step) => times.map((t) => uncut(u, t, clock() !== null ? clockTime(clock() + t, step < 60) : t < 0 ? "" : minutesSeconds(t))),
           },
-          { ...axis, size: wide, values: (_, ticks) => ticks.map((v) => `${+(v * scale).toFixed(2)}${unit}`), space: 34 },
+          { ...axis, size: wide, values: (_, levels) => levels.map((v) => `${+(v * scale).toFixed(2)}${unit}`), space: 34 },
         ],
         series: [
           {},
@@ -128,8 +130,8 @@ export class Chart {
 
   #under(u) {
     const { ctx, bbox } = u;
-    for (const [from, to] of this.parts.hatch?.() ?? []) this.#hatched(u, from, to);
-    for (const [from, to, colour] of this.parts.shade?.() ?? []) {
+    for (const [from, to] of this.parts.hatch()) this.#hatched(u, from, to);
+    for (const [from, to, colour] of this.parts.shade()) {
       const left = Math.max(bbox.left, u.valToPos(from, "x", true));
       const right = Math.min(bbox.left + bbox.width, u.valToPos(to, "x", true));
       if (right <= left) continue;
@@ -167,69 +169,77 @@ export class Chart {
     ctx.beginPath();
     ctx.rect(bbox.left, bbox.top, bbox.width, bbox.height);
     ctx.clip();
-    const wide = devicePixelRatio;
-    for (const [value, colour] of this.parts.lines?.() ?? []) {
-      const y = u.valToPos(value, "y", true);
-      ctx.strokeStyle = css(colour);
-      ctx.lineWidth = 1.5 * wide;
-      ctx.setLineDash([8 * wide, 5 * wide]);
-      ctx.beginPath();
-      ctx.moveTo(bbox.left, y);
-      ctx.lineTo(bbox.left + bbox.width, y);
-      ctx.stroke();
-    }
-    ctx.setLineDash([3 * wide, 3 * wide]);
-    for (const t of this.parts.marks?.() ?? []) {
-      const x = u.valToPos(t, "x", true);
-      ctx.strokeStyle = css("--accent-2");
-      ctx.lineWidth = 1.5 * wide;
-      ctx.beginPath();
-      ctx.moveTo(x, bbox.top);
-      ctx.lineTo(x, bbox.top + bbox.height);
-      ctx.stroke();
-    }
-    ctx.fillStyle = css("--bad");
-    for (const [t, value] of this.parts.dots?.() ?? []) {
-      const x = u.valToPos(t, "x", true), y = u.valToPos(value, "y", true) - 7 * wide;
-      ctx.beginPath();
-      ctx.moveTo(x, y);
-      ctx.lineTo(x - 5 * wide, y - 9 * wide);
-      ctx.lineTo(x + 5 * wide, y - 9 * wide);
-      ctx.fill();
-    }
+    ctx.lineWidth = 1.5 * devicePixelRatio;
+    for (const [value, colour] of this.parts.lines()) this.#level(u, value, colour);
+    for (const t of this.parts.marks()) this.#moment(u, t);
     ctx.setLineDash([]);
-    for (const [t, value] of this.parts.rings?.() ?? []) {
-      ctx.beginPath();
-      ctx.arc(u.valToPos(t, "x", true), u.valToPos(value, "y", true), 5 * wide, 0, 2 * Math.PI);
-      ctx.fillStyle = css("--accent-2");
-      ctx.strokeStyle = css("--card");
-      ctx.lineWidth = 1.5 * wide;
-      ctx.fill();
-      ctx.stroke();
-    }
+    for (const [t, value] of this.parts.dots()) this.#arrow(u, t, value);
+    for (const [t, value] of this.parts.rings()) this.#ring(u, t, value);
     ctx.restore();
     this.#beside(u);
   }
 
-  // in the padding; a letter that would touch another is left out
+  #level(u, value, colour) {
+    const { ctx, bbox } = u, y = u.valToPos(value, "y", true);
+    ctx.strokeStyle = css(colour);
+    ctx.setLineDash([8 * devicePixelRatio, 5 * devicePixelRatio]);
+    ctx.beginPath();
+    ctx.moveTo(bbox.left, y);
+    ctx.lineTo(bbox.left + bbox.width, y);
+    ctx.stroke();
+  }
+
+  #moment(u, t) {
+    const { ctx, bbox } = u, x = u.valToPos(t, "x", true);
+    ctx.strokeStyle = css("--accent-2");
+    ctx.setLineDash([3 * devicePixelRatio, 3 * devicePixelRatio]);
+    ctx.beginPath();
+    ctx.moveTo(x, bbox.top);
+    ctx.lineTo(x, bbox.top + bbox.height);
+    ctx.stroke();
+  }
+
+  #arrow(u, t, value) {
+    const { ctx } = u, wide = devicePixelRatio;
+    const x = u.valToPos(t, "x", true), y = u.valToPos(value, "y", true) - 7 * wide;
+    ctx.fillStyle = css("--bad");
+    ctx.beginPath();
+    ctx.moveTo(x, y);
+    ctx.lineTo(x - 5 * wide, y - 9 * wide);
+    ctx.lineTo(x + 5 * wide, y - 9 * wide);
+    ctx.fill();
+  }
+
+  #ring(u, t, value) {
+    const { ctx } = u, wide = devicePixelRatio;
+    ctx.beginPath();
+    ctx.arc(u.valToPos(t, "x", true), u.valToPos(value, "y", true), 5 * wide, 0, 2 * Math.PI);
+    ctx.fillStyle = css("--accent-2");
+    ctx.strokeStyle = css("--card");
+    ctx.lineWidth = 1.5 * wide;
+    ctx.fill();
+    ctx.stroke();
+  }
+
+  // in the padding; letters that would touch stand side by side
   #beside(u) {
     const { ctx, bbox } = u, wide = devicePixelRatio, right = bbox.left + bbox.width;
-    const ticks = (this.parts.ticks?.() ?? []).map(([value, letter]) => [u.valToPos(value, "y", true), letter]);
-    let above = -Infinity;
+    const ticks = this.parts.ticks().map(([value, letter, colour = "--dim"]) => [u.valToPos(value, "y", true), letter, colour]);
+    let line = -Infinity, at = 0;
     ctx.save();
-    ctx.strokeStyle = ctx.fillStyle = css("--dim");
     ctx.lineWidth = 2 * wide;
     ctx.font = `${FONT * wide}px system-ui, sans-serif`;
     ctx.textBaseline = "middle";
     ctx.textAlign = "left";
-    for (const [y, letter] of ticks.sort(([a], [b]) => a - b)) {
+    for (const [y, letter, colour] of ticks.sort(([a], [b]) => a - b)) {
+      ctx.strokeStyle = ctx.fillStyle = css(colour);
       ctx.beginPath();
       ctx.moveTo(right + wide, y);
       ctx.lineTo(right + 8 * wide, y);
       ctx.stroke();
-      if (y - above < FONT * wide) continue;
-      ctx.fillText(letter, right + 11 * wide, y);
-      above = y;
+      if (y - line >= FONT * wide) [line, at] = [y, right + 11 * wide];
+      ctx.fillText(letter, at, line);
+      at += ctx.measureText(letter).width + wide;
     }
     ctx.restore();
   }

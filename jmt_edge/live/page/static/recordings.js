@@ -4,9 +4,11 @@ import { Chart, broken } from "./charts.js";
 import { $, make } from "./dom.js";
 import { ask } from "./link.js";
 import { from, sure, whatIf } from "./uncertainty.js";
+import { NONE, percent } from "./values.js";
 
 const COLOURS = { pain: "--red", valence: "--accent", arousal: "--accent-2" }; // style.css: .of-pain and so on
 const time = (t) => `${Math.floor(t / 60)}:${(t % 60).toFixed(1).padStart(4, "0")}`;
+const said = (output, value) => `${output} ${output === "pain" ? percent(value) : value.toFixed(2)}`;
 
 export class Recordings {
   constructor(faceMode) {
@@ -99,21 +101,25 @@ export class Recordings {
     $("viewer-scrub").value = t;
     $("viewer-time").textContent = time(t);
     const past = recording.results.filter((r) => r.t <= t + 1e-6), r = past[past.length - 1] ?? recording.results[0];
-    const said = (n) => `${n} ${n === "pain" ? `${Math.round(r.outputs[n] * 100)}%` : r.outputs[n].toFixed(2)}`;
-    const values = r?.outputs ? recording.outputs.map((n) => make("span", { class: `of-${n}` }, said(n))) : ["—"];
-    $("viewer-value").replaceChildren(...values);
-    $("viewer-from").textContent = r?.outputs ? `${from(r)}; ${sure(r, recording.outputs, "not known")}` : "";
-    $("viewer-from").title = r?.outputs ? whatIf(r, recording.outputs) : "";
-    $("viewer-reason").textContent = r ? r.reason : "this recording has no results";
-    const parts = Object.entries(r?.quality ?? {}).flatMap(([name, q]) => {
-      const verdict = q.ok ? `ok, attention ${Math.round((r.attention[name] ?? 0) * 100)}%` : `— ${q.reason}`;
-      return [make("dt", {}, name), make("dd", {}, verdict)];
-    });
-    $("viewer-quality").replaceChildren(...parts);
+    this.#values(r);
     this.chart?.redraw();
     this.eda?.redraw();
     if (recording.video) this.#frame(t);
     else $("viewer-frame").hidden = true;
+  }
+
+  #values(r) {
+    const { outputs } = this.recording;
+    const values = r?.outputs ? outputs.map((n) => make("span", { class: `of-${n}` }, said(n, r.outputs[n]))) : [NONE];
+    $("viewer-value").replaceChildren(...values);
+    $("viewer-from").textContent = r?.outputs ? `${from(r)}; ${sure(r, outputs, "not known")}` : "";
+    $("viewer-from").title = r?.outputs ? whatIf(r, outputs) : "";
+    $("viewer-reason").textContent = r ? r.reason : "this recording has no results";
+    const parts = Object.entries(r?.quality ?? {}).flatMap(([name, q]) => {
+      const verdict = q.ok ? `ok, attention ${percent(r.attention[name] ?? 0)}` : `${NONE} ${q.reason}`;
+      return [make("dt", {}, name), make("dd", {}, verdict)];
+    });
+    $("viewer-quality").replaceChildren(...parts);
   }
 
   async #frame(t) {

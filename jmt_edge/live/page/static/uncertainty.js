@@ -1,4 +1,4 @@
-// What a number comes from and how sure it is, in words: `from face + EDA; 90%: yes`.
+// What a number comes from and how sure it is, in words: `from face + EDA, without voice; 90%: yes`.
 
 const NAMES = { face: "face", voice: "voice", eda: "EDA" };
 
@@ -6,8 +6,12 @@ export const signed = (v) => (v < 0 ? "−" : "+") + Math.abs(v).toFixed(2);
 const value = (output, v) => (output === "pain" ? `${Math.round(v * 100)}%` : signed(v));
 const percent = (part) => `${Math.round(part * 100)}%`;
 
-/** The modalities that a result comes from. */
-export const from = (result) => `from ${result.used.map((name) => NAMES[name]).join(" + ")}`;
+/** The modalities that a result comes from, and those that it lacks. */
+export function from({ used, quality }) {
+  const lacks = Object.keys(quality).filter((name) => !used.includes(name));
+  const named = (names, by) => names.map((name) => NAMES[name]).join(by);
+  return `from ${named(used, " + ")}${lacks.length ? `, without ${named(lacks, " and ")}` : ""}`;
+}
 
 /** The set or intervals of `outputs`; promised: the run's words where a result has none. */
 export function sure(result, outputs, promised) {

@@ -1,0 +1,28 @@
+// What the line of a signal says.
+
+import { NONE } from "./values.js";
+
+const FLOOR = -90; // dBFS, the left end of the meter of the voice's level
+
+/** Whose face it is, after a change, and how that person lies in the picture. */
+const person = ({ track, turn }) => (track > 1 ? `, person ${track}` : "") + (turn ? `, turned by ${turn}°` : "");
+
+/** What a result says of a signal: its quality, undefined without a result, and its share of the attention, or null. */
+export const measured = (result, name) => ({ quality: result?.quality[name], share: result?.attention[name] ?? null });
+
+/** The verdict on a signal. quality: of the newest result; lost: why there is none.
+ * Returns {ok, said, more}: `more` follows `said`, where there is room. */
+export function verdictOf(quality, lost) {
+  if (lost) {
+    const at = lost.indexOf(", ");
+    return { ok: false, said: `${NONE} ${at < 0 ? lost : lost.slice(0, at)}`, more: at < 0 ? "" : lost.slice(at) };
+  }
+  const ok = Boolean(quality?.ok);
+  return { ok, said: !quality ? NONE : ok ? `good${person(quality)}` : quality.reason, more: "" };
+}
+
+/** A share (0 to 1) as a meter's whole percent. */
+export const meterPercent = (part) => (part === null ? 0 : Math.round(Math.min(1, Math.max(0, part)) * 100));
+
+/** A sound level in dBFS as a share of its meter. */
+export const levelShare = (level) => (level === null ? null : (level - FLOOR) / -FLOOR);

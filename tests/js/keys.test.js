@@ -1,0 +1,27 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { module } from "./page.js";
+
+const { pressed } = await module("keys.js");
+
+const event = (key, more = {}) => ({ key, target: { closest: () => null }, ...more });
+
+test("digits rate, and t is ten", () => {
+  assert.deepEqual(["0", "7", "t"].map((key) => pressed(event(key)).rating), [0, 7, 10]);
+});
+
+test("any other key is asked of the page", () => {
+  assert.deepEqual(pressed(event("a")), { key: "a" });
+  assert.deepEqual(pressed(event("F1")), { key: "F1" });
+});
+
+test("the browser's own keys, repeats and typing belong to something else", () => {
+  for (const name of ["ctrlKey", "metaKey", "altKey", "repeat"]) assert.equal(pressed(event("7", { [name]: true })), null);
+  const inside = (selector) => event("7", { target: { closest: (asked) => (asked.split(", ").includes(selector) ? {} : null) } });
+  for (const selector of ["input", "select", "dialog"]) assert.equal(pressed(inside(selector)), null);
+});
+
+test("where the cards are covered only keys act that need none of them", () => {
+  assert.deepEqual(["a", "p", "s", "d", "?", "Escape"].map((key) => pressed(event(key), true)?.key), ["a", "p", "s", "d", "?", "Escape"]);
+  assert.deepEqual(["7", "t", "r", "m", "f", "x"].map((key) => pressed(event(key), true)), Array(6).fill(null));
+});
