@@ -159,7 +159,7 @@ def test_marker_and_rating_land_in_the_recording(tmp_path: Path, visit: Visit) -
         assert all(0 <= m.t <= ends[-1] + 1 for m in recording.marks())
         page.keyboard.press("r")
         page.wait_for_selector("#rec:not([hidden])")
-        page.wait_for_selector("#audit")
+        page.click("#help")
         page.click("#audit")
         wait_text(page, "#audit-list", "s.includes('rating\":7') && s.includes('recording')")
     finally:

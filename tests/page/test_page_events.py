@@ -64,7 +64,7 @@ def test_a_run_with_an_event(stage: Stage) -> None:
     (kept,) = (one for one in log.events if one.alarm == "pain")
     assert kept.id == event["id"] and kept.label == "false" and kept.by == "127.0.0.1"
     assert kept.start <= kept.signalled <= kept.acknowledged and kept.end is not None and kept.limit == 0.6
-    assert log.settings is not None and log.settings["limit"] == 0.6
+    assert log.settings[-1][1]["limit"] == 0.6
     viewed = Recordings(stage.runs).view("first")["events"]
     assert [one["label"] for one in viewed if one["alarm"] == "pain"] == ["false"]
     audit = stage.runs / "page-audit.jsonl"

@@ -180,7 +180,13 @@ def test_recordings_fit_and_say_what_they_hold(tmp_path: Path, visit: Callable[.
 
 
 @pytest.mark.parametrize(
-    "words", ["rest: 9:59 left", "from rest: face 1.3 SD, voice -12.00 dB (0.5 SD), EDA +1.30 µS (2.1 SD)"]
+    "words",
+    [
+        "rest: 9:59 left",
+        "from rest: face 1.3 SD, voice -12.00 dB (0.5 SD), EDA +1.30 µS (2.1 SD)",
+        "session of ward-3-bed-12_P07-2026-11-27.abc, not recorded; no rest measured",
+        "P07: from rest: face 1.3 SD, voice -12.00 dB (0.5 SD), EDA +1.30 µS (2.1 SD)",
+    ],
 )
 def test_what_is_said_of_a_rest_fits(screens: Screens, words: str) -> None:
     """Below the note that there is no recorder, the longest this card can hold."""
@@ -291,6 +297,11 @@ def test_ratings_and_events_fit(tmp_path: Path, visit: Callable[..., Any], task:
             page.keyboard.press("7")
             if name == "note meanwhile":
                 page.keyboard.press("m")
+            settle(page)
+        elif name == "note meanwhile":
+            page.evaluate("() => document.activeElement.blur()")
+            page.keyboard.press("7")
+            page.keyboard.press("m")
             settle(page)
         return in_order(page, size) + page.evaluate(small, pressed)
 

@@ -55,7 +55,7 @@ def test_the_running_agreement_is_the_reports(seed: int) -> None:
     ratings, marks, times, pain = filled(seed)
     found = agreement(marks, times, pain, 0.7)
     assert found.n > 10 and found.severe > 2
-    shown = ratings.agreement(0.7)
+    shown = ratings.agreement(lambda times: np.full(len(times), 0.7))
     for name in ("ratings", "n", "rho", "interval", "severe", "seen", "blind", "limit", "reason"):
         assert shown[name] == getattr(found, name), name
     assert shown["lines"] == found.lines() and shown["enough"]
@@ -68,7 +68,7 @@ def test_too_few_ratings_are_said_and_no_number_is_given() -> None:
         for step in range(20):
             ratings.window(100 * i + step / 2, 0.1 * i)
         ratings.add(Mark(100 * i + 9.7, "", i), None)
-    shown = ratings.agreement(0.7)
+    shown = ratings.agreement(lambda times: np.full(len(times), 0.7))
     assert (shown["n"], shown["rho"], shown["interval"], shown["enough"]) == (4, None, None, False)
     assert "it takes 5 ratings" in shown["lines"][1]
 
