@@ -215,7 +215,7 @@ def test_every_option_names_its_value_and_every_command_shows_examples(name: str
 
 METAVARS = {
     "PATH", "DIR", "FILE", "N", "K", "S", "HZ", "MS", "PPM", "R", "X", "SHARE", "PERCENT", "NAME", "TASK", "SRC",
-    "LIST", "DEVICE", "KEY", "PUB", "CODE",
+    "LIST", "DEVICE", "KEY", "PUB", "CODE", "MIN",
     "KEY=VALUE", "KEY=V1,V2", "NAME=URL", "MODALITY=FILE", "MODALITY=FILE|torchvision", "MIN,OPT,MAX",
     "AT:FOR", "FROM-TO", "[HOST:PORT]", "HOST:PORT", "URL", "[PREFIX]", "REFERENCE",
 }  # fmt: skip

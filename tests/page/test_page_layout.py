@@ -292,8 +292,11 @@ def test_ratings_and_events_fit(tmp_path: Path, visit: Callable[..., Any], task:
     )
 
     def large(page: Any, size: tuple[int, int]) -> list[str]:
-        if name == "rating waits":
-            page.keyboard.press("7")  # it waits for as long as the screens are measured
+        if name in ("rating waits", "note meanwhile"):  # it waits for as long as the screens are measured
+            page.evaluate("() => document.activeElement.blur()")
+            page.keyboard.press("7")
+            if name == "note meanwhile":
+                page.keyboard.press("m")
             settle(page)
         elif name == "note meanwhile":
             page.evaluate("() => document.activeElement.blur()")
