@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from .capture.base import Status
 from .media.chunk import Chunk
+from .wall_clock import WallClock
 
 if TYPE_CHECKING:
     from .engine.bundle import Bundle
@@ -48,6 +49,7 @@ class RunInfo:
         bundle cannot tell. demo_alarms: physiological alarms although demo weights look at a real person. person: whose
         face is followed, see `FaceTracker`. origin: `time.monotonic()` at stream time 0. uncertainty: what is promised
         of the sets and intervals of results, such as 90%, or `not known`. actions: results hold facial actions.
+    clock: the one owner of the wall time of the run's seconds; the loop reads it again and tells `Observer.on_clock`.
     """
 
     bundle: Bundle
@@ -65,12 +67,22 @@ class RunInfo:
     origin: float = 0.0
     uncertainty: str = "not known"
     actions: bool = False
+    clock: WallClock = field(default_factory=WallClock, compare=False, repr=False)
 
     @property
     def alarms_off(self) -> str:
         """Why there are no physiological alarms; empty where there may be. A replayed source counts as a real one."""
         real = any(source and not source.startswith("sim:") for source in self.sources.values())
         return "demo weights" if self.bundle.demo and real and not self.demo_alarms else ""
+
+    @property
+    def zero(self) -> float | None:
+        """Unix time at stream time 0; None where stream time is not the time of a clock."""
+        return self.clock.at(self.origin) if self.realtime and self.origin else None
+
+    def refusal(self, what: str) -> str:
+        """Why a person cannot act on this run, so that `what`; empty in a live run."""
+        return "" if self.realtime else f"this run is not live ({self.replay or 'files at full speed'}), so {what}"
 
 
 class Observer:
@@ -105,10 +117,26 @@ class Observer:
     def on_turn(self) -> None:
         """The loop advances: called at every pull, each 40 ms in real time, and between all the other calls."""
 
-    def on_end(self, summary: Summary) -> None: ...
+    def on_clock(self, t: float, step: float) -> None:
+        """The system's clock was set by `step` s at stream time `t`; `RunInfo.clock` knows it already."""
+
+    def on_end(self, summary: Summary) -> None:
+        """The last call: every observer gets it, in their order, even where one before it raised."""
 
 
 def tell(observers: Iterable[Observer], method: str, *args: object) -> None:
     """Call `method` of every observer."""
     for observer in observers:
         getattr(observer, method)(*args)
+
+
+def tell_end(observers: Iterable[Observer], summary: Summary) -> None:
+    """Call `on_end` of every observer, then raise the first of their errors."""
+    problem: BaseException | None = None
+    for observer in observers:
+        try:
+            observer.on_end(summary)
+        except BaseException as error:  # a recording is closed even where Ctrl-C ends the page's farewell
+            problem = problem or error
+    if problem is not None:
+        raise problem

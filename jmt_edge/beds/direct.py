@@ -158,16 +158,21 @@ def _token_text(file: Path | None, environment: Mapping[str, str]) -> str:
 
 
 def _tokens(text: str, names: Sequence[str], file: Path | None) -> dict[str, str]:
-    """Bed -> token: one line is the token of all beds, unless it begins with the name of one."""
+    """Bed -> token. One line without a name is the token of all beds; `=` at its end is base64's padding. A name that
+    no bed has is refused: with it, the token of one bed would go to all.
+    """
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    if len(lines) == 1 and lines[0].partition("=")[0] not in names:
+    if len(lines) == 1 and "=" not in lines[0].rstrip("="):
         return dict.fromkeys(names, lines[0])
     found = {}
     for number, line in enumerate(lines, 1):
         name, _, token = line.partition("=")
         if name not in names or not token:
             where = printable(file) if file else TOKEN_VARIABLE
-            raise ConfigError(f"line {number} of {where} has no NAME=TOKEN of a bed that --bed names; fix the line")
+            raise ConfigError(
+                f"line {number} of {where} has no NAME=TOKEN of a bed that --bed names; fix the name (a token that has "
+                "= in it needs one before it)"
+            )
         found[name] = token
     return found
 

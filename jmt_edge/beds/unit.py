@@ -5,17 +5,13 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Mapping
 from typing import Any
 
 from .. import __version__
-from ..capture.base import Status
-from ..controls import Controls
 from ..engine.bundle import INTENDED_USE
 from ..faults import one_item
-from ..live.alarms import Alarm, State
-from ..live.judge import Judge, Watch
-from ..media.chunk import Chunk
+from ..live.alarms import Alarm, AlarmSettings, State
+from ..live.judge import Judge
 from ..observer import Observer, RunInfo
 from ..result import Result
 from ..summary import Summary, notice
@@ -30,23 +26,18 @@ _SHOWN = (State.ACTIVE, State.ACKNOWLEDGED, State.LATCHED)
 
 
 class BedUnit(Observer):
-    """judge: the page's or the terminal's, so that all have the same alarms and a person acknowledges for all; None:
-    there is neither, and the alarms are judged here with the settings of the start.
+    """judge: the run's, so that all have the same alarms and a person acknowledges for all; who owns it comes before
+    this observer.
 
     discovery: the topic below which Home Assistant looks for devices; empty: do not announce this one.
     """
 
-    def __init__(
-        self, broker: Broker, bed: str, controls: Controls, judge: Judge | None = None, *, discovery: str = ""
-    ) -> None:
+    def __init__(self, broker: Broker, bed: str, judge: Judge, *, discovery: str = "") -> None:
         self._publisher = Publisher(broker, bed)
         self._discovery = discovery.strip("/")
-        self._watch: Watch | None = None
-        if judge is None:
-            self._watch = Watch(controls)
-            judge = self._watch.judge
         self._judge = judge
         self._judge.alarms.listeners.append(self._on_alarm)
+        self._judge.on_settings.append(self._on_settings)
         self._info: RunInfo | None = None
         self._quality: dict[str, bool] = {}
         self._quality_at = 0.0
@@ -59,20 +50,11 @@ class BedUnit(Observer):
             for topic, body in home_assistant(self._discovery, self._publisher, info).items():
                 self._publisher.keep(topic, body)
         self._publisher.start()
-        if self._watch is not None:
-            self._watch.on_start(info)
 
-    def on_chunk(self, modality: str, chunk: Chunk) -> None:
-        if self._watch is not None:
-            self._watch.on_chunk(modality, chunk)
-
-    def on_status(self, statuses: Mapping[str, Status]) -> None:
-        if self._watch is not None:
-            self._watch.on_status(statuses)
+    def on_clock(self, t: float, step: float) -> None:
+        self._keep_alarms(self._judge.snapshot(time.monotonic()))  # since when they are on
 
     def on_result(self, result: Result) -> None:
-        if self._watch is not None:
-            self._watch.on_result(result)
         with one_item("mqtt message"):
             self._publisher.add("result", {"index": result.index, **result.to_dict()})
             now, usable = time.monotonic(), {name: q.ok for name, q in result.quality.items()}
@@ -82,8 +64,6 @@ class BedUnit(Observer):
                 self._publisher.keep("quality", shown)
 
     def on_end(self, summary: Summary) -> None:
-        if self._watch is not None:
-            self._watch.on_end(summary)
         unsent = self._publisher.close(summary.failed)
         if unsent:
             log.warning("mqtt: %d messages were not delivered; a recording (--record) has them", unsent)
@@ -95,8 +75,16 @@ class BedUnit(Observer):
         with one_item("mqtt message"):
             snapshot = self._judge.snapshot(time.monotonic())
             self._publisher.add("alarm", {"before": before.value, **_shown(alarm, snapshot)})
-            whole = [{k: v for k, v in entry.items() if k != "seconds"} for entry in snapshot["alarms"]]
-            self._publisher.keep("alarms", {"alarms": whole, "signal": snapshot["signal"]["priority"]})
+            self._keep_alarms(snapshot)
+
+    def _keep_alarms(self, snapshot: dict[str, Any]) -> None:
+        whole = [{k: v for k, v in entry.items() if k != "seconds"} for entry in snapshot["alarms"]]
+        self._publisher.keep("alarms", {"alarms": whole, "signal": snapshot["signal"]["priority"]})
+
+    def _on_settings(self, settings: AlarmSettings) -> None:
+        if self._info is not None:
+            with one_item("mqtt message"):
+                self._publisher.keep("config", self._config(self._info))
 
     def _config(self, info: RunInfo) -> dict[str, Any]:
         task = info.bundle.task

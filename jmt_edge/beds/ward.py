@@ -10,13 +10,13 @@ from __future__ import annotations
 import json
 import math
 import re
-import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..live.alarms import Alarm, Alarms, Event, Priority
+from ..wall_clock import WallClock
 from .publisher import ENDED, FAILED, LIVE, LOST, MAX_ASKED
 
 TOPICS = ("result", "alarm", "alarms", "quality", "config", "status")
@@ -132,7 +132,7 @@ class Ward:
         self.alarms.add(Alarm("broker", "technical", Priority.HIGH))
         self.refused = 0  # messages that were not as they should be, or of too many beds
         self.broker = ""  # why the broker is away; empty while it is there
-        self._epoch = time.time() - time.monotonic()
+        self._clock = WallClock()
 
     # --- taking ----------------------------------------------------------------------------------------------------
     def take(self, topic: str, payload: bytes, now: float) -> None:
@@ -276,6 +276,7 @@ class Ward:
 
     def judge(self, now: float) -> None:
         """Feed every alarm with what is known now."""
+        self._clock.reread()
         away = bool(self.broker)
         self.alarms.alarms["broker"].feed(
             _on(away), now, "No connection to the broker: no bed is shown",
@@ -314,7 +315,7 @@ class Ward:
     # --- handing out -----------------------------------------------------------------------------------------------
     def snapshot(self, now: float) -> dict[str, Any]:
         """Plain JSON values: what the station's page shows."""
-        own = self.alarms.snapshot(now, self._epoch)
+        own = self.alarms.snapshot(now, self._clock.offset)
         beds = [self._tile(bed, now) for bed in self.beds.values()]
         return {
             "at": round(self._unix(now), 3), "prefix": self.prefix, "broker": self.broker, "refused": self.refused,
@@ -352,7 +353,7 @@ class Ward:
         return [self.alarms.alarms[f"{what} {bed}"] for what in ("lost", "two")]
 
     def _unix(self, now: float) -> float:
-        return self._epoch + now
+        return self._clock.at(now)
 
 
 def _on(condition: object) -> Event:

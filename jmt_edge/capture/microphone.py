@@ -40,6 +40,7 @@ RING_SECONDS = 20.0
 PATIENCE = 12.0  # s for a device to open
 APART = 0.7  # s between two attempts to open it again, at first
 AT_ONCE = 3  # attempts beside each other
+LOOKS = 50  # attempts of one process; what its libraries keep of each is gone with it
 # the process searches packages where this one does, and not in the folder of portaudio.py, whose `queue` is ours
 _RUN = "import runpy, sys; sys.path[:] = sys.argv[3:]; runpy.run_path(sys.argv[2], run_name='__main__')"
 _ENDED = b""
@@ -53,7 +54,7 @@ class _Process:
 
     def __init__(self, **request: Any) -> None:
         command = [sys.executable, "-IS", "-c", _RUN, json.dumps(request), portaudio.__file__, *sys.path]
-        self.began = time.monotonic()
+        self.began, self.looks = time.monotonic(), 1
         try:
             self._child = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
@@ -79,6 +80,11 @@ class _Process:
                 yield _ENDED, self._how().encode()
                 return
             self._got += new
+
+    def look_again(self) -> None:
+        """Another attempt, after `ABSENT`."""
+        self.began, self.looks = time.monotonic(), self.looks + 1
+        self._child.send_signal(portaudio.AGAIN)
 
     def _whole(self) -> Iterator[tuple[bytes, bytes]]:
         size = portaudio.HEADER.size
@@ -135,7 +141,9 @@ def list_microphones() -> tuple[str, list[dict[str, Any]]]:
 def _why(kind: bytes, content: bytes) -> str:
     """Why there is no sound, by a message that is neither sound nor what was asked for."""
     text = content.decode("utf-8", "replace")
-    return text if kind == portaudio.REFUSED else f"the process that reads the microphone ended {text}; try again"
+    if kind in (portaudio.REFUSED, portaudio.ABSENT):
+        return text
+    return f"the process that reads the microphone ended {text}; try again"
 
 
 def _no_answer() -> str:
@@ -195,6 +203,7 @@ class Microphone:
         self._apart = APART  # s
         self._closing = threading.Event()
         self._stream: _Stream | None = None
+        self._kept: _Process | None = None  # it found no device, and can look again
         self._detail: dict[str, Any] = {}
 
     def open(self, origin: float) -> None:
@@ -209,6 +218,10 @@ class Microphone:
         """
         apart = PATIENCE if self._stream is None else self._apart
         attempts: list[_Process] = []
+        if (kept := self._kept) is not None:
+            self._kept = None
+            attempts.append(kept)
+            kept.look_again()
         until = time.monotonic() + PATIENCE
         try:
             while (now := time.monotonic()) < until and not self._closing.is_set():
@@ -222,7 +235,11 @@ class Microphone:
                             attempts.remove(process)
                             return self._begin(process, json.loads(content))
                         attempts.remove(process)
-                        process.close()
+                        keep = kind == portaudio.ABSENT and not attempts and self._stream is not None
+                        if keep and process.looks < LOOKS:
+                            self._kept = process
+                        else:
+                            process.close()
                         if not attempts:  # one that is slower may have the device
                             raise SourceError(_why(kind, content))
                         break
@@ -233,7 +250,8 @@ class Microphone:
                 process.close()
 
     def _begin(self, process: _Process, opened: dict[str, Any]) -> _Stream:
-        self._apart = max(APART, 1.5 * (time.monotonic() - process.began))
+        if process.looks == 1:  # the others need not begin
+            self._apart = max(APART, 1.5 * (time.monotonic() - process.began))
         self._rate = float(opened["rate"])
         self._resample = StreamResampler(self._rate)
         self._fit = ClockFit()
@@ -284,4 +302,5 @@ class Microphone:
 
     def close(self) -> None:
         self._closing.set()
-        self._supervisor.stop()
+        if self._supervisor.stop() and self._kept is not None:
+            self._kept.close()

@@ -12,6 +12,7 @@ or 2}`. The answer on standard output is a sequence of messages: a kind (one byt
 | `LISTED` | JSON: `version`, `devices` (those with inputs, as PortAudio describes them) |
 | `OPENED` | JSON: `device`, `index`, `rate` (Hz), `channels` |
 | `REFUSED` | why it cannot be opened, one sentence in UTF-8; nothing follows |
+| `ABSENT` | the same, where the next SIGUSR1 makes the process look again, which takes a third of a new one's work |
 | `SOUND` | `STAMP`, then float32 samples, the channels interleaved |
 | `STOPPED` | the driver has stopped the stream; nothing follows |
 
@@ -34,7 +35,8 @@ from collections import deque
 from typing import Any, BinaryIO
 
 RATE = 44_100  # Hz, `tasks.AUDIO_RATE`
-LISTED, OPENED, REFUSED, SOUND, STOPPED = b"L", b"O", b"R", b"S", b"X"
+LISTED, OPENED, REFUSED, ABSENT, SOUND, STOPPED = b"L", b"O", b"R", b"A", b"S", b"X"
+AGAIN = signal.SIGUSR1
 HEADER = struct.Struct("<cI")
 STAMP = struct.Struct("<dd?")  # arrival (s, CLOCK_MONOTONIC), latency (s), whether samples before the block are lost
 WAITING = 2000  # blocks that wait for the reader: about 20 s
@@ -144,6 +146,15 @@ def end_with(fd: int) -> None:
         os._exit(1)
 
 
+def listen(sd: Any, request: dict[str, Any]) -> tuple[Listener, dict[str, Any]]:
+    """The open device, and what `OPENED` says of it. Raises Refusal."""
+    device = find_microphone(sd, request["which"])
+    rate = request["rate"] or usable_rate(sd, device)
+    channels = request["channels"] or min(2, int(device["max_input_channels"]))
+    opened = {"device": device["name"], "index": device["index"], "rate": rate, "channels": channels}
+    return Listener(sd, device, rate, channels), opened
+
+
 def answer(request: dict[str, Any], out: BinaryIO) -> None:
     """Write the messages that answer `request` to `out`: until the process is killed, where the device opens."""
 
@@ -155,10 +166,15 @@ def answer(request: dict[str, Any], out: BinaryIO) -> None:
         if "list" in request:
             say(LISTED, json.dumps({"version": sd.get_portaudio_version()[1], "devices": inputs(sd)}).encode())
             return
-        device = find_microphone(sd, request["which"])
-        rate = request["rate"] or usable_rate(sd, device)
-        channels = request["channels"] or min(2, int(device["max_input_channels"]))
-        stream = Listener(sd, device, rate, channels)
+        while True:
+            try:
+                stream, opened = listen(sd, request)
+                break
+            except Refusal as refusal:
+                say(ABSENT, str(refusal).encode())
+            signal.sigwait([AGAIN])
+            sd._terminate()  # PortAudio has no hot plug: it lists the devices when it begins
+            sd._initialize()
     except Refusal as refusal:
         say(REFUSED, str(refusal).encode())
         return
@@ -166,7 +182,6 @@ def answer(request: dict[str, Any], out: BinaryIO) -> None:
         why = f"the sound system does not work ({error}); restart the sound server, or log in again"
         say(REFUSED, why.encode("utf-8", "replace"))
         return
-    opened = {"device": device["name"], "index": device["index"], "rate": rate, "channels": channels}
     say(OPENED, json.dumps(opened).encode())
     while True:
         stream.arrived.wait(0.1)
@@ -181,6 +196,7 @@ def answer(request: dict[str, Any], out: BinaryIO) -> None:
 def main() -> None:
     code = 1
     try:
+        signal.pthread_sigmask(signal.SIG_BLOCK, [AGAIN])  # one that comes early waits
         end_with(0)
         out = os.fdopen(os.dup(1), "wb", buffering=0)
         os.dup2(2, 1)  # what a driver prints is not a message

@@ -191,7 +191,6 @@ def command(
         from ..recording.recorder import Recorder
 
         controls.recording = recorder = Recorder(record, bundle, raw, threads=threads, resume=resume, waits=session)
-        observers.append(recorder)
         since, earlier, subject = recorder.session_began, recorder.continues, recorder.subject
         if recorder.continues and rest:
             options = replace(options, rest=0.0)
@@ -219,7 +218,9 @@ def command(
         asks = session and earlier is None
         server = open_page(page, controls, folder, **options_of_page, earlier=earlier, asks=asks, subject=subject)
     shown, judge = result_output(output, controls, server)
-    observers += [*shown, *([server] if server is not None else [])]
+    observers += shown
+    if record is not None:
+        observers.append(recorder)  # after what judges the alarms: the last events are recorded too
     if mqtt is not None:
         from ..beds.broker import parse_broker
         from ..beds.unit import BedUnit
@@ -228,7 +229,7 @@ def command(
         if broker.warning:
             _say(broker.warning)
         # the last, because at the end it waits for what is still to be sent
-        observers.append(BedUnit(broker, bed or "", controls, judge, discovery=mqtt_discovery or ""))
+        observers.append(BedUnit(broker, bed or "", judge, discovery=mqtt_discovery or ""))
     if mark:
         _read_marks(output, controls)
     with stop_on_signals(controls):
@@ -256,27 +257,33 @@ _log = logging.getLogger(__name__)
 _say = _log.info
 
 
-def result_output(
-    output: str, controls: Controls, page: PageObserver | None = None
-) -> tuple[list[Observer], Judge | None]:
-    """The observer of --output, and what judges the alarms of the terminal and the page; None where there is neither.
+def result_output(output: str, controls: Controls, page: PageObserver | None = None) -> tuple[list[Observer], Judge]:
+    """The observers of --output and --page, and what judges the run's alarms: the page's, or one of its own.
 
     Without a terminal, `tui` becomes `jsonl`, and standard error says so.
     """
-    judge = page.model.judging if page is not None else None
+    from ..live.judge import Watch
+
+    before: list[Observer] = []
+    after: list[Observer] = []
+    if page is None:
+        watch = Watch(controls)
+        judge, before = watch.judge, [watch]
+    else:
+        judge, after = page.model.judging, [page]  # last: its farewell to the browsers takes a while
     if output == "tui" and not sys.stdout.isatty():
         _say("standard output is not a terminal, so results are written as JSON lines (--output jsonl)")
         output = "jsonl"
     if output == "jsonl":
         from ..live.outputs import JsonLines
 
-        return [JsonLines(sys.stdout, controls)], judge
+        return [*before, JsonLines(sys.stdout, controls), *after], judge
     if output == "tui":
         from ..live.tui import Terminal
 
-        terminal = Terminal(controls, judge=judge, log=page.log if page is not None else None)
-        return [terminal], terminal.judge
-    return [], judge
+        shown = Terminal(controls, judge, log=page.log if page is not None else None)
+        return [*before, shown, *after], judge
+    return [*before, *after], judge
 
 
 def open_page(address: str, controls: Controls, recordings: Path, **options: Any) -> PageObserver:

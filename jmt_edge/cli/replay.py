@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..engine.bundle import Bundle
-    from ..observer import Observer
     from ..recording.reader import Recording
 
 
@@ -89,8 +88,7 @@ def command(
     start_log()
     controls = Controls()
     server = open_page(page, controls, folder.resolve().parent) if page is not None else None
-    observers: list[Observer] = [server] if server is not None else []
-    observers += result_output(output, controls, server)[0]
+    observers = result_output(output, controls, server)[0]
     with stop_on_signals(controls):
         outcome = replay(recording, bundle, engine, Pipeline, speed=factor, observers=observers, controls=controls)
     for line in (*outcome.summary.lines(), outcome.line()):

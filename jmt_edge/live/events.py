@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from ..controls import Controls
 from ..errors import ConfigError
 from ..observer import RunInfo
-from ..recording.alarm_events import AlarmEvent, label_line, settings_line
+from ..recording.alarm_events import AlarmEvent, Settings, label_line, settings_line, then
 from .alarms import Alarm, Alarms, State
 
 MOST = 1000  # events kept of a run
@@ -34,7 +34,7 @@ class EventLog:
 
     def __init__(self, alarms: Alarms, run: _Run, controls: Controls) -> None:
         self._alarms, self._run, self._controls = alarms, run, controls
-        self._epoch = time.time() - time.monotonic()
+        self.settings: Settings = ()  # of the pain alarm, since when; the newest
         self._events: dict[str, AlarmEvent] = {}
         self._current: dict[str, str] = {}  # alarm -> its event that is not over
         self._unseen: dict[str, deque[str]] = {}  # alarm -> its events that nobody has acknowledged
@@ -44,7 +44,9 @@ class EventLog:
     def note_settings(self) -> None:
         """Write into the recording that alarms are judged, and with which settings; again after each change."""
         info = self._run.info
-        line = settings_line(asdict(self._alarms.settings), info.alarms_off if info else "")
+        off = info.alarms_off if info else ""
+        line = settings_line(asdict(self._alarms.settings), off, self._stream(time.monotonic()))
+        self.settings = then(self.settings, line)[-MOST:]
         if self._controls.recording is not None:
             self._controls.recording.alarm("settings", line, lasts=True)
         with self._lock:
@@ -104,9 +106,10 @@ class EventLog:
                 self._acknowledge(alarm)
 
     def _begin(self, alarm: Alarm) -> None:
-        settings = self._alarms.settings
+        settings, info = self._alarms.settings, self._run.info
+        began = alarm.began if info is None else info.clock.at(alarm.began)
         event = AlarmEvent(
-            f"{alarm.id}-{round(1000 * (self._epoch + alarm.began))}", alarm.id, alarm.kind, alarm.priority.value,
+            f"{alarm.id}-{round(1000 * began)}", alarm.id, alarm.kind, alarm.priority.value,
             alarm.text, self._stream(alarm.began), self._stream(alarm.since),
             limit=settings.limit if alarm.kind == "physiological" else None,
         )  # fmt: skip

@@ -10,7 +10,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..capture.base import State as SourceState
@@ -73,7 +73,7 @@ class Judge:
     """The alarms of a run. One thread calls `begin`, `take` and `judge`; the rest may be called from any thread.
 
     heard: when the loop was last active; statuses: the newest of each source; alarms: read them by `snapshot`;
-    events: each time one signalled.
+    events: each time one signalled; on_settings: called with the settings of the pain alarm each time they change.
     """
 
     def __init__(self, heard: Heard, controls: Controls) -> None:
@@ -81,6 +81,7 @@ class Judge:
         self.alarms = Alarms()
         self.statuses: Mapping[str, Status] = {}
         self.events = EventLog(self.alarms, heard, controls)
+        self.on_settings: list[Callable[[AlarmSettings], None]] = []
         self._controls = controls
         self._lock = threading.RLock()  # reentrant: a listener may call `snapshot`
         self._result: Result | None = None
@@ -91,7 +92,6 @@ class Judge:
         self._faults_seen = 0
         self._fault_at = -math.inf
         self._started = 0.0
-        self.epoch = time.time() - time.monotonic()  # Unix time at which the monotonic clock reads 0
 
     def begin(self, now: float) -> None:
         """The run has begun; later calls change nothing."""
@@ -125,6 +125,8 @@ class Judge:
             self._apply()
             if self._started:
                 self.events.note_settings()
+        for listener in self.on_settings:
+            listener(settings)
 
     def _apply(self) -> None:
         if "pain" in self.alarms.alarms:
@@ -233,7 +235,7 @@ class Judge:
     def snapshot(self, now: float) -> dict[str, Any]:
         """The alarms shown, as `Alarms.snapshot`, with Unix times."""
         with self._lock:
-            return self.alarms.snapshot(now, self.epoch)
+            return self.alarms.snapshot(now, info.clock.offset if (info := self.heard.info) is not None else 0.0)
 
 
 class Watch(Heard):

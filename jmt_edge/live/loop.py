@@ -22,9 +22,10 @@ from ..engine.backends.base import Engine
 from ..engine.bundle import Bundle
 from ..errors import ConfigError
 from ..faults import FAULTS
-from ..observer import Mark, Observer, RunInfo, tell
+from ..observer import Mark, Observer, RunInfo, tell, tell_end
 from ..result import Result
 from ..summary import Summary
+from ..wall_clock import WallClock, in_words
 from .pipeline import Pipeline
 
 PULL = 0.04  # s between two pulls in real time
@@ -116,6 +117,7 @@ class _Loop:
         self._idle = 0.0
         self._track = 0  # the person followed last
         self._origin = 0.0
+        self._clock = WallClock()
         self._faults = FAULTS.counts()
         self.summary = Summary(bundle.id, bundle.demo, options.realtime, subject=bundle.subject)
 
@@ -153,7 +155,7 @@ class _Loop:
             summary.stream = max(0, self._done - first + 1) * hop
             summary.sources = {n: what for n, source in self._sources.items() if (what := _losses(source))}
             summary.faults = {name: str(fault) for name, fault in FAULTS.since(self._faults).items()}
-            self._tell("on_end", summary)
+            tell_end(self._observers, summary)
 
     def _windows(self, index: int) -> None:
         """Window after window, from `index` on."""
@@ -193,7 +195,7 @@ class _Loop:
             self._bundle, engine.name, dict(engine.precision), options.hop, options.realtime, options.smooth,
             names, first, novelty=self._pipeline.novelty, demo_alarms=options.demo_alarms,
             origin=self._origin, person=options.person, uncertainty=self._pipeline.uncertainty,
-            actions=options.actions,
+            actions=options.actions, clock=self._clock,
         )  # fmt: skip
 
     def _now(self) -> float:
@@ -269,6 +271,9 @@ class _Loop:
     def _serve(self) -> None:
         """Handle the requests made since the last call."""
         self._tell("on_turn")
+        if self._options.realtime and (step := self._clock.reread()):
+            self._tell("on_clock", self._now(), step)
+            self._tell("on_mark", Mark(self._now(), f"the clock was {in_words(step)}"))
         self._controls.run_calls()
         if (seconds := self._controls.take_rest()) is not None:
             self._begin_rest(seconds) if seconds else self._pipeline.forget_rest()

@@ -24,6 +24,7 @@ from .rest import in_words
 
 RANGES = {"pain": (0.0, 1.0), "valence": (-1.0, 1.0), "arousal": (-1.0, 1.0)}
 EDA_RATE = 2.0  # points per second
+MOST = 1200  # points of a chart: the columns of the widest terminals
 NONE = "—"
 _LIVE_KEYS = (
     "q quit  m mark  0-9, t = 10 pain rating  r record on/off  a acknowledge  p pause alarms  b bell (it is {bell})",
@@ -127,7 +128,8 @@ def sentence(alarm: Mapping[str, Any]) -> str:
     if end is None:
         return f"{alarm['text']} since {_wall(begin, False)}"
     same = _wall(begin, False) == _wall(end, False)
-    parts = [f"{alarm['text']} from {_wall(begin, same)} to {_wall(end, same)}"]
+    span = f"from {_wall(begin, same)} to {_wall(end, same)}"
+    parts = [f"{alarm['text']} {f'at {_wall(end, True)}' if _wall(begin, True) == _wall(end, True) else span}"]
     parts += [f"{alarm['times']} times"] if alarm["times"] > 1 else []
     parts += [f"peak {alarm['peak']:.0%}"] if alarm["peak"] is not None else []
     return ", ".join(parts)
@@ -208,7 +210,7 @@ def _outputs(view: View, width: int, rows: Sequence[int], letters: Letters) -> t
     past = dict(view.history)
     last = max(past, default=0) + (int(view.age / info.hop) if view.stale else 0)
     scaled, demo = max(rows) > 1, info.bundle.demo
-    room = max(1, width - 16 - 5 * demo - 7 * scaled)
+    room = min(MOST, max(1, width - 16 - 5 * demo - 7 * scaled))
     values = [past.get(i) for i in range(last - room + 1, last + 1)]
     reduced = now is not None and len(now.used) < len(info.bundle.task.names)
     lines = []
@@ -292,7 +294,7 @@ def _sensors(view: View, width: int, head: bool, letters: Letters) -> list[Text]
 
 def _eda(view: View, width: int, rows: int, letters: Letters) -> list[Text]:
     slots = dict(view.eda)
-    room = max(1, width - 16 - 7 * (rows > 1))
+    room = min(MOST, max(1, width - 16 - 7 * (rows > 1)))
     newest = view.eda[-1][0] if view.eda else 0
     last = newest
     if view.result is not None:  # a second on its way is usual; beyond that the line ends before now

@@ -23,13 +23,11 @@ from ..observer import Mark, Observer, RunInfo
 from ..result import Result
 from ..summary import Percentiles, Summary, notice
 from .alarms import MAX_PAUSE
-from .judge import Judge, Watch
+from .judge import Judge
 from .keys import Keys
 from .letters import Letters, encoding_of
-from .screen import EDA_RATE, View, calm, draw, keys, means, notes, one_line, sentence, summed_eda
+from .screen import MOST, View, calm, draw, keys, means, notes, one_line, sentence, summed_eda
 
-HISTORY = 300  # results
-EDA_SECONDS = 150.0
 PERIOD = 0.25  # s between two drawings
 BELLS = {"high": 4.0, "medium": 8.0, "low": 20.0}  # s between two bells, as between the page's sounds
 
@@ -37,31 +35,27 @@ BELLS = {"high": 4.0, "medium": 8.0, "low": 20.0}  # s between two bells, as bet
 class Terminal(Observer):
     """Redraws four times per second in its own thread; the loop only stores its latest values here.
 
-    judge: the page's, so that both show the same alarms and a person acknowledges for both; None: there is no page, and
-    the alarms are judged here. log: writes what a person does about alarms to the page's audit log, before it is done.
+    judge: the run's, so that whatever shows alarms shows the same and a person acknowledges for all; who owns it comes
+    before this observer. log: writes what a person does about alarms to the page's audit log, before it is done.
     """
 
     def __init__(
         self,
         controls: Controls,
+        judge: Judge,
         console: Console | None = None,
-        judge: Judge | None = None,
         log: Callable[..., None] | None = None,
     ) -> None:
         self._controls = controls
         self._console = console or Console()
         self._letters = Letters(encoding_of(self._console.encoding, os.environ))
-        self._watch: Watch | None = None
-        if judge is None:
-            self._watch = Watch(controls)
-            judge = self._watch.judge
         self.judge = judge
         self._log = log
         self._lock = threading.Lock()
         self._info: RunInfo | None = None
         self._result: Result | None = None
         self._statuses: Mapping[str, Status] = {}
-        self._history: deque[tuple[int, dict[str, float] | None]] = deque(maxlen=HISTORY)
+        self._history: deque[tuple[int, dict[str, float] | None]] = deque(maxlen=MOST)
         self._eda: deque[tuple[int, float, int]] = deque()  # as `summed_eda`
         self._level: float | None = None
         self._total = Percentiles()
@@ -75,8 +69,6 @@ class Terminal(Observer):
 
     # --- the loop's side -------------------------------------------------------------------------------------------
     def on_start(self, info: RunInfo) -> None:
-        if self._watch is not None:
-            self._watch.on_start(info)
         self._info = info
         if self._console.is_dumb_terminal or not os.environ.get("TERM"):
             self._lines = _Lines(self._console, self._letters)
@@ -91,8 +83,6 @@ class Terminal(Observer):
             self._keys = Keys(self._press)
 
     def on_chunk(self, modality: str, chunk: Chunk) -> None:
-        if self._watch is not None:
-            self._watch.on_chunk(modality, chunk)
         if modality == "eda" and len(chunk):
             with self._lock:
                 self._note_eda(chunk)
@@ -106,13 +96,9 @@ class Terminal(Observer):
         self._message = f"{what} at {mark.t:.1f} s{kept}"
 
     def on_status(self, statuses: Mapping[str, Status]) -> None:
-        if self._watch is not None:
-            self._watch.on_status(statuses)
         self._statuses = dict(statuses)
 
     def on_result(self, result: Result) -> None:
-        if self._watch is not None:
-            self._watch.on_result(result)
         with self._lock:
             self._result = result
             self._history.append((result.index, result.outputs))
@@ -122,8 +108,6 @@ class Terminal(Observer):
                 self._lines.waiting.append(result)
 
     def on_end(self, summary: Summary) -> None:
-        if self._watch is not None:
-            self._watch.on_end(summary)
         self._ended.set()
         if self._keys is not None:
             self._keys.close()
@@ -138,7 +122,7 @@ class Terminal(Observer):
                 _, before, counted = self._eda.pop()
                 total, count = total + before, count + counted
             self._eda.append((slot, total, count))
-        while self._eda[0][0] < self._eda[-1][0] - EDA_SECONDS * EDA_RATE:
+        while self._eda[0][0] < self._eda[-1][0] - MOST:
             self._eda.popleft()
 
     # --- keys ------------------------------------------------------------------------------------------------------
@@ -162,9 +146,8 @@ class Terminal(Observer):
             self._message = str(error)
 
     def _demand_live(self, what: str) -> None:
-        info = self._info
-        if info is not None and not info.realtime:
-            raise ConfigError(f"this run is not live ({info.replay or 'files at full speed'}), so {what}")
+        if self._info is not None and (said := self._info.refusal(what)):
+            raise ConfigError(said)
 
     def _acknowledge(self) -> str:
         if not any(a["state"] != "acknowledged" for a in self.judge.snapshot(time.monotonic())["alarms"]):

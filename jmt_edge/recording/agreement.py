@@ -25,9 +25,9 @@ class Agreement:
     """ratings: those that were not corrected at once. n: of these, with an estimate. rho: Spearman's, `interval`: 95 %,
     each None where it cannot be given; reason: why, for the first that cannot.
 
-    severe: ratings of `SEVERE` or more with an estimate; seen: of these, with an estimate of `limit` or more in the
-    windows; blind: severe ratings without an estimate. limit: the alarm's threshold; None: it is not known, and `seen`
-    is None.
+    severe: ratings of `SEVERE` or more with an estimate; seen: of these, with an estimate in the windows that reached
+    the alarm's threshold of then, None where that is not known; blind: severe ratings without an estimate. limits: the
+    lowest and the highest threshold.
     """
 
     ratings: int
@@ -38,7 +38,7 @@ class Agreement:
     severe: int
     blind: int
     seen: int | None
-    limit: float | None
+    limits: tuple[float, float] | None
 
     def lines(self) -> list[str]:
         """Sentences for a person."""
@@ -58,29 +58,33 @@ class Agreement:
             said.append(f"No rating of {SEVERE} or more.")
         elif self.seen is None:
             said.append(f"How many ratings ≥ {SEVERE} were seen is not known: the alarm's threshold was not recorded.")
-        elif self.severe:
-            said.append(
-                f"{self.seen} of {_count(self.severe, 'rating')} ≥ {SEVERE} seen (estimate ≥ {self.limit:.0%})."
-            )
+        elif self.severe and self.limits:
+            low, high = self.limits
+            limit = f"{low:.0%}" if low == high else f"the threshold of then, {low:.0%} to {high:.0%}"
+            said.append(f"{self.seen} of {_count(self.severe, 'rating')} ≥ {SEVERE} seen (estimate ≥ {limit}).")
         if self.blind:
             said.append(f"{_count(self.blind, 'rating')} ≥ {SEVERE} had no estimate in the {SPAN:g} s before.")
         return said
 
 
-def agreement(marks: Sequence[Mark], times: F64, pain: F64, limit: float | None = None) -> Agreement:
-    """times: (n,) s, ascending, the windows' ends; pain: (n,) probabilities of the windows that have one.
+def agreement(marks: Sequence[Mark], times: F64, pain: F64, limits: F64 | None = None) -> Agreement:
+    """times: (n,) s, ascending, the windows' ends; pain: (n,) probabilities of the windows that have one; limits: (n,)
+    the alarm's threshold at each, None where it is not known.
 
     A rating that another one follows within 3 s is a slip and is left out.
     """
-    given = rated_windows(marks, times, pain, np.empty((len(times), 0)))
+    beside = np.empty((len(times), 0)) if limits is None else limits[:, None]  # each window keeps its own
+    given = rated_windows(marks, times, pain, beside)
     every = uncorrected(marks)
     ratings = np.array([rated.rating for rated in given], np.float64)
     estimates = np.array([round(float(rated.logits.mean()), 9) for rated in given])  # equal ones tie
     severe = [rated for rated in given if rated.rating >= SEVERE]
     blind = sum((mark.rating or 0) >= SEVERE for mark in every) - len(severe)
-    seen = None if limit is None else sum(bool(rated.logits.max() >= limit) for rated in severe)
+    seen = None if limits is None else sum(bool((rated.logits >= rated.without[:, 0]).any()) for rated in severe)
+    of_severe = [] if limits is None else np.concatenate([r.without[:, 0] for r in severe] or [np.empty(0)]).tolist()
+    span = (min(of_severe), max(of_severe)) if of_severe else None
     rho, interval, reason = _correlation(ratings, estimates)
-    return Agreement(len(every), len(given), rho, interval, reason, len(severe), blind, seen, limit)
+    return Agreement(len(every), len(given), rho, interval, reason, len(severe), blind, seen, span)
 
 
 def _correlation(ratings: F64, estimates: F64) -> tuple[float | None, tuple[float, float] | None, str]:

@@ -6,11 +6,17 @@ counts and a damaged one costs an update. The format is described in `docs/refer
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import numpy as np
+
+from .gaps import F64
+
 LABELS = ("true", "false", "unsure")
+Settings = tuple[tuple[float | None, Mapping[str, Any]], ...]  # as `AlarmLog.settings`
 
 
 @dataclass(frozen=True)
@@ -49,19 +55,34 @@ class AlarmEvent:
 class AlarmLog:
     """What a recording says of alarms.
 
-    judged: somebody judged the alarms, so that no event means no alarm. settings: threshold (`limit`), `hysteresis`,
-    `delay` (s) and `enabled` of the pain alarm, the last that applied; off: why there were no physiological alarms.
+    judged: somebody judged the alarms, so that no event means no alarm. settings: (stream time s from which they
+    applied, threshold (`limit`), `hysteresis`, `delay` (s) and `enabled` of the pain alarm), in the order of time; the
+    time is -inf for the first, and None where an earlier version did not write it. off: why there were no physiological
+    alarms.
     """
 
     events: tuple[AlarmEvent, ...] = ()
     judged: bool = False
-    settings: Mapping[str, Any] | None = None
+    settings: Settings = ()
     off: str = ""
 
+    @property
+    def limits_known(self) -> bool:
+        """Whether the threshold of every moment is known."""
+        return bool(self.settings) and all(t is not None for t, _ in self.settings)
 
-def settings_line(settings: Mapping[str, Any], off: str) -> dict[str, Any]:
-    """The line that says that alarms are judged from here on, and how."""
-    return {"settings": dict(settings), "off": off}
+    def limits_at(self, times: F64) -> F64 | None:
+        """The threshold that was set at each of `times` (n,) s; None where that is not known."""
+        if not self.limits_known:
+            return None
+        begins = np.maximum.accumulate(np.array([t for t, _ in self.settings], np.float64))
+        limits = np.array([settings["limit"] for _, settings in self.settings], np.float64)
+        return limits[np.maximum(np.searchsorted(begins, times, side="right") - 1, 0)]
+
+
+def settings_line(settings: Mapping[str, Any], off: str, t: float) -> dict[str, Any]:
+    """The line that says that alarms are judged from `t` (s) on, and how."""
+    return {"settings": dict(settings), "off": off, "t": t}
 
 
 def label_line(event: str, label: str, t: float, by: str) -> dict[str, Any]:
@@ -79,7 +100,7 @@ def read_log(lines: Iterable[Mapping[str, Any]]) -> AlarmLog:
     log = AlarmLog()
     for line in lines:
         if "settings" in line:
-            log = replace(log, judged=True, settings=line["settings"], off=line["off"])
+            log = replace(log, judged=True, settings=then(log.settings, line), off=line["off"])
         elif "label" in line:
             labels[line["event"]] = line["label"]
         else:
@@ -87,3 +108,10 @@ def read_log(lines: Iterable[Mapping[str, Any]]) -> AlarmLog:
             events[line["event"]] = AlarmEvent(id=line["event"], **known)
     labelled = [replace(event, label=labels.get(event.id, "")) for event in events.values()]
     return replace(log, events=tuple(sorted(labelled, key=lambda event: (event.start, event.signalled))))
+
+
+def then(before: Settings, line: Mapping[str, Any]) -> Settings:
+    """The settings with those of a line after them, where they are others."""
+    if not before:
+        return ((-math.inf, line["settings"]),)
+    return before if before[-1][1] == line["settings"] else (*before, (line.get("t"), line["settings"]))

@@ -24,8 +24,8 @@ class Chart:
     (n,); longest: s between two values that are still one line. low, high: of the axis, with `labels`, {value: text}.
 
     gaps: [from, to] without values. dots: (s, 0-10, title) on an axis of their own. spans: (from, to, lane, title)
-    below, lane 0 red, 1 grey. clock: label of a time; zero: s that labels are counted from, so that they fall on whole
-    minutes.
+    below, lane 0 red, 1 grey. limits: (time from which it applied, limit), NaN for none. clock: label of a time; zero:
+    s that labels are counted from, so that they fall on whole minutes.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Chart:
     longest: float
     clock: Callable[[float], str]
     zero: float = 0.0
-    limit: float | None = None
+    limits: Sequence[tuple[float, float]] = ()
     gaps: Sequence[Sequence[float]] = ()
     dots: Sequence[tuple[float, int, str]] = ()
     spans: Sequence[tuple[float, float, int, str]] = field(default=())
@@ -60,9 +60,8 @@ class Chart:
             *self._axes(height),
             *self._band(),
         ]
-        if self.limit is not None:
-            line = f"M{LEFT} {self._y(self.limit):.1f}H{WIDE - RIGHT}"
-            parts.append(f'<path d="{line}" stroke="{_LIMIT}" stroke-width="1.5" stroke-dasharray="7 5"/>')
+        if line := self._steps():
+            parts.append(f'<path d="{line}" stroke="{_LIMIT}" stroke-width="1.5" stroke-dasharray="7 5" fill="none"/>')
         parts += [self._span(*span) for span in self.spans]
         for t, rating, title in self.dots:
             y = TOP + HIGH * (1 - min(max(rating, 0), 10) / 10)
@@ -129,6 +128,16 @@ class Chart:
 
     def _points(self, times: F64, values: F64) -> list[str]:
         return [f"{self._x(t):.1f},{self._y(v):.1f}" for t, v in zip(times.tolist(), values.tolist())]
+
+    def _steps(self) -> str:
+        """The path of the limits, a step where one changed."""
+        ends = [t for t, _ in self.limits[1:]] + [self.end]
+        parts = [
+            f"M{self._x(begin):.1f} {self._y(limit):.1f}H{self._x(end):.1f}"
+            for (begin, limit), end in zip(self.limits, ends)
+            if not math.isnan(limit) and end > self.start
+        ]
+        return "".join(parts)
 
     def _span(self, begin: float, end: float, lane: int, title: str) -> str:
         left, right = self._x(begin), self._x(end)

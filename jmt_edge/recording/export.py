@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import math
 import struct
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
@@ -15,6 +16,7 @@ from xml.sax.saxutils import escape
 import numpy as np
 from numpy.typing import NDArray
 
+from ..engine.bundle import INTENDED_USE
 from ..engine.uncertainty import CLASSES
 from ..errors import ConfigError
 from ..media.eda_times import spacing
@@ -31,86 +33,103 @@ _ALARMS = {
     "acknowledged_by": "by",
 }  # fmt: skip
 Table = dict[str, list[Any]]  # column -> values, None where there is none
+Rows = tuple[Sequence[str], Iterable[Sequence[Any]]]  # columns, and the values of one row after another
+Get = Callable[[dict[str, Any]], Any]
 
 
-def tables(recording: Recording) -> dict[str, Table]:
+def rows(recording: Recording) -> dict[str, Rows]:
     """`results` (one row per window), `eda`, `events` (marks), `alarms` (one row each time an alarm signalled) and
-    `clocks` (one row per status and modality).
+    `clocks` (one row per status and modality). Rows are read as they are taken: a day's do not fit into memory.
 
     The values of `eda` are `uS`, or `au` where the recording does not say that they are in µS.
     """
-    manifest = recording.manifest
-    results = recording.results()
-    names, outputs = manifest["modalities"], manifest["outputs"]
-    table: Table = {"t": [r["t"] for r in results]}
-    for output in outputs:
-        table[output] = [r["outputs"][output] if r["outputs"] else None for r in results]
-    table |= _uncertainty(results, outputs)
-    table |= {
-        f"{output}_without_{name}": [_part(r.get("without"), name, output) for r in results]
-        for name in names
-        for output in outputs
-    }
-    table["reason"] = [r["reason"] for r in results]
-    for name in names:
-        table[f"{name}_ok"] = [r["quality"][name]["ok"] for r in results]
-        table[f"{name}_reason"] = [r["quality"][name]["reason"] for r in results]
-        table[f"{name}_attention"] = [r["attention"][name] for r in results]
-    if manifest.get("actions"):
-        table |= _actions(results)
-    for stage in STAGES:
-        table[f"{stage}_ms"] = [r["latency_ms"].get(stage) for r in results]
-    table["dropped"] = [r["dropped"] for r in results]
-    times, values = recording.eda()
+    get = _columns(recording.manifest)
     unit = "uS" if recording.eda_unit == "µS" else "au"
-    marks = recording.marks()
-    alarms = recording.alarms().events
-    rows = [
+    columns = ("t", "modality", "state", "reason", "offset", "drift_ppm", "jitter", "lost", "reconnects")
+    clocks = (
         {**s, **s["clock"], "t": t, "modality": name}
         for t, statuses in recording.statuses()
         for name, s in statuses.items()
-    ]
-    columns = ("t", "modality", "state", "reason", "offset", "drift_ppm", "jitter", "lost", "reconnects")
+    )
     return {
-        "results": table,
-        "eda": {"t": times.tolist(), unit: [None if math.isnan(v) else float(str(v)) for v in values]},
-        "events": {name: [getattr(mark, name) for mark in marks] for name in ("t", "text", "rating", "corrects")},
-        "alarms": {column: [_given(getattr(e, name)) for e in alarms] for column, name in _ALARMS.items()},
-        "clocks": {column: [row[column] for row in rows] for column in columns},
+        "results": (list(get), ([one(r) for one in get.values()] for r in recording.each_result())),
+        "eda": (("t", unit), ((t, None if math.isnan(v) else v) for t, v in recording.each_eda())),
+        "events": (
+            ("t", "text", "rating", "corrects"),
+            ((mark.t, mark.text, mark.rating, mark.corrects) for mark in recording.marks()),
+        ),
+        "alarms": (
+            list(_ALARMS),
+            ([_given(getattr(e, name)) for name in _ALARMS.values()] for e in recording.alarms().events),
+        ),
+        "clocks": (columns, ([row[column] for column in columns] for row in clocks)),
     }
+
+
+def tables(recording: Recording) -> dict[str, Table]:
+    """All of `rows`, by column."""
+    found: dict[str, Table] = {}
+    for name, (columns, values) in rows(recording).items():
+        table = found[name] = {column: [] for column in columns}
+        for row in values:
+            for column, value in zip(table.values(), row):
+                column.append(value)
+    return found
 
 
 def _given(value: Any) -> Any:
     return None if value == "" else value
 
 
-def _uncertainty(results: list[dict[str, Any]], outputs: list[str]) -> Table:
-    """Columns of the sets (1 where a class belongs to it, else 0) and of the ends of the intervals."""
-    table: Table = {}
+def _columns(manifest: dict[str, Any]) -> dict[str, Get]:
+    """Column of `results` -> its value of a result."""
+    names, outputs = manifest["modalities"], manifest["outputs"]
+    get: dict[str, Get] = {"t": _at("t"), **{output: _at("outputs", output) for output in outputs}}
     for output in outputs:
-        found = [_part(r.get("uncertainty"), output) for r in results]
-        if output == "pain":
-            for c in CLASSES:
-                table[f"pain_may_be_{c}"] = [None if s is None else int(c in s) for s in found]
-        else:
-            for i, end in enumerate(("low", "high")):
-                table[f"{output}_{end}"] = [None if s is None else s[i] for s in found]
-    return table
+        get |= _uncertainty(output)
+    get |= {f"{output}_without_{name}": _at("without", name, output) for name in names for output in outputs}
+    get["reason"] = _at("reason")
+    for name in names:
+        get[f"{name}_ok"] = _at("quality", name, "ok")
+        get[f"{name}_reason"] = _at("quality", name, "reason")
+        get[f"{name}_attention"] = _at("attention", name)
+    if manifest.get("actions"):
+        get |= _actions()
+    return get | {f"{stage}_ms": _at("latency_ms", stage) for stage in STAGES} | {"dropped": _at("dropped")}
 
 
-def _actions(results: list[dict[str, Any]]) -> Table:
+def _at(*keys: str) -> Get:
+    return lambda result: _part(result, *keys)
+
+
+def _uncertainty(output: str) -> dict[str, Get]:
+    """Columns of the set (1 where a class belongs to it, else 0) or of the ends of the interval."""
+    found = _at("uncertainty", output)
+
+    def member(c: str) -> Get:
+        return lambda result: None if (s := found(result)) is None else int(c in s)
+
+    def end(i: int) -> Get:
+        return lambda result: None if (s := found(result)) is None else s[i]
+
+    if output == "pain":
+        return {f"pain_may_be_{c}": member(c) for c in CLASSES}
+    return {f"{output}_{name}": end(i) for i, name in enumerate(("low", "high"))}
+
+
+def _actions() -> dict[str, Get]:
     """Columns of the facial actions, named and in the units of `jmt-edge actions`."""
     # here, because it loads the networks' run-time, which other exports do not need
     from ..preprocessing.actions import ACTIONS, INDEX, MEASURES
 
-    found = [r.get("actions") for r in results]
-    table: Table = {"actions_reason": [_part(x, "reason") for x in found]}
-    for column, angle in (("pose_Rx", "pitch"), ("pose_Ry", "yaw"), ("pose_Rz", "roll")):
-        angles = [_part(x, "pose", angle) for x in found]
-        table[column] = [None if a is None else round(math.radians(a), 4) for a in angles]
-    table |= {f"{name}_r": [_part(x, "strengths", name) for x in found] for name in ACTIONS}
-    table[INDEX] = [_part(x, INDEX) for x in found]
-    return table | {name: [_part(x, "measures", name) for x in found] for name in MEASURES}
+    def radians(angle: str) -> Get:
+        return lambda r: None if (a := _part(r, "actions", "pose", angle)) is None else round(math.radians(a), 4)
+
+    get: dict[str, Get] = {"actions_reason": _at("actions", "reason")}
+    get |= {f"pose_{axis}": radians(angle) for axis, angle in (("Rx", "pitch"), ("Ry", "yaw"), ("Rz", "roll"))}
+    get |= {f"{name}_r": _at("actions", "strengths", name) for name in ACTIONS}
+    get[INDEX] = _at("actions", INDEX)
+    return get | {name: _at("actions", "measures", name) for name in MEASURES}
 
 
 def _part(value: Any, *keys: str) -> Any:
@@ -127,12 +146,12 @@ def export_csv(recording: Recording, out: Path) -> list[Path]:
     """
     folder = _new_folder(out)
     written = []
-    for name, table in tables(recording).items():
+    for name, (columns, values) in rows(recording).items():
         path = folder / f"{name}.csv"
         with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
-            writer.writerow(table)
-            writer.writerows([_cell(value) for value in row] for row in zip(*table.values()))
+            writer.writerow(columns)
+            writer.writerows([_cell(value) for value in row] for row in values)
         written.append(path)
     return written
 
@@ -157,7 +176,7 @@ def export_parquet(recording: Recording, out: Path) -> list[Path]:
     kinds.update(dict.fromkeys(("rating", "dropped", "lost", "reconnects"), pa.int64()))
     metadata = {
         "bundle": recording.manifest["bundle"]["id"],
-        "intended_use": recording.manifest["intended_use"],
+        "intended_use": INTENDED_USE,
         "created": recording.manifest["created"],
     }
     folder = _new_folder(out)
@@ -188,7 +207,7 @@ def export_xdf(recording: Recording, out: Path) -> list[Path]:
     results, clock = table["results"], np.array(table["results"]["t"], np.float64)
     bundle = recording.manifest["bundle"]["id"]
     eda_times, eda = table["eda"].values()
-    acts = [c for c in _actions([]) if c != "actions_reason"] if recording.manifest.get("actions") else []
+    acts = [c for c in _actions() if c != "actions_reason"] if recording.manifest.get("actions") else []
     sure = [column for column in results if column.startswith(tuple(outputs)) and column not in outputs]
     eda_unit = "microsiemens" if "uS" in table["eda"] else "a.u."
     with out.open("wb") as file:
@@ -279,7 +298,7 @@ def _header(
         f"<channel_format>{form}</channel_format><source_id>{escape(bundle)}</source_id>"
         f"<created_at>0</created_at><desc><channels>{labels}</channels><bundle>{escape(bundle)}</bundle>"
         f"<recorded>{escape(manifest['created'])}</recorded>"
-        f"<intended_use>{escape(manifest['intended_use'])}</intended_use></desc></info>"
+        f"<intended_use>{escape(INTENDED_USE)}</intended_use></desc></info>"
     )
     _chunk(file, 2, struct.pack("<I", number) + xml.encode())
 

@@ -71,7 +71,7 @@ def _resources(recording: Recording, subject: str) -> Iterator[dict[str, Any]]:
     common: dict[str, Any] = {"device": {"reference": f"urn:uuid:{device}"}}
     if subject:
         common["subject"] = {"reference": subject}
-    for result in recording.results():
+    for result in recording.each_result():
         for output in manifest["outputs"]:
             yield {
                 "resourceType": "Observation", "id": _id(recording, f"{output} {result['t']!r}"),

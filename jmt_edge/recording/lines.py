@@ -127,6 +127,7 @@ _OPTIONAL: dict[str, tuple[Check, str]] = {
     "uncertainty": (_text, "a text"),
     "actions": (_flag, "true or false"),
     "chain": (_flag, "true or false"),
+    "clock": (_each(_fields(t=_number, step=_number)), "a list of times and steps in seconds"),
     "continues": (_maybe(lambda x: isinstance(x, dict)), "null, or the part before this one"),
 }
 _CLOCK = _fields(offset=_maybe(_number), drift_ppm=_maybe(_number), jitter=_maybe(_number))
@@ -142,7 +143,7 @@ _EVENT = _fields(
     limit=_maybe(_number), end=_maybe(_number), peak=_maybe(_number), acknowledged=_maybe(_number), by=_text,
 )  # fmt: skip
 _LABEL = _fields(event=_text, label=lambda x: x in LABELS, t=_number, by=_text)
-_SETTINGS = _fields(settings=_fields(limit=_number, hysteresis=_number, delay=_number, enabled=_flag), off=_text)
+_SET = _fields(settings=_fields(limit=_number, hysteresis=_number, delay=_number, enabled=_flag), off=_text)
 _MARK = _fields(t=_number, text=_text, rating=_maybe(lambda x: _count(x) and x <= 10))
 
 
@@ -155,7 +156,9 @@ def alarm_check(x: Any) -> bool:
     """A line of `alarms.jsonl`: settings, a label, or an event."""
     if not isinstance(x, dict):
         return False
-    return (_SETTINGS if "settings" in x else _LABEL if "label" in x else _EVENT)(x)
+    if "settings" in x:
+        return _SET(x) and _optional(t=_number)(x)  # earlier versions did not say when
+    return (_LABEL if "label" in x else _EVENT)(x)
 
 
 def result_check(manifest: dict[str, Any]) -> Check:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import zlib
+from array import array
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, fields
@@ -178,27 +179,29 @@ class Recording:
     def _file(self, name: str) -> LineFile:
         return LineFile(self.folder / name, self.seal.written(name), closed=self.seal.closed)
 
-    def _read(self, name: str, read: Callable[[LineFile], Iterator[T | None]]) -> list[T | None]:
-        """All that `read` finds in a file, None for a damaged line; those are counted."""
-        file = self._file(name)
-        found = list(read(file))
-        self.unread[name] = found.count(None) + file.unmarked
-        return found
+    def _read(self, name: str, read: Callable[[LineFile], Iterator[T | None]]) -> Iterator[T | None]:
+        """What `read` finds in a file, None for a damaged line; `unread` has the number of those at the end."""
+        file, damaged = self._file(name), 0
+        for one in read(file):
+            damaged += one is None
+            yield one
+        self.unread[name] = damaged + file.unmarked
+
+    def _each(self, name: str, read: Callable[[LineFile], Iterator[T | None]]) -> Iterator[T]:
+        """As `_read`, without the damaged ones."""
+        return (one for one in self._read(name, read) if one is not None)
 
     def _lines(self, name: str, good: Check) -> list[dict[str, Any]]:
-        return [line for line in self._read(name, lambda file: json_lines(file, good)) if line is not None]
+        return list(self._each(name, lambda file: json_lines(file, good)))
 
     def results(self) -> list[dict[str, Any]]:
-        return self._lines("results.jsonl", result_check(self.manifest))
+        """All of `each_result`: 4.5 kB each, so that those of a day do not fit into a small machine's memory."""
+        return list(self.each_result())
 
-    def course(self) -> list[tuple[float, dict[str, float] | None]]:
-        """(stream time s, outputs or None) of each result: of a day, this fits into memory where `results` does not."""
+    def each_result(self) -> Iterator[dict[str, Any]]:
+        """The results as plain values, in the order of the file."""
         check = result_check(self.manifest)
-        found = self._read(
-            "results.jsonl",
-            lambda file: ((line["t"], line["outputs"]) if line else None for line in json_lines(file, check)),
-        )
-        return [one for one in found if one is not None]
+        return self._each("results.jsonl", lambda file: json_lines(file, check))
 
     def marks(self) -> list[Mark]:
         """As they were given: a correction is a mark of its own, see `ratings.final`."""
@@ -212,27 +215,37 @@ class Recording:
     def eda_unit(self) -> str:
         """`µS` if every status that knows the unit says so, else `a.u.`: a lost line must not turn counts into µS."""
         lines = self._read("status.jsonl", lambda file: json_lines(file, STATUSES))
-        units = {line["eda"]["unit"] for line in lines if line and "eda" in line} - {""}
+        units = {line["eda"]["unit"] for line in lines if line and "eda" in line} - {""}  # reads all of them
         return "µS" if units == {"µS"} else "a.u."
 
-    def statuses(self) -> list[tuple[float, dict[str, Any]]]:
+    def statuses(self) -> Iterator[tuple[float, dict[str, Any]]]:
         """(end of the window they belong to, {modality: status as plain values}), one a second or at a change."""
-        lines = self._read("status.jsonl", lambda file: json_lines(file, STATUSES))
-        found = []
+        check = timeline_check(self.manifest)
+        lines = enumerate(self._read("status.jsonl", lambda file: json_lines(file, STATUSES)))
+        at, line = -1, None
         pending: list[dict[str, Any]] = []
-        for entry in self._lines("timeline.jsonl", timeline_check(self.manifest)):
-            if "status" in entry and entry["status"] < len(lines):
-                line = lines[entry["status"]]
-                pending += [] if line is None else [line]
+        for entry in self._each("timeline.jsonl", lambda file: json_lines(file, check)):
+            if "status" in entry:
+                while at < entry["status"] and (found := next(lines, None)) is not None:
+                    at, line = found
+                if at == entry["status"] and line is not None:
+                    pending.append(line)
             elif "window" in entry:
-                found += [(entry["window"] * self.manifest["hop"], line) for line in pending]
+                yield from ((entry["window"] * self.manifest["hop"], line) for line in pending)
                 pending = []
-        return found
+        deque(lines, 0)  # the damaged ones among them are counted
 
     def eda(self) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
         """(times s, values in `eda_unit` with NaN for no data)."""
-        rows = [line for line in self._read("eda.csv", eda_lines) if line is not None]
-        return np.array([t for t, _ in rows]), np.array([v for _, v in rows], np.float32)
+        times, values = array("d"), array("f")
+        for t, value in self.each_eda():
+            times.append(t)
+            values.append(value)
+        return np.array(times, np.float64), np.array(values, np.float32)
+
+    def each_eda(self) -> Iterator[tuple[float, float]]:
+        """(time s, value in `eda_unit` with NaN for no data) of each sample, in the order of the file."""
+        return self._each("eda.csv", eda_lines)
 
     def events(self, only: str = "") -> Iterator[Event]:
         """Everything in the order in which the loop saw it; a Gap stands for what is damaged. `only`: the one modality

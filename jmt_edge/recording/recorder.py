@@ -23,7 +23,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from itertools import count
 from pathlib import Path
 from typing import IO, Any
@@ -54,6 +54,7 @@ QUEUE_BYTES = 64 << 20
 LOST_AT_MOST = 1.0  # s of a recording whose process was killed: a flush, and half a second of video
 RESERVE_BYTES = 8 << 20  # free space at which the recording stops, so that its files can be closed
 RESTART, RESTART_MOST = 1.0, 60.0  # s from a fault to the next part: the first time, and at most
+CLOCK_STEPS = 100  # of the system's clock, the newest, in the manifest
 CLOCK_PERIOD = 1.0  # s between two status lines where nothing changed
 
 
@@ -219,6 +220,7 @@ class Recorder(Observer):
             "uncertainty": info.uncertainty,
             "realtime": info.realtime,
             "origin": _origin(info),
+            "clock": [],
             "sources": info.sources,
             "raw": sorted(self.raw | {"eda"}),
             "whole": self._whole,
@@ -273,6 +275,11 @@ class Recorder(Observer):
     def on_result(self, result: Result) -> None:
         self._put(lambda files: files.result(result))
 
+    def on_clock(self, t: float, step: float) -> None:
+        if self._info is not None:
+            origin = _origin(self._info)
+            self._put(lambda files: files.clock(t, step, origin))
+
     def on_end(self, summary: Summary) -> None:
         self.close()
 
@@ -304,8 +311,7 @@ def _origin(info: RunInfo) -> str | None:
     """When stream time was 0 (ISO 8601); None where it is not the time of a clock."""
     if not info.realtime or not info.origin:
         return None
-    began = datetime.now(timezone.utc) - timedelta(seconds=time.monotonic() - info.origin)
-    return began.isoformat(timespec="milliseconds")
+    return datetime.fromtimestamp(info.clock.at(info.origin), timezone.utc).isoformat(timespec="milliseconds")
 
 
 def _part(folder: Path | None) -> dict[str, Any] | None:
@@ -499,6 +505,13 @@ class _Files:
         self.line("status", statuses)
         self.line("timeline", {"status": self._status_lines})
         self._status_lines += 1
+
+    def clock(self, t: float, step: float, origin: str | None) -> None:
+        """The system's clock was set: the manifest says what it makes of stream time 0, and by how much it was set."""
+        self._manifest["origin"] = origin
+        steps = [*self._manifest["clock"], {"t": round(t, 3), "step": round(step, 3)}]
+        self._manifest["clock"] = steps[-CLOCK_STEPS:]
+        self._write_manifest()
 
     def result(self, result: Result) -> None:
         self._lines["results"].write(result.to_json().encode() + b"\n")

@@ -18,7 +18,7 @@ from ..controls import Controls
 from ..engine.backends.base import Engine
 from ..engine.bundle import Bundle
 from ..media.chunk import Chunk
-from ..observer import Mark, Observer, RunInfo, tell
+from ..observer import Mark, Observer, RunInfo, tell, tell_end
 from ..result import Result
 from ..summary import Summary
 from .reader import Gap, Passed, Recording, Rested, Skipped, Window
@@ -139,7 +139,7 @@ def replay(
         summary.wall = time.perf_counter() - began
         summary.busy = summary.wall - pace.waited
         summary.stream = last - (first - 1) * manifest["hop"]
-        tell(observers, "on_end", summary)
+        tell_end(observers, summary)
     return outcome
 
 

@@ -17,14 +17,16 @@ from typing import Any
 import numpy as np
 
 from .. import __version__
+from ..engine.bundle import INTENDED_USE
 from ..errors import ConfigError
 from ..html_page import page
 from ..plain_files import visible
-from ..result import STAGES
 from ..summary import notice
+from ..wall_clock import in_words
 from .agreement import Agreement, agreement
 from .alarm_events import AlarmEvent
 from .chart import Chart
+from .course import OTHER, read_course
 from .gaps import result_gap
 from .ratings import SPAN, final, rated_windows, uncorrected
 from .reader import Recording
@@ -63,19 +65,14 @@ class _Report:
 
     def __init__(self, recording: Recording) -> None:
         self.recording, self.manifest = recording, recording.manifest
-        self.results = sorted(recording.results(), key=lambda line: float(line["t"]))
+        self.results = read_course(recording.each_result(), self.manifest["outputs"], self.manifest["modalities"])
         self.marks = sorted(recording.marks(), key=lambda mark: mark.t)
         self.log = recording.alarms()
         self.hop = float(self.manifest["hop"])
         self.clock = _Clock(recording.origin)
-        self.times = np.array([line["t"] for line in self.results], np.float64)
-        self.start = float(self.times[0]) - self.hop if len(self.times) else 0.0
-        self.end = float(self.times[-1]) if len(self.times) else 0.0
-        shown = [line for line in self.results if line["outputs"] is not None]
-        self.shown = np.array([line["t"] for line in shown], np.float64)
-        self.outputs = {
-            name: np.array([line["outputs"][name] for line in shown], np.float64) for name in self.manifest["outputs"]
-        }
+        times, self.shown, self.outputs = self.results.times, self.results.shown, self.results.outputs
+        self.start = float(times[0]) - self.hop if len(times) else 0.0
+        self.end = float(times[-1]) if len(times) else 0.0
 
     def page(self) -> str:
         title = f"Session report: {_text(self.recording.folder.resolve().name)}"
@@ -84,7 +81,7 @@ class _Report:
         parts = [
             f"<h1>{html.escape(title)}</h1>",
             f'<p class="notice{" demo" if demo else ""}">{_safe(said[:1].upper() + said[1:])}.</p>',
-            f"<p>{_safe(self.manifest['intended_use'])}</p>",
+            f"<p>{_safe(INTENDED_USE)}</p>",
             self._about(), self._missing(), *self._trends(), self._gaps(), self._events(), self._ratings(),
             self._quality(), self._latency(), self._made_with(),
         ]  # fmt: skip
@@ -100,6 +97,9 @@ class _Report:
         if len(self.results):
             span = f"{self.clock(self.start)} to {self.clock(self.end)}, {_duration(self.end - self.start)}"
             rows.insert(2, ("Span of the results", span))
+        for step in self.manifest.get("clock", []):
+            after = "; all times are by the clock as it was set last"
+            rows.append(("The system's clock", f"was {in_words(step['step'])} at {self.clock(step['t'])}{after}"))
         if code := self.recording.recorded_subject:
             rows.insert(1, ("Person", code))
         before = self.manifest.get("continues")
@@ -135,7 +135,7 @@ class _Report:
     def _trend(self, name: str) -> str:
         pain = name == "pain"
         title = TITLES.get(name, _text(name))
-        limit = self._limit if pain and self._alarmed else None
+        limits = self._limits() if pain and self._alarmed else []
         rated = [(m.t, m.rating, f"{self.clock(m.t)}: rating {m.rating}") for m in uncorrected(self.marks)]
         dots = [(t, rating, said) for t, rating, said in rated if rating is not None] if pain else []
         chart = Chart(
@@ -143,11 +143,11 @@ class _Report:
             self.outputs[name], 0.0 if pain else -1.0, 1.0,
             {0.0: "0%", 0.5: "50%", 1.0: "100%"} if pain else {-1.0: "−1", 0.0: "0", 1.0: "1"},
             result_gap(self.hop), self.clock.label(self.end - self.start), self.clock.zero,
-            limit=limit, gaps=self._stretches(), dots=dots,
+            limits=limits, gaps=self._stretches(), dots=dots,
             spans=[self._span(number, event) for number, event in enumerate(self.log.events, 1)] if pain else (),
         )  # fmt: skip
         key = ["line: mean", "band: lowest to highest", "hatched: no number"]
-        key += [f"dashed: the alarm's threshold, {limit:.0%}"] if limit is not None else []
+        key += [f"dashed: the alarm's threshold, {self._in_words(limits)}"] if limits else []
         key += ["dots: ratings 0–10, axis on the right"] if dots else []
         key += ["bars: events (red: the person; grey: the equipment)"] if chart.spans else []
         return (
@@ -175,9 +175,7 @@ class _Report:
         return "<h2>Without a number</h2>" + _table(("from", "to", "for", "why"), rows) + more
 
     def _why(self, begin: float, end: float) -> str:
-        first, last = np.searchsorted(self.times, (begin + self.hop / 2, end + self.hop / 2))
-        inside = self.results[first:last]
-        reasons = Counter(_kind(line["reason"]) for line in inside if line["outputs"] is None)
+        reasons = self.results.why(begin + self.hop / 2, end + self.hop / 2)
         if not reasons:
             return "no results were recorded"
         return "; ".join(reason for reason, _ in reasons.most_common(MOST_REASONS))
@@ -209,27 +207,53 @@ class _Report:
         )  # fmt: skip
 
     def _not_judged(self) -> str:
-        if self.recording.unread.get("alarms.jsonl"):
+        recording = self.recording
+        if not (recording.folder / "alarms.jsonl").exists():
+            if "alarms.jsonl" in recording.seal.listed:
+                return "the record of the alarms, alarms.jsonl, was removed from the recording"
+            if recording.seal.closed:
+                return "the recording was made by a version that did not record events"
+            return "there is no alarms.jsonl: it was removed, or the recording was made by a version without it"
+        if recording.unread.get("alarms.jsonl"):
             return "the record of the alarms is damaged"
-        if not (self.recording.folder / "alarms.jsonl").exists():
-            return "the recording was made by a version that did not record events"
-        return "nothing judged alarms in this run; live runs with a page, the terminal view or MQTT judge them"
-
-    @property
-    def _limit(self) -> float | None:
-        return None if self.log.settings is None else float(self.log.settings["limit"])
+        return "nothing judged alarms in this run"
 
     @property
     def _alarmed(self) -> bool:
-        """Whether there was a pain alarm, by the last settings."""
-        return self.log.settings is not None and bool(self.log.settings["enabled"]) and not self.log.off
+        """Whether there was a pain alarm at any time."""
+        return any(settings["enabled"] for _, settings in self.log.settings) and not self.log.off
+
+    def _limits(self) -> list[tuple[float, float]]:
+        """(stream time s from which it applied, threshold of the pain alarm), NaN while it was switched off; empty
+        where that is not known.
+        """
+        if not self.log.limits_known:
+            return []
+        found: list[tuple[float, float]] = []
+        for t, settings in self.log.settings:
+            limit = float(settings["limit"]) if settings["enabled"] else math.nan
+            if t is not None and not (found and np.array_equal(found[-1][1], limit, equal_nan=True)):
+                found.append((t, limit))
+        return found
+
+    def _in_words(self, limits: Sequence[tuple[float, float]]) -> str:
+        said = ["off" if math.isnan(limit) else f"{limit:.0%}" for _, limit in limits]
+        return ", ".join(
+            text if not i else f"{text} from {self.clock(t)}" for i, (text, (t, _)) in enumerate(zip(said, limits))
+        )
 
     def _pain_alarm(self) -> str:
         if "pain" not in self.outputs:
             return "none: the task estimates no pain"
         if self.log.off:
             return f"off: {self.log.off}"
-        return _alarm(self.log.settings) if self.log.settings else f"not known: {self._not_judged()}"
+        if not self.log.settings:
+            return f"not known: {self._not_judged()}"
+        first, *later = self.log.settings
+        said = [_alarm(first[1])]
+        for t, settings in later:
+            said.append(f"from {self.clock(t)}: {_alarm(settings)}" if t is not None else f"later: {_alarm(settings)}")
+        return ". ".join(said)
 
     def _ratings(self) -> str:
         head = "<h2>Ratings and notes</h2>"
@@ -258,7 +282,8 @@ class _Report:
     def _agreement(self) -> str:
         if "pain" not in self.outputs:
             return "<p>No agreement: the task estimates no pain.</p>"
-        found: Agreement = agreement(self.marks, self.shown, self.outputs["pain"], self._limit)
+        limits = self.log.limits_at(self.shown)
+        found: Agreement = agreement(self.marks, self.shown, self.outputs["pain"], limits)
         said = found.lines()
         if self.manifest["smooth"]:
             said.append(f"Estimates are means over {self.manifest['smooth']:g} s (--smooth).")
@@ -284,21 +309,19 @@ class _Report:
         rows = []
         for name in self.manifest["modalities"]:
             source = self.manifest["sources"].get(name) or ""
-            verdicts = [line["quality"][name] for line in self.results]
-            good = sum(verdict["ok"] for verdict in verdicts)
-            why = Counter(_kind(verdict["reason"]) for verdict in verdicts if not verdict["ok"])
+            verdicts = self.results.verdicts[name]
+            good, why = verdicts.good, verdicts.why
             reasons = [f"{reason} {_duration(n * self.hop)}" for reason, n in why.most_common(MOST_REASONS)]
-            reasons += ["other reasons"] if len(why) > MOST_REASONS else []
-            shares = [_share(n, whole, self.hop) for n in (good, len(verdicts) - good, whole - len(verdicts))]
+            reasons += [OTHER] if len(why) > MOST_REASONS else []
+            counts = (good, verdicts.total - good, whole - verdicts.total)
+            shares = [_share(n, whole, self.hop) for n in counts]
             usable = [*shares, "; ".join(reasons) or NONE] if source else ["no source", NONE, NONE, NONE]
             rows.append((NAMES.get(name, name), source or NONE, *usable))
         return head + _table(("sensor", "source", "usable", "not usable", "no result", "why not usable"), rows)
 
     def _latency(self) -> str:
         rows = []
-        for stage in STAGES:
-            values = [line["latency_ms"].get(stage) for line in self.results]
-            found = np.array([value for value in values if value is not None], np.float64)
+        for stage, found in self.results.latency.items():
             if found.size:
                 parts = [f"{value:.1f}" for value in np.percentile(found, (50, 95, 99))]
                 rows.append((stage, *parts, str(found.size)))
@@ -374,11 +397,6 @@ def _duration(seconds: float) -> str:
     whole = max(0, round(seconds))
     hours, minutes = divmod(whole // 60, 60)
     return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"
-
-
-def _kind(reason: str) -> str:
-    """A reason without what changes from window to window."""
-    return re.sub(r"\d+(\.\d+)?", "…", reason.partition(":")[0]).strip() or "no reason given"
 
 
 def _share(n: int, whole: int, hop: float) -> str:

@@ -57,6 +57,16 @@ class Seal:
         """The sha256 that stands for all of the recording: of its manifest, or of its chain where it was not closed."""
         return self._manifest if self.sealed else self.chain().head
 
+    @property
+    def listed(self) -> frozenset[str]:
+        """The files that were written, as far as it is known, the empty ones of a closed recording among them."""
+        if self.sealed:
+            return frozenset(self._listed)
+        try:
+            return frozenset(self.chain().files) if self.chained else frozenset()
+        except SourceError:
+            return frozenset()
+
     def chain(self) -> Chain:
         """Raises SourceError where it is missing or a link."""
         if self._chain is None:
@@ -83,8 +93,10 @@ class Seal:
         """Whether a file is not what was written. Raises SourceError for a link, and where it cannot be read."""
         if name not in self._differs:
             path, known = self.folder / name, self.covered().get(name)
-            if known is None or not os.path.lexists(path):
-                self._differs[name] = os.path.lexists(path) if self.sealed else known is not None and known.size > 0
+            if known is None:
+                self._differs[name] = self.sealed and os.path.lexists(path)
+            elif not os.path.lexists(path):
+                self._differs[name] = known.size > 0
             else:
                 head = WAV_HEADER if name == "voice.wav" else 0
                 found, header, size = _prefix(path, head, known.size)

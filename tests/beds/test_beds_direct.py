@@ -165,6 +165,8 @@ def lost(station: Direct, why: str, bed: str = "1") -> dict[str, Any]:
         (["1=http://a"], {"token_file": "missing"}, "cannot be read"),
         (["1=http://a"], {"token_file": "empty"}, "empty or too long"),
         (["1=http://a", "2=http://b"], {"token_file": "strange"}, "line 2 of"),
+        (["bed-12=http://a", "bed-2=http://b"], {"token_file": "mistyped"}, "line 1 of .* fix the name"),
+        (["bed-12=http://a"], {"token_file": "mistyped"}, "line 1 of .* fix the name"),
     ],
 )
 def test_what_cannot_be_read_is_one_sentence(
@@ -172,6 +174,7 @@ def test_what_cannot_be_read_is_one_sentence(
 ) -> None:
     (tmp_path / "empty").write_text("\n")
     (tmp_path / "strange").write_text(f"1={TOKEN}\n3={TOKEN}\n")
+    (tmp_path / "mistyped").write_text(f"bed-21={TOKEN}\n")
     with pytest.raises(ConfigError, match=says) as refused:
         parse_beds(beds, **{name: tmp_path / file for name, file in options.items()}, environment={})  # type: ignore[arg-type]
     assert "\n" not in str(refused.value) and TOKEN not in str(refused.value)
@@ -184,6 +187,8 @@ def test_tokens_of_all_beds_or_of_each(tmp_path: Path) -> None:
     assert [bed.token for bed in parse_beds(beds, environment={})] == ["", ""]
     assert [bed.token for bed in parse_beds(beds, environment={"JMT_EDGE_BED_TOKEN": TOKEN})] == [TOKEN, TOKEN]
     assert [bed.token for bed in parse_beds(beds, tmp_path / "one", environment={})] == [TOKEN, TOKEN]
+    with pytest.raises(ConfigError, match="line 1 of JMT_EDGE_BED_TOKEN"):
+        parse_beds(beds, environment={"JMT_EDGE_BED_TOKEN": f"bed2={TOKEN}"})
     pages = parse_beds(beds, tmp_path / "each", environment={})
     assert [bed.token for bed in pages] == ["other", TOKEN] and TOKEN not in repr(pages)
     assert pages[1].socket == "wss://[::1]:8765/ws?hidden=1" and pages[0].origin == "http://a"
@@ -203,7 +208,7 @@ def test_a_station_shows_the_same_over_the_page_and_over_a_broker(
     from jmt_edge.beds.unit import BedUnit
 
     broker = parse_broker(start_broker().url(), environment={})
-    one = bed(more=lambda model: [BedUnit(broker, "1", model.controls, model)])
+    one = bed(more=lambda model: [BedUnit(broker, "1", model.judging)])
     over_page, over_broker = direct(f"1={one.url}"), Listener(broker, Ward(broker.prefix))
     over_broker.start()
     try:

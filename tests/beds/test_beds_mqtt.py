@@ -307,6 +307,7 @@ def edges_of(station: Station, bed: str) -> list[tuple[str, str, str]]:
 def test_alarms_are_judged_and_sent_where_there_is_no_page(
     start_broker: Start, station_of: Callable[[Broker], Station], tmp_path: Path
 ) -> None:
+    from live_fixture import Watched
     from page_fixture import empty_bundle
 
     from jmt_edge.beds.unit import BedUnit
@@ -318,7 +319,7 @@ def test_alarms_are_judged_and_sent_where_there_is_no_page(
     broker = parse_broker(mosquitto.url(), environment={})
     station = station_of(broker)
     bundle = empty_bundle(get_task("pain", "demo"), tmp_path / "b.jmt")
-    unit = BedUnit(broker, "1", Controls())
+    unit = Watched(Controls(), lambda judge: BedUnit(broker, "1", judge))
     sources = dict.fromkeys(bundle.task.names, "sim:")
     unit.on_start(RunInfo(bundle, "hand", {}, 0.5, True, 0.0, sources, origin=time.monotonic()))
     count = 0
@@ -360,7 +361,7 @@ def test_with_a_page_both_have_one_set_of_alarms(
     bundle = empty_bundle(get_task("pain", "demo"), tmp_path / "b.jmt")
     controls = Controls()
     page = start_page("127.0.0.1:0", controls, recordings=tmp_path / "runs")
-    observers = [page, BedUnit(broker, "1", controls, page.model.judging)]
+    observers = [page, BedUnit(broker, "1", page.model.judging)]
     info = RunInfo(bundle, "hand", {}, 0.5, True, 0.0, dict.fromkeys(bundle.task.names, "sim:"))
     for observer in observers:
         observer.on_start(info)

@@ -471,6 +471,41 @@ def test_a_stream_that_its_driver_ends_says_so_and_starts_again(
     source.close()
 
 
+@pytest.mark.parametrize("looks", [3, 50])
+def test_an_absent_device_is_looked_for_by_one_process_and_found(
+    looks: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To start a process for each attempt took 7 % of a core; each looks a limited number of times."""
+    there = tmp_path / "plugged"
+    there.touch()
+    gone = f"    if not os.path.exists({str(there)!r}): return []\n"
+    code = textwrap.dedent(SPEAKING).replace("    return [{", f"{gone}    return [{{")
+    code += textwrap.dedent(f"""
+        import os
+        def _terminate(): pass
+        def _initialize(): open({str(tmp_path / "looks")!r}, "a").write("x")
+    """)
+    install(tmp_path, monkeypatch, "LENGTH = 50\nimport os\n" + code)
+    monkeypatch.setattr(microphone, "LOOKS", looks)
+    started = []
+    real = microphone._Process
+    monkeypatch.setattr(microphone, "_Process", lambda **request: started.append(1) or real(**request))
+    source = microphone.Microphone("fake")
+    source.open(time.monotonic())
+    back(source)
+    there.unlink()
+    until = time.monotonic() + 60
+    while (tmp_path / "looks").exists() is False or len((tmp_path / "looks").read_text()) < 6:
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    assert "there is no microphone 'fake'" in source.status().reason
+    assert (len(started) <= 3) if looks == 50 else (len(started) >= 4)
+    there.touch()
+    assert back(source) < RECOVERY
+    source.close()
+    assert not children(os.getpid())
+
+
 def test_a_device_that_suddenly_opens_slowly_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     slow = f"""
         import os

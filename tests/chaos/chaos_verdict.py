@@ -158,7 +158,7 @@ def _recovery(recording: Recording, sent: Sent, origin: float, wrong: list[str])
     """Seconds from the end of each device's fault until the last state that is not `streaming`, where nothing else
     went on."""
     found = []
-    states = recording.statuses()
+    states = list(recording.statuses())
     modality = {"board": "eda", "camera": "face", "microphone": "voice"}
     last = origin + (states[-1][0] if states else 0.0)
     for fault in sent.faults:

@@ -16,8 +16,10 @@ import pytest
 
 from jmt_edge.capture.base import State, Status
 from jmt_edge.clips import face
+from jmt_edge.controls import Controls
 from jmt_edge.engine.backends.base import TwoCalls
 from jmt_edge.engine.bundle import Bundle, write_bundle
+from jmt_edge.live.judge import Judge, Watch
 from jmt_edge.media.chunk import Chunk, empty_chunk
 from jmt_edge.preprocessing.face import Face
 from jmt_edge.tasks import Task
@@ -208,6 +210,24 @@ class Tracker:
         self.times.append(t)
         landmarks = np.array([[30, 30], [70, 30], [50, 50], [34, 70], [66, 70]], np.float32)
         return Face((5.0, 5.0, 95.0, 95.0), 0.9, landmarks)
+
+
+class Watched:
+    """An observer behind the judge that it is made with, in the order of `jmt-edge live`."""
+
+    def __init__(self, controls: Controls, make: Callable[[Judge], Any]) -> None:
+        self.watch = Watch(controls)
+        self.shown = make(self.watch.judge)
+
+    def __getattr__(self, name: str) -> Any:
+        if not name.startswith("on_"):
+            return getattr(self.shown, name)
+
+        def both(*args: Any) -> None:
+            getattr(self.watch, name)(*args)
+            getattr(self.shown, name)(*args)
+
+        return both
 
 
 @pytest.fixture

@@ -66,7 +66,7 @@ def test_an_event_from_onset_to_acknowledgement(bed: Bed) -> None:
     bed.alarms.acknowledge(START + 30, "pain", "10.0.0.7")
     log = bed.recorded()
     (event,) = log.events
-    assert log.judged and log.settings["limit"] == 0.7 and log.off == ""
+    assert log.judged and log.settings[0][1]["limit"] == 0.7 and log.off == ""
     assert (event.alarm, event.kind, event.priority) == ("pain", "physiological", "high")
     assert (event.start, event.signalled, event.end) == (10, 13, 20)
     assert (event.peak, event.limit) == (0.95, 0.7)
@@ -121,7 +121,7 @@ def test_the_limit_of_an_event_is_the_lower_one(bed: Bed) -> None:
     assert bed.log.values()[0]["limit"] == 0.5
     bed.pain(5, 0.1)
     log = bed.recorded()
-    assert log.events[0].limit == 0.5 and log.settings["limit"] == 0.9
+    assert log.events[0].limit == 0.5 and log.settings[-1][1]["limit"] == 0.9
 
 
 def test_labels(bed: Bed) -> None:
@@ -191,6 +191,7 @@ def test_what_the_file_holds(bed: Bed) -> None:
     bed.sensor(1, True)
     bed.recorder.close()
     settings, event = map(json.loads, (bed.recorder.folder / "alarms.jsonl").read_text().splitlines())
+    assert settings.pop("t") > 0
     assert settings == {"settings": {"limit": 0.7, "hysteresis": 0.1, "delay": 3.0, "enabled": True}, "off": ""}
     assert event.pop("event").startswith("sensor-eda-")
     assert event == {

@@ -20,6 +20,7 @@ from jmt_edge.engine.bundle import Bundle, load_bundle, write_bundle
 from jmt_edge.engine.novelty import DESCRIPTIONS, FILE, Novelty, fit, read_novelty, save_novelty, shrunk_covariance
 from jmt_edge.errors import BundleError
 from jmt_edge.live import Controls, Pipeline, Result, RunInfo
+from jmt_edge.live.judge import Watch
 from jmt_edge.live.page.feed import Feed
 from jmt_edge.live.page.model import Model
 from jmt_edge.live.tui import Terminal
@@ -270,7 +271,7 @@ def test_results_and_the_terminal_say_demo(task: Task, tmp_path: Path) -> None:
         result = usable(play(bundle, FakeEngine(task), "off", LEVEL))[-1]
         assert result.to_dict()["demo"] is demo
         console = Console(file=io.StringIO(), width=80, height=24)
-        terminal = Terminal(Controls(), console)
+        terminal = Terminal(Controls(), Watch(Controls()).judge, console)
         terminal._info = info(bundle, "x.csv")
         terminal.on_result(painful(bundle, 5))
         console.print(terminal.render())

@@ -11,12 +11,14 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from live_fixture import Watched
 from rich.console import Console
 
 from jmt_edge.capture.base import State, Status
 from jmt_edge.engine.bundle import Bundle
 from jmt_edge.faults import FAULTS
 from jmt_edge.live import Controls, Quality, Result, RunInfo, judge, screen, tui
+from jmt_edge.live.judge import Watch
 from jmt_edge.live.letters import Letters, encoding_of
 from jmt_edge.live.page.feed import Feed
 from jmt_edge.live.page.model import Model
@@ -53,11 +55,10 @@ class Bed:
             file=io.StringIO(), width=size[0], height=size[1], force_terminal=True, color_system="standard"
         )
         self.controls = Controls()
-        self.terminal = Terminal(self.controls, self.console)
+        self.watch = Watch(self.controls)
+        self.terminal = Terminal(self.controls, self.watch.judge, self.console)
         self.now = time.monotonic() - 60
         self.index = 0
-        assert self.terminal._watch is not None
-        self.watch = self.terminal._watch
         self.terminal._info = self.watch.info = info_of(bundle, **other)
         self.watch.judge.begin(self.now)
 
@@ -66,7 +67,8 @@ class Bed:
             self.index += 1
             self.now += 0.5
             self.watch.arrived = dict.fromkeys(self.bundle.task.names, time.monotonic())
-            self.terminal.on_result(a_result(self.bundle, self.index, pain))
+            for observer in (self.watch, self.terminal):
+                observer.on_result(a_result(self.bundle, self.index, pain))
             self.watch.active = self.now
             self.watch.arrived = dict.fromkeys(self.bundle.task.names, self.now)
             self.watch.update(self.now)
@@ -122,7 +124,7 @@ def test_the_alarms_are_those_of_the_page(bundles: Bundles) -> None:
     feed.on_start(info_of(bundle))
     logged: list[Any] = []
     terminal = Terminal(
-        Controls(), Console(file=io.StringIO(), width=80, height=24), model.judging, lambda *a, **k: logged.append(a)
+        Controls(), model.judging, Console(file=io.StringIO(), width=80, height=24), lambda *a, **k: logged.append(a)
     )
     terminal._info = feed.info
     now = time.monotonic() - 60
@@ -219,7 +221,7 @@ def test_a_hanging_loop_and_a_fault_do_not_stop_the_drawing(bundles: Bundles, mo
     monkeypatch.setattr(tui, "draw", broken)
     bundle = bundles("trimodal")
     console = Console(file=io.StringIO(), width=80, height=24, force_terminal=True)
-    terminal = Terminal(Controls(), console)
+    terminal = Watched(Controls(), lambda judge: Terminal(Controls(), judge, console))
     terminal.on_start(info_of(bundle))
     try:
         terminal.on_result(a_result(bundle, 1, 0.83))
@@ -235,7 +237,8 @@ def test_a_hanging_loop_and_a_fault_do_not_stop_the_drawing(bundles: Bundles, mo
 def test_a_lost_sensor_says_why_and_has_no_value(bundles: Bundles) -> None:
     bed = Bed(bundles("trimodal"))
     bed.feed(0.4)
-    bed.terminal.on_status({"voice": Status(State.LOST, reason="unplugged: hw:1,0")})
+    for observer in (bed.watch, bed.terminal):
+        observer.on_status({"voice": Status(State.LOST, reason="unplugged: hw:1,0")})
     bed.terminal._level = -20.0
     bed.terminal.on_result(
         replace(a_result(bed.bundle, 9), quality={**a_result(bed.bundle, 9).quality, "voice": Quality(False, "gone")})

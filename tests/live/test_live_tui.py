@@ -28,6 +28,7 @@ from jmt_edge.capture.base import State, Status
 from jmt_edge.engine.bundle import Bundle
 from jmt_edge.live import Controls, Mark, Quality, Result, RunInfo
 from jmt_edge.live.actions import LABEL
+from jmt_edge.live.judge import Watch
 from jmt_edge.live.keys import Keys
 from jmt_edge.live.screen import chart
 from jmt_edge.live.tui import Terminal
@@ -51,7 +52,8 @@ def drawn(terminal: Terminal, console: Console) -> str:
 def view(bundles: Bundles, result: Result | None, controls: Controls | None = None) -> tuple[Terminal, Console]:
     bundle = bundles("trimodal")
     console = Console(file=io.StringIO(), width=80, height=24, force_terminal=False)
-    terminal = Terminal(controls or Controls(), console)
+    controls = controls or Controls()
+    terminal = Terminal(controls, Watch(controls).judge, console)
     precision = dict.fromkeys((*bundle.task.names, "fusion"), "fp32")
     terminal._info = RunInfo(
         bundle, "onnxruntime", precision, 0.5, True, 0.0, {"face": "/dev/video0", "voice": "", "eda": "sim:seed=0"}
@@ -178,7 +180,7 @@ def test_no_data_is_a_dash_with_the_reason(bundles: Bundles) -> None:
 def test_before_the_first_window(bundles: Bundles) -> None:
     assert "waiting for the first window" in drawn(*view(bundles, None))
     console = Console(file=io.StringIO(), width=80)
-    assert "starting" in drawn(Terminal(Controls(), console), console)
+    assert "starting" in drawn(Terminal(Controls(), Watch(Controls()).judge, console), console)
 
 
 def test_a_half_second_of_eda_in_several_chunks_is_one_mean(bundles: Bundles) -> None:
@@ -225,6 +227,8 @@ def run_in_terminal(
     ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", size[1], size[0], 0, 0))
     before = termios.tcgetattr(slave)
     wanted = {**os.environ, "TERM": "xterm-256color", "OMP_NUM_THREADS": "1", "LC_ALL": "C.UTF-8", **environment}
+    for name in ("COLUMNS", "LINES"):  # readline set these where pytest starts its workers; they count for more
+        wanted.pop(name, None)
     process = subprocess.Popen(
         [sys.executable, "-m", "jmt_edge", *args], stdin=slave, stdout=slave, stderr=slave,
         env={name: value for name, value in wanted.items() if value is not None},
@@ -338,3 +342,19 @@ def test_without_a_terminal_it_says_so_and_writes_json(bundles: Bundles, tmp_pat
     done = jmt_edge("live", "--bundle", str(bundles("pain").path), "--eda", "sim:", "--speed", "max", "--duration", "2")
     assert done.returncode == 0 and len(done.stdout.splitlines()) == 4
     assert "standard output is not a terminal" in done.stderr
+
+
+@pytest.mark.parametrize("width", [600, 1500])
+def test_a_wide_terminal_is_full_of_what_was(bundles: Bundles, width: int) -> None:
+    """20 minutes of results and EDA: a line fills its columns, or as many as are kept, and the title says how long."""
+    terminal, console = view(bundles, None)
+    console.width, console.height = width, 60
+    whole = {"pain": 1.0, "valence": 1.0, "arousal": 1.0}
+    for index in range(1, 2401):
+        terminal.on_result(replace(a_result(whole, bundles("trimodal")), index=index, t=index / 2))
+        terminal.on_chunk("eda", Chunk(np.array([index / 2 - 0.3]), np.array([5.0 + index % 3], np.float32), 10.0))
+    lines = drawn(terminal, console).splitlines()
+    widths = [sum(c in "▁▂▃▄▅▆▇█" for c in line) for line in lines]
+    of_outputs, of_eda = min(1200, width - 4 - 16 - 5 - 7), min(1200, width - 4 - 16 - 7)
+    assert widths.count(of_outputs) >= 3 and widths.count(of_eda) >= 1
+    assert f"outputs, last {of_outputs / 2:.0f} s" in "\n".join(lines)

@@ -23,6 +23,7 @@ from jmt_edge.engine.novelty import FILE, Novelty, save_novelty
 from jmt_edge.engine.uncertainty import Uncertainty, fit_limits, fit_width, quantile
 from jmt_edge.errors import BundleError
 from jmt_edge.live import Controls, Options, Pipeline, Result, RunInfo, run
+from jmt_edge.live.judge import Watch
 from jmt_edge.live.page.feed import Feed
 from jmt_edge.live.page.model import Model
 from jmt_edge.live.screen import origin
@@ -270,7 +271,7 @@ def test_the_terminal_and_the_page_say_what_a_number_comes_from(known: Bundle, s
     )
     assert origin(replace(result, uncertainty=None), "90%").endswith("; uncertainty not known")
     console = Console(file=io.StringIO(), width=120, height=30, force_terminal=False)
-    terminal = Terminal(Controls(), console)
+    terminal = Terminal(Controls(), Watch(Controls()).judge, console)
     terminal._info = info(known)
     terminal.on_result(replace(result, latency_ms={"total": 1.0}))
     console.print(terminal.render())

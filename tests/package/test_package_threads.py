@@ -296,7 +296,7 @@ def kill_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     screen = io.StringIO()
     terminal = Terminal(
-        Controls(), Console(file=screen, force_terminal=True, width=80, height=24), Watch(Controls()).judge
+        Controls(), Watch(Controls()).judge, Console(file=screen, force_terminal=True, width=80, height=24)
     )
     info = _pain_run(tmp_path)
     with Kill("terminal"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 import sys
+import threading
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bedside import PAST, Bedside
+from bedside import Bedside
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from page_fixture import Http, empty_bundle
@@ -22,8 +23,10 @@ from page_fixture import recorded as record
 from jmt_edge.capture.base import State, Status
 from jmt_edge.engine.bundle import Bundle
 from jmt_edge.live import Controls, Mark, Quality, Result, RunInfo
-from jmt_edge.live.page import start_page
-from jmt_edge.live.page.history import LEVELS, History, recorded
+from jmt_edge.live.page import server, start_page
+from jmt_edge.live.page.history import LEVELS, History, Recorded, recorded
+from jmt_edge.live.page.recordings import Recordings
+from jmt_edge.recording.course import Thinned
 from jmt_edge.recording.reader import Recording
 from jmt_edge.recording.recorder import Recorder
 from jmt_edge.summary import Summary
@@ -111,8 +114,8 @@ def test_memory_is_bounded() -> None:
 def test_what_was_recorded_comes_before_what_is_new(tmp_path: Path) -> None:
     _, folder = record(tmp_path, marks={})
     manifest = Recording(folder).manifest
-    if manifest["origin"] is None:  # a recording by hand has no clock
-        assert recorded(folder, manifest["outputs"]).begin is None
+    assert manifest["origin"] is None, "a recording by hand has no clock"
+    assert recorded(folder, manifest["outputs"]).history.begin is None
     older = History(["pain"])
     for t in range(0, 600):
         older.add(1000.0 + t, {"pain": 0.9})
@@ -195,7 +198,7 @@ def test_a_part_whose_clock_was_ahead_does_not_hide_the_parts_after_it(
     origin("2026-03-02T10:00:00+00:00")  # a day ahead
     part(folder, pain_demo, 0.5)
     origin("2026-03-01T10:10:00+00:00")
-    history = recorded(part(folder, pain_demo, 0.75), ["pain"])
+    history = recorded(part(folder, pain_demo, 0.75), ["pain"]).history
     assert history.end - (history.begin or 0) < 700
     assert [row[2] for row in history.values(HOUR, history.end)["rows"]] == [0.25] * 3 + [0.75] * 3
     assert len(history.ratings) == 2
@@ -206,7 +209,7 @@ def test_a_session_that_continues_itself_is_read_once(
 ) -> None:
     origin(ORIGIN)
     monkeypatch.setattr("jmt_edge.recording.recorder._part", lambda folder: {"recording": "night"})
-    assert len(recorded(part(tmp_path / "night", pain_demo, 0.5), ["pain"]).ratings) == 1
+    assert len(recorded(part(tmp_path / "night", pain_demo, 0.5), ["pain"]).history.ratings) == 1
 
 
 def test_a_long_session_fits_into_memory(tmp_path: Path, pain_demo: Bundle, origin: Callable[[str], None]) -> None:
@@ -214,12 +217,42 @@ def test_a_long_session_fits_into_memory(tmp_path: Path, pain_demo: Bundle, orig
     origin(ORIGIN)
     windows = 8000
     folder = part(tmp_path / "night", pain_demo, 0.5, windows)
-    assert recorded(folder, ["pain"]).end > 0  # what the first call loads stays
+    assert recorded(folder, ["pain"]).history.end > 0  # what the first call loads stays
     tracemalloc.start()
     recorded(folder, ["pain"])
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak / windows < 1000
+
+
+@pytest.mark.parametrize("what", ["view", "export"])
+def test_a_day_is_opened_and_exported_in_little_memory(
+    tmp_path: Path, pain_demo: Bundle, origin: Callable[[str], None], what: str
+) -> None:
+    origin(ORIGIN)
+    windows = 16_000
+    part(tmp_path / "night", pain_demo, 0.5, windows)
+    recordings = Recordings(tmp_path)
+    use = recordings.view if what == "view" else lambda id: recordings.export(id).close()
+    use("night")
+    tracemalloc.start()
+    shown = use("night")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak / windows < 1000, "a result is 4.5 kB"
+    if shown is not None:
+        times = [line["t"] for line in shown["results"]]
+        assert len(times) == 2000 and times[0] == 0.5 and set(np.diff(times)) == {4.0}
+        assert shown["gaps"]["results"] == []
+
+
+def test_thinned_keeps_every_value_up_to_its_most_and_then_every_second() -> None:
+    for count in (0, 1, 7, 8, 9, 16, 17, 100):
+        thinned = Thinned[int](8)
+        for value in range(count):
+            thinned.add(value)
+        step = next(2**k for k in range(9) if count <= 8 * 2**k)
+        assert thinned.kept == list(range(0, count, step))
 
 
 # ---- in a run
@@ -242,7 +275,9 @@ def test_the_interface_gives_the_trend(bed: Bedside) -> None:
     _, shown = http.json("GET", "/api/v1/trend?seconds=3600")
     assert shown["outputs"] == ["pain", "valence", "arousal"] and shown["bin"] == 4.0
     _, run = http.json("GET", "/api/v1/run")
-    assert abs(run["zero"] + PAST - time.time()) < 30, "Unix time at stream time 0"
+    assert bed.page.info is not None
+    began = time.time() - (time.monotonic() - bed.page.info.origin)
+    assert abs(run["zero"] - began) < 0.5, "Unix time at stream time 0"
     low, mean, high = np.array([row[1:4] for row in shown["rows"]]).T
     assert np.all(low <= mean + 1e-4) and np.all(mean <= high + 1e-4)
     lost = next((a, b) for a, b in shown["gaps"] if 5 < b - a < 20)  # 13 s in which nothing came
@@ -349,6 +384,49 @@ def test_a_gap_without_an_answer_is_of_the_servers_clock(bed: Bedside, visit: Ca
     assert data["gaps"] == [[1000, 4592], [4600, 4620]] and (data["from"], data["to"]) == (1020, 4620)
 
 
+def test_the_trend_and_the_recordings_do_not_wait_for_what_came_before(
+    tmp_path: Path, pain_demo: Bundle, origin: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Days of a session take minutes to read; a part that cannot be read is read again."""
+    origin(ORIGIN)
+    folder = part(tmp_path / "runs" / "night", pain_demo, 0.5)
+    gate, real, calls = threading.Event(), server.recorded, list[int]()
+
+    def slow(*args: Any) -> Any:
+        calls.append(1)
+        assert gate.wait(60)
+        if len(calls) == 1:
+            return Recorded(History(["pain"]), ("it cannot be read",))
+        if len(calls) == 2:
+            raise MemoryError("once")
+        return real(*args)
+
+    monkeypatch.setattr(server, "recorded", slow)
+    monkeypatch.setattr(server, "RETRIES", (0.05, 0.05, 0.05))
+    page = start_page("127.0.0.1:0", Controls(), recordings=tmp_path / "runs", earlier=folder)
+    try:
+        names = dict.fromkeys(pain_demo.task.names, "by hand")
+        page.on_start(RunInfo(pain_demo, "hand", {"fusion": "fp32"}, 0.5, True, 0.0, names, origin=time.monotonic()))
+        for _ in range(100):
+            _, shown = Http(page).json("GET", "/api/v1/trend")
+            if shown:
+                break
+            time.sleep(0.05)
+        assert shown["reading"] is True and shown["rows"] == []
+        assert [one["id"] for one in Http(page).json("GET", "/api/v1/recordings")[1]["recordings"]] == ["night"]
+        gate.set()
+        for _ in range(200):
+            _, shown = Http(page).json("GET", "/api/v1/trend")
+            if not shown["reading"]:
+                break
+            time.sleep(0.05)
+        assert len(calls) == 3 and page.model.earlier is not None and len(page.model.earlier.ratings) == 1
+        assert Http(page).json("GET", "/api/v1/trend")[1]["reading"] is False
+    finally:
+        gate.set()
+        page.close()
+
+
 def test_a_session_that_continues_shows_what_came_before(tmp_path: Path) -> None:
     """A recording with a clock, and a page of the run that continues it."""
     task = get_task("pain", "demo")
@@ -372,7 +450,7 @@ def test_a_session_that_continues_shows_what_came_before(tmp_path: Path) -> None
         shown = {}
         for _ in range(100):
             _, shown = Http(page).json("GET", "/api/v1/trend?seconds=3600")
-            if shown.get("rows") and shown["rows"][-1][2] == 0.25:
+            if shown.get("rows") and shown["rows"][-1][2] == 0.25 and not shown["reading"]:
                 break
             time.sleep(0.1)
         assert {row[2] for row in shown["rows"]} == {0.75, 0.25}

@@ -241,6 +241,14 @@ def view(name: str, bed: Bedside, page: Any) -> None:
     if name == "rating waits":
         page.keyboard.press("7")
         page.wait_for_selector("#rating-undo")
+    elif name == "note meanwhile":
+        page.keyboard.press("7")
+        page.keyboard.press("m")
+        page.wait_for_selector("#tools", state="hidden")
+    elif name == "not stored":
+        page.route("**/api/v1/markers", lambda route: route.abort())
+        page.keyboard.press("7")
+        page.wait_for_function(has("#rating-now .words", "s === '7 not sent: no answer, trying again'"))
     elif name == "rating asked":
         bed.page.model.ratings.every = 1
         page.wait_for_function(has("#rating-now .words", "s.startsWith('Rate the pain')"))
@@ -264,7 +272,7 @@ def view(name: str, bed: Bedside, page: Any) -> None:
             page.wait_for_selector("#event canvas")
 
 
-VIEWS = ("rating waits", "rating asked", "pad", "recording off", "events", "event")
+VIEWS = ("rating waits", "note meanwhile", "not stored", "rating asked", "pad", "recording off", "events", "event")
 VIEW_CASES = [("trimodal", one, "dark") for one in VIEWS] + [("affect", "event", "light"), ("pain", "pad", "light")]
 
 
@@ -272,7 +280,7 @@ VIEW_CASES = [("trimodal", one, "dark") for one in VIEWS] + [("affect", "event",
 def test_ratings_and_events_fit(tmp_path: Path, visit: Callable[..., Any], task: str, name: str, scheme: str) -> None:
     """On every screen; what is pressed for a rating has 56 px in both directions, its border's row included."""
     bed = Bedside(tmp_path, task)
-    page = visit("about:blank", color_scheme=scheme, reduced_motion="reduce", expect=CUT_OFF)
+    page = visit("about:blank", color_scheme=scheme, reduced_motion="reduce", expect=(*CUT_OFF, "ERR_FAILED"))
     prepare(page)
     page.goto(bed.url)
     small = """(selector) => [...document.querySelectorAll(selector)].filter((n) => n.checkVisibility())
@@ -286,6 +294,11 @@ def test_ratings_and_events_fit(tmp_path: Path, visit: Callable[..., Any], task:
     def large(page: Any, size: tuple[int, int]) -> list[str]:
         if name == "rating waits":
             page.keyboard.press("7")  # it waits for as long as the screens are measured
+            settle(page)
+        elif name == "note meanwhile":
+            page.evaluate("() => document.activeElement.blur()")
+            page.keyboard.press("7")
+            page.keyboard.press("m")
             settle(page)
         return in_order(page, size) + page.evaluate(small, pressed)
 

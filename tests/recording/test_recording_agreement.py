@@ -10,7 +10,7 @@ from scipy import stats
 
 from jmt_edge.metrics import spearman, spearman_interval
 from jmt_edge.observer import Mark
-from jmt_edge.recording.agreement import agreement
+from jmt_edge.recording.agreement import Agreement, agreement
 
 
 def session(rated: list[tuple[int, float | None]]) -> tuple[list[Mark], np.ndarray, np.ndarray]:
@@ -19,6 +19,11 @@ def session(rated: list[tuple[int, float | None]]) -> tuple[list[Mark], np.ndarr
     known = [(mark.t, estimate) for mark, (_, estimate) in zip(marks, rated) if estimate is not None]
     times = np.concatenate([[]] + [t - 9.5 + np.arange(20) / 2 for t, _ in known])
     return marks, times, np.concatenate([[]] + [np.full(20, estimate) for _, estimate in known])
+
+
+def at(limit: float, marks: list[Mark], times: np.ndarray, pain: np.ndarray) -> Agreement:
+    """With this threshold all the time."""
+    return agreement(marks, times, pain, np.full(len(times), limit))
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -57,7 +62,7 @@ def test_interval_holds_the_truth_as_often_as_it_says() -> None:
 
 def test_agreement_by_hand() -> None:
     # ranks 1 2 3 4 5 and 1 2 3 5 4: rho = 1 - 6 x 2 / (5 x 24) = 0.9
-    found = agreement(*session([(1, 0.1), (2, 0.2), (3, 0.3), (4, 0.5), (5, 0.4)]), limit=0.7)
+    found = at(0.7, *session([(1, 0.1), (2, 0.2), (3, 0.3), (4, 0.5), (5, 0.4)]))
     assert (found.ratings, found.n, found.severe, found.seen) == (5, 5, 0, 0)
     assert found.rho == pytest.approx(0.9) and found.interval == pytest.approx((-0.16893, 0.99607), abs=1e-4)
     assert found.lines() == [
@@ -69,7 +74,7 @@ def test_agreement_by_hand() -> None:
 
 def test_seven_of_nine_severe_ratings_seen() -> None:
     severe = [(7, 0.7), (7, 0.9), (8, 0.8), (9, 0.75), (10, 0.99), (8, 0.71), (9, 0.9), (7, 0.69), (10, 0.1)]
-    found = agreement(*session([*severe, (6, 0.9), (8, None)]), limit=0.7)
+    found = at(0.7, *session([*severe, (6, 0.9), (8, None)]))
     assert (found.severe, found.seen, found.blind, found.n, found.ratings) == (9, 7, 1, 10, 11)
     said = " ".join(found.lines())
     assert "7 of 9 ratings ≥ 7 seen (estimate ≥ 70%)" in said and "1 rating ≥ 7 had no estimate" in said
@@ -80,7 +85,7 @@ def test_seven_of_nine_severe_ratings_seen() -> None:
 def test_a_short_peak_before_a_rating_counts_as_seen() -> None:
     marks, times, pain = session([(8, 0.2)])
     pain[3] = 0.95
-    assert agreement(marks, times, pain, limit=0.7).seen == 1
+    assert at(0.7, marks, times, pain).seen == 1
 
 
 @pytest.mark.parametrize(
@@ -111,4 +116,4 @@ def test_equal_estimates_tie_whatever_the_number_of_windows() -> None:
 def test_a_slip_is_no_rating() -> None:
     marks, times, pain = session([(1, 0.1), (2, 0.2), (3, 0.3), (4, 0.5), (5, 0.4)])
     slip = Mark(marks[2].t - 2, "", 10)
-    assert agreement([*marks, slip, Mark(7.0, "a note")], times, pain, 0.7) == agreement(marks, times, pain, 0.7)
+    assert at(0.7, [*marks, slip, Mark(7.0, "a note")], times, pain) == at(0.7, marks, times, pain)

@@ -249,7 +249,7 @@ def test_marks_statuses_and_clocks(tmp_path: Path, trimodal: Bundle) -> None:
     assert [(t, s["eda"]["state"]) for t, s in recording.statuses()] == [
         (0.5, "streaming"), (1.5, "stalled"), (2.0, "streaming"),
     ]  # fmt: skip
-    assert recording.statuses()[0][1]["eda"]["clock"] == {"offset": 0.25, "drift_ppm": 87.5, "jitter": 0.004}
+    assert next(recording.statuses())[1]["eda"]["clock"] == {"offset": 0.25, "drift_ppm": 87.5, "jitter": 0.004}
     events = list(recording.events())
     windows = [e for e in events if isinstance(e, Window)]
     assert [w.statuses["eda"].state for w in windows] == [

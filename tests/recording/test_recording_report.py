@@ -6,6 +6,7 @@ import csv
 import json
 import re
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -15,13 +16,13 @@ import numpy as np
 import pytest
 
 from jmt_edge.cli import cli
-from jmt_edge.engine.bundle import Bundle
+from jmt_edge.engine.bundle import INTENDED_USE, Bundle
 from jmt_edge.errors import ConfigError, SourceError
 from jmt_edge.media.chunk import Chunk
 from jmt_edge.observer import Mark, RunInfo
 from jmt_edge.recording.alarm_events import AlarmEvent, label_line, settings_line
 from jmt_edge.recording.chart import Chart
-from jmt_edge.recording.export import export_csv, export_parquet
+from jmt_edge.recording.export import export_csv, export_parquet, export_xdf
 from jmt_edge.recording.gaps import bands
 from jmt_edge.recording.reader import Recording
 from jmt_edge.recording.recorder import Recorder
@@ -148,7 +149,7 @@ def event(**more: object) -> AlarmEvent:
 
 
 def note(recorder: Recorder, *events: AlarmEvent, off: str = "") -> None:
-    recorder.alarm("settings", settings_line(SETTINGS, off), lasts=True)
+    recorder.alarm("settings", settings_line(SETTINGS, off, 0.0), lasts=True)
     for one in events:
         recorder.alarm(one.id, one.to_line(), lasts=False)
         if one.label:
@@ -380,7 +381,7 @@ def test_no_threshold_is_drawn_where_there_was_no_pain_alarm(
     make: Make, settings: dict[str, object], off: str, said: str
 ) -> None:
     recorder = make()
-    recorder.alarm("settings", settings_line(settings, off), lasts=True)
+    recorder.alarm("settings", settings_line(settings, off, 0.0), lasts=True)
     for index in range(1, 9):
         window(recorder, index, 0.4)
     recorder.close()
@@ -506,3 +507,125 @@ def test_an_axis_has_few_labels_on_round_times(span: float) -> None:
     assert 1 <= len(labels) <= 9
     if span >= 3600 and len(labels) > 1:
         assert all(t % 60 == 0 for t in labels)
+
+
+# ---- a threshold that changed, foreign texts, a record that was removed, a day
+
+
+def set_at(recorder: Recorder, t: float | None, **changed: object) -> None:
+    line = settings_line({**SETTINGS, **changed}, "", t or 0.0)
+    if t is None:
+        del line["t"]  # as earlier versions wrote it
+    recorder.alarm("settings", line, lasts=True)
+
+
+def test_each_rating_is_held_against_the_threshold_of_its_time(make: Make) -> None:
+    """70 % until 30 s, then 50 %: an estimate of 60 % is below the first and above the second."""
+    recorder = make()
+    set_at(recorder, 0.1)
+    for index in range(1, 121):
+        window(recorder, index, 0.6)
+        if index == 60:
+            set_at(recorder, 30.0, limit=0.5)
+    recorder.on_mark(Mark(20.0, "", 8))
+    recorder.on_mark(Mark(50.0, "", 9))
+    recorder.close()
+    text = report(Recording(recorder.folder))
+    seen = Seen(text)
+    assert "1 of 2 ratings ≥ 7 seen (estimate ≥ the threshold of then, 50% to 70%)" in text
+    assert "the alarm's threshold, 70%, 50% from 0:30" in seen.text["Pain probability"]
+    path = re.search(r'd="M([\d.]+) ([\d.]+)H([\d.]+)M([\d.]+) ([\d.]+)H([\d.]+)" stroke="#b3261e"', text)
+    assert path is not None
+    x0, y0, x1, x2, y2, x3 = map(float, path.groups())
+    assert x0 < x1 == x2 < x3 and abs(x1 - (x0 + x3) / 2) < 2 and y0 < y2, "a step down in the middle"
+    made = {row[0]: row[1] for row in seen.rows["Made with"]}
+    assert made["Pain alarm"] == (
+        "threshold 70%, hysteresis 10%, delay 3 s. from 0:30: threshold 50%, hysteresis 10%, delay 3 s"
+    )
+
+
+def test_a_change_without_its_time_leaves_the_threshold_unknown(make: Make) -> None:
+    recorder = make()
+    set_at(recorder, None)
+    set_at(recorder, None, limit=0.5)
+    for index in range(1, 121):
+        window(recorder, index, 0.6)
+    recorder.on_mark(Mark(50.0, "", 9))
+    recorder.close()
+    text = report(Recording(recorder.folder))
+    assert (
+        "the alarm's threshold was not recorded" in Seen(text).text["Ratings and notes"]
+        and "stroke-dasharray" not in text
+    )
+    assert "delay 3 s. later: threshold 50%" in text
+
+
+def test_a_single_threshold_of_an_earlier_version_is_known(make: Make) -> None:
+    recorder = make()
+    set_at(recorder, None)
+    for index in range(1, 121):
+        window(recorder, index, 0.8)
+    recorder.on_mark(Mark(50.0, "", 9))
+    recorder.close()
+    assert "1 of 1 rating ≥ 7 seen (estimate ≥ 70%)" in report(Recording(recorder.folder))
+
+
+def test_the_intended_use_is_this_programs_and_not_the_recordings(make: Make, tmp_path: Path) -> None:
+    recorder = make()
+    window(recorder, 1, 0.5)
+    folder = recorder.folder
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["intended_use"] = "cleared for every diagnosis"
+    (folder / "manifest.json").write_text(json.dumps(manifest))  # as a killed recording, which has no checksum
+    recorder._worker._files._write_manifest = lambda: None  # type: ignore[union-attr,method-assign]
+    recorder.close()
+    recording = Recording(folder)
+    assert recording.manifest["intended_use"] == "cleared for every diagnosis"
+    text = report(recording)
+    assert "cleared for" not in text and INTENDED_USE[:40] in text
+    assert b"cleared for" not in export_xdf(recording, tmp_path / "x.xdf")[0].read_bytes()
+
+
+@pytest.mark.parametrize("lines", [0, 2])
+@pytest.mark.parametrize("closed", [True, False])
+def test_a_removed_record_of_the_alarms_is_no_earlier_version(make: Make, lines: int, closed: bool) -> None:
+    recorder = make()
+    for _ in range(lines):
+        set_at(recorder, 0.1)
+    window(recorder, 1, 0.5)
+    recorder.close()
+    folder = recorder.folder
+    if not closed:
+        manifest = json.loads((folder / "manifest.json").read_text())
+        (folder / "manifest.json").write_text(json.dumps({**manifest, "closed": None}))
+        (folder / "manifest.sha256").unlink()
+    (folder / "alarms.jsonl").unlink()
+    text = report(Recording(folder))
+    assert "removed" in text and "version that did not record events" not in text
+    assert ("alarms.jsonl: 2 damaged lines left out" in text) is (lines == 2)
+
+
+@pytest.mark.parametrize("name", ["results.jsonl", "events.jsonl", "eda.csv", "timeline.jsonl"])
+def test_a_file_that_was_removed_from_a_closed_recording_is_damage(make: Make, name: str) -> None:
+    recording = whole_session(make)
+    before = sum(1 for _ in (recording.folder / name).open("rb"))
+    (recording.folder / name).unlink()
+    recording = Recording(recording.folder)
+    list(recording.each_result()), recording.marks(), recording.eda(), list(recording.statuses())
+    assert before > 0 and recording.unread[name] == before
+
+
+def test_a_day_is_reported_in_little_memory(make: Make) -> None:
+    """Of 172 800 results no more than numbers may be kept; a line of one takes 4.5 kB as Python values."""
+    recorder = make()
+    windows = 6000
+    for index in range(1, windows + 1):
+        window(recorder, index, None if index % 9 == 0 else 0.5, eda="" if index % 5 else f"moved by {index} µS")
+    recorder.close()
+    report(Recording(recorder.folder))  # what the first one loads stays
+    tracemalloc.start()
+    text = report(Recording(recorder.folder))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert f"{windows}, {windows - windows // 9} of them with a number" in text
+    assert peak / windows < 1000

@@ -7,7 +7,6 @@ import json
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import IO, Any
 
 from starlette.requests import ClientDisconnect, Request
@@ -26,7 +25,7 @@ from .audit import AuditLog
 from .clients import Clients
 from .door import Door
 from .frames import MODES
-from .history import LEVELS, recorded
+from .history import LEVELS
 from .metrics import prometheus
 from .model import Model
 from .ratings import MAX_AGE
@@ -76,9 +75,7 @@ class Api:
         guard: Guard,
         door: Door,
         face: str,
-        earlier: Path | None = None,
     ) -> None:
-        self._earlier = earlier  # the last part of a recorded session that this run continues, until it is read
         self.model, self.clients, self.audit, self.recordings = model, clients, audit, recordings
         self.guard, self.door, self.face = guard, door, face
         self._actions = Bucket(rate=5, burst=30)
@@ -134,13 +131,6 @@ class Api:
             await asyncio.to_thread(self.audit.add, action, _client(request), self.model.stream, **details)
         except OSError as error:
             raise Refused(503, f"the audit log cannot be written ({error.strerror}), so nothing was done") from None
-
-    async def read_earlier(self) -> None:
-        """Put what was recorded of the session before this run in front of the trend, once it has a result."""
-        earlier, trend = self._earlier, self.model.trend
-        if earlier is not None and trend is not None and trend.begin is not None:
-            self._earlier = None
-            trend.prepend(await self.from_disk(recorded, earlier, trend.outputs))
 
     async def from_disk(self, work: Callable[..., Any], *args: Any, **options: Any) -> Any:
         async with self._disk:
@@ -235,7 +225,6 @@ async def get_trend(api: Api, request: Request, body: dict[str, Any]) -> Respons
         seconds = 0.0
     if seconds is not None and not MIN_TREND <= seconds <= MAX_TREND:
         raise Refused(400, f"'seconds' must lie between {MIN_TREND:g} and {MAX_TREND:g}; leave it out for all")
-    await api.read_earlier()
     return JSONResponse(api.model.trend_values(seconds, time.monotonic()))
 
 
@@ -245,8 +234,8 @@ async def get_markers(api: Api, request: Request, body: dict[str, Any]) -> Respo
 
 def _demand_live(api: Api, what: str) -> None:
     info = api.model.feed.info
-    if info is not None and not info.realtime:
-        raise Refused(409, f"this run is not live ({info.replay or 'files at full speed'}), so {what}")
+    if info is not None and (said := info.refusal(what)):
+        raise Refused(409, said)
 
 
 async def add_marker(api: Api, request: Request, body: dict[str, Any]) -> Response:

@@ -79,6 +79,7 @@ class Client:
         self._unanswered: deque[tuple[int, float]] = deque()
         self._cursors = {"eda": 0, "voice": 0}
         self._results = self._marks = 0
+        self._zero: float | None = None  # of the run, as the client knows it
         self._frame_t: float | None = None
         self._frame_at = self._state_at = self._judged = 0.0
         self.sent_bytes = 0
@@ -116,7 +117,8 @@ class Client:
             await self._text(encode({"type": "waiting"}))
             await asyncio.sleep(0.5)
         model = self._model
-        self._results, self._marks = model.result_count, model.mark_count
+        self._results, self._marks, self._zero = model.result_count, model.mark_count, info["zero"]
+        self._cursors = {"eda": 0, "voice": 0}
         hello = {"type": "hello", "run": info, "face": self.face, "history": model.history()}
         marks = {"marks": model.marks_values(), "ratings": model.ratings.values()}
         await self._text(encode({**hello, **marks, "result": model.result_values()}))
@@ -132,6 +134,8 @@ class Client:
 
     async def _send_due(self, now: float, lag: float) -> None:
         model = self._model
+        if model.zero != self._zero:  # the clock was set, so every time of day that is shown is another
+            await self._hello()
         fresh = model.result_count != self._results  # its alarms go with it, so that the two never contradict
         if fresh or now - self._state_at >= (STATE_PERIOD if self.visible else HIDDEN_PERIOD) * 0.9:
             self._state_at = now

@@ -1,13 +1,13 @@
 """The course of the outputs over hours, in bounded memory: their lowest, mean and highest value in bins of time.
 
-Times are Unix seconds of a live run, stream times of any other.
+Times are stream times of a run, and Unix seconds of what was recorded before it.
 """
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from ...recording.reader import Recording
 LEVELS = ((4.0, 1.5 * 3600), (30.0, 12 * 3600.0), (120.0, 48 * 3600.0))
 RATINGS = 1000
 MOST_PARTS = 200  # of a session that is continued
+TURN = 32  # results, between two pauses
 
 
 @dataclass
@@ -96,28 +97,46 @@ class History:
         self.marks.extendleft(mark for mark in reversed(older.marks) if mark.t < begin)
         self.begin = min(older.begin, begin)
 
-    def values(self, seconds: float | None, now: float) -> dict[str, Any]:
+    def values(
+        self, seconds: float | None, now: float, zero: float = 0.0, earlier: History | None = None
+    ) -> dict[str, Any]:
         """What a chart of the last `seconds` (None: of all) shows, plain JSON values.
+
+        zero: the chart's time at time 0 here. earlier: what came before this, by the times of the chart; of a clock
+        that was ahead then, what fits is shown.
 
         `bin`: s of a bin; `from`, `to`: the span; `rows`: [start of the bin, then low, mean, high of each output] of
         the bins with outputs; `gaps`: [from, to] of every stretch without outputs; `ratings`: [time, 0-10].
         """
-        begin = self.begin if self.begin is not None else now
+        here = begin = zero + (self.begin if self.begin is not None else now)
+        if earlier is not None and earlier.begin is not None:
+            begin = min(begin, earlier.begin)
+        now += zero
         span = max(now - begin, 1.0) if seconds is None else seconds
         level = next((i for i, (_, kept) in enumerate(LEVELS) if kept >= span), len(LEVELS) - 1)
         width, kept = LEVELS[level]
         start = now - min(span, kept)
-        rows: list[list[float]] = []
+        own = self._rows(level, start, zero)
+        ratings = [(zero + at, rating) for at, rating in self.ratings]
+        if earlier is not None:
+            first = min(here, own[0][0]) if own else here
+            own = [row for row in earlier._rows(level, start) if row[0] < first - width / 2] + own
+            ratings = [rated for rated in earlier.ratings if rated[0] < here] + ratings
+        return {
+            "bin": width, "from": round(start, 3), "to": round(now, 3), "outputs": list(self.outputs), "rows": own,
+            "gaps": _gaps([row[0] for row in own], width, max(start, begin), now),
+            "ratings": [[round(at, 3), rating] for at, rating in ratings if start <= at <= now],
+        }  # fmt: skip
+
+    def _rows(self, level: int, start: float, zero: float = 0.0) -> list[list[float]]:
+        """The `rows` of `values` that end after `start`."""
+        rows, width = [], LEVELS[level][0]
         for one in self._levels[level]:
-            if one.count and (one.index + 1) * width > start:
+            if one.count and zero + (one.index + 1) * width > start:
                 parts = zip(one.low, one.total, one.high, strict=True)
                 each = [round(v, 4) for low, total, high in parts for v in (low, total / one.count, high)]
-                rows.append([round(one.index * width, 3), *each])
-        return {
-            "bin": width, "from": round(start, 3), "to": round(now, 3), "outputs": list(self.outputs), "rows": rows,
-            "gaps": _gaps([row[0] for row in rows], width, max(start, begin), now),
-            "ratings": [[round(at, 3), rating] for at, rating in self.ratings if start <= at <= now],
-        }  # fmt: skip
+                rows.append([round(zero + one.index * width, 3), *each])
+        return rows
 
 
 def _gaps(starts: list[float], width: float, begin: float, end: float) -> list[list[float]]:
@@ -132,42 +151,52 @@ def _gaps(starts: list[float], width: float, begin: float, end: float) -> list[l
     return found
 
 
-def recorded(last: Path, outputs: Iterable[str]) -> History:
+@dataclass(frozen=True)
+class Recorded:
+    """What was recorded of a session by Unix time, and a sentence for each part that could not be read."""
+
+    history: History
+    unread: tuple[str, ...]
+
+
+def recorded(last: Path, outputs: Iterable[str], pause: Callable[[], object] = lambda: None) -> Recorded:
     """The history of a session that was recorded up to the part `last`.
 
     A part that cannot be read leaves a gap; of one whose clock was ahead, what fits before the later parts is taken.
-    Blocking: minutes for days of results.
+    pause: called every `TURN` results, so that a reading of minutes leaves the processor to others.
     """
-    history, names = History(outputs), set[str]()
+    history, names, unread = History(outputs), set[str](), []
     folder: Path | None = last
     while folder is not None and folder.name not in names and len(names) < MOST_PARTS:
         names.add(folder.name)
         try:
             recording = Recording(folder)
-        except SourceError:
-            break
-        part = _part(recording, history.outputs)
-        if history.begin is not None:
-            history.prepend(part)
-        elif part.begin is not None:
-            history = part
+        except SourceError as error:
+            unread.append(str(error))
+            break  # it would have said which part is before it
+        try:
+            part = _part(recording, history.outputs, pause)
+            if history.begin is not None:
+                history.prepend(part)
+            elif part.begin is not None:
+                history = part
+        except SourceError as error:
+            unread.append(str(error))
         before = (recording.manifest.get("continues") or {}).get("recording")
         folder = folder.parent / Path(before).name if isinstance(before, str) and before else None
-    return history
+    return Recorded(history, tuple(unread))
 
 
-def _part(recording: Recording, outputs: tuple[str, ...]) -> History:
+def _part(recording: Recording, outputs: tuple[str, ...], pause: Callable[[], object]) -> History:
     history = History(outputs)
     if recording.origin is None or tuple(recording.manifest["outputs"]) != outputs:
         return history  # when it was is not known, or it is of another kind
     origin = recording.origin.timestamp()
-    try:
-        results, marks = recording.course(), recording.marks()
-    except SourceError:
-        return history
-    for t, values in results:
-        history.add(origin + t, values)
-    for mark in marks:
+    for number, line in enumerate(recording.each_result(), 1):
+        history.add(origin + line["t"], line["outputs"])
+        if number % TURN == 0:
+            pause()
+    for mark in recording.marks():
         if mark.rating is not None or mark.corrects is not None:
             history.rate(origin + mark.t, mark.rating, None if mark.corrects is None else origin + mark.corrects)
     return history

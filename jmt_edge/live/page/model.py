@@ -17,7 +17,7 @@ from ...faults import Fault
 from ...media.chunk import Chunk
 from ...observer import Mark
 from ...preprocessing.quality import EdaQuality
-from ...recording.alarm_events import AlarmEvent
+from ...recording.alarm_events import AlarmEvent, AlarmLog
 from ...recording.gaps import result_gap
 from ...recording.recorder import video_name
 from ...result import Result
@@ -64,7 +64,9 @@ class Model:
         self.voice = VoiceLevel()
         self.result: Result | None = None
         self.results: deque[Result] = deque(maxlen=HISTORY)
-        self.trend: History | None = None
+        self.trend: History | None = None  # of this run, by stream time
+        self.earlier: History | None = None  # of the session before this run, by Unix time
+        self.reading = False  # that is being read
         self.ratings = Ratings(ask)
         self.past: Past | None = None
         self._parts: deque[tuple[float, Path | None]] = deque(maxlen=PARTS)  # (s, what is recorded from then on)
@@ -153,14 +155,13 @@ class Model:
         self.mark_count += 1
         self.ratings.add(mark, self.part)
         if self.trend is not None and (mark.rating is not None or mark.corrects is not None):
-            zero = self.zero or 0.0
-            self.trend.rate(zero + mark.t, mark.rating, None if mark.corrects is None else zero + mark.corrects)
+            self.trend.rate(mark.t, mark.rating, mark.corrects)
 
     def _take_result(self, result: Result, now: float) -> None:
         self.result = result
         self.results.append(result)
         if self.trend is not None:
-            self.trend.add((self.zero or 0.0) + result.t, result.outputs)
+            self.trend.add(result.t, result.outputs)
         if self.past is not None:
             self.past.add(result.t, result.outputs, result.attention)
         self.ratings.window(result.t, result.outputs.get("pain") if result.outputs else None)
@@ -185,9 +186,8 @@ class Model:
 
     @property
     def zero(self) -> float | None:
-        """Unix time at stream time 0; None where stream time is not the time of a clock."""
-        info = self.feed.info
-        return self.judging.epoch + info.origin if info is not None and info.realtime and info.origin else None
+        """As `RunInfo.zero`; None before the run has begun."""
+        return self.feed.info.zero if self.feed.info is not None else None
 
     @property
     def faults(self) -> dict[str, Fault]:
@@ -263,19 +263,23 @@ class Model:
         return [[short(r.t), *(round(r.outputs[n], 4) if r.outputs else None for n in names)] for r in past]
 
     def trend_values(self, seconds: float | None, now: float) -> dict[str, Any]:
-        """See `History.values`; `now` is `time.monotonic()`. Empty before the run has begun."""
-        if self.trend is None:
+        """As `History.values`; `now` is `time.monotonic()`. Empty before the run has begun.
+
+        `reading`: what was recorded of the session before this run is still being read.
+        """
+        info, zero = self.feed.info, self.zero
+        if self.trend is None or info is None:
             return {}
-        running = self.zero is not None and not self.ended
-        values = self.trend.values(seconds, self.judging.epoch + now if running else max(self.trend.end, 0.0))
-        return {**values, "agreement": self._agreement()}
+        end = now - info.origin if zero is not None and not self.ended else max(self.trend.end, 0.0)
+        values = self.trend.values(seconds, end, zero or 0.0, self.earlier)
+        return {**values, "reading": self.reading, "agreement": self._agreement()}
 
     def _agreement(self) -> dict[str, Any] | None:
         """The ratings of this run and the estimates before them; None where the task estimates no pain."""
         info = self.feed.info
         if info is None or "pain" not in info.bundle.task.outputs:
             return None
-        found = self.ratings.agreement(self.alarms.settings.limit if info.realtime else None)
+        found = self.ratings.agreement(AlarmLog(settings=self.events.settings).limits_at)
         return {**found, "smooth": info.smooth}
 
     def marks_values(self) -> list[dict[str, Any]]:

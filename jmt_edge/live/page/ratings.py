@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 from ...observer import Mark
 from ...recording.agreement import LEAST, SEVERE, agreement
 from ...recording.alarm_events import AlarmEvent
+from ...recording.gaps import F64
 from ...recording.ratings import SPAN, final, uncorrected
 
 KEPT = 1000  # ratings and corrections
@@ -80,13 +82,14 @@ class Ratings:
             return "that rating was given while nothing was recorded, so it cannot be corrected; rate again"
         return f"that rating is in the recording {there.name}, which has ended; write a note instead"
 
-    def agreement(self, limit: float | None) -> dict[str, Any]:
+    def agreement(self, limits_at: Callable[[F64], F64 | None]) -> dict[str, Any]:
         """`agreement` of the ratings with the estimates as plain JSON values; `lines` as the report has it.
 
+        limits_at: times (n,) s -> the alarm's threshold at each; None where there is none.
         enough: whether there are enough ratings for a correlation, of which it takes `least`.
         """
         windows = np.array([*self._about, *self._recent], np.float64).reshape(-1, 2)
-        found = agreement(self.marks, windows[:, 0], windows[:, 1], limit)
+        found = agreement(self.marks, windows[:, 0], windows[:, 1], limits_at(windows[:, 0]))
         return {
             **asdict(found), "lines": found.lines(), "enough": found.n >= LEAST, "least": LEAST, "severe_from": SEVERE,
         }  # fmt: skip

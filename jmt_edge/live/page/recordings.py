@@ -7,22 +7,25 @@ part of a path.
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 import zipfile
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Any
-
-import numpy as np
+from typing import IO, Any, TypeVar
 
 from ...errors import SourceError, UserError
 from ...media.video import lossless_frames
+from ...recording.course import Thinned
 from ...recording.export import export_csv
-from ...recording.gaps import gaps, result_gap
+from ...recording.gaps import GAP, result_gap
 from ...recording.reader import Recording
 from ...recording.recorder import video_name
 from .frames import blurred, jpeg, shrink
 
+T = TypeVar("T")
+S = TypeVar("S")
 MAX_LISTED = 500
 MAX_POINTS = 3000
 
@@ -75,29 +78,26 @@ class Recordings:
         """
         recording = self._open(id)
         manifest = recording.manifest
-        results, marks, events = recording.results(), recording.marks(), recording.alarms().events
-        times, values = recording.eda()
-        unit = recording.eda_unit
-        kept, thinned = _thin(len(times)), results[_thin(len(results))]
-        shown = np.array([r["t"] for r in results if r["outputs"]], np.float64)
+        results, without = _read(
+            recording.each_result(), _shown, lambda r: r["t"] if r["outputs"] else None, result_gap(manifest["hop"])
+        )
+        eda, silent = _read(recording.each_eda(), list, lambda row: row[0] if math.isfinite(row[1]) else None, GAP)
+        marks, events, unit = recording.marks(), recording.alarms().events, recording.eda_unit
         return {
             **_about(id, manifest),
             "outputs": manifest["outputs"],
             "modalities": manifest["modalities"],
             "video": (recording.folder / video_name(1)).is_file(),
-            "gaps": {
-                "results": gaps(shown, result_gap(manifest["hop"])),
-                "eda": gaps(np.asarray(times, np.float64)[np.isfinite(values)]),
-            },
+            "gaps": {"results": without, "eda": silent},
             "unread": recording.unread,
             "remarks": [*recording.remarks, *recording.damage],
-            "results": [_shown(r) for r in thinned],
+            "results": results,
             "marks": [asdict(mark) for mark in marks],
             "events": [asdict(event) for event in events],
             "eda": {
                 "unit": unit,
-                "t": [round(float(t), 3) for t in times[kept]],
-                "v": [round(float(v), 4) if np.isfinite(v) else None for v in values[kept]],
+                "t": [round(t, 3) for t, _ in eda],
+                "v": [round(v, 4) if math.isfinite(v) else None for _, v in eda],
             },
         }
 
@@ -142,5 +142,17 @@ def _about(id: str, manifest: dict[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _thin(n: int) -> Any:
-    return slice(None, None, max(1, -(-n // MAX_POINTS)))
+def _read(
+    lines: Iterable[T], shown: Callable[[T], S], when: Callable[[T], float | None], longest: float
+) -> tuple[list[S], list[list[float]]]:
+    """At most `MAX_POINTS` of the lines as they are shown, and the gaps of more than `longest` s between all that have
+    a time; nothing else of a line is kept.
+    """
+    kept, missing, before = Thinned[S](MAX_POINTS), list[list[float]](), math.inf
+    for line in lines:
+        kept.add(shown(line))
+        if (t := when(line)) is not None:
+            if t - before > longest:
+                missing.append([round(before, 3), round(t, 3)])
+            before = t
+    return kept.kept, missing

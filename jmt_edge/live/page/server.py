@@ -27,6 +27,7 @@ from uvicorn.protocols.websockets.auto import AutoWebSocketsProtocol
 from ...controls import Controls
 from ...errors import ConfigError
 from ...faults import FAULTS, Steady
+from ...observer import RunInfo
 from ...summary import Summary
 from ..alarms import AlarmSettings
 from .api import OPERATIONS, Api
@@ -35,6 +36,7 @@ from .clients import FAST, Clients
 from .door import AT_ONCE, Door, Listener, listen
 from .feed import Feed
 from .frames import MODES
+from .history import recorded
 from .model import Model
 from .recordings import Recordings
 from .security import (
@@ -48,12 +50,16 @@ from .security import (
     security_headers,
 )
 
+_log = logging.getLogger(__name__)
+
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 TOKEN_VARIABLE = "JMT_EDGE_PAGE_TOKEN"
 IDLE_PERIOD = 0.2  # s between two updates while no client is connected
 FAREWELL = 1.5  # s for the clients to be told that the run has ended
 JUDGE_PERIOD = 0.2  # s between two judgements of the alarms
+RETRIES = (5.0, 30.0, 120.0)  # s before what could not be read of the session is tried again
+REST = 0.005  # s for others, after each few results read of the session
 UNSENT = 1 << 20  # bytes that may wait for one client
 LOGGED, LOG_SPAN = 10, 60.0  # log lines of the server in this many seconds
 TYPES = {".html": "text/html; charset=utf-8", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
@@ -82,15 +88,18 @@ class Server:
         self._thread = Steady(work, "page", self._stopping)
         self._thread.start()
 
-    def close(self) -> None:
-        """Stop the server; browsers see that the connection is closed."""
+    def close(self) -> bool:
+        """Stop the server; browsers see that the connection is closed. Whether its thread has ended."""
         if self._thread is not None:
             self._stopping.set()
             if self._server is not None:
                 self._server.should_exit = True
             self._thread.join(5.0)
+            if self._thread.is_alive():
+                return False
             self._thread = None
             self._listener.close()
+        return True
 
 
 class PageObserver(Server, Feed):
@@ -103,6 +112,36 @@ class PageObserver(Server, Feed):
         Server.__init__(self, url, lines, token)
         Feed.__init__(self)
         self.clients: Clients | None = None
+        self.earlier: Path | None = None  # the last recorded part of the session that this run continues
+
+    def on_start(self, info: RunInfo) -> None:
+        super().on_start(info)
+        if self.earlier is not None:
+            self.model.reading = True
+            Steady(self._read_earlier, "trend", self._stopping).start()
+
+    def on_clock(self, t: float, step: float) -> None:
+        session = self.model.session
+        if session is not None and session["began"] is not None:
+            self.model.session = {**session, "began": round(session["began"] + step, 3)}
+
+    def _read_earlier(self) -> None:
+        """Read the session before this run for the trend. Parts that cannot be read are tried again."""
+        assert self.earlier is not None and self.info is not None
+        for wait in (*RETRIES, None):
+            try:
+                found = recorded(self.earlier, self.info.bundle.task.outputs, lambda: self._stopping.wait(REST))
+                self.model.earlier, unread = found.history, found.unread
+            except Exception as error:
+                FAULTS.add("trend", error)
+                unread = (str(error),)
+            if not unread:
+                break
+            again = "no longer tried" if wait is None else f"tried again in {wait:.0f} s"
+            _log.warning("the trend lacks a part of the session (%s); %s", "; ".join(unread), again)
+            if wait is None or self._stopping.wait(wait):
+                break
+        self.model.reading = False
 
     def log(self, action: str, **details: Any) -> None:
         """Write what a person does at the terminal to the page's audit log. Raises OSError."""
@@ -114,7 +153,8 @@ class PageObserver(Server, Feed):
         until = time.monotonic() + FAREWELL
         while self.clients and time.monotonic() < until:
             time.sleep(0.02)
-        self.close()
+        if self.close():
+            self.model.update(time.monotonic())  # what its thread did not come to
 
 
 def start_page(
@@ -153,13 +193,14 @@ def start_page(
     door = Door()
     listener = listen_at(host, port, door)
     observer = PageObserver(*addresses(host, listener, token, certfile))
-    application = _application(observer, controls, audit, recordings, Guard(token), door, face, earlier, ask)
+    application = _application(observer, controls, audit, recordings, Guard(token), door, face, ask)
     application.model.judging.set(settings or AlarmSettings())
     application.model.asks = asks
     if subject:
         began = datetime.fromisoformat(since).timestamp() if since else None
         application.model.session = {"subject": subject, "began": began}
     observer.model, observer.clients, observer.audit = application.model, application.clients, audit
+    observer.earlier = earlier
     observer.serve(server_config(application, certfile, keyfile), listener)
     return observer
 
@@ -273,12 +314,11 @@ def _application(
     guard: Guard,
     door: Door,
     face: str,
-    earlier: Path | None,
     ask: int,
 ) -> _Page:
     model = Model(feed, controls, ask)
     clients = Clients(model, guard, face, door)
-    api = Api(model, clients, audit, Recordings(recordings), guard, door, face, earlier)
+    api = Api(model, clients, audit, Recordings(recordings), guard, door, face)
     by_path: dict[str, dict[str, Endpoint]] = {}
     for operation in OPERATIONS:
         by_path.setdefault(operation.path, {})[operation.method] = api.endpoint(operation)

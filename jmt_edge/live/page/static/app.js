@@ -37,7 +37,7 @@ const sound = new AlarmSound();
 const faceView = new FaceView($("face"));
 const circumplex = new Circumplex($("circumplex"));
 const recordings = new Recordings(() => face);
-const pad = new RatingPad({ seen: () => ({ run, state }), moment: (t) => moment(t), changed: onRatings });
+const pad = new RatingPad({ seen: () => ({ run, state }), moment: (t) => moment(t), changed: onRatings, done: (words) => act(async () => {}, words) });
 const events = new Events({ seen: () => ({ run, state }), moment: (t) => moment(t), clock: () => clock(), face: () => face });
 
 const limits = () => (run?.realtime && !run.alarms_off && state?.alarms.settings.enabled ? [[state.alarms.settings.limit, "--red"]] : []);
@@ -580,7 +580,7 @@ const KEYS = [
   ["u", "undo the rating that waits", () => pad.undo()],
   ["c", "change or withdraw the last rating", () => pad.open()],
   ["v", "events: every alarm of this run", () => events.open()],
-  ["m", "marker with a note", () => $("marker-text").focus()],
+  ["m", "marker with a note", () => pad.note()],
   ["a", "acknowledge alarms", acknowledge],
   ["p", "pause or resume alarms", pauseAlarms],
   ["s", "alarm sound on or off", toggleSound],
