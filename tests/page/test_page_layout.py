@@ -184,7 +184,7 @@ def test_recordings_fit_and_say_what_they_hold(tmp_path: Path, visit: Callable[.
     [
         "rest: 9:59 left",
         "from rest: face 1.3 SD, voice -12.00 dB (0.5 SD), EDA +1.30 µS (2.1 SD)",
-        "session of ward-3-bed-12_P07-2026-11-27.abc, not recorded; no rest measured",
+        "ward-3-bed-12_P07-2026-11-27.abc: no rest measured, not recorded",
         "P07: from rest: face 1.3 SD, voice -12.00 dB (0.5 SD), EDA +1.30 µS (2.1 SD)",
     ],
 )
