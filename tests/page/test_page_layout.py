@@ -297,6 +297,7 @@ def test_ratings_and_events_fit(tmp_path: Path, visit: Callable[..., Any], task:
             page.keyboard.press("7")
             if name == "note meanwhile":
                 page.keyboard.press("m")
+                page.evaluate("() => window.scrollTo(0, 0)")  # a phone scrolls to what is written in
             settle(page)
         elif name == "note meanwhile":
             page.evaluate("() => document.activeElement.blur()")
