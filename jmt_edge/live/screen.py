@@ -128,7 +128,8 @@ def sentence(alarm: Mapping[str, Any]) -> str:
     if end is None:
         return f"{alarm['text']} since {_wall(begin, False)}"
     same = _wall(begin, False) == _wall(end, False)
-    parts = [f"{alarm['text']} from {_wall(begin, same)} to {_wall(end, same)}"]
+    span = f"from {_wall(begin, same)} to {_wall(end, same)}"
+    parts = [f"{alarm['text']} {f'at {_wall(end, True)}' if _wall(begin, True) == _wall(end, True) else span}"]
     parts += [f"{alarm['times']} times"] if alarm["times"] > 1 else []
     parts += [f"peak {alarm['peak']:.0%}"] if alarm["peak"] is not None else []
     return ", ".join(parts)

@@ -20,6 +20,10 @@ test("within one minute the times have seconds", () => {
   assert.equal(sentence({ ...alarm, to: at("13:02:59") }), "Pain ≥ 70% from 13:02:05 to 13:02:59");
 });
 
+test("an alarm of less than a second was at one time", () => {
+  assert.equal(sentence({ ...alarm, to: at("13:02:05") + 0.4 }), "Pain ≥ 70% at 13:02:05");
+});
+
 test("kind and priority are said of the first alarm, its state of each", () => {
   assert.equal(alarmNotes(alarm, true), "person · high priority");
   assert.equal(alarmNotes({ ...alarm, state: "latched" }, false), "over, not acknowledged");

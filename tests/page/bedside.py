@@ -151,7 +151,7 @@ class Bedside:
     def show(self, state: str, page: Any, client: Callable[[str, str, Any], Any]) -> None:
         """Bring run and browser page to `state`. client: (method, path, body) -> answer, for a person's actions."""
         with self._lock:
-            self._hangs, self._lost, self.pain, self.rest = False, set(), 0.2, None
+            self._hangs, self._lost, self.poor, self.pain, self.rest = False, set(), {}, 0.2, None
         self.controls.recording = None if state == "no recorder" else self._recorder
         if state == "start":
             page.wait_for_function(has("#clock", "s !== '—'"))

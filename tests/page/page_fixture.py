@@ -114,7 +114,7 @@ class Stage:
     def __init__(
         self, folder: Path, task: str = "trimodal", *, address: str = "127.0.0.1:0", record: bool = True,
         raw: tuple[str, ...] = (), sources: Mapping[str, str] = {}, demo: bool = False, hop: float = 0.25,
-        session: bool = False, **page: Any,
+        session: bool = False, demo_alarms: bool = False, **page: Any,
     ) -> None:  # fmt: skip
         self.folder = folder
         self.task = get_task(task, "demo")
@@ -134,8 +134,9 @@ class Stage:
         self.page: PageObserver = start_page(address, self.controls, recordings=self.runs, asks=session, **page)
         observers.append(self.page)
         live = {m: s for m, s in opened.items() if s is not None}
+        options = Options(hop=hop, demo_alarms=demo_alarms)
         self._thread = threading.Thread(
-            target=lambda: run(bundle, engine, live, Options(hop=hop), observers, self.controls), daemon=True
+            target=lambda: run(bundle, engine, live, options, observers, self.controls), daemon=True
         )
         self._thread.start()
 

@@ -159,7 +159,7 @@ def test_marker_and_rating_land_in_the_recording(tmp_path: Path, visit: Visit) -
         assert all(0 <= m.t <= ends[-1] + 1 for m in recording.marks())
         page.keyboard.press("r")
         page.wait_for_selector("#rec:not([hidden])")
-        page.wait_for_selector("#audit")
+        page.click("#help")
         page.click("#audit")
         wait_text(page, "#audit-list", "s.includes('rating\":7') && s.includes('recording')")
     finally:
@@ -325,6 +325,7 @@ def test_phone(stage: Stage, visit: Visit) -> None:
     assert small == []
     page.locator("#rating button").nth(4).tap()
     wait_text(page, "#marks", "s.includes('rating 4')")
+    assert page.locator("#rating-now").is_visible()
 
 
 def test_names_for_screen_readers(stage: Stage, visit: Visit) -> None:
@@ -356,6 +357,7 @@ def test_token_page(tmp_path: Path, visit: Visit) -> None:
         page.press("#token", "Enter")
         wait_text(page, "#pain", "/^[0-9]+%$/.test(s)")
         page.keyboard.press("5")
+        page.click("#pad-show-only")
         wait_text(page, "#marks", "s.includes('rating 5')")
         again = visit(f"{stage.url}#token={token}")
         wait_text(again, "#pain", "/^[0-9]+%$/.test(s)")

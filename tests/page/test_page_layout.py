@@ -180,7 +180,13 @@ def test_recordings_fit_and_say_what_they_hold(tmp_path: Path, visit: Callable[.
 
 
 @pytest.mark.parametrize(
-    "words", ["rest: 9:59 left", "from rest: face 1.3 SD, voice -12.00 dB (0.5 SD), EDA +1.30 µS (2.1 SD)"]
+    "words",
+    [
+        "rest: 9:59 left",
+        "from rest: face 1.3 SD, voice -12.00 dB (0.5 SD), EDA +1.30 µS (2.1 SD)",
+        "session of ward-3-bed-12_P07-2026-11-27.abc, not recorded; no rest measured",
+        "P07: from rest: face 1.3 SD, voice -12.00 dB (0.5 SD), EDA +1.30 µS (2.1 SD)",
+    ],
 )
 def test_what_is_said_of_a_rest_fits(screens: Screens, words: str) -> None:
     """Below the note that there is no recorder, the longest this card can hold."""
@@ -235,6 +241,14 @@ def view(name: str, bed: Bedside, page: Any) -> None:
     if name == "rating waits":
         page.keyboard.press("7")
         page.wait_for_selector("#rating-undo")
+    elif name == "note meanwhile":
+        page.keyboard.press("7")
+        page.keyboard.press("m")
+        page.wait_for_selector("#tools", state="hidden")
+    elif name == "not stored":
+        page.route("**/api/v1/markers", lambda route: route.abort())
+        page.keyboard.press("7")
+        page.wait_for_function(has("#rating-now .words", "s === '7 not sent: no answer, trying again'"))
     elif name == "rating asked":
         bed.page.model.ratings.every = 1
         page.wait_for_function(has("#rating-now .words", "s.startsWith('Rate the pain')"))
@@ -258,7 +272,7 @@ def view(name: str, bed: Bedside, page: Any) -> None:
             page.wait_for_selector("#event canvas")
 
 
-VIEWS = ("rating waits", "rating asked", "pad", "recording off", "events", "event")
+VIEWS = ("rating waits", "note meanwhile", "not stored", "rating asked", "pad", "recording off", "events", "event")
 VIEW_CASES = [("trimodal", one, "dark") for one in VIEWS] + [("affect", "event", "light"), ("pain", "pad", "light")]
 
 
@@ -266,7 +280,7 @@ VIEW_CASES = [("trimodal", one, "dark") for one in VIEWS] + [("affect", "event",
 def test_ratings_and_events_fit(tmp_path: Path, visit: Callable[..., Any], task: str, name: str, scheme: str) -> None:
     """On every screen; what is pressed for a rating has 56 px in both directions, its border's row included."""
     bed = Bedside(tmp_path, task)
-    page = visit("about:blank", color_scheme=scheme, reduced_motion="reduce", expect=CUT_OFF)
+    page = visit("about:blank", color_scheme=scheme, reduced_motion="reduce", expect=(*CUT_OFF, "ERR_FAILED"))
     prepare(page)
     page.goto(bed.url)
     small = """(selector) => [...document.querySelectorAll(selector)].filter((n) => n.checkVisibility())
@@ -280,6 +294,11 @@ def test_ratings_and_events_fit(tmp_path: Path, visit: Callable[..., Any], task:
     def large(page: Any, size: tuple[int, int]) -> list[str]:
         if name == "rating waits":
             page.keyboard.press("7")  # it waits for as long as the screens are measured
+            settle(page)
+        elif name == "note meanwhile":
+            page.evaluate("() => document.activeElement.blur()")
+            page.keyboard.press("7")
+            page.keyboard.press("m")
             settle(page)
         return in_order(page, size) + page.evaluate(small, pressed)
 

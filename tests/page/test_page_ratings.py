@@ -227,10 +227,10 @@ def test_a_rating_is_stored_after_its_undo_time_and_not_before(stage: Stage, vis
     assert page.get_attribute("#rating button >> nth=7", "aria-pressed") == "true"
     assert page.locator("#marker").is_hidden() and page.locator("#rating-undo").is_visible()
     page.keyboard.press("u")
-    wait_text(page, "#rating-now .words", "s === '7 undone, nothing stored'")
+    wait_text(page, "#action-note", "s === '7 undone'")
     page.click("#rating button >> nth=2")
     page.click("#rating button >> nth=3")  # the right one, at once
-    wait_text(page, "#rating-now .words", "s === '3 noted'")
+    wait_text(page, "#action-note", "s === '3 noted'")
     wait_text(page, "#marks", "s.includes('rating 3')")
     tapped = page.evaluate("() => document.querySelectorAll('#marks li').length")
     assert tapped == 1
@@ -257,7 +257,7 @@ def test_the_last_rating_is_changed_and_withdrawn(stage: Stage, visit: Visit) ->
     page.click("#pad-buttons button >> nth=2")
     wait_text(page, "#pad-now .words", "/^Changed to 2 in [1-5] s$/.test(s)")
     page.click("#pad-undo")
-    wait_text(page, "#pad-now .words", "s === 'undone, the rating stays as it was'")
+    wait_text(page, "#action-note", "s === 'undone'")
     assert [m["rating"] for m in given(stage.client, 1)] == [8]
     page.click("#pad-change")
     page.keyboard.press("2")
@@ -290,7 +290,7 @@ def test_with_recording_off_the_pad_asks_before_anything_is_noted(stage: Stage, 
     page.keyboard.press("4")
     page.click("#pad-record")
     page.wait_for_selector("#rec:not([hidden])")
-    wait_text(page, "#rating-now .words", "s === '4 noted'")
+    wait_text(page, "#action-note", "s === '4 noted'")
     second = stage.runs / "first-2"
     wait_for(lambda: [m.rating for m in Recording(second).marks()] == [4])
     page.keyboard.press("r")
@@ -326,7 +326,7 @@ def test_a_rating_waits_for_a_server_that_does_not_answer(stage: Stage, visit: V
     wait_text(page, "#rating-now .words", "s === '7 not sent: no answer, trying again'")
     before = time.monotonic()
     page.unroute("**/api/v1/markers")
-    wait_text(page, "#rating-now .words", "s === '7 noted'")
+    wait_text(page, "#action-note", "s === '7 noted'")
     (mark,) = given(stage.client, 1)
     assert stage.page.model.stream - mark["t"] > 5 - (time.monotonic() - before), "the time is that of the tap"
 
@@ -339,6 +339,25 @@ def test_what_waits_is_sent_when_the_page_is_left(stage: Stage, visit: Visit) ->
     wait_text(page, "#rating-now .words", "s.startsWith('10 noted in ')")
     page.goto("about:blank")
     assert [m["rating"] for m in given(stage.client, 1)] == [10]
+
+
+@alone
+def test_a_note_can_be_written_while_a_rating_waits(stage: Stage, visit: Visit) -> None:
+    """What is typed into it is no key of the page, and the rating can still be undone."""
+    page = visit(stage.url)
+    page.wait_for_selector("#rec:not([hidden])")
+    page.keyboard.press("7")
+    wait_text(page, "#rating-now .words", "s.startsWith('7 noted in ')")
+    page.keyboard.press("m")
+    page.keyboard.type("turned 3 times")
+    assert page.locator("#rating-undo").is_visible() and page.locator("#tools").is_hidden()
+    page.click("#rating-undo")
+    page.focus("#marker-text")
+    page.keyboard.press("Enter")
+    wait_text(page, "#marks", "s.includes('turned 3 times')")
+    page.evaluate("() => document.activeElement.blur()")
+    page.wait_for_selector("#tools:not([hidden])")
+    assert [(m["text"], m["rating"]) for m in given(stage.client, 1)] == [("turned 3 times", None)]
 
 
 @alone

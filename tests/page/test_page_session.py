@@ -219,7 +219,9 @@ def test_a_rest_counts_down_and_says_what_it_gave(bed: Bedside, visit: Visit) ->
     with page.expect_request(lambda r: r.url.endswith("/api/v1/session")) as begun:
         page.click("#session-next")
     assert begun.value.post_data_json == {"subject": "", "record": True, "rest": True}
-    page.wait_for_function(has("#rest-state", "s.startsWith('session without a code; from rest: face')"))
+    page.wait_for_function(has("#rest-state", "s.startsWith('from rest: face')"))
+    Http(bed.page).json("POST", "/api/v1/session", {"subject": "P07", "record": True, "rest": True})
+    page.wait_for_function(has("#rest-state", "s.startsWith('P07: from rest: face')"))
 
 
 def test_a_rest_without_a_usable_signal_is_refused_with_the_reason(bed: Bedside, visit: Visit) -> None:
@@ -374,7 +376,7 @@ def test_a_start_needs_what_it_asks_for(hand: Callable[..., Hand]) -> None:
     assert status == 409 and "personalised to P12" in answer["error"] and one.page.model.session is None
     assert one.http.json("POST", "/api/v1/session", {**GIVEN, "subject": "P12"})[0] == 202
     assert one.http.json("GET", "/api/v1/state")[1]["session"]["subject"] == "P12"
-    assert [text for _, text, _ in one.controls.take_marks()] == ["session begins"]
+    assert [text for _, text, *_ in one.controls.take_marks()] == ["session begins"]
 
 
 def test_a_start_that_cannot_be_logged_does_not_happen(

@@ -7,8 +7,9 @@ const KINDS = { physiological: "person", technical: "equipment" };
 const wall = (at) => clockTime(at, true); // 13:02:59
 export const minutes = (at) => clockTime(at, false);
 
-/** "from 13:02 to 13:03", with seconds where the minute is the same. */
+/** "from 13:02 to 13:03", with seconds where the minute is the same; "at 13:02:59" within one second. */
 function during(begin, end) {
+  if (wall(begin) === wall(end)) return `at ${wall(begin)}`;
   const said = minutes(begin) === minutes(end) ? wall : minutes;
   return `from ${said(begin)} to ${said(end)}`;
 }

@@ -37,7 +37,7 @@ const sound = new AlarmSound();
 const faceView = new FaceView($("face"));
 const circumplex = new Circumplex($("circumplex"));
 const recordings = new Recordings(() => face);
-const pad = new RatingPad({ seen: () => ({ run, state }), moment: (t) => moment(t), changed: onRatings });
+const pad = new RatingPad({ seen: () => ({ run, state }), moment: (t) => moment(t), changed: onRatings, done: (words) => act(async () => {}, words) });
 const events = new Events({ seen: () => ({ run, state }), moment: (t) => moment(t), clock: () => clock(), face: () => face });
 
 const limits = () => (run?.realtime && !run.alarms_off && state?.alarms.settings.enabled ? [[state.alarms.settings.limit, "--red"]] : []);
@@ -320,7 +320,7 @@ function showActions({ result, off }) {
 }
 
 function showRest({ result, off }) {
-  const rested = off ? "" : [begun(), result?.rest_words || (begun() ? "no rest measured" : "")].filter(Boolean).join("; ");
+  const rested = off ? "" : withSession(result?.rest_words ?? "");
   $("rest-state").hidden = !rested;
   text("rest-state", rested);
   $("rest").disabled = !run.realtime;
@@ -332,11 +332,12 @@ function showWhy(card, why) {
   $(`${card}-reason`).title = why;
 }
 
-/** Whose session it is, and what it lacks; empty before one has begun. */
-function begun() {
+/** What is said of the rest, with whose session it is and what that lacks, once one has begun. */
+function withSession(words) {
   const { began, subject } = state?.session ?? {};
-  if (!began && !subject) return "";
-  return [`session ${subject ? `of ${subject}` : "without a code"}`, state.recording.on ? "" : "not recorded"].filter(Boolean).join(", ");
+  if (!began && !subject) return words;
+  if (words) return subject ? `${subject}: ${words}` : words;
+  return `session ${subject ? `of ${subject}` : "without a code"}${state.recording.on ? "" : ", not recorded"}; no rest measured`;
 }
 
 /** Below a card's number: where it comes from and how sure it is; what it would be without each signal as a hint. */
@@ -579,7 +580,7 @@ const KEYS = [
   ["u", "undo the rating that waits", () => pad.undo()],
   ["c", "change or withdraw the last rating", () => pad.open()],
   ["v", "events: every alarm of this run", () => events.open()],
-  ["m", "marker with a note", () => $("marker-text").focus()],
+  ["m", "marker with a note", () => pad.note()],
   ["a", "acknowledge alarms", acknowledge],
   ["p", "pause or resume alarms", pauseAlarms],
   ["s", "alarm sound on or off", toggleSound],

@@ -7,7 +7,7 @@ import { closeSheet, openSheet } from "./sheet.js";
 export const UNDO = 5; // s until a rating is sent
 const MAX_AGE = 60; // s; the server refuses older ones
 const AGAIN = 2000; // ms between two tries where the server does not answer
-const SAID = 8000; // ms for which the outcome is shown
+const SAID = 12_000; // ms for which is shown that something was not stored
 
 /** How the ratings and the estimates before them agree, in a line. found: the server's agreement, null for none. */
 export function agreementWords(found) {
@@ -38,11 +38,10 @@ export function waitingWords({ rating, corrects, shownOnly }, left) {
 }
 
 export class RatingPad {
-  /** seen: () => ({run, state}); moment: words of a stream time; changed: () => called when `values` has changed. */
-  constructor({ seen, moment, changed }) {
-    this.seen = seen;
-    this.moment = moment;
-    this.changed = changed;
+  /** seen: () => ({run, state}); moment: words of a stream time; changed: () => called when `values` has changed;
+   * done: called with words when all went well. */
+  constructor({ seen, moment, changed, done }) {
+    Object.assign(this, { seen, moment, changed, done });
     this.values = []; // [stream time, 0-10] of the ratings as corrected
     this.waiting = null; // {rating, at, corrects}: not sent yet
     this.question = null; // the same, while it is not known whether to record
@@ -69,6 +68,7 @@ export class RatingPad {
     for (const id of ["rating-undo", "pad-undo"]) $(id).onclick = () => this.undo();
     for (const id of ["rating-later", "pad-later"]) $(id).onclick = () => this.#later();
     // what waits when the page is left is sent: the person has given it
+    for (const happens of ["focus", "blur"]) $("marker-text").addEventListener(happens, () => setTimeout(() => this.#show()));
     window.addEventListener("pagehide", () => this.waiting && this.#send(true));
     setInterval(() => this.#tick(), 250);
   }
@@ -128,7 +128,13 @@ export class RatingPad {
     if (!this.waiting && !this.question) return;
     const { rating, corrects } = this.waiting ?? this.question;
     this.waiting = this.question = null;
-    this.#say(corrects === undefined ? `${rating} undone, nothing stored` : "undone, the rating stays as it was");
+    this.#done(corrects === undefined ? `${rating} undone` : "undone");
+  }
+
+  /** A person writes a note. */
+  note() {
+    $("marker").hidden = false;
+    $("marker-text").focus();
   }
 
   /** The next rating takes the place of the last one. */
@@ -221,7 +227,7 @@ export class RatingPad {
       const answer = await (await ask(`/api/v1/markers${path}`, body, { keepalive: leaving })).json();
       if (this.waiting === one) this.waiting = null;
       const what = rating === null ? "withdrawn" : corrects === undefined ? `${rating}` : `changed to ${rating}`;
-      if (answer.recorded) this.#say(corrects === undefined ? `${what} noted` : what);
+      if (answer.recorded) this.#done(corrects === undefined ? `${what} noted` : what);
       else this.#say(`${what} shown here but not saved: recording is off`);
     } catch (error) {
       if (this.waiting !== one) return;
@@ -237,6 +243,12 @@ export class RatingPad {
       const what = rating === null ? "the rating was not withdrawn" : `${rating} was not stored`;
       this.#say(error.unanswered ? `${what}: the server did not answer; rate again` : `${what}: ${error.message}`);
     }
+  }
+
+  #done(words) {
+    this.said = "";
+    this.done(words);
+    this.#show();
   }
 
   #say(words) {
@@ -264,8 +276,9 @@ export class RatingPad {
 
   #show() {
     const [words, share, can] = this.#now(), { state } = this.seen();
+    // it takes the place of the note, unless one is being written: then that of the buttons, and nothing is asked
     const noting = document.activeElement === $("marker-text") || $("marker-text").value !== "";
-    const shown = words && !(can === "later" && noting); // nobody is interrupted who writes a note
+    const shown = Boolean(words) && !(can === "later" && noting);
     for (const [row, id] of [[$("rating-now"), "rating"], [$("pad-now"), "pad"]]) {
       row.hidden = id === "rating" ? !shown : !words;
       say(row.querySelector(".words"), words);
@@ -273,7 +286,8 @@ export class RatingPad {
       $(`${id}-undo`).hidden = can !== "undo";
       $(`${id}-later`).hidden = can !== "later";
     }
-    $("marker").hidden = !$("rating-now").hidden;
+    $("marker").hidden = shown && !noting;
+    $("tools").hidden = shown && noting;
     $("rate-open").classList.toggle("asked", can === "later");
     const chosen = this.waiting?.rating ?? this.question?.rating ?? null;
     for (const host of [$("rating"), $("pad-buttons")]) [...host.children].forEach((button, i) => button.setAttribute("aria-pressed", i === chosen));

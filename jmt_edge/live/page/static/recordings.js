@@ -55,7 +55,9 @@ export class Recordings {
       $("viewer-remarks").replaceChildren(...recording.remarks.map((text) => make("span", {}, text)));
       this.#charts(recording);
       const marks = recording.marks.map((m) => {
-        const what = `${time(m.t)}  ${m.rating === null ? "" : `rating ${m.rating} `}${m.text}`;
+        const rated = m.rating === null ? "" : `rating ${m.rating} `, of = m.corrects ?? null;
+        const corrected = `rating of ${time(of ?? 0)} ${m.rating === null ? "withdrawn" : `changed to ${m.rating}`}`;
+        const what = `${time(m.t)}  ${of === null ? `${rated}${m.text}` : corrected}`;
         const button = make("button", { type: "button" }, what);
         button.onclick = () => this.#show(m.t);
         return make("li", {}, button);
