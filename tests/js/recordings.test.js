@@ -90,7 +90,7 @@ test("a recording without results or EDA says so and draws no empty chart", asyn
 test("a mark leads to its time", async () => {
   await open();
   const button = $("viewer-marks").querySelector("button");
-  assert.equal(button.textContent, "0:40.0  rating 7 turned");
+  assert.equal(button.textContent, "0:40.0  rating 7: turned");
   button.onclick();
   assert.equal(recordings.t, 40);
 });

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs/reference/glossary.md").read_text()
 STATIC = ROOT / "jmt_edge/live/page/static"
 # headings that are a sentence or the name of a key's list, not a term
-PLAIN = {"Keys", "Actions since the run began", "highest in 5 min", "mean"}
+PLAIN = {"Keys", "Actions since the run began", "highest in 5 min", "mean", "Pain now, 0 to 10"}
 
 
 def known(term: str) -> bool:

@@ -70,7 +70,7 @@ def test_a_whole_session(tmp_path: Path, browser: Any, visit: Callable[..., Any]
         page.keyboard.press("3")
         wait_text(page, "#rating-now .words", "s.startsWith('3 noted in ')")
         page.keyboard.press("u")
-        wait_text(page, "#rating-now .words", "s === '3 undone, nothing stored'")
+        wait_text(page, "#action-note", "s === '3 undone'")
         page.keyboard.press("8")
         wait_text(page, "#marks", "s.includes('rating 8')")
 

@@ -53,10 +53,10 @@ def filled(seed: int, seconds: float = 3600.0) -> tuple[Ratings, list[Mark], np.
 def test_the_running_agreement_is_the_reports(seed: int) -> None:
     """Of all windows of the hour, although only those near ratings are kept."""
     ratings, marks, times, pain = filled(seed)
-    found = agreement(marks, times, pain, 0.7)
+    found = agreement(marks, times, pain, np.full(len(times), 0.7))
     assert found.n > 10 and found.severe > 2
     shown = ratings.agreement(lambda times: np.full(len(times), 0.7))
-    for name in ("ratings", "n", "rho", "interval", "severe", "seen", "blind", "limit", "reason"):
+    for name in ("ratings", "n", "rho", "interval", "severe", "seen", "blind", "limits", "reason"):
         assert shown[name] == getattr(found, name), name
     assert shown["lines"] == found.lines() and shown["enough"]
     assert len(ratings._about) + len(ratings._recent) < len(times) / 4

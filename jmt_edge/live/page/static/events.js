@@ -13,7 +13,10 @@ const NAMES = { pain: "Pain probability", valence: "Valence", arousal: "Arousal"
 const percent = (part) => `${Math.round(part * 100)}%`;
 
 /** When an event was, in words. moment: words of a stream time. */
-export const whenWords = (event, moment) => `${moment(event.start)} to ${event.end === null ? "now" : moment(event.end)}`;
+export function whenWords(event, moment) {
+  const began = moment(event.start), over = event.end === null ? "now" : moment(event.end);
+  return began === over ? `at ${began}` : `${began} to ${over}`;
+}
 
 /** Peak, threshold and who acknowledged it, in words. */
 export function factsOf(event, moment) {

@@ -3,6 +3,7 @@
 import { $, make, say } from "./dom.js";
 import { ask } from "./link.js";
 import { closeSheet, openSheet } from "./sheet.js";
+import { markWords } from "./values.js";
 
 export const UNDO = 5; // s until a rating is sent
 const MAX_AGE = 60; // s; the server refuses older ones
@@ -95,12 +96,8 @@ export class RatingPad {
 
   /** The line of a mark in the list. A correction changes the line of its rating, too. */
   line(mark) {
-    const at = mark.corrects === null ? "" : this.moment(mark.corrects), row = make("li", { "data-t": mark.t });
-    let what = [mark.rating === null ? "" : `rating ${mark.rating}`, mark.text].filter(Boolean).join(": ");
-    if (at) what = mark.rating === null ? `rating of ${at} withdrawn` : `rating of ${at} changed to ${mark.rating}`;
-    if (at) $("marks").querySelector(`li[data-t="${mark.corrects}"]`)?.classList.add("corrected");
-    row.append(make("time", {}, this.moment(mark.t)), make("span", {}, what));
-    return row;
+    if (mark.corrects !== null) $("marks").querySelector(`li[data-t="${mark.corrects}"]`)?.classList.add("corrected");
+    return make("li", { "data-t": mark.t }, make("time", {}, this.moment(mark.t)), make("span", {}, markWords(mark, this.moment)));
   }
 
   open() {
@@ -275,27 +272,34 @@ export class RatingPad {
   }
 
   #show() {
-    const [words, share, can] = this.#now(), { state } = this.seen();
+    const [words, share, can] = this.#now();
     // it takes the place of the note, unless one is being written: then that of the buttons, and nothing is asked
     const noting = document.activeElement === $("marker-text") || $("marker-text").value !== "";
     const shown = Boolean(words) && !(can === "later" && noting);
-    for (const [row, id] of [[$("rating-now"), "rating"], [$("pad-now"), "pad"]]) {
-      row.hidden = id === "rating" ? !shown : !words;
-      say(row.querySelector(".words"), words);
-      row.querySelector(".left").style.width = `${Math.round((share ?? 0) * 100)}%`;
-      $(`${id}-undo`).hidden = can !== "undo";
-      $(`${id}-later`).hidden = can !== "later";
-    }
+    this.#showRow("rating", shown, words, share, can);
+    this.#showRow("pad", Boolean(words), words, share, can);
     $("marker").hidden = shown && !noting;
     $("tools").hidden = shown && noting;
     $("rate-open").classList.toggle("asked", can === "later");
-    const chosen = this.waiting?.rating ?? this.question?.rating ?? null;
+    this.#showPad();
+  }
+
+  #showRow(id, shown, words, share, can) {
+    const row = $(`${id}-now`);
+    row.hidden = !shown;
+    say(row.querySelector(".words"), words);
+    row.querySelector(".left").style.width = `${Math.round((share ?? 0) * 100)}%`;
+    $(`${id}-undo`).hidden = can !== "undo";
+    $(`${id}-later`).hidden = can !== "later";
+  }
+
+  #showPad() {
+    const chosen = this.waiting?.rating ?? this.question?.rating ?? null, last = this.values[this.values.length - 1];
     for (const host of [$("rating"), $("pad-buttons")]) [...host.children].forEach((button, i) => button.setAttribute("aria-pressed", i === chosen));
-    const last = this.values[this.values.length - 1];
     $("pad-last").hidden = !last || Boolean(this.question);
     if (last) say($("pad-last-words"), `Last: ${last[1]} at ${this.moment(last[0])}`);
     $("pad-question").hidden = !this.question;
-    if (this.question) this.#showQuestion(state);
+    if (this.question) this.#showQuestion(this.seen().state);
   }
 
   #showQuestion(state) {

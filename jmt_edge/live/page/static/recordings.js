@@ -4,7 +4,7 @@ import { Chart, broken } from "./charts.js";
 import { $, make } from "./dom.js";
 import { ask } from "./link.js";
 import { from, sure, whatIf } from "./uncertainty.js";
-import { NONE, percent } from "./values.js";
+import { NONE, markWords, percent } from "./values.js";
 
 const COLOURS = { pain: "--red", valence: "--accent", arousal: "--accent-2" }; // style.css: .of-pain and so on
 const time = (t) => `${Math.floor(t / 60)}:${(t % 60).toFixed(1).padStart(4, "0")}`;
@@ -55,10 +55,7 @@ export class Recordings {
       $("viewer-remarks").replaceChildren(...recording.remarks.map((text) => make("span", {}, text)));
       this.#charts(recording);
       const marks = recording.marks.map((m) => {
-        const rated = m.rating === null ? "" : `rating ${m.rating} `, of = m.corrects ?? null;
-        const corrected = `rating of ${time(of ?? 0)} ${m.rating === null ? "withdrawn" : `changed to ${m.rating}`}`;
-        const what = `${time(m.t)}  ${of === null ? `${rated}${m.text}` : corrected}`;
-        const button = make("button", { type: "button" }, what);
+        const button = make("button", { type: "button" }, `${time(m.t)}  ${markWords(m, time)}`);
         button.onclick = () => this.#show(m.t);
         return make("li", {}, button);
       });

@@ -51,3 +51,9 @@ export function highAndMean(past) {
 
 /** The median latency and its 95th percentile. */
 export const latencyWords = (pair) => (pair ? pair.map((ms) => `${Math.round(ms)} ms`) : [NONE, NONE]);
+
+/** A mark: its rating and its note, or what became of an earlier rating. moment: words of a stream time. */
+export function markWords({ rating, text, corrects = null }, moment) {
+  if (corrects === null) return [rating === null ? "" : `rating ${rating}`, text].filter(Boolean).join(": ");
+  return `rating of ${moment(corrects)} ${rating === null ? "withdrawn" : `changed to ${rating}`}`;
+}
