@@ -9,7 +9,7 @@ export OMP_NUM_THREADS ?= 1
 # Without bytecode each process that a test starts would compile SciPy or PyTorch first, which is most of its work.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo docs test test-nightly test-profiles test-aarch64 test-js lint lint-js installed types imports bench demo-bundles screenshots clean
+.PHONY: help setup demo docs test test-nightly test-profiles test-aarch64 test-deploy test-js lint lint-js installed types imports bench demo-bundles screenshots clean
 
 help:
 	@echo 'make demo          run the live loop on a simulated person for 30 s'
@@ -17,6 +17,7 @@ help:
 	@echo 'make test-js       the unit tests of the JavaScript alone'
 	@echo 'make test-nightly  more of the training recipes'
 	@echo 'make test-profiles the run-time tests on the versions of JetPack 6 and 7, the lowest and the newest'
+	@echo 'make test-deploy   containers, units and rules of deploy/, by hadolint, promtool, udevadm, systemd and buildah'
 	@echo 'make docs          the documentation as a site, in .cache/site; broken links are errors'
 	@echo 'make bench         developers'"'"' benchmarks, with a Markdown table'
 	@echo 'make demo-bundles  retrain the demo bundles that ship in the package'
@@ -79,6 +80,10 @@ test-profiles: setup
 test-aarch64: setup
 	@if command -v qemu-aarch64-static >/dev/null; then PATH="$$PATH:$(CURDIR)/.uv/bin" ./scripts/aarch64-check.sh; \
 	else echo 'skipped: no qemu-aarch64-static (apt install qemu-user-static)'; fi
+
+# Containers, units, udev's and Prometheus' rules by the programs they are for; as root, with the x86-64 image built and run.
+test-deploy: $(UV_HERE)
+	@PATH="$$PATH:$(CURDIR)/.uv/bin" ./scripts/deploy-check.sh
 
 docs: setup
 	$(RUN) --with 'sphinx>=7.4' --with 'myst-parser>=4' --with 'furo>=2024.8' python scripts/build_docs.py .cache/site

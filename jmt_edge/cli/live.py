@@ -197,6 +197,8 @@ def command(
             _say("the rest is not repeated within a session; begin one on the page when the person rests again")
         if recorder.continues:
             _say(f"the session of {recorder.continues} continues in {recorder.folder}")
+        elif session:
+            _say("nothing is recorded before a session begins on the page")
     if said := _said_of_rest(bundle, sources, options.rest):
         _say(said)
     if lsl is not None:

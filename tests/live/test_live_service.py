@@ -270,3 +270,10 @@ def test_systemd_accepts_the_unit(unit: Path, tmp_path: Path) -> None:
         capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert said.returncode == 0, said.stdout + said.stderr
+
+
+def test_a_unit_with_a_tmp_of_its_own_still_sees_the_daemon_of_csi_cameras() -> None:
+    text = UNIT.read_text()
+    assert "\nPrivateTmp=yes\n" in text and "\nBindPaths=-/tmp/argus_socket\n" in text
+    (after,) = re.findall(r"^After=(.*)$", text, re.M)
+    assert "nvargus-daemon.service" in after.split()

@@ -56,7 +56,7 @@ def test_hooks_use_the_locked_ruff() -> None:
     (locked,) = re.findall(r'^name = "ruff"\nversion = "(.+)"', (ROOT / "uv.lock").read_text(), re.M)
     hooks = {repo["repo"]: repo for repo in _yaml(ROOT / ".pre-commit-config.yaml")["repos"]}
     assert hooks["https://github.com/astral-sh/ruff-pre-commit"]["rev"] == f"v{locked}"
-    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.M)
+    targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M)
     for hook in hooks["local"]["hooks"]:
         assert hook["entry"].removeprefix("make ") in targets
 

@@ -184,7 +184,7 @@ def test_recordings_fit_and_say_what_they_hold(tmp_path: Path, visit: Callable[.
     [
         "rest: 9:59 left",
         "from rest: face 1.3 SD, voice -12.00 dB (0.5 SD), EDA +1.30 µS (2.1 SD)",
-        "session of ward-3-bed-12_P07-2026-11-27.abc, not recorded; no rest measured",
+        "ward-3-bed-12_P07-2026-11-27.abc: no rest measured, not recorded",
         "P07: from rest: face 1.3 SD, voice -12.00 dB (0.5 SD), EDA +1.30 µS (2.1 SD)",
     ],
 )
@@ -304,6 +304,7 @@ def test_ratings_and_events_fit(tmp_path: Path, visit: Callable[..., Any], task:
             page.keyboard.press("7")
             page.keyboard.press("m")
             settle(page)
+            page.evaluate("() => scrollTo(0, 0)")  # the banner stays where a phone scrolls to the note
         return in_order(page, size) + page.evaluate(small, pressed)
 
     try:

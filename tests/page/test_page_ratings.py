@@ -26,11 +26,6 @@ alone = pytest.mark.realtime
 # ---- what the server holds
 
 
-def limits(times: np.ndarray) -> np.ndarray:
-    """The threshold at each of `times` (n,)."""
-    return np.full(len(times), 0.7)
-
-
 def filled(seed: int, seconds: float = 3600.0) -> tuple[Ratings, list[Mark], np.ndarray, np.ndarray]:
     """An hour of windows and ratings in the order in which they arrive: some late, some corrected or withdrawn."""
     rng = np.random.default_rng(seed)
@@ -58,7 +53,7 @@ def filled(seed: int, seconds: float = 3600.0) -> tuple[Ratings, list[Mark], np.
 def test_the_running_agreement_is_the_reports(seed: int) -> None:
     """Of all windows of the hour, although only those near ratings are kept."""
     ratings, marks, times, pain = filled(seed)
-    found = agreement(marks, times, pain, limits(times))
+    found = agreement(marks, times, pain, np.full(len(times), 0.7))
     assert found.n > 10 and found.severe > 2
     shown = ratings.agreement(lambda times: np.full(len(times), 0.7))
     for name in ("ratings", "n", "rho", "interval", "severe", "seen", "blind", "limits", "reason"):

@@ -88,7 +88,7 @@ def test_a_session_is_started_step_by_step(tmp_path: Path, visit: Visit) -> None
         page.click("#session-next")
         page.wait_for_selector("#session", state="hidden")
         page.wait_for_selector("#rec:not([hidden])")
-        page.wait_for_function(has("#rest-state", "s === 'session of P07; no rest measured'"))
+        page.wait_for_function(has("#rest-state", "s === 'P07: no rest measured'"))
         recording = wait_for(lambda: (stage.recording / "manifest.json").exists() and Recording(stage.recording))
         assert recording.recorded_subject == "P07" and recording.subject == ""
         wait_for(lambda: stage.page.model.result.rest is None)  # the rest that was begun and skipped is forgotten
@@ -106,9 +106,9 @@ def test_a_session_is_started_step_by_step(tmp_path: Path, visit: Visit) -> None
         )
         assert second.recorded_subject == "P08" and second.manifest["continues"] is None
         wait_for(lambda: Recording(stage.recording).complete)
-        page.wait_for_function(has("#rest-state", "s.startsWith('session of P08')"))
+        page.wait_for_function(has("#rest-state", "s.startsWith('P08: ')"))
         stage.client.json("POST", "/api/v1/session", {"subject": "", "record": False, "rest": False})
-        page.wait_for_function(has("#rest-state", "s === 'session without a code, not recorded; no rest measured'"))
+        page.wait_for_function(has("#rest-state", "s === 'no code: no rest measured, not recorded'"))
         page.wait_for_selector("#rec", state="hidden")
     finally:
         stage.close()

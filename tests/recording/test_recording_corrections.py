@@ -50,10 +50,11 @@ def test_a_slip_that_was_withdrawn_hides_no_other_rating() -> None:
 
 def test_the_agreement_and_the_rated_windows_are_of_the_corrected_rating() -> None:
     times = np.arange(1, 400) / 2
-    pain, limits = np.where(times < 100, 0.2, 0.9), np.full(len(times), 0.7)
+    pain = np.where(times < 100, 0.2, 0.9)
     right = [Mark(20.0 * (i + 1), "", rating) for i, rating in enumerate((1, 2, 3, 2, 8, 8, 9, 8))]
     wrong = [m if m.t != 100.0 else Mark(m.t, "", 0) for m in right]
     corrected = [*wrong, Mark(150.0, "", 8, 100.0)]
+    limits = np.full(len(times), 0.7)
     assert agreement(corrected, times, pain, limits) == agreement(right, times, pain, limits)
     assert agreement(wrong, times, pain, limits) != agreement(right, times, pain, limits)
     nothing = np.empty((len(times), 0))

@@ -337,7 +337,7 @@ function withSession(words) {
   const { began, subject } = state?.session ?? {};
   if (!began && !subject) return words;
   if (words) return subject ? `${subject}: ${words}` : words;
-  return `session ${subject ? `of ${subject}` : "without a code"}${state.recording.on ? "" : ", not recorded"}; no rest measured`;
+  return `${subject || "no code"}: no rest measured${state.recording.on ? "" : ", not recorded"}`;
 }
 
 /** Below a card's number: where it comes from and how sure it is; what it would be without each signal as a hint. */
