@@ -161,6 +161,8 @@ def _line(words: list[str], raw: str) -> Line:
         words, out = words[:at] + words[at + 2 :], words[at + 1]
     while words and re.fullmatch(r"[A-Z_]+=\S*", words[0]):
         words = words[1:]
+    if words and words[0].endswith("/bin/jmt-edge"):
+        words = ["jmt-edge", *words[1:]]
     return Line(words, out, raw)
 
 

@@ -225,6 +225,22 @@ def kill_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         page.close()
 
 
+def kill_trend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from page_fixture import recorded
+
+    from jmt_edge.live.page import server
+
+    _, earlier = recorded(tmp_path)
+    monkeypatch.setattr(server, "RETRIES", (0.01,))
+    monkeypatch.setattr(server, "recorded", once(server.recorded))
+    page = server.start_page("127.0.0.1:0", Controls(), recordings=tmp_path, earlier=earlier)
+    with Kill("trend"):
+        page.on_start(_pain_run(tmp_path))
+        wait_for(lambda: FAULTS.counts().get("trend"), "the fault")
+        wait_for(lambda: page.model.earlier is not None and not page.model.reading, "what was recorded before")
+        page.close()
+
+
 def nobody() -> Any:
     """A broker that does not answer: the threads try again and again."""
     pytest.importorskip("paho.mqtt.client", reason="paho-mqtt is not installed")
@@ -324,19 +340,19 @@ def kill_direct_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 SCENARIOS = {
-    "beds/publisher.py": kill_publisher,
-    "beds/listener.py": kill_listener,
-    "beds/direct.py": kill_direct_reader,
-    "live/outputs.py": kill_marks,
-    "live/keys.py": kill_keys,
-    "live/judge.py": kill_watch,
-    "live/tui.py": kill_terminal,
-    "live/page/server.py": kill_page,
-    "capture/reconnect.py": kill_reader,
-    "capture/patient.py": kill_patient,
-    "capture/boards/board.py": kill_board,
-    "machine.py": kill_power_meter,
-    "recording/recorder.py": kill_recorder,
+    "beds/publisher.py": [kill_publisher],
+    "beds/listener.py": [kill_listener],
+    "beds/direct.py": [kill_direct_reader],
+    "live/outputs.py": [kill_marks],
+    "live/keys.py": [kill_keys],
+    "live/judge.py": [kill_watch],
+    "live/tui.py": [kill_terminal],
+    "live/page/server.py": [kill_page, kill_trend],
+    "capture/reconnect.py": [kill_reader],
+    "capture/patient.py": [kill_patient],
+    "capture/boards/board.py": [kill_board],
+    "machine.py": [kill_power_meter],
+    "recording/recorder.py": [kill_recorder],
 }
 
 
@@ -360,13 +376,17 @@ def _calls(names: set[str]) -> dict[str, list[str]]:
 def test_every_thread_is_started_by_the_supervisor() -> None:
     others = set(_calls(STARTS)) - POOLS
     assert not others, "start it with faults.Steady"
-    assert _calls({"Steady"}) == {where: ["Steady"] for where in SCENARIOS}, "a scenario for each thread, please"
+    assert _calls({"Steady"}) == {where: ["Steady"] * len(kills) for where, kills in SCENARIOS.items()}, (
+        "a scenario for each thread, please"
+    )
 
 
-@pytest.mark.parametrize("where", SCENARIOS)
-def test_a_killed_thread_works_on(where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "kill", [kill for kills in SCENARIOS.values() for kill in kills], ids=lambda kill: kill.__name__
+)
+def test_a_killed_thread_works_on(kill: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(faults, "PAUSE", 0.01)
-    SCENARIOS[where](tmp_path, monkeypatch)
+    kill(tmp_path, monkeypatch)
 
 
 # --- the supervisor itself --------------------------------------------------------------------------------------------
