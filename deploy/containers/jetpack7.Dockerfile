@@ -11,6 +11,7 @@ RUN apt-get update && \
     /opt/jmt-edge/bin/pip install --no-cache-dir --constraint /src/deploy/constraints/jetpack7.txt \
         '/src[gpu,build,page,record,mqtt,sign]' && \
     /opt/jmt-edge/bin/pip uninstall --yes opencv-python-headless && \
+    /opt/jmt-edge/bin/python -c "import cv2; print(cv2.__version__)" && \
     rm -rf /src && \
     useradd --system --uid 10001 --groups audio,video,dialout --home-dir /var/lib/jmt-edge --create-home jmt-edge
 ENV PATH=/opt/jmt-edge/bin:$PATH PYTHONDONTWRITEBYTECODE=1 JMT_EDGE_BUNDLES=/var/lib/jmt-edge/bundles
