@@ -30,7 +30,7 @@ from jmt_edge.live import Controls, Mark, Quality, Result, RunInfo
 from jmt_edge.live.actions import LABEL
 from jmt_edge.live.judge import Watch
 from jmt_edge.live.keys import Keys
-from jmt_edge.live.screen import chart
+from jmt_edge.live.screen import MOST, chart
 from jmt_edge.live.tui import Terminal
 from jmt_edge.media.chunk import Chunk
 from jmt_edge.preprocessing.actions import ACTIONS, INDEX
@@ -213,7 +213,7 @@ def test_history_is_bounded(bundles: Bundles) -> None:
     for i in range(3000):
         terminal.on_result(a_result({"pain": 0.5, "valence": 0.0, "arousal": 0.0}, bundles("trimodal")))
         terminal.on_chunk("eda", Chunk(np.array([i * 0.5]), np.array([5], np.float32)))
-    assert len(terminal._history) <= 300 and len(terminal._eda) <= 302
+    assert len(terminal._history) <= MOST and len(terminal._eda) <= MOST + 2 < 3000
 
 
 def run_in_terminal(

@@ -386,7 +386,11 @@ def test_record_that_cannot_be_pressed_says_why(bed: Any, visit: Visit) -> None:
     assert "--record DIR" in page.text_content("#record-off")
     assert page.get_attribute("#record", "aria-describedby") == "record-off"
     page.keyboard.press("4")
-    page.wait_for_function(has("#action-note", "s.includes('not saved: recording is off')"))
+    page.wait_for_function(
+        has("#pad-question-words", "s.startsWith('This run has no recorder (--record DIR): 4 would')")
+    )
+    page.click("#pad-show-only")
+    page.wait_for_function(has("#rating-now .words", "s.includes('not saved')"))
 
 
 @pytest.mark.parametrize("motion", ["reduce", "no-preference"])
