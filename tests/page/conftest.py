@@ -12,12 +12,23 @@ from urllib.parse import urlsplit
 import pytest
 from page_fixture import CUT_OFF, Stage
 
+from jmt_edge.faults import FAULTS
+
 CHROMIUM = "/usr/bin/chromium"
 ARGUMENTS = [
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
     "--autoplay-policy=no-user-gesture-required",
 ]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def faults() -> Iterator[dict[str, int]]:
+    """A fault costs one item and is counted, and a browser connects again, so a test that passes could hide one. A test
+    that causes some puts their number here, by name."""
+    before, expected = FAULTS.counts(), dict[str, int]()
+    yield expected
+    assert {name: fault.count for name, fault in FAULTS.since(before).items()} == expected, FAULTS.since(before)
 
 
 @pytest.fixture(scope="session")

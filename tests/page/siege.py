@@ -242,7 +242,8 @@ def siege(folder: Path, seconds: float, quiet: float = 10.0) -> dict[str, Any]:
         server.send_signal(signal.SIGTERM)
         code = server.wait(60)
     said = log.read_text()
-    return {**figures, "exit_code": code, "log_lines": len(said.splitlines()), "tracebacks": said.count("Traceback")}
+    return {**figures, "exit_code": code, "log_lines": len(said.splitlines()), "tracebacks": said.count("Traceback"),
+            "faults": [line.strip() for line in said.splitlines() if " and continued (" in line]}  # fmt: skip
 
 
 def main() -> None:
@@ -271,6 +272,7 @@ def main() -> None:
         and figures["health_s_worst"] <= HEALTH
         and not figures["failures"]
         and not figures["tracebacks"]
+        and not figures["faults"]
     )
     sys.exit(not held)
 

@@ -385,10 +385,15 @@ def test_a_gap_without_an_answer_is_of_the_servers_clock(bed: Bedside, visit: Ca
 
 
 def test_the_trend_and_the_recordings_do_not_wait_for_what_came_before(
-    tmp_path: Path, pain_demo: Bundle, origin: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    pain_demo: Bundle,
+    origin: Callable[[str], None],
+    monkeypatch: pytest.MonkeyPatch,
+    faults: dict[str, int],
 ) -> None:
     """Days of a session take minutes to read; a part that cannot be read is read again."""
     origin(ORIGIN)
+    faults["trend"] = 1
     folder = part(tmp_path / "runs" / "night", pain_demo, 0.5)
     gate, real, calls = threading.Event(), server.recorded, list[int]()
 

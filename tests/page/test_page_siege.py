@@ -27,5 +27,6 @@ def test_a_crowd_of_strangers_keeps_nobody_out(tmp_path: Path) -> None:
     assert set(answers) <= {"401", "1008", "429", "1013"} and answers["401"] and answers["1008"], said
     most = RUSH * MAX_STRANGERS + MAX_KNOWN + 50
     assert figures["most"]["descriptors"] < most and figures["log_lines"] < 30 and not figures["tracebacks"], said
+    assert figures["faults"] == [], said
     assert figures["most"]["memory_mb"] < figures["before"]["memory_mb"] + 50, said
     assert figures["exit_code"] == 0, said

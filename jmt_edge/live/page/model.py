@@ -34,13 +34,14 @@ from .frames import FPS, Frames
 from .history import History
 from .past import Past
 from .ratings import Ratings
-from .traces import EDA_RATE, EDA_SECONDS, Trace, VoiceLevel
+from .traces import EDA_RATE, EDA_SECONDS, VOICE_RATE, Trace, VoiceLevel
 
 HISTORY = 2400  # results kept for the history
 MARKS = 200
 PARTS = 200  # of the recordings of a run, the newest
 RECENT = 600  # results over which latency percentiles are taken
 EDA_STEP = EdaQuality.BIN
+VOICE_POINTS = 3  # of the level that is shown
 
 
 def short(t: float) -> float:
@@ -145,10 +146,11 @@ class Model:
 
     def _take_voice(self, chunk: Chunk) -> None:
         self.voice.add(chunk.times, np.asarray(chunk.values, np.float32))
-        _, levels, count = self.voice.trace.since(self.voice.trace.count - 3)
+        times, levels, count = self.voice.trace.since(self.voice.trace.count - VOICE_POINTS)
         self.stream = max(self.stream, float(chunk.times[-1]))
-        if count:
-            self._voice_now = float(np.max(levels))
+        if count:  # a gap is a point, too, and what was heard before it is not now
+            recent = levels[(times > times[-1] - VOICE_POINTS / VOICE_RATE) & np.isfinite(levels)]
+            self._voice_now = float(recent.max()) if len(recent) else None
 
     def _take_mark(self, mark: Mark) -> None:
         self.marks.append(mark)
@@ -378,7 +380,7 @@ class Model:
     def _voice_values(self, sensors: dict[str, Any]) -> dict[str, Any]:
         lost = sensors.get("voice", {}).get("lost", "no voice in this task")
         if not lost and self._voice_now is None:
-            lost = self._none_yet
+            lost = "the samples are not numbers" if self.voice.trace.count else self._none_yet
         return {"level": None if lost or self._voice_now is None else round(self._voice_now, 1), "reason": lost}
 
     @property

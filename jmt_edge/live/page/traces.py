@@ -47,7 +47,7 @@ class Trace:
 
     def since(self, cursor: int) -> tuple[F64, NDArray[np.float32], int]:
         """(t, value, new cursor) of the points after `cursor` that are still kept."""
-        first = max(cursor, self.count - self._size)
+        first = max(cursor, self.count - self._size, 0)
         at = np.arange(first, self.count) % self._size
         return self._t[at], self._v[at], self.count
 
