@@ -40,8 +40,6 @@ export default [
     languageOptions: { ecmaVersion: 2023, sourceType: "module", globals: globals.browser },
     rules: RULES,
   },
-  { files: ["**/page/static/ratings.js"], rules: { complexity: ["error", 17] } },
-  { files: ["**/page/static/session.js"], rules: { complexity: ["error", 50], "consistent-return": "off" } },
   {
     files: ["tests/page/*.js"], // what tests run in the page
     languageOptions: { ecmaVersion: 2023, sourceType: "script", globals: globals.browser },

@@ -212,7 +212,7 @@ export class RatingPad {
     else this.#show();
   }
 
-  /** Send what waits. Where the server does not answer it waits on, until it is too old. */
+  /** Send what waits. */
   async #send(leaving) {
     const one = this.waiting, { rating, corrects } = one;
     if (one.sending) return;
@@ -227,19 +227,23 @@ export class RatingPad {
       if (answer.recorded) this.#done(corrects === undefined ? `${what} noted` : what);
       else this.#say(`${what} shown here but not saved: recording is off`);
     } catch (error) {
-      if (this.waiting !== one) return;
-      if (error.unanswered && (performance.now() - one.at) / 1000 < MAX_AGE - 5) {
-        one.failed = true;
-        setTimeout(() => {
-          one.sending = false;
-        }, AGAIN);
-        this.#show();
-        return;
-      }
-      this.waiting = null;
-      const what = rating === null ? "the rating was not withdrawn" : `${rating} was not stored`;
-      this.#say(error.unanswered ? `${what}: the server did not answer; rate again` : `${what}: ${error.message}`);
+      if (this.waiting === one) this.#unsent(one, error);
     }
+  }
+
+  /** What waits was not taken: it waits on where there was no answer, until it is too old. */
+  #unsent(one, error) {
+    if (error.unanswered && (performance.now() - one.at) / 1000 < MAX_AGE - 5) {
+      one.failed = true;
+      setTimeout(() => {
+        one.sending = false;
+      }, AGAIN);
+      this.#show();
+      return;
+    }
+    this.waiting = null;
+    const what = one.rating === null ? "the rating was not withdrawn" : `${one.rating} was not stored`;
+    this.#say(error.unanswered ? `${what}: the server did not answer; rate again` : `${what}: ${error.message}`);
   }
 
   #done(words) {

@@ -16,6 +16,39 @@ const PLACES = {
 };
 const NO_CODE = "A code has 1 to 32 letters, digits, “.”, “_” or “-”, and is not a name.";
 
+const LEFT = { done: "done", refused: "refused", "": "—" };
+
+/** What becomes of a recording when the session begins. recording: as in the state; records: whether it is wanted. */
+export function recordingNote({ available, on } = {}, records = false) {
+  if (!available) return "Recording needs a run started with --record DIR.";
+  if (records) return on ? "What is recorded now ends then, and a recording of this session begins." : "Recording starts with the session.";
+  return on ? "What is recorded now ends when the session begins." : "Nothing is recorded.";
+}
+
+/** Where the rest stands, see `SessionStart.#restNow`: left, done, refused, or "" where there is none. */
+export function stageOf({ off, mine, lasts, kept }) {
+  if (lasts) return "left";
+  if (off || !mine) return "";
+  return kept.length ? "done" : "refused";
+}
+
+/** What is said below a rest, see `SessionStart.#restNow`. faults: [name, what to do, why] of each signal that cannot be
+ * used now; none: no signal can be. */
+export function restLines({ off, mine, lasts, kept, refused, older }, faults, none) {
+  if (off) return [`— ${off}`];
+  const lines = lasts || !mine ? faults.map(([name, what, why]) => `${NAMES[name]} cannot be used now: ${what || why}`) : [];
+  if (kept.length) lines.push(`Measured: ${kept.map((name) => NAMES[name]).join(", ")}.`);
+  for (const [name, why] of Object.entries(refused)) lines.push(`${NAMES[name]} has no rest: ${why}.`);
+  if (older) lines.push("left" in older ? "A rest is being measured already." : "The rest that was measured before is not used: it may be another person's.");
+  if (none && !lasts) lines.push("No rest can begin: no signal can be used.");
+  return lines;
+}
+
+/** Put `items` into `node` where they are not there yet: a screen reader reads what is replaced. */
+function fill(node, items) {
+  if (node.innerHTML !== items.map((item) => item.outerHTML).join("")) node.replaceChildren(...items);
+}
+
 /** What is known of a new start: the step's number, the sensor's, the code, and what was done or skipped. */
 const fresh = () => ({ open: false, step: 0, sensor: 0, code: "", coded: null, record: null, checked: {}, rest: "" });
 
@@ -60,14 +93,12 @@ export class SessionStart {
   update() {
     const session = this.on.state()?.session;
     if (!session || !this.on.run()?.realtime) return;
-    if (session.asks && !this.left && !this.shown) this.open();
+    if (session.asks && !this.left) this.open();
     if (!this.shown) return;
-    this.began ??= session.began ?? 0;
-    if ((session.began ?? 0) !== this.began && !this.asking) {
-      this.#done("a session was begun on another screen");
-      return;
-    }
-    this.#draw();
+    const began = session.began ?? 0;
+    this.began ??= began;
+    if (began !== this.began && !this.asking) this.#done("a session was begun on another screen");
+    else this.#draw();
   }
 
   open() {
@@ -236,8 +267,7 @@ export class SessionStart {
       const label = `${i + 1} ${name}${words ? `: ${words}` : ""}`;
       return make("li", { "data-how": how, ...(i === step ? { "aria-current": "step" } : {}) }, label);
     });
-    const said = items.map((item) => item.outerHTML).join("");
-    if ($("session-steps").innerHTML !== said) $("session-steps").replaceChildren(...items);
+    fill($("session-steps"), items);
     ["person", "signal", "rest", "begin"].forEach((name, i) => ($(`session-${name}-step`).hidden = i !== step));
     $("session-back").disabled = step === 0;
     $("session-skip").hidden = step === 3;
@@ -250,9 +280,7 @@ export class SessionStart {
     say($("session-title"), "Whose session is it?");
     $("session-record").disabled = !recording?.available;
     $("session-record").checked = this.#records;
-    const now = recording?.on ? "What is recorded now ends then, and a recording of this session begins." : "Recording starts with the session.";
-    const none = recording?.on ? "What is recorded now ends when the session begins." : "Nothing is recorded.";
-    say($("session-record-note"), !recording?.available ? "Recording needs a run started with --record DIR." : this.#records ? now : none);
+    say($("session-record-note"), recordingNote(recording, this.#records));
     say($("session-before"), session?.began || session?.subject ? `Before: the session of ${session.subject || "a person without a code"}.` : "");
     $("session-next").disabled = false;
     this.#lend();
@@ -260,7 +288,10 @@ export class SessionStart {
 
   #drawSignal() {
     const name = this.#sensors[this.is.sensor];
-    if (!name) return this.#forward();
+    if (!name) {
+      this.#forward();
+      return;
+    }
     const [device, place] = PLACES[name], [what, why] = this.#fault(name);
     say($("session-title"), `${device} (${this.is.sensor + 1} of ${this.#sensors.length})`);
     say($("session-place"), place);
@@ -271,41 +302,47 @@ export class SessionStart {
     const score = good ? (this.on.result()?.quality[name]?.score ?? 0) : null;
     setBar($("session-meter"), "quality", score);
     say($("session-score"), good ? `quality ${percent(score)}` : "quality —");
-    const level = this.on.state()?.voice.level ?? null;
-    say($("session-level"), name !== "voice" ? "" : level === null ? "level —" : `level ${Math.round(level)} dB`);
+    say($("session-level"), name === "voice" ? this.#level : "");
     $("session-next").disabled = !good;
     this.#lend(name);
   }
 
+  get #level() {
+    const level = this.on.state()?.voice.level ?? null;
+    return level === null ? "level —" : `level ${Math.round(level)} dB`;
+  }
+
+  /** What this view has asked for counts, or the run for this session; an older rest may be another person's. */
+  #settleRest() {
+    const rested = this.#rested();
+    if (!rested) return;
+    if (!this.is.rest && this.on.state()?.session.asks) this.#keep({ rest: "asked", since: -2 });
+    if (this.is.rest === "asked" && this.#fresh() && !("left" in rested)) this.#keep({ rest: "over" });
+  }
+
+  /** The rest now. off: why nothing is known; mine: it is of this start; lasts: begun and not over; left: s, or null
+   * before the first answer; kept: names; refused: {name: why}; older: that of somebody before. */
+  #restNow() {
+    const off = this.on.off(), found = this.#rested(), mine = ["asked", "over", "measured"].includes(this.is.rest);
+    const rested = mine && (this.is.rest !== "asked" || this.#fresh()) ? found : null;
+    const lasts = mine && !off && (!rested || "left" in rested);
+    const { left = null, kept = [], refused = {} } = rested ?? {};
+    return { off, mine, lasts, left, kept, refused, older: mine ? null : found };
+  }
+
   #drawRest() {
+    this.#settleRest();
     const names = this.#sensors, faults = names.map((name) => [name, ...this.#fault(name)]).filter(([, , why]) => why);
-    // what this view has asked for counts, or the run for this session; an older rest may be another person's
-    if (!this.is.rest && this.on.state()?.session.asks && this.#rested()) this.#keep({ rest: "asked", since: -2 });
-    if (this.is.rest === "asked" && this.#fresh() && this.#rested() && !("left" in this.#rested())) this.#keep({ rest: "over" });
-    const mine = this.is.rest === "asked" || this.is.rest === "over" || this.is.rest === "measured";
-    const rested = mine && (this.is.rest !== "asked" || this.#fresh()) ? this.#rested() : null;
-    const lasts = mine && (!rested || "left" in rested) && !this.on.off(), kept = rested?.kept ?? [];
-    const older = !mine && this.#rested();
+    const rest = this.#restNow(), stage = stageOf(rest), none = faults.length === names.length;
     say($("session-title"), "Two minutes of rest");
     say($("session-do"), `The person lies or sits still with the eyes open, nobody touches them, nothing happens.${names.includes("voice") ? " The voice has a rest only where they speak: let them count in their usual voice." : ""}`);
-    say($("session-left"), lasts ? (rested ? minutesSeconds(Math.ceil(rested.left)) : "starting…") : mine && !kept.length && !this.on.off() ? "refused" : mine && kept.length ? "done" : "—");
-    $("session-left").dataset.kind = lasts ? "left" : kept.length ? "done" : mine ? "refused" : "";
-    const lines = [];
-    if (this.on.off()) lines.push(`— ${this.on.off()}`);
-    else if (lasts || !mine) for (const [name, what, why] of faults) lines.push(`${NAMES[name]} cannot be used now: ${what || why}`);
-    if (rested && !lasts) {
-      if (kept.length) lines.push(`Measured: ${kept.map((name) => NAMES[name]).join(", ")}.`);
-      for (const [name, why] of Object.entries(rested.refused)) lines.push(`${NAMES[name]} has no rest: ${why}.`);
-    }
-    if (older) lines.push("left" in older ? "A rest is being measured already." : "The rest that was measured before is not used: it may be another person's.");
-    const all = faults.length === names.length;
-    if (all && !lasts && !this.on.off()) lines.push("No rest can begin: no signal can be used.");
-    const list = lines.map((line) => make("li", {}, line)), said = list.map((item) => item.outerHTML).join("");
-    if ($("session-rest-notes").innerHTML !== said) $("session-rest-notes").replaceChildren(...list);
-    say($("session-rest"), mine && !lasts ? "Measure again" : "Start the rest");
-    $("session-rest").hidden = lasts;
-    $("session-rest").disabled = all || Boolean(this.on.off());
-    $("session-next").disabled = !kept.length || lasts;
+    say($("session-left"), LEFT[stage] ?? (rest.left === null ? "starting…" : minutesSeconds(Math.ceil(rest.left))));
+    $("session-left").dataset.kind = stage;
+    fill($("session-rest-notes"), restLines(rest, faults, none).map((line) => make("li", {}, line)));
+    say($("session-rest"), stage === "done" || stage === "refused" ? "Measure again" : "Start the rest");
+    $("session-rest").hidden = rest.lasts;
+    $("session-rest").disabled = none || Boolean(rest.off);
+    $("session-next").disabled = stage !== "done";
     this.#lend();
   }
 
@@ -329,8 +366,7 @@ export class SessionStart {
       ["Rest", rested?.kept ? `measured: ${rested.kept.map((name) => NAMES[name]).join(", ")}` : rest === "measured" ? "measured" : "no rest measured", rest !== "measured"],
     ];
     const parts = rows.flatMap(([name, words, lacks]) => [make("dt", {}, name), make("dd", { "data-lacks": lacks }, words)]);
-    const said = parts.map((part) => part.outerHTML).join("");
-    if ($("session-summary").innerHTML !== said) $("session-summary").replaceChildren(...parts);
+    fill($("session-summary"), parts);
     $("session-next").disabled = Boolean(this.asking || this.on.off());
     if (this.on.off()) say($("session-error"), this.on.off());
     this.#lend();
