@@ -39,7 +39,7 @@ from .ward import Ward
 
 log = logging.getLogger(__name__)
 
-SHARED = ("/static/style.css", "/static/dom.js", "/static/icon.svg")  # of the bedside page
+SHARED = ("/static/style.css", "/static/dom.js", "/static/layers.js", "/static/icon.svg")  # of the bedside page
 SWEEP = 0.2  # s
 
 

@@ -25,3 +25,12 @@ test("where the cards are covered only keys act that need none of them", () => {
   assert.deepEqual(["a", "p", "s", "d", "?", "Escape"].map((key) => pressed(event(key), true)?.key), ["a", "p", "s", "d", "?", "Escape"]);
   assert.deepEqual(["7", "t", "r", "m", "f", "x"].map((key) => pressed(event(key), true)), Array(6).fill(null));
 });
+
+test("alarms are acknowledged from within a dialog and from a slider, while letters are typed they are letters", () => {
+  const inside = (...there) => (key) => pressed(event(key, { target: { closest: (asked) => (asked.split(", ").some((part) => there.includes(part)) ? {} : null) } }));
+  for (const within of [inside("dialog"), inside("input")]) {
+    assert.deepEqual(["a", "p", "s"].map((key) => within(key)?.key), ["a", "p", "s"]);
+    assert.deepEqual(["7", "t", "r", "v"].map(within), [null, null, null, null]);
+  }
+  assert.equal(inside("dialog", "input", "input:not([type=range]):not([type=checkbox])")("a"), null);
+});

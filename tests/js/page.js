@@ -98,7 +98,7 @@ export function openPage(url = "http://bed-3.local:8765/") {
     return { ok: status < 300, status, json: async () => body, blob: async () => body };
   };
   const names = {
-    document: window.document, location: window.location, history: window.history, sessionStorage: window.sessionStorage,
+    window, document: window.document, location: window.location, history: window.history, sessionStorage: window.sessionStorage,
     localStorage: window.localStorage, getComputedStyle: () => ({ getPropertyValue: (name) => ` ${name} ` }),
     devicePixelRatio: 1, ResizeObserver: class { observe() {} }, uPlot: Plot, WebSocket: Socket, fetch,
     innerWidth: 1280,

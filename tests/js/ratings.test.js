@@ -2,8 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { module, openPage } from "./page.js";
 
-const { window } = openPage();
-globalThis.window = window;
+openPage();
 const { agreementWords, askWords, waitingWords } = await module("ratings.js");
 const { factsOf, unlabelled, whenWords } = await module("events.js");
 const { markWords } = await module("values.js");

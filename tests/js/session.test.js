@@ -2,8 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { module, openPage } from "./page.js";
 
-const { window } = openPage();
-globalThis.window = window;
+openPage();
 const { recordingNote, restLines, stageOf } = await module("session.js");
 
 const nothing = { off: "", mine: false, lasts: false, left: null, kept: [], refused: {}, older: null };

@@ -195,7 +195,22 @@ def test_a_station_that_does_not_answer_shows_nothing_old(hand: Callable[..., Ha
     station.close()
     page.wait_for_selector("#veil:not([hidden])")
     assert "%" not in page.inner_text("#beds") and "does not answer" in page.inner_text("#veil")
+    assert page.inner_text("#banner-list") == "Alarms unknown: no connection"
     assert findings(page) == []
+
+
+def test_alarms_are_unknown_while_a_token_is_asked_for(hand: Callable[..., Hand], visit: Callable[..., Any]) -> None:
+    station = hand(4, "t" * 20)
+    page = visit(station.server.url, expect=("401",))
+    page.wait_for_selector("#token-dialog[open]")
+    wait_for(lambda: page.inner_text("#banner-list") == "Alarms unknown: token needed", 120)
+    boxes = [page.locator(one).bounding_box() for one in ("#banner", "#token-dialog")]
+    assert boxes[0]["y"] + boxes[0]["height"] <= boxes[1]["y"] and not page.is_visible("#veil")
+    assert findings(page) == []
+    page.fill("#token", "t" * 20)
+    page.press("#token", "Enter")
+    wait_for(lambda: "bed 3" in page.inner_text("#banner-list"), 120)
+    page.click("#theme")  # nothing is inert any more
 
 
 def test_a_broker_that_is_away_is_one_alarm_and_no_numbers(

@@ -1,5 +1,6 @@
 // The station: asks once a second what is known of every bed, and shows nothing that is old.
 import { $, make, say } from "/static/dom.js";
+import { openDialog } from "/static/layers.js";
 import { ago, alarmsOf, gravest, sentence, signalsOf } from "/static/tiles.js";
 
 const PERIOD = 1000; // ms between two questions
@@ -46,19 +47,21 @@ async function turn() {
     }
     asking = false;
   }
-  const old = performance.now() - heard > OLD;
-  $("veil").hidden = !old;
-  if (old) {
+  const old = performance.now() - heard > OLD, refused = $("token-dialog").open;
+  $("veil").hidden = !old || refused;
+  if (old || refused) {
     say($("veil-text"), "The station does not answer. Look at the beds themselves.");
     document.body.dataset.trust = "lost";
-    say($("link"), "no connection");
+    const why = refused ? "token needed" : "no connection";
+    say($("link"), why);
     for (const tile of tiles.values()) blank(tile);
+    unknown(why);
   }
 }
 
 function needToken(why) {
   say($("token-error"), why);
-  $("token-dialog").showModal();
+  openDialog($("token-dialog"));
 }
 
 $("token-form").addEventListener("submit", () => {
@@ -148,22 +151,35 @@ function blank(tile) {
 
 /** The gravest alarms by bed; a click goes to the tile, which may be out of sight. */
 function banner(found) {
-  const all = gravest(found);
-  const shown = all.slice(0, 3);
-  const key = JSON.stringify([shown.map(({ detail, ...rest }) => rest), all.length]);
-  $("banner").dataset.priority = all[0]?.priority || "";
-  $("banner").dataset.signal = all.find((alarm) => alarm.signals)?.priority || "";
+  const all = gravest(found), shown = all.slice(0, 3);
+  Object.assign($("banner").dataset, { priority: all[0]?.priority || "", signal: all.find((alarm) => alarm.signals)?.priority || "" });
   $("ack").hidden = !found.alarms.some((alarm) => alarm.state === "active" || alarm.state === "latched");
-  if (banner.key === key) return;
-  banner.key = key;
-  const rows = shown.map((alarm) => {
-    if (!alarm.bed) return make("div", { class: "alarm" }, alarm.text);
-    const button = make("button", { type: "button" }, alarm.bed);
-    button.addEventListener("click", () => tiles.get(alarm.bed)?.node.scrollIntoView({ block: "center" }));
-    return make("div", { class: "alarm" }, button, ` ${alarm.text}`);
+  tell(JSON.stringify([shown.map(({ detail, ...rest }) => rest), all.length]), () => {
+    const rows = shown.map(bannerLine);
+    if (all.length > 3) rows.push(make("div", {}, `${all.length - 3} more`));
+    return rows.length ? rows : [make("div", { class: "calm" }, "No alarms")];
   });
-  if (all.length > 3) rows.push(make("div", {}, `${all.length - 3} more`));
-  $("banner-list").replaceChildren(...(rows.length ? rows : [make("div", { class: "calm" }, "No alarms")]));
+}
+
+function bannerLine(alarm) {
+  if (!alarm.bed) return make("div", { class: "alarm" }, alarm.text);
+  const button = make("button", { type: "button" }, alarm.bed);
+  button.addEventListener("click", () => tiles.get(alarm.bed)?.node.scrollIntoView({ block: "center" }));
+  return make("div", { class: "alarm" }, button, ` ${alarm.text}`);
+}
+
+/** No alarm is known, which is not the same as none. */
+function unknown(why) {
+  Object.assign($("banner").dataset, { priority: "", signal: "" });
+  $("ack").hidden = true;
+  tell(why, () => [make("div", { class: "calm" }, `Alarms unknown: ${why}`)]);
+}
+
+/** The lines of the banner; written only where `key` differs, so that they are read out once. */
+function tell(key, rows) {
+  if (tell.key === key) return;
+  tell.key = key;
+  $("banner-list").replaceChildren(...rows());
 }
 
 $("ack").addEventListener("click", () => ask("/api/v1/acknowledge", {}).then(turn, () => {}));
@@ -174,7 +190,7 @@ function theme() {
 }
 $("theme").addEventListener("click", theme);
 document.addEventListener("keydown", (event) => {
-  if (event.target.closest("input, dialog") || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.target.closest("input") || event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.key === "d") theme();
   if (event.key === "a" && !$("ack").hidden) $("ack").click();
 });

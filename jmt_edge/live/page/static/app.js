@@ -7,6 +7,7 @@ import { $, clockTime, make, minutesSeconds as time, say } from "./dom.js";
 import { FaceView } from "./face.js";
 import { Events } from "./events.js";
 import { pressed } from "./keys.js";
+import { inDialog, openDialog } from "./layers.js";
 import { Link, ask, setToken, takeToken } from "./link.js";
 import { meter, setMeter } from "./meters.js";
 import { RatingPad } from "./ratings.js";
@@ -473,7 +474,7 @@ function openSettings() {
   $("enabled").checked = enabled;
   text("settings-error", "");
   showSettings();
-  $("settings-dialog").showModal();
+  openDialog($("settings-dialog"));
 }
 
 function showSettings() {
@@ -554,7 +555,7 @@ $("audit").onclick = async () => {
   );
   $("audit-list").replaceChildren(...lines);
   if (!lines.length) $("audit-list").textContent = "Nothing yet.";
-  $("audit-dialog").showModal();
+  openDialog($("audit-dialog"));
 };
 
 // --- theme, keys, connection -----------------------------------------------------------------------------------------
@@ -590,14 +591,14 @@ const KEYS = [
   ["o", "past recordings", () => recordings.open()],
   ["f", "face: show, blur, hide", () => setFace({ show: "blur", blur: "hide", hide: "show" }[face])],
   ["d", "dark or light", toggleTheme],
-  ["?", "this help", () => $("help-dialog").showModal()],
+  ["?", "this help", () => openDialog($("help-dialog"))],
 ];
 $("keys").append(...KEYS.flatMap(([key, what]) => [make("dt", {}, key), make("dd", {}, what)]));
-$("help").onclick = () => $("help-dialog").showModal();
+$("help").onclick = () => openDialog($("help-dialog"));
 
 document.addEventListener("keydown", (event) => {
   if (event.key === "Escape" && event.target === $("marker-text")) $("marker-text").blur();
-  const asked = pressed(event, session.shown), known = KEYS.find(([key]) => key === asked?.key);
+  const asked = pressed(event, session.shown || inDialog()), known = KEYS.find(([key]) => key === asked?.key);
   if (asked?.rating !== undefined) pad.rate(asked.rating);
   else if (asked?.key === "Escape" && session.shown) session.close();
   else if (known?.[2]) {
@@ -655,7 +656,7 @@ function start() {
     json: onJson, frame: (buffer) => faceView.frame(buffer), traces: onTraces, state: onLink,
     refused: (reason) => {
       text("token-error", reason && REFUSED);
-      if (!$("token-dialog").open) $("token-dialog").showModal();
+      openDialog($("token-dialog"));
       $("token").focus();
     },
   });

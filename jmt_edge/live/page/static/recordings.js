@@ -2,6 +2,7 @@
 
 import { Chart, broken } from "./charts.js";
 import { $, make } from "./dom.js";
+import { openDialog } from "./layers.js";
 import { ask } from "./link.js";
 import { from, sure, whatIf } from "./uncertainty.js";
 import { NONE, markWords, percent } from "./values.js";
@@ -21,7 +22,7 @@ export class Recordings {
   }
 
   open() {
-    if (!$("recordings-dialog").open) $("recordings-dialog").showModal();
+    openDialog($("recordings-dialog"));
     return this.#try(async () => {
       this.#play(false);
       $("viewer").hidden = true;
