@@ -123,6 +123,11 @@ class Controls:
     def is_recording(self) -> bool:
         return self.recording is not None and self.recording.active
 
+    @property
+    def part(self) -> Path | None:
+        """The recording that is being written."""
+        return self.recording.folder if self.recording is not None and self.recording.active else None
+
     def start_recording(self) -> None:
         self._record("start")
 

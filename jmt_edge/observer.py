@@ -117,6 +117,9 @@ class Observer:
     def on_turn(self) -> None:
         """The loop advances: called at every pull, each 40 ms in real time, and between all the other calls."""
 
+    def on_ending(self) -> None:
+        """The run is about to end: what is asked of `Controls` now is the last that takes effect."""
+
     def on_clock(self, t: float, step: float) -> None:
         """The system's clock was set by `step` s at stream time `t`; `RunInfo.clock` knows it already."""
 

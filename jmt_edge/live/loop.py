@@ -144,6 +144,7 @@ class _Loop:
             if self._options.rest:
                 self._begin_rest(self._options.rest)
             self._windows(first)
+            self._tell("on_ending")
             self._serve()
         except Exception as error:
             self.summary.failed = str(error) or type(error).__name__

@@ -27,10 +27,12 @@ EDA_RATE = 2.0  # points per second
 MOST = 1200  # points of a chart: the columns of the widest terminals
 NONE = "—"
 _LIVE_KEYS = (
-    "q quit  m mark  0-9, t = 10 pain rating  r record on/off  a acknowledge  p pause alarms  b bell (it is {bell})",
-    "q quit  m mark  0-9, t=10 rate  r record  a acknowledge  p pause  b bell ({bell})",
-    "q quit  m mark  0-9,t rate  r rec  a ack  p pause  b bell",
-    "q quit m mark 0-9,t r a ack p pause b",
+    "q quit  m mark  0-9, t = 10 pain rating  u undo it  c correct the last  r record on/off  a acknowledge  "
+    "p pause alarms  b bell (it is {bell})",
+    "q quit  m mark  0-9, t=10 rate  u undo  c correct  r record  a acknowledge  p pause  b bell ({bell})",
+    "q quit m mark 0-9,t rate u undo c fix r rec a acknowledge p pause b bell ({bell})",
+    "q quit m mark 0-9,t rate u undo c fix r rec a ack p pause b",
+    "q quit m 0-9,t u undo c r a ack p b",
 )
 _OTHER_KEYS = ("q quit   r record on/off", "q quit  r record")  # the run is not live: nothing to note or acknowledge
 _WIDE = 67  # columns from which source and attention are shown; a verdict that cannot be read is worse than no source

@@ -27,6 +27,8 @@ from .judge import Judge
 from .keys import Keys
 from .letters import Letters, encoding_of
 from .screen import MOST, View, calm, draw, keys, means, notes, one_line, sentence, summed_eda
+from .typed_ratings import KEYS as RATING_KEYS
+from .typed_ratings import TypedRatings
 
 PERIOD = 0.25  # s between two drawings
 BELLS = {"high": 4.0, "medium": 8.0, "low": 20.0}  # s between two bells, as between the page's sounds
@@ -36,7 +38,8 @@ class Terminal(Observer):
     """Redraws four times per second in its own thread; the loop only stores its latest values here.
 
     judge: the run's, so that whatever shows alarms shows the same and a person acknowledges for all; who owns it comes
-    before this observer. log: writes what a person does about alarms to the page's audit log, before it is done.
+    before this observer. log: writes what a person does about alarms, and corrects, to the page's audit log, before it
+    is done.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class Terminal(Observer):
         self._letters = Letters(encoding_of(self._console.encoding, os.environ))
         self.judge = judge
         self._log = log
+        self._ratings = TypedRatings(controls, self._note)
         self._lock = threading.Lock()
         self._info: RunInfo | None = None
         self._result: Result | None = None
@@ -91,6 +95,7 @@ class Terminal(Observer):
             self._level = 10 * float(np.log10(max(power, 1e-10)))
 
     def on_mark(self, mark: Mark) -> None:
+        self._ratings.add(mark)
         what = mark.label if mark.rating is not None or mark.corrects is not None else f"mark {mark.text}".rstrip()
         kept = "" if self._controls.is_recording else ", not saved: recording is off"
         self._message = f"{what} at {mark.t:.1f} s{kept}"
@@ -106,6 +111,9 @@ class Terminal(Observer):
                 self._total.add(result.latency_ms["total"])
             if self._lines is not None:
                 self._lines.waiting.append(result)
+
+    def on_ending(self) -> None:
+        self._rate(ending=True)
 
     def on_end(self, summary: Summary) -> None:
         self._ended.set()
@@ -136,12 +144,18 @@ class Terminal(Observer):
             elif key == "m":
                 self._demand_live("it takes no notes")
                 self._controls.mark("key")
-            elif key == "t" or key.isdecimal():
+            elif key in RATING_KEYS:
                 self._demand_live("it takes no ratings")
-                self._controls.rate(10 if key == "t" else int(key))
+                self._message = self._ratings.press(key)
             elif key in ("a", "p", "b"):
                 self._demand_live("it has no alarms")
                 self._message = {"a": self._acknowledge, "p": self._pause, "b": self._switch_bell}[key]()
+        except ConfigError as error:
+            self._message = str(error)
+
+    def _rate(self, *, ending: bool = False) -> None:
+        try:
+            self._ratings.turn(ending=ending)
         except ConfigError as error:
             self._message = str(error)
 
@@ -186,6 +200,7 @@ class Terminal(Observer):
             self._lines.show(self._view(time.monotonic()))
 
     def _show(self) -> None:
+        self._rate()
         now = time.monotonic()
         if self._live is not None:
             self._live.update(self.render(), refresh=True)

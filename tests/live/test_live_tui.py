@@ -30,10 +30,12 @@ from jmt_edge.live import Controls, Mark, Quality, Result, RunInfo
 from jmt_edge.live.actions import LABEL
 from jmt_edge.live.judge import Watch
 from jmt_edge.live.keys import Keys
+from jmt_edge.live.ratings import UNDO
 from jmt_edge.live.screen import MOST, chart
 from jmt_edge.live.tui import Terminal
 from jmt_edge.media.chunk import Chunk
 from jmt_edge.preprocessing.actions import ACTIONS, INDEX
+from jmt_edge.recording.reader import Recording
 
 Bundles = Callable[[str], Bundle]
 
@@ -73,6 +75,7 @@ class On:
 
     active = True
     state = "recording to x"
+    folder = Path("x")
 
     def start(self) -> None: ...
 
@@ -141,7 +144,7 @@ def test_a_terminal_of_any_size_keeps_the_verdicts_and_the_notice(bundles: Bundl
     assert all(any(name in line and value in line for line in lines) for name, value in
                (("pain", "0.40"), ("valence", "+0.10"), ("arousal", "+0.20")))  # fmt: skip
     assert any("not for clinical use" in line for line in lines)
-    assert lines[-1].startswith("q quit") and all(f" {key} " in f"{lines[-1]} " for key in "mrapb")
+    assert lines[-1].startswith("q quit") and all(f" {key} " in f"{lines[-1]} " for key in "mucrapb")
 
 
 @pytest.mark.parametrize("reason", ["", "face turned away in 5 of 6 frames"])
@@ -258,7 +261,7 @@ def of_pain(bundles: Bundles) -> list[str]:
 
 
 def test_keys_mark_rate_and_quit(bundles: Bundles) -> None:
-    keys = [b"m", b"7", b"r", b"b", b"p", b"q"]
+    keys = [b"m", b"7", b"r", b"b", b"p", *[b"x"] * 9, b"q"]  # x: nothing, until the 5 s in which u undoes are over
     code, output, restored = run_in_terminal(of_pain(bundles), keys, b"warming up")
     assert code == 0 and restored
     text = plain(output)
@@ -268,6 +271,106 @@ def test_keys_mark_rate_and_quit(bundles: Bundles) -> None:
     assert "alarms paused for 120 s" in text and re.search(r"paused [12]:", text)
     assert "results" in text and "peak memory" in text and "not for clinical use" in text
     assert "Traceback" not in text
+
+
+class Rated:
+    """A terminal view whose keys a test presses and whose clock it turns; the marks that it asks for are told to it."""
+
+    def __init__(self, terminal: Terminal, controls: Controls, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.terminal, self.controls = terminal, controls
+        self.now = time.monotonic()
+        monkeypatch.setattr("jmt_edge.live.typed_ratings.time.monotonic", lambda: self.now)
+
+    def press(self, *keys: str) -> str:
+        for key in keys:
+            self.terminal._press(key)
+        return self.terminal._message
+
+    def after(self, seconds: float, *, ending: bool = False) -> list[tuple[int | None, float | None]]:
+        """(rating, what it corrects) of the marks that have been noted since the last call."""
+        self.now += seconds
+        self.terminal.on_ending() if ending else self.terminal._rate()
+        marks = [Mark(when, text, rating, corrects) for when, text, rating, corrects in self.controls.take_marks()]
+        for mark in marks:
+            self.terminal.on_mark(mark)
+        return [(mark.rating, mark.corrects) for mark in marks]
+
+
+@pytest.fixture
+def rated(bundles: Bundles, monkeypatch: pytest.MonkeyPatch) -> Rated:
+    controls = Controls()
+    controls.recording = On()
+    terminal, _ = view(bundles, None, controls)
+    return Rated(terminal, controls, monkeypatch)
+
+
+def test_a_typed_rating_waits_as_long_as_the_page_s_and_can_be_undone(rated: Rated) -> None:
+    page = Path(__file__).parents[2] / "jmt_edge/live/page/static/ratings.js"
+    assert f"UNDO = {UNDO:g};" in page.read_text()
+    assert "rating 7 noted in 5 s" in rated.press("7") and rated.after(UNDO - 0.1) == []
+    assert rated.press("u") == "rating 7 undone" and rated.after(60) == []
+    assert "no rating waits" in rated.press("u")
+    rated.press("3", "t")  # the right one, typed at once
+    at = rated.now
+    assert rated.after(UNDO) == [(10, None)]
+    (noted,) = rated.terminal._ratings._ratings.given
+    assert noted.t == pytest.approx(at)  # when it was typed
+    assert "no rating waits" in rated.press("u")
+
+
+def test_the_last_rating_is_corrected_or_withdrawn_in_the_terminal(rated: Rated) -> None:
+    noted: list[tuple[str, dict[str, object]]] = []
+    rated.terminal._log = lambda action, **details: noted.append((action, details))
+    assert "no rating to correct" in rated.press("c") and "press c first" in rated.press("w")
+    rated.press("7")
+    rated.after(UNDO)
+    (first,) = rated.terminal._ratings._ratings.given
+    assert rated.press("c").startswith(f"instead of 7 at {first.t:.1f} s")
+    assert "stays as it was" in rated.press("u") and "press c first" in rated.press("w")
+    assert rated.press("c", "5") == "changed to 5 in 5 s; u undoes it" and noted == []
+    assert "a rating waits" in rated.press("c")
+    assert rated.after(UNDO) == [(5, first.t)]
+    assert noted == [("correct rating", {"of": round(first.t, 3), "before": 7, "after": 5})]
+    assert "stays as it was" in rated.press("c", "2", "u") and rated.after(UNDO) == []
+    rated.press("c", "w")
+    assert rated.after(UNDO) == [(None, first.t)] and rated.terminal._ratings._ratings.given == []
+    assert "no rating to correct" in rated.press("c")
+
+
+def test_a_correction_that_would_be_lost_is_refused_with_the_reason(rated: Rated, tmp_path: Path) -> None:
+    """As the page's: by what holds the rating."""
+    rated.press("7")
+    rated.after(UNDO)
+    assert rated.controls.recording is not None
+    rated.press("c", "3")
+    rated.controls.recording.folder = tmp_path / "later"  # type: ignore[misc]
+    assert rated.after(UNDO) == [] and "in the recording x, which has ended" in rated.terminal._message
+    assert "in the recording x, which has ended" in rated.press("c")
+
+    def full(action: str, **details: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    rated.terminal._log = full
+    rated.press("4")
+    rated.after(UNDO)
+    rated.press("c", "3")
+    assert rated.after(UNDO) == [] and "the audit log cannot be written" in rated.terminal._message
+
+
+def test_a_rating_that_waits_when_the_run_ends_is_noted(rated: Rated) -> None:
+    rated.press("7")
+    assert rated.after(1, ending=True) == [(7, None)]
+
+
+def test_the_recording_has_what_was_left_of_typed_ratings(bundles: Bundles, tmp_path: Path) -> None:
+    """One undone, one corrected, and one that waits at the end, through a real run."""
+    wait = [b"x"] * 12  # a key every half a second
+    keys = [b"9", b"u", b"7", *wait, b"c", b"4", *wait, b"2", b"q"]
+    args = [*of_pain(bundles), "--record", str(tmp_path / "night")]
+    code, output, _ = run_in_terminal(args, keys, b"warming up")
+    assert code == 0 and "Traceback" not in plain(output)
+    marks = Recording(tmp_path / "night").marks()
+    assert [(m.rating, m.corrects) for m in marks] == [(7, None), (4, marks[0].t), (2, None)]
 
 
 @pytest.mark.parametrize(
@@ -305,7 +408,7 @@ def test_the_digits_of_a_function_key_are_no_ratings(
 
 def test_forty_columns_keep_the_key_line(bundles: Bundles) -> None:
     code, output, _ = run_in_terminal(of_pain(bundles), [b"q"], b"warming up", (40, 12))
-    assert code == 0 and "q quit m mark 0-9,t r a ack p pause b" in plain(output)
+    assert code == 0 and "q quit m 0-9,t u undo c r a ack p b" in plain(output)
 
 
 @pytest.mark.parametrize(

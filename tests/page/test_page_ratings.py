@@ -13,7 +13,7 @@ import pytest
 from page_fixture import CUT_OFF, Http, Stage, wait_for
 from test_page_browser import text, wait_text
 
-from jmt_edge.live.page.ratings import ASKED, KEPT, RECENT, Ratings
+from jmt_edge.live.ratings import ASKED, KEPT, RECENT, Ratings
 from jmt_edge.observer import Mark
 from jmt_edge.recording.agreement import agreement
 from jmt_edge.recording.alarm_events import AlarmEvent

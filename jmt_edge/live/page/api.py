@@ -21,6 +21,7 @@ from ...tasks import LONGEST_REST, SHORTEST_REST
 from ..alarms import MAX_PAUSE, AlarmSettings
 from ..events import NOT_RECORDED
 from ..judge import STALE
+from ..ratings import MAX_AGE
 from .audit import AuditLog
 from .clients import Clients
 from .door import Door
@@ -28,7 +29,6 @@ from .frames import MODES
 from .history import LEVELS
 from .metrics import prometheus
 from .model import Model
-from .ratings import MAX_AGE
 from .recordings import Recordings, UnknownRecording
 from .security import MAX_BODY, Bucket, Guard
 

@@ -28,12 +28,12 @@ from ..alarms import Alarms
 from ..events import EventLog
 from ..gate import NO_SOURCE
 from ..judge import Judge
+from ..ratings import Ratings
 from ..rest import in_words
 from .feed import Feed
 from .frames import FPS, Frames
 from .history import History
 from .past import Past
-from .ratings import Ratings
 from .traces import EDA_RATE, EDA_SECONDS, VOICE_RATE, Trace, VoiceLevel
 
 HISTORY = 2400  # results kept for the history
@@ -290,8 +290,7 @@ class Model:
     @property
     def part(self) -> Path | None:
         """The recording that is being written."""
-        recording = self.controls.recording
-        return recording.folder if recording is not None and recording.active else None
+        return self.controls.part
 
     def part_at(self, t: float) -> Path | None:
         """The recording that was written at stream time `t`, as far as that is known."""

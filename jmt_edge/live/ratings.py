@@ -1,4 +1,4 @@
-"""The ratings of a run as its page needs them: corrected, beside the estimates before them, and when to ask for one."""
+"""The ratings of a run, for page and terminal: as corrected, beside the estimates before them, when to ask for one."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from ...observer import Mark
-from ...recording.agreement import LEAST, SEVERE, agreement
-from ...recording.alarm_events import AlarmEvent
-from ...recording.gaps import F64
-from ...recording.ratings import SPAN, final, uncorrected
+from ..observer import Mark
+from ..recording.agreement import LEAST, SEVERE, agreement
+from ..recording.alarm_events import AlarmEvent
+from ..recording.gaps import F64
+from ..recording.ratings import SPAN, final, uncorrected
 
 KEPT = 1000  # ratings and corrections
+UNDO = 5.0  # s in which a rating can be undone: the page and the terminal view send it then
 MAX_AGE = 60.0  # s after which a rating that did not reach the server is too old to be sent
 RECENT = MAX_AGE + SPAN  # s of estimates that a rating which is still to come may be about
 ASKED = 600.0  # s after an alarm's end for which a rating is asked for
