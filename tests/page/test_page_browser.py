@@ -243,16 +243,16 @@ import sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from page_fixture import Stage
-stage = Stage(Path(sys.argv[2]), "pain", address=sys.argv[3], record=False)
+stage = Stage(Path(sys.argv[2]), sys.argv[4], address=sys.argv[3], record=False)
 print(stage.url, flush=True)
 time.sleep(600)
 """
 
 
-def serve(folder: Path, address: str) -> tuple[subprocess.Popen[str], str]:
+def serve(folder: Path, address: str, task: str = "pain") -> tuple[subprocess.Popen[str], str]:
     folder.mkdir()
     process = subprocess.Popen(
-        [sys.executable, "-c", SERVER, str(Path(__file__).parent), str(folder), address],
+        [sys.executable, "-c", SERVER, str(Path(__file__).parent), str(folder), address, task],
         stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stdout is not None
