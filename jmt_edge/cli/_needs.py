@@ -343,6 +343,13 @@ def _subject(flags: Flags) -> None:
         raise ConfigError(f"'{printable(flags['subject'])}' is not a FHIR reference; write --subject Patient/17")
 
 
+def _form(flags: Flags) -> None:
+    if flags["events"] and flags["form"] not in (None, "csv", "parquet"):
+        raise ConfigError(f"--events writes a table, which {flags['form']} is not; leave out --to, or use --to parquet")
+    if flags["form"] is None and not flags["events"]:
+        raise ConfigError("nothing says what to write; give --to csv, parquet, xdf or fhir, or --events")
+
+
 def _exported(flags: Flags) -> None:
     from .export import target_of
 
@@ -425,6 +432,7 @@ NEEDS: tuple[Need, ...] = (
     Need("replay", "`--page`", "an address that is free", _given("page"), _free_address),
     Need("replay", "`--backend`", "what the backend needs", _given("backend"), _backend),
     _packages("export", "`--to parquet`", _is("form", "parquet"), "pyarrow"),
+    Need("export", "`--to`, `--events`", "one of them; `--events` goes with `csv` and `parquet`", _always, _form),
     Need("export", "`--subject`", "`--to fhir`, and a reference", _given("subject"), _subject),
     _packages("export", _SIGNED, _given("require_signed"), "cryptography"),
     Need("export", "", "an output that does not exist, or an empty folder", _always, _exported),

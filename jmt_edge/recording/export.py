@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import math
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
@@ -66,10 +66,15 @@ def rows(recording: Recording) -> dict[str, Rows]:
     }
 
 
-def tables(recording: Recording) -> dict[str, Table]:
-    """All of `rows`, by column."""
+def _chosen(recording: Recording, only: Collection[str]) -> dict[str, Rows]:
+    """`rows`, of the tables in `only`; without names all."""
+    return {name: table for name, table in rows(recording).items() if not only or name in only}
+
+
+def tables(recording: Recording, only: Collection[str] = ()) -> dict[str, Table]:
+    """All of `rows`, by column; only: the tables that are wanted, where not all."""
     found: dict[str, Table] = {}
-    for name, (columns, values) in rows(recording).items():
+    for name, (columns, values) in _chosen(recording, only).items():
         table = found[name] = {column: [] for column in columns}
         for row in values:
             for column, value in zip(table.values(), row):
@@ -139,14 +144,14 @@ def _part(value: Any, *keys: str) -> Any:
     return value
 
 
-def export_csv(recording: Recording, out: Path) -> list[Path]:
-    """Write each table as CSV into the new folder `out`; an empty cell means no data.
+def export_csv(recording: Recording, out: Path, only: Collection[str] = ()) -> list[Path]:
+    """Write each table (`only`: those named) as CSV into the new folder `out`; an empty cell means no data.
 
     A text that a spreadsheet would run as a formula begins with an apostrophe, and invisible characters become U+FFFD.
     """
     folder = _new_folder(out)
     written = []
-    for name, (columns, values) in rows(recording).items():
+    for name, (columns, values) in _chosen(recording, only).items():
         path = folder / f"{name}.csv"
         with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
@@ -163,8 +168,9 @@ def _cell(value: Any) -> Any:
     return f"'{shown}" if shown.startswith(("=", "+", "-", "@")) else shown
 
 
-def export_parquet(recording: Recording, out: Path) -> list[Path]:
-    """Write each table as Parquet into the new folder `out`, with the bundle and the intended use as metadata."""
+def export_parquet(recording: Recording, out: Path, only: Collection[str] = ()) -> list[Path]:
+    """Write each table (`only`: those named) as Parquet into the new folder `out`, with the bundle and the intended use
+    as metadata."""
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -181,7 +187,7 @@ def export_parquet(recording: Recording, out: Path) -> list[Path]:
     }
     folder = _new_folder(out)
     written = []
-    for name, table in tables(recording).items():
+    for name, table in tables(recording, only).items():
         arrays = {}
         for column, values in table.items():
             kind = kinds.get(column) or (pa.bool_() if column.endswith("_ok") else pa.float64())

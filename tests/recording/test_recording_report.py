@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import json
 import re
 import time
@@ -476,6 +477,33 @@ def test_tables_of_the_events(make: Make, tmp_path: Path) -> None:
     export_parquet(recording, tmp_path / "parquet")
     table = parquet.read_table(tmp_path / "parquet" / "alarms.parquet").to_pydict()
     assert table["peak"] == [0.95, None] and table["label"] == ["unsure", None]
+
+
+def test_export_of_the_events_alone(make: Make, tmp_path: Path, cli_run: Callable[..., tuple[int, str]]) -> None:
+    """The same table as among all, byte for byte, and nothing else."""
+    recorder = make()
+    note(recorder, event(label="true"), event(id="pain-2", start=50.0, end=60.0, label="false"))
+    recorder.close()
+    folder = str(recorder.folder)
+    alone = Path(f"{folder}-events") / "alarms.csv"
+    assert cli_run("export", folder, "--events") == (0, f"{alone}\n")
+    assert cli_run("export", folder, "--to", "csv")[0] == 0
+    assert list(alone.parent.iterdir()) == [alone]
+    assert alone.read_bytes() == (Path(f"{folder}-csv") / "alarms.csv").read_bytes()
+    with alone.open(newline="") as file:
+        assert [row["label"] for row in csv.DictReader(file)] == ["true", "false"]
+    assert cli_run("export", folder, "--events", "--to", "csv", "--out", str(tmp_path / "x"))[0] == 0
+    assert cli_run("export", folder, "--events")[0] == 2  # nothing is overwritten
+    if importlib.util.find_spec("pyarrow"):
+        words = ("export", folder, "--events", "--to", "parquet", "--out", str(tmp_path / "y"))
+        assert cli_run(*words) == (0, f"{tmp_path / 'y' / 'alarms.parquet'}\n")
+    for words, why in (
+        (("--events", "--to", "xdf"), "--events writes a table, which xdf is not"),
+        (("--events", "--to", "fhir"), "--events writes a table, which fhir is not"),
+        ((), "nothing says what to write; give --to csv"),
+    ):
+        code, said = cli_run("export", folder, *words)
+        assert code == 2 and why in said, said
 
 
 def test_a_replay_does_not_need_the_events(make: Make) -> None:
