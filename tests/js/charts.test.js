@@ -125,3 +125,11 @@ test("a chart takes its host's size, and not that of a hidden one", () => {
   made.resize();
   assert.deepEqual(plot.size, { width: 600, height: 200 });
 });
+
+test("a chart that takes the place of another leaves nothing of it", () => {
+  const host = document.createElement("div"), options = { series: [{ colour: "--accent" }], range: [0, 1] };
+  const first = new Chart(host, options), other = new Chart(document.createElement("div"), options);
+  new Chart(host, options);
+  assert.ok(first.plot.destroyed && first.observer.off);
+  assert.ok(!other.plot.destroyed && !Plot.last.destroyed);
+});

@@ -44,6 +44,10 @@ export class Plot {
     this.redrawn++;
   }
 
+  destroy() {
+    this.destroyed = true;
+  }
+
   valToPos(value) {
     return 100 * value;
   }
@@ -100,7 +104,7 @@ export function openPage(url = "http://bed-3.local:8765/") {
   const names = {
     window, document: window.document, location: window.location, history: window.history, sessionStorage: window.sessionStorage,
     localStorage: window.localStorage, getComputedStyle: () => ({ getPropertyValue: (name) => ` ${name} ` }),
-    devicePixelRatio: 1, ResizeObserver: class { observe() {} }, uPlot: Plot, WebSocket: Socket, fetch,
+    devicePixelRatio: 1, ResizeObserver: class { observe() {} disconnect() { this.off = true; } }, uPlot: Plot, WebSocket: Socket, fetch,
     innerWidth: 1280,
   };
   for (const [name, value] of Object.entries(names)) Object.defineProperty(globalThis, name, { value, configurable: true, writable: true });

@@ -10,6 +10,8 @@ const STEPS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10
 
 const PARTS = ["shade", "marks", "lines", "dots", "rings", "hatch", "ticks"]; // functions that give what is drawn
 
+const charts = new WeakMap(); // host -> the chart in it
+
 /** Points between two gaps, which have no line. */
 function lonely(u, i) {
   const v = u.data[i], found = [];
@@ -43,6 +45,8 @@ export function broken([t, ...series], gaps) {
  * band: series come in threes, the lower and upper edge of a band and a line; clock: () => Unix time at t = 0, null where t is not a clock's. */
 export class Chart {
   constructor(host, { series, range, span = null, start = span, unit = "", scale = 1, whole, right = 24, left = 0, band = false, clock = () => null, ...parts }) {
+    charts.get(host)?.remove(); // uPlot's listeners and the observer would keep it, and its data, for as long as the page
+    charts.set(host, this);
     this.host = host;
     this.parts = Object.fromEntries(PARTS.map((name) => [name, parts[name] ?? (() => [])]));
     this.span = span;
@@ -98,13 +102,20 @@ export class Chart {
       [[], ...series.map(() => [])],
       host,
     );
-    new ResizeObserver(() => this.resize()).observe(host);
+    this.observer = new ResizeObserver(() => this.resize());
+    this.observer.observe(host);
     this.resize();
   }
 
   resize() {
     const width = this.host.clientWidth, height = this.host.clientHeight;
     if (width > 20 && height > 20) this.plot.setSize({ width, height });
+  }
+
+  /** Another chart takes its place. */
+  remove() {
+    this.observer.disconnect();
+    this.plot.destroy();
   }
 
   /** data: [[t...], [v...], ...]; end: the right edge in seconds. */

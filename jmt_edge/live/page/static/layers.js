@@ -43,7 +43,7 @@ export function lift(node) {
 }
 
 /** Whether a dialog is open, which the keys of the cards do not reach. */
-export const inDialog = () => topDialog() !== null;
+export const inDialog = () => Boolean(topDialog()?.open); // its event of closing comes later
 
 /** Open a `<dialog>` below the alarms. */
 export function openDialog(dialog) {
@@ -72,7 +72,9 @@ function onKey(event) {
   if (event.key !== "Escape") return;
   event.preventDefault();
   event.stopPropagation(); // nothing below closes with it
-  if (dialog.dispatchEvent(new Event("cancel", { cancelable: true }))) dialog.close();
+  if (!dialog.dispatchEvent(new Event("cancel", { cancelable: true }))) return;
+  dialog.close();
+  lift(dialog);
 }
 
 /** A control of the bar that disappears, as an alarm is acknowledged, does not take the focus out of the dialog. */
