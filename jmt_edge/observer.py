@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from .capture.base import Status
 from .media.chunk import Chunk
+from .trace import span
 from .wall_clock import WallClock
 
 if TYPE_CHECKING:
@@ -130,7 +131,8 @@ class Observer:
 def tell(observers: Iterable[Observer], method: str, *args: object) -> None:
     """Call `method` of every observer."""
     for observer in observers:
-        getattr(observer, method)(*args)
+        with span(method, observer=type(observer).__name__):
+            getattr(observer, method)(*args)
 
 
 def tell_end(observers: Iterable[Observer], summary: Summary) -> None:

@@ -25,7 +25,7 @@ class WallClock:
     def reread(self) -> float:
         """Read the system's clock again: the seconds by which it was set forward since the last reading, else 0.
 
-        The monotonic clock stands still while the machine sleeps, which looks the same.
+        The monotonic clock does not run while the machine sleeps, so a sleep looks like a step.
         """
         step = (now := _offset()) - self.offset
         if abs(step) < STEP:

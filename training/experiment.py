@@ -33,7 +33,7 @@ from .clips import ClipStore, Progress, build_clips, default_cache, silent
 from .data import Cohort, WindowTable, cut_windows, require_two_classes
 from .features import extract
 from .frame_features import with_features
-from .keys import Key, claim, clip_key, code, data_parts, digest, source_of_weights, weights_hash, write
+from .keys import Key, claim, clip_key, code, data_parts, digest, foresee, source_of_weights, weights_hash, write
 from .launch import Launcher
 from .limits import with_limits
 from .locks import lock
@@ -223,17 +223,28 @@ def make_splits(cohort: Cohort, protocol: str, *, seed: int, windows: WindowTabl
 # ---- one split -----------------------------------------------------------------------------------------------
 
 
+def known_parts(recipe: Recipe, *, seed: int, device: Device) -> dict[str, Any]:
+    """The parts of a `run_key` that are known before any clip is cut."""
+    return {
+        "seed": seed, "recipe": recipe.to_dict(), "precision": device.precision, "devices": device.devices,
+        "code": code(),
+    }  # fmt: skip
+
+
 def run_key(prepared: Prepared, split: Split, *, seed: int, device: Device) -> Key:
     """All that a run's weights and scores depend on, except the accelerator, which changes them by rounding only."""
-    return Key({
-        "seed": seed, **prepared.depends, "split": split.to_dict(), "precision": device.precision,
-        "devices": device.devices, "code": code(),
-    })  # fmt: skip
+    known = known_parts(prepared.recipe, seed=seed, device=device)
+    return Key({"seed": seed, **prepared.depends, "split": split.to_dict(), **known})
 
 
 def claim_run(folder: Path, key: Key) -> None:
     """Raises ConfigError where `folder` holds a run of another key."""
     claim(folder / "run.key.json", key, "a run", RUN_STATE)
+
+
+def foresee_run(folder: Path, recipe: Recipe, *, seed: int, device: Device) -> None:
+    """Raises the ConfigError of a later `claim_run` as early as it can be known."""
+    foresee(folder / "run.key.json", known_parts(recipe, seed=seed, device=device), "a run", RUN_STATE)
 
 
 def run_split(prepared: Prepared, split: Split, out: Path, *, seed: int, options: TrainingOptions) -> Result:

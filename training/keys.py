@@ -83,22 +83,39 @@ def claim(file: Path, key: Key, what: str, state: Sequence[str]) -> None:
     state: patterns of files that a later command would trust. Raises ConfigError where the folder has any of them under
     another key or without a key; a record without any of them is replaced.
     """
-    folder = file.parent
-    remedy = f"choose another --out or remove {folder}"
     with lock(file.with_suffix(".lock")):
-        try:
-            kept = json.loads(file.read_text())
-        except (FileNotFoundError, ValueError):
-            kept = None
-        different = key.difference(kept) if isinstance(kept, dict) else "no record"
-        if not different:
+        if _held(file, key, what, state):
             return
-        if found := next((found for pattern in state for found in folder.glob(pattern)), None):
-            if isinstance(kept, dict):
-                raise ConfigError(f"{folder} holds {what} made with {different}; {remedy}")
-            name = found.relative_to(folder)
-            raise ConfigError(f"{folder} holds {what} ({name}) without a record of what it was made from; {remedy}")
         write(file, json.dumps(key.parts, indent=1) + "\n")
+
+
+def foresee(file: Path, parts: Mapping[str, Any], what: str, state: Sequence[str]) -> None:
+    """Raises the ConfigError of a later `claim` whose key has these `parts`, as far as they show it already."""
+    kept = _record(file)
+    if isinstance(kept, dict):
+        _held(file, Key({name: parts.get(name, value) for name, value in kept.items()}), what, state)
+
+
+def _held(file: Path, key: Key, what: str, state: Sequence[str]) -> bool:
+    """Whether `file` says that its folder is of this key; raises ConfigError as `claim`."""
+    folder, kept = file.parent, _record(file)
+    different = key.difference(kept) if isinstance(kept, dict) else "no record"
+    if not different:
+        return True
+    if found := next((found for pattern in state for found in folder.glob(pattern)), None):
+        remedy = f"choose another --out or remove {folder}"
+        if isinstance(kept, dict):
+            raise ConfigError(f"{folder} holds {what} made with {different}; {remedy}")
+        name = found.relative_to(folder)
+        raise ConfigError(f"{folder} holds {what} ({name}) without a record of what it was made from; {remedy}")
+    return False
+
+
+def _record(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text())
+    except (FileNotFoundError, ValueError):
+        return None
 
 
 def write(path: Path, text: str) -> None:

@@ -31,6 +31,7 @@ from .experiment import (
     claim_run,
     export_run,
     exportable,
+    known_parts,
     make_splits,
     prepare,
     require_fit,
@@ -38,13 +39,16 @@ from .experiment import (
     run_split,
     torch_device,
 )
-from .keys import claim, write
+from .keys import claim, foresee, write
 from .launch import helpers
 from .locks import lock, share_out
 from .published import published_lines
 from .recipes import Grid, Recipe, from_dict, override, parse_grid
 from .scores import Predictions, Scores, score
 from .splits import Split
+
+# patterns of what a later command would trust in the folder of a protocol
+SPLITS_STATE = ("summary.json", *(f"{at}{pattern}" for at in ("", "fold*of*/", "loso-*/") for pattern in RUN_STATE))
 
 
 @dataclass
@@ -76,6 +80,10 @@ def run_protocol(
     bundle: whether to export the first split's weights, if a live run can use the system.
     """
     require_fit(cohort, recipe)
+    known = known_parts(recipe, seed=seed, device=options.device)
+    if grid:  # chooses the recipe
+        del known["recipe"]
+    foresee(out / "splits.key.json", known, "runs", SPLITS_STATE)
     prepared = prepare(cohort, recipe, replace(options, processes=processes))
     splits = make_splits(cohort, protocol, seed=seed, windows=prepared.windows)
     lines: list[str] = []
@@ -163,8 +171,7 @@ def run_splits(
     """
     every = {s.name: s.to_dict() for s in splits}
     key = run_key(prepared, splits[0], seed=seed, device=options.device).also(split=every)
-    state = [f"{folder}{pattern}" for folder in ("", "fold*of*/", "loso-*/") for pattern in RUN_STATE]
-    claim(out / "splits.key.json", key, "runs", ["summary.json", *state])
+    claim(out / "splits.key.json", key, "runs", SPLITS_STATE)
     count = itertools.count(1)
 
     def work(split: Split, folder: Path) -> Result:

@@ -15,6 +15,7 @@ import click
 
 from ..errors import BundleError, ConfigError, OutputError
 from ..tasks import TASK_NAMES, get_task
+from ..trace import TRACE, span
 from ._command import subcommand
 from ._config import config_option
 from ._log import start_log
@@ -111,6 +112,9 @@ OPTIONS = {"face": "camera", "voice": "microphone", "eda": "eda"}  # modality ->
     help="The page asks for a pain rating every MIN minutes; default: only after a pain alarm.",
 )  # fmt: skip
 @certificate_options
+@click.option(
+    "--trace", type=click.Path(path_type=Path), metavar="FILE", help="Write where the time goes, for ui.perfetto.dev."
+)
 @log_options
 @config_option
 def command(
@@ -150,6 +154,7 @@ def command(
     page_ask: int,
     page_cert: Path | None,
     page_key: Path | None,
+    trace: Path | None,
     log_level: str,
     log_file: Path | None,
 ) -> None:
@@ -159,6 +164,7 @@ def command(
     A research prototype; not for clinical use.
     """
     start_log(log_level, log_file)
+    click.get_current_context().with_resource(TRACE.into(trace))
     bundle = _bundle(task_name, bundle_path, signed=require_signed)
     raw = tuple(name.strip() for name in (record_raw or "").split(",") if name.strip())
 
@@ -171,7 +177,8 @@ def command(
     sources = _sources(bundle, {"face": camera, "voice": microphone, "eda": eda}, delays)
     options = Options(hop, speed == "1", duration, smooth, novelty, demo_alarms, person, rest, actions)
     options.check(sources)
-    engine, why = choose_engine(bundle, backend, threads)
+    with span("open the engine"):
+        engine, why = choose_engine(bundle, backend, threads)
     controls = Controls()
     _say(f"{bundle.id}, {engine.name} ({why})")
     if novelty != "off" and not bundle.has_novelty:
@@ -325,7 +332,7 @@ def demo_bundle(task_name: str) -> Path:
 
 def _sources(bundle: Bundle, given: dict[str, str | None], delays: dict[str, float]) -> dict[str, Source]:
     """Unopened sources of the task's modalities, without those that are `none`."""
-    from ..capture.patient import Patient
+    from ..capture.ahead import ReadAhead
     from ..recording import open_source
 
     names = bundle.task.names
@@ -341,7 +348,7 @@ def _sources(bundle: Bundle, given: dict[str, str | None], delays: dict[str, flo
         options = {"delay": delays[modality]} if delays.get(modality) else {}
         source = open_source(modality, spec, **options)
         if source is not None:
-            sources[modality] = source if source.realtime or spec.startswith("sim:") else Patient(source)
+            sources[modality] = source if source.realtime else ReadAhead(source)
     return sources
 
 

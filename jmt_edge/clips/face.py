@@ -15,6 +15,7 @@ from ..preprocessing.actions import FaceMeasures, channels, measure_face
 from ..preprocessing.face import NO_FACE, TEMPLATE, TEMPLATE_SIDE, Face, FaceDetector, FaceTracker, align_crop
 from ..preprocessing.quality import FaceQuality, Verdict
 from ..preprocessing.sight import FaceSight
+from ..trace import span
 from .frames import Crop, frame_times, pick_crops, tolerance
 from .plan import ClipPlan
 
@@ -189,11 +190,13 @@ class FaceCutter:
         if self._crops and self._crops[-1][0] >= t:
             return
         image = images[at]
-        face, crop, why = self._find(image, t)
+        with span("face"):
+            face, crop, why = self._find(image, t)
         self._quality.update(t, face, crop, why)
         if self._every is not None and t - self._tried >= self._every:
             self._tried = t
-            measures = None if face is None or self._quality.newest() else measure_face(image, face)
+            with span("measure face"):
+                measures = None if face is None or self._quality.newest() else measure_face(image, face)
             if face is not None and measures is not None:
                 self._measured.append(Measured(t, face.track, measures))
             while self._measured and self._measured[0].t < t - KEPT:

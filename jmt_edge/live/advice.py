@@ -43,7 +43,7 @@ _OF: dict[str, Rules] = {
         ("too far away", "Come closer: the face is too small"),
         ("too dark", "Turn the lamp to the face: it is too dark, or lit from behind"),
         ("too bright", "Turn the lamp away, or draw the curtain: the face is too bright"),
-        ("blurred", "Focus the camera and let it stand still: the face is blurred"),
+        ("blurred", "Focus the camera and keep it still: the face is blurred"),
         ("turned away", "Move the camera in front of the face: it is turned away"),
         ("of the clip shows a face", "Keep the face in the picture: it is seen only at times"),
         ("unlike the", "Check light and distance: these weights do not know such a face"),

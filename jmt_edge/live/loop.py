@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..capture.ahead import ReadAhead
 from ..capture.base import Source, State, Status
-from ..capture.patient import Patient
 from ..clips.plan import HOP
 from ..controls import Controls, check_rest
 from ..engine.backends.base import Engine
@@ -25,6 +25,7 @@ from ..faults import FAULTS
 from ..observer import Mark, Observer, RunInfo, tell, tell_end
 from ..result import Result
 from ..summary import Summary
+from ..trace import span
 from ..wall_clock import WallClock, in_words
 from .pipeline import Pipeline
 
@@ -170,17 +171,24 @@ class _Loop:
                 self.summary.dropped += skipped
             if self._controls.stopped:
                 return
-            since = self._close_window(t)
-            statuses = {name: source.status() for name, source in self._sources.items()}
-            if self._ended(statuses, t):
-                return
-            self._tell("on_status", statuses)
-            result = self._pipeline.infer(index, statuses, dropped=self.summary.dropped, since=since)
-            self.summary.add(result)
-            self._tell("on_result", result)
-            self._announce(result)
-            self._done = index
+            with span("window", t=round(t, 3)):
+                if not self._window(index, t):
+                    return
             index += 1
+
+    def _window(self, index: int, t: float) -> bool:
+        """The window that ends at `t`; False where the sources ended before it."""
+        since = self._close_window(t)
+        statuses = {name: source.status() for name, source in self._sources.items()}
+        if self._ended(statuses, t):
+            return False
+        self._tell("on_status", statuses)
+        result = self._pipeline.infer(index, statuses, dropped=self.summary.dropped, since=since)
+        self.summary.add(result)
+        self._tell("on_result", result)
+        self._announce(result)
+        self._done = index
+        return True
 
     def _announce(self, result: Result) -> None:
         """A mark where another person is followed than before."""
@@ -226,7 +234,8 @@ class _Loop:
         self._pipeline.begin_window()
         self._pull(t)
         while self._now() < t + SETTLE and self._on_their_way(t) and not self._controls.stopped:
-            self._sleep(0.005)
+            with span("wait for samples"):
+                self._sleep(0.005)
             self._pull(t)
         self._serve()
         return since
@@ -245,15 +254,17 @@ class _Loop:
         while True:
             step = min(until, self._pulled + MAX_STEP)
             for name, source in self._sources.items():
-                chunk = source.read(step)
-                while isinstance(source, Patient) and source.pending and not self._paced_or_stopped():
-                    chunk = source.read(step)  # a disk that does not answer: nothing is due before it does
+                with span("read", source=name):
+                    chunk = source.read(step)
+                    while isinstance(source, ReadAhead) and source.pending and not self._paced_or_stopped():
+                        chunk = source.read(step)  # a disk that does not answer: nothing is due before it does
                 if len(chunk):
                     self._last[name] = max(self._last[name], float(np.max(chunk.times)))
                     self._rate[name] = chunk.rate
                 if len(chunk) or chunk.lost:
                     self._tell("on_chunk", name, chunk)
-                    self._pipeline.push(name, chunk)
+                    with span("push", source=name):
+                        self._pipeline.push(name, chunk)
             self._pulled = max(self._pulled, step)
             if step >= until or self._controls.stopped:
                 return

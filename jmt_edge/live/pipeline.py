@@ -27,6 +27,7 @@ from ..preprocessing.face import Face
 from ..preprocessing.quality import VoiceQuality
 from ..result import Quality, Result
 from ..tasks import Task
+from ..trace import span
 from .actions import LiveActions
 from .gate import NO_SOURCE, cut_of_device, judge_novelty, no_result_reason
 from .own import OwnBaseline
@@ -144,13 +145,16 @@ class Pipeline:
         """
         t = index * self._hop
         began = time.perf_counter()
-        clips, qualities = self._cut(t, statuses)
+        with span("cut"):
+            clips, qualities = self._cut(t, statuses)
         cut = time.perf_counter()
         preprocess = self._preprocess + cut - began
         features, present, fresh = self._sequence(t, qualities, clips)
-        step = self._run(clips, features, present, fresh)
+        with span("networks"):
+            step = self._run(clips, features, present, fresh)
         silent = self._smoothed and self._personal is None
-        left_out = None if silent else self._leave_out(features, step.features, present, fresh)
+        with span("without each modality"):
+            left_out = None if silent else self._leave_out(features, step.features, present, fresh)
         networks = time.perf_counter() - cut
         for name, of in clips.items():
             for row, end in enumerate(of):
@@ -214,7 +218,8 @@ class Pipeline:
                 key = time_key(end)
                 if (name, key) in self._cache:
                     continue
-                found = cut_of_device(plan, cutter, end, t, statuses[name])
+                with span("clip", of=name):
+                    found = cut_of_device(plan, cutter, end, t, statuses[name])
                 quality = found.quality
                 if found.ok and found.signal is not None:
                     clip = network_input(self._own.apply(name, found.signal, quality.track), plan.m)
@@ -246,7 +251,8 @@ class Pipeline:
         """The verdict on a clip whose signal is good."""
         if name not in self._densities:
             return quality
-        score = float(self._densities[name].score(DESCRIPTIONS[name](clip[None]))[0])
+        with span("novelty", of=name):
+            score = float(self._densities[name].score(DESCRIPTIONS[name](clip[None]))[0])
         return judge_novelty(name, quality, score, gate=self.novelty == "gate")
 
     def _run(

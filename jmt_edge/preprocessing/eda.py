@@ -12,9 +12,9 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import interpolate, signal
 
 from ..tasks import Modality
+from .filters import low_pass
 
 GAP_PERIODS = 2.5  # a gap is longer than 2.5 sample periods,
 GAP_MIN, GAP_MAX = 0.25, 0.7  # but within these bounds in s: one lost sample at 4 Hz is bridged, 1 Hz is too slow
@@ -62,7 +62,10 @@ def resample_eda(
     else:
         half = HALF_TAPS * factor
         fine = end - np.arange((count - 1) * factor + half, -half - 1, -1) / (rate * factor)
-        resampled = signal.convolve(_interpolate(times, levels, fine), _low_pass(factor), mode="valid")[::factor]
+        taps = _low_pass(factor)
+        resampled = (
+            np.lib.stride_tricks.sliding_window_view(_interpolate(times, levels, fine), len(taps))[::factor] @ taps
+        )
     return resampled[None].astype(np.float32), float(real.mean())
 
 
@@ -88,12 +91,43 @@ def _interpolate(
     if len(times) == 1:
         return np.full(len(at), values[0])
     # times near 0: a stream that runs for days keeps its resolution
-    curve = interpolate.PchipInterpolator(times - times[0], values)
-    return np.asarray(curve(np.clip(at, times[0], times[-1]) - times[0]))
+    return _pchip(times - times[0], values, np.clip(at, times[0], times[-1]) - times[0])
+
+
+def _pchip(times: NDArray[np.float64], values: NDArray[np.float64], at: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Monotone cubic Hermite interpolation (Fritsch and Butland 1984; ends as in Moler 2004, "Numerical Computing with
+    MATLAB"), as `scipy.interpolate.PchipInterpolator`, without its import. times: (n,) ascending, n >= 2; `at` within.
+    """
+    step = np.diff(times)
+    rise = np.diff(values) / step
+    slopes = np.zeros(len(times))
+    if len(times) == 2:
+        slopes[:] = rise[0]
+    else:
+        before, after = 2 * step[1:] + step[:-1], step[1:] + 2 * step[:-1]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            mean = (before + after) / (before / rise[:-1] + after / rise[1:])
+        same = (np.sign(rise[:-1]) == np.sign(rise[1:])) & (rise[:-1] != 0)
+        slopes[1:-1] = np.where(same, mean, 0.0)
+        slopes[0] = _end_slope(step[0], step[1], rise[0], rise[1])
+        slopes[-1] = _end_slope(step[-1], step[-2], rise[-1], rise[-2])
+    i = np.clip(np.searchsorted(times, at, side="right") - 1, 0, len(step) - 1)
+    bend = (slopes[:-1] + slopes[1:] - 2 * rise) / step
+    x = at - times[i]
+    return np.asarray(
+        values[i] + x * (slopes[i] + x * (((rise - slopes[:-1]) / step - bend)[i] + x * (bend / step)[i]))
+    )
+
+
+def _end_slope(near: float, next_: float, rise: float, next_rise: float) -> float:
+    """The three-point slope at an end, held within what keeps the curve's shape."""
+    slope = ((2 * near + next_) * rise - near * next_rise) / (near + next_)
+    if np.sign(slope) != np.sign(rise):
+        return 0.0
+    return 3 * rise if np.sign(rise) != np.sign(next_rise) and abs(slope) > 3 * abs(rise) else slope
 
 
 @lru_cache(maxsize=8)
 def _low_pass(factor: int) -> NDArray[np.float64]:
     """Windowed-sinc low-pass at 0.45 of the grid's rate for input at `factor` times that rate; gain 1 at 0 Hz."""
-    taps = signal.firwin(2 * HALF_TAPS * factor + 1, 0.9 / factor, window=("kaiser", 8.0))
-    return taps / taps.sum()
+    return low_pass(2 * HALF_TAPS * factor + 1, 0.9 / factor, 8.0)

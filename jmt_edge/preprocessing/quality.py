@@ -15,10 +15,10 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import fft, signal
 
 from ..opencv import cv2
 from .face import LYING, NO_FACE, Face, wrapped
+from .filters import hann
 from .speech import SpeechDetector, SpeechStep
 
 KEEP = 60.0  # s of history
@@ -197,7 +197,7 @@ class VoiceQuality:
         self._bins = round(self.BAND * self._size / rate)  # of the spectrum in a band
         self._starts = np.arange(min(round(self.TOP / self.BAND), self._size // 2 // self._bins)) * 2 * self._bins
         self._magnitude = np.empty(0, np.float32)  # spectrum of the last block, 50-4000 Hz
-        self._window = signal.windows.hann(self._size, sym=False).astype(np.float32)
+        self._window = hann(self._size).astype(np.float32)
         self._blocks: deque[_Block] = deque()
         self._detector = SpeechDetector(rate)
         self._steps: deque[SpeechStep] = deque()
@@ -247,7 +247,8 @@ class VoiceQuality:
 
     def _spectrum(self, x: NDArray[np.float32], t: float) -> tuple[NDArray[np.float32], float]:
         """`bands` and `alike` of a block."""
-        spectrum = fft.rfft(x * self._window)[: len(self._starts) * self._bins]
+        spectrum = np.fft.rfft(x * self._window)[: len(self._starts) * self._bins]
+        spectrum = spectrum.astype(np.complex64, copy=False)  # NumPy before 2.0 computes in double precision
         parts = spectrum.view(np.float32)
         bands = np.add.reduceat(parts * parts, self._starts) / np.float32(3 / 16 * len(x) ** 2)
         magnitude = np.abs(spectrum[2 : 8 * self._bins])
@@ -339,9 +340,9 @@ def _finite(x: NDArray[np.float32]) -> NDArray[np.float32]:
 def _pitch(x: NDArray[np.float32], rate: float) -> float:
     """Pitch (Hz) of a block; 0 where it has none between 75 and 600 Hz."""
     n = len(x)
-    power = np.abs(fft.rfft(x.astype(np.float64), fft.next_fast_len(2 * n, real=True))) ** 2
+    power = np.abs(np.fft.rfft(x.astype(np.float64), 2 * n)) ** 2
     lags = np.arange(min(n, int(rate / 75) + 2))
-    r = fft.irfft(power)[: len(lags)] * (n / (n - lags))
+    r = np.fft.irfft(power, 2 * n)[: len(lags)] * (n / (n - lags))
     if r[0] <= 0:
         return 0.0
     r = r / r[0]

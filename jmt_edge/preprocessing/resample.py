@@ -7,9 +7,9 @@ from math import gcd
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import signal
 
 from ..tasks import AUDIO_RATE
+from .filters import Polyphase, low_pass
 
 F32 = NDArray[np.float32]
 
@@ -27,7 +27,7 @@ class StreamResampler:
         self._up, self._down = to // common, whole // common
         half = 10 * max(self._up, self._down)
         lead = -half % self._down  # zeros that put the filter's centre on the output grid
-        self._taps = _taps(self._up, self._down, lead)
+        self._filter = _filter(self._up, self._down, lead)
         self._centre = (half + lead) // self._down
         self.delay = -(-half // self._up) + 1
         self._buffer = np.empty(0, np.float32)
@@ -57,8 +57,7 @@ class StreamResampler:
             return np.empty(0, np.float32)
         base = self._first // self._down * self._up  # output index of the buffer's first sample
         padded = np.concatenate([self._buffer, np.zeros(self.delay, np.float32)])
-        full = signal.upfirdn(self._taps, padded, self._up, self._down)[self._centre :]
-        out = full[self._out - base : end - base].astype(np.float32)
+        out = self._filter(padded, self._centre + self._out - base, self._centre + end - base)
         self._out = end
         keep = max(0, end * self._down // self._up - self.delay) // self._down * self._down
         if keep > self._first:
@@ -68,8 +67,8 @@ class StreamResampler:
 
 
 @lru_cache(maxsize=8)
-def _taps(up: int, down: int, lead: int) -> F32:
+def _filter(up: int, down: int, lead: int) -> Polyphase:
     widest = max(up, down)
     cutoff = 1.0 / widest if widest > 1 else 0.5  # equal rates bypass the filter
-    taps = signal.firwin(20 * widest + 1, cutoff, window=("kaiser", 5.0)) * up
-    return np.concatenate([np.zeros(lead), taps]).astype(np.float32)
+    taps = low_pass(20 * widest + 1, cutoff, 5.0) * up
+    return Polyphase(np.concatenate([np.zeros(lead), taps]).astype(np.float32), up, down)

@@ -17,10 +17,10 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import fft, signal
 
 from ..errors import DataError
 from ..tasks import AUDIO_RATE, Modality
+from .filters import hann
 
 N_FFT, WINDOW, HOP, MELS = 1024, 882, 441, 64
 FLOOR = 1e-10
@@ -37,7 +37,7 @@ def log_mel(samples: NDArray[np.float32], m: Modality) -> NDArray[np.float32]:
     skip = (N_FFT - WINDOW) // 2
     padded = np.pad(np.asarray(samples, np.float64), N_FFT // 2, mode="reflect")
     frames = np.lib.stride_tricks.sliding_window_view(padded[skip : len(padded) - skip], WINDOW)[::HOP]
-    spectrum = fft.rfft(frames * _window(), N_FFT)
+    spectrum = np.fft.rfft(frames * _window(), N_FFT)
     mel = mel_filters() @ (spectrum.real**2 + spectrum.imag**2).T
     decibels = 10 * np.log10(np.maximum(mel, FLOOR))
     if m.top_db:
@@ -71,4 +71,4 @@ def mel_filters() -> NDArray[np.float64]:
 
 @lru_cache(maxsize=1)
 def _window() -> NDArray[np.float64]:
-    return signal.windows.hann(WINDOW, sym=False)
+    return hann(WINDOW)

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..metrics import spearman, spearman_interval
 from ..observer import Mark
-from .ratings import F64, SPAN, rated_windows, uncorrected
+from .ratings import F64, SPAN, about, uncorrected
 
 SEVERE = 7  # the lowest rating of severe pain
 LEAST = 5  # ratings with an estimate, for a correlation
@@ -73,15 +73,14 @@ def agreement(marks: Sequence[Mark], times: F64, pain: F64, limits: F64 | None =
 
     A rating that another one follows within 3 s is a slip and is left out.
     """
-    beside = np.empty((len(times), 0)) if limits is None else limits[:, None]  # each window keeps its own
-    given = rated_windows(marks, times, pain, beside)
     every = uncorrected(marks)
-    ratings = np.array([rated.rating for rated in given], np.float64)
-    estimates = np.array([round(float(rated.logits.mean()), 9) for rated in given])  # equal ones tie
-    severe = [rated for rated in given if rated.rating >= SEVERE]
+    given = about(marks, times)
+    ratings = np.array([mark.rating for mark, _ in given], np.float64)
+    estimates = np.array([round(float(pain[at].mean()), 9) for _, at in given])  # equal ones tie
+    severe = [at for mark, at in given if (mark.rating or 0) >= SEVERE]
     blind = sum((mark.rating or 0) >= SEVERE for mark in every) - len(severe)
-    seen = None if limits is None else sum(bool((rated.logits >= rated.without[:, 0]).any()) for rated in severe)
-    of_severe = [] if limits is None else np.concatenate([r.without[:, 0] for r in severe] or [np.empty(0)]).tolist()
+    seen = None if limits is None else sum(bool((pain[at] >= limits[at]).any()) for at in severe)
+    of_severe = [] if limits is None else [float(limit) for at in severe for limit in limits[at]]
     span = (min(of_severe), max(of_severe)) if of_severe else None
     rho, interval, reason = _correlation(ratings, estimates)
     return Agreement(len(every), len(given), rho, interval, reason, len(severe), blind, seen, span)

@@ -140,18 +140,29 @@ def uncorrected(marks: Iterable[Mark]) -> list[Mark]:
     return [m for m, later in pairwise([*given, Mark(math.inf)]) if later.t - m.t > CORRECTION]
 
 
-def rated_windows(marks: Sequence[Mark], t: F64, logits: F64, without: F64, began: float = 0.0) -> list[Rated]:
-    """Each rating with the windows (ends `t`, in order) of the `SPAN` s before it and since the rating before it;
-    ratings without such a window, and those corrected at once, are left out.
+def about(marks: Iterable[Mark], t: F64) -> list[tuple[Mark, NDArray[np.intp]]]:
+    """Each rating with the indices (one or more) of the windows that it is about, whose ends are `t` (n,) s, in order:
+    those of the `SPAN` s before it and since the rating before it.
+
+    Ratings without such a window, and those corrected at once, are left out.
     """
     found = []
     before = -math.inf
     for mark in uncorrected(marks):
         at = np.flatnonzero((t > max(before, mark.t - SPAN)) & (t <= mark.t))
         before = mark.t
-        if at.size and mark.rating is not None:
-            found.append(Rated(began + mark.t, mark.rating, began + t[at], logits[at], without[at]))
+        if at.size:
+            found.append((mark, at))
     return found
+
+
+def rated_windows(marks: Iterable[Mark], t: F64, logits: F64, without: F64, began: float = 0.0) -> list[Rated]:
+    """Each rating with the network's results that it is `about`. began: what is added to its time and their ends, s."""
+    return [
+        Rated(began + mark.t, mark.rating, began + t[at], logits[at], without[at])
+        for mark, at in about(marks, t)
+        if mark.rating is not None
+    ]
 
 
 def split(rated: Sequence[Rated], window: float, painful: int = PAINFUL) -> tuple[list[Rated], list[Rated]]:

@@ -42,6 +42,7 @@ from ..plain_files import checksum
 from ..result import Result
 from ..summary import Summary
 from ..tasks import AUDIO_RATE
+from ..trace import span
 from .chain import ChainWriter, last_head
 
 log = logging.getLogger(__name__)
@@ -397,12 +398,14 @@ class _Worker:
                     if item is None and self._closing:
                         break
                 if item is not None:
-                    item[0](self._files)
+                    with span("record"):
+                        item[0](self._files)
                     with self._ready:
                         self._bytes -= item[1]
                         self._ready.notify_all()
                 if time.monotonic() >= due:
-                    self._files.flush()
+                    with span("flush"):
+                        self._files.flush()
                     due = time.monotonic() + FLUSH
             self._files.close({"complete": self._missed == 0, "missed_chunks": self._missed})
         except OSError as error:  # PyAV's errors are subclasses of this and of ValueError

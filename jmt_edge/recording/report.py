@@ -28,7 +28,7 @@ from .alarm_events import AlarmEvent
 from .chart import Chart
 from .course import OTHER, read_course
 from .gaps import result_gap
-from .ratings import SPAN, final, rated_windows, uncorrected
+from .ratings import SPAN, about, final, uncorrected
 from .reader import Recording
 
 NONE = "—"
@@ -296,8 +296,8 @@ class _Report:
         if "pain" not in self.outputs:
             return lambda t: NONE
         pain = self.outputs["pain"]
-        rated = rated_windows(self.marks, self.shown, pain, np.empty((len(pain), 0)))
-        words = {one.t: f"{one.logits.mean():.0%} (highest {one.logits.max():.0%})" for one in rated}
+        rated = about(self.marks, self.shown)
+        words = {mark.t: f"{pain[at].mean():.0%} (highest {pain[at].max():.0%})" for mark, at in rated}
         return lambda t: words.get(t, "no number")
 
     # --- quality, latency, versions --------------------------------------------------------------------------------

@@ -25,10 +25,10 @@ from scipy.io import wavfile
 
 from jmt_edge.capture import camera as camera_module
 from jmt_edge.capture import open_source
+from jmt_edge.capture.ahead import PIECES, ReadAhead
 from jmt_edge.capture.base import Source, State, Status
 from jmt_edge.capture.camera import Camera, without_password
 from jmt_edge.capture.files import EdaFile, ImageFolder, SoundFile, VideoFile
-from jmt_edge.capture.patient import Patient
 from jmt_edge.errors import SourceError
 from jmt_edge.media.chunk import Chunk
 from jmt_edge.media.pixels import ToBgr, UnknownFrame
@@ -261,22 +261,24 @@ class Stalled:
 
 @pytest.mark.parametrize("where", ["open", "read"])
 def test_a_disk_that_does_not_answer_is_a_stall_and_loses_nothing(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jmt_edge.capture.patient.FIRST", 0.05)
+    monkeypatch.setattr("jmt_edge.capture.ahead.FIRST", 0.05)
     stalled = Stalled(where)
-    source = Patient(stalled)
+    source = ReadAhead(stalled)
     source.open(0.0)
     for until in (0.5, 1.0):
         assert not len(source.read(until))
         assert source.status().state is State.STALLED and "does not answer" in source.status().reason
     stalled.free.set()
-    wait_for(lambda: len(source.read(1.5)) == 1)
-    assert source.status().state is State.STREAMING and stalled.calls == 1
+    found: list[Chunk] = []
+    wait_for(lambda: found.append(source.read(1.5)) or len(found[-1]))
+    assert found[-1].times.tolist() == [i / PIECES for i in range(1, 31)]
+    assert source.status().state is State.STREAMING
     source.close()
 
 
 def test_what_a_file_raises_reaches_the_caller(tmp_path: Path) -> None:
     (tmp_path / "e.csv").write_text("no\n")
-    source = Patient(EdaFile(tmp_path / "e.csv"))
+    source = ReadAhead(EdaFile(tmp_path / "e.csv"))
     with pytest.raises(SourceError, match=r"e\.csv"):
         source.open(0.0)
 
@@ -284,8 +286,8 @@ def test_what_a_file_raises_reaches_the_caller(tmp_path: Path) -> None:
 STALL = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
-from jmt_edge.capture import files, patient
-patient.FIRST = 0.3
+from jmt_edge.capture import ahead, files
+ahead.FIRST = 0.3
 def stall(self, x):
     print("stalls", flush=True)
     __import__("ctypes").CDLL(None).pause()

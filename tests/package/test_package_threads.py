@@ -18,7 +18,7 @@ import pytest
 
 import jmt_edge
 from jmt_edge import faults
-from jmt_edge.capture import patient, reconnect
+from jmt_edge.capture import ahead, reconnect
 from jmt_edge.capture.base import State, Status
 from jmt_edge.capture.boards import SimulatedBoard, open_signal
 from jmt_edge.capture.boards.firmware import CsvFirmware
@@ -27,6 +27,7 @@ from jmt_edge.faults import FAULTS, Fault, Faults, Steady
 from jmt_edge.live.outputs import read_marks
 from jmt_edge.machine import PowerMeter
 from jmt_edge.media.chunk import Chunk
+from jmt_edge.trace import Trace
 
 ROOT = Path(jmt_edge.__file__).parent
 STARTS = {"Thread", "Timer", "ThreadPoolExecutor", "ProcessPoolExecutor", "Process", "start_new_thread", "Pool"}
@@ -132,7 +133,7 @@ def kill_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             thread.stop()
 
 
-def kill_patient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def kill_read_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class File:
         modality, name, realtime = "eda", "a file", False
 
@@ -148,12 +149,20 @@ def kill_patient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     file = File()
     monkeypatch.setattr(file, "read", once(file.read))
-    source = patient.Patient(file)  # type: ignore[arg-type]
+    source = ahead.ReadAhead(file)  # type: ignore[arg-type]
     source.open(0.0)
     with pytest.raises(Boom):  # the caller gets it: a run that cannot read its file ends with it
         source.read(1.0)
-    assert len(source.read(2.0)) == 1
+    assert len(source.read(2.0)) == 39  # of 40 pieces, without the one that was lost
     source.close()
+
+
+def kill_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trace = Trace()
+    monkeypatch.setattr(trace, "_write_waiting", once(trace._write_waiting))
+    with Kill("trace"), trace.into(tmp_path / "t.json"), trace.span("work"):
+        wait_for(lambda: FAULTS.counts().get("trace"), "the fault")
+    assert [e["name"] for e in json.loads((tmp_path / "t.json").read_text()) if e["ph"] == "X"] == ["work"]
 
 
 def kill_board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -349,7 +358,8 @@ SCENARIOS = {
     "live/tui.py": [kill_terminal],
     "live/page/server.py": [kill_page, kill_trend],
     "capture/reconnect.py": [kill_reader],
-    "capture/patient.py": [kill_patient],
+    "capture/ahead.py": [kill_read_ahead],
+    "trace.py": [kill_trace],
     "capture/boards/board.py": [kill_board],
     "machine.py": [kill_power_meter],
     "recording/recorder.py": [kill_recorder],

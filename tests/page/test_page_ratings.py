@@ -214,14 +214,20 @@ def test_a_wrong_token_corrects_nothing(tmp_path: Path) -> None:
 # ---- the browser
 
 
+def recording_page(stage: Stage, visit: Visit, **options: Any) -> Any:
+    """The page, once it shows that it records; options: as `visit`'s."""
+    page = visit(stage.url, **options)
+    page.wait_for_selector("#rec:not([hidden])")
+    return page
+
+
 def marks_of(stage: Stage) -> list[tuple[int | None, bool]]:
     return [(m.rating, m.corrects is not None) for m in Recording(stage.recording).marks()]
 
 
 @alone
 def test_a_rating_is_stored_after_its_undo_time_and_not_before(stage: Stage, visit: Visit) -> None:
-    page = visit(stage.url)
-    page.wait_for_selector("#rec:not([hidden])")
+    page = recording_page(stage, visit)
     page.keyboard.press("7")
     wait_text(page, "#rating-now .words", "/^7 noted in [1-5] s$/.test(s)")
     assert page.get_attribute("#rating button >> nth=7", "aria-pressed") == "true"
@@ -242,8 +248,7 @@ def test_a_rating_is_stored_after_its_undo_time_and_not_before(stage: Stage, vis
 
 @alone
 def test_the_last_rating_is_changed_and_withdrawn(stage: Stage, visit: Visit) -> None:
-    page = visit(stage.url)
-    page.wait_for_selector("#rec:not([hidden])")
+    page = recording_page(stage, visit)
     page.select_option("#pain-span", "all")
     wait_text(page, "#agreement", "s === 'No ratings yet'")
     rate(stage.client, 8)
@@ -278,8 +283,7 @@ def test_the_last_rating_is_changed_and_withdrawn(stage: Stage, visit: Visit) ->
 @alone
 def test_with_recording_off_the_pad_asks_before_anything_is_noted(stage: Stage, visit: Visit) -> None:
     http = stage.client
-    page = visit(stage.url)
-    page.wait_for_selector("#rec:not([hidden])")
+    page = recording_page(stage, visit)
     page.keyboard.press("r")
     page.wait_for_selector("#rec", state="hidden")
     page.keyboard.press("6")
@@ -319,8 +323,7 @@ def test_a_run_without_a_recorder_says_so(tmp_path: Path, visit: Visit) -> None:
 
 @alone
 def test_a_rating_waits_for_a_server_that_does_not_answer(stage: Stage, visit: Visit) -> None:
-    page = visit(stage.url, expect=(*CUT_OFF, "ERR_FAILED"))
-    page.wait_for_selector("#rec:not([hidden])")
+    page = recording_page(stage, visit, expect=(*CUT_OFF, "ERR_FAILED"))
     page.route("**/api/v1/markers", lambda route: route.abort())
     page.keyboard.press("7")
     wait_text(page, "#rating-now .words", "s === '7 not sent: no answer, trying again'")
@@ -333,8 +336,7 @@ def test_a_rating_waits_for_a_server_that_does_not_answer(stage: Stage, visit: V
 
 @alone
 def test_what_waits_is_sent_when_the_page_is_left(stage: Stage, visit: Visit) -> None:
-    page = visit(stage.url)
-    page.wait_for_selector("#rec:not([hidden])")
+    page = recording_page(stage, visit)
     page.keyboard.press("t")
     wait_text(page, "#rating-now .words", "s.startsWith('10 noted in ')")
     page.goto("about:blank")
@@ -344,8 +346,7 @@ def test_what_waits_is_sent_when_the_page_is_left(stage: Stage, visit: Visit) ->
 @alone
 def test_a_note_can_be_written_while_a_rating_waits(stage: Stage, visit: Visit) -> None:
     """What is typed into it is no key of the page, and the rating can still be undone."""
-    page = visit(stage.url)
-    page.wait_for_selector("#rec:not([hidden])")
+    page = recording_page(stage, visit)
     page.keyboard.press("7")
     wait_text(page, "#rating-now .words", "s.startsWith('7 noted in ')")
     page.keyboard.press("m")
@@ -364,8 +365,7 @@ def test_a_note_can_be_written_while_a_rating_waits(stage: Stage, visit: Visit) 
 def test_a_rating_is_asked_for_after_an_alarm_and_not_while_a_note_is_written(stage: Stage, visit: Visit) -> None:
     http = stage.client
     http.json("POST", "/api/v1/alarms/settings", {"limit": 0.6, "delay": 0})
-    page = visit(stage.url)
-    page.wait_for_selector("#rec:not([hidden])")
+    page = recording_page(stage, visit)
     stage.engine.pain = 0.9
     page.wait_for_selector(".alarm[data-id=pain]")
     page.click("#marker-text")

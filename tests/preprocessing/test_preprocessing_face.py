@@ -378,3 +378,10 @@ def test_a_crop_beyond_the_image_is_black_and_degenerate_landmarks_do_not_raise(
         away = Face((0, 0, 1, 1), 1.0, (TEMPLATE * scale + 5000).astype(np.float32))
         assert align_crop(image, away, 112).max() == 0
     assert align_crop(image, Face((0, 0, 1, 1), 1.0, np.full((5, 2), 50, np.float32)), 112).shape == (112, 112, 3)
+
+
+def test_colours_are_compared_as_opencv_would() -> None:
+    rgb = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
+    rgb[0, :3] = [[0, 0, 0], [255, 255, 255], [10, 10, 10]]
+    reference = cv2.cvtColor(rgb, cv2.COLOR_RGB2LAB).astype(np.float64) - [0, 128, 128]
+    assert np.abs(face_module._lab(rgb) - reference).max() < 2  # its own are whole numbers

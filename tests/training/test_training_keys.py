@@ -27,6 +27,7 @@ from jmt_edge.errors import ConfigError, DataError
 from jmt_edge.training import keys
 from jmt_edge.training.clips import build_clips
 from jmt_edge.training.data import Cohort, cut_windows
+from jmt_edge.training.demo import train_demo
 from jmt_edge.training.experiment import (
     Prepared,
     TrainingOptions,
@@ -36,7 +37,7 @@ from jmt_edge.training.experiment import (
     run_key,
     run_split,
 )
-from jmt_edge.training.keys import CLIP_CODE, CODE, Key, claim, clip_key
+from jmt_edge.training.keys import CLIP_CODE, CODE, Key, claim, clip_key, foresee
 from jmt_edge.training.networks import pretraining
 from jmt_edge.training.readers import open_cohort
 from jmt_edge.training.recipes import Recipe, from_dict, load_recipe
@@ -371,6 +372,26 @@ def test_a_folder_without_a_record_is_refused(prepared: Prepared, tmp_path: Path
         run_split(prepared, split, tmp_path / "new", seed=0, options=TrainingOptions(tmp_path / "empty", CPU))
 
 
+def test_what_can_be_known_is_refused_before_a_clip_is_cut(
+    biovid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    assert train(biovid, out).exit_code == 0
+
+    def cut(*_: Any, **__: Any) -> None:
+        raise AssertionError("clips were cut first")
+
+    for module in ("search", "demo"):
+        monkeypatch.setattr(f"jmt_edge.training.{module}.prepare", cut)
+    assert "seed = 0, not 1" in refusal(train(biovid, out, "--seed", "1"))
+    assert "eda.epochs = 2, not 3" in refusal(train(biovid, out, "--set", "eda.epochs=3"))
+    monkeypatch.setattr("jmt_edge.training.experiment.code", lambda: "another")
+    assert "different code" in refusal(train(biovid, out))
+    shutil.copytree(out, tmp_path / "demos" / "pain-run")
+    with pytest.raises(ConfigError, match=r"recipe\.name = biovid-eda, not demo-pain"):
+        train_demo("pain", tmp_path / "demos", seed=0, options=TrainingOptions(tmp_path / "cache", CPU))
+
+
 def test_a_claim_names_what_differs(tmp_path: Path) -> None:
     file = tmp_path / "x.key.json"
     key = Key({"seed": 1, "recipe": {"stages": {"eda": {"lr": 0.1}}}, "labels": "ab" * 32})
@@ -389,6 +410,14 @@ def test_a_claim_names_what_differs(tmp_path: Path) -> None:
         with pytest.raises(ConfigError) as error:
             claim(file, other, "a run", ("*/scores.json",))
         assert str(error.value).startswith(f"{tmp_path} holds a run made with {says}; choose another --out")
+        known = {name: value for name, value in other.parts.items() if value != key.parts.get(name)}
+        if "code" not in known:  # which the record lacks
+            with pytest.raises(ConfigError) as early:
+                foresee(file, known, "a run", ("*/scores.json",))
+            assert str(early.value) == str(error.value)
+    foresee(file, {"seed": 1}, "a run", ("*/scores.json",))
+    foresee(file, {"seed": 2}, "a run", ("*/none.json",))  # nothing that would be trusted
+    foresee(tmp_path / "absent.key.json", {"seed": 2}, "a run", ("*/scores.json",))
     file.write_text(file.read_text()[:20])  # cut off: as good as none
     with pytest.raises(ConfigError, match=r"holds a run \(x/scores.json\) without a record"):
         claim(file, key, "a run", ("*/scores.json",))

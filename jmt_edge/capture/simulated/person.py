@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr, ndtri
 
 from .randomness import AFFECT, COHORT, LIVE, MOVEMENT, REACTION, TRAITS, Key, Recent, Wander, draw
 from .scenario import Episodes, Scenario, Stimulus
@@ -212,6 +211,8 @@ class Person:
         pain = stimulus.pain
         face, skin, height, strength = g.random(), g.random(), g.normal(0.0, 1.0), g.uniform(0.0, 1.0)
         if rho := self.coupling.correlation:
+            from scipy.special import ndtr, ndtri  # for cohorts; a live run needs no SciPy
+
             skin = float(ndtr(_mixed(rho, ndtri(face), ndtri(skin))))
             height = _mixed(rho, ndtri(strength), height)
         shows = face < who.expressiveness * np.interp(pain, PAIN_LEVELS, FACE_SHOWS)

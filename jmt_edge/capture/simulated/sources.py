@@ -6,7 +6,7 @@ All sources of one seed are the same person at the same moment.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -108,9 +108,13 @@ class SimFace(_Simulated):
     def __init__(self, spec: SimulatedSpec, *, lazy: bool = False) -> None:
         super().__init__(spec, spec.fps)
         self._lazy = lazy
-        person = Person.live(spec.seed, responder=spec.responder)
-        self._expression = Expressions(person, Speech(person))
-        self._renderer = FaceRenderer(person, *spec.size)
+        self._person = Person.live(spec.seed, responder=spec.responder)
+        self._expression = Expressions(self._person, Speech(self._person))
+
+    @cached_property
+    def _renderer(self) -> FaceRenderer:
+        """Made by the first read: the portrait takes a while, and nothing has to wait for it before."""
+        return FaceRenderer(self._person, *self._spec.size)
 
     def _make(self, first: int, times: Times, kept: Flags) -> Chunk:
         times = times[kept]

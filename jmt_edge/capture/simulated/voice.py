@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.signal import lfilter, sosfilt
 
 from .person import Person
 from .randomness import PHRASE as PHRASE_STREAM
@@ -94,6 +93,8 @@ class Speech:
 
     def _render(self, index: int) -> NDArray[np.float32]:
         """One phrase with its pause: (PHRASE * RATE,) float32."""
+        from scipy.signal import lfilter  # of live runs, only one with a simulated voice waits for the import
+
         who, phrase, n = self._person.traits, self._plan(index), int(PHRASE * RATE)
         g = draw(self._person.key, PHRASE_STREAM, index + (1 << 31))
         frames = n // _FRAME
@@ -162,6 +163,8 @@ def _glottal_flow(phase: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _formant_filter(source: NDArray[np.float64], formants: NDArray[np.float64]) -> NDArray[np.float64]:
     """Klatt's (1980) resonators in cascade; `formants` (frames, 4) hold for one frame each."""
+    from scipy.signal import sosfilt
+
     bandwidths = np.asarray(_BANDWIDTHS)
     c = -np.exp(-2 * np.pi * bandwidths / RATE)
     b = 2 * np.exp(-np.pi * bandwidths / RATE) * np.cos(2 * np.pi * formants / RATE)

@@ -11,6 +11,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from ...errors import BackendError
+from ...trace import span
 from ..bundle import Bundle, cpu_graph
 from .base import F32, TwoCalls, last_step
 
@@ -44,12 +45,17 @@ class OnnxRuntimeEngine(TwoCalls):
         self._check(bundle)
 
     def backbones(self, clips: Mapping[str, F32]) -> dict[str, F32]:
-        return {m: self._sessions[m].run(["features"], {"clip": clip})[0] for m, clip in clips.items()}
+        found = {}
+        for name, clip in clips.items():
+            with span("network", of=name, clips=len(clip)):
+                (found[name],) = self._sessions[name].run(["features"], {"clip": clip})
+        return found
 
     def fusion(self, features: Mapping[str, F32], present: NDArray[np.bool_]) -> dict[str, F32]:
         names = ("attention", *self._task.outputs)
         inputs = {**features, "present": present.astype(np.float32)}
-        return last_step(dict(zip(names, self._sessions["fusion"].run(names, inputs))))
+        with span("network", of="fusion", windows=len(present)):
+            return last_step(dict(zip(names, self._sessions["fusion"].run(names, inputs))))
 
     def close(self) -> None:
         self._sessions.clear()

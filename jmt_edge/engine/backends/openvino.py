@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import BackendError, short
+from ...trace import span
 from ..bundle import Bundle, cpu_graph
 from .base import F32, TwoCalls, last_step
 from .onnxruntime import cpu_threads
@@ -64,5 +65,6 @@ class OpenVinoEngine(TwoCalls):
         self._networks.clear()
 
     def _run(self, name: str, feeds: Mapping[str, F32]) -> dict[str, F32]:
-        result = self._networks[name](dict(feeds))
+        with span("network", of=name):
+            result = self._networks[name](dict(feeds))
         return {port.any_name: np.array(value, np.float32) for port, value in result.items()}

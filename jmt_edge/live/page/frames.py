@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...opencv import cv2
+from ...trace import span
 from .feed import Feed
 
 FPS = 12.0
@@ -45,7 +46,8 @@ class Frames:
             box, score = None, 0.0
             if seen is not None and seen[1] is not None and abs(t - seen[0]) <= BOX_AGE:
                 box, score = seen[1].box, seen[1].score
-            made = (t, _encode(t, image, box, score, blur=mode == "blur"))
+            with span("picture", face=mode):
+                made = (t, _encode(t, image, box, score, blur=mode == "blur"))
             self._made[mode] = made
             self.encoded += 1
         return made
