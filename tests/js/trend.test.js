@@ -139,3 +139,14 @@ test("what the list says is shown, kept, and taken up by the next page", async (
   new Span("pain", trend, { ...options, has: () => false }).apply(); // a run without the output
   assert.deepEqual([trend.host.hidden, hours.at(-1)], [true, false]);
 });
+
+test("an answer that comes after nothing is shown any more asks for no other", async () => {
+  const agreed = [], { trend } = open(true, { ...PAIN, drawn: (data) => agreed.push(data) });
+  const coming = trend.show(3600);
+  trend.show(0);
+  await coming;
+  await settled();
+  mock.timers.tick(60_000);
+  await settled();
+  assert.deepEqual([asked.length, trend.seconds, agreed], [1, 0, []]);
+});

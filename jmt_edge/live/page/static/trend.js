@@ -33,8 +33,8 @@ export class Trend {
   async show(seconds) {
     this.seconds = seconds;
     clearTimeout(this.timer);
+    const asked = (this.asked = Symbol("trend")); // an answer that is still to come is not wanted any more
     if (seconds === 0) return;
-    const asked = (this.asked = Symbol("trend"));
     try {
       const answer = await ask(`/api/v1/trend${seconds === null ? "" : `?seconds=${seconds}`}`);
       const data = await answer.json();
