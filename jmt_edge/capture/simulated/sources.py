@@ -63,7 +63,7 @@ class _Simulated:
         self._dropped = False
 
     def open(self, origin: float) -> None:
-        """Does nothing: simulated time is stream time."""
+        """Prepare what the first read would wait for. Simulated time is stream time, so `origin` means nothing."""
 
     def close(self) -> None:
         """Does nothing."""
@@ -111,9 +111,11 @@ class SimFace(_Simulated):
         self._person = Person.live(spec.seed, responder=spec.responder)
         self._expression = Expressions(self._person, Speech(self._person))
 
+    def open(self, origin: float) -> None:
+        _ = self._renderer
+
     @cached_property
     def _renderer(self) -> FaceRenderer:
-        """Made by the first read: the portrait takes a while, and nothing has to wait for it before."""
         return FaceRenderer(self._person, *self._spec.size)
 
     def _make(self, first: int, times: Times, kept: Flags) -> Chunk:
@@ -135,6 +137,9 @@ class SimVoice(_Simulated):
     def __init__(self, spec: SimulatedSpec) -> None:
         super().__init__(spec, float(RATE))
         self._speech = Speech(Person.live(spec.seed, responder=spec.responder))
+
+    def open(self, origin: float) -> None:
+        self._speech.samples(0, 1)  # imports SciPy, and draws the first phrase
 
     def _make(self, first: int, times: Times, kept: Flags) -> Chunk:
         values = self._speech.samples(first, len(times))

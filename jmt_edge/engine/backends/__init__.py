@@ -15,6 +15,7 @@ from types import ModuleType
 
 from ...errors import BackendError, ConfigError
 from ..bundle import Bundle
+from ..cpu_choice import choose_cpu
 from ..device import current_device
 from .base import Engine
 
@@ -33,7 +34,7 @@ BACKENDS = {
     "torch-tensorrt": "torch_tensorrt",
 }
 # what `auto` tries, in this order: engines that `jmt-edge build` put into the bundle for this device, then the base
-# install's. The others are for development and comparison, and must be named.
+# install's, or OpenVINO in its place (`cpu_choice`). The others are for development and comparison, and must be named.
 AUTO = ("cubin", "tensorrt", "tensorrt-rtx", "onnxruntime")
 _NEED_GPU = ("cubin", "tensorrt", "tensorrt-rtx")
 
@@ -93,16 +94,28 @@ def choose_engine(bundle: Bundle, name: str = "auto", threads: int | None = None
     for candidate in order:
         if driver is not None and candidate in _NEED_GPU:
             continue
-        reason = unavailable(candidate)
-        if reason is None:
-            try:
-                engine: Engine = _module(candidate).load(bundle, threads)
-            except BackendError as error:
-                reason = str(error)
-            else:
-                return engine, f"auto; {'; '.join(passed)}" if passed else "auto"
-        passed.append(f"{candidate}: {re.split('[;(]', reason)[0].strip()}")
+        names = [candidate]
+        if candidate == "onnxruntime":
+            fastest, why = choose_cpu(bundle, threads)
+            names = list(dict.fromkeys([fastest, candidate]))
+            passed += [why] if why else []
+        for one in names:
+            found = _load(one, bundle, threads)
+            if not isinstance(found, str):
+                return found, f"auto; {'; '.join(passed)}" if passed else "auto"
+            passed.append(f"{one}: {re.split('[;(]', found)[0].strip()}")
     raise BackendError(f"no backend can run {bundle.path} ({'; '.join(passed)}); reinstall onnxruntime")
+
+
+def _load(name: str, bundle: Bundle, threads: int | None) -> Engine | str:
+    """The engine, or why there is none."""
+    if reason := unavailable(name):
+        return reason
+    try:
+        engine: Engine = _module(name).load(bundle, threads)
+    except BackendError as error:
+        return str(error)
+    return engine
 
 
 def auto_order(bundle: Bundle) -> tuple[tuple[str, ...], str]:
