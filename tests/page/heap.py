@@ -3,9 +3,8 @@
 The real page in headless Chromium gets an hour of simulated signal and results as fast as it takes them, trimodal, with
 a pain alarm each minute, lost sensors, and a person who acknowledges, rates, and opens events, recordings, dialogs and
 trends. Every five minutes of signal the JavaScript heap (after a collection), DOM nodes and listeners are counted.
-Exits 1 where, after the first five minutes, the heap grows by more than 2 MB an hour, nodes by more than 50 and 20 for each
-row that events and notes have gained, listeners by more than 10 and 2 for each row, or the page got less than 90 % of
-the results.
+Exits 1 where, after the first five, the heap grows by more than 2 MB an hour, nodes by more than 50 and 20 a row
+that events and notes have gained, listeners by more than 10 and 2 a row, or the page got less than 90 % of the results.
 """
 
 from __future__ import annotations
