@@ -71,13 +71,13 @@ def choose_cpu(bundle: Bundle, threads: int | None) -> tuple[str, str]:
     threads = threads or len(os.sched_getaffinity(0))
     key = _key(bundle, threads)
     file = _cache() / f"{hashlib.sha256(key.encode()).hexdigest()}.json"
-    found = _remembered(file, key)
-    if found is None:
-        found = _compared(bundle, threads)
-        if isinstance(found, str):
-            return "onnxruntime", f"openvino: {found}"
-        with one_item("the choice of a CPU engine"):  # a cache that cannot be written costs seconds at each start
-            _remember(file, key, found)
+    if (kept := _remembered(file, key)) is not None:
+        return kept.choice()
+    found = _compared(bundle, threads)
+    if isinstance(found, str):
+        return "onnxruntime", f"openvino: {found}"
+    with one_item("the choice of a CPU engine"):  # a cache that cannot be written costs seconds at each start
+        _remember(file, key, found)
     return found.choice()
 
 
