@@ -24,10 +24,10 @@ pre { white-space: pre-wrap; font-size: .8rem; overflow-wrap: anywhere; }
 """
 
 
-def page(title: str, body: str, style: str = "") -> str:
-    """body: HTML. style: CSS beyond that of every report."""
+def page(title: str, body: str, style: str = "", language: str = "en") -> str:
+    """body: HTML. style: CSS beyond that of every report. language: as in HTML's `lang`."""
     return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<!doctype html>\n<html lang="{language}"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{html.escape(title)}</title><style>{_STYLE}{style}</style></head><body>\n{body}\n</body></html>\n"
     )

@@ -18,6 +18,7 @@ from starlette.routing import Route
 
 from ..errors import UserError
 from ..faults import FAULTS
+from ..languages import LANGUAGES
 from ..live.alarms import Priority
 from ..live.page.api import Refused, check_body, read_body
 from ..live.page.door import Door
@@ -39,7 +40,10 @@ from .ward import Ward
 
 log = logging.getLogger(__name__)
 
-SHARED = ("/static/style.css", "/static/dom.js", "/static/layers.js", "/static/icon.svg")  # of the bedside page
+SHARED = (  # of the bedside page
+    "/static/style.css", "/static/dom.js", "/static/layers.js", "/static/text.js", "/static/icon.svg",
+    *(f"/static/languages/{code}.json" for code in LANGUAGES[1:]),
+)  # fmt: skip
 SWEEP = 0.2  # s
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from ..languages import LANGUAGES
 from ._log import LEVELS
 
 _FILE = click.Path(path_type=Path)
@@ -38,6 +39,10 @@ certificate_options = _together(
     click.option("--page-cert", type=_FILE, metavar="FILE", help="TLS certificate of the page (PEM)."),
     click.option("--page-key", type=_FILE, metavar="FILE", help="Key of the certificate."),
 )
+language_option = click.option(
+    "--language", type=click.Choice(LANGUAGES),
+    help="Of what is written for people; JSON is English.  [default: of the locale]",
+)  # fmt: skip
 log_options = _together(
     click.option(
         "--log-level", type=click.Choice(LEVELS), default="info", show_default=True, help="On standard error."

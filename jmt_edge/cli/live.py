@@ -19,7 +19,7 @@ from ..trace import TRACE, span
 from ._command import subcommand
 from ._config import config_option
 from ._log import start_log
-from ._shared import broker_options, certificate_options, log_options
+from ._shared import broker_options, certificate_options, language_option, log_options
 from ._signed import load_signed, signed_option
 
 if TYPE_CHECKING:
@@ -112,6 +112,7 @@ OPTIONS = {"face": "camera", "voice": "microphone", "eda": "eda"}  # modality ->
     help="The page asks for a pain rating every MIN minutes; default: only after a pain alarm.",
 )  # fmt: skip
 @certificate_options
+@language_option
 @click.option(
     "--trace", type=click.Path(path_type=Path), metavar="FILE", help="Write where the time goes, for ui.perfetto.dev."
 )
@@ -154,6 +155,7 @@ def command(
     page_ask: int,
     page_cert: Path | None,
     page_key: Path | None,
+    language: str | None,
     trace: Path | None,
     log_level: str,
     log_file: Path | None,
@@ -224,7 +226,7 @@ def command(
         }
         asks = session and earlier is None
         server = open_page(page, controls, folder, **options_of_page, earlier=earlier, asks=asks, subject=subject)
-    shown, judge = result_output(output, controls, server)
+    shown, judge = result_output(output, controls, server, language)
     observers += shown
     if record is not None:
         observers.append(recorder)  # after what judges the alarms: the last events are recorded too
@@ -264,7 +266,9 @@ _log = logging.getLogger(__name__)
 _say = _log.info
 
 
-def result_output(output: str, controls: Controls, page: PageObserver | None = None) -> tuple[list[Observer], Judge]:
+def result_output(
+    output: str, controls: Controls, page: PageObserver | None = None, code: str | None = None
+) -> tuple[list[Observer], Judge]:
     """The observers of --output and --page, and what judges the run's alarms: the page's, or one of its own.
 
     Without a terminal, `tui` becomes `jsonl`, and standard error says so.
@@ -286,9 +290,12 @@ def result_output(output: str, controls: Controls, page: PageObserver | None = N
 
         return [*before, JsonLines(sys.stdout, controls), *after], judge
     if output == "tui":
+        from ..languages import language as speaking
+        from ..languages import of_environment
         from ..live.tui import Terminal
 
-        shown = Terminal(controls, judge, log=page.log if page is not None else None)
+        speech = speaking(code or of_environment())
+        shown = Terminal(controls, judge, log=page.log if page is not None else None, speech=speech)
         return [*before, shown, *after], judge
     return [*before, *after], judge
 

@@ -14,6 +14,7 @@ from ..plain_files import printable
 from ..tasks import TASK_NAMES
 from ._command import subcommand
 from ._log import start_log
+from ._shared import language_option
 from ._signed import check_signed_recording, load_signed, signed_option
 
 if TYPE_CHECKING:
@@ -44,10 +45,11 @@ if TYPE_CHECKING:
 @click.option("--as-recorded", is_flag=True, help="Show the recorded results; compute nothing.")
 @click.option("--check", is_flag=True, help="Exit with 1 unless every result was computed again, equal bit for bit.")
 @signed_option
+@language_option
 @click.option("--page", is_flag=False, flag_value="127.0.0.1:8765", metavar="[HOST:PORT]", help="Show it on the page.")
 def command(
     folder: Path, speed: str, output: str, bundle_path: Path | None, backend: str, as_recorded: bool, check: bool,
-    require_signed: bool, page: str | None,
+    require_signed: bool, language: str | None, page: str | None,
 ) -> None:  # fmt: skip
     """Replay a run recorded by `jmt-edge live --record DIR`.
 
@@ -88,7 +90,7 @@ def command(
     start_log()
     controls = Controls()
     server = open_page(page, controls, folder.resolve().parent) if page is not None else None
-    observers = result_output(output, controls, server)[0]
+    observers = result_output(output, controls, server, language)[0]
     with stop_on_signals(controls):
         outcome = replay(recording, bundle, engine, Pipeline, speed=factor, observers=observers, controls=controls)
     for line in (*outcome.summary.lines(), outcome.line()):

@@ -11,7 +11,9 @@ BARS = "▁▂▃▄▅▆▇█"
 MINUS = "−"
 _ASCII = {
     "—": "-", "–": "-", MINUS: "-", "…": "...", "≥": ">=", "≤": "<=", "µ": "u", "μ": "u", "°": " deg", "●": "*",
-    "·": "*", "×": "x", "±": "+-", "Δ": "d", **dict(zip(BARS, ".:-=+*%#")),
+    "·": "*", "×": "x", "±": "+-", "Δ": "d",
+    "ä": "ae", "ö": "oe", "ü": "ue", "Ä": "Ae", "Ö": "Oe", "Ü": "Ue", "ß": "ss", "„": '"', "“": '"',
+    **dict(zip(BARS, ".:-=+*%#")),
 }  # fmt: skip
 
 Piece = tuple[str, str]  # text and rich style
@@ -52,7 +54,7 @@ class Letters:
         return "".join(self._known.get(c) or self._one(c) for c in text)
 
     def _one(self, character: str) -> str:
-        shown = character if character.isprintable() else "?"
+        shown = " " if character == "\u00a0" else character if character.isprintable() else "?"
         try:
             shown.encode(self._encoding)
         except UnicodeEncodeError:

@@ -15,6 +15,7 @@ from rich.panel import Panel
 from rich.text import Text
 
 from ..capture.base import State, Status
+from ..languages import Language, language
 from ..observer import RunInfo
 from ..result import STAGES, Quality, Result
 from ..summary import notice
@@ -26,17 +27,7 @@ RANGES = {"pain": (0.0, 1.0), "valence": (-1.0, 1.0), "arousal": (-1.0, 1.0)}
 EDA_RATE = 2.0  # points per second
 MOST = 1200  # points of a chart: the columns of the widest terminals
 NONE = "—"
-_LIVE_KEYS = (
-    "q quit  m mark  0-9, t = 10 pain rating  u undo it  c correct the last  r record on/off  a acknowledge  "
-    "p pause alarms  b bell (it is {bell})",
-    "q quit  m mark  0-9, t=10 rate  u undo  c correct  r record  a acknowledge  p pause  b bell ({bell})",
-    "q quit m mark 0-9,t rate u undo c fix r rec a acknowledge p pause b bell ({bell})",
-    "q quit m mark 0-9,t rate u undo c fix r rec a ack p pause b",
-    "q quit m 0-9,t u undo c r a ack p b",
-)
-_OTHER_KEYS = ("q quit   r record on/off", "q quit  r record")  # the run is not live: nothing to note or acknowledge
 _WIDE = 67  # columns from which source and attention are shown; a verdict that cannot be read is worse than no source
-_KINDS = {"physiological": "person", "technical": "equipment"}
 _URGENT = {"high": "!!! ", "medium": "!! ", "low": "! "}
 _COLOURS = {"high": "red", "medium": "yellow", "low": "cyan"}
 
@@ -64,6 +55,7 @@ class View:
     message: str = ""
     bell: bool = False
     p95: float | None = None
+    speech: Language = field(default_factory=lambda: language("en"))
 
     @property
     def now(self) -> Result | None:
@@ -73,9 +65,16 @@ class View:
     @property
     def reason(self) -> str:
         """Why there are no values; empty where there are."""
+        tr = self.speech.tr
         if self.stale:
-            return f"the run has stalled: no results for {self.age:.0f} s"
-        return "waiting for the first window" if self.result is None else self.result.reason
+            return tr("the run has stalled: no results for {n} s", n=f"{self.age:.0f}")
+        return tr("waiting for the first window") if self.result is None else self.translated(self.result.reason)
+
+    def translated(self, sentence: str) -> str:
+        return self.speech.translated(sentence)
+
+    def shown(self, output: str, value: float) -> str:
+        return self.speech.local(shown(output, value))
 
 
 def chart(values: Iterable[float | None], low: float, high: float, rows: int = 1) -> list[str]:
@@ -100,21 +99,36 @@ def signed(value: float) -> str:
     return f"{value:+.2f}".replace("-", MINUS)
 
 
-def origin(result: Result, promised: str) -> str:
+def origin(result: Result, promised: str, speech: Language | None = None) -> str:
     """What a result comes from and how sure it is: `from face + EDA; 90%: pain yes`.
 
     promised: `RunInfo.uncertainty`.
     """
-    sources = "from " + " + ".join("EDA" if name == "eda" else name for name in result.used)
+    speech = speech or language("en")
+    tr, local = speech.tr, speech.local
+    used, outputs = _names(speech), _outputs_in_words(speech)
+    sources = tr("from {what}", what=" + ".join(used[name] for name in result.used))
     known = dict(result.uncertainty or {})
     coverage = known.pop("coverage", None)
     if not known:
-        return f"{sources}; uncertainty {promised if promised.startswith('not known') else 'not known'}"
-    spans = [
-        f"{o} {' or '.join(span)}" if o == "pain" else f"{o} {shown(o, span[0])} to {shown(o, span[1])}"
-        for o, span in known.items()
-    ]
-    return f"{sources}; {coverage:.0%}: {', '.join(spans)}"
+        what = speech.translated(promised) if promised.startswith("not known") else tr("not known")
+        return f"{sources}; {tr('uncertainty {what}', what=what)}"
+    spans = []
+    for o, span in known.items():
+        if o == "pain":
+            words = f" {tr('or')} ".join(map(speech.translated, span))
+        else:
+            words = tr("{low} to {high}", low=local(shown(o, span[0])), high=local(shown(o, span[1])))
+        spans.append(f"{outputs[o]} {words}")
+    return f"{sources}; {local(f'{coverage:.0%}')}: {', '.join(spans)}"
+
+
+def _names(speech: Language) -> dict[str, str]:
+    return {"face": speech.tr("face"), "voice": speech.tr("voice"), "eda": speech.tr("EDA")}
+
+
+def _outputs_in_words(speech: Language) -> dict[str, str]:
+    return {"pain": speech.tr("pain"), "valence": speech.tr("valence"), "arousal": speech.tr("arousal")}
 
 
 # --- alarms ----------------------------------------------------------------------------------------------------------
@@ -124,34 +138,42 @@ def _wall(at: float, seconds: bool) -> str:
     return time.strftime("%H:%M:%S" if seconds else "%H:%M", time.localtime(at))
 
 
-def sentence(alarm: Mapping[str, Any]) -> str:
+def sentence(alarm: Mapping[str, Any], speech: Language | None = None) -> str:
     """An alarm of a snapshot in words, as on the page: `Pain probability was ≥ 70% from 13:02 to 13:03, peak 95%`."""
-    begin, end = alarm["from"], alarm["to"]
+    speech = speech or language("en")
+    begin, end, tr = alarm["from"], alarm["to"], speech.tr
+    what = speech.translated(alarm["text"])
     if end is None:
-        return f"{alarm['text']} since {_wall(begin, False)}"
-    same = _wall(begin, False) == _wall(end, False)
-    span = f"from {_wall(begin, same)} to {_wall(end, same)}"
-    parts = [f"{alarm['text']} {f'at {_wall(end, True)}' if _wall(begin, True) == _wall(end, True) else span}"]
-    parts += [f"{alarm['times']} times"] if alarm["times"] > 1 else []
-    parts += [f"peak {alarm['peak']:.0%}"] if alarm["peak"] is not None else []
+        return tr("{what} since {time}", what=what, time=_wall(begin, False))
+    same, once = _wall(begin, False) == _wall(end, False), _wall(begin, True) == _wall(end, True)
+    if once:
+        parts = [tr("{what} at {time}", what=what, time=_wall(end, True))]
+    else:
+        span = {"from": _wall(begin, same), "to": _wall(end, same)}
+        parts = [tr("{what} from {from} to {to}", what=what, **span)]
+    parts += [tr("{n} times", n=alarm["times"])] if alarm["times"] > 1 else []
+    parts += [tr("peak {value}", value=speech.local(f"{alarm['peak']:.0%}"))] if alarm["peak"] is not None else []
     return ", ".join(parts)
 
 
-def notes(alarm: Mapping[str, Any]) -> str:
+def notes(alarm: Mapping[str, Any], speech: Language | None = None) -> str:
     """What a person did about an alarm, and what is known now: `over, not acknowledged`."""
-    said = {"latched": "over, not acknowledged", "acknowledged": "acknowledged"}.get(alarm["state"], "")
-    return ", ".join(filter(None, [said, "no data now" if alarm["no_data"] else ""]))
+    tr = (speech or language("en")).tr
+    said = {"latched": tr("over, not acknowledged"), "acknowledged": tr("acknowledged")}.get(alarm["state"], "")
+    return ", ".join(filter(None, [said, tr("no data now") if alarm["no_data"] else ""]))
 
 
-def calm(info: RunInfo) -> str:
+def calm(info: RunInfo, speech: Language | None = None) -> str:
     """What is said where nothing alarms."""
+    speech = speech or language("en")
+    tr = speech.tr
+    if info.replay and not info.realtime:
+        return tr("REPLAY of {name}: not live, no alarms", name=info.replay)
     if not info.realtime:
-        return f"REPLAY of {info.replay}: not live, no alarms" if info.replay else (
-            "NOT LIVE: files at full speed, no alarms"
-        )  # fmt: skip
+        return tr("NOT LIVE: files at full speed, no alarms")
     if info.alarms_off and "pain" in info.bundle.task.outputs:
-        return f"DEMO: pain alarms off: {info.alarms_off}"
-    return "DEMO: no alarms" if info.bundle.demo else "No alarms"
+        return tr("DEMO: pain alarms off: {why}", why=speech.translated(info.alarms_off))
+    return tr("DEMO: no alarms") if info.bundle.demo else tr("No alarms")
 
 
 def _style(alarm: Mapping[str, Any]) -> str:
@@ -164,23 +186,24 @@ def _alarm_lines(view: View, width: int, most: int, letters: Letters) -> list[Te
     """The gravest first, in full where there is room; the end of the last line counts those that are not shown."""
     alarms = view.alarms.get("alarms", ())
     left = view.alarms.get("pause_left", 0)
-    paused = f"paused {math.ceil(left) // 60}:{math.ceil(left) % 60:02d}" if left else ""
+    tr = view.speech.tr
+    paused = tr("paused {time}", time=f"{math.ceil(left) // 60}:{math.ceil(left) % 60:02d}") if left else ""
     if not alarms:
         style = "dim" if view.info.realtime else "bold"
-        return [letters.line([(calm(view.info), style), (f"   {paused}" if paused else "", "")], width)]
+        return [letters.line([(calm(view.info, view.speech), style), (f"   {paused}" if paused else "", "")], width)]
     lines: list[tuple[str, str]] = []
     count = 0
     for alarm in alarms:
         if len(lines) >= most:
             break
-        said = notes(alarm)
-        whole = f"{_URGENT[alarm['priority']]}{sentence(alarm)}{f' ({said})' if said else ''}"
+        said = notes(alarm, view.speech)
+        whole = f"{_URGENT[alarm['priority']]}{sentence(alarm, view.speech)}{f' ({said})' if said else ''}"
         if count == 0 and alarm["to"] is None and alarm["detail"]:
-            whole += f": {alarm['detail']}"
+            whole += f": {view.translated(alarm['detail'])}"
         lines += [(part, _style(alarm)) for part in letters.wrap(whole, width, most if count == 0 else 1)]
         count += 1
     more = len(alarms) - count
-    ends = letters("".join(f"  {end}" for end in (f"{more} more" if more else "", paused) if end))
+    ends = letters("".join(f"  {end}" for end in (tr("{n} more", n=more) if more else "", paused) if end))
     out = []
     for i, (line, style) in enumerate(lines):
         end = ends if i == len(lines) - 1 else ""
@@ -195,7 +218,7 @@ def _alarm_lines(view: View, width: int, most: int, letters: Letters) -> list[Te
 def _header(view: View, width: int, letters: Letters) -> Text:
     info, now = view.info, view.now
     precision = ", ".join(sorted(set(info.precision.values())))
-    at = f"{now.t:8.1f} s" if now else f"{NONE:>8} s" if view.stale else ""
+    at = f"{view.speech.local(f'{now.t:8.1f}')} s" if now else f"{NONE:>8} s" if view.stale else ""
     rec = " ● REC " if view.recording else ""
     end = letters(f"{rec}  {at}" if rec else at)
     name = [("jmt-edge ", "bold"), (f"{info.bundle.id}  {info.backend} {precision}", "")]
@@ -215,17 +238,17 @@ def _outputs(view: View, width: int, rows: Sequence[int], letters: Letters) -> t
     room = min(MOST, max(1, width - 16 - 5 * demo - 7 * scaled))
     values = [past.get(i) for i in range(last - room + 1, last + 1)]
     reduced = now is not None and len(now.used) < len(info.bundle.task.names)
-    lines = []
+    lines, words = [], _outputs_in_words(view.speech)
     for name, tall in zip(info.bundle.task.outputs, rows):
         value = now.outputs[name] if now and now.outputs else None
         low, high = RANGES[name]
         bars = chart([one[name] if one else None for one in values], low, high, tall)
         for row, bar in enumerate(bars):
             first = row == 0
-            number = (NONE if value is None else shown(name, value)) if first else ""
+            number = (NONE if value is None else view.shown(name, value)) if first else ""
             end = {0: f"{high:g}", tall - 1: f"{low:g}".replace("-", MINUS)}.get(row, "") if tall > 1 else ""
             lines.append(letters.line([
-                (f"{name if first else '':<8} ", ""), (f"{number:>6}", "dim" if reduced else "bold"),
+                (f"{words[name] if first else '':<8} ", ""), (f"{number:>6}", "dim" if reduced else "bold"),
                 ((" DEMO" if first and value is not None else "     ") if demo else "", "bold yellow"),
                 (f"{end:>6} " if scaled else "", "dim"), (f" {bar}" if not scaled else bar, ""),
             ], width))  # fmt: skip
@@ -235,12 +258,13 @@ def _outputs(view: View, width: int, rows: Sequence[int], letters: Letters) -> t
 def _why(view: View, width: int, letters: Letters) -> Text:
     now = view.now
     if now is not None and now.outputs:
-        return letters.line([(origin(now, view.info.uncertainty), "dim")], width)
+        return letters.line([(origin(now, view.info.uncertainty, view.speech), "dim")], width)
     return letters.line([(view.reason, "yellow")], width)
 
 
 def _verdict(view: View, name: str) -> list[Piece]:
-    now, lost = view.now, view.losses.get(name, ("", ""))
+    tr = view.speech.tr
+    now, lost = view.now, tuple(map(view.translated, view.losses.get(name, ("", ""))))
     status = view.statuses.get(name)
     quality = now.quality[name] if now else None
     if view.stale:
@@ -249,46 +273,52 @@ def _verdict(view: View, name: str) -> list[Piece]:
     if lost[0] and not (quality and quality.ok):
         said.append((", ".join(filter(None, lost)), "red"))
     elif quality is not None:
-        said += _judged(quality)
+        said += _judged(quality, view.speech)
         if lost[0]:
             said.append((f"  {lost[0]}", "yellow"))
     if now is not None and quality is not None:
         if quality.track > 1:
-            said.append((f"  person {quality.track}", "bold yellow"))
+            said.append((f"  {tr('person {n}', n=quality.track)}", "bold yellow"))
         if quality.turn:
-            said.append((f"  turned by {quality.turn}°", "dim"))
+            said.append((f"  {tr('turned by {n}°', n=quality.turn)}", "dim"))
         if quality.novelty is not None:
-            said.append((f"  novelty {quality.novelty:.1f}", "dim"))
+            said.append((f"  {tr('novelty {n}', n=view.speech.local(f'{quality.novelty:.1f}'))}", "dim"))
         if without := (now.without or {}).get(name):
-            said.append((f"  without it {', '.join(shown(o, v) for o, v in without.items())}", "dim"))
+            values = ", ".join(view.shown(o, v) for o, v in without.items())
+            said.append((f"  {tr('without it {values}', values=values)}", "dim"))
     if status is not None and (status.lost or status.reconnects):
-        said.append((f"  lost {status.lost}, reconnected {status.reconnects}", "dim"))
+        said.append((f"  {tr('lost {lost}, reconnected {n}', lost=status.lost, n=status.reconnects)}", "dim"))
     waits = status is not None and status.state not in (State.STREAMING, State.ENDED)
     if status is not None and waits and quality and quality.ok and not lost[0]:
-        said.append((f"  {status.state.value}", "yellow"))
+        said.append((f"  {view.translated(status.state.value)}", "yellow"))
     return said
 
 
-def _judged(quality: Quality) -> list[Piece]:
+def _judged(quality: Quality, speech: Language) -> list[Piece]:
+    reason = speech.translated(quality.reason)
     if not quality.ok:
-        return [(quality.reason, "red")]
-    return [(f"ok  {quality.score:.2f}", "green"), (f"  {quality.reason}" if quality.reason else "", "yellow")]
+        return [(reason, "red")]
+    score = speech.local(f"{quality.score:.2f}")
+    return [(f"ok  {score}", "green"), (f"  {reason}" if reason else "", "yellow")]
 
 
 def _sensors(view: View, width: int, head: bool, letters: Letters) -> list[Text]:
+    tr = view.speech.tr
+    names, none = _names(view.speech), tr("none")
     wide = width >= _WIDE - 4
-    longest = max(6, *(len(view.info.sources.get(name) or "none") for name in view.info.bundle.task.names))
+    longest = max(6, *(len(view.info.sources.get(name) or none) for name in view.info.bundle.task.names))
     source = min(longest, 40, max(18, width // 5)) if wide else 0
     lines = []
     if head:
-        titles = f"{'sensor':<6}  " + (f"{'source':<{source}}  {'attention':<12}  " if wide else "") + "quality"
+        there = f"{tr('source'):<{source}}  {tr('attention'):<12}  " if wide else ""
+        titles = f"{tr('sensor'):<7} {there}{tr('quality')}"
         lines.append(letters.line([(titles, "dim")], width))
     for name in view.info.bundle.task.names:
-        pieces: list[Piece] = [(f"{name:<6}  ", "")]
+        pieces: list[Piece] = [(f"{names[name]:<7} ", "")]
         if wide:
             share = view.now.attention[name] if view.now else None
-            drawn = NONE if share is None else f"{BARS[-1] * round(share * 6):<6} {share:4.0%}"
-            given = letters.line([(view.info.sources.get(name) or "none", "")], source).plain
+            drawn = NONE if share is None else f"{BARS[-1] * round(share * 6):<6} {view.speech.local(f'{share:4.0%}')}"
+            given = letters.line([(view.info.sources.get(name) or none, "")], source).plain
             pieces.append((f"{given:<{source}}  {letters(drawn):<12}  ", ""))
         lines.append(letters.line([*pieces, *_verdict(view, name)], width))
     return lines
@@ -307,23 +337,25 @@ def _eda(view: View, width: int, rows: int, letters: Letters) -> list[Text]:
     unit = (status.unit if status else "") or "µS"
     lost = view.stale or view.losses.get("eda", ("", ""))[0]
     value = None if lost or last > newest else values[-1]
-    now = f"{value:6.2f} {unit}" if value is not None else f"     {NONE} {unit}"
+    now = f"{view.speech.local(f'{value:6.2f}')} {unit}" if value is not None else f"     {NONE} {unit}"
     low, high = (min(known), max(known)) if known else (0.0, 1.0)
     high = max(high, low + 0.1)
     lines = []
     for row, bar in enumerate(chart(values, low, high, rows)):
         end = {0: f"{high:.2f}", rows - 1: f"{low:.2f}"}.get(row, "") if rows > 1 and known else ""
+        end = view.speech.local(end)
         head = f"EDA {now}" if row == 0 else ""
         lines.append(letters.line([(f"{head:<15} ", ""), (f"{end:>6} " if rows > 1 else "", "dim"), (bar, "")], width))
     return lines
 
 
 def _voice(view: View, width: int, letters: Letters) -> Text:
+    name = view.speech.tr("voice")
     level = None if view.stale or view.losses.get("voice", ("", ""))[0] else view.level
     if level is None:
-        return letters.line([(f"voice    {NONE} dBFS", "")], width)
+        return letters.line([(f"{name}    {NONE} dBFS", "")], width)
     bar = BARS[-1] * round(min(1.0, max(0.0, level + 60) / 60) * min(60, max(10, width - 20)))
-    return letters.line([(f"voice {f'{level:.0f}'.replace('-', MINUS):>4} dBFS  {bar}", "")], width)
+    return letters.line([(f"{name} {f'{level:.0f}'.replace('-', MINUS):>4} dBFS  {bar}", "")], width)
 
 
 def _latency(view: View, width: int, letters: Letters) -> Text:
@@ -336,30 +368,43 @@ def _latency(view: View, width: int, letters: Letters) -> Text:
     times = {stage: result.latency_ms.get(stage) for stage in stages}
     said = [f"{stage} {NONE if ms is None else f'{ms:.0f}'}" for stage, ms in times.items()]
     spread = f" (p95 {view.p95:.0f})" if view.p95 is not None else ""
-    dropped = (f"dropped {result.dropped}  ", "bold red" if result.dropped else "")
+    dropped = (f"{view.speech.tr('dropped')} {result.dropped}  ", "bold red" if result.dropped else "")
     return letters.line([dropped, (f"ms: {'  '.join(said)}{spread}", "")], width)
 
 
 def keys(view: View, width: int) -> str:
     """The longest list of keys that fits; the shortest where none does."""
-    options = _LIVE_KEYS if view.info.realtime else _OTHER_KEYS
-    said = [line.format(bell="on" if view.bell else "off") for line in options]
+    tr = view.speech.tr
+    bell = tr("on") if view.bell else tr("off")
+    said = [
+        tr("q quit  m mark  0-9, t = 10 pain rating  u undo it  c correct the last  r record on/off  a acknowledge  "
+           "p pause alarms  b bell (it is {bell})", bell=bell),
+        tr("q quit  m mark  0-9, t=10 rate  u undo  c correct  r record  a acknowledge  p pause  b bell ({bell})",
+           bell=bell),
+        tr("q quit m mark 0-9,t rate u undo c fix r rec a acknowledge p pause b bell ({bell})", bell=bell),
+        tr("q quit m mark 0-9,t rate u undo c fix r rec a ack p pause b"),
+        tr("q quit m 0-9,t u undo c r a ack p b"),
+    ]  # fmt: skip
+    if not view.info.realtime:  # nothing to note or acknowledge
+        said = [tr("q quit   r record on/off"), tr("q quit  r record")]
     return next((line for line in said if len(line) <= width), said[-1])
 
 
 def _notice(view: View, width: int, letters: Letters) -> Text:
     bundle = view.info.bundle
     demo = "DEMO: " if bundle.demo else ""
-    short = "not for clinical use"
-    whose = f"personalised to {bundle.subject}; {short}" if bundle.subject else short
-    options = [f"{demo}{said}" for said in (notice(bundle.demo, bundle.subject), whose, short)]
+    tr = view.speech.tr
+    short = tr("not for clinical use")
+    whose = tr("personalised to {who}; {notice}", who=bundle.subject, notice=short) if bundle.subject else short
+    whole = view.translated(notice(bundle.demo, bundle.subject))
+    options = [f"{demo}{said}" for said in (whole, whose, short)]
     said = next((line for line in options if len(line) <= width), options[-1])
     return letters.line([(said, "bold yellow" if demo else "yellow")], width)
 
 
 def message(view: View) -> str:
     """How far the person is from rest, and what was last noted."""
-    rested = in_words(view.now.rest) if view.now is not None else ""
+    rested = view.translated(in_words(view.now.rest)) if view.now is not None else ""
     return "   ".join(filter(None, (rested, view.message)))
 
 
@@ -368,7 +413,7 @@ def message(view: View) -> str:
 
 def draw(view: View, width: int, height: int, letters: Letters) -> RenderableType:
     """The screen. What matters most always shows; what there is room for beyond that is added in the order below."""
-    info = view.info
+    info, tr = view.info, view.speech.tr
     task, said = info.bundle.task, message(view)
     needs = 4 + len(task.outputs) + len(task.names)  # header, alarm, notice, keys
     needs += not (view.now and view.now.outputs)  # the reason why there are no values
@@ -388,7 +433,7 @@ def draw(view: View, width: int, height: int, letters: Letters) -> RenderableTyp
     eda = take(1, "eda" in task.names)
     head = take(1)
     voice = take(1, "voice" in task.names)
-    acted = [line for line in actions_in_words(view.now.actions if view.now else None) if line]
+    acted = [view.translated(line) for line in actions_in_words(view.now.actions if view.now else None) if line]
     acted = acted if take(2, info.actions) else []
     framed = take(4)
     latency = take(1)
@@ -407,12 +452,12 @@ def draw(view: View, width: int, height: int, letters: Letters) -> RenderableTyp
     parts: list[RenderableType] = [_header(view, width, letters), *found, *[blank] * (room - len(found))]
     lines, span = _outputs(view, inner, rows[: len(task.outputs)], letters)
     lines += [_why(view, inner, letters)] if why else []
-    parts += _block(f"outputs, last {span:.0f} s", lines, framed, letters)
-    parts += _block("sensors", _sensors(view, inner, head, letters), framed, letters)
+    parts += _block(tr("outputs, last {n} s", n=f"{span:.0f}"), lines, framed, letters)
+    parts += _block(tr("sensors"), _sensors(view, inner, head, letters), framed, letters)
     inner = width - 4 * boxed
     lines = _eda(view, inner, rows[-1], letters) if eda else []
     lines += [_voice(view, inner, letters)] if voice else []
-    parts += _block("signals", lines, boxed, letters) if lines else []
+    parts += _block(tr("signals"), lines, boxed, letters) if lines else []
     parts += [letters.line([(line, "dim")], width) for line in acted]
     parts += [_latency(view, width, letters)] if latency else []
     parts += [letters.line([(said, "cyan")], width)] if noted else []
@@ -434,12 +479,18 @@ def one_line(view: View) -> str:
     now, demo = view.now, " DEMO" if view.info.bundle.demo else ""
     values = now.outputs if now and now.outputs else {}
     outputs = view.info.bundle.task.outputs
-    said = [f"{name} {f'{shown(name, values[name])}{demo}' if name in values else NONE}" for name in outputs]
-    why = origin(now, view.info.uncertainty) if now and values else view.reason
-    sensors = ["".join(text for text, _ in [(f"{name}: ", ""), *_verdict(view, name)]) for name in (now or _NO).quality]
-    at = f"{now.t:.1f} s" if now else NONE
-    rested = in_words(now.rest) if now else ""
-    acted = actions_in_words(now.actions if now else None)
+    words = _outputs_in_words(view.speech)
+    said = [
+        f"{words[name]} {f'{view.shown(name, values[name])}{demo}' if name in values else NONE}" for name in outputs
+    ]
+    why = origin(now, view.info.uncertainty, view.speech) if now and values else view.reason
+    names = _names(view.speech) if view.speech.code != "en" else {"face": "face", "voice": "voice", "eda": "eda"}
+    sensors = [
+        "".join(text for text, _ in [(f"{names[name]}: ", ""), *_verdict(view, name)]) for name in (now or _NO).quality
+    ]
+    at = f"{view.speech.local(f'{now.t:.1f}')} s" if now else NONE
+    rested = view.translated(in_words(now.rest)) if now else ""
+    acted = map(view.translated, actions_in_words(now.actions if now else None))
     return "; ".join(filter(None, [f"{at}  {', '.join(said)}", why, *sensors, rested, *acted]))
 
 

@@ -18,6 +18,7 @@ from ..capture.base import Status
 from ..controls import Controls
 from ..errors import ConfigError
 from ..faults import Steady, one_item
+from ..languages import Language, language
 from ..media.chunk import Chunk
 from ..observer import Mark, Observer, RunInfo
 from ..result import Result
@@ -39,7 +40,7 @@ class Terminal(Observer):
 
     judge: the run's, so that whatever shows alarms shows the same and a person acknowledges for all; who owns it comes
     before this observer. log: writes what a person does about alarms, and corrects, to the page's audit log, before it
-    is done.
+    is done. speech: the language of the person; the audit log is English.
     """
 
     def __init__(
@@ -48,7 +49,9 @@ class Terminal(Observer):
         judge: Judge,
         console: Console | None = None,
         log: Callable[..., None] | None = None,
+        speech: Language | None = None,
     ) -> None:
+        self._speech = speech or language("en")
         self._controls = controls
         self._console = console or Console()
         self._letters = Letters(encoding_of(self._console.encoding, os.environ))
@@ -96,9 +99,13 @@ class Terminal(Observer):
 
     def on_mark(self, mark: Mark) -> None:
         self._ratings.add(mark)
-        what = mark.label if mark.rating is not None or mark.corrects is not None else f"mark {mark.text}".rstrip()
-        kept = "" if self._controls.is_recording else ", not saved: recording is off"
-        self._message = f"{what} at {mark.t:.1f} s{kept}"
+        tr, local = self._speech.tr, self._speech.local
+        if mark.rating is not None or mark.corrects is not None:
+            what = self._speech.translated(mark.label)
+        else:
+            what = tr("mark {text}", text=mark.text).rstrip()
+        kept = "" if self._controls.is_recording else tr(", not saved: recording is off")
+        self._message = tr("{what} at {n} s", what=what, n=local(f"{mark.t:.1f}")) + kept
 
     def on_status(self, statuses: Mapping[str, Status]) -> None:
         self._statuses = dict(statuses)
@@ -146,18 +153,18 @@ class Terminal(Observer):
                 self._controls.mark("key")
             elif key in RATING_KEYS:
                 self._demand_live("it takes no ratings")
-                self._message = self._ratings.press(key)
+                self._message = self._speech.translated(self._ratings.press(key))
             elif key in ("a", "p", "b"):
                 self._demand_live("it has no alarms")
                 self._message = {"a": self._acknowledge, "p": self._pause, "b": self._switch_bell}[key]()
         except ConfigError as error:
-            self._message = str(error)
+            self._message = self._speech.translated(str(error))
 
     def _rate(self, *, ending: bool = False) -> None:
         try:
             self._ratings.turn(ending=ending)
         except ConfigError as error:
-            self._message = str(error)
+            self._message = self._speech.translated(str(error))
 
     def _demand_live(self, what: str) -> None:
         if self._info is not None and (said := self._info.refusal(what)):
@@ -165,21 +172,23 @@ class Terminal(Observer):
 
     def _acknowledge(self) -> str:
         if not any(a["state"] != "acknowledged" for a in self.judge.snapshot(time.monotonic())["alarms"]):
-            return "no alarm waits for acknowledgement"
+            return self._speech.tr("no alarm waits for acknowledgement")
         self._note("acknowledge", id="all")
         self.judge.acknowledge(time.monotonic(), by="terminal")
-        return "acknowledged"
+        return self._speech.tr("acknowledged")
 
     def _pause(self) -> str:
         now = time.monotonic()
         seconds = 0.0 if self.judge.snapshot(now)["pause_left"] else MAX_PAUSE
         self._note("pause alarms" if seconds else "resume alarms", seconds=seconds)
         self.judge.pause(seconds, now)
-        return f"alarms paused for {seconds:.0f} s" if seconds else "alarms resumed"
+        tr = self._speech.tr
+        return tr("alarms paused for {n} s", n=f"{seconds:.0f}") if seconds else tr("alarms resumed")
 
     def _switch_bell(self) -> str:
         self._bell, self._rung = not self._bell, 0.0
-        return f"the bell is {'on' if self._bell else 'off'}"
+        tr = self._speech.tr
+        return tr("the bell is on") if self._bell else tr("the bell is off")
 
     def _note(self, action: str, **details: object) -> None:
         """Raises ConfigError where the audit log cannot be written: then nothing may be done."""
@@ -215,7 +224,7 @@ class Terminal(Observer):
     def render(self) -> RenderableType:
         """The whole view."""
         if self._info is None:
-            return Text("starting")
+            return Text(self._speech.tr("starting"))
         return draw(self._view(time.monotonic()), self._console.width, self._console.height, self._letters)
 
     def _view(self, now: float) -> View:
@@ -226,11 +235,13 @@ class Terminal(Observer):
             history, eda = list(self._history), list(self._eda)
         recording = self._controls.recording
         problem = recording.state if recording is not None and not recording.active else ""
+        problem = self._speech.translated(problem)
         return View(
             info, result, age=now - judge.heard.active, stale=judge.stale(now), statuses=self._statuses,
             losses={name: judge.loss(name, now) for name in info.bundle.task.names if info.sources.get(name)},
             history=history, eda=means(eda), level=level, alarms=judge.snapshot(now),
             recording=self._controls.is_recording, message=self._message or problem, bell=self._bell, p95=p95,
+            speech=self._speech,
         )  # fmt: skip
 
 
@@ -254,7 +265,9 @@ class _Lines:
         if not self._begun:
             self._begun = True
             bundle = view.info.bundle
-            lines += [bundle.id, notice(bundle.demo, bundle.subject), calm(view.info), f"keys: {keys(view, 1000)}"]
+            said = view.translated(notice(bundle.demo, bundle.subject))
+            shown = view.speech.tr("keys: {keys}", keys=keys(view, 1000))
+            lines += [bundle.id, said, calm(view.info, view.speech), shown]
         lines += self._changed(view)
         if view.stale and not self._stale:
             lines.append(one_line(view))
@@ -262,7 +275,8 @@ class _Lines:
         while self.waiting:
             result = self.waiting.popleft()
             lines.append(one_line(View(
-                view.info, result, statuses=view.statuses, losses={} if self.waiting else view.losses
+                view.info, result, statuses=view.statuses, losses={} if self.waiting else view.losses,
+                speech=view.speech,
             )))  # fmt: skip
         if view.message != self._message:
             self._message = view.message
@@ -272,10 +286,13 @@ class _Lines:
     def _changed(self, view: View) -> list[str]:
         """The alarms that began, ended or were acknowledged."""
         now = {}
+        tr = view.speech.tr
+        how = {"high": tr("high priority"), "medium": tr("medium priority"), "low": tr("low priority")}
         for alarm in view.alarms["alarms"]:
-            said = notes(alarm)
-            now[alarm["id"]] = f"ALARM, {alarm['priority']} priority: {sentence(alarm)}{f' ({said})' if said else ''}"
-        lines = [line for id, line in now.items() if line != self._alarms.get(id)]
-        lines += [f"over: {line.removeprefix('ALARM, ')}" for id, line in self._alarms.items() if id not in now]
+            said = notes(alarm, view.speech)
+            words = f"{sentence(alarm, view.speech)}{f' ({said})' if said else ''}"
+            now[alarm["id"]] = f"{how[alarm['priority']]}: {words}"
+        lines = [tr("ALARM, {what}", what=line) for id, line in now.items() if line != self._alarms.get(id)]
+        lines += [tr("over: {what}", what=line) for id, line in self._alarms.items() if id not in now]
         self._alarms = now
         return lines

@@ -4,7 +4,7 @@ import { module, openPage } from "./page.js";
 
 process.env.TZ = "UTC";
 openPage();
-const { $, clockTime, make, minutesSeconds, say } = await module("dom.js");
+const { $, make, minutesSeconds, say } = await module("dom.js"), { clockTime } = await module("text.js");
 
 test("a text is written only where it differs, so that it is read out once", () => {
   let written = 0;

@@ -1,6 +1,7 @@
 // The page's JavaScript is held to what ruff and mypy ask of the Python. Run from the repository's root: `make lint-js`.
 import js from "@eslint/js";
 import globals from "globals";
+import { bareText } from "./visible.js";
 
 const RULES = {
   ...js.configs.recommended.rules,
@@ -38,7 +39,8 @@ export default [
   {
     files: ["jmt_edge/**/*.js"],
     languageOptions: { ecmaVersion: 2023, sourceType: "module", globals: globals.browser },
-    rules: RULES,
+    plugins: { page: { rules: { "bare-text": bareText } } },
+    rules: { ...RULES, "page/bare-text": "error" },
   },
   {
     files: ["tests/page/*.js"], // what tests run in the page

@@ -1,9 +1,13 @@
 // The page without a browser, for unit tests: index.html's elements by happy-dom, and stand-ins for what it lacks
 // (canvases, sound, sockets, requests), which remember what was asked of them.
 import { readFileSync } from "node:fs";
+import { registerHooks } from "node:module";
 import { Window } from "happy-dom";
 
 export const STATIC = new URL("../../jmt_edge/live/page/static/", import.meta.url);
+
+// the station takes what it shares with the page from the server's root
+registerHooks({ resolve: (name, context, next) => next(name.startsWith("/static/") ? new URL(name.slice(8), STATIC).href : name, context) });
 
 /** A canvas' pen: `calls` holds [method, ...arguments] in order; every other property is remembered as set. */
 export class Pen {

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import "./page.js";
 
 const { ago, alarmsOf, gravest, sentence, signalsOf } = await import("../../jmt_edge/beds/static/tiles.js");
 

@@ -2,7 +2,8 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { module } from "./page.js";
 
-const { from, signed, sure, whatIf } = await module("uncertainty.js");
+const { signed } = await module("text.js");
+const { from, sure, whatIf } = await module("uncertainty.js");
 
 const result = {
   used: ["face", "eda"], quality: { face: {}, eda: {} },

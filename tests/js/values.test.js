@@ -2,7 +2,8 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { module } from "./page.js";
 
-const { NONE, brief, conductance, cutOff, highAndMean, latencyWords, limitWords, notLive, over, percent, recentScrs, stalled } = await module("values.js");
+const { percent } = await module("text.js");
+const { NONE, brief, conductance, cutOff, highAndMean, latencyWords, limitWords, notLive, over, recentScrs, stalled } = await module("values.js");
 
 const LIVE = { run: { realtime: true }, state: { stale: false, ended: false }, live: true, linked: "live" };
 

@@ -17,6 +17,7 @@ from rich.console import Console
 from jmt_edge.capture.base import State, Status
 from jmt_edge.engine.bundle import Bundle
 from jmt_edge.faults import FAULTS
+from jmt_edge.languages import Language, language
 from jmt_edge.live import Controls, Quality, Result, RunInfo, judge, screen, tui
 from jmt_edge.live.judge import Watch
 from jmt_edge.live.letters import Letters, encoding_of
@@ -49,14 +50,16 @@ def info_of(bundle: Bundle, **other: Any) -> RunInfo:
 class Bed:
     """A terminal that judges by itself, fed by hand as if its results had come in the last ten seconds."""
 
-    def __init__(self, bundle: Bundle, size: tuple[int, int] = (80, 24), **other: Any) -> None:
+    def __init__(
+        self, bundle: Bundle, size: tuple[int, int] = (80, 24), speech: Language | None = None, **other: Any
+    ) -> None:
         self.bundle = bundle
         self.console = Console(
             file=io.StringIO(), width=size[0], height=size[1], force_terminal=True, color_system="standard"
         )
         self.controls = Controls()
         self.watch = Watch(self.controls)
-        self.terminal = Terminal(self.controls, self.watch.judge, self.console)
+        self.terminal = Terminal(self.controls, self.watch.judge, self.console, speech=speech)
         self.now = time.monotonic() - 60
         self.index = 0
         self.terminal._info = self.watch.info = info_of(bundle, **other)
@@ -348,3 +351,43 @@ def test_letters_are_those_of_the_encoding() -> None:
     assert Letters("no-such-encoding")("µ") == "u"
     assert Letters("ascii").line([("a long sentence", "")], 9).plain == "a long..."
     assert Letters("utf-8").line([("a long sentence", "")], 9).plain == "a long s…"
+
+
+ENGLISH = re.compile(
+    r"\b(pain|voice|face|from|with|without|alarms?|acknowledge|record|probability|since|quality|attention|dropped|rating|"
+    r"clinical|the|of|outputs|sensors|last)\b"
+)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_screen_in_german(bundles: Bundles, size: tuple[int, int]) -> None:
+    """Every part of it, with an alarm over, a lost sensor, a rest and a message; each line fits."""
+    bed = Bed(bundles("trimodal"), size, language("de"))
+    bed.feed(0.3)
+    bed.feed(0.95, 5.0)
+    bed.feed(0.1, 2.0)
+    bed.terminal._statuses = {"eda": Status(State.STREAMING, lost=3, reconnects=1)}
+    bed.terminal._result = a_result(
+        bed.bundle, bed.index, 0.4, uncertainty={"coverage": 0.9, "pain": ["no", "yes"], "valence": [-0.5, 0.25]},
+        rest={"difference": {"eda": {"uS": 1.3, "spreads": 2.1}}, "refused": {}},
+    )  # fmt: skip
+    text = bed.text()
+    assert all(len(line) <= size[0] for line in text.splitlines()) and len(text.splitlines()) <= size[1]
+    assert "Schmerzwahrscheinlichkeit war ≥ 70 %"[: size[0] - 8] in text
+    assert "q Ende" in text and "nicht für den klinischen Einsatz" in text and "Valenz" in text and "−0,40" in text
+    assert sorted(set(ENGLISH.findall(text))) == []
+    if size[0] >= 100:
+        for words in ("Qualität", "EDA +1,30 µS (2,1 SD)", "3 verloren, 1-mal neu verbunden", "Werte, letzte"):
+            assert words in text, words
+    bed.terminal._press("b")
+    bed.terminal._press("5")
+    bed.terminal._press("a")
+    assert "quitt" in bed.text()
+    bed.feed(None, 2.0)
+    assert "kein Signal verwendbar: EDA: electrode open" in bed.text().replace("\n", " ") or size[0] < 80
+
+
+def test_german_in_ascii() -> None:
+    letters = Letters("ascii")
+    assert letters("Größe für Überprüfung: „nein“, 70\u00a0%") == 'Groesse fuer Ueberpruefung: "nein", 70 %'
+    assert Letters("utf-8")("70\u00a0% für") == "70 % für"

@@ -175,7 +175,7 @@ class Bedside:
             if state == "latched":
                 self.pain = 0.25
                 page.wait_for_selector(".alarm[data-id=pain][data-state=latched]")
-                page.wait_for_function(has("#pain", "s === '25%'"))
+                page.wait_for_function(has("#pain", r"/^25\s?%$/.test(s)"))
         elif state == "alarm":
             self.dropped += 3
             page.wait_for_selector(".alarm[data-id=late]")
@@ -226,15 +226,15 @@ class Bedside:
         if step == "person":
             page.fill("#session-code", "P07 of ward 3")
             page.click("#session-next")
-            page.wait_for_function(has("#session-error", "s.startsWith('A code has')"))
+            page.wait_for_function(has("#session-error", "s !== ''"))
             return
         page.fill("#session-code", "ward-3-bed-12_P07-2026-11-27.abc")
         page.click("#session-next")
         if step == "fault":
             self._lost = {self.task.names[0]}
-            page.wait_for_function(has("#session-why", "s.startsWith('lost, ')"))
+            page.wait_for_function(has("#session-why", "/^(lost|fehlt), /.test(s)"))
             return
-        page.wait_for_function(has("#session-advice", "s === 'Good'"))
+        page.wait_for_function(has("#session-advice", "s === 'Good' || s === 'Gut'"))
         if step == "signal":
             return
         for _ in self.task.names:
@@ -245,7 +245,7 @@ class Bedside:
             page.wait_for_function(has("#session-left", "s === '1:24'"))
             return
         page.click("#session-skip")
-        page.wait_for_function(has("#session-title", "s === 'Begin'"))
+        page.wait_for_function(has("#session-title", "s === 'Begin' || s === 'Beginnen'"))
 
     def _calm(self, page: Any) -> None:
         page.wait_for_function("() => document.querySelectorAll('#banner .alarm').length === 0")

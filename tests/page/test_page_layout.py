@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from axe import findings
 from bedside import NUMBERS, SIZES, STATES, TASKS, Bedside, has, prepare, settle
-from conftest import Watched
 from page_fixture import CUT_OFF, Http, recorded
+from watched import Watched
 
 from jmt_edge.live import Controls
 from jmt_edge.live.actions import LABEL
@@ -28,10 +28,10 @@ SCROLLS = {(390, 844)}
 
 class Screens:
     """One run and one page at a time, which the states of a task share, as a page shows a whole night; what cannot be
-    reached from the state before gets a run of its own."""
+    reached from the state before gets a run of its own. locale: the browser's."""
 
-    def __init__(self, browser: Any, folder: Path) -> None:
-        self._browser, self._folder = browser, folder
+    def __init__(self, browser: Any, folder: Path, locale: str = "en-GB") -> None:
+        self._browser, self._folder, self._locale = browser, folder, locale
         self._kind = ("", False)
         self._bed: Bedside | None = None
         self._watched: Watched | None = None
@@ -52,7 +52,7 @@ class Screens:
         """The page in `state`. One that a test left in an unknown state, because it failed, is not used again."""
         bed = self.bed(task, state)
         if self._watched is None:
-            context = self._browser.new_context(color_scheme="dark", reduced_motion="reduce")
+            context = self._browser.new_context(color_scheme="dark", reduced_motion="reduce", locale=self._locale)
             self._watched = Watched(context.new_page())
             self._watched.expected = CUT_OFF
             prepare(self._watched.page)
@@ -124,7 +124,7 @@ LONG = "ward-3-bed-12_2026-11-26T21-14-03_trimodal_night_before_surgery"
 DIALOG = (Path(__file__).parent / "dialog.js").read_text()
 
 
-def _shot(problems: dict[str, list[str]], page: Any, what: str) -> None:
+def shot(problems: dict[str, list[str]], page: Any, what: str) -> None:
     for width, height in ((390, 844), (1024, 600), (1280, 800)):
         page.set_viewport_size({"width": width, "height": height})
         settle(page)
@@ -154,12 +154,12 @@ def test_recordings_fit_and_say_what_they_hold(tmp_path: Path, visit: Callable[.
         page.goto(server.url)
         page.evaluate("() => document.getElementById('recordings').click()")
         page.wait_for_selector(".recording")
-        _shot(problems, page, "list")
+        shot(problems, page, "list")
         assert "Cannot be opened: manifest.json cannot be read" in page.inner_text('[data-id="cut"]')
         for name in (LONG, "counts", "damaged", "bare"):
             page.click(f'.recording[data-id="{name}"]')
             page.wait_for_selector("#viewer:not([hidden])")
-            _shot(problems, page, name[:10])
+            shot(problems, page, name[:10])
             shown[name] = page.inner_text("#viewer")
             axis = page.evaluate("() => document.querySelector('#viewer-eda canvas').written.map((w) => w.words) + ''")
             assert ("a.u." in axis, "µS" in axis) == (name == "counts", name != "counts"), axis
@@ -251,7 +251,7 @@ def view(name: str, bed: Bedside, page: Any) -> None:
         page.wait_for_function(has("#rating-now .words", "s === '7 not sent: no answer, trying again'"))
     elif name == "rating asked":
         bed.page.model.ratings.every = 1
-        page.wait_for_function(has("#rating-now .words", "s.startsWith('Rate the pain')"))
+        page.wait_for_function(has("#rating-now .words", "/^(Rate the pain|Schmerz angeben)/.test(s)"))
     elif name == "pad":
         page.keyboard.press("c")
         page.wait_for_selector("#pad-withdraw")

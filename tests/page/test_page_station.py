@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from axe import findings
 from beds_fixture import wait_for
+from german import GERMAN, left_english
 from test_beds_journal import LATER, RUN, envelope, status
 
 from jmt_edge.beds.broker import Broker
@@ -255,3 +256,33 @@ def test_who_may_ask(hand: Callable[..., Hand]) -> None:
     open_station = hand(1)
     assert open_station.read("api/v1/beds", Host="evil.example")[0] == 421
     assert RUN not in open_station.read("api/v1/beds")[1]
+
+
+def test_the_station_fits_in_german(hand: Callable[..., Hand], visit: Callable[..., Any]) -> None:
+    station = hand()
+    with station.listener.lock:
+        station.ward.beds["bed 7"].heard -= 60
+        station.ward.beds["bed 7"].began -= 60
+    station.take("bed 10", "status", status("ended", last=1))
+    page = visit(station.server.url, locale=GERMAN, reduced_motion="reduce")
+    problems: dict[str, list[str]] = {}
+    for width, height in (*SIZES, (1366, 768)):
+        page.set_viewport_size({"width": width, "height": height})
+        page.wait_for_function("() => document.getElementById('veil').hidden && document.querySelector('.chip')")
+        if found := page.evaluate(GEOMETRY) + findings(page) + left_english(page):
+            problems[f"{width}x{height}"] = found
+    assert problems == {}
+
+    def says(bed: str, *parts: str) -> None:
+        tile = page.locator(f'.tile[aria-label="{bed}"]')
+        wait_for(lambda: all(part in tile.inner_text() for part in parts), 120, f"{bed}: {parts}")
+
+    says("bed 5", "28\u00a0% Schmerz", "Auswertung verspätet")
+    says("bed 3", "Schmerzwahrscheinlichkeit ≥\u00a070\u00a0%")
+    says("bed 7", "Bett nicht erreichbar: seit", "—")
+    says("bed 10", "Die Messung ist beendet")
+    says("bed 6", "−0,31 Valenz", "+0,27 Arousal")
+    assert "von 50 Betten live" in page.inner_text("#count")
+    page.select_option("#language", "en")
+    page.wait_for_selector("html[lang=en]")
+    says("bed 6", "−0.31 valence")

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from jmt_edge.cli import cli
 from jmt_edge.engine.bundle import INTENDED_USE, Bundle
@@ -443,7 +444,6 @@ def test_the_command(make: Make, tmp_path: Path, cli_run: Callable[..., tuple[in
 @pytest.fixture
 def cli_run() -> Callable[..., tuple[int, str]]:
     """Run the command line as `main` does; (exit code, everything said)."""
-    from click.testing import CliRunner
 
     from jmt_edge.errors import UserError
 
@@ -657,3 +657,42 @@ def test_a_day_is_reported_in_little_memory(make: Make) -> None:
     tracemalloc.stop()
     assert f"{windows}, {windows - windows // 9} of them with a number" in text
     assert peak / windows < 1000
+
+
+def test_a_report_in_german(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same numbers as in English, with German sentences, decimals and dates; by the flag, or by the locale."""
+    recorder = make()
+    for index in range(1, 101):
+        reason = "no valid EDA value for 5.5 s or more: sensor silent" if index > 60 else ""
+        window(recorder, index, None if 20 < index <= 30 else 0.5 if index < 60 else 0.876, eda=reason)
+    recorder.on_mark(Mark(40.0, "turned to the left side", 8))
+    recorder.alarm("settings", settings_line(SETTINGS, "", 0.0), lasts=True)
+    recorder.alarm("pain-1", event(end=20.0, peak=0.876, limit=0.7).to_line(), lasts=False)
+    recorder.close()
+    english, german = (Seen(report(Recording(recorder.folder), code)) for code in ("en", "de"))
+
+    def numbers(seen: Seen) -> list[str]:
+        rows = [cell for table in seen.rows.values() for row in table for cell in row]
+        return re.findall(r"\d+", " ".join(rows).replace("2026-", ""))
+
+    assert len(numbers(english)) == len(numbers(german)) > 100
+    assert list(german.rows) == [
+        "Sitzungsbericht: run", "Ohne Zahl", "Alarme", "Schmerzangaben und Notizen", "Signalqualität", "Latenz",
+        "Erstellt mit",
+    ]  # fmt: skip
+    whole = " ".join([*german.text.values(), *(cell for t in german.rows.values() for row in t for cell in row)])
+    for words in (
+        "nicht für den klinischen Einsatz", "Schmerzwahrscheinlichkeit ≥\u00a070\u00a0%", "88\u00a0%",
+        "seit mindestens … s kein gültiger EDA-Wert", "turned to the left side",
+        "Grenze 70\u00a0%, Hysterese 10\u00a0%, Verzögerung 3 s", "Schrittweite, Glättung", "0,5 s", "Zeitpunkt 0",
+    ):  # fmt: skip
+        assert words in whole, words
+    page = tmp_path / "by-flag.html"
+    runner = CliRunner()
+    assert runner.invoke(cli, ["report", str(recorder.folder), "--out", str(page), "--language", "de"]).exit_code == 0
+    assert '<html lang="de">' in page.read_text()
+    monkeypatch.setenv("LC_ALL", "de_DE.UTF-8")
+    assert runner.invoke(cli, ["report", str(recorder.folder)]).exit_code == 0
+    assert '<html lang="de">' in (tmp_path / "run-report.html").read_text()
+    with pytest.raises(ConfigError, match="there is no language 'fr'"):
+        report(Recording(recorder.folder), "fr")

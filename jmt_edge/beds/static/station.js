@@ -1,6 +1,7 @@
 // The station: asks once a second what is known of every bed, and shows nothing that is old.
 import { $, make, say } from "/static/dom.js";
 import { openDialog } from "/static/layers.js";
+import { inLanguage, percentParts, signed, tr, translated } from "/static/text.js";
 import { ago, alarmsOf, gravest, sentence, signalsOf } from "/static/tiles.js";
 
 const PERIOD = 1000; // ms between two questions
@@ -31,8 +32,8 @@ async function ask(path, body) {
   }
   const answer = await fetch(path, options);
   const found = await answer.json();
-  if (!answer.ok) throw Object.assign(new Error(found.error), { status: answer.status });
-  return found;
+  if (!answer.ok) throw Object.assign(new Error(translated(found.error)), { status: answer.status });
+  return inLanguage(found);
 }
 
 async function turn() {
@@ -43,16 +44,16 @@ async function turn() {
       heard = performance.now();
       show(found);
     } catch (error) {
-      if (error.status === 401) needToken(token ? "That token is wrong." : "");
+      if (error.status === 401) needToken(token ? tr("That token is wrong.") : "");
     }
     asking = false;
   }
   const old = performance.now() - heard > OLD, refused = $("token-dialog").open;
   $("veil").hidden = !old || refused;
   if (old || refused) {
-    say($("veil-text"), "The station does not answer. Look at the beds themselves.");
+    say($("veil-text"), tr("The station does not answer. Look at the beds themselves."));
     document.body.dataset.trust = "lost";
-    const why = refused ? "token needed" : "no connection";
+    const why = refused ? tr("token needed") : tr("no connection");
     say($("link"), why);
     for (const tile of tiles.values()) blank(tile);
     unknown(why);
@@ -71,11 +72,11 @@ $("token-form").addEventListener("submit", () => {
 });
 
 function show(found) {
-  say($("prefix"), found.prefix || "read directly");
+  say($("prefix"), found.prefix || tr("read directly"));
   document.body.dataset.trust = found.broker ? "lost" : "live";
-  say($("link"), found.broker ? "no broker" : "live");
+  say($("link"), found.broker ? tr("no broker") : tr("live"));
   const live = found.beds.filter((bed) => bed.state === "live").length;
-  say($("count"), `${live} of ${found.beds.length} beds live`);
+  say($("count"), tr("{n} of {all} beds live", { n: live, all: found.beds.length }));
   const names = new Set(found.beds.map((bed) => bed.name));
   for (const [name, tile] of tiles) {
     if (!names.has(name)) {
@@ -90,7 +91,7 @@ function show(found) {
     fill(tile, bed);
   });
   $("empty").hidden = found.beds.length > 0;
-  say($("empty"), found.broker ? `No connection to the broker: ${found.broker}` : "No bed has been heard yet.");
+  say($("empty"), found.broker ? tr("No connection to the broker: {why}", { why: found.broker }) : tr("No bed has been heard yet."));
   banner(found);
 }
 
@@ -114,7 +115,7 @@ function fill(tile, bed) {
   tile.node.dataset.state = bed.state;
   tile.node.dataset.priority = alarms[0]?.priority || "";
   tile.node.dataset.signal = signalling?.priority || "";
-  say(tile.mark, bed.demo && bed.state !== "lost" ? "DEMO" : "");
+  say(tile.mark, bed.demo && bed.state !== "lost" ? tr("DEMO") : "");
   value(tile.value, bed);
   tile.node.title = bed.notice;
   say(tile.say, sentence(bed, alarms[0]));
@@ -127,16 +128,15 @@ function value(node, bed) {
   const pain = outputs?.pain;
   const pair = outputs && pain === undefined;
   node.className = `value${outputs ? "" : " none"}${pair ? " both" : ""}`;
-  const signed = (x) => `${x < 0 ? "−" : "+"}${Math.abs(x).toFixed(2)}`;
   if (!outputs) say(node, "—");
   else if (pair) {
-    const named = ["valence", "arousal"].map((name) => [signed(outputs[name]), ` ${name}`]);
+    const named = [["valence", tr("valence")], ["arousal", tr("arousal")]].map(([name, words]) => [signed(outputs[name]), ` ${words}`]);
     if (node.textContent !== named.flat().join("")) {
       node.replaceChildren(...named.map(([number, name]) => make("span", {}, number, make("small", {}, name))));
     }
   } else {
-    const text = String(Math.round(100 * pain));
-    if (node.textContent !== `${text}% pain`) node.replaceChildren(text, make("small", {}, "% pain"));
+    const [number, sign] = percentParts(pain), after = `${sign} ${tr("pain")}`;
+    if (node.textContent !== number + after) node.replaceChildren(number, make("small", {}, after));
   }
 }
 
@@ -144,7 +144,7 @@ function blank(tile) {
   Object.assign(tile.node.dataset, { state: "lost", priority: "", signal: "" });
   tile.value.className = "value none";
   say(tile.value, "—");
-  say(tile.say, "not known");
+  say(tile.say, tr("not known"));
   tile.chips.replaceChildren();
   say(tile.seen, "");
 }
@@ -156,8 +156,8 @@ function banner(found) {
   $("ack").hidden = !found.alarms.some((alarm) => alarm.state === "active" || alarm.state === "latched");
   tell(JSON.stringify([shown.map(({ detail, ...rest }) => rest), all.length]), () => {
     const rows = shown.map(bannerLine);
-    if (all.length > 3) rows.push(make("div", {}, `${all.length - 3} more`));
-    return rows.length ? rows : [make("div", { class: "calm" }, "No alarms")];
+    if (all.length > 3) rows.push(make("div", {}, tr("{n} more", { n: all.length - 3 })));
+    return rows.length ? rows : [make("div", { class: "calm" }, tr("No alarms"))];
   });
 }
 
@@ -172,7 +172,7 @@ function bannerLine(alarm) {
 function unknown(why) {
   Object.assign($("banner").dataset, { priority: "", signal: "" });
   $("ack").hidden = true;
-  tell(why, () => [make("div", { class: "calm" }, `Alarms unknown: ${why}`)]);
+  tell(why, () => [make("div", { class: "calm" }, tr("Alarms unknown: {why}", { why }))]);
 }
 
 /** The lines of the banner; written only where `key` differs, so that they are read out once. */

@@ -27,6 +27,7 @@ from uvicorn.protocols.websockets.auto import AutoWebSocketsProtocol
 from ...controls import Controls
 from ...errors import ConfigError
 from ...faults import FAULTS, Steady
+from ...languages import LANGUAGES, catalogue_of
 from ...observer import RunInfo
 from ...summary import Summary
 from ..alarms import AlarmSettings
@@ -351,6 +352,8 @@ def static_files() -> dict[str, tuple[bytes, str]]:
     found = [path for path in (here / "static").rglob("*") if path.suffix in TYPES]
     files = {f"/{path.relative_to(here).as_posix()}": (path.read_bytes(), TYPES[path.suffix]) for path in found}
     files["/"] = files.pop("/static/index.html")
+    for code in LANGUAGES[1:]:
+        files[f"/static/languages/{code}.json"] = (catalogue_of(code), "application/json")
     return files
 
 

@@ -3,7 +3,7 @@
 import { alarmNotes, calm, minutes, sentence, soundOfLoss, unjudged } from "./alarms.js";
 import { Chart, Roll } from "./charts.js";
 import { Circumplex } from "./circumplex.js";
-import { $, clockTime, make, minutesSeconds as time, say } from "./dom.js";
+import { $, make, minutesSeconds as time, say } from "./dom.js";
 import { FaceView } from "./face.js";
 import { Events } from "./events.js";
 import { pressed } from "./keys.js";
@@ -15,8 +15,9 @@ import { Recordings } from "./recordings.js";
 import { SessionStart } from "./session.js";
 import { levelShare, measured, verdictOf } from "./signals.js";
 import { AlarmSound } from "./sound.js";
+import { clockTime, inLanguage, percent, percentParts, plain, signed, tr, translated } from "./text.js";
 import { Span, Trend } from "./trend.js";
-import { from, signed, sure, whatIf } from "./uncertainty.js";
+import { from, sure, whatIf } from "./uncertainty.js";
 import * as values from "./values.js";
 
 const { NAMES, NONE, brief } = values;
@@ -102,7 +103,8 @@ const session = new SessionStart({
 
 // --- messages --------------------------------------------------------------------------------------------------------
 
-function onJson(message) {
+function onJson(received) {
+  const message = inLanguage(received);
   if (message.type === "hello") onHello(message);
   else if (message.type === "state") onState(message);
   else if (message.type === "result") onResult(message, true);
@@ -128,7 +130,7 @@ function onHello({ run: info, history, marks: known, ratings, result, face: firs
   showRun();
   for (const node of $("marker").elements) node.disabled = !run.realtime;
   $("action-off").hidden = run.realtime;
-  text("action-off", run.realtime ? "" : `${notLive()}: nothing can be noted or recorded.`);
+  text("action-off", run.realtime ? "" : tr("{what}: nothing can be noted or recorded.", { what: notLive() }));
   buildModalities();
   setFace(face ?? first, false);
   if (result) onResult(result, false);
@@ -153,12 +155,12 @@ function showCards() {
 function showRun() {
   text("bundle", run.bundle);
   $("demo").hidden = !run.demo;
-  text("demo", "DEMO: demo weights, trained on synthetic data");
+  text("demo", tr("DEMO: demo weights, trained on synthetic data"));
   text("notice", run.notice);
   text("intended", run.intended_use);
   document.title = run.realtime ? "jmt-edge" : `${notLive()} · jmt-edge`;
   const precision = [...new Set(Object.values(run.precision))].join(", ");
-  text("engine", `${run.backend}, ${precision}, a result every ${run.hop} s, novelty ${run.novelty}`);
+  text("engine", tr("{backend}, {precision}, a result every {hop} s, novelty {novelty}", { ...run, precision, hop: plain(run.hop), novelty: NOVELTY[run.novelty] ?? run.novelty }));
 }
 
 function onResult(result, isNew) {
@@ -242,7 +244,8 @@ let drawnEda = 0;
 // --- values ----------------------------------------------------------------------------------------------------------
 
 const shown = { result: null };
-const ACTIONS_HINT = "AU6+7 eyes narrowed, 9+10 lip raised, 12 lip corners pulled, 25 lips parted, 26 jaw dropped; each 0 (as at rest) to 5. From the geometry of the face, compared with no coded face. The brows (AU4) can hardly be measured and are not shown.";
+const NOVELTY = { gate: tr("gate"), warn: tr("warn"), off: tr("off"), "not checked": tr("not checked") };
+const ACTIONS_HINT = tr("AU6+7 eyes narrowed, 9+10 lip raised, 12 lip corners pulled, 25 lips parted, 26 jaw dropped; each 0 (as at rest) to 5. From the geometry of the face, compared with no coded face. The brows (AU4) can hardly be measured and are not shown.");
 
 function seen() {
   return { run, state, live, linked };
@@ -279,12 +282,12 @@ function showEdges({ result, off }) {
 }
 
 function showPain({ result, off, why, outputs, reduced }) {
-  const settings = state?.alarms.settings, number = outputs ? String(Math.round(outputs.pain * 100)) : "", huge = $("pain");
+  const settings = state?.alarms.settings, [number, sign] = outputs ? percentParts(outputs.pain) : ["", ""], huge = $("pain");
   huge.classList.toggle("none", !outputs);
   huge.classList.toggle("over", Boolean(outputs) && values.over(run, settings, outputs.pain));
   huge.classList.toggle("reduced", reduced);
   if (!outputs) huge.textContent = NONE;
-  else if (huge.dataset.value !== number) huge.replaceChildren(number, make("small", {}, "%"));
+  else if (huge.dataset.value !== number) huge.replaceChildren(number, make("small", {}, sign));
   huge.dataset.value = number;
   showWhy("pain", outputs ? "" : why);
   showFrom("pain", outputs && result, ["pain"]);
@@ -338,7 +341,8 @@ function withSession(words) {
   const { began, subject } = state?.session ?? {};
   if (!began && !subject) return words;
   if (words) return subject ? `${subject}: ${words}` : words;
-  return `${subject || "no code"}: no rest measured${state.recording.on ? "" : ", not recorded"}`;
+  const who = subject || tr("no code");
+  return state.recording.on ? tr("{who}: no rest measured", { who }) : tr("{who}: no rest measured, not recorded", { who });
 }
 
 /** Below a card's number: where it comes from and how sure it is; what it would be without each signal as a hint. */
@@ -375,7 +379,7 @@ function showModality(name) {
   verdict.classList.toggle("bad", !ok);
   row.classList.toggle("lost", Boolean(lost));
   for (const [kind, part] of [["quality", quality ? quality.score : null], ["attention", share]]) {
-    setMeter(row.querySelector(`[data-kind="${kind}"]`), part, part === null ? NONE : values.percent(part));
+    setMeter(row.querySelector(`[data-kind="${kind}"]`), part, part === null ? NONE : percent(part));
   }
   if (name === "voice") showVoice();
 }
@@ -389,7 +393,7 @@ function showVoice() {
 
 // --- face ------------------------------------------------------------------------------------------------------------
 
-const FACE_TEXT = { hide: "hidden" };
+const FACE_TEXT = { hide: tr("hidden") };
 
 function setFace(mode, told = true) {
   face = mode;
@@ -403,7 +407,7 @@ function setFace(mode, told = true) {
 }
 
 function showFaceOff() {
-  const away = cutOff() || state?.sensors.face?.lost || "", lost = away || (run?.replay && !faceView.shown ? "no picture" : "");
+  const away = cutOff() || state?.sensors.face?.lost || "", lost = away || (run?.replay && !faceView.shown ? tr("no picture") : "");
   const why = [FACE_TEXT[face], lost ? `${NONE} ${lost}` : ""].filter(Boolean).join(" · ");
   faceView.off = Boolean(FACE_TEXT[face] || away);
   if (faceView.off) faceView.clear();
@@ -448,7 +452,7 @@ function showAlarms() {
 
 function showPause(left) {
   $("pause").hidden = $("sound").hidden = Boolean(run && !run.realtime);
-  text("pause", left > 0 ? `Paused ${time(Math.ceil(left))}, resume` : "Pause alarms");
+  text("pause", left > 0 ? tr("Paused {time}, resume", { time: time(Math.ceil(left)) }) : tr("Pause alarms"));
   $("pause").setAttribute("aria-pressed", left > 0);
 }
 
@@ -458,7 +462,7 @@ const pauseAlarms = () => act(() => ask("/api/v1/alarms/pause", { seconds: state
 function toggleSound() {
   const on = sound.toggle();
   $("sound").setAttribute("aria-pressed", on);
-  text("sound", on ? "Sound on" : "Sound off");
+  text("sound", on ? tr("Sound on") : tr("Sound off"));
 }
 
 $("ack").onclick = acknowledge;
@@ -478,8 +482,7 @@ function openSettings() {
 }
 
 function showSettings() {
-  text("limit-out", `${$("limit").value}%`);
-  text("hysteresis-out", `${$("hysteresis").value}%`);
+  for (const id of ["limit", "hysteresis"]) text(`${id}-out`, percent($(id).value / 100));
   text("delay-out", `${$("delay").value} s`);
 }
 
@@ -512,26 +515,26 @@ async function act(work, done = "") {
   act.timer = setTimeout(() => text("action-note", ""), 6000);
 }
 
-function note(what, body) {
+function note(body) {
   if (!run?.realtime) return;
-  const kept = async (answer) => `${what} ${(await answer.json()).recorded ? "recorded" : "shown here but not saved: recording is off"}`;
+  const kept = async (answer) => ((await answer.json()).recorded ? tr("marker recorded") : tr("marker shown here but not saved: recording is off"));
   act(() => ask("/api/v1/markers", body), kept);
 }
 
 $("marker").onsubmit = (event) => {
   event.preventDefault();
-  const words = $("marker-text").value.trim() || "marker";
+  const words = $("marker-text").value.trim() || tr("marker");
   $("marker-text").value = "";
-  note("marker", { text: words });
+  note({ text: words });
 };
 
 function showRecording() {
   const { available, on, state: said } = state.recording;
   $("record").disabled = !available;
-  text("record", on ? "Stop" : "Record");
-  $("record").setAttribute("aria-label", on ? "Stop recording" : "Record");
-  $("record").title = said;
-  const why = run && !available && run.realtime ? "Record needs a run started with --record DIR" : "";
+  text("record", on ? tr("Stop") : tr("Record"));
+  $("record").setAttribute("aria-label", on ? tr("Stop recording") : tr("Record"));
+  $("record").title = translated(said);
+  const why = run && !available && run.realtime ? tr("Record needs a run started with --record DIR") : "";
   $("record-off").hidden = !why;
   text("record-off", why);
   $("record").setAttribute("aria-pressed", on);
@@ -542,7 +545,7 @@ function toggleRecording() {
 }
 
 function rest() {
-  if (run?.realtime) act(() => ask("/api/v1/rest", { seconds: 120 }), "the person rests for 2 minutes");
+  if (run?.realtime) act(() => ask("/api/v1/rest", { seconds: 120 }), tr("the person rests for 2 minutes"));
 }
 
 $("record").onclick = toggleRecording;
@@ -551,10 +554,10 @@ $("recordings").onclick = () => recordings.open();
 $("audit").onclick = async () => {
   const { actions } = await (await ask("/api/v1/audit")).json();
   const lines = actions.reverse().map(({ time: at, client, action, previous, t, ...details }) =>
-    make("li", {}, `${new Date(at).toLocaleTimeString()}  ${action}  ${JSON.stringify(details)}  from ${client}`),
+    make("li", {}, `${clockTime(Date.parse(at) / 1000, true)}  ${action}  ${JSON.stringify(details)}  ${tr("from {client}", { client })}`),
   );
   $("audit-list").replaceChildren(...lines);
-  if (!lines.length) $("audit-list").textContent = "Nothing yet.";
+  if (!lines.length) $("audit-list").textContent = tr("Nothing yet.");
   openDialog($("audit-dialog"));
 };
 
@@ -577,21 +580,21 @@ $("theme").onclick = toggleTheme;
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => setTheme(document.documentElement.dataset.theme));
 
 const KEYS = [
-  ["0–9, t", "pain rating (t = 10), stored after 5 s", null],
-  ["u", "undo the rating that waits", () => pad.undo()],
-  ["c", "change or withdraw the last rating", () => pad.open()],
-  ["v", "events: every alarm of this run", () => events.open()],
-  ["m", "marker with a note", () => pad.note()],
-  ["a", "acknowledge alarms", acknowledge],
-  ["p", "pause or resume alarms", pauseAlarms],
-  ["s", "alarm sound on or off", toggleSound],
-  ["l", "alarm limit", openSettings],
-  ["r", "start or stop recording", toggleRecording],
-  ["e", "the person rests for 2 minutes", rest],
-  ["o", "past recordings", () => recordings.open()],
-  ["f", "face: show, blur, hide", () => setFace({ show: "blur", blur: "hide", hide: "show" }[face])],
-  ["d", "dark or light", toggleTheme],
-  ["?", "this help", () => openDialog($("help-dialog"))],
+  ["0–9, t", tr("pain rating (t = 10), stored after 5 s"), null],
+  ["u", tr("undo the rating that waits"), () => pad.undo()],
+  ["c", tr("change or withdraw the last rating"), () => pad.open()],
+  ["v", tr("events: every alarm of this run"), () => events.open()],
+  ["m", tr("marker with a note"), () => pad.note()],
+  ["a", tr("acknowledge alarms"), acknowledge],
+  ["p", tr("pause or resume alarms"), pauseAlarms],
+  ["s", tr("alarm sound on or off"), toggleSound],
+  ["l", tr("alarm limit"), openSettings],
+  ["r", tr("start or stop recording"), toggleRecording],
+  ["e", tr("the person rests for 2 minutes"), rest],
+  ["o", tr("past recordings"), () => recordings.open()],
+  ["f", tr("face: show, blur, hide"), () => setFace({ show: "blur", blur: "hide", hide: "show" }[face])],
+  ["d", tr("dark or light"), toggleTheme],
+  ["?", tr("this help"), () => openDialog($("help-dialog"))],
 ];
 $("keys").append(...KEYS.flatMap(([key, what]) => [make("dt", {}, key), make("dd", {}, what)]));
 $("help").onclick = () => openDialog($("help-dialog"));
@@ -608,13 +611,13 @@ document.addEventListener("keydown", (event) => {
 });
 
 /** The tag in the bar: whether what is shown can be trusted. */
-function showLink(said = "live") {
+function showLink(said = tr("live")) {
   const off = linked === "live" && cutOff(), name = notLive();
-  text("link", off ? "stalled" : linked === "live" && name ? name.toUpperCase() : said);
+  text("link", off ? tr("stalled") : linked === "live" && name ? name.toUpperCase() : said);
   document.body.dataset.trust = linked !== "live" || off ? "none" : name ? "past" : "live";
 }
 
-const VEIL = { connecting: "Connecting", waiting: "Starting", stale: "No answer", lost: "No connection", ended: "The run has ended" };
+const VEIL = { connecting: tr("Connecting"), waiting: tr("Starting"), stale: tr("No answer"), lost: tr("No connection"), ended: tr("The run has ended") };
 let veilTimer = 0;
 
 function showVeil(quiet) {
@@ -623,12 +626,12 @@ function showVeil(quiet) {
   if ($("veil").hidden) return;
   const since = performance.now() - (quiet ?? 0) * 1000, at = minutes(Date.now() / 1000);
   const failed = state?.failed;
-  text("veil-title", failed ? "The run has failed" : VEIL[linked]);
+  text("veil-title", failed ? tr("The run has failed") : VEIL[linked]);
   const show = () => {
     const waited = Math.round((performance.now() - since) / 1000);
-    const heard = quiet === null ? "The run does not answer." : `Nothing heard from the run for ${waited} s.`;
-    const again = { ended: `Ended at ${at}. The next run is shown here when it begins.`, waiting: "The run is being started.", connecting: "" };
-    text("veil-text", failed ? `${failed}.` : (again[linked] ?? `${heard} Trying again.`));
+    const heard = quiet === null ? tr("The run does not answer.") : tr("Nothing heard from the run for {n} s.", { n: waited });
+    const again = { ended: tr("Ended at {time}. The next run is shown here when it begins.", { time: at }), waiting: tr("The run is being started."), connecting: "" };
+    text("veil-text", failed ? `${failed}.` : (again[linked] ?? `${heard} ${tr("Trying again.")}`));
   };
   show();
   veilTimer = setInterval(show, 500);
@@ -649,7 +652,7 @@ function onLink(name, said, quiet) {
   session.update();
 }
 
-const REFUSED = "This token was not accepted. Enter the one printed when the run was last started.";
+const REFUSED = tr("This token was not accepted. Enter the one printed when the run was last started.");
 
 function start() {
   link = new Link({

@@ -1,7 +1,8 @@
 // Charts over time, by uPlot, which index.html loads. Colours come from the style sheet, so a change of theme is one redraw.
 /* global uPlot */
 
-import { clockTime, minutesSeconds } from "./dom.js";
+import { minutesSeconds } from "./dom.js";
+import { clockTime, percentParts, plain } from "./text.js";
 
 export const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
@@ -87,7 +88,7 @@ export class Chart {
             },
             values: (u, times, i, space, step) => times.map((t) => uncut(u, t, clock() !== null ? clockTime(clock() + t, step < 60) : t < 0 ? "" : minutesSeconds(t))),
           },
-          { ...axis, size: wide, values: (_, levels) => levels.map((v) => `${+(v * scale).toFixed(2)}${unit}`), space: 34 },
+          { ...axis, size: wide, values: (_, levels) => levels.map((v) => `${plain(v * scale)}${unit === "%" ? percentParts(v)[1] : unit}`), space: 34 },
         ],
         series: [
           {},

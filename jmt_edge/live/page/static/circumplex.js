@@ -1,10 +1,11 @@
 // Russell's circumplex: valence to the right, arousal upwards, with a trail of the last results.
 
 import { css } from "./charts.js";
+import { tr } from "./text.js";
 
 const TRAIL = 40;
 const WORDS = [
-  ["excited", 0.62, 0.62], ["content", 0.62, -0.62], ["bored", -0.62, -0.62], ["distressed", -0.62, 0.62],
+  [tr("excited"), 0.62, 0.62], [tr("content"), 0.62, -0.62], [tr("bored"), -0.62, -0.62], [tr("distressed"), -0.62, 0.62],
 ];
 
 export class Circumplex {
@@ -56,11 +57,11 @@ export class Circumplex {
     ctx.fillStyle = css("--dim");
     ctx.textAlign = "center";
     ctx.font = "14px system-ui, sans-serif";
-    ctx.fillText("arousal", cx, cy - radius - 6);
+    ctx.fillText(tr("arousal"), cx, cy - radius - 6);
     ctx.save();
     ctx.translate(cx + radius + 13, cy);
     ctx.rotate(-Math.PI / 2);
-    ctx.fillText("valence", 0, 0);
+    ctx.fillText(tr("valence"), 0, 0);
     ctx.restore();
     if (radius > 80) for (const [word, v, a] of WORDS) ctx.fillText(word, ...at([v, a]));
 

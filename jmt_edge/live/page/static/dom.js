@@ -15,6 +15,3 @@ export function make(tag, attributes = {}, ...children) {
 
 /** Seconds as "1:05". */
 export const minutesSeconds = (t) => `${Math.floor(t / 60)}:${String(Math.floor(t % 60)).padStart(2, "0")}`;
-
-/** A Unix time as the time of day: 13:02, or 13:02:59. */
-export const clockTime = (at, seconds) => new Date(at * 1000).toLocaleTimeString("en-GB").slice(0, seconds ? 8 : 5);

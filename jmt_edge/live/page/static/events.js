@@ -4,34 +4,35 @@ import { Chart, broken } from "./charts.js";
 import { $, make, say } from "./dom.js";
 import { ask } from "./link.js";
 import { closeSheet, openSheet } from "./sheet.js";
+import { inLanguage, percent, tr, translated } from "./text.js";
 
 const AGAIN = 2000; // ms between two looks at the list while it is open
 const AROUND = 30, LONGEST = 300; // s shown after an event's end, and from its start on, at most
-const LABELS = ["true", "false", "unsure"];
+const LABELS = { true: tr("true"), false: tr("false"), unsure: tr("unsure") };
 const COLOURS = { pain: "--text", valence: "--accent", arousal: "--accent-2", face: "--accent", voice: "--accent-2", eda: "--bad" };
-const NAMES = { pain: "Pain probability", valence: "Valence", arousal: "Arousal", face: "Face", voice: "Voice", eda: "EDA" };
-const percent = (part) => `${Math.round(part * 100)}%`;
+const NAMES = { pain: tr("Pain probability"), valence: tr("Valence"), arousal: tr("Arousal"), face: tr("Face"), voice: tr("Voice"), eda: tr("EDA") };
 
 /** When an event was, in words. moment: words of a stream time. */
 export function whenWords(event, moment) {
-  const began = moment(event.start), over = event.end === null ? "now" : moment(event.end);
-  return began === over ? `at ${began}` : `${began} to ${over}`;
+  const from = moment(event.start), to = event.end === null ? tr("now") : moment(event.end);
+  return from === to ? tr("at {time}", { time: from }) : tr("{from} to {to}", { from, to });
 }
 
 /** Peak, threshold and who acknowledged it, in words. */
 export function factsOf(event, moment) {
   const facts = [];
-  if (event.peak !== null) facts.push(`peak ${percent(event.peak)}`);
-  if (event.limit !== null) facts.push(`threshold ${percent(event.limit)}`);
-  if (event.acknowledged === null) facts.push("not acknowledged");
-  else facts.push(`acknowledged ${moment(event.acknowledged)}${event.by ? ` by ${event.by}` : ""}`);
+  if (event.peak !== null) facts.push(tr("peak {value}", { value: percent(event.peak) }));
+  if (event.limit !== null) facts.push(tr("threshold {value}", { value: percent(event.limit) }));
+  if (event.acknowledged === null) facts.push(tr("not acknowledged"));
+  else if (event.by) facts.push(tr("acknowledged {time} by {who}", { time: moment(event.acknowledged), who: event.by }));
+  else facts.push(tr("acknowledged {time}", { time: moment(event.acknowledged) }));
   return facts.join(", ");
 }
 
 /** Why an event cannot be labelled now; empty where it can. */
 export function unlabelled({ run, state }) {
-  if (!run?.realtime) return "this run is not live, so it takes no labels";
-  if (!state?.recording.on) return "recording is off, so a label would be lost";
+  if (!run?.realtime) return tr("this run is not live, so it takes no labels");
+  if (!state?.recording.on) return tr("recording is off, so a label would be lost");
   return "";
 }
 
@@ -51,8 +52,8 @@ export class Events {
       clearTimeout(this.timer);
       this.#leave();
     });
-    for (const label of LABELS) {
-      const button = make("button", { type: "button", "data-label": label }, label);
+    for (const [label, words] of Object.entries(LABELS)) {
+      const button = make("button", { type: "button", "data-label": label }, words);
       button.onclick = () => this.#label(label);
       $("event-labels").append(button);
     }
@@ -100,7 +101,7 @@ export class Events {
       this.failed = false;
     } catch (error) {
       this.failed = true;
-      say($("events-note"), `not up to date: ${error.message}`);
+      say($("events-note"), tr("not up to date: {why}", { why: error.message }));
     }
     clearTimeout(this.timer);
     if (this.#isOpen) this.timer = setTimeout(() => this.#look(), AGAIN);
@@ -120,13 +121,13 @@ export class Events {
       row.dataset.over = event.end !== null;
       row.classList.toggle("chosen", event.id === this.chosen);
       say(when, whenWords(event, this.moment));
-      say(what, event.text);
+      say(what, translated(event.text));
       say(facts, factsOf(event, this.moment));
-      say(said, event.label ? `labelled ${event.label}` : "");
+      say(said, event.label ? tr("labelled {label}", { label: LABELS[event.label] }) : "");
       return row;
     });
     const list = $("events-list"), there = [...list.children];
-    if (!rows.length) list.replaceChildren(make("li", { class: "dim" }, this.seen().run?.realtime ? "No alarm has signalled in this run." : "This run is not live: it has no alarms."));
+    if (!rows.length) list.replaceChildren(make("li", { class: "dim" }, this.seen().run?.realtime ? tr("No alarm has signalled in this run.") : tr("This run is not live: it has no alarms.")));
     else if (there.length !== rows.length || rows.some((row, i) => row !== there[i])) list.replaceChildren(...rows);
     this.#showLabels();
   }
@@ -157,7 +158,7 @@ export class Events {
     const id = this.chosen;
     let around;
     try {
-      around = await (await ask(`/api/v1/events/${encodeURIComponent(id)}/signals`)).json();
+      around = inLanguage(await (await ask(`/api/v1/events/${encodeURIComponent(id)}/signals`)).json());
     } catch (error) {
       say($("events-note"), error.message);
       return false;
@@ -190,8 +191,8 @@ export class Events {
     };
     const lined = (of) => Object.keys(of).map((name) => ({ colour: COLOURS[name] }));
     this.#key("event-outputs-title", names, "");
-    this.#key("event-attention-title", Object.keys(attention), "Attention: ");
-    say($("event-eda-title"), `EDA (${eda.unit})`);
+    this.#key("event-attention-title", Object.keys(attention), tr("Attention:"));
+    say($("event-eda-title"), tr("EDA ({unit})", { unit: eda.unit }));
     const hasEda = Boolean(this.seen().run?.modalities.includes("eda"));
     $("event-eda").hidden = $("event-eda-title").hidden = !hasEda;
     this.charts = [
@@ -207,7 +208,7 @@ export class Events {
   /** The names of a chart's lines, each with its colour. */
   #key(id, names, before) {
     const keys = names.map((name) => make("span", { class: `key of${COLOURS[name]}` }, NAMES[name]));
-    $(id).replaceChildren(before, ...keys);
+    $(id).replaceChildren(before && `${before} `, ...keys);
   }
 
   redraw() {
@@ -218,7 +219,7 @@ export class Events {
   #showLabels() {
     const event = this.events.find(({ id }) => id === this.chosen);
     if (!event || $("event").hidden) return;
-    say($("event-title"), `${event.text}, ${whenWords(event, this.moment)}: ${factsOf(event, this.moment)}`);
+    say($("event-title"), `${translated(event.text)}, ${whenWords(event, this.moment)}: ${factsOf(event, this.moment)}`);
     const why = unlabelled(this.seen());
     for (const button of $("event-labels").children) {
       button.disabled = Boolean(why);
@@ -232,7 +233,7 @@ export class Events {
     try {
       await ask("/api/v1/events/label", { event: this.chosen, label });
     } catch (error) {
-      this.refused = `not labelled: ${error.message}`;
+      this.refused = tr("not labelled: {why}", { why: error.message });
     }
     await this.#look();
     this.#showLabels();
@@ -241,7 +242,7 @@ export class Events {
   // --- the picture ---
   #film() {
     const { recording, from: first, to: last, event } = this.around, hidden = this.face() === "hide";
-    const why = !recording ? "No video was recorded." : hidden ? "The face is hidden." : "";
+    const why = !recording ? tr("No video was recorded.") : hidden ? tr("The face is hidden.") : "";
     $("event-film").hidden = $("event-time").hidden = !recording;
     $("event-frame").hidden = true;
     say($("event-film-why"), why);
@@ -286,7 +287,7 @@ export class Events {
   #play(on) {
     clearInterval(this.clockwork);
     this.playing = on;
-    say($("event-play"), on ? "Pause" : "Play");
+    say($("event-play"), on ? tr("Pause") : tr("Play"));
     $("event-play").setAttribute("aria-pressed", on);
     if (!on) return;
     this.clockwork = setInterval(() => {

@@ -1,5 +1,7 @@
 // The connection: one WebSocket that reconnects automatically and detects when its data is stale.
 
+import { tr, translated } from "./text.js";
+
 const QUIET = 1200; // ms without a message after which the page is stale; the server sends at least two per second
 const ACK = 100; // ms between two answers
 const NEXT_RUN = 5000; // ms between two checks for the next run, after one has ended
@@ -33,11 +35,11 @@ export async function ask(path, body, more = {}) {
   try {
     answer = await fetch(path, options);
   } catch {
-    throw Object.assign(new Error("the server does not answer"), { unanswered: true });
+    throw Object.assign(new Error(tr("the server does not answer")), { unanswered: true });
   }
   if (!answer.ok) {
     const problem = await answer.json().catch(() => ({}));
-    throw new Error(problem.error || `the server answered ${answer.status}`);
+    throw new Error(translated(problem.error) || tr("the server answered {status}", { status: answer.status }));
   }
   return answer;
 }
@@ -82,9 +84,9 @@ export class Link {
         if (message.type === "state") this.ended = message.ended && !message.failed;
         this.on.json(message);
         if (message.type === "state") this.#answer(true);
-        if (message.type === "waiting") this.#set("waiting", "starting");
-        else if (this.ended) this.#set("ended", "ended");
-        else this.#set("live", "live");
+        if (message.type === "waiting") this.#set("waiting", tr("starting"));
+        else if (this.ended) this.#set("ended", tr("ended"));
+        else this.#set("live", tr("live"));
         return;
       }
       this.last = new DataView(event.data).getUint32(4, true);
@@ -97,16 +99,16 @@ export class Link {
       if (this.socket !== socket) return;
       this.socket = null;
       if (event.code === 1008 && event.reason === "wrong token") {
-        this.#set("refused", "token needed");
+        this.#set("refused", tr("token needed"));
         this.on.refused(token ? event.reason : "");
         return;
       }
       if (this.ended) {
-        this.#set("ended", "ended");
+        this.#set("ended", tr("ended"));
         setTimeout(() => this.#open(), NEXT_RUN);
         return;
       }
-      this.#set("lost", "no connection");
+      this.#set("lost", tr("no connection"));
       const wait = Math.min(5000, 300 * 1.6 ** this.tries++) * (0.75 + Math.random() / 2);
       setTimeout(() => this.#open(), wait);
     };
@@ -130,7 +132,7 @@ export class Link {
 
   #watch() {
     const quiet = performance.now() - Math.max(this.heard, 0);
-    if (this.state === "live" && quiet > QUIET) this.#set("stale", "stale");
+    if (this.state === "live" && quiet > QUIET) this.#set("stale", tr("stale"));
     // a frozen server keeps the connection open: connect again
     if (this.socket && performance.now() - Math.max(this.heard, this.opened) > 8000) this.socket.close();
   }

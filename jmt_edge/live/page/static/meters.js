@@ -2,13 +2,15 @@
 
 import { make, say } from "./dom.js";
 import { meterPercent } from "./signals.js";
+import { tr } from "./text.js";
 import { NONE } from "./values.js";
 
+const KINDS = { quality: tr("quality"), attention: tr("attention"), level: tr("level") };
 const ENDS = { "aria-valuemin": 0, "aria-valuemax": 100 };
 
 /** The meter of `kind`, without a value. */
 export function meter(kind) {
-  const label = make("span", { class: "meter-label" }, kind), bar = make("div", { class: `meter ${kind}` }, make("i"));
+  const label = make("span", { class: "meter-label" }, KINDS[kind]), bar = make("div", { class: `meter ${kind}` }, make("i"));
   const cell = make("div", { class: "meter-cell", "data-kind": kind }, label, bar, make("b", {}, NONE));
   setMeter(cell, null, NONE);
   return cell;
@@ -20,7 +22,7 @@ export function setBar(bar, kind, part) {
   const shown = meterPercent(part), empty = part === null;
   bar.querySelector("i").style.width = `${shown}%`;
   bar.setAttribute("role", empty ? "img" : "meter");
-  bar.setAttribute("aria-label", empty ? `${kind}: no data` : kind);
+  bar.setAttribute("aria-label", empty ? tr("{what}: no data", { what: KINDS[kind] }) : KINDS[kind]);
   for (const [name, value] of Object.entries({ ...ENDS, "aria-valuenow": shown })) {
     if (empty) bar.removeAttribute(name);
     else bar.setAttribute(name, value);

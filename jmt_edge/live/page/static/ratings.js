@@ -3,6 +3,7 @@
 import { $, make, say } from "./dom.js";
 import { ask } from "./link.js";
 import { closeSheet, openSheet } from "./sheet.js";
+import { inLanguage, number, tr, translated, trn } from "./text.js";
 import { markWords } from "./values.js";
 
 export const UNDO = 5; // s until a rating is sent
@@ -13,29 +14,30 @@ const SAID = 12_000; // ms for which is shown that something was not stored
 /** How the ratings and the estimates before them agree, in a line. found: the server's agreement, null for none. */
 export function agreementWords(found) {
   if (!found) return "";
-  if (!found.ratings) return "No ratings yet";
+  if (!found.ratings) return tr("No ratings yet");
   const said = [];
-  if (!found.enough) said.push(`too few ratings for a correlation (${found.n} of ${found.least})`);
-  else if (found.rho === null) said.push(`n = ${found.n}`, `no correlation: ${found.reason}`);
+  if (!found.enough) said.push(tr("too few ratings for a correlation ({n} of {least})", { n: found.n, least: found.least }));
+  else if (found.rho === null) said.push(`n = ${found.n}`, tr("no correlation: {why}", { why: translated(found.reason) }));
   else {
     const [low, high] = found.interval ?? [];
-    const width = found.interval ? ` (${low.toFixed(2)} to ${high.toFixed(2)})` : " (no interval)";
-    said.push(`n = ${found.n}`, `Spearman ${found.rho.toFixed(2)}${width}`);
+    const width = found.interval ? tr("{low} to {high}", { low: number(low, 2), high: number(high, 2) }) : tr("no interval");
+    said.push(`n = ${found.n}`, `Spearman ${number(found.rho, 2)} (${width})`);
   }
-  if (found.severe && found.seen !== null) said.push(`${found.seen} of ${found.severe} rating${found.severe === 1 ? "" : "s"} ≥ ${found.severe_from} seen`);
+  if (found.severe && found.seen !== null) said.push(trn("{seen} of {n} rating ≥ {limit} seen", "{seen} of {n} ratings ≥ {limit} seen", found.severe, { seen: found.seen, limit: found.severe_from }));
   return said.join(" · ");
 }
 
 /** Why a rating is asked for. question: the server's, moment: words of a stream time. */
 export function askWords(question, moment) {
-  if (question.why === "alarm") return `Rate the pain: the alarm ended at ${moment(question.since)}`;
-  return `Rate the pain: every ${question.minutes} min`;
+  if (question.why === "alarm") return tr("Rate the pain: the alarm ended at {time}", { time: moment(question.since) });
+  return tr("Rate the pain: every {n} min", { n: question.minutes });
 }
 
 /** A rating that waits: what becomes of it. left: s. */
 export function waitingWords({ rating, corrects, shownOnly }, left) {
-  const what = rating === null ? "Rating withdrawn" : corrects === undefined ? `${rating} noted` : `Changed to ${rating}`;
-  return `${what} in ${Math.ceil(left)} s${shownOnly ? ", not saved" : ""}`;
+  const values = { rating, n: Math.ceil(left) };
+  const words = rating === null ? tr("Rating withdrawn in {n} s", values) : corrects === undefined ? tr("{rating} noted in {n} s", values) : tr("Changed to {rating} in {n} s", values);
+  return shownOnly ? tr("{words}, not saved", { words }) : words;
 }
 
 export class RatingPad {
@@ -51,7 +53,7 @@ export class RatingPad {
     this.said = "";
     for (const host of [$("rating"), $("pad-buttons")]) {
       for (let i = 0; i <= 10; i++) {
-        const button = make("button", { type: "button", "aria-label": `Pain rating ${i}` }, i);
+        const button = make("button", { type: "button", "aria-label": tr("Pain rating {rating}", { rating: i }) }, i);
         button.onclick = () => this.rate(i);
         host.append(button);
       }
@@ -86,7 +88,7 @@ export class RatingPad {
     this.values = values;
     if (this.changing !== null && !values.some(([t]) => t === this.changing)) this.changing = null;
     const last = values[values.length - 1];
-    this.fix ??= make("button", { type: "button", class: "fix", "aria-label": "Change or withdraw the last rating" }, "Change");
+    this.fix ??= make("button", { type: "button", class: "fix", "aria-label": tr("Change or withdraw the last rating") }, tr("Change"));
     this.fix.onclick = () => this.open();
     this.fix.remove();
     if (last) $("marks").querySelector(`li[data-t="${last[0]}"]`)?.append(this.fix);
@@ -125,7 +127,7 @@ export class RatingPad {
     if (!this.waiting && !this.question) return;
     const { rating, corrects } = this.waiting ?? this.question;
     this.waiting = this.question = null;
-    this.#done(corrects === undefined ? `${rating} undone` : "undone");
+    this.#done(corrects === undefined ? tr("{rating} undone", { rating }) : tr("undone"));
   }
 
   /** A person writes a note. */
@@ -144,7 +146,7 @@ export class RatingPad {
 
   /** The agreement beside the trend. */
   agreement(found) {
-    const words = agreementWords(found), about = found ? found.lines.join(" ") + (found.smooth ? ` Estimates are means over ${found.smooth} s.` : "") : "";
+    const words = agreementWords(found), about = found ? inLanguage(found.lines, "lines").join(" ") + (found.smooth ? ` ${tr("Estimates are means over {n} s.", { n: found.smooth })}` : "") : "";
     say($("agreement"), words);
     $("agreement").hidden = !words;
     $("agreement").title = about;
@@ -205,7 +207,7 @@ export class RatingPad {
   #tick() {
     if (this.question?.starting && performance.now() - this.question.starting > 5000) {
       delete this.question.starting;
-      this.#say(`the recording did not start: ${this.seen().state?.recording.state || "no answer"}`);
+      this.#say(tr("the recording did not start: {why}", { why: translated(this.seen().state?.recording.state) || tr("no answer") }));
     }
     if (!this.waiting || this.waiting.sending) return;
     if (this.#left() <= 0) this.#send(false);
@@ -223,9 +225,9 @@ export class RatingPad {
       const [path, body] = corrects === undefined ? ["", { rating, age }] : ["/correct", { t: corrects, ...value }];
       const answer = await (await ask(`/api/v1/markers${path}`, body, { keepalive: leaving })).json();
       if (this.waiting === one) this.waiting = null;
-      const what = rating === null ? "withdrawn" : corrects === undefined ? `${rating}` : `changed to ${rating}`;
-      if (answer.recorded) this.#done(corrects === undefined ? `${what} noted` : what);
-      else this.#say(`${what} shown here but not saved: recording is off`);
+      const what = rating === null ? tr("withdrawn") : corrects === undefined ? `${rating}` : tr("changed to {rating}", { rating });
+      if (answer.recorded) this.#done(corrects === undefined ? tr("{rating} noted", { rating }) : what);
+      else this.#say(tr("{what} shown here but not saved: recording is off", { what }));
     } catch (error) {
       if (this.waiting === one) this.#unsent(one, error);
     }
@@ -242,8 +244,8 @@ export class RatingPad {
       return;
     }
     this.waiting = null;
-    const what = one.rating === null ? "the rating was not withdrawn" : `${one.rating} was not stored`;
-    this.#say(error.unanswered ? `${what}: the server did not answer; rate again` : `${what}: ${error.message}`);
+    const what = one.rating === null ? tr("the rating was not withdrawn") : tr("{rating} was not stored", { rating: one.rating });
+    this.#say(`${what}: ${error.unanswered ? tr("the server did not answer; rate again") : error.message}`);
   }
 
   #done(words) {
@@ -266,11 +268,11 @@ export class RatingPad {
   #now() {
     const { state } = this.seen(), question = state?.ask;
     if (this.waiting) {
-      const left = this.#left(), words = this.waiting.failed ? `${this.waiting.rating ?? "Withdrawal"} not sent: no answer, trying again` : waitingWords(this.waiting, Math.max(0, left));
+      const left = this.#left(), words = this.waiting.failed ? tr("{what} not sent: no answer, trying again", { what: this.waiting.rating ?? tr("Withdrawal") }) : waitingWords(this.waiting, Math.max(0, left));
       return [words, Math.max(0, left / UNDO), "undo"];
     }
     if (this.said) return [this.said, null, ""];
-    if (this.changing !== null) return ["Choose the right rating", null, ""];
+    if (this.changing !== null) return [tr("Choose the right rating"), null, ""];
     if (question && question.id !== this.dismissed) return [askWords(question, this.moment), null, "later"];
     return ["", null, ""];
   }
@@ -301,16 +303,16 @@ export class RatingPad {
     const chosen = this.waiting?.rating ?? this.question?.rating ?? null, last = this.values[this.values.length - 1];
     for (const host of [$("rating"), $("pad-buttons")]) [...host.children].forEach((button, i) => button.setAttribute("aria-pressed", i === chosen));
     $("pad-last").hidden = !last || Boolean(this.question);
-    if (last) say($("pad-last-words"), `Last: ${last[1]} at ${this.moment(last[0])}`);
+    if (last) say($("pad-last-words"), tr("Last: {rating} at {time}", { rating: last[1], time: this.moment(last[0]) }));
     $("pad-question").hidden = !this.question;
     if (this.question) this.#showQuestion(this.seen().state);
   }
 
   #showQuestion(state) {
     const { rating, starting } = this.question, possible = Boolean(state?.recording.available);
-    const why = possible ? "Recording is off" : "This run has no recorder (--record DIR)";
-    say($("pad-question-words"), starting ? "Starting the recording" : `${why}: ${rating} would not be stored.`);
-    say($("pad-record"), `Record, then note ${rating}`);
+    const why = possible ? tr("Recording is off") : tr("This run has no recorder (--record DIR)");
+    say($("pad-question-words"), starting ? tr("Starting the recording") : tr("{why}: {rating} would not be stored.", { why, rating }));
+    say($("pad-record"), tr("Record, then note {rating}", { rating }));
     $("pad-record").hidden = !possible;
     $("pad-record").disabled = Boolean(starting);
   }

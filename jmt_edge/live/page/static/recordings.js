@@ -4,12 +4,13 @@ import { Chart, broken } from "./charts.js";
 import { $, make } from "./dom.js";
 import { openDialog } from "./layers.js";
 import { ask } from "./link.js";
-import { from, sure, whatIf } from "./uncertainty.js";
-import { NONE, markWords, percent } from "./values.js";
+import { dateTime, inLanguage, number, percent, tr, translated } from "./text.js";
+import { OUTPUTS, from, sure, whatIf } from "./uncertainty.js";
+import { NONE, SIGNALS, markWords } from "./values.js";
 
 const COLOURS = { pain: "--red", valence: "--accent", arousal: "--accent-2" }; // style.css: .of-pain and so on
-const time = (t) => `${Math.floor(t / 60)}:${(t % 60).toFixed(1).padStart(4, "0")}`;
-const said = (output, value) => `${output} ${output === "pain" ? percent(value) : value.toFixed(2)}`;
+const time = (t) => `${Math.floor(t / 60)}:${number(t % 60, 1).padStart(4, "0")}`;
+const said = (output, value) => `${OUTPUTS[output]} ${output === "pain" ? percent(value) : number(value, 2)}`;
 
 export class Recordings {
   constructor(faceMode) {
@@ -30,29 +31,29 @@ export class Recordings {
       const { recordings } = await (await ask("/api/v1/recordings")).json();
       const rows = recordings.map((r) => {
         if (r.error) {
-          const why = make("span", { class: "recording-error" }, `Cannot be opened: ${r.error}`);
+          const why = make("span", { class: "recording-error" }, tr("Cannot be opened: {why}", { why: translated(r.error) }));
           return make("div", { class: "recording damaged", "data-id": r.id }, make("strong", {}, r.id), why);
         }
-        const note = `${r.task}, ${r.bundle}${r.closed ? (r.complete ? "" : ", incomplete") : ", open"}`;
+        const note = [r.task, r.bundle, r.closed ? (r.complete ? "" : tr("incomplete")) : tr("open")].filter(Boolean).join(", ");
         const button = make(
           "button", { type: "button", class: "recording", "data-id": r.id },
-          make("strong", {}, r.id), make("span", {}, new Date(r.created).toLocaleString()), make("span", { class: "dim" }, note),
+          make("strong", {}, r.id), make("span", {}, dateTime(r.created)), make("span", { class: "dim" }, note),
         );
         button.onclick = () => this.view(r.id);
         return button;
       });
       $("recordings-list").replaceChildren(...rows);
-      if (!rows.length) $("recordings-list").textContent = "No recordings yet. Start one with Record, or run with --record DIR.";
+      if (!rows.length) $("recordings-list").textContent = tr("No recordings yet. Start one with Record, or run with --record DIR.");
     });
   }
 
   view(id) {
     return this.#try(async () => {
-      const recording = await (await ask(`/api/v1/recordings/${encodeURIComponent(id)}`)).json();
+      const recording = inLanguage(await (await ask(`/api/v1/recordings/${encodeURIComponent(id)}`)).json());
       this.recording = recording;
       $("recordings-list").hidden = true;
       $("viewer").hidden = false;
-      $("viewer-name").textContent = `${recording.id} (${recording.task}${recording.demo ? ", demo weights" : ""})`;
+      $("viewer-name").textContent = `${recording.id} (${recording.task}${recording.demo ? `, ${tr("demo weights")}` : ""})`;
       $("viewer-remarks").replaceChildren(...recording.remarks.map((text) => make("span", {}, text)));
       this.#charts(recording);
       const marks = recording.marks.map((m) => {
@@ -110,12 +111,12 @@ export class Recordings {
     const { outputs } = this.recording;
     const values = r?.outputs ? outputs.map((n) => make("span", { class: `of-${n}` }, said(n, r.outputs[n]))) : [NONE];
     $("viewer-value").replaceChildren(...values);
-    $("viewer-from").textContent = r?.outputs ? `${from(r)}; ${sure(r, outputs, "not known")}` : "";
+    $("viewer-from").textContent = r?.outputs ? `${from(r)}; ${sure(r, outputs, tr("not known"))}` : "";
     $("viewer-from").title = r?.outputs ? whatIf(r, outputs) : "";
-    $("viewer-reason").textContent = r ? r.reason : "this recording has no results";
+    $("viewer-reason").textContent = r ? r.reason : tr("this recording has no results");
     const parts = Object.entries(r?.quality ?? {}).flatMap(([name, q]) => {
-      const verdict = q.ok ? `ok, attention ${percent(r.attention[name] ?? 0)}` : `${NONE} ${q.reason}`;
-      return [make("dt", {}, name), make("dd", {}, verdict)];
+      const verdict = q.ok ? tr("ok, attention {share}", { share: percent(r.attention[name] ?? 0) }) : `${NONE} ${q.reason}`;
+      return [make("dt", {}, SIGNALS[name]), make("dd", {}, verdict)];
     });
     $("viewer-quality").replaceChildren(...parts);
   }
@@ -149,7 +150,7 @@ export class Recordings {
   #play(on) {
     clearInterval(this.timer);
     this.playing = on;
-    $("viewer-play").textContent = on ? "Pause" : "Play";
+    $("viewer-play").textContent = on ? tr("Pause") : tr("Play");
     $("viewer-play").setAttribute("aria-pressed", on);
     if (!on) return;
     this.timer = setInterval(() => {

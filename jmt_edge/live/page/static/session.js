@@ -4,25 +4,25 @@
 import { $, make, minutesSeconds, say } from "./dom.js";
 import { ask } from "./link.js";
 import { setBar } from "./meters.js";
-import { percent } from "./values.js";
+import { percent, tr } from "./text.js";
+import { NAMES } from "./values.js";
 
 const KEPT = "jmt-edge-start"; // of this tab, so that a reload loses nothing
 const REST = 120; // s
-const NAMES = { face: "Face", voice: "Voice", eda: "EDA" };
 const PLACES = {
-  face: ["Camera", "In front of the face, at most 30° to the side, and so near that the face is 100 pixels wide or more."],
-  voice: ["Microphone", "30 to 50 cm from the mouth, beside the breath and away from pumps and fans. The person speaks in their usual voice."],
-  eda: ["EDA electrodes", "On the palm side of one hand, which is washed and dry and rests palm up. Fix the leads to the wrist."],
+  face: [tr("Camera"), tr("In front of the face, at most 30° to the side, and so near that the face is 100 pixels wide or more.")],
+  voice: [tr("Microphone"), tr("30 to 50 cm from the mouth, beside the breath and away from pumps and fans. The person speaks in their usual voice.")],
+  eda: [tr("EDA electrodes"), tr("On the palm side of one hand, which is washed and dry and rests palm up. Fix the leads to the wrist.")],
 };
-const NO_CODE = "A code has 1 to 32 letters, digits, “.”, “_” or “-”, and is not a name.";
+const NO_CODE = tr("A code has 1 to 32 letters, digits, “.”, “_” or “-”, and is not a name.");
 
-const LEFT = { done: "done", refused: "refused", "": "—" };
+const LEFT = { done: tr("done"), refused: tr("refused"), "": "—" };
 
 /** What becomes of a recording when the session begins. recording: as in the state; records: whether it is wanted. */
 export function recordingNote({ available, on } = {}, records = false) {
-  if (!available) return "Recording needs a run started with --record DIR.";
-  if (records) return on ? "What is recorded now ends then, and a recording of this session begins." : "Recording starts with the session.";
-  return on ? "What is recorded now ends when the session begins." : "Nothing is recorded.";
+  if (!available) return tr("Recording needs a run started with --record DIR.");
+  if (records) return on ? tr("What is recorded now ends then, and a recording of this session begins.") : tr("Recording starts with the session.");
+  return on ? tr("What is recorded now ends when the session begins.") : tr("Nothing is recorded.");
 }
 
 /** Where the rest stands, see `SessionStart.#restNow`: left, done, refused, or "" where there is none. */
@@ -36,11 +36,11 @@ export function stageOf({ off, mine, lasts, kept }) {
  * used now; none: no signal can be. */
 export function restLines({ off, mine, lasts, kept, refused, older }, faults, none) {
   if (off) return [`— ${off}`];
-  const lines = lasts || !mine ? faults.map(([name, what, why]) => `${NAMES[name]} cannot be used now: ${what || why}`) : [];
-  if (kept.length) lines.push(`Measured: ${kept.map((name) => NAMES[name]).join(", ")}.`);
-  for (const [name, why] of Object.entries(refused)) lines.push(`${NAMES[name]} has no rest: ${why}.`);
-  if (older) lines.push("left" in older ? "A rest is being measured already." : "The rest that was measured before is not used: it may be another person's.");
-  if (none && !lasts) lines.push("No rest can begin: no signal can be used.");
+  const lines = lasts || !mine ? faults.map(([name, what, why]) => tr("{what} cannot be used now: {why}", { what: NAMES[name], why: what || why })) : [];
+  if (kept.length) lines.push(tr("Measured: {what}.", { what: kept.map((name) => NAMES[name]).join(", ") }));
+  for (const [name, why] of Object.entries(refused)) lines.push(tr("{what} has no rest: {why}.", { what: NAMES[name], why }));
+  if (older) lines.push("left" in older ? tr("A rest is being measured already.") : tr("The rest that was measured before is not used: it may be another person's."));
+  if (none && !lasts) lines.push(tr("No rest can begin: no signal can be used."));
   return lines;
 }
 
@@ -97,7 +97,7 @@ export class SessionStart {
     if (!this.shown) return;
     const began = session.began ?? 0;
     this.began ??= began;
-    if (began !== this.began && !this.asking) this.#done("a session was begun on another screen");
+    if (began !== this.began && !this.asking) this.#done(tr("a session was begun on another screen"));
     else this.#draw();
   }
 
@@ -172,7 +172,7 @@ export class SessionStart {
     if (step === 0) {
       const field = $("session-code");
       if (!code || !field.checkValidity()) {
-        say($("session-error"), code ? NO_CODE : "Enter a code, or skip this step.");
+        say($("session-error"), code ? NO_CODE : tr("Enter a code, or skip this step."));
         field.focus();
         return;
       }
@@ -215,7 +215,7 @@ export class SessionStart {
     const record = this.#records, rest = this.is.rest === "measured" || this.is.rest === "asked";
     try {
       await ask("/api/v1/session", { subject: this.is.code, record, rest });
-      this.#done("the session has begun");
+      this.#done(tr("the session has begun"));
     } catch (error) {
       say($("session-error"), error.message);
     }
@@ -234,7 +234,7 @@ export class SessionStart {
     const off = this.on.off();
     if (off) return ["", off];
     const sensor = this.on.state()?.sensors[name], quality = this.on.result()?.quality[name];
-    const why = sensor?.lost || (quality ? (quality.ok ? "" : quality.reason) : "waiting for the first result");
+    const why = sensor?.lost || (quality ? (quality.ok ? "" : quality.reason) : tr("waiting for the first result"));
     return [why ? (sensor?.advice ?? "") : "", why];
   }
 
@@ -251,12 +251,12 @@ export class SessionStart {
     const { step, code, coded, checked, rest } = this.is, sensors = this.#sensors;
     const skipped = sensors.filter((name) => checked[name] === false).map((name) => NAMES[name]);
     const seen = sensors.filter((name) => name in checked).length === sensors.length;
-    const rested = { measured: ["done", "measured"], skipped: ["skipped", "no rest measured"], asked: ["", "begun"] }[rest] ?? ["", ""];
+    const rested = { measured: ["done", tr("measured")], skipped: ["skipped", tr("no rest measured")], asked: ["", tr("begun")] }[rest] ?? ["", ""];
     return [
-      ["Person", ...(coded === null ? ["", ""] : coded ? ["done", code] : ["skipped", "no code"])],
-      ["Signals", ...(skipped.length ? ["skipped", `${skipped.join(", ")} not checked`] : seen && step > 0 ? ["done", "checked"] : ["", ""])],
-      ["Rest", ...rested],
-      ["Begin", "", ""],
+      [tr("Person"), ...(coded === null ? ["", ""] : coded ? ["done", code] : ["skipped", tr("no code")])],
+      [tr("Signals"), ...(skipped.length ? ["skipped", tr("{what} not checked", { what: skipped.join(", ") })] : seen && step > 0 ? ["done", tr("checked")] : ["", ""])],
+      [tr("Rest"), ...rested],
+      [tr("Begin"), "", ""],
     ];
   }
 
@@ -271,17 +271,17 @@ export class SessionStart {
     ["person", "signal", "rest", "begin"].forEach((name, i) => ($(`session-${name}-step`).hidden = i !== step));
     $("session-back").disabled = step === 0;
     $("session-skip").hidden = step === 3;
-    say($("session-next"), step === 3 ? "Begin" : "Next");
+    say($("session-next"), step === 3 ? tr("Begin") : tr("Next"));
     [this.#drawPerson, this.#drawSignal, this.#drawRest, this.#drawBegin][step].call(this);
   }
 
   #drawPerson() {
     const { recording, session } = this.on.state() ?? {};
-    say($("session-title"), "Whose session is it?");
+    say($("session-title"), tr("Whose session is it?"));
     $("session-record").disabled = !recording?.available;
     $("session-record").checked = this.#records;
     say($("session-record-note"), recordingNote(recording, this.#records));
-    say($("session-before"), session?.began || session?.subject ? `Before: the session of ${session.subject || "a person without a code"}.` : "");
+    say($("session-before"), session?.began || session?.subject ? tr("Before: the session of {who}.", { who: session.subject || tr("a person without a code") }) : "");
     $("session-next").disabled = false;
     this.#lend();
   }
@@ -293,15 +293,15 @@ export class SessionStart {
       return;
     }
     const [device, place] = PLACES[name], [what, why] = this.#fault(name);
-    say($("session-title"), `${device} (${this.is.sensor + 1} of ${this.#sensors.length})`);
+    say($("session-title"), tr("{what} ({n} of {all})", { what: device, n: this.is.sensor + 1, all: this.#sensors.length }));
     say($("session-place"), place);
     const good = !why;
-    say($("session-advice"), good ? "Good" : what || why);
+    say($("session-advice"), good ? tr("Good") : what || why);
     say($("session-why"), what ? why : "");
     $("session-signal-step").dataset.good = good;
     const score = good ? (this.on.result()?.quality[name]?.score ?? 0) : null;
     setBar($("session-meter"), "quality", score);
-    say($("session-score"), good ? `quality ${percent(score)}` : "quality —");
+    say($("session-score"), tr("quality {value}", { value: good ? percent(score) : "—" }));
     say($("session-level"), name === "voice" ? this.#level : "");
     $("session-next").disabled = !good;
     this.#lend(name);
@@ -309,7 +309,7 @@ export class SessionStart {
 
   get #level() {
     const level = this.on.state()?.voice.level ?? null;
-    return level === null ? "level —" : `level ${Math.round(level)} dB`;
+    return tr("level {value}", { value: level === null ? "—" : `${Math.round(level)} dB` });
   }
 
   /** What this view has asked for counts, or the run for this session; an older rest may be another person's. */
@@ -334,12 +334,12 @@ export class SessionStart {
     this.#settleRest();
     const names = this.#sensors, faults = names.map((name) => [name, ...this.#fault(name)]).filter(([, , why]) => why);
     const rest = this.#restNow(), stage = stageOf(rest), none = faults.length === names.length;
-    say($("session-title"), "Two minutes of rest");
-    say($("session-do"), `The person lies or sits still with the eyes open, nobody touches them, nothing happens.${names.includes("voice") ? " The voice has a rest only where they speak: let them count in their usual voice." : ""}`);
-    say($("session-left"), LEFT[stage] ?? (rest.left === null ? "starting…" : minutesSeconds(Math.ceil(rest.left))));
+    say($("session-title"), tr("Two minutes of rest"));
+    say($("session-do"), `${tr("The person lies or sits still with the eyes open, nobody touches them, nothing happens.")}${names.includes("voice") ? ` ${tr("The voice has a rest only where they speak: let them count in their usual voice.")}` : ""}`);
+    say($("session-left"), LEFT[stage] ?? (rest.left === null ? tr("starting…") : minutesSeconds(Math.ceil(rest.left))));
     $("session-left").dataset.kind = stage;
     fill($("session-rest-notes"), restLines(rest, faults, none).map((line) => make("li", {}, line)));
-    say($("session-rest"), stage === "done" || stage === "refused" ? "Measure again" : "Start the rest");
+    say($("session-rest"), stage === "done" || stage === "refused" ? tr("Measure again") : tr("Start the rest"));
     $("session-rest").hidden = rest.lasts;
     $("session-rest").disabled = none || Boolean(rest.off);
     $("session-next").disabled = stage !== "done";
@@ -353,17 +353,17 @@ export class SessionStart {
 
   #drawBegin() {
     const { code, rest } = this.is, rested = rest === "measured" ? this.#rested() : null, run = this.on.run();
-    say($("session-title"), "Begin");
+    say($("session-title"), tr("Begin"));
     const rows = [
-      ["Person", code || "no code", !code],
-      ["Recording", this.#records ? "starts" : this.on.state()?.recording.available ? "none" : "none: the run was started without --record DIR", !this.#records],
+      [tr("Person"), code || tr("no code"), !code],
+      [tr("Recording"), this.#records ? tr("starts") : this.on.state()?.recording.available ? tr("none") : tr("none: the run was started without --record DIR"), !this.#records],
       ...run.modalities.map((name) => {
         const [what, why] = this.#fault(name);
-        if (!run.sources[name]) return [NAMES[name], "no sensor in this run", true];
-        const now = why ? what || why : "good";
-        return [NAMES[name], this.is.checked[name] ? now : `not checked; now ${now}`, Boolean(why) || !this.is.checked[name]];
+        if (!run.sources[name]) return [NAMES[name], tr("no sensor in this run"), true];
+        const now = why ? what || why : tr("good");
+        return [NAMES[name], this.is.checked[name] ? now : tr("not checked; now {now}", { now }), Boolean(why) || !this.is.checked[name]];
       }),
-      ["Rest", rested?.kept ? `measured: ${rested.kept.map((name) => NAMES[name]).join(", ")}` : rest === "measured" ? "measured" : "no rest measured", rest !== "measured"],
+      [tr("Rest"), rested?.kept ? tr("measured: {what}", { what: rested.kept.map((name) => NAMES[name]).join(", ") }) : rest === "measured" ? tr("measured") : tr("no rest measured"), rest !== "measured"],
     ];
     const parts = rows.flatMap(([name, words, lacks]) => [make("dt", {}, name), make("dd", { "data-lacks": lacks }, words)]);
     fill($("session-summary"), parts);

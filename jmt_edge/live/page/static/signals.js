@@ -1,11 +1,12 @@
 // What the line of a signal says.
 
+import { tr } from "./text.js";
 import { NONE } from "./values.js";
 
 const FLOOR = -90; // dBFS, the left end of the meter of the voice's level
 
-/** Whose face it is, after a change, and how that person lies in the picture. */
-const person = ({ track, turn }) => (track > 1 ? `, person ${track}` : "") + (turn ? `, turned by ${turn}°` : "");
+/** A good signal: whose face it is, after a change, and how that person lies in the picture. */
+const person = ({ track, turn }) => [tr("good"), track > 1 ? tr("person {n}", { n: track }) : "", turn ? tr("turned by {n}°", { n: turn }) : ""].filter(Boolean).join(", ");
 
 /** What a result says of a signal: its quality, undefined without a result, and its share of the attention, or null. */
 export const measured = (result, name) => ({ quality: result?.quality[name], share: result?.attention[name] ?? null });
@@ -18,7 +19,7 @@ export function verdictOf(quality, lost) {
     return { ok: false, said: `${NONE} ${at < 0 ? lost : lost.slice(0, at)}`, more: at < 0 ? "" : lost.slice(at) };
   }
   const ok = Boolean(quality?.ok);
-  return { ok, said: !quality ? NONE : ok ? `good${person(quality)}` : quality.reason, more: "" };
+  return { ok, said: !quality ? NONE : ok ? person(quality) : quality.reason, more: "" };
 }
 
 /** A share (0 to 1) as a meter's whole percent. */

@@ -3,6 +3,7 @@
 import { Chart, broken } from "./charts.js";
 import { $ } from "./dom.js";
 import { ask } from "./link.js";
+import { OUTPUTS } from "./uncertainty.js";
 
 const RATINGS = [[0, "0"], [0.5, "5"], [1, "10"]]; // the axis on the right
 
@@ -84,7 +85,7 @@ export class Trend {
   #newest() {
     const last = this.data?.rows?.[this.data.rows.length - 1];
     if (!last || this.data.to - last[0] > 2 * this.data.bin) return [];
-    return Object.entries(this.outputs).map(([name, colour]) => [last[this.#column(name) + 1], name[0].toUpperCase(), colour]);
+    return Object.entries(this.outputs).map(([name, colour]) => [last[this.#column(name) + 1], OUTPUTS[name][0].toUpperCase(), colour]);
   }
 
   #draw() {
