@@ -35,7 +35,10 @@ export class Trend {
     this.seconds = seconds;
     clearTimeout(this.timer);
     const asked = (this.asked = Symbol("trend")); // an answer that is still to come is not wanted any more
-    if (seconds === 0) return;
+    if (seconds === 0) {
+      this.clear();
+      return;
+    }
     try {
       const answer = await ask(`/api/v1/trend${seconds === null ? "" : `?seconds=${seconds}`}`);
       const data = await answer.json();
@@ -52,7 +55,7 @@ export class Trend {
     if (this.asked === asked) this.timer = setTimeout(() => this.show(seconds), 1000 * Math.max(4, this.data?.bin ?? 4));
   }
 
-  /** Forget what is shown: another run has begun. */
+  /** Forget what is shown: another run has begun, or nothing is to be shown. */
   clear() {
     this.data = null;
     this.chart.set([[], ...Object.keys(this.outputs).flatMap(() => [[], [], []])], 0);
