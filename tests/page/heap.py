@@ -42,18 +42,23 @@ def sample(cdp: Any, page: Any, minutes: float) -> Sample:
     }  # fmt: skip
 
 
+def wait_for(page: Any, selector: str) -> None:
+    """Without a handle of the element, as `wait_for_selector` returns: that keeps a chart that is closed in memory."""
+    page.locator(selector).first.wait_for()
+
+
 def person(page: Any) -> None:
     """Opens one view after the other, and leaves each."""
     shut = "() => !document.querySelector('dialog[open], .sheet:not([hidden])')"
     page.keyboard.press("v")
-    page.wait_for_selector("#events-list .event")
+    wait_for(page, "#events-list .event")
     page.click("#events-list .event >> nth=0")
-    page.wait_for_selector("#event canvas")
+    wait_for(page, "#event canvas")
     page.keyboard.press("Escape")
     page.wait_for_function(shut)
     page.keyboard.press("o")
     page.click("#recordings-list .recording")
-    page.wait_for_selector("#viewer canvas")
+    wait_for(page, "#viewer canvas")
     page.keyboard.press("Escape")
     page.wait_for_function(shut)
     for key in ("l", "?"):
@@ -65,7 +70,7 @@ def person(page: Any) -> None:
         page.keyboard.press("Escape")
         page.wait_for_function(shut)
     page.select_option("#pain-span", "3600")
-    page.wait_for_selector("#pain-trend canvas")
+    wait_for(page, "#pain-trend canvas")
     page.select_option("#pain-span", "live")
     page.evaluate("() => document.activeElement.blur()")
 
