@@ -35,7 +35,7 @@ VALUES: dict[str, tuple[Any, Any]] = {
     "page": (True, "127.0.0.1:8765"), "novelty": ("warn", "warn"), "person": ("first", "first"),
     "rest": (120, 120.0), "actions": (True, True),
     "demo-alarms": (True, True), "require-signed": (True, True), "page-face": ("blur", "blur"),
-    "page-ask": (30, 30), "session": (True, True),
+    "page-ask": (30, 30), "session": (True, True), "trace": ("t.json", Path("t.json")), "language": ("de", "de"),
     "page-cert": ("c.pem", Path("c.pem")), "page-key": ("k.pem", Path("k.pem")), "log-level": ("error", "error"),
     "log-file": ("l.txt", Path("l.txt")), "mqtt": ("mqtt://h",) * 2, "bed": (12, "12"),
     "mqtt-password-file": ("p", Path("p")), "mqtt-ca": ("ca.pem", Path("ca.pem")),

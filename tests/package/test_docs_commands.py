@@ -411,6 +411,7 @@ def stop_before_training(patch: pytest.MonkeyPatch) -> None:
 
     for module in ("search", "suite", "suite_seeds"):
         patch.setattr(importlib.import_module(f"jmt_edge.training.{module}"), "prepare", begun)
+    patch.setattr("jmt_edge.training.search.foresee", begun)  # the runs that the next commands need lie there already
 
 
 def stop_before_scoring(patch: pytest.MonkeyPatch) -> None:

@@ -77,6 +77,8 @@ CASES: dict[str, Case] = {
     "replay `--page`: an address that is free": ("replay {folder} --page 127.0.0.1:{port}", "", "cannot listen"),
     "replay `--backend`: what the backend needs": ("replay {folder} --backend magic", "", "unknown backend"),
     "export `--to parquet`: `[record]` (pyarrow)": ("export {folder} --to parquet", "pyarrow", "[record]"),
+    "export `--to`, `--events`: one of them; `--events` goes with `csv` and `parquet`": (
+        "export {folder} --to fhir --events", "", "--events"),
     "export `--subject`: `--to fhir`, and a reference": (
         "export {folder} --to csv --subject Patient/1", "", "--to fhir"),
     "export `--require-signed`: `[sign]` (cryptography)": (

@@ -336,7 +336,7 @@ def test_each_output_is_drawn_with_its_own_lowest_mean_and_highest_value(
     bed: Bedside, visit: Callable[..., Any]
 ) -> None:
     page = visit(bed.url)
-    data, newest, stale = page.evaluate("""async () => {
+    data, newest, stale, kept = page.evaluate("""async () => {
       const { Trend } = await import("/static/trend.js");
       const host = document.getElementById("affect-trend"), outputs = { valence: "--accent", arousal: "--accent-2" };
       const trend = new Trend(host, { outputs, range: [-1, 1], clock: () => true });
@@ -345,17 +345,20 @@ def test_each_output_is_drawn_with_its_own_lowest_mean_and_highest_value(
       const real = window.fetch;
       window.fetch = async () => new Response(JSON.stringify(answer));
       await trend.show(3600);
-      trend.show(0);
+      clearTimeout(trend.timer);
       const ticks = trend.chart.parts.ticks(), rings = trend.chart.parts.rings();
       trend.data.to = 40;
+      const found = [trend.chart.plot.data, [ticks, rings], trend.chart.parts.ticks()];
+      trend.show(0);
       window.fetch = real;
-      return [trend.chart.plot.data, [ticks, rings], trend.chart.parts.ticks()];
+      return [...found, trend.data];
     }""")
     t, *each = data
     assert t == [2, 12, 22]
     wanted = ([-0.5, -0.51], [-0.3, -0.31], [-0.4, -0.41], [0.7, 0.71], [0.9, 0.91], [0.8, 0.81])
     assert each == [[before, None, after] for before, after in wanted], "low, high, mean; the line breaks at the gap"
     assert newest == [[[-0.41, "V", "--accent"], [0.81, "A", "--accent-2"]], []], "a pain rating has no place here"
+    assert kept is None, "hours of rows are not kept for nobody"
     assert stale == [], "no letter where the newest value is not of now"
 
 
@@ -376,10 +379,11 @@ def test_a_gap_without_an_answer_is_of_the_servers_clock(bed: Bedside, visit: Ca
         Date.now = () => 5_200_000 + 1000 * passed;
         await trend.show(3600);
       }
+      const { data } = trend;
       trend.show(0);
       Object.assign(window, { fetch: real.fetch });
       Date.now = real.now;
-      return trend.data;
+      return data;
     }""")
     assert data["gaps"] == [[1000, 4592], [4600, 4620]] and (data["from"], data["to"]) == (1020, 4620)
 

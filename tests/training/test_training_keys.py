@@ -551,9 +551,10 @@ def imported(entries: list[str]) -> set[str]:
     ("entries", "covered", "beside"),
     [
         # what a clip is made of; the rest of `training` says which clips there are, and that is in their key
-        (["training.clips"], CLIP_CODE, {"errors", "capture.base", "training.data", "training.keys", "training.locks"}),
+        (["training.clips"], CLIP_CODE, {"errors", "faults", "trace", "capture.base", "training.data", "training.keys",
+                                         "training.locks"}),
         (["training.trainer", "training.sets", "models.joint", "models.jca", "models.pretrained"], CODE,
-         {"errors", "capture.base"}),
+         {"errors", "faults", "trace", "capture.base"}),
     ],
 )  # fmt: skip
 def test_the_code_of_a_key_is_all_code_that_is_used(
