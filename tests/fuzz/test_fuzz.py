@@ -97,7 +97,7 @@ class Broken(Reader):
     ],
 )  # fmt: skip
 def test_each_kind_of_fault_is_found(kind: str, expected: str, tmp_path: Path) -> None:
-    """In a fresh process: after other tests have loaded OpenVINO, a forked child dies of SIGSEGV at its first signal."""
+    """In a fresh process: where tests before it have loaded OpenVINO, a forked child dies of SIGSEGV at a signal."""
     code = f"from test_fuzz import one_fault; print(one_fault({kind!r}, {str(tmp_path)!r}))"
     folder = Path(__file__).parent
     done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=120)
