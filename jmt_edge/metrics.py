@@ -148,17 +148,24 @@ def bootstrap(
 
 
 def spearman(x: ArrayLike, y: ArrayLike) -> float:
-    """Spearman's rank correlation of (n,) values, ties at their mean rank. NaN below 2 pairs, or where all of one side
-    are equal.
+    """Spearman's rank correlation of (n,) values, ties at their mean rank. NaN below 2 pairs, where all of one side are
+    equal, and where a value is NaN.
     """
-    from scipy.stats import rankdata  # slow to import, and needed by reports alone
-
-    a, b = (np.asarray(rankdata(values), np.float64) for values in (np.ravel(x), np.ravel(y)))
+    a, b = (_ranks(np.ravel(values)) for values in (x, y))
     if a.shape != b.shape:
         raise ValueError(f"x has {a.size} values and y {b.size}")
     a, b = a - a.mean() if a.size else a, b - b.mean() if b.size else b
     spread = math.sqrt(float(a @ a) * float(b @ b))
-    return max(-1.0, min(1.0, float(a @ b) / spread)) if spread else float("nan")
+    return max(-1.0, min(1.0, float(a @ b) / spread)) if spread > 0 else float("nan")  # min(1.0, nan) would be 1.0
+
+
+def _ranks(values: NDArray[np.generic]) -> NDArray[np.float64]:
+    """(n,) ranks from 1, ties at their mean, as `scipy.stats.rankdata`: a live page asks for them, and SciPy's import
+    would hold up the run."""
+    if np.isnan(values).any():
+        return np.full(len(values), np.nan)
+    _, group, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return np.asarray((np.cumsum(counts) - (counts - 1) / 2)[group], np.float64)
 
 
 def spearman_interval(rho: float, n: int) -> tuple[float, float]:

@@ -35,6 +35,7 @@ from .experiment import (
     _Run,
     features_of,
     fusion_set,
+    known_parts,
     make_splits,
     prepare,
     require_fit,
@@ -43,7 +44,7 @@ from .experiment import (
 )
 from .faults import conditions
 from .features import extract
-from .keys import claim, digest, write
+from .keys import claim, digest, foresee, write
 from .networks import Unimodal, fusion_of
 from .recipes import Masking, Recipe
 from .scores import empty_predictions
@@ -56,6 +57,7 @@ PRIMARY = ("jmt", "jmt_no_joint_wide")  # the claim, and its control
 INNER_FOLDS = 2  # of the training people, for out-of-fold features
 RIDGE = 1e-2  # of the map between two backbones' features, in units of their mean variance
 FILE = "outputs.npz"
+PART = ("a part of a suite", (FILE,))
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,12 @@ def run_seeded_suite(
         raise ConfigError(f"--fractions {','.join(map(str, fractions))}: each must lie in (0, 1]")
     chosen = {k: v for k, v in wanted.items() if not systems or k in systems or k in PRIMARY}
     require_fit(cohort, recipe)
+    known = known_parts(recipe, seed=seed, device=options.device) | {"seeds": seeds}
+    del known["recipe"]  # each variant's own
+    for share in fractions:
+        for split in make_splits(cohort, protocol, seed=seed):
+            for file in (out / f"{share:g}").glob(f"*/{split.name}/run.key.json"):
+                foresee(file, known, *PART)
     began = time.monotonic()
     prepared = prepare(cohort, recipe, options)
     splits = make_splits(cohort, protocol, seed=seed, windows=prepared.windows)
@@ -172,7 +180,7 @@ class _Fold:
         folder = self.out / variant.name / self.split.name
         key = run_key(prepared, self.split, seed=self.seed, device=self.options.device)
         key = key.also(seeds=self.seeds, way=variant.way)
-        claim(folder / "run.key.json", key, "a part of a suite", (FILE,))
+        claim(folder / "run.key.json", key, *PART)
         windows = prepared.windows.of(self.split.test)
         if not (folder / FILE).is_file():
             self._train(variant, recipe, prepared, folder)

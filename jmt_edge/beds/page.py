@@ -41,7 +41,7 @@ from .ward import Ward
 log = logging.getLogger(__name__)
 
 SHARED = (  # of the bedside page
-    "/static/style.css", "/static/dom.js", "/static/layers.js", "/static/text.js", "/static/icon.svg",
+    *(f"/static/{name}" for name in ("style.css", "dom.js", "keys.js", "layers.js", "text.js", "icon.svg")),
     *(f"/static/languages/{code}.json" for code in LANGUAGES[1:]),
 )  # fmt: skip
 SWEEP = 0.2  # s

@@ -56,7 +56,7 @@ class ReadAhead:
         self._closing = False
         self._late = ""  # what has not come back yet
         self._status = Status(State.CONNECTING)
-        self._thread = Steady(self._work, f"source {source.name}")
+        self._thread = Steady(self._work, f"source {source.modality} {source.name}")
 
     # ---- the thread
 

@@ -484,7 +484,7 @@ def one_line(view: View) -> str:
         f"{words[name]} {f'{view.shown(name, values[name])}{demo}' if name in values else NONE}" for name in outputs
     ]
     why = origin(now, view.info.uncertainty, view.speech) if now and values else view.reason
-    names = _names(view.speech) if view.speech.code != "en" else {"face": "face", "voice": "voice", "eda": "eda"}
+    names = _names(view.speech)
     sensors = [
         "".join(text for text, _ in [(f"{names[name]}: ", ""), *_verdict(view, name)]) for name in (now or _NO).quality
     ]

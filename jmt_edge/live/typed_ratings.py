@@ -38,7 +38,7 @@ class TypedRatings:
         self._changing: Mark | None = None  # the next rating takes its place
 
     def add(self, mark: Mark) -> None:
-        """A mark of the run, whoever made it."""
+        """A mark of the run, made here or on the page."""
         with self._lock:
             self._ratings.add(mark, self._controls.part)
 

@@ -25,7 +25,7 @@ test("a rest is left, done, refused, or not there", () => {
   assert.equal(stageOf({ ...nothing, mine: true, off: "no results for 3 s" }), "", "nothing is known of it");
 });
 
-test("while nothing is known, the reason stands there and nothing else", () => {
+test("while nothing is known, only the reason is shown", () => {
   assert.deepEqual(restLines({ ...nothing, off: "no results for 3 s", older: { left: 5 } }, [dark], true), ["— no results for 3 s"]);
 });
 

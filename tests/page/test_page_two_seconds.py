@@ -36,7 +36,7 @@ def hanging_loop(folder: Path) -> Iterator[tuple[str, Callable[[], None], str]]:
 
 @contextmanager
 def frozen_server(folder: Path) -> Iterator[tuple[str, Callable[[], None], str]]:
-    """The whole process stands still, its connections stay open."""
+    """The whole process is stopped; its connections stay open."""
     process, url = serve(folder / "one", "127.0.0.1:0", "trimodal")
     try:
         yield url, lambda: os.kill(process.pid, signal.SIGSTOP), "no connection"

@@ -38,6 +38,7 @@ def test_spearman_of_nothing_is_no_number() -> None:
     assert (
         math.isnan(spearman([], [])) and math.isnan(spearman([1], [2])) and math.isnan(spearman([1, 2, 3], [5, 5, 5]))
     )
+    assert math.isnan(spearman([1, 2, float("nan")], [1, 2, 3]))
     with pytest.raises(ValueError, match="3 values and y 2"):
         spearman([1, 2, 3], [1, 2])
 

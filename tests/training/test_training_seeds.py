@@ -192,7 +192,7 @@ def test_features_of_two_backbones_are_brought_together() -> None:
 
 @pytest.mark.nightly
 @pytest.mark.slow
-def test_the_suite_over_seeds_from_the_command_line(tmp_path: Path) -> None:
+def test_the_suite_over_seeds_from_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = tmp_path / "data"
     cohort = ["synth", "biovid", "--subjects", "6", "--trials", "2", "--classes", "BL1,PA4", "--jobs", "1", "--quiet"]
     assert CliRunner().invoke(cli, [*cohort, "--out", str(data)], catch_exceptions=False).exit_code == 0
@@ -225,6 +225,7 @@ def test_the_suite_over_seeds_from_the_command_line(tmp_path: Path) -> None:
     again = CliRunner().invoke(cli, [str(a) for a in arguments], catch_exceptions=False)
     assert again.exit_code == 0 and stamps == {f: f.stat().st_mtime_ns for f in stamps}
     arguments[arguments.index("--seeds") + 1] = "3"
+    monkeypatch.setattr("jmt_edge.training.suite_seeds.prepare", lambda *_, **__: pytest.fail("clips were cut first"))
     assert "seeds = 2, not 3" in str(CliRunner().invoke(cli, [str(a) for a in arguments]).exception)
 
 

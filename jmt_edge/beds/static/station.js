@@ -1,5 +1,6 @@
 // The station: asks once a second what is known of every bed, and shows nothing that is old.
 import { $, make, say } from "/static/dom.js";
+import { pressed } from "/static/keys.js";
 import { openDialog } from "/static/layers.js";
 import { inLanguage, percentParts, signed, tr, translated } from "/static/text.js";
 import { ago, alarmsOf, gravest, sentence, signalsOf } from "/static/tiles.js";
@@ -190,9 +191,9 @@ function theme() {
 }
 $("theme").addEventListener("click", theme);
 document.addEventListener("keydown", (event) => {
-  if (event.target.closest("input") || event.ctrlKey || event.metaKey || event.altKey) return;
-  if (event.key === "d") theme();
-  if (event.key === "a" && !$("ack").hidden) $("ack").click();
+  const key = pressed(event)?.key;
+  if (key === "d") theme();
+  if (key === "a" && !$("ack").hidden) $("ack").click();
 });
 
 setInterval(turn, PERIOD);
