@@ -1,4 +1,4 @@
-"""Samples in, results out: the part of a live run that has no clock, no threads and no devices.
+"""Samples in, results out: the part of a live run that has no clock and no devices.
 
 The same chunks in the same order between the same windows give the same results, bit for bit; `replay` relies on it.
 """
@@ -80,7 +80,9 @@ class Pipeline:
         self.plans: dict[str, ClipPlan] = plan_clips(self.task, hop)
         connected = set(modalities)
         self.cutters = {
-            name: open_cutter(plan, lambda index: index * hop, first, on_face=on_face, person=person, actions=actions)
+            name: open_cutter(
+                plan, lambda index: index * hop, first, on_face=on_face, person=person, actions=actions, beside=True
+            )
             for name, plan in self.plans.items()
             if name in connected
         }
