@@ -14,7 +14,7 @@ import numpy as np
 from ..faults import Steady
 from ..media.chunk import Chunk, empty_chunk
 from ..trace import span
-from .base import Source, State, Status
+from .base import LazyFrames, Source, State, Status
 
 PIECES = 20  # a second: what is read at once
 LEAD, LEAD_FACE = 0.5, 0.2  # s that are read before they are due; frames are large
@@ -34,7 +34,7 @@ class _Piece:
 
 
 class ReadAhead:
-    """`source`, whose samples are ready when they are due: decoding and drawing are not part of a window's latency.
+    """`source`, whose samples are ready when they are due: decoding is not part of a window's latency.
 
     Samples, their order and the status are those of `source` itself, read by the caller. A call to it that takes longer
     than `FIRST` continues in its thread: `read` then returns nothing and `status` is STALLED, and the next `read` waits
@@ -174,5 +174,5 @@ def _joined(chunks: list[Chunk]) -> Chunk:
     if isinstance(values[0], np.ndarray):
         values = np.concatenate(values)
     else:
-        values = [image for images in values for image in images]
+        values = LazyFrames.joined(values)
     return Chunk(np.concatenate([c.times for c in chunks]), values, chunks[-1].rate, sum(c.lost for c in chunks))
