@@ -39,6 +39,10 @@ class Cutter(Protocol):
         """Windows before `window` are done or dropped."""
         ...
 
+    def begin(self, end: float) -> None:
+        """The clip that ends at `end` is cut next: start what that would wait for."""
+        ...
+
     def clip(self, end: float) -> tuple[NDArray[Any], float]:
         """The signal of the clip that ends at `end`, of `signal_format`, and the fraction of it that is real."""
         ...

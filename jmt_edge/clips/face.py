@@ -154,16 +154,20 @@ class FaceCutter:
         """Frames that only windows before `window` wanted are no longer searched."""
         self._current = max(self._current, window)
 
+    def begin(self, end: float) -> None:
+        """Search the newest frame, where the clip that ends at `end` uses it."""
+        if self._before is not None and self._before[0] <= end + 1e-6:
+            missing = [w for w, e, _ in self._wanted if abs(e - end) < 1e-6 and w <= end + 1e-6]
+            if any(w - self._before[0] <= self._tolerance for w in missing):
+                self._search(*self._before)
+
     def clip(self, end: float) -> tuple[NDArray[Any], float]:
         """The clip that ends at `end`: ((T, H, W, 3) uint8 RGB, or (T, C) float32 measures; fraction of its frames that
         show a face, of measures one that may be used).
 
         Only the person in its newest frame is in it: frames of anybody else count as frames without a face.
         """
-        if self._before is not None and self._before[0] <= end + 1e-6:
-            missing = [w for w, e, _ in self._wanted if abs(e - end) < 1e-6 and w <= end + 1e-6]
-            if any(w - self._before[0] <= self._tolerance for w in missing):
-                self._search(*self._before)
+        self.begin(end)
         self._take(end)
         oldest = self._handed - self._plan.reach - HOLD
         known = [(t, crop, who) for t, crop, who in self._crops if oldest <= t <= end + 1e-6]

@@ -133,6 +133,9 @@ class VoiceCutter:
     def advance(self, window: int) -> None:
         """Nothing waits for a window."""
 
+    def begin(self, end: float) -> None:
+        """A clip waits for nothing."""
+
     def clip(self, end: float) -> tuple[NDArray[np.float32], float]:
         """The clip that ends at `end`: ((1, 64, frames), fraction of its samples that are there)."""
         m = self._plan.m
