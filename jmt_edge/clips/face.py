@@ -98,9 +98,9 @@ class FaceCutter:
     alone, not on how frames were cut into chunks.
 
     window_end: when window i ends, ascending. find: `tracked` by default, which follows `person`. on_face: called with
-    the time and face of each searched frame, by `push`, `clip`, `verdict` or `measured`. actions: measure the face every
-    `EVERY` seconds even if no clip needs it. beside: search in a thread beside the caller's. A clip waits for the frames
-    up to its end, so it is the same clip; when a window ends, at most its newest frame is still to be searched.
+    the time and face of each searched frame, by `push`, `clip`, `verdict` or `measured`. actions: measure the face
+    every `EVERY` seconds even if no clip needs it. beside: search in a thread beside the caller's. A clip waits for the
+    frames up to its end, so it is the same clip; at a window's end, at most its newest frame is still to be searched.
     """
 
     def __init__(

@@ -48,8 +48,8 @@ def _ramp(x: float, bad: float, good: float) -> float:
 
 
 class FaceFrame(NamedTuple):
-    """One frame's face, judged. score: 0 where it may not be used, because of `reason`. track: whose face it is, 0 where
-    there is none. turn: see `Face`.
+    """One frame's face, judged. score: 0 where it may not be used, because of `reason`. track: whose face it is, 0
+    where there is none. turn: see `Face`.
     """
 
     t: float

@@ -7,6 +7,8 @@ import io
 import json
 import os
 import pty
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -461,3 +463,20 @@ def test_marks_that_cannot_be_read_end_with_a_sentence(lines: Any, capsys: pytes
     thread = read_marks(lines, Controls())
     thread.join(20)
     assert not thread.is_alive() and FAULTS.since(before)["marks"].count >= 1
+
+
+@pytest.mark.parametrize(("asked", "threads"), [(None, 1), ("2", 2)])
+def test_linear_algebra_of_a_live_run_has_one_thread_unless_asked(asked: str | None, threads: int) -> None:
+    """OpenBLAS starts its threads when NumPy is imported, and idle ones wait at full speed."""
+    tasks = Path("/proc/self/task")
+    if not tasks.is_dir() or (os.cpu_count() or 1) < 2:
+        pytest.skip("needs /proc and two cores")
+    code = "import os; from jmt_edge.cli import cli; cli.get_command(None, 'live'); import numpy; "
+    environment = {k: v for k, v in os.environ.items() if not k.endswith("_NUM_THREADS")}
+    environment |= {} if asked is None else {"OPENBLAS_NUM_THREADS": asked}
+    code += "print(len(os.listdir('/proc/self/task')), 'openblas' in str(numpy.show_config('dicts')).lower())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    count, openblas = done.stdout.split()
+    if openblas == "False":
+        pytest.skip("this NumPy has no OpenBLAS")
+    assert int(count) == threads
