@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from typing import Any
@@ -112,3 +114,23 @@ def test_few_frames_wait_and_the_thread_ends(monkeypatch: pytest.MonkeyPatch) ->
         time.sleep(0.01)
     search.hand(9.0, ["frame"], 0)
     assert list(search.take(9.0)) == [9.0], "the next frame starts another"
+
+
+AT_EXIT = """
+import time
+from jmt_edge.clips.beside import Beside
+def work(image, t):
+    time.sleep(0.5)
+    print(image, flush=True)
+search = Beside(work, "at exit")
+search.hand(0.0, ["searched"], 0)
+search.hand(1.0, ["left out"], 0)
+time.sleep(0.2)
+"""
+
+
+def test_a_process_ends_after_the_frame_that_is_searched() -> None:
+    """The last frames of a run need no result. A thread that comes back from a network's C++ when the interpreter is
+    gone would abort the process."""
+    done = subprocess.run([sys.executable, "-c", AT_EXIT], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "searched\n", "")
