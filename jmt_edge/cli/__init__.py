@@ -42,7 +42,7 @@ COMMANDS = {
     "import": "Convert a checkpoint of the published code into a bundle.",
 }
 # Of these, linear algebra outside the networks is a few small products a window; a second thread gains nothing there
-# and then waits for the next one at full speed: 0.2 of a core, measured on two.
+# and then waits for the next one at full speed.
 ONE_BLAS_THREAD = ("live", "replay", "bench")
 
 
