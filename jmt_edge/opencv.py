@@ -49,3 +49,4 @@ except Exception as error:  # ImportError for the most part; an extension module
 if _said.getvalue():
     sys.stderr.write(_said.getvalue())
 silence(cv2)
+cv2.setNumThreads(1)  # pictures are small: spreading one over the cores costs more than it gains

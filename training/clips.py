@@ -203,10 +203,7 @@ def _map(work: Callable[[Any], Any], items: Iterator[tuple[int, Any]], workers: 
 def _quiet_worker() -> None:
     import signal
 
-    from ..opencv import cv2
-
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
-    cv2.setNumThreads(1)
 
 
 # ---- one trial, in a worker ------------------------------------------------------------------------------

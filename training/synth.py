@@ -418,7 +418,6 @@ _stop: Any = None  # set in each worker: an event that asks it to stop after the
 def _start_worker(stop: Any) -> None:
     global _stop
     _stop = stop
-    cv2.setNumThreads(1)
 
 
 def _asked_to_stop() -> bool:

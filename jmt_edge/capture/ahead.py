@@ -14,10 +14,12 @@ import numpy as np
 from ..faults import Steady
 from ..media.chunk import Chunk, empty_chunk
 from ..trace import span
-from .base import Source, State, Status
+from .base import LazyFrames, Source, State, Status
 
 PIECES = 20  # a second: what is read at once
-LEAD, LEAD_FACE = 0.5, 0.2  # s that are read before they are due; frames are large
+# s that are read before they are due; frames are large. Half a second would be a usual hop: a simulated voice makes its
+# next phrase, 30 ms of work every 4 s, where a source reads past the last one, and that must not be at a window's end
+LEAD, LEAD_FACE = 0.35, 0.2
 FIRST = 2.0  # s that a call is waited for: no decoder is that slow, only a disk
 AGAIN = 0.05  # s that `read` waits for a call that has not come back
 _SAME = 1e-9  # s
@@ -34,7 +36,7 @@ class _Piece:
 
 
 class ReadAhead:
-    """`source`, whose samples are ready when they are due: decoding and drawing are not part of a window's latency.
+    """`source`, whose samples are ready when they are due: decoding is not part of a window's latency.
 
     Samples, their order and the status are those of `source` itself, read by the caller. A call to it that takes longer
     than `FIRST` continues in its thread: `read` then returns nothing and `status` is STALLED, and the next `read` waits
@@ -174,5 +176,5 @@ def _joined(chunks: list[Chunk]) -> Chunk:
     if isinstance(values[0], np.ndarray):
         values = np.concatenate(values)
     else:
-        values = [image for images in values for image in images]
+        values = LazyFrames.joined(values)
     return Chunk(np.concatenate([c.times for c in chunks]), values, chunks[-1].rate, sum(c.lost for c in chunks))

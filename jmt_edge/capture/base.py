@@ -6,7 +6,8 @@ fitted to it inside the source; its readers see stream time only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Protocol
@@ -15,7 +16,7 @@ from ..media.chunk import Chunk
 
 
 class LazyFrames(Sequence[Any]):
-    """A chunk's frames, each made from its item whenever it is accessed."""
+    """A chunk's frames, each made from its item whenever it is accessed; `once` makes each only the first time."""
 
     def __init__(self, make: Callable[[Any], Any], items: Sequence[Any]) -> None:
         self._make, self._items = make, items
@@ -25,6 +26,31 @@ class LazyFrames(Sequence[Any]):
 
     def __getitem__(self, i: Any) -> Any:
         return LazyFrames(self._make, self._items[i]) if isinstance(i, slice) else self._make(self._items[i])
+
+    @classmethod
+    def once(cls, make: Callable[[Any], Any], items: Iterable[Any], turn: threading.Lock) -> LazyFrames:
+        """Frames that are kept once made. turn: held while one is made, so that `make` is called by one thread."""
+        return cls(_Once.get, [_Once(make, item, turn) for item in items])
+
+    @classmethod
+    def joined(cls, parts: Sequence[Sequence[Any]]) -> Sequence[Any]:
+        """The frames of all parts in order, not made yet where all are made alike."""
+        lazy = [part for part in parts if isinstance(part, LazyFrames)]
+        if lazy and len(lazy) == len(parts) and all(part._make == lazy[0]._make for part in lazy):
+            return cls(lazy[0]._make, [item for part in lazy for item in part._items])
+        return [frame for part in parts for frame in part]
+
+
+class _Once:
+    def __init__(self, make: Callable[[Any], Any], item: Any, turn: threading.Lock) -> None:
+        self._make, self._item, self._turn = make, item, turn
+        self._made: Any = None
+
+    def get(self) -> Any:
+        with self._turn:
+            if self._made is None:
+                self._made = self._make(self._item)
+            return self._made
 
 
 class State(str, Enum):

@@ -39,6 +39,10 @@ class Cutter(Protocol):
         """Windows before `window` are done or dropped."""
         ...
 
+    def begin(self, end: float) -> None:
+        """The clip that ends at `end` is cut next: start what that would wait for."""
+        ...
+
     def clip(self, end: float) -> tuple[NDArray[Any], float]:
         """The signal of the clip that ends at `end`, of `signal_format`, and the fraction of it that is real."""
         ...
@@ -57,10 +61,12 @@ def open_cutter(
     find: Find | None = None,
     person: str = "largest",
     actions: bool = False,
+    beside: bool = False,
 ) -> Cutter:
     """The cutter of the plan's modality for the windows `first`, `first` + 1, ..., window i ending at `window_end(i)`.
 
-    window_end: ascending; inf where there is no further window. on_face, find, person, actions: see `FaceCutter`.
+    window_end: ascending; inf where there is no further window. on_face, find, person, actions, beside: see
+    `FaceCutter`.
     Raises ConfigError for a modality without a cutter, and for measures of a face other than those known here.
     """
     if plan.m.measured and plan.m.shape[0] != len(CHANNELS):
@@ -69,7 +75,9 @@ def open_cutter(
             "use the version that the network was trained with"
         )
     if plan.m.name == "face":
-        return FaceCutter(plan, window_end, first, on_face=on_face, find=find, person=person, actions=actions)
+        return FaceCutter(
+            plan, window_end, first, on_face=on_face, find=find, person=person, actions=actions, beside=beside
+        )
     if plan.m.name == "voice":
         return VoiceCutter(plan)
     if plan.m.name == "eda":

@@ -45,6 +45,9 @@ class EdaCutter:
     def advance(self, window: int) -> None:
         """Nothing waits for a window."""
 
+    def begin(self, end: float) -> None:
+        """A clip waits for nothing."""
+
     def clip(self, end: float) -> tuple[NDArray[np.float32], float]:
         """The clip that ends at `end`: ((1, samples) µS, fraction that is real data)."""
         return resample_eda(self._times, self._values, end, self._plan.m)

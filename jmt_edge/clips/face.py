@@ -13,9 +13,10 @@ from ..media.chunk import Chunk
 from ..opencv import cv2
 from ..preprocessing.actions import FaceMeasures, channels, measure_face
 from ..preprocessing.face import NO_FACE, TEMPLATE, TEMPLATE_SIDE, Face, FaceDetector, FaceTracker, align_crop
-from ..preprocessing.quality import FaceQuality, Verdict
+from ..preprocessing.quality import FaceFrame, FaceQuality, Verdict
 from ..preprocessing.sight import FaceSight
 from ..trace import span
+from .beside import Beside
 from .frames import Crop, frame_times, pick_crops, tolerance
 from .plan import ClipPlan
 
@@ -41,6 +42,16 @@ class Measured(NamedTuple):
     t: float
     track: int
     measures: FaceMeasures
+
+
+class _Searched(NamedTuple):
+    """What a frame at time `t` shows, and what was measured on it."""
+
+    t: float
+    face: Face | None
+    crop: Crop | None
+    judged: FaceFrame
+    measured: Measured | None
 
 
 Find = Callable[[Any, float], Found]  # (frame, time in s) -> what it shows
@@ -87,7 +98,9 @@ class FaceCutter:
     alone, not on how frames were cut into chunks.
 
     window_end: when window i ends, ascending. find: `tracked` by default, which follows `person`. on_face: called with
-    the time and face of each searched frame. actions: measure the face every `EVERY` seconds even if no clip needs it.
+    the time and face of each searched frame, by `push`, `clip`, `verdict` or `measured`. actions: measure the face
+    every `EVERY` seconds even if no clip needs it. beside: search in a thread beside the caller's. A clip waits for the
+    frames up to its end, so it is the same clip; at a window's end, at most its newest frame is still to be searched.
     """
 
     def __init__(
@@ -100,8 +113,11 @@ class FaceCutter:
         find: Find | None = None,
         person: str = "largest",
         actions: bool = False,
+        beside: bool = False,
     ) -> None:
         self._plan, self._window_end = plan, window_end
+        self._beside = Beside(self._look, "face search") if beside else None
+        self._handed = -np.inf  # time of the newest frame that is searched, or will be
         self._tolerance = tolerance(plan.m)
         self._find = find or tracked(plan.m.side, person)
         self._every = 0.0 if plan.m.measured else EVERY if actions else None
@@ -132,10 +148,18 @@ class FaceCutter:
             for frame in sorted(chosen, key=lambda frame: frame[0]):
                 self._search(*frame)
             self._before = now
+        self._take(-np.inf)
 
     def advance(self, window: int) -> None:
         """Frames that only windows before `window` wanted are no longer searched."""
         self._current = max(self._current, window)
+
+    def begin(self, end: float) -> None:
+        """Search the newest frame, where the clip that ends at `end` uses it."""
+        if self._before is not None and self._before[0] <= end + 1e-6:
+            missing = [w for w, e, _ in self._wanted if abs(e - end) < 1e-6 and w <= end + 1e-6]
+            if any(w - self._before[0] <= self._tolerance for w in missing):
+                self._search(*self._before)
 
     def clip(self, end: float) -> tuple[NDArray[Any], float]:
         """The clip that ends at `end`: ((T, H, W, 3) uint8 RGB, or (T, C) float32 measures; fraction of its frames that
@@ -143,22 +167,23 @@ class FaceCutter:
 
         Only the person in its newest frame is in it: frames of anybody else count as frames without a face.
         """
-        if self._before is not None and self._before[0] <= end + 1e-6:
-            missing = [w for w, e, _ in self._wanted if abs(e - end) < 1e-6 and w <= end + 1e-6]
-            if any(w - self._before[0] <= self._tolerance for w in missing):
-                self._search(*self._before)
-        known = [(t, crop, who) for t, crop, who in self._crops if t <= end + 1e-6]
+        self.begin(end)
+        self._take(end)
+        oldest = self._handed - self._plan.reach - HOLD
+        known = [(t, crop, who) for t, crop, who in self._crops if oldest <= t <= end + 1e-6]
         newest = next((who for _, crop, who in reversed(known) if crop is not None), 0)
         crops, valid = pick_crops([(t, crop if who == newest else None) for t, crop, who in known], end, self._plan.m)
         return crops, float(valid.mean())
 
     def verdict(self, end: float) -> Verdict:
+        self._take(end)
         return self._quality.verdict(end, self._plan.m.span)
 
     def measured(self, end: float) -> tuple[Verdict, list[Measured]]:
         """The face of the last `SHOWN` seconds before `end`: the verdict on its frames, and its measures in those in
         which it may be used. Empty unless `actions`, or clips made of measures, asked for them.
         """
+        self._take(end)
         return self._quality.verdict(end, SHOWN), [m for m in self._measured if end - SHOWN < m.t <= end + 1e-6]
 
     def _want(self, t: float) -> None:
@@ -187,22 +212,43 @@ class FaceCutter:
         return best if best is not None and abs(best[0] - w) <= self._tolerance else None
 
     def _search(self, t: float, images: Sequence[Any], at: int) -> None:
-        if self._crops and self._crops[-1][0] >= t:
+        if t <= self._handed:
             return
-        image = images[at]
+        self._handed = t
+        if self._beside is None:
+            self._add(self._look(images[at], t))
+        else:
+            self._beside.hand(t, images, at)
+
+    def _look(self, image: Any, t: float) -> _Searched:
+        """Search a frame, and measure its face where that is due."""
         with span("face"):
             face, crop, why = self._find(image, t)
-        self._quality.update(t, face, crop, why)
+        judged = self._quality.judge(t, face, crop, why)
+        measured = None
         if self._every is not None and t - self._tried >= self._every:
             self._tried = t
             with span("measure face"):
-                measures = None if face is None or self._quality.newest() else measure_face(image, face)
+                measures = None if face is None or judged.fault else measure_face(image, face)
             if face is not None and measures is not None:
-                self._measured.append(Measured(t, face.track, measures))
-            while self._measured and self._measured[0].t < t - KEPT:
-                self._measured.popleft()
+                measured = Measured(t, face.track, measures)
             if self._plan.m.measured:
                 crop = None if measures is None else channels(measures)
+        return _Searched(t, face, crop, judged, measured)
+
+    def _take(self, end: float) -> None:
+        """Wait for the searched frames up to `end`."""
+        if self._beside is not None:
+            for searched in self._beside.take(end + 1e-6):
+                self._add(searched)
+
+    def _add(self, searched: _Searched) -> None:
+        t, face, crop, judged, measured = searched
+        self._quality.add(judged)
+        if measured is not None:
+            self._measured.append(measured)
+        while self._measured and self._measured[0].t < t - KEPT:
+            self._measured.popleft()
         self._crops.append((t, crop, 0 if face is None else face.track))
         while self._crops[0][0] < t - self._plan.reach - HOLD:
             self._crops.popleft()

@@ -50,14 +50,8 @@ class Cut:
 
 def cut(plan: ClipPlan, cutter: Cutter, end: float, t: float) -> Cut:
     """The clip that ends at `end`, of the window that ends at `t`, from the samples up to `t`."""
-    if cutter.start is None:
-        return _refused(Presence.SILENT, "no samples yet")
-    if end - cutter.last > STALE:
-        return _refused(Presence.SILENT, f"no samples for {t - cutter.last:.1f} s")
-    have = end - cutter.start
-    if have < plan.m.span - YOUNG:
-        wait = -plan.m.end  # the window ends later than the clip
-        return _refused(Presence.YOUNG, f"{WARMING_UP}: {max(0.0, have + wait):.1f} of {plan.m.span + wait:.1f} s")
+    if (refused := _refusal(plan, cutter, end, t)) is not None:
+        return refused
     signal, coverage = cutter.clip(end)
     judged = cutter.verdict(end)
     quality = Quality(judged.ok, judged.reason, judged.score, track=judged.track, turn=judged.turn)
@@ -68,6 +62,25 @@ def cut(plan: ClipPlan, cutter: Cutter, end: float, t: float) -> Cut:
         what = "shows a face" if plan.m.name == "face" else "has samples"
         return Cut(signal, Presence.TORN, replace(quality, ok=False, reason=f"only {coverage:.0%} of the clip {what}"))
     return Cut(signal, Presence.USABLE, quality)
+
+
+def begin(plan: ClipPlan, cutter: Cutter, end: float, t: float) -> None:
+    """Start what `cut` would wait for."""
+    if _refusal(plan, cutter, end, t) is None:
+        cutter.begin(end)
+
+
+def _refusal(plan: ClipPlan, cutter: Cutter, end: float, t: float) -> Cut | None:
+    """Why nothing is cut; None where there are samples enough."""
+    if cutter.start is None:
+        return _refused(Presence.SILENT, "no samples yet")
+    if end - cutter.last > STALE:
+        return _refused(Presence.SILENT, f"no samples for {t - cutter.last:.1f} s")
+    have = end - cutter.start
+    if have < plan.m.span - YOUNG:
+        wait = -plan.m.end  # the window ends later than the clip
+        return _refused(Presence.YOUNG, f"{WARMING_UP}: {max(0.0, have + wait):.1f} of {plan.m.span + wait:.1f} s")
+    return None
 
 
 def of_newest_person(present: NDArray[np.bool_], tracks: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:

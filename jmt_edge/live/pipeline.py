@@ -1,4 +1,4 @@
-"""Samples in, results out: the part of a live run that has no clock, no threads and no devices.
+"""Samples in, results out: the part of a live run that has no clock and no devices.
 
 The same chunks in the same order between the same windows give the same results, bit for bit; `replay` relies on it.
 """
@@ -18,7 +18,7 @@ from ..capture.base import Status
 from ..clips.cutter import network_input, open_cutter
 from ..clips.face import FaceCutter
 from ..clips.plan import ClipPlan, plan_clips, time_key
-from ..clips.presence import Presence, of_newest_person
+from ..clips.presence import Presence, begin, of_newest_person
 from ..engine.backends.base import Engine, Step, merge
 from ..engine.bundle import Bundle
 from ..engine.novelty import DESCRIPTIONS
@@ -80,7 +80,9 @@ class Pipeline:
         self.plans: dict[str, ClipPlan] = plan_clips(self.task, hop)
         connected = set(modalities)
         self.cutters = {
-            name: open_cutter(plan, lambda index: index * hop, first, on_face=on_face, person=person, actions=actions)
+            name: open_cutter(
+                plan, lambda index: index * hop, first, on_face=on_face, person=person, actions=actions, beside=True
+            )
             for name, plan in self.plans.items()
             if name in connected
         }
@@ -207,17 +209,14 @@ class Pipeline:
         if self._emptied:
             again = t + self.task.window - min(m.span for m in self.task.modalities)
             self._full, self._emptied = max(self._full, again), False
+        waiting = {name: self._begin_clips(name, t) for name in self.plans if name in self.cutters and name in statuses}
         clips: dict[str, dict[int, F32]] = {}
-        qualities: dict[str, Quality] = {}
-        for name, plan in self.plans.items():
-            cutter = self.cutters.get(name)
-            if cutter is None or name not in statuses:
-                qualities[name] = Quality(False, NO_SOURCE)
-                continue
-            for end in plan.new_ends(t):
+        qualities = {name: Quality(False, NO_SOURCE) for name in self.plans}
+        # the face last: its newest frame is searched meanwhile
+        for name, ends in sorted(waiting.items(), key=lambda item: item[0] == "face"):
+            cutter, plan = self.cutters[name], self.plans[name]
+            for end in ends:
                 key = time_key(end)
-                if (name, key) in self._cache:
-                    continue
                 with span("clip", of=name):
                     found = cut_of_device(plan, cutter, end, t, statuses[name])
                 quality = found.quality
@@ -234,7 +233,15 @@ class Pipeline:
             status = statuses[name]
             quality = self._newest(name, t)
             qualities[name] = replace(quality, lost=status.lost, altered=status.detail.get("altered", 0))
-        return clips, qualities
+        return {name: clips[name] for name in self.plans if name in clips}, qualities
+
+    def _begin_clips(self, name: str, t: float) -> list[float]:
+        """The ends of a modality's new clips of the window that ends at `t`; what they would wait for is started."""
+        plan = self.plans[name]
+        ends = [end for end in plan.new_ends(t) if (name, time_key(end)) not in self._cache]
+        for end in ends:
+            begin(plan, self.cutters[name], end, t)
+        return ends
 
     def _hold(self, name: str, key: int, before: int) -> None:
         """A pause in speech is part of speech: the clip at `key` shows what the step before it does, and counts as

@@ -146,8 +146,8 @@ class FaceDetector:
     def _run(self, canvas: NDArray[np.uint8], back: NDArray[np.float64]) -> list[Face]:
         """The faces of a canvas (h, w, 3) BGR, sides a multiple of 32; `back` (2, 3) takes its points to the image."""
         image = np.empty((1, 3, *canvas.shape[:2]), np.float32)
-        for channel in range(3):
-            image[0, channel] = canvas[..., 2 - channel]
+        for channel, plane in enumerate(cv2.split(np.ascontiguousarray(canvas))):
+            image[0, 2 - channel] = plane
         with span("search", height=canvas.shape[0], width=canvas.shape[1]):
             heatmap, log_size, offset, landmarks = self._session.run(None, {"image": image})
         rows, columns = np.nonzero(heatmap[0, 0] > SCORE_THRESHOLD)

@@ -47,12 +47,21 @@ def _ramp(x: float, bad: float, good: float) -> float:
 # --- face ---
 
 
-class _Frame(NamedTuple):
+class FaceFrame(NamedTuple):
+    """One frame's face, judged. score: 0 where it may not be used, because of `reason`. track: whose face it is, 0
+    where there is none. turn: see `Face`.
+    """
+
     t: float
-    score: float  # 0: not usable
+    score: float
     reason: str
-    track: int  # whose face it is, 0 where there is none
+    track: int
     turn: int
+
+    @property
+    def fault(self) -> str:
+        """Why the face may not be used; empty where it may."""
+        return self.reason if self.score == 0 else ""
 
 
 class FaceQuality:
@@ -70,22 +79,30 @@ class FaceQuality:
     OTHER = "the followed person has changed"
 
     def __init__(self) -> None:
-        self._frames: deque[_Frame] = deque()
+        self._frames: deque[FaceFrame] = deque()
+
+    @staticmethod
+    def judge(t: float, face: Face | None, crop: NDArray[np.uint8] | None, why: str = NO_FACE) -> FaceFrame:
+        """The frame at time `t`: the face found, and its aligned crop (h, w, 3) uint8 RGB; for none None, and why."""
+        if face is None or crop is None:
+            return FaceFrame(t, 0.0, why, 0, 0)
+        aspects = [(0.0, face.fault)] if face.fault else _face_scores(face, crop)
+        score, reason = min(aspects, key=lambda aspect: aspect[0])
+        return FaceFrame(t, score, reason, face.track, face.turn)
 
     def update(self, t: float, face: Face | None, crop: NDArray[np.uint8] | None, why: str = NO_FACE) -> None:
-        """One frame at time `t`: the face found, and its aligned crop (h, w, 3) uint8 RGB; for none None, and why."""
-        if face is None or crop is None:
-            self._frames.append(_Frame(t, 0.0, why, 0, 0))
-        else:
-            aspects = [(0.0, face.fault)] if face.fault else _face_scores(face, crop)
-            score, reason = min(aspects, key=lambda aspect: aspect[0])
-            self._frames.append(_Frame(t, score, reason, face.track, face.turn))
-        while self._frames[0].t < t - KEEP:
+        """`judge` a frame and `add` it."""
+        self.add(self.judge(t, face, crop, why))
+
+    def add(self, frame: FaceFrame) -> None:
+        """The next frame, in time order."""
+        self._frames.append(frame)
+        while self._frames[0].t < frame.t - KEEP:
             self._frames.popleft()
 
     def newest(self) -> str:
         """Why the newest frame is not usable, empty where it is or where there is none yet."""
-        return self._frames[-1].reason if self._frames and self._frames[-1].score == 0 else ""
+        return self._frames[-1].fault if self._frames else ""
 
     def verdict(self, end: float, span: float) -> Verdict:
         """The span is ok where at least half of its frames are; the score is their mean.

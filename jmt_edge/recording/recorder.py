@@ -257,8 +257,10 @@ class Recorder(Observer):
     def on_chunk(self, modality: str, chunk: Chunk) -> None:
         self._whole &= self.active
         kept = modality == "eda" or modality in self.raw
-        size = sum(image.nbytes for image in chunk.values) if modality == "face" else 12 * len(chunk)
-        self._put(lambda files: files.chunk(modality, chunk, kept), size if kept else 0)
+        size = 12 * len(chunk) if kept else 0
+        if modality == "face" and kept and len(chunk):
+            size = chunk.values[0].nbytes * len(chunk)  # of one camera
+        self._put(lambda files: files.chunk(modality, chunk, kept), size)
 
     def on_skip(self, index: int) -> None:
         self._put(lambda files: files.line("timeline", {"skip": index}))

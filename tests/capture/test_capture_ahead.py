@@ -139,3 +139,18 @@ def test_a_source_that_cannot_be_opened_says_so_and_ends() -> None:
         ahead.open(0.0)
     ahead.close()
     assert not ahead._thread.is_alive()
+
+
+def test_a_simulated_frame_is_drawn_when_it_is_looked_at_and_once() -> None:
+    source, reader = open_simulated("face", "sim:seed=3"), open_simulated("face", "sim:seed=3", lazy=True)
+    drawn: list[float] = []
+    frame = source._frame  # type: ignore[attr-defined]
+    source._frame = lambda t: (drawn.append(t), frame(t))[1]  # type: ignore[attr-defined]
+    ahead = opened(source)
+    chunk = ahead.read(0.6)  # of several pieces
+    ahead.close()
+    assert len(chunk) == 16 and not drawn
+    images = chunk.values[3:]
+    assert (images[2] == reader.read(0.6).values[5]).all()  # type: ignore[attr-defined]
+    assert images[2] is chunk.values[5] and drawn == [chunk.times[5]]
+    assert len(list(chunk.values)) == len(drawn) == 16

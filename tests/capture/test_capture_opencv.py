@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # What the product reads of a `cv2` where no image is decoded, in the two forms there are.
 COMMON = """
 levels = []
+def setNumThreads(count): pass
 def getBuildInformation():
     return "Video I/O:\\n    GStreamer:                   NO\\n"
 """
@@ -52,8 +53,10 @@ def test_either_logging_interface_is_silenced(tmp_path: Path, module: str, level
     assert done.stdout.strip() == f"False {levels}", done.stderr
 
 
-def test_this_opencv_is_silent() -> None:
+def test_this_opencv_is_silent_and_uses_one_thread() -> None:
     from jmt_edge.opencv import cv2
+
+    assert cv2.getNumThreads() == 1
 
     asked = getattr(cv2, "getLogLevel", None) or cv2.utils.logging.getLogLevel
     assert asked() == 0

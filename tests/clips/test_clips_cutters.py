@@ -15,6 +15,7 @@ from jmt_edge.clips.plan import ClipPlan, plan_clips, time_key
 from jmt_edge.clips.voice import VoiceCutter
 from jmt_edge.errors import ConfigError, DataError
 from jmt_edge.media.chunk import Chunk
+from jmt_edge.preprocessing import voice
 from jmt_edge.preprocessing.eda import resample_eda
 from jmt_edge.preprocessing.voice import voice_clip
 from jmt_edge.tasks import AUDIO_RATE, Task, as_released, get_task, split_steps
@@ -245,3 +246,46 @@ def test_samples_that_are_not_numbers_are_lost_ones() -> None:
         clips.append(clip)
     np.testing.assert_array_equal(clips[0], clips[2])
     np.testing.assert_array_equal(clips[1], clips[2])
+
+
+@pytest.mark.parametrize("hop", [0.1, 0.5, 1 / 3])
+def test_columns_that_clips_share_are_those_of_a_clip_alone(hop: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the chunks, with lost samples, a clock that drifts and one that is set back."""
+    plan, made = plan_clips(AFFECT, hop)["voice"], 0
+    monkeypatch.setattr("jmt_edge.clips.voice.VoiceQuality.update", lambda *_: None)
+    decibels = voice.decibels
+
+    def counted(frames: np.ndarray) -> np.ndarray:
+        nonlocal made
+        made += len(frames)
+        return decibels(frames)
+
+    for module in ("jmt_edge.clips.voice", "jmt_edge.preprocessing.voice"):
+        monkeypatch.setattr(f"{module}.decibels", counted)
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        times = rng.choice([0.0, 0.013]) + np.arange(AUDIO_RATE * 4) / AUDIO_RATE * (1 + rng.choice([0, 2e-4]))
+        sound = rng.normal(0, 0.1, len(times)).astype(np.float32)
+        sound[rng.integers(0, len(times), 20)] = np.nan
+        gap = int(rng.integers(0, len(times)))
+        kept = np.r_[0:gap, min(gap + 9000, len(times)) : len(times)] if seed % 2 else np.arange(len(times))
+        if seed == 4:
+            times[len(times) // 2 :] -= 0.3
+        cutter, pushed, i, made, warm = VoiceCutter(plan), [], 1, 0, 0
+        for part in np.split(kept, np.sort(rng.integers(0, len(kept), 40))):
+            if len(part):
+                pushed.append(Chunk(times[part], sound[part], AUDIO_RATE))
+                cutter.push(pushed[-1])
+            while len(part) and i * hop <= times[part[-1]]:
+                clip, share = cutter.clip(i * hop)
+                warm = warm if i * hop > 1.5 else made
+                before, alone = made, VoiceCutter(plan)
+                if rng.random() < 0.3:
+                    for chunk in pushed:
+                        alone.push(chunk)
+                    again, share_again = alone.clip(i * hop)
+                    np.testing.assert_array_equal(clip, again)
+                    assert share == share_again
+                made, i = before, i + 1
+        if seed in (0, 2) and hop != 1 / 3:
+            assert made - warm < 1.5 * 2.5 * AUDIO_RATE / voice.HOP, "each once, and those at the ends of each clip"

@@ -7,6 +7,8 @@ import io
 import json
 import os
 import pty
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -22,6 +24,7 @@ from jmt_edge.capture import ahead, reconnect
 from jmt_edge.capture.base import State, Status
 from jmt_edge.capture.boards import SimulatedBoard, open_signal
 from jmt_edge.capture.boards.firmware import CsvFirmware
+from jmt_edge.clips import beside
 from jmt_edge.controls import Controls
 from jmt_edge.faults import FAULTS, Fault, Faults, Steady
 from jmt_edge.live.outputs import read_marks
@@ -155,6 +158,21 @@ def kill_read_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         source.read(1.0)
     assert len(source.read(2.0)) == 39  # of 40 pieces, without the one that was lost
     source.close()
+
+
+def kill_face_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    search = beside.Beside(once(lambda image, t: image), "face search")
+    for t in range(3):
+        search.hand(float(t), ["a", "b", "c"], t)
+    with pytest.raises(Boom):  # the loop gets it, as if it had searched that frame itself
+        list(search.take(2.0))
+    assert list(search.take(2.0)) == ["b", "c"]
+    monkeypatch.setattr(search, "_one", once(search._one))  # the thread itself
+    monkeypatch.setattr(beside, "IDLE", 0.01)
+    wait_for(lambda: not search._runs, "the thread's end")
+    with Kill("face search"):
+        search.hand(3.0, ["d"], 0)
+        assert list(search.take(3.0)) == ["d"]
 
 
 def kill_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -359,6 +377,7 @@ SCENARIOS = {
     "live/page/server.py": [kill_page, kill_trend],
     "capture/reconnect.py": [kill_reader],
     "capture/ahead.py": [kill_read_ahead],
+    "clips/beside.py": [kill_face_search],
     "trace.py": [kill_trace],
     "capture/boards/board.py": [kill_board],
     "machine.py": [kill_power_meter],
@@ -444,3 +463,20 @@ def test_marks_that_cannot_be_read_end_with_a_sentence(lines: Any, capsys: pytes
     thread = read_marks(lines, Controls())
     thread.join(20)
     assert not thread.is_alive() and FAULTS.since(before)["marks"].count >= 1
+
+
+@pytest.mark.parametrize(("asked", "threads"), [(None, 1), ("2", 2)])
+def test_linear_algebra_of_a_live_run_has_one_thread_unless_asked(asked: str | None, threads: int) -> None:
+    """OpenBLAS starts its threads when NumPy is imported, and idle ones wait at full speed."""
+    tasks = Path("/proc/self/task")
+    if not tasks.is_dir() or (os.cpu_count() or 1) < 2:
+        pytest.skip("needs /proc and two cores")
+    code = "import os; from jmt_edge.cli import cli; cli.get_command(None, 'live'); import numpy; "
+    environment = {k: v for k, v in os.environ.items() if not k.endswith("_NUM_THREADS")}
+    environment |= {} if asked is None else {"OPENBLAS_NUM_THREADS": asked}
+    code += "print(len(os.listdir('/proc/self/task')), 'openblas' in str(numpy.show_config('dicts')).lower())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    count, openblas = done.stdout.split()
+    if openblas == "False":
+        pytest.skip("this NumPy has no OpenBLAS")
+    assert int(count) == threads

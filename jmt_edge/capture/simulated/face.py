@@ -153,12 +153,13 @@ class FaceRenderer:
     def frame(self, t: float, expression: Expression) -> Image:
         """The frame at stream time `t`."""
         canvas = self._canvas.copy()
-        face = canvas[self._roi]
-        shade = np.ones(face.shape[:2], np.float32)
-        for name, wrinkles in self._wrinkles.items():
-            if expression.aus[name] > 0.1:
-                shade -= np.float32(expression.aus[name] / 5) * wrinkles
-        face[...] = np.minimum(face * shade[..., None], 255)
+        wrinkles = [(name, depth) for name, depth in self._wrinkles.items() if expression.aus[name] > 0.1]
+        if wrinkles:
+            face = canvas[self._roi]
+            shade = np.ones(face.shape[:2], np.float32)
+            for name, depth in wrinkles:
+                shade -= np.float32(expression.aus[name] / 5) * depth
+            face[...] = np.minimum(face * shade[..., None], 255)
         for side in (-1, 1):
             self._draw_eye(canvas, side, expression)
         self._draw_mouth(canvas, expression)

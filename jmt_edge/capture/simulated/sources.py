@@ -5,6 +5,7 @@ All sources of one seed are the same person at the same moment.
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -100,14 +101,15 @@ class _Simulated:
 class SimFace(_Simulated):
     """A camera: frames of `size` at `fps`. Faults: `dark` (lens covered), `noface` (nobody in the picture).
 
-    lazy: a frame is drawn whenever it is accessed; otherwise once, when it is read.
+    A frame is drawn when it is first accessed, because most are neither searched nor shown. lazy: drawn again at every
+    access, and not kept.
     """
 
     modality = "face"
 
     def __init__(self, spec: SimulatedSpec, *, lazy: bool = False) -> None:
         super().__init__(spec, spec.fps)
-        self._lazy = lazy
+        self._lazy, self._turn = lazy, threading.Lock()
         self._person = Person.live(spec.seed, responder=spec.responder)
         self._expression = Expressions(self._person, Speech(self._person))
 
@@ -120,8 +122,9 @@ class SimFace(_Simulated):
 
     def _make(self, first: int, times: Times, kept: Flags) -> Chunk:
         times = times[kept]
-        frames = LazyFrames(self._frame, times.tolist())
-        return Chunk(times, frames if self._lazy else list(frames), self._rate, lost=int((~kept).sum()))
+        at = times.tolist()
+        frames = LazyFrames(self._frame, at) if self._lazy else LazyFrames.once(self._frame, at, self._turn)
+        return Chunk(times, frames, self._rate, lost=int((~kept).sum()))
 
     def _frame(self, t: float) -> Image:
         if self._faulty(np.array([t]))[0]:
@@ -198,7 +201,7 @@ def parse_spec(modality: str, spec: str) -> SimulatedSpec:
 def open_simulated(modality: str, spec: str, *, lazy: bool = False) -> Source:
     """The unopened source of `modality` (face, voice, eda). Raises SourceError where `spec` is malformed.
 
-    lazy: frames are drawn when accessed, for readers that access few of them.
+    lazy: frames are drawn at every access and not kept, for readers that hold many chunks.
     """
     if modality not in _FAULTS:
         raise SourceError(f"there is no simulated '{modality}'; choose one of {', '.join(_FAULTS)}")

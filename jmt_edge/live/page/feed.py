@@ -7,7 +7,7 @@ newest frame and face are kept, and of everything else the newest `INBOX`.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...capture.base import Status
@@ -27,7 +27,7 @@ class Feed(Heard):
 
     def __init__(self) -> None:
         super().__init__()
-        self.frame: tuple[float, Any] | None = None  # stream time, (H, W, 3) uint8 BGR
+        self.frame: tuple[float, Sequence[Any]] | None = None  # stream time, the one frame (H, W, 3) uint8 BGR
         self.face: tuple[float, Face | None] | None = None
         self._inbox: deque[tuple[str, Any]] = deque(maxlen=INBOX)
 
@@ -50,7 +50,7 @@ class Feed(Heard):
         if not len(chunk):
             return
         if modality == "face":
-            self.frame = (float(chunk.times[-1]), chunk.values[-1])
+            self.frame = (float(chunk.times[-1]), chunk.values[-1:])
         else:
             self._inbox.append((modality, chunk))
 

@@ -40,14 +40,14 @@ class Frames:
         frame, seen = self._feed.frame, self._feed.face
         if frame is None:
             return None
-        t, image = frame
+        t, images = frame
         made = self._made.get(mode)
         if made is None or made[0] != t:
             box, score = None, 0.0
             if seen is not None and seen[1] is not None and abs(t - seen[0]) <= BOX_AGE:
                 box, score = seen[1].box, seen[1].score
             with span("picture", face=mode):
-                made = (t, _encode(t, image, box, score, blur=mode == "blur"))
+                made = (t, _encode(t, images[0], box, score, blur=mode == "blur"))
             self._made[mode] = made
             self.encoded += 1
         return made
