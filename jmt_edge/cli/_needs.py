@@ -271,9 +271,17 @@ def _discovery(flags: Flags) -> None:
     check_topic(flags["mqtt_discovery"].strip("/"), "write the topic that Home Assistant reads, such as homeassistant")
 
 
+def _people(flags: Flags) -> None:
+    from ._people import check_people
+
+    check_people(flags)
+
+
 def _bed(flags: Flags) -> None:
     from ..beds.broker import check_bed
 
+    if flags["people"]:
+        return  # each has a name
     if not flags["bed"]:
         raise ConfigError("--mqtt publishes as a bed; give its name with --bed NAME")
     check_bed(flags["bed"])
@@ -382,6 +390,8 @@ _SIGNED = "`--require-signed`"
 _A_FOLDER = "a folder that exists and may be written"
 
 NEEDS: tuple[Need, ...] = (
+    Need("live", "`--person`", "names, keys and devices that can be used, and no option that is about one person",
+         _given("people"), _people),
     _packages("live", "`--record-raw face`", _records_faces, "av"),
     _packages("live", "`--page`", _given("page"), "starlette", "uvicorn", "websockets"),
     _packages("live", "`--lsl`", _given("lsl"), "pylsl"),
@@ -400,7 +410,7 @@ NEEDS: tuple[Need, ...] = (
     Need("live", "`--backend`", "what the backend needs", _given("backend"), _backend),
     _packages("live", "`--mqtt`", _given("mqtt"), "paho"),
     Need("live", "`--mqtt`", "an address, a password file and certificates that can be used", _given("mqtt"), _broker),
-    Need("live", "`--mqtt`", "`--bed`", _given("mqtt"), _bed),
+    Need("live", "`--mqtt`", "`--bed`, or `--person`", _given("mqtt"), _bed),
     Need("live", "`--bed`", "`--mqtt`", _given("bed"),
          partial(_also, "--bed names a unit for --mqtt; give the broker with --mqtt URL", "mqtt")),
     Need("live", "`--mqtt-discovery`", "`--mqtt`, and a topic that can be published to", _given("mqtt_discovery"),

@@ -55,12 +55,12 @@ def open_cutter(
     *,
     on_face: OnFace | None = None,
     find: Find | None = None,
-    person: str = "largest",
+    follow: str = "largest",
     actions: bool = False,
 ) -> Cutter:
     """The cutter of the plan's modality for the windows `first`, `first` + 1, ..., window i ending at `window_end(i)`.
 
-    window_end: ascending; inf where there is no further window. on_face, find, person, actions: see `FaceCutter`.
+    window_end: ascending; inf where there is no further window. on_face, find, follow, actions: see `FaceCutter`.
     Raises ConfigError for a modality without a cutter, and for measures of a face other than those known here.
     """
     if plan.m.measured and plan.m.shape[0] != len(CHANNELS):
@@ -69,7 +69,7 @@ def open_cutter(
             "use the version that the network was trained with"
         )
     if plan.m.name == "face":
-        return FaceCutter(plan, window_end, first, on_face=on_face, find=find, person=person, actions=actions)
+        return FaceCutter(plan, window_end, first, on_face=on_face, find=find, follow=follow, actions=actions)
     if plan.m.name == "voice":
         return VoiceCutter(plan)
     if plan.m.name == "eda":
