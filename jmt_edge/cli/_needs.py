@@ -232,6 +232,12 @@ def _device(flags: Flags) -> None:
         device(flags["target"])
 
 
+def _counts(flags: Flags) -> None:
+    for name, option in (("target", "--predict"), ("old", "--compare")):
+        if flags[name] is not None:
+            raise ConfigError(f"--people counts people, which {option} does not; leave one of them out")
+
+
 def _also(sentence: str, name: str, flags: Flags) -> None:
     """An option that has no effect without the option `name`."""
     if not _given(name)(flags):
@@ -463,6 +469,9 @@ NEEDS: tuple[Need, ...] = (
          partial(_also, "--plot draws a prediction; give --predict DEVICE too", "target")),
     Need("bench", "`--layers`", "`--predict`", _given("layers"),
          partial(_also, "--layers lists a prediction; give --predict DEVICE too", "target")),
+    Need("bench", "`--seconds`", "`--people`", _given("seconds"),
+         partial(_also, "--seconds is of each run of --people N; give it too, or use --duration", "people")),
+    Need("bench", "`--people`", "a measurement of its own: no `--predict`, no `--compare`", _given("people"), _counts),
     Need("bench", "`--predict`", "a device of its table", _given("target"), _device),
     Need("bench", "`--json`, `--plot`", _A_FOLDER, _always, partial(_outputs, "json_path", "plot_path")),
     Need("bench", "`--compare`", "a report of `--json`", _given("old"), _report),

@@ -106,6 +106,9 @@ CASES: dict[str, Case] = {
     "bench `--plot`: `[formats]` (matplotlib)": ("bench --predict thor --plot p.png", "matplotlib", "[formats]"),
     "bench `--plot`: `--predict`": ("bench --plot p.png", "", "--predict"),
     "bench `--layers`: `--predict`": ("bench --layers", "", "--predict"),
+    "bench `--seconds`: `--people`": ("bench --seconds 9", "", "--people N"),
+    "bench `--people`: a measurement of its own: no `--predict`, no `--compare`": (
+        "bench --people 2 --compare {file}", "", "--people counts people, which --compare does not"),
     "bench `--predict`: a device of its table": ("bench --predict toaster", "", "toaster"),
     "bench `--json`, `--plot`: a folder that exists and may be written": (
         "bench --json {folder}/none/r.json", "", "does not exist"),
