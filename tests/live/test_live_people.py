@@ -366,3 +366,92 @@ def test_ctrl_c_ends_everybody_with_their_summaries() -> None:
         _, err = process.communicate(timeout=60)
     assert seen == {"a", "b"} and process.returncode == 0, err
     assert "\na: pain-demo@" in err and "\nb: pain-demo@" in err and "Traceback" not in err
+
+
+SHORT = ("--threads", "1", "--duration", "6", "--speed", "max", "--output", "none")
+TWO = ("--person", "bed 1:eda=sim:seed=1", "--person", "b:eda=sim:seed=2")
+
+
+def test_each_person_is_a_bed_of_the_broker(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    from beds_fixture import Mosquitto, wait_for
+    from paho.mqtt import client as paho
+
+    broker = Mosquitto(tmp_path)
+    heard: dict[str, list[Any]] = {}
+    reader = paho.Client(paho.CallbackAPIVersion.VERSION2)
+    reader.on_message = lambda _client, _data, message: heard.setdefault(message.topic, []).append(message.payload)
+    try:
+        reader.connect("127.0.0.1", broker.port)
+        reader.subscribe("ward/#", 1)
+        reader.loop_start()
+        done = invoke(capfd, "live", *SHORT, *TWO, "--mqtt", broker.url())
+        assert done.returncode == 0, done.stderr
+        for name in ("bed 1", "b"):
+            results = wait_for(lambda n=name: [t for t in heard if t.startswith(f"ward/{n}/") and "result" in t])  # type: ignore[misc]
+            (topic,) = results
+            wait_for(lambda t=topic: len(heard[t]) == 12, what=f"{topic}, which has {len(heard[topic])}")  # type: ignore[misc]
+        last = [json.loads(heard[f"ward/{name}/result"][-1])["result"] for name in ("bed 1", "b")]
+        assert last[0]["outputs"]["pain"] != last[1]["outputs"]["pain"]
+    finally:
+        reader.loop_stop()
+        broker.close()
+
+
+def test_each_person_has_lsl_streams_of_their_own(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from jmt_edge.live import lsl
+
+    made: dict[str, int] = {}
+
+    class Outlets(Observer):
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def on_result(self, result: Result) -> None:
+            made[self.name] = made.get(self.name, 0) + 1
+
+    monkeypatch.setattr(lsl, "LslOutlets", Outlets)
+    assert invoke(capfd, "live", *SHORT, *TWO, "--lsl", "ward").returncode == 0
+    assert made == {"ward-bed 1": 12, "ward-b": 12}
+
+
+def test_a_session_of_each_person_is_continued(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "night"
+    for _ in range(2):
+        done = invoke(capfd, "live", *SHORT, *TWO, "--record", str(folder), "--resume")
+        assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in folder.iterdir()) == ["b", "b-2", "bed 1", "bed 1-2"]
+    for name in ("b", "bed 1"):
+        assert json.loads((folder / f"{name}-2" / "manifest.json").read_text())["continues"]["recording"] == name
+        assert f"{name}: the session of {folder / name} continues in {folder / name}-2" in done.stderr
+
+
+def test_the_service_manager_hears_one_beginning_and_one_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    import socket
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(10)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        monkeypatch.setenv("WATCHDOG_USEC", "40000000")
+        assert invoke(capfd, "live", *SHORT, *TWO).returncode == 0
+        said = []
+        while not said or "STOPPING=1" not in said[-1]:
+            said.append(manager.recv(4096).decode())
+    assert said[0].startswith("READY=1") and said[-1] == "STOPPING=1\nSTATUS=ended after 24 results"
+    assert len([line for line in said if "READY" in line]) == 1
+
+
+def test_a_reader_that_closes_the_pipe_ends_everybody() -> None:
+    command = [sys.executable, "-m", "jmt_edge", "live", "--output", "jsonl", "--threads", "1", "--speed", "max", *TWO]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
+        assert process.stdout is not None and process.stderr is not None
+        assert process.stdout.readline().startswith('{"person": ')
+        process.stdout.close()
+        err = process.stderr.read()
+        assert process.wait(60) == 0, err
+    assert "Traceback" not in err and "\nb: pain-demo@" in err
