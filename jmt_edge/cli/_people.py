@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import ConfigError, UserError
+from ..errors import ConfigError, OutputError, UserError
 from ..plain_files import printable
 
 if TYPE_CHECKING:
@@ -187,8 +187,13 @@ def live_people(flags: Mapping[str, Any], bundle: Bundle) -> None:
         flags["hop"], flags["speed"] == "1", flags["duration"], flags["smooth"], flags["novelty"],
         flags["demo_alarms"], flags["follow"], flags["rest"], flags["actions"],
     )  # fmt: skip
+    wanted = parse_people(flags["people"])
+    if bundle.subject and len(wanted) > 1:
+        raise ConfigError(
+            f"{bundle.id} is personalised to {bundle.subject}, and there are {len(wanted)} people; give the general one"
+        )
     people = []
-    for asked in parse_people(flags["people"]):
+    for asked in wanted:
         given = {modality: asked.sources.get(modality) for modality in SOURCES.values()}
         try:
             person = Person(asked.name, sources_of(bundle, given, asked.delays))
@@ -224,7 +229,7 @@ def live_people(flags: Mapping[str, Any], bundle: Bundle) -> None:
     for person in people:
         _say_of_recording(person)
     if everyone.failure:
-        raise UserError(everyone.failure)
+        raise OutputError(everyone.failure)
     if failed:
         raise UserError("; ".join(f"{person.name} ended early: {person.failed}" for person in failed))
 

@@ -326,6 +326,16 @@ def test_what_does_not_go_with_people_is_refused(
     assert len(done.stderr.splitlines()) == 1
 
 
+def test_a_bundle_of_one_person_is_not_used_for_several(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Bundle, "subject", "p17")
+    done = invoke(capfd, "live", *SHORT, *TWO)
+    assert done.returncode == 2 and "is personalised to p17, and there are 2 people" in done.stderr
+    done = invoke(capfd, "live", *SHORT, *TWO[:2])
+    assert done.returncode == 0 and "personalised to p17: no number for anybody else" in done.stderr
+
+
 def test_json_summaries_recordings_and_the_exit_code(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Two good people and a video that is none: its person ends alone, and the exit code says so."""
     (tmp_path / "cut.mp4").write_bytes(b"\0" * 4096)
