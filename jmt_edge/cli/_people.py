@@ -19,6 +19,7 @@ from ..errors import ConfigError, OutputError, UserError
 from ..plain_files import printable
 
 if TYPE_CHECKING:
+    from ..beds.broker import Broker
     from ..engine.bundle import Bundle
     from ..live.people import Person
     from ..observer import Observer
@@ -181,7 +182,7 @@ def live_people(flags: Mapping[str, Any], bundle: Bundle) -> None:
     from ..live.people import Everyone, Person, run_people
     from ..live.service import open_service
     from ..summary import Summary, lines_of_people
-    from .live import said_of_bundle, said_of_rest, sources_of
+    from .live import said_of_bundle, said_of_length, said_of_rest, sources_of
 
     options = Options(
         flags["hop"], flags["speed"] == "1", flags["duration"], flags["smooth"], flags["novelty"],
@@ -209,6 +210,8 @@ def live_people(flags: Mapping[str, Any], bundle: Bundle) -> None:
         if line:
             _say(line)
     everyone = Everyone(people)
+    if flags["mqtt"] is not None and (warning := _broker(flags).warning):
+        _say(warning)
     for person in people:
         person.observers += _observers(flags, bundle, person, everyone)
     service = open_service()
@@ -227,6 +230,8 @@ def live_people(flags: Mapping[str, Any], bundle: Bundle) -> None:
     for line in lines_of_people(summaries, faults):
         _say(line)
     for person in people:
+        if person.summary and not person.failed and (short := said_of_length(bundle, person.sources, person.summary)):
+            _say(f"{person.name}: {short}")
         _say_of_recording(person)
     if everyone.failure:
         raise OutputError(everyone.failure)
@@ -263,12 +268,16 @@ def _observers(flags: Mapping[str, Any], bundle: Bundle, person: Person, everyon
     if recorder is not None:
         observers.append(recorder)  # after what judges the alarms: the last events are recorded too
     if flags["mqtt"] is not None:
-        from ..beds.broker import parse_broker
         from ..beds.unit import BedUnit
 
-        broker = parse_broker(flags["mqtt"], flags["mqtt_password_file"], flags["mqtt_ca"])
-        observers.append(BedUnit(broker, person.name, watch.judge, discovery=flags["mqtt_discovery"] or ""))
+        observers.append(BedUnit(_broker(flags), person.name, watch.judge, discovery=flags["mqtt_discovery"] or ""))
     return observers
+
+
+def _broker(flags: Mapping[str, Any]) -> Broker:
+    from ..beds.broker import parse_broker
+
+    return parse_broker(flags["mqtt"], flags["mqtt_password_file"], flags["mqtt_ca"])
 
 
 def _say_of_recording(person: Person) -> None:

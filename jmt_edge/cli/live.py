@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from ..live.judge import Judge
     from ..live.page import PageObserver
     from ..observer import Observer
+    from ..summary import Summary
 
 OPTIONS = {"face": "camera", "voice": "microphone", "eda": "eda"}  # modality -> its option
 
@@ -250,12 +251,8 @@ def command(
         summary = run(bundle, engine, sources, options, observers, controls)
     for line in summary.lines():
         _say(line)
-    first = min((m.span - m.end for m in bundle.task.modalities if m.name in sources), default=0.0)
-    if not summary.with_outputs and summary.stream < first:
-        _say(
-            f"no result: there were {summary.stream:.1f} s of signal, and the first window takes {first:.1f} s; give a "
-            "longer recording, or a longer --duration"
-        )
+    if short := said_of_length(bundle, sources, summary):
+        _say(short)
     if controls.recording is not None and not recorder.used:
         _say(f"  nothing was recorded{'; no session was begun' if session else ''}")
     elif controls.recording is not None:
@@ -362,6 +359,17 @@ def sources_of(bundle: Bundle, given: Mapping[str, str | None], delays: Mapping[
         if source is not None:
             sources[modality] = source if source.realtime else ReadAhead(source)
     return sources
+
+
+def said_of_length(bundle: Bundle, sources: Collection[str], summary: Summary) -> str:
+    """Why a run that was too short has no result; empty where that is not the reason."""
+    first = min((m.span - m.end for m in bundle.task.modalities if m.name in sources), default=0.0)
+    if summary.with_outputs or summary.stream >= first:
+        return ""
+    return (
+        f"no result: there were {summary.stream:.1f} s of signal, and the first window takes {first:.1f} s; give a "
+        "longer recording, or a longer --duration"
+    )
 
 
 def raw_of(listed: str | None) -> tuple[str, ...]:

@@ -426,6 +426,25 @@ def test_each_person_has_lsl_streams_of_their_own(
     assert made == {"ward-bed 1": 12, "ward-b": 12}
 
 
+def test_what_a_run_of_one_says_is_said_of_several(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """That a broker hears results without encryption, and why a run was too short: once, and by name."""
+    from jmt_edge.beds import unit
+
+    class Unit(Observer):
+        def __init__(self, broker: Any, bed: str, judge: Any, *, discovery: str) -> None: ...
+
+    monkeypatch.setattr(unit, "BedUnit", Unit)
+    words = ["--duration", "2", "--mqtt", "mqtt://broker.ward/ward-3", *TWO]
+    said = invoke(capfd, "live", *SHORT, *words).stderr
+    alone = invoke(capfd, "live", *SHORT, *words[:4], "--bed", "b", "--eda", "sim:").stderr
+    (warning,) = [line for line in alone.splitlines() if "without encryption" in line or "not encrypted" in line]
+    (short,) = [line for line in alone.splitlines() if line.startswith("no result: there were 2.0 s")]
+    assert said.splitlines().count(warning) == 1
+    assert {f"bed 1: {short}", f"b: {short}"} <= set(said.splitlines())
+
+
 def test_a_session_of_each_person_is_continued(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "night"
     for _ in range(2):
