@@ -17,7 +17,7 @@ help:
 	@echo 'make test-js       the unit tests of the JavaScript alone'
 	@echo 'make test-nightly  more of the training recipes'
 	@echo 'make test-profiles the run-time tests on the versions of JetPack 6 and 7, the lowest and the newest'
-	@echo 'make test-deploy   containers, units and rules of deploy/, by hadolint, promtool, udevadm, systemd and buildah'
+	@echo 'make test-deploy   containers, units and rules of deploy/, by hadolint, promtool, udevadm, systemd and Docker'
 	@echo 'make docs          the documentation as a site, in .cache/site; broken links are errors'
 	@echo 'make bench         developers'"'"' benchmarks, with a Markdown table'
 	@echo 'make demo-bundles  retrain the demo bundles that ship in the package'

@@ -47,7 +47,7 @@ class RunInfo:
 
     first: the index of the run's first window. replay: the recording that is replayed; empty in a live run.
     novelty: what happens to clips that are unlike the training people's: gate, warn, off, or `not checked` where the
-        bundle cannot tell. demo_alarms: physiological alarms although demo weights look at a real person. person: whose
+        bundle cannot tell. demo_alarms: physiological alarms although demo weights look at a real person. follow: whose
         face is followed, see `FaceTracker`. origin: `time.monotonic()` at stream time 0. uncertainty: what is promised
         of the sets and intervals of results, such as 90%, or `not known`. actions: results hold facial actions.
     clock: the one owner of the wall time of the run's seconds; the loop reads it again and tells `Observer.on_clock`.
@@ -64,7 +64,7 @@ class RunInfo:
     replay: str = ""
     novelty: str = "off"
     demo_alarms: bool = False
-    person: str = "largest"
+    follow: str = "largest"
     origin: float = 0.0
     uncertainty: str = "not known"
     actions: bool = False

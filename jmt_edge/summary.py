@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import resource
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -72,6 +73,14 @@ class Summary:
 
     def lines(self) -> list[str]:
         """The summary as a person reads it."""
+        return [
+            *self._counts(),
+            *_fault_lines(self.faults),
+            f"  speed {self._speed()}   peak memory {peak_memory_mb():.0f} MB",
+            f"  {notice(self.demo, self.subject)}",
+        ]
+
+    def _counts(self) -> list[str]:
         shown = f"{self.results} results, {self.with_outputs} with outputs, {self.dropped} windows dropped"
         first = f"; first output at {self.first_output:.2f} s" if self.first_output is not None else ""
         total = "from the window's end" if self.realtime else "computing time"
@@ -82,15 +91,35 @@ class Summary:
             note = f"   ({total})" if stage == "total" and text else ""
             absent = "included in networks" if self.stages["networks"](50) is not None else "did not run"
             lines.append(f"  {stage:<10} ms  {text or absent}{note}")
-        lines += [f"  {name}: {what}" for name, what in self.sources.items()]
-        lines += [f"  {name} {what}" for name, what in self.faults.items()]
+        return [*lines, *(f"  {name}: {what}" for name, what in self.sources.items())]
+
+    def _speed(self) -> str:
         factor = self.real_time_factor
-        speed = f"{factor:.1f} x real time" if factor is not None else "no signal"
-        return [
-            *lines,
-            f"  speed {speed}   peak memory {peak_memory_mb():.0f} MB",
-            f"  {notice(self.demo, self.subject)}",
-        ]
+        return f"{factor:.1f} x real time" if factor is not None else "no signal"
+
+
+def lines_of_people(summaries: Mapping[str, Summary], faults: Mapping[str, str]) -> list[str]:
+    """The summaries of people in one process, by name: each person's counts, then what belongs to all.
+
+    faults: as `Summary.faults`, of the process.
+    """
+    lines = []
+    for name, summary in summaries.items():
+        first, *rest = summary._counts()
+        lines += [f"{name}: {first}", *rest, f"  speed {summary._speed()}"]
+    about = next(iter(summaries.values()), None)
+    said = [] if about is None else [notice(about.demo, about.subject)]
+    return [
+        *lines,
+        f"people: {len(summaries)}",
+        *_fault_lines(faults),
+        f"  peak memory {peak_memory_mb():.0f} MB",
+        *(f"  {line}" for line in said),
+    ]
+
+
+def _fault_lines(faults: Mapping[str, str]) -> list[str]:
+    return [f"  {name} {what}" for name, what in faults.items()]
 
 
 def notice(demo: bool, subject: str = "") -> str:

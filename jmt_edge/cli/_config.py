@@ -104,6 +104,8 @@ def _checked(command: click.Command, option: click.Option, value: Any) -> Any:
             raise ValueError("it is on or off; give true or false")
         return value
     if option.multiple:
+        if isinstance(value, dict) and (option.metavar or "").startswith("NAME:"):
+            value = [f"{name}:{_joined(name, table)}" for name, table in value.items()]
         if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
             raise ValueError("give a list of texts in quotes")
         return value
@@ -117,6 +119,14 @@ def _checked(command: click.Command, option: click.Option, value: Any) -> Any:
     text = str(value)
     option.type_cast_value(click.Context(command), text)
     return text
+
+
+def _joined(name: str, table: Any) -> str:
+    """`[live.person.NAME]` as the command line gives it: `key=value,key=value`. Raises ValueError."""
+    good = isinstance(table, dict) and all(type(value) in (str, int, float) for value in table.values())
+    if not good:
+        raise ValueError(f"write a table of texts and numbers for {name}")
+    return ",".join(f"{key}={value}" for key, value in table.items())
 
 
 def _shown(value: Any) -> str:

@@ -232,6 +232,12 @@ def _device(flags: Flags) -> None:
         device(flags["target"])
 
 
+def _counts(flags: Flags) -> None:
+    for name, option in (("target", "--predict"), ("old", "--compare")):
+        if flags[name] is not None:
+            raise ConfigError(f"--people counts people, which {option} does not; leave one of them out")
+
+
 def _also(sentence: str, name: str, flags: Flags) -> None:
     """An option that has no effect without the option `name`."""
     if not _given(name)(flags):
@@ -271,9 +277,17 @@ def _discovery(flags: Flags) -> None:
     check_topic(flags["mqtt_discovery"].strip("/"), "write the topic that Home Assistant reads, such as homeassistant")
 
 
+def _people(flags: Flags) -> None:
+    from ._people import check_people
+
+    check_people(flags)
+
+
 def _bed(flags: Flags) -> None:
     from ..beds.broker import check_bed
 
+    if flags["people"]:
+        return  # each has a name
     if not flags["bed"]:
         raise ConfigError("--mqtt publishes as a bed; give its name with --bed NAME")
     check_bed(flags["bed"])
@@ -382,6 +396,8 @@ _SIGNED = "`--require-signed`"
 _A_FOLDER = "a folder that exists and may be written"
 
 NEEDS: tuple[Need, ...] = (
+    Need("live", "`--person`", "names, keys and devices that can be used, and no option that is about one person",
+         _given("people"), _people),
     _packages("live", "`--record-raw face`", _records_faces, "av"),
     _packages("live", "`--page`", _given("page"), "starlette", "uvicorn", "websockets"),
     _packages("live", "`--lsl`", _given("lsl"), "pylsl"),
@@ -400,7 +416,7 @@ NEEDS: tuple[Need, ...] = (
     Need("live", "`--backend`", "what the backend needs", _given("backend"), _backend),
     _packages("live", "`--mqtt`", _given("mqtt"), "paho"),
     Need("live", "`--mqtt`", "an address, a password file and certificates that can be used", _given("mqtt"), _broker),
-    Need("live", "`--mqtt`", "`--bed`", _given("mqtt"), _bed),
+    Need("live", "`--mqtt`", "`--bed`, or `--person`", _given("mqtt"), _bed),
     Need("live", "`--bed`", "`--mqtt`", _given("bed"),
          partial(_also, "--bed names a unit for --mqtt; give the broker with --mqtt URL", "mqtt")),
     Need("live", "`--mqtt-discovery`", "`--mqtt`, and a topic that can be published to", _given("mqtt_discovery"),
@@ -453,6 +469,9 @@ NEEDS: tuple[Need, ...] = (
          partial(_also, "--plot draws a prediction; give --predict DEVICE too", "target")),
     Need("bench", "`--layers`", "`--predict`", _given("layers"),
          partial(_also, "--layers lists a prediction; give --predict DEVICE too", "target")),
+    Need("bench", "`--seconds`", "`--people`", _given("seconds"),
+         partial(_also, "--seconds is of each run of --people N; give it too, or use --duration", "people")),
+    Need("bench", "`--people`", "a measurement of its own: no `--predict`, no `--compare`", _given("people"), _counts),
     Need("bench", "`--predict`", "a device of its table", _given("target"), _device),
     Need("bench", "`--json`, `--plot`", _A_FOLDER, _always, partial(_outputs, "json_path", "plot_path")),
     Need("bench", "`--compare`", "a report of `--json`", _given("old"), _report),

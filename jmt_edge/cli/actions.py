@@ -22,10 +22,10 @@ from ._command import subcommand
     "--rest", metavar="FROM-TO", help="Seconds in which the face is at rest: '0-2'.  [default: median of the video]"
 )
 @click.option(
-    "--person", type=click.Choice(["largest", "central", "first"]), default="largest", show_default=True,
+    "--follow", type=click.Choice(["largest", "central", "first"]), default="largest", show_default=True,
     help="Whose face is measured.",
 )  # fmt: skip
-def command(video: Path, out: Path, rest: str | None, person: str) -> None:
+def command(video: Path, out: Path, rest: str | None, follow: str) -> None:
     """Measure the face in VIDEO: head pose, eyes, brows, nose, lips, and the facial actions that they stand for.
 
     One row a frame. Geometric and uncalibrated: actions are relative to the person's own rest, and no strength was
@@ -43,7 +43,7 @@ def command(video: Path, out: Path, rest: str | None, person: str) -> None:
     total = len(video_times(video))
     frames = []
     with step_bar(Console(stderr=True)) as on_step:
-        for frame in face_actions(video_frames(video), person):
+        for frame in face_actions(video_frames(video), follow):
             frames.append(frame)
             on_step("faces", min(1.0, len(frames) / total))
     seen = [frame for frame in frames if frame.measures is not None]

@@ -18,6 +18,7 @@ from ._signed import load_signed, signed_option
     examples=[
         ("jmt-edge bench --task pain --json today.json", "measure the pain demo, and keep the report"),
         ("jmt-edge bench --task pain --compare today.json", "measure again, and compare"),
+        ("jmt-edge bench --task pain --people 8", "how many people this machine sustains, up to 8"),
         ("jmt-edge bench --predict orin-nano", "a roofline for a device that is not here"),
     ],
 )
@@ -46,6 +47,11 @@ from ._signed import load_signed, signed_option
 @click.option(
     "--processes", type=int, default=5, show_default=True, help="Number of fresh processes to measure.", metavar="N"
 )
+@click.option(
+    "--people", type=click.IntRange(1, 64), metavar="N",
+    help="Instead: how many people, at most N, run in real time with no window dropped.",
+)  # fmt: skip
+@click.option("--seconds", type=float, metavar="S", help="With --people: of signal in each run.  [default: 60]")
 @click.option(
     "--json", "json_path", type=click.Path(path_type=Path), help="Write the report to this file.", metavar="PATH"
 )
@@ -87,8 +93,8 @@ from ._signed import load_signed, signed_option
 @signed_option
 def command(
     bundle: Path | None, task_name: str, backend: str, batch: int, duration: float, hop: float, threads: int | None,
-    seed: int, processes: int, json_path: Path | None, old: Path | None, fail_over: str, target: str | None,
-    precision: str, layers: bool, plot_path: Path | None, require_signed: bool,
+    seed: int, processes: int, people: int | None, seconds: float | None, json_path: Path | None, old: Path | None,
+    fail_over: str, target: str | None, precision: str, layers: bool, plot_path: Path | None, require_signed: bool,
 ) -> None:  # fmt: skip
     """Measure each stage of BUNDLE on this machine: latency percentiles, throughput, memory, power.
 
@@ -107,6 +113,9 @@ def command(
     loaded = (load_signed if require_signed else load_bundle)(bundle or demo_bundle(task_name))
     if target is not None:
         _predict(loaded, target, precision, hop, json_path, plot_path, threads, layers)
+        return
+    if people is not None:
+        _count_people(loaded, people, seconds or 60.0, backend, hop, threads, json_path)
         return
     from ..bench.compare import compare, different_settings, load_report
     from ..bench.measure import bench
@@ -139,6 +148,42 @@ def command(
         )
     if any(row.regressed(limit) for row in rows):
         raise click.exceptions.Exit(1)
+
+
+def _count_people(
+    bundle: Any, most: int, seconds: float, backend: str, hop: float, threads: int | None, json_path: Path | None
+) -> None:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from ..bench.people import count_people
+
+    with Progress(
+        TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=Console(stderr=True)
+    ) as bar:
+        job = bar.add_task("starting", total=1.0)
+        report = count_people(
+            bundle, most, seconds=seconds, backend=backend, hop=hop, threads=threads,
+            on_step=lambda what, fraction: bar.update(job, description=what, completed=fraction),
+        )  # fmt: skip
+    if json_path:
+        json_path.write_text(json.dumps(report, indent=1) + "\n")
+    machine = report["machine"]
+    click.echo(
+        f"{report['engine']}\n{machine['processor']}, {machine['cores']} cores, governor {machine['governor']}, load "
+        f"{machine['load']}; hop {hop:g} s, {seconds:g} s of signal a row, simulated sensors\n"
+        "  people  dropped       p50       p95       p99 ms   p95 of the slowest   cores busy   RSS MB"
+    )
+    for row in report["people"]:
+        click.echo(
+            f"  {row['people']:6d} {row['dropped']:8d} {row['p50']:9.1f} {row['p95']:9.1f} {row['p99']:9.1f}    "
+            f"{row['worst_p95']:18.1f}   {row['cpu_cores_busy']:10.2f}   {row['peak_rss_mb']:6d}"
+        )
+    sustained, last = report["sustained"], report["people"][-1]
+    if last["dropped"]:
+        click.echo(f"  sustained: {sustained} people; with {last['people']} windows were dropped")
+    else:
+        click.echo(f"  sustained: {sustained} people, and more were not tried; give a larger --people")
 
 
 def _percent(text: str) -> float:

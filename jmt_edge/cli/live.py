@@ -19,18 +19,21 @@ from ..trace import TRACE, span
 from ._command import subcommand
 from ._config import config_option
 from ._log import start_log
+from ._people import PersonType, live_people
 from ._shared import broker_options, certificate_options, language_option, log_options
 from ._signed import load_signed, signed_option
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
 
     from ..capture.base import Source
     from ..controls import Controls
     from ..engine.bundle import Bundle
+    from ..live import Options
     from ..live.judge import Judge
     from ..live.page import PageObserver
     from ..observer import Observer
+    from ..summary import Summary
 
 OPTIONS = {"face": "camera", "voice": "microphone", "eda": "eda"}  # modality -> its option
 
@@ -43,6 +46,7 @@ OPTIONS = {"face": "camera", "voice": "microphone", "eda": "eda"}  # modality ->
         ("jmt-edge live --camera 0 --eda bitalino:/dev/ttyUSB0 --record session1", "real sensors, recorded"),
         ("jmt-edge live --camera talk.mp4 --microphone talk.mp4 --task affect --speed max --output jsonl", "files"),
         ("jmt-edge live --mqtt mqtts://unit@broker.ward/ward-3 --bed 12", "for `jmt-edge station`"),
+        ("jmt-edge live --person a:camera=0,eda=/dev/ttyUSB0 --person b:camera=2 --output jsonl", "two people"),
         ("jmt-edge live --config jmt-edge.toml", "all options from a file"),
     ],
 )
@@ -57,6 +61,10 @@ OPTIONS = {"face": "camera", "voice": "microphone", "eda": "eda"}  # modality ->
 @click.option("--camera", metavar="SRC", help="sim:, a video, a camera's number or path, csi:0, a pipeline, or none.")
 @click.option("--microphone", metavar="SRC", help="sim:, a wav or video, a microphone's number or name, or none.")
 @click.option("--eda", metavar="SRC", help="sim:, a file, /dev/ttyUSB0, bitalino:/dev/..., lsl:type=EDA, or none.")
+@click.option(
+    "--person", "people", multiple=True, type=PersonType(), metavar="NAME:KEY=SRC,...",
+    help="One of several people; keys: camera, microphone, eda, audio-delay, eda-delay.",
+)  # fmt: skip
 @click.option("--hop", type=float, default=0.5, show_default=True, metavar="S", help="Seconds between results.")
 @click.option("--duration", type=float, metavar="S", help="Stop after S seconds of signal.")
 @click.option(
@@ -95,7 +103,7 @@ OPTIONS = {"face": "camera", "voice": "microphone", "eda": "eda"}  # modality ->
     help="What to do with signals unlike those the weights were trained on.",
 )
 @click.option(
-    "--person",
+    "--follow",
     type=click.Choice(["largest", "central", "first"]),
     default="largest",
     show_default=True,
@@ -124,6 +132,7 @@ def command(
     camera: str | None,
     microphone: str | None,
     eda: str | None,
+    people: tuple[str, ...],
     hop: float,
     duration: float | None,
     speed: str,
@@ -145,7 +154,7 @@ def command(
     mark: bool,
     page: str | None,
     novelty: str,
-    person: str,
+    follow: str,
     rest: float,
     actions: bool,
     session: bool,
@@ -168,7 +177,10 @@ def command(
     start_log(log_level, log_file)
     click.get_current_context().with_resource(TRACE.into(trace))
     bundle = _bundle(task_name, bundle_path, signed=require_signed)
-    raw = tuple(name.strip() for name in (record_raw or "").split(",") if name.strip())
+    if people:
+        live_people(click.get_current_context().params, bundle)
+        return
+    raw = raw_of(record_raw)
 
     from ..engine.backends import choose_engine
     from ..live import Controls, Options, run
@@ -176,21 +188,15 @@ def command(
     from ..live.service import open_service
 
     delays = {"voice": audio_delay, "eda": eda_delay}
-    sources = _sources(bundle, {"face": camera, "voice": microphone, "eda": eda}, delays)
-    options = Options(hop, speed == "1", duration, smooth, novelty, demo_alarms, person, rest, actions)
+    sources = sources_of(bundle, {"face": camera, "voice": microphone, "eda": eda}, delays)
+    options = Options(hop, speed == "1", duration, smooth, novelty, demo_alarms, follow, rest, actions)
     options.check(sources)
     with span("open the engine"):
         engine, why = choose_engine(bundle, backend, threads)
     controls = Controls()
     _say(f"{bundle.id}, {engine.name} ({why})")
-    if novelty != "off" and not bundle.has_novelty:
-        _say("novelty not checked: the bundle does not say what its training people look like; export it again")
-    if bundle.subject:
-        _say(f"personalised to {bundle.subject}: no number for anybody else; --bundle the general one for others")
-    elif bundle.uncertainty is None:
-        _say("uncertainty not known: the bundle promises nothing about other people; train with more of them")
-    if actions and not rest:
-        _say("facial actions are compared with the person's rest: give --rest 120, or begin one on the page")
+    for line in said_of_bundle(bundle, options):
+        _say(line)
     observers: list[Observer] = []
     if (service := open_service()) is not None:
         observers.append(service)
@@ -208,7 +214,7 @@ def command(
             _say(f"the session of {recorder.continues} continues in {recorder.folder}")
         elif session:
             _say("nothing is recorded before a session begins on the page")
-    if said := _said_of_rest(bundle, sources, options.rest):
+    if said := said_of_rest(bundle, sources, options.rest):
         _say(said)
     if lsl is not None:
         from ..live.lsl import LslOutlets
@@ -245,12 +251,8 @@ def command(
         summary = run(bundle, engine, sources, options, observers, controls)
     for line in summary.lines():
         _say(line)
-    first = min((m.span - m.end for m in bundle.task.modalities if m.name in sources), default=0.0)
-    if not summary.with_outputs and summary.stream < first:
-        _say(
-            f"no result: there were {summary.stream:.1f} s of signal, and the first window takes {first:.1f} s; give a "
-            "longer recording, or a longer --duration"
-        )
+    if short := said_of_length(bundle, sources, summary):
+        _say(short)
     if controls.recording is not None and not recorder.used:
         _say(f"  nothing was recorded{'; no session was begun' if session else ''}")
     elif controls.recording is not None:
@@ -337,7 +339,7 @@ def demo_bundle(task_name: str) -> Path:
     return path
 
 
-def _sources(bundle: Bundle, given: dict[str, str | None], delays: dict[str, float]) -> dict[str, Source]:
+def sources_of(bundle: Bundle, given: Mapping[str, str | None], delays: Mapping[str, float]) -> dict[str, Source]:
     """Unopened sources of the task's modalities, without those that are `none`."""
     from ..capture.ahead import ReadAhead
     from ..recording import open_source
@@ -359,7 +361,39 @@ def _sources(bundle: Bundle, given: dict[str, str | None], delays: dict[str, flo
     return sources
 
 
-def _said_of_rest(bundle: Bundle, sources: Collection[str], rest: float) -> str:
+def said_of_length(bundle: Bundle, sources: Collection[str], summary: Summary) -> str:
+    """Why a run that was too short has no result; empty where that is not the reason."""
+    first = min((m.span - m.end for m in bundle.task.modalities if m.name in sources), default=0.0)
+    if summary.with_outputs or summary.stream >= first:
+        return ""
+    return (
+        f"no result: there were {summary.stream:.1f} s of signal, and the first window takes {first:.1f} s; give a "
+        "longer recording, or a longer --duration"
+    )
+
+
+def raw_of(listed: str | None) -> tuple[str, ...]:
+    """The modalities of --record-raw."""
+    return tuple(name.strip() for name in (listed or "").split(",") if name.strip())
+
+
+def said_of_bundle(bundle: Bundle, options: Options) -> list[str]:
+    """What the user must know of the weights before the run."""
+    said = []
+    if options.novelty != "off" and not bundle.has_novelty:
+        said.append("novelty not checked: the bundle does not say what its training people look like; export it again")
+    if bundle.subject:
+        said.append(
+            f"personalised to {bundle.subject}: no number for anybody else; --bundle the general one for others"
+        )
+    elif bundle.uncertainty is None:
+        said.append("uncertainty not known: the bundle promises nothing about other people; train with more of them")
+    if options.actions and not options.rest:
+        said.append("facial actions are compared with the person's rest: give --rest 120, or begin one on the page")
+    return said
+
+
+def said_of_rest(bundle: Bundle, sources: Collection[str], rest: float) -> str:
     """What the user must know of the person's rest before the run; empty where all is as the weights were trained."""
     compared = [name for name in bundle.baseline if name in sources]
     seconds = bundle.baseline_seconds

@@ -36,12 +36,12 @@ class FrameActions:
     blink: bool = False
 
 
-def face_actions(frames: Iterable[tuple[float, NDArray[np.uint8]]], person: str = "largest") -> Iterator[FrameActions]:
+def face_actions(frames: Iterable[tuple[float, NDArray[np.uint8]]], follow: str = "largest") -> Iterator[FrameActions]:
     """The measures of each frame (time in s, (H, W, 3) uint8 BGR), where the gate of a live run lets the face pass.
 
-    person: see `FaceTracker`.
+    follow: see `FaceTracker`.
     """
-    tracker, quality = FaceTracker(FaceDetector(), person=person, sight=FaceSight()), FaceQuality()
+    tracker, quality = FaceTracker(FaceDetector(), follow=follow, sight=FaceSight()), FaceQuality()
     for t, image in frames:
         face = tracker.update(image, t)
         quality.update(t, face, None if face is None else align_crop(image, face, 112), tracker.why)

@@ -58,9 +58,9 @@ Find = Callable[[Any, float], Found]  # (frame, time in s) -> what it shows
 OnFace = Callable[[float, Face | None], None]
 
 
-def tracked(size: int, person: str = "largest") -> Find:
-    """Follows one face through frames (H, W, 3) uint8 BGR and crops it to `size` pixels. person: see `FaceTracker`."""
-    tracker = FaceTracker(FaceDetector(), person=person, sight=FaceSight())
+def tracked(size: int, follow: str = "largest") -> Find:
+    """Follows one face through frames (H, W, 3) uint8 BGR and crops it to `size` pixels. follow: see `FaceTracker`."""
+    tracker = FaceTracker(FaceDetector(), follow=follow, sight=FaceSight())
 
     def find(image: NDArray[np.uint8], t: float) -> Found:
         face = tracker.update(image, t)
@@ -97,7 +97,7 @@ class FaceCutter:
     where the clip is made of them. Which frames are searched, and in which order, depends on the frames and the windows
     alone, not on how frames were cut into chunks.
 
-    window_end: when window i ends, ascending. find: `tracked` by default, which follows `person`. on_face: called with
+    window_end: when window i ends, ascending. find: `tracked` by default, which follows `follow`. on_face: called with
     the time and face of each searched frame, by `push`, `clip`, `verdict` or `measured`. actions: measure the face
     every `EVERY` seconds even if no clip needs it. beside: search in a thread beside the caller's. A clip waits for the
     frames up to its end, so it is the same clip; at a window's end, at most its newest frame is still to be searched.
@@ -111,7 +111,7 @@ class FaceCutter:
         *,
         on_face: OnFace | None = None,
         find: Find | None = None,
-        person: str = "largest",
+        follow: str = "largest",
         actions: bool = False,
         beside: bool = False,
     ) -> None:
@@ -119,7 +119,7 @@ class FaceCutter:
         self._beside = Beside(self._look, "face search") if beside else None
         self._handed = -np.inf  # time of the newest frame that is searched, or will be
         self._tolerance = tolerance(plan.m)
-        self._find = find or tracked(plan.m.side, person)
+        self._find = find or tracked(plan.m.side, follow)
         self._every = 0.0 if plan.m.measured else EVERY if actions else None
         self._tried = -np.inf  # when a face was last measured, or would have been
         self._measured: deque[Measured] = deque()

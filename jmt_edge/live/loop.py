@@ -41,7 +41,7 @@ MIN_HOP, MAX_HOP = 0.05, 60.0
 class Options:
     """hop, duration (None: until the sources end), smooth: s. realtime: False runs as fast as the sources can read.
 
-    novelty: gate, warn or off, see `Pipeline`. demo_alarms: see `RunInfo`. person: see `FaceTracker`.
+    novelty: gate, warn or off, see `Pipeline`. demo_alarms: see `RunInfo`. follow: see `FaceTracker`.
     rest: s at the beginning in which the person rests, see `live.rest`; 0 for none. actions: measure what the face
     does, see `LiveActions`.
     """
@@ -52,7 +52,7 @@ class Options:
     smooth: float = 0.0
     novelty: str = "gate"
     demo_alarms: bool = False
-    person: str = "largest"
+    follow: str = "largest"
     rest: float = 0.0
     actions: bool = False
 
@@ -91,15 +91,21 @@ def run(
     source cannot be opened.
     """
     options.check(sources)
-    loop = _Loop(bundle, engine, sources, options, list(observers), controls or Controls())
+    loop = Loop(bundle, engine, sources, options, list(observers), controls or Controls())
     with ExitStack() as stack:
         stack.callback(engine.close)
+        warm_up(bundle, engine)
         loop.open(stack)
         loop.run()
     return loop.summary
 
 
-class _Loop:
+class Loop:
+    """One person's run, in the thread of its caller: `open`, then `run`. The engine is not closed.
+
+    summary: of what was run so far. Arguments as of `run`.
+    """
+
     def __init__(
         self,
         bundle: Bundle,
@@ -123,8 +129,7 @@ class _Loop:
         self.summary = Summary(bundle.id, bundle.demo, options.realtime, subject=bundle.subject)
 
     def open(self, stack: ExitStack) -> None:
-        """Warm the engine, then open the sources: the run's clock starts when the engine is ready."""
-        _warm_up(self._bundle, self._engine)
+        """Open the sources. The run's clock starts now, so the engine should be ready (`warm_up`)."""
         self._origin = time.monotonic()
         for source in self._sources.values():
             stack.callback(source.close)
@@ -136,7 +141,7 @@ class _Loop:
         first = 1 + (math.floor(self._now() / hop) if self._options.realtime else 0)
         self._pipeline = Pipeline(
             self._bundle, self._engine, hop, self._sources, smooth=self._options.smooth, first=first,
-            novelty=self._options.novelty, person=self._options.person, actions=self._options.actions,
+            novelty=self._options.novelty, follow=self._options.follow, actions=self._options.actions,
             on_face=lambda t, face: self._tell("on_face", t, face),
         )  # fmt: skip
         began = time.perf_counter()
@@ -203,7 +208,7 @@ class _Loop:
         return RunInfo(
             self._bundle, engine.name, dict(engine.precision), options.hop, options.realtime, options.smooth,
             names, first, novelty=self._pipeline.novelty, demo_alarms=options.demo_alarms,
-            origin=self._origin, person=options.person, uncertainty=self._pipeline.uncertainty,
+            origin=self._origin, follow=options.follow, uncertainty=self._pipeline.uncertainty,
             actions=options.actions, clock=self._clock,
         )  # fmt: skip
 
@@ -317,7 +322,7 @@ def _losses(source: Source) -> str:
     return f"{source.name}: " + "; ".join([*counts, *shown]) if counts or notes else ""
 
 
-def _warm_up(bundle: Bundle, engine: Engine) -> None:
+def warm_up(bundle: Bundle, engine: Engine) -> None:
     """One empty window, so that lazy allocation does not delay the first real one."""
     task = bundle.task
     engine.backbones({m.name: np.zeros((1, *m.shape), np.float32) for m in task.modalities})

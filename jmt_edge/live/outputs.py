@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
+import threading
 from typing import IO
 
 from ..controls import Controls
@@ -16,15 +18,22 @@ from ..result import Result
 class JsonLines(Observer):
     """One JSON line per result. When the reader closes the pipe, the run stops cleanly; when the results cannot be
     written for another reason (a full disk), it stops with that failure.
+
+    person: whose results they are, the first key of each line; "" in a run of one person, whose lines lack it.
     """
 
-    def __init__(self, file: IO[str], controls: Controls) -> None:
+    _WRITING = threading.Lock()  # several people's loops write to one file
+
+    def __init__(self, file: IO[str], controls: Controls, person: str = "") -> None:
         self._file, self._controls = file, controls
+        self._begin = f'{{"person": {json.dumps(person, ensure_ascii=False)}, ' if person else "{"
 
     def on_result(self, result: Result) -> None:
+        line = self._begin + result.to_json()[1:] + "\n"
         try:
-            self._file.write(result.to_json() + "\n")
-            self._file.flush()
+            with self._WRITING:
+                self._file.write(line)
+                self._file.flush()
         except OSError as error:
             discard(self._file)
             why = f"cannot write results to standard output ({error.strerror}); make room or write them elsewhere"

@@ -59,7 +59,7 @@ class Pipeline:
     novelty: clips unlike the training people's are absent (gate), used with a warning (warn), or not looked for (off).
         The attribute says `not checked` where the bundle holds no density.
     uncertainty (attribute): what is promised of the results' sets and intervals, or why there are none.
-    person: whose face is followed, see `FaceTracker`. actions: measure what it does, see `LiveActions`.
+    follow: whose face is followed, see `FaceTracker`. actions: measure what it does, see `LiveActions`.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Pipeline:
         smooth: float = 0.0,
         first: int = 1,
         novelty: str = "off",
-        person: str = "largest",
+        follow: str = "largest",
         actions: bool = False,
         on_face: Callable[[float, Face | None], None] | None = None,
     ) -> None:
@@ -81,7 +81,7 @@ class Pipeline:
         connected = set(modalities)
         self.cutters = {
             name: open_cutter(
-                plan, lambda index: index * hop, first, on_face=on_face, person=person, actions=actions, beside=True
+                plan, lambda index: index * hop, first, on_face=on_face, follow=follow, actions=actions, beside=True
             )
             for name, plan in self.plans.items()
             if name in connected

@@ -45,6 +45,10 @@ class Service(Observer):
             FAULTS.add("service manager", error)
 
     def on_start(self, info: RunInfo) -> None:
+        self.begin()
+
+    def begin(self) -> None:
+        """The run has begun: of one person with `on_start`, of several before their loops."""
         if self._period:
             faulthandler.enable()  # its SIGABRT then writes where each thread hung
         self._fed = time.monotonic()

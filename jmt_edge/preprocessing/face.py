@@ -291,7 +291,7 @@ class FaceTracker:
     A person who lies turned in the picture (`Face.turn`) is refused with the reason for `SETTLE` seconds and then
     taken as upright; so is one who turns back. While nobody is seen, the frame is searched turned in every second try.
 
-    person: `largest`, `central` (nearest to the picture's centre) or `first`: nobody but the first person is followed,
+    follow: `largest`, `central` (nearest to the picture's centre) or `first`: nobody but the first person is followed,
         who is the largest. sight: judges orientation and covering, every `REFRESH` seconds and where a face was found
         again. Same frames and times, same answers.
     """
@@ -305,10 +305,10 @@ class FaceTracker:
     UPRIGHT = 58.0  # degrees of roll that are taken for a tilted head
 
     def __init__(
-        self, detector: FaceDetector, patience: float = 1.0, *, person: str = "largest", sight: Sight | None = None
+        self, detector: FaceDetector, patience: float = 1.0, *, follow: str = "largest", sight: Sight | None = None
     ) -> None:
         self._detector, self._sight = detector, sight
-        self._patience, self._person = patience, person
+        self._patience, self._follow = patience, follow
         self._tracks = 0
         self._restart()
 
@@ -383,16 +383,16 @@ class FaceTracker:
 
     def _choose(self, image: NDArray[np.uint8], faces: list[Face]) -> Face | None:
         """The face to follow from now on; None, and why, where that is a guess."""
-        if self._person == "first" and self._known is not None:
+        if self._follow == "first" and self._known is not None:
             looks = {id(face): _difference(_look(image, face), self._known[2]) for face in faces}
             alike = [face for face in faces if looks[id(face)] < self.ALIKE]
             self.why = OTHER if faces else NO_FACE
             return min(alike, key=lambda face: looks[id(face)], default=None)
-        if self._person == "central":
+        if self._follow == "central":
             middle = np.array(image.shape[1::-1]) / 2
             return min(faces, key=lambda face: float(np.hypot(*(middle - face.centre))), default=None)
         if len(faces) > 1 and faces[1].area > self.CLEAR**2 * faces[0].area:
-            self.why = SEVERAL.format("which one is meant is not clear; use --person")
+            self.why = SEVERAL.format("which one is meant is not clear; use --follow")
             return None
         return next(iter(faces), None)
 
@@ -455,7 +455,7 @@ class FaceTracker:
         if jumped:
             size = max(face.area, 1.0) / max(before.area, 1.0)
             near = np.hypot(*np.subtract(face.centre, before.centre)) < max(face.width, face.height)
-            same = differs < self.ALIKE and (self._person == "first" or bool(near and 0.4 < size < 2.5))
+            same = differs < self.ALIKE and (self._follow == "first" or bool(near and 0.4 < size < 2.5))
             self._other = np.nan
         else:
             # light changes and hands pass; a covered face tells nothing
@@ -463,7 +463,7 @@ class FaceTracker:
             self._other = np.nan if not unlike else t if np.isnan(self._other) else self._other
             same = not t - self._other >= self.SETTLE
         if not same:
-            return None if self._person == "first" else self._somebody(image, face, t)
+            return None if self._follow == "first" else self._somebody(image, face, t)
         self._known = (face, t, look if differs < self.ALIKE else known)
         return replace(face, track=self._tracks)
 

@@ -216,7 +216,7 @@ class Recorder(Observer):
             "first": info.first,
             "smooth": info.smooth,
             "novelty": info.novelty,
-            "person": info.person,
+            "person": info.follow,
             "actions": info.actions,
             "uncertainty": info.uncertainty,
             "realtime": info.realtime,

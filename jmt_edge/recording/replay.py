@@ -78,19 +78,19 @@ def replay(
     outcome = Outcome(summary, why_played=recording.replay_blocker or "recomputation was not requested")
     first: int = manifest["first"]
     novelty: str = manifest.get("novelty", "off")  # recordings of the first edition were not gated
-    person: str = manifest.get("person", "largest")
+    follow: str = manifest.get("person", "largest")
     actions: bool = manifest.get("actions", False)
     pipeline: Pipeline | None = None
     if engine is not None and not recording.replay_blocker:
         pipeline = make_pipeline(
             bundle, engine, manifest["hop"], recording.connected, smooth=manifest["smooth"], first=first,
-            novelty=novelty, person=person, actions=actions,
+            novelty=novelty, follow=follow, actions=actions,
             on_face=lambda t, face: tell(observers, "on_face", t, face),
         )  # fmt: skip
     info = RunInfo(
         bundle, engine.name if engine else manifest["backend"], dict(engine.precision if engine else {}),
         manifest["hop"], False, manifest["smooth"], manifest["sources"], first, recording.folder.resolve().name,
-        novelty=novelty, person=person, uncertainty=manifest.get("uncertainty", "not known"),
+        novelty=novelty, follow=follow, uncertainty=manifest.get("uncertainty", "not known"),
         actions=actions,
     )  # fmt: skip
     tell(observers, "on_start", info)

@@ -122,7 +122,7 @@ def test_the_reasons_of_the_gate_are_found() -> None:
     found = reasons()
     for known in (
         ("face", "face too dark or without contrast in 7 of 9 frames"), ("face", "no camera frame for 7 s"),
-        ("face", "half of the face covered"), ("face", "several people: which one is meant is not clear; use --person"),
+        ("face", "half of the face covered"), ("face", "several people: which one is meant is not clear; use --follow"),
         ("face", "only 7 of the clip shows a face"), ("voice", "microphone dead or muted"), ("voice", "no speech"),
         ("voice", "7 of the sound is not a number (NaN)"), ("voice", "narrow-band sound, nothing above 7 kHz"),
         ("eda", "no valid EDA value for 7 s or more: electrode open or saturated"), ("eda", "no samples yet"),

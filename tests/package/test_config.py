@@ -32,7 +32,8 @@ VALUES: dict[str, tuple[Any, Any]] = {
     "output": ("none", "none"), "smooth": (2, 2.0), "backend": ("onnxruntime",) * 2, "threads": (1, 1),
     "eda-delay": (0.25, 0.25), "audio-delay": (0.1, 0.1), "record": ("r", Path("r")),
     "record-raw": (["eda", "face"], "eda,face"), "resume": (True, True), "lsl": ("jmt", "jmt"), "mark": (True, True),
-    "page": (True, "127.0.0.1:8765"), "novelty": ("warn", "warn"), "person": ("first", "first"),
+    "page": (True, "127.0.0.1:8765"), "novelty": ("warn", "warn"), "follow": ("first", "first"),
+    "person": (["a:eda=sim:", "b:camera=0"], ("a:eda=sim:", "b:camera=0")),
     "rest": (120, 120.0), "actions": (True, True),
     "demo-alarms": (True, True), "require-signed": (True, True), "page-face": ("blur", "blur"),
     "page-ask": (30, 30), "session": (True, True), "trace": ("t.json", Path("t.json")), "language": ("de", "de"),
@@ -80,8 +81,19 @@ def test_every_flag_can_be_a_key_and_a_variable(
     assert all(default[name] != value for name, value in wanted.items()), "a value must differ from the default"
     assert seen("--config", written(tmp_path / "a.toml", {key: v for key, (v, _) in VALUES.items()})) == wanted
     for key, (_, value) in VALUES.items():
-        monkeypatch.setenv(variable_of("live", key), str(value))
+        monkeypatch.setenv(variable_of("live", key), ";".join(value) if isinstance(value, tuple) else str(value))
     assert seen() == wanted
+
+
+def test_people_may_be_tables(tmp_path: Path, seen: Callable[..., dict[str, Any]]) -> None:
+    file = tmp_path / "a.toml"
+    file.write_text(
+        "[live]\nhop = 1\n[live.person.\"bed 1\"]\ncamera = 0\neda = 'auto:/dev/ttyUSB0'\neda-delay = 0.25\n"
+        "[live.person.b]\nmicrophone = 'sim:'\n"
+    )
+    got = seen("--config", file)
+    assert got["people"] == ("bed 1:camera=0,eda=auto:/dev/ttyUSB0,eda-delay=0.25", "b:microphone=sim:")
+    assert got["hop"] == 1.0 and seen("--config", file, "--person", "c:eda=sim:")["people"] == ("c:eda=sim:",)
 
 
 def test_flag_before_environment_before_file_before_default(
@@ -115,6 +127,9 @@ def test_flag_before_environment_before_file_before_default(
         ("[live]\ncamera = ['0']\n", "give a text in quotes"),
         ("[live]\nrecord-raw = [1]\n", "give a text in quotes"),
         ("[live]\ncamera = {a = 1}\n", "give a text in quotes"),
+        ("[live]\nperson = 'a:eda=sim:'\n", "give a list of texts in quotes"),
+        ("[live.person]\na = 'eda'\n", "write a table of texts and numbers for a"),
+        ("[live.person.a]\neda = ['sim:']\n", "write a table of texts and numbers for a"),
         ("[live]\nconfig = 'b.toml'\n", "has no 'config'"),
         ("[live\n", "is not TOML"),
         ("[live]\nhop = 1\nhop = 2\n", "is not TOML"),
@@ -215,7 +230,7 @@ def test_every_option_names_its_value_and_every_command_shows_examples(name: str
 
 METAVARS = {
     "PATH", "DIR", "FILE", "N", "K", "S", "HZ", "MS", "PPM", "R", "X", "SHARE", "PERCENT", "NAME", "TASK", "SRC",
-    "LIST", "DEVICE", "KEY", "PUB", "CODE", "MIN",
+    "LIST", "DEVICE", "KEY", "PUB", "CODE", "MIN", "NAME:KEY=SRC,...",
     "KEY=VALUE", "KEY=V1,V2", "NAME=URL", "MODALITY=FILE", "MODALITY=FILE|torchvision", "MIN,OPT,MAX",
     "AT:FOR", "FROM-TO", "[HOST:PORT]", "HOST:PORT", "URL", "[PREFIX]", "REFERENCE",
 }  # fmt: skip

@@ -106,6 +106,12 @@ HERE = {
         "bitalino:/dev/ttyUSB0": "sim:", "auto:/dev/ttyUSB0": "sim:",
         "bitalino:/tmp/board?channel=3": "bitalino:{place}/tmp/board?channel=3",
     },
+    "--person": {
+        "bed 1:camera=0,eda=bitalino:/dev/ttyUSB0": "bed 1:camera=sim:,eda=sim:",
+        "bed 2:camera=2,eda=bitalino:/dev/ttyUSB1": "bed 2:camera=sim:,eda=sim:",
+        "a:camera=rtsp://10.0.0.7/stream,eda=auto:/dev/ttyUSB0,eda-delay=0.1": "a:camera=sim:,eda=sim:,eda-delay=0.1",
+        "b:camera=v4l2src device=/dev/video2 ! video/x-raw,width=640 ! videoconvert ! appsink": "b:camera=sim:",
+    },
     "--bed": {  # nobody listens there: the beds are lost, as two that are switched off
         "1=https://bed-1.ward:8765": "1=https://127.0.0.1:9",
         "2=https://bed-2.ward:8765": "2=https://127.0.0.1:9",

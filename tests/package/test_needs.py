@@ -31,6 +31,8 @@ Case = tuple[str, str, str]  # the command line; what is missing (a module) or "
 # need -> a command line that does not meet it. {bundle}: a demo bundle, {folder}: an empty folder, {file}: a file,
 # {port}: a port in use
 CASES: dict[str, Case] = {
+    "live `--person`: names, keys and devices that can be used, and no option that is about one person": (
+        "live --person a:eda=sim: --camera 0", "", "--camera is for one person"),
     "live `--record-raw face`: `[record]` (av)": ("live --record r --record-raw eda,face", "av", "[record]"),
     "live `--page`: `[page]` (starlette, uvicorn, websockets)": ("live --page", "uvicorn", "[page]"),
     "live `--lsl`: `[lsl]` (pylsl)": ("live --lsl jmt", "pylsl", "[lsl]"),
@@ -48,7 +50,7 @@ CASES: dict[str, Case] = {
     "live `--mqtt`: `[mqtt]` (paho)": ("live --mqtt mqtt://h --bed 1", "paho", "[mqtt]"),
     "live `--mqtt`: an address, a password file and certificates that can be used": (
         "live --mqtt mqtt://u:secret@h --bed 1", "", "--mqtt-password-file"),
-    "live `--mqtt`: `--bed`": ("live --mqtt mqtt://h", "", "--bed NAME"),
+    "live `--mqtt`: `--bed`, or `--person`": ("live --mqtt mqtt://h", "", "--bed NAME"),
     "live `--bed`: `--mqtt`": ("live --bed 1", "", "--mqtt URL"),
     "live `--mqtt-discovery`: `--mqtt`, and a topic that can be published to": (
         "live --mqtt mqtt://h --bed 1 --mqtt-discovery home/+", "", "'home/+' cannot begin MQTT topics"),
@@ -104,6 +106,9 @@ CASES: dict[str, Case] = {
     "bench `--plot`: `[formats]` (matplotlib)": ("bench --predict thor --plot p.png", "matplotlib", "[formats]"),
     "bench `--plot`: `--predict`": ("bench --plot p.png", "", "--predict"),
     "bench `--layers`: `--predict`": ("bench --layers", "", "--predict"),
+    "bench `--seconds`: `--people`": ("bench --seconds 9", "", "--people N"),
+    "bench `--people`: a measurement of its own: no `--predict`, no `--compare`": (
+        "bench --people 2 --compare {file}", "", "--people counts people, which --compare does not"),
     "bench `--predict`: a device of its table": ("bench --predict toaster", "", "toaster"),
     "bench `--json`, `--plot`: a folder that exists and may be written": (
         "bench --json {folder}/none/r.json", "", "does not exist"),

@@ -366,7 +366,26 @@ def kill_direct_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         reader.close()
 
 
+def kill_person(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loop of a person ends with its error, which is reported, and nobody else's does."""
+    from live_fixture import FakeEngine, ListSource, hand_bundle
+
+    from jmt_edge.live import Options
+    from jmt_edge.live.people import Everyone, Person, run_people
+    from jmt_edge.tasks import get_task
+
+    bundle = hand_bundle(get_task("pain", "demo"), tmp_path / "hand.jmt")
+    times = np.arange(0, 8, 1 / 64)
+    made = [ListSource("eda", times, np.full(len(times), 5, np.float32), 64.0) for _ in range(2)]
+    monkeypatch.setattr(made[0], "read", once(made[0].read))
+    people = [Person(name, {"eda": source}) for name, source in zip("ab", made)]
+    run_people(bundle, FakeEngine(bundle.task), people, Options(0.5, realtime=False), Everyone(people))
+    assert [person.failed for person in people] == ["Boom: injected", ""]
+    assert people[1].summary is not None and people[1].summary.with_outputs == 6
+
+
 SCENARIOS = {
+    "live/people.py": [kill_person],
     "beds/publisher.py": [kill_publisher],
     "beds/listener.py": [kill_listener],
     "beds/direct.py": [kill_direct_reader],

@@ -253,12 +253,12 @@ def test_whose_face_is_followed() -> None:
     for person, wanted in (("largest", large), ("central", central), ("first", large)):
         script = Script()
         script.faces = [large, central]
-        assert same(FaceTracker(script, person=person).update(IMAGE, 0.0), wanted)  # type: ignore[arg-type]
+        assert same(FaceTracker(script, follow=person).update(IMAGE, 0.0), wanted)  # type: ignore[arg-type]
 
 
 def test_nobody_but_the_first() -> None:
     script = Script()
-    tracker = FaceTracker(script, person="first")  # type: ignore[arg-type]
+    tracker = FaceTracker(script, follow="first")  # type: ignore[arg-type]
     first, other = make_face(100, 100, 90), make_face(400, 100, 130)
     script.faces = [first]
     assert same(tracker.update(picture((first, RED)), 0.0), first)
@@ -287,7 +287,7 @@ def test_a_group_is_several_people(shared_data: Path, detector: FaceDetector) ->
     image = cv2.imread(str(shared_data / "av" / "multi_face.jpg"))
     tracker = FaceTracker(detector)
     assert tracker.update(image, 0.0) is None and "several people" in tracker.why
-    assert FaceTracker(detector, person="central").update(image, 0.0) is not None
+    assert FaceTracker(detector, follow="central").update(image, 0.0) is not None
 
 
 def test_the_frame_is_searched_turned_while_nobody_is_seen() -> None:
