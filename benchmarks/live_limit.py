@@ -23,13 +23,13 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common import stamp, write
+from jmt_edge.tasks import OPTIONS
 
 EXPORT = """
 from jmt_edge.compiler.export import random_bundle
 from jmt_edge.tasks import get_task
 random_bundle(get_task("{0}"), "{0}.jmt")
 """
-OPTIONS = {"face": "--camera", "voice": "--microphone", "eda": "--eda"}
 
 
 def run(python: str, arguments: list[str], folder: Path) -> dict[str, Any]:
@@ -77,7 +77,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         recorded = files(folder, args.seconds)
-        given = [part for name, file in recorded.items() for part in (OPTIONS[name], file)]
+        given = [part for name, file in recorded.items() for part in ("--" + OPTIONS[name], file)]
         length = ["--duration", str(args.seconds)]
         for case, arguments in {
             "trimodal, simulated": ["--task", "trimodal", *length],

@@ -242,6 +242,7 @@ def _demo(task: Task) -> Task:
     return replace(task, variant="demo", dim=_DEMO_DIM, modalities=tuple(shrink(m) for m in task.modalities))
 
 
+OPTIONS = {"face": "camera", "voice": "microphone", "eda": "eda"}  # modality -> the option that names its source
 TASK_NAMES = tuple(_FULL)
 
 

@@ -29,6 +29,18 @@ OTHERS = 0.25  # cores that other programs kept busy
 ENERGY = 0.15  # share of the duration for the energy of the networks, where there are power rails
 
 
+def head(schema: int, bundle: Bundle, machine: dict[str, Any]) -> dict[str, Any]:
+    """The first entries of a report: its format, when and where it was made, and of what."""
+    return {
+        "schema": schema,
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "machine": machine,
+        "bundle": bundle.id,
+        "task": bundle.task.name,
+        "variant": bundle.task.variant,
+    }
+
+
 def bench(
     bundle: Bundle,
     *,
@@ -73,12 +85,7 @@ def bench(
     live = _end_to_end([a["end_to_end"] for a in answers])
     per_hop = live["busy_ms_per_hop"]
     return {
-        "schema": SCHEMA,
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "machine": machine,
-        "bundle": bundle.id,
-        "task": bundle.task.name,
-        "variant": bundle.task.variant,
+        **head(SCHEMA, bundle, machine),
         "backend": name,
         "why": why,
         "precision": answers[0]["precision"],

@@ -9,7 +9,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +18,11 @@ from ..engine.bundle import Bundle
 from ..errors import ConfigError, UserError
 from ..live.loop import MAX_HOP, MIN_HOP
 from ..machine import describe
+from ..tasks import OPTIONS
+from .measure import head
 
 SCHEMA = 1
 SEED = 900001  # of the first simulated person, as in the other measurements
-KEYS = {"face": "camera", "voice": "microphone", "eda": "eda"}  # modality -> its key of --person
 
 
 def count_people(
@@ -56,12 +56,7 @@ def count_people(
         if row["dropped"]:
             break
     return {
-        "schema": SCHEMA,
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "machine": machine,
-        "bundle": bundle.id,
-        "task": bundle.task.name,
-        "variant": bundle.task.variant,
+        **head(SCHEMA, bundle, machine),
         "engine": engine,
         "hop": hop,
         "threads": threads or machine["cores"],
@@ -76,7 +71,7 @@ def people_flags(bundle: Bundle, n: int) -> list[str]:
     """`--person` of `n` people whose every sensor is simulated."""
     flags = []
     for i in range(n):
-        sources = ",".join(f"{KEYS[name]}=sim:seed={SEED + i}" for name in bundle.task.names)
+        sources = ",".join(f"{OPTIONS[name]}=sim:seed={SEED + i}" for name in bundle.task.names)
         flags += ["--person", f"p{i + 1}:{sources}"]
     return flags
 

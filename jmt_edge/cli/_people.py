@@ -17,6 +17,7 @@ import click
 
 from ..errors import ConfigError, OutputError, UserError
 from ..plain_files import printable
+from ..tasks import OPTIONS
 
 if TYPE_CHECKING:
     from ..beds.broker import Broker
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from ..live.people import Person
     from ..observer import Observer
 
-SOURCES = {"camera": "face", "microphone": "voice", "eda": "eda"}  # key -> modality
+SOURCES = {key: modality for modality, key in OPTIONS.items()}
 DELAYS = {"audio-delay": "voice", "eda-delay": "eda"}
 KEYS = (*SOURCES, *DELAYS)
 MOST = 64
@@ -210,7 +211,9 @@ def live_people(flags: Mapping[str, Any], bundle: Bundle) -> None:
         if line:
             _say(line)
     everyone = Everyone(people)
-    if flags["mqtt"] is not None and (warning := _broker(flags).warning):
+    if flags["mqtt"] is None:
+        _say("alarms are neither shown nor heard here; give --mqtt, and watch a station (jmt-edge station)")
+    elif warning := _broker(flags).warning:
         _say(warning)
     for person in people:
         person.observers += _observers(flags, bundle, person, everyone)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import BundleError, ConfigError, OutputError
-from ..tasks import TASK_NAMES, get_task
+from ..tasks import OPTIONS, TASK_NAMES, get_task
 from ..trace import TRACE, span
 from ._command import subcommand
 from ._config import config_option
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from ..live.page import PageObserver
     from ..observer import Observer
     from ..summary import Summary
-
-OPTIONS = {"face": "camera", "voice": "microphone", "eda": "eda"}  # modality -> its option
 
 
 @subcommand(

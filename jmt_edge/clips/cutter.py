@@ -61,11 +61,11 @@ def open_cutter(
     find: Find | None = None,
     follow: str = "largest",
     actions: bool = False,
-    beside: bool = False,
+    threaded: bool = False,
 ) -> Cutter:
     """The cutter of the plan's modality for the windows `first`, `first` + 1, ..., window i ending at `window_end(i)`.
 
-    window_end: ascending; inf where there is no further window. on_face, find, follow, actions, beside: see
+    window_end: ascending; inf where there is no further window. on_face, find, follow, actions, threaded: see
     `FaceCutter`.
     Raises ConfigError for a modality without a cutter, and for measures of a face other than those known here.
     """
@@ -76,7 +76,7 @@ def open_cutter(
         )
     if plan.m.name == "face":
         return FaceCutter(
-            plan, window_end, first, on_face=on_face, find=find, follow=follow, actions=actions, beside=beside
+            plan, window_end, first, on_face=on_face, find=find, follow=follow, actions=actions, threaded=threaded
         )
     if plan.m.name == "voice":
         return VoiceCutter(plan)

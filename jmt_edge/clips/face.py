@@ -16,7 +16,7 @@ from ..preprocessing.face import NO_FACE, TEMPLATE, TEMPLATE_SIDE, Face, FaceDet
 from ..preprocessing.quality import FaceFrame, FaceQuality, Verdict
 from ..preprocessing.sight import FaceSight
 from ..trace import span
-from .beside import Beside
+from .frame_worker import FrameWorker
 from .frames import Crop, frame_times, pick_crops, tolerance
 from .plan import ClipPlan
 
@@ -99,7 +99,7 @@ class FaceCutter:
 
     window_end: when window i ends, ascending. find: `tracked` by default, which follows `follow`. on_face: called with
     the time and face of each searched frame, by `push`, `clip`, `verdict` or `measured`. actions: measure the face
-    every `EVERY` seconds even if no clip needs it. beside: search in a thread beside the caller's. A clip waits for the
+    every `EVERY` seconds even if no clip needs it. threaded: search in a thread of its own. A clip waits for the
     frames up to its end, so it is the same clip; at a window's end, at most its newest frame is still to be searched.
     """
 
@@ -113,10 +113,10 @@ class FaceCutter:
         find: Find | None = None,
         follow: str = "largest",
         actions: bool = False,
-        beside: bool = False,
+        threaded: bool = False,
     ) -> None:
         self._plan, self._window_end = plan, window_end
-        self._beside = Beside(self._look, "face search") if beside else None
+        self._worker = FrameWorker(self._look, "face search") if threaded else None
         self._handed = -np.inf  # time of the newest frame that is searched, or will be
         self._tolerance = tolerance(plan.m)
         self._find = find or tracked(plan.m.side, follow)
@@ -215,10 +215,10 @@ class FaceCutter:
         if t <= self._handed:
             return
         self._handed = t
-        if self._beside is None:
+        if self._worker is None:
             self._add(self._look(images[at], t))
         else:
-            self._beside.hand(t, images, at)
+            self._worker.hand(t, images, at)
 
     def _look(self, image: Any, t: float) -> _Searched:
         """Search a frame, and measure its face where that is due."""
@@ -238,8 +238,8 @@ class FaceCutter:
 
     def _take(self, end: float) -> None:
         """Wait for the searched frames up to `end`."""
-        if self._beside is not None:
-            for searched in self._beside.take(end + 1e-6):
+        if self._worker is not None:
+            for searched in self._worker.take(end + 1e-6):
                 self._add(searched)
 
     def _add(self, searched: _Searched) -> None:

@@ -59,7 +59,7 @@ class Comparison:
         if same and not self.difference <= TOLERANCE:
             return "onnxruntime", f"openvino: its outputs differ by {self.difference:.1g}"
         if fast > GAIN * slow:
-            return "onnxruntime", f"openvino: {times}"
+            return "onnxruntime", f"openvino gains less than {1 - GAIN:.0%}: {times}"
         return "openvino", times
 
 

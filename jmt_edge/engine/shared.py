@@ -20,7 +20,7 @@ from .backends.base import F32, Engine, Fresh, Step
 
 
 class Turns:
-    """A lock that is handed to whoever has waited longest; `threading.Lock` promises no order."""
+    """A lock whose waiting threads get it in the order in which they came; `threading.Lock` promises no order."""
 
     def __init__(self) -> None:
         self._guard = threading.Lock()  # of what follows

@@ -12,6 +12,7 @@ from ..capture.base import State
 from ..clips.presence import WARMING_UP
 from ..preprocessing.face import LYING, NO_FACE, OTHER
 from ..preprocessing.quality import EdaQuality, FaceQuality, VoiceQuality
+from ..tasks import OPTIONS
 from .gate import NO_SOURCE
 
 Rules = Sequence[tuple[str, str]]  # (what the reason contains, what to do)
@@ -21,7 +22,6 @@ _DEVICE = {
     "voice": "Check the microphone's cable, and that no other program uses it",
     "eda": "Check the board's cable or Bluetooth, and that it is switched on",
 }
-_OPTION = {"face": "--camera", "voice": "--microphone", "eda": "--eda"}
 _STATES = (State.CONNECTING, State.STALLED, State.LOST, State.BACKOFF)
 
 _ANY: Rules = (
@@ -83,7 +83,7 @@ def advice(modality: str, reason: str) -> str:
     Empty where nothing is known of the reason, or where there is none.
     """
     if reason == NO_SOURCE:
-        return f"This run has none: begin it with {_OPTION[modality]}"
+        return f"This run has none: begin it with --{OPTIONS[modality]}"
     text = reason.removeprefix("sensor ")
     if any(text.startswith(state.value) for state in _STATES):
         return _DEVICE[modality]

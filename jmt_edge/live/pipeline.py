@@ -81,7 +81,7 @@ class Pipeline:
         connected = set(modalities)
         self.cutters = {
             name: open_cutter(
-                plan, lambda index: index * hop, first, on_face=on_face, follow=follow, actions=actions, beside=True
+                plan, lambda index: index * hop, first, on_face=on_face, follow=follow, actions=actions, threaded=True
             )
             for name, plan in self.plans.items()
             if name in connected

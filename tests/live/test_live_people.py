@@ -441,7 +441,8 @@ def test_what_a_run_of_one_says_is_said_of_several(
     alone = invoke(capfd, "live", *SHORT, *words[:4], "--bed", "b", "--eda", "sim:").stderr
     (warning,) = [line for line in alone.splitlines() if "without encryption" in line or "not encrypted" in line]
     (short,) = [line for line in alone.splitlines() if line.startswith("no result: there were 2.0 s")]
-    assert said.splitlines().count(warning) == 1
+    assert said.splitlines().count(warning) == 1 and "alarms are neither" not in said
+    assert invoke(capfd, "live", *SHORT, *TWO).stderr.count("alarms are neither shown nor heard here") == 1
     assert {f"bed 1: {short}", f"b: {short}"} <= set(said.splitlines())
 
 

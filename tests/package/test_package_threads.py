@@ -24,7 +24,7 @@ from jmt_edge.capture import ahead, reconnect
 from jmt_edge.capture.base import State, Status
 from jmt_edge.capture.boards import SimulatedBoard, open_signal
 from jmt_edge.capture.boards.firmware import CsvFirmware
-from jmt_edge.clips import beside
+from jmt_edge.clips import frame_worker
 from jmt_edge.controls import Controls
 from jmt_edge.faults import FAULTS, Fault, Faults, Steady
 from jmt_edge.live.outputs import read_marks
@@ -161,14 +161,14 @@ def kill_read_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def kill_face_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    search = beside.Beside(once(lambda image, t: image), "face search")
+    search = frame_worker.FrameWorker(once(lambda image, t: image), "face search")
     for t in range(3):
         search.hand(float(t), ["a", "b", "c"], t)
     with pytest.raises(Boom):  # the loop gets it, as if it had searched that frame itself
         list(search.take(2.0))
     assert list(search.take(2.0)) == ["b", "c"]
     monkeypatch.setattr(search, "_one", once(search._one))  # the thread itself
-    monkeypatch.setattr(beside, "IDLE", 0.01)
+    monkeypatch.setattr(frame_worker, "IDLE", 0.01)
     wait_for(lambda: not search._runs, "the thread's end")
     with Kill("face search"):
         search.hand(3.0, ["d"], 0)
@@ -396,7 +396,7 @@ SCENARIOS = {
     "live/page/server.py": [kill_page, kill_trend],
     "capture/reconnect.py": [kill_reader],
     "capture/ahead.py": [kill_read_ahead],
-    "clips/beside.py": [kill_face_search],
+    "clips/frame_worker.py": [kill_face_search],
     "trace.py": [kill_trace],
     "capture/boards/board.py": [kill_board],
     "machine.py": [kill_power_meter],

@@ -1,4 +1,4 @@
-"""Work on frames in a thread of its own, beside the run that cuts clips, in the frames' order."""
+"""A thread that works on frames in their order, while its caller cuts clips."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from ..faults import Steady
 
 Done = TypeVar("Done")
 
-MOST = 4  # frames that wait or are worked on; whoever brings one more waits
+MOST = 4  # frames that wait or are worked on; the caller waits before it hands over one more
 IDLE = 2.0  # s without a frame after which the thread ends; the next frame starts another
 CLOSING = 5.0  # s that the frame worked on may take at the end
 
-_OPEN: weakref.WeakSet[Beside[Any]] = weakref.WeakSet()
+_OPEN: weakref.WeakSet[FrameWorker[Any]] = weakref.WeakSet()
 
 
 @atexit.register
@@ -27,7 +27,7 @@ def _close_all() -> None:
         one.close()
 
 
-class Beside(Generic[Done]):
+class FrameWorker(Generic[Done]):
     """`work` (frame, its time in s) on each frame handed over: one after the other, in their order.
 
     The answers are those of calls in the same order; only the thread differs. What `work` raises is raised by the
@@ -45,7 +45,7 @@ class Beside(Generic[Done]):
     def hand(self, t: float, images: Sequence[Any], at: int) -> None:
         """The frame `images[at]` of time `t`, later than those before. Waits while `MOST` frames are not done."""
         with self._turn:
-            self._turn.wait_for(lambda: len(self._todo) < MOST)
+            self._turn.wait_for(lambda: len(self._todo) < MOST or self._closing)
             if self._closing:
                 return
             self._todo.append((t, images, at))
@@ -71,6 +71,7 @@ class Beside(Generic[Done]):
             self._turn.notify_all()
             self._turn.wait_for(lambda: not self._runs, CLOSING)
             self._todo.clear()
+            self._turn.notify_all()
 
     def _work(self) -> None:
         while self._one():

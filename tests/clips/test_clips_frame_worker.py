@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jmt_edge.clips import beside
-from jmt_edge.clips.beside import MOST, Beside
+from jmt_edge.clips import frame_worker
 from jmt_edge.clips.face import FaceCutter, Found
+from jmt_edge.clips.frame_worker import MOST, FrameWorker
 from jmt_edge.clips.plan import plan_clips
 from jmt_edge.media.chunk import Chunk
 from jmt_edge.preprocessing.face import NO_FACE, TEMPLATE, Face
@@ -40,10 +40,10 @@ def remembers(side: int) -> Any:
     return find
 
 
-def windows(sizes: list[int], hop: float, task: str, skip: int, *, beside: bool) -> list[Any]:
+def windows(sizes: list[int], hop: float, task: str, skip: int, *, threaded: bool) -> list[Any]:
     """Everything that a run reads from its cutter, window by window."""
     plan = plan_clips(get_task(task, "demo"), hop)["face"]
-    cutter = FaceCutter(plan, lambda i: i * hop, 1, beside=beside, find=remembers(plan.m.side))
+    cutter = FaceCutter(plan, lambda i: i * hop, 1, threaded=threaded, find=remembers(plan.m.side))
     times = np.arange(8 * RATE) / RATE
     images = [np.full((4, 4, 3), i * 37 % 251, np.uint8) for i in range(len(times))]
     at, turn, found = 0, 0, []
@@ -69,14 +69,14 @@ def windows(sizes: list[int], hop: float, task: str, skip: int, *, beside: bool)
 )  # fmt: skip
 def test_the_thread_changes_no_bit(sizes: list[int], hop: float, task: str, skip: int) -> None:
     skip = 0 if skip == 1 else skip
-    assert windows(sizes, hop, task, skip, beside=True) == windows([3], hop, task, skip, beside=False)
+    assert windows(sizes, hop, task, skip, threaded=True) == windows([3], hop, task, skip, threaded=False)
 
 
 def test_the_caller_is_told_of_each_frame_in_order_and_in_its_own_thread() -> None:
     plan = plan_clips(get_task("affect", "demo"), 0.5)["face"]
     told: list[tuple[float, int]] = []
     cutter = FaceCutter(
-        plan, lambda i: i * 0.5, 1, beside=True, find=remembers(plan.m.side),
+        plan, lambda i: i * 0.5, 1, threaded=True, find=remembers(plan.m.side),
         on_face=lambda t, face: told.append((t, threading.get_ident())),
     )  # fmt: skip
     times = np.arange(3 * RATE) / RATE
@@ -88,9 +88,9 @@ def test_the_caller_is_told_of_each_frame_in_order_and_in_its_own_thread() -> No
 
 
 def test_few_frames_wait_and_the_thread_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(beside, "IDLE", 0.05)
+    monkeypatch.setattr(frame_worker, "IDLE", 0.05)
     free, held = threading.Event(), []
-    search: Beside[float] = Beside(lambda image, t: (free.wait(20), t)[1], "few frames")
+    search: FrameWorker[float] = FrameWorker(lambda image, t: (free.wait(20), t)[1], "few frames")
 
     def bring() -> None:
         for t in range(MOST + 3):
@@ -118,11 +118,11 @@ def test_few_frames_wait_and_the_thread_ends(monkeypatch: pytest.MonkeyPatch) ->
 
 AT_EXIT = """
 import time
-from jmt_edge.clips.beside import Beside
+from jmt_edge.clips.frame_worker import FrameWorker
 def work(image, t):
     time.sleep(0.5)
     print(image, flush=True)
-search = Beside(work, "at exit")
+search = FrameWorker(work, "at exit")
 search.hand(0.0, ["searched"], 0)
 search.hand(1.0, ["left out"], 0)
 time.sleep(0.2)
