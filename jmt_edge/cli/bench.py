@@ -172,12 +172,12 @@ def _count_people(
     click.echo(
         f"{report['engine']}\n{machine['processor']}, {machine['cores']} cores, governor {machine['governor']}, load "
         f"{machine['load']}; hop {hop:g} s, {seconds:g} s of signal a row, simulated sensors\n"
-        "  people  dropped       p50       p95       p99 ms   p95 of the slowest   cores busy   RSS MB"
+        "  people  dropped      p50      p95      p99  worst p95 ms  cores busy  RSS MB"
     )
     for row in report["people"]:
         click.echo(
-            f"  {row['people']:6d} {row['dropped']:8d} {row['p50']:9.1f} {row['p95']:9.1f} {row['p99']:9.1f}    "
-            f"{row['worst_p95']:18.1f}   {row['cpu_cores_busy']:10.2f}   {row['peak_rss_mb']:6d}"
+            f"  {row['people']:6d} {row['dropped']:8d} {row['p50']:8.1f} {row['p95']:8.1f} {row['p99']:8.1f}  "
+            f"{row['worst_p95']:9.1f}    {row['cpu_cores_busy']:10.2f}  {row['peak_rss_mb']:6d}"
         )
     sustained, last = report["sustained"], report["people"][-1]
     if last["dropped"]:
