@@ -154,7 +154,7 @@ def device_of(modality: str, spec: str) -> str:
 
 def check_people(flags: Mapping[str, Any]) -> None:
     """Raises ConfigError for people that cannot be used, and beside them for options that are about one person."""
-    texts = parse_people(flags["people"])
+    parse_people(flags["people"])
     context = click.get_current_context(silent=True)
     for name in ALONE:
         given = flags[name] not in (None, False, 0, 0.0)
@@ -164,9 +164,7 @@ def check_people(flags: Mapping[str, Any]) -> None:
             option = "--" + name.replace("_", "-")
             raise ConfigError(f"{option} is for one person; leave it out, or leave --person out{_instead(name)}")
     if flags["output"] == "tui" and sys.stdout.isatty():
-        raise ConfigError(
-            f"the terminal view shows one person, and there are {len(texts)} with --person; give --output jsonl or none"
-        )
+        raise ConfigError("the terminal view is for a run without --person; give --output jsonl or none")
 
 
 def _instead(name: str) -> str:

@@ -179,11 +179,12 @@ def _count_people(
             f"  {row['people']:6d} {row['dropped']:8d} {row['p50']:8.1f} {row['p95']:8.1f} {row['p99']:8.1f}  "
             f"{row['worst_p95']:9.1f}    {row['cpu_cores_busy']:10.2f}  {row['peak_rss_mb']:6d}"
         )
-    sustained, last = report["sustained"], report["people"][-1]
+    last = report["people"][-1]
+    sustained = "1 person" if report["sustained"] == 1 else f"{report['sustained']} people"
     if last["dropped"]:
-        click.echo(f"  sustained: {sustained} people; with {last['people']} windows were dropped")
+        click.echo(f"  sustained: {sustained}; with {last['people']} windows were dropped")
     else:
-        click.echo(f"  sustained: {sustained} people, and more were not tried; give a larger --people")
+        click.echo(f"  sustained: {sustained}, and more were not tried; give a larger --people")
 
 
 def _percent(text: str) -> float:
